@@ -1,0 +1,1 @@
+"""Formats of face images, the prepared dataset, and how it is sharded."""

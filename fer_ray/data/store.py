@@ -1,0 +1,172 @@
+"""A prepared dataset on disk: ``dataset.json`` and one folder of Parquet files a split. Reading needs no Ray.
+
+Columns of every split, rows ordered by source order:
+
+===============  =============================  =====================================================
+``id``           string                         unique in the dataset (path in the source, or row)
+``label``        int8, null where unlabelled    0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
+``pixels``       fixed_size_list<uint8>         the grey image, rows first, ``size * size`` values
+``width``        int32                          of the image as found, in pixels
+``height``       int32                          of the image as found, in pixels
+``duplicate_of`` string, null                   id of the first row, in the order train, validation,
+                                                test, that holds the very same pixels
+``flags``        list<string>                   ``flat``: one colour; ``leaked``: a validation or test
+                                                image that also stands in train; ``conflict``: the same
+                                                pixels stand elsewhere with another label
+===============  =============================  =====================================================
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError, UsageError
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation", "test")
+DATASET_FILE = "dataset.json"
+
+
+class SplitInfo(BaseModel):
+    """What a split holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int
+    labels: dict[str, int] = Field(description="Labelled rows by emotion, csv order.")
+    unlabelled: int = 0
+    duplicates: int = Field(0, description="Rows whose pixels stand earlier in the dataset.")
+    leaked: int = Field(0, description="Rows of validation or test whose pixels also stand in train.")
+    conflicts: int = Field(0, description="Rows whose pixels stand elsewhere under another label.")
+    flat: int = Field(0, description="Rows of one flat colour.")
+
+
+class DatasetInfo(BaseModel):
+    """The contents of ``dataset.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    fer_ray_version: str
+    source: str = Field(description="Where the images came from: a path, or the synthetic recipe.")
+    source_format: str
+    size: int = Field(description="Side of the square images, in pixels.")
+    label_names: list[str] = list(EMOTIONS)
+    splits: dict[str, SplitInfo]
+    mean: float = Field(description="Mean of the training pixels, 0 to 1.")
+    std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
+    rejected: int = Field(0, description="Rows or files that are in rejects.parquet.")
+    fingerprint: str = Field(description="SHA-256 over ids, labels and pixels of all splits.")
+    notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split in memory, without its unlabelled rows.
+
+    Attributes:
+        ids: n ids.
+        images: uint8, n × size × size, 0 black to 255 white.
+        labels: int64, n, csv order.
+        leaked: bool, n; True where the image also stands in train.
+    """
+
+    ids: list[str]
+    images: np.ndarray
+    labels: np.ndarray
+    leaked: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def schema(size: int) -> pa.Schema:
+    """Return the Arrow schema of a split's Parquet files for images of ``size`` × ``size`` pixels."""
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("label", pa.int8()),
+            ("pixels", pa.list_(pa.uint8(), size * size)),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("duplicate_of", pa.string()),
+            ("flags", pa.list_(pa.string())),
+        ]
+    )
+
+
+class PreparedDataset:
+    """Reads a folder that ``prepare`` wrote.
+
+    Raises:
+        DataError: the folder is missing, is no prepared dataset, or has another format version.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        file = self.path / DATASET_FILE
+        remedy = "Make one with `fer-ray prepare SOURCE DEST`."
+        if not self.path.is_dir():
+            raise DataError(f"{self.path}: no such folder. A prepared dataset was expected. {remedy}")
+        if not file.is_file():
+            raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
+        try:
+            self.info = DatasetInfo.model_validate_json(file.read_text(encoding="utf-8"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{file}: not readable as a dataset description: {error}. {remedy}") from error
+        if self.info.format_version != FORMAT_VERSION:
+            raise DataError(f"{file}: format version {self.info.format_version}, expected {FORMAT_VERSION}. {remedy}")
+
+    def files(self, split: str) -> list[Path]:
+        """Return the Parquet files of a split, in order.
+
+        Raises:
+            UsageError: the dataset has no such split.
+        """
+        if split not in self.info.splits:
+            has = ", ".join(name for name in SPLITS if name in self.info.splits)
+            raise UsageError(f"split '{split}': {self.path} has none. It has {has}; choose one of these.")
+        return sorted((self.path / split).glob("*.parquet"))
+
+    def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a split, or some columns of it, as one Arrow table."""
+        try:
+            tables = [pq.read_table(file, columns=columns) for file in self.files(split)]
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{self.path / split}: not readable: {error}. Prepare the dataset again.") from error
+        rows = sum(len(table) for table in tables)
+        expected = self.info.splits[split].rows
+        if rows != expected:
+            raise DataError(
+                f"{self.path / split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset again."
+            )
+        return pa.concat_tables(tables)
+
+    def load(self, split: str) -> Split:
+        """Read the labelled rows of a split into memory."""
+        return to_split(self.table(split, ["id", "label", "pixels", "flags"]), self.info.size)
+
+
+def to_split(table: pa.Table, size: int) -> Split:
+    """Turn rows with ``id``, ``label``, ``pixels`` and ``flags`` into arrays, leaving unlabelled rows out."""
+    table = table.filter(pc.is_valid(table["label"]))
+    leaked = ["leaked" in flags for flags in table["flags"].to_pylist()]
+    return Split(
+        ids=table["id"].to_pylist(),
+        images=images_of(table["pixels"], size),
+        labels=table["label"].to_numpy().astype(np.int64),
+        leaked=np.array(leaked, dtype=bool),
+    )
+
+
+def images_of(pixels: pa.ChunkedArray, size: int) -> np.ndarray:
+    """Turn a ``pixels`` column into a uint8 array, n × size × size."""
+    parts = [chunk.flatten().to_numpy() for chunk in pixels.chunks]
+    flat = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    return flat.reshape(-1, size, size)

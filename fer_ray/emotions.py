@@ -1,0 +1,31 @@
+"""The seven labels of FER-2013 and the names under which they are met in the wild.
+
+The order of ``EMOTIONS`` is the order of the original ``fer2013.csv`` and is canonical here: label 0
+is angry, label 6 is neutral. Alphabetical orders, such as the one that
+``torchvision.datasets.ImageFolder`` gives, put neutral before sad; map those by name, never by number.
+"""
+
+EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""Label names; the index of a name is its label."""
+
+NUM_CLASSES = len(EMOTIONS)
+
+_SYNONYMS = {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "happiness": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+
+
+def label_of(name: str) -> int | None:
+    """Return the label (0 to 6, csv order) of an emotion's name, or None where the name is none of the seven.
+
+    Case and blanks around the name don't matter; ``anger``, ``happiness`` and their like are understood.
+    """
+    key = name.strip().lower()
+    key = _SYNONYMS.get(key, key)
+    return EMOTIONS.index(key) if key in EMOTIONS else None

@@ -1,0 +1,37 @@
+"""The errors that a user can mend, each kind with the exit code of the command line.
+
+Exit codes: 0 done, 1 an unexpected fault, 2 a wrong call or configuration, 3 bad data. A message
+names the value, the rule that it breaks and the remedy; several problems are reported together.
+"""
+
+from collections.abc import Iterable
+
+
+class FerRayError(Exception):
+    """A problem the user can mend. Shown without a traceback.
+
+    Args:
+        problems: one message, or several that were found together.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        """Keep the list of problems when the error crosses a process boundary."""
+        return type(self), (self.problems,)
+
+
+class UsageError(FerRayError):
+    """A wrong call or configuration (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(FerRayError):
+    """A dataset, image folder or checkpoint that is not what it should be (exit code 3)."""
+
+    exit_code = 3

@@ -1,0 +1,85 @@
+"""Output folders that are either whole or absent."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fer_ray.errors import UsageError
+
+
+def local_path(path: Path | str) -> Path:
+    """Return an absolute local path.
+
+    Raises:
+        UsageError: the path is a URL such as ``s3://bucket/folder``.
+    """
+    text = str(path)
+    scheme, colon, _ = text.partition(":/")
+    if colon and len(scheme) > 1 and scheme.isalnum():
+        raise UsageError(f"{text}: this stage works on local paths, not {scheme}:// URLs. Copy it to a local folder.")
+    return Path(text).expanduser().absolute()
+
+
+def claim_output(path: Path | str, resume: bool = False) -> Path:
+    """Check that an output folder is free to write to, and return its absolute path without making it.
+
+    Raises:
+        UsageError: there is a file, or a folder that is not empty while ``resume`` is False, or none while it is True.
+    """
+    folder = local_path(path)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; an output folder was expected. Choose another path.")
+    in_use = folder.is_dir() and any(folder.iterdir())
+    if in_use and not resume:
+        raise UsageError(
+            f"{folder}: the output folder is in use, and nothing is overwritten. Choose a new folder, remove this one,"
+            " or go on with it by --resume where the stage has that."
+        )
+    if resume and not in_use:
+        raise UsageError(f"{folder}: nothing to resume, the folder is missing or empty. Run once without --resume.")
+    return folder
+
+
+@contextmanager
+def whole_folder(dest: Path, replace: bool = False) -> Iterator[Path]:
+    """Yield a folder beside ``dest`` to write to; it becomes ``dest`` when the block ends well, else it is removed.
+
+    After a kill only the hidden ``.NAME.partial`` is left, which the next call removes. With ``replace`` an existing
+    ``dest`` makes way in two renames; ``recover_folder`` undoes a kill between them.
+    """
+    partial, old = _beside(dest, "partial"), _beside(dest, "old")
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if replace and dest.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            dest.rename(old)
+        elif dest.is_dir() and not any(dest.iterdir()):
+            dest.rmdir()
+        partial.rename(dest)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(dest: Path) -> None:
+    """Put back the former ``dest`` where a kill struck between the two renames of ``whole_folder``."""
+    old = _beside(dest, "old")
+    if old.exists() and not dest.exists():
+        old.rename(dest)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that readers see all of it or the former one."""
+    partial = _beside(path, "partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(partial, path)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{suffix}")

@@ -1,0 +1,99 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LOG_INTERVAL_S = 15.0
+_CONSOLE = Console(stderr=True)
+
+
+def say(message: str) -> None:
+    """Print one line for the user, on the error stream, so that results on the output stream stay clean."""
+    _CONSOLE.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+class ProgressBar:
+    """Counts finished units, as a context manager.
+
+    Args:
+        description: what is being done, a few words.
+        total: units in all, or None while unknown.
+        unit: the plural name of what is counted.
+        start: units that an earlier run has finished; they don't count in the rate.
+    """
+
+    def __init__(self, description: str, total: int | None, unit: str = "images", start: int = 0):
+        self.description, self.total, self.unit = description, total, unit
+        self.done = self._start = start
+        self.note = ""
+        self._began = self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if _CONSOLE.is_terminal:
+            columns: list[ProgressColumn | str] = [
+                "{task.description}",
+                BarColumn(),
+                _Count(self),
+                TimeRemainingColumn(),
+            ]
+            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=_CONSOLE)
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, note="")
+            self._bar.start()
+        return self
+
+    def advance(self, units: int = 1, note: str | None = None) -> None:
+        """Count units as finished; ``note`` replaces the text at the end of the line."""
+        self.done += units
+        self.note = self.note if note is None else note
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, note=self.note)
+        elif time.monotonic() - self._last_line >= _LOG_INTERVAL_S:
+            self._line()
+
+    def rate(self) -> float:
+        """Return units a second since this bar began."""
+        return (self.done - self._start) / max(time.monotonic() - self._began, 1e-9)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif kind is None:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = self.rate()
+        of = f"/{self.total:,}" if self.total else ""
+        line = f"{self.description}: {self.done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s"
+        if self.total and rate and self.done < self.total:
+            line += f", {duration((self.total - self.done) / rate)} left"
+        print(f"{line}  {self.note}".rstrip(), file=sys.stderr, flush=True)
+
+
+class _Count(ProgressColumn):
+    def __init__(self, bar: ProgressBar):
+        super().__init__()
+        self.bar = bar
+
+    def render(self, task: Task) -> Text:
+        of = f"/{self.bar.total:,}" if self.bar.total else ""
+        return Text(f"{self.bar.done:,}{of} {self.bar.unit}  {self.bar.rate():,.0f}/s")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a reader says them: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

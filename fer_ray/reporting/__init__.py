@@ -1,0 +1,1 @@
+"""Figures, pages and cards that show what was measured."""
