@@ -1,10 +1,11 @@
 """The ``fer-ray`` command: one subcommand a stage, each imported only when it is called."""
 
+import functools
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import click
 import typer
 
 from fer_ray import __version__

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from fer_ray.errors import UsageError
 
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -44,7 +43,7 @@ class OptimizerConfig(_Section):
     name: Literal["sgd", "adam"] = Field("sgd", description="`sgd` (with Nesterov momentum) or `adam`.")
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(
-        1e-3, ge=0, le=1, description="L2 penalty on weight matrices; biases and norms have none."
+        1e-3, ge=0, le=1, description="L2 penalty on weight matrices; none on biases and norms."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam`.")
 
@@ -53,11 +52,9 @@ class ScheduleConfig(_Section):
     """The learning rate over the run."""
 
     name: Literal["one_cycle", "constant"] = Field(
-        "one_cycle", description="`one_cycle` (up, then down to 0) or `constant`."
+        "one_cycle", description="`one_cycle` (up, then to 0) or `constant`."
     )
-    warmup: float = Field(
-        0.25, ge=0, lt=1, description="Share of all steps over which the rate rises linearly from 0 to its peak."
-    )
+    warmup: float = Field(0.25, ge=0, lt=1, description="Share of all steps in which the rate rises to its peak.")
 
 
 class LossConfig(_Section):
@@ -81,7 +78,7 @@ class TrainingConfig(_Section):
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many epochs without a better validation accuracy; null never stops early.",
+        description="Stop after so many epochs without a better validation accuracy; null: never.",
     )
 
 
@@ -136,9 +133,7 @@ def _range(kind: str, values: Sequence[Any]) -> list[float]:
 class SearchSpace(Config):
     """A training configuration and what ``tune`` may change of it."""
 
-    search: dict[str, Distribution] = Field(
-        default={}, description="Config path (such as model.dropout) to distribution."
-    )
+    search: dict[str, Distribution] = Field(default={}, description="Config path, as model.dropout, to distribution.")
 
     @property
     def defaults(self) -> Config:

@@ -1,6 +1,5 @@
 """Output folders that are either whole or absent."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +77,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that readers see all of it or the former one."""
     partial = _beside(path, "partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _beside(path: Path, suffix: str) -> Path:
