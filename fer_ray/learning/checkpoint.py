@@ -1,0 +1,124 @@
+"""A trained network as a folder of ``model.safetensors`` and ``checkpoint.json``; nothing in it is a pickle.
+
+A folder from which a run resumes also holds ``training.pt`` (optimizer, counters and history), which is loaded with
+``weights_only=True``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fer_ray import __version__
+from fer_ray.config import Config
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError, UsageError
+from fer_ray.files import recover_folder, whole_folder
+from fer_ray.models import build
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, INFO_FILE, TRAINING_FILE = "model.safetensors", "checkpoint.json", "training.pt"
+
+
+class CheckpointInfo(BaseModel):
+    """The contents of ``checkpoint.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    fer_ray_version: str = __version__
+    config: Config
+    label_names: tuple[str, ...] = Field(EMOTIONS, description="Names in the order of the network's outputs.")
+    mean: float = Field(description="Subtracted from pixels scaled to 0 to 1.")
+    std: float = Field(description="Divides what is left.")
+    size: int = Field(description="Side of the square input, in pixels.")
+    channels: int = 1
+    epoch: int = Field(description="Finished epochs of training.")
+    metrics: dict[str, float] = Field(description="Of this epoch, as in metrics.jsonl.")
+    temperature: float = Field(1.0, gt=0, description="Divides logits before the softmax.")
+    dataset_fingerprint: str = Field(description="Of the prepared dataset that it was trained on.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in evaluation mode on the CPU, with its description."""
+
+    model: nn.Module
+    info: CheckpointInfo
+
+
+def save_checkpoint(
+    folder: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo, training: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint beside ``folder`` and move it there, replacing a former one.
+
+    Args:
+        folder: where it goes.
+        weights: the network's state dict.
+        info: its description.
+        training: what a run needs to go on, tensors and plain values; None for a checkpoint that only predicts.
+    """
+    with whole_folder(folder, replace=True) as partial:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE
+        )
+        (partial / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
+        if training is not None:
+            torch.save(training, partial / TRAINING_FILE)
+
+
+def load_checkpoint(folder: Path | str) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        DataError: it is missing, damaged, of another kind or format version, or its weights don't fit its network.
+    """
+    folder = Path(folder)
+    recover_folder(folder)
+    remedy = "Name a folder that `fer-ray train` or `fer-ray tune` wrote, such as RUN/checkpoint."
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {remedy}")
+    missing = [name for name in (WEIGHTS_FILE, INFO_FILE) if not (folder / name).is_file()]
+    if missing:
+        inside = [child for child in ("checkpoint", "best") if (folder / child / INFO_FILE).is_file()]
+        hint = f" Did you mean {folder / inside[0]}?" if inside else f" {remedy}"
+        raise DataError(f"{folder}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
+    try:
+        info = CheckpointInfo.model_validate_json((folder / INFO_FILE).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{folder / INFO_FILE}: not a checkpoint description of this program: {error}. {remedy}"
+        ) from error
+    if info.format_version != FORMAT_VERSION:
+        raise DataError(
+            f"{folder}: checkpoint format {info.format_version}, expected {FORMAT_VERSION}. Train it again."
+        )
+    try:
+        model = build(info.config.model, info.size, len(info.label_names))
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except UsageError as error:
+        raise DataError(f"{folder}: {error}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(
+            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {error}"
+        ) from error
+    return Checkpoint(model.eval(), info)
+
+
+def load_training_state(folder: Path) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` got as ``training``.
+
+    Raises:
+        DataError: the folder has none.
+    """
+    recover_folder(folder)
+    file = folder / TRAINING_FILE
+    if not file.is_file():
+        raise DataError(f"{file}: missing, so the run can't go on from {folder}. Start it anew in another folder.")
+    state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    return state

@@ -1,0 +1,47 @@
+"""Where and in which precision to compute."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from fer_ray.errors import UsageError
+
+
+def pick_device() -> torch.device:
+    """Return the current CUDA device where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Say whether the device has bfloat16 instructions: recent GPUs, and CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Turn ``auto``, ``float32`` or ``bfloat16`` into the dtype of convolutions and matrix products."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UsageError(f"precision = '{precision}': choose auto, float32 or bfloat16.")
+    if precision == "float32" or (precision == "auto" and not has_fast_bfloat16(device)):
+        return torch.float32
+    return torch.bfloat16
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return the context in which a forward pass computes in ``dtype``; weights stay float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def memory_format(dtype: torch.dtype) -> torch.memory_format:
+    """Return the layout of images and weights that measured faster: channels last with bfloat16."""
+    return torch.channels_last if dtype == torch.bfloat16 else torch.contiguous_format
+
+
+def place(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Move a network to the device, its kernels laid out as ``memory_format`` says."""
+    return model.to(device).to(memory_format=memory_format(dtype))

@@ -1,0 +1,245 @@
+"""The training loop in plain PyTorch. It runs the same in this process, in a Tune trial and in a Ray Train worker."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from fer_ray import models
+from fer_ray.config import Config
+from fer_ray.data.store import DatasetInfo, Split
+from fer_ray.emotions import NUM_CLASSES
+from fer_ray.errors import UsageError
+from fer_ray.learning.augment import augment, normalize
+from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
+from fer_ray.learning.class_weights import class_weights
+from fer_ray.learning.device import autocast, memory_format, pick_device, place, resolve_precision
+from fer_ray.learning.metrics import classification_metrics, confusion_matrix
+from fer_ray.learning.optimizers import learning_rate_factor, make_optimizer
+from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows that this worker trains and validates on, and what the whole dataset is.
+
+    Attributes:
+        train: this worker's share of the training split.
+        validation: this worker's share of the validation split.
+        info: of the whole dataset.
+    """
+
+    train: Split
+    validation: Split
+    info: DatasetInfo
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a run after an epoch, valid until the next one begins; written only where somebody wants it.
+
+    Attributes:
+        is_best: no earlier epoch had this validation accuracy.
+        history: the metrics of every epoch so far, this one last.
+    """
+
+    is_best: bool
+    history: list[Metrics]
+    _weights: dict[str, torch.Tensor]
+    _info: CheckpointInfo
+    _training: dict[str, Any]
+
+    def save(self, folder: Path, resumable: bool = False) -> None:
+        """Write a checkpoint folder, from which ``fit`` can go on where ``resumable``."""
+        save_checkpoint(folder, self._weights, self._info, self._training if resumable else None)
+
+
+Report = Callable[[Metrics, Snapshot], None]
+
+
+def fit(
+    config: Config,
+    data: TrainingData,
+    report: Report,
+    on_batch: Callable[[int], None] = lambda images: None,
+    resume_from: Path | None = None,
+) -> None:
+    """Train a network, validating after every epoch.
+
+    Where ``torch.distributed`` is initialised, every process calls this with its own share of the rows; gradients are
+    averaged, and validation counts every row of every share once.
+
+    Args:
+        config: the run's configuration; ``training.batch_size`` is over all workers together.
+        data: this worker's rows.
+        report: called after each epoch with its metrics and a snapshot, on every worker.
+        on_batch: called after each step with the images that this worker has just trained on.
+        resume_from: a folder written by ``Snapshot.save(resumable=True)``.
+    """
+    run = _Run(config, data)
+    if resume_from is not None:
+        run.resume(resume_from)
+    while not run.finished():
+        started = time.monotonic()
+        learning_rate = run.learning_rate()
+        trained = run.train_epoch(on_batch)
+        seconds = time.monotonic() - started
+        metrics = {"epoch": float(run.epoch), "learning_rate": learning_rate, **trained, **run.validate()}
+        metrics["images_per_s"] = run.total_train / seconds
+        metrics["seconds"] = time.monotonic() - started
+        report(metrics, run.close_epoch(metrics))
+
+
+class _Run:
+    """The state of a training run in one process."""
+
+    def __init__(self, config: Config, data: TrainingData):
+        self.config, self.data = config, data
+        self.device = pick_device()
+        self.dtype = resolve_precision(config.training.precision, self.device)
+        self.workers = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        torch.manual_seed(config.training.seed)
+        model = models.build(config.model, data.info.size)
+        self.model = place(model, self.device, self.dtype)
+        self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False) if self.workers > 1 else self.model
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.images = torch.tensor(data.train.images, device=self.device)
+        self.labels = torch.tensor(data.train.labels, device=self.device)
+        counts = self._sum(np.bincount(data.train.labels, minlength=NUM_CLASSES))
+        self.total_train = int(counts.sum())
+        self.class_weights = torch.tensor(class_weights(counts, config.loss.class_weight_power), device=self.device)
+        self.steps = math.ceil(self.total_train / config.training.batch_size)
+        self.epoch, self.best, self.stale = 0, -1.0, 0
+        self.history: list[Metrics] = []
+
+    def finished(self) -> bool:
+        patience = self.config.training.patience
+        return self.epoch >= self.config.training.epochs or (patience is not None and self.stale >= patience)
+
+    def learning_rate(self, step: int = 0) -> float:
+        """The rate at a step of the coming epoch."""
+        total = self.steps * self.config.training.epochs
+        factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total)
+        return self.config.optimizer.learning_rate * factor
+
+    def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
+        """Take every row once, in a seeded order that depends only on the seed, the epoch and the rank."""
+        seed = int(np.random.SeedSequence([self.config.training.seed, self.epoch, self.rank]).generate_state(1)[0])
+        torch.manual_seed(seed)  # dropout
+        generator = torch.Generator(self.device).manual_seed(seed)
+        order = torch.randperm(len(self.images), generator=generator, device=self.device)
+        totals = torch.zeros(3, device=self.device)
+        self.parallel.train()
+        # Steps of nearly equal size: no last tiny batch, and the same number of steps on every worker.
+        for step, rows in enumerate(order.tensor_split(self.steps)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(step)
+            totals += self._step(rows, generator)
+            on_batch(len(rows))
+        self.epoch += 1
+        loss, hits, rows_seen = self._sum(totals.double().cpu().numpy())
+        if not math.isfinite(loss):
+            raise UsageError(
+                f"the training loss is {loss} in epoch {self.epoch}: the run diverged and stops here. Lower"
+                f" optimizer.learning_rate, now {self.config.optimizer.learning_rate:g}."
+            )
+        return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
+
+    def _step(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch = normalize(self.images[rows], self.data.info.mean, self.data.info.std)
+        batch = augment(batch, self.config.augment, generator).contiguous(memory_format=memory_format(self.dtype))
+        labels = self.labels[rows]
+        with autocast(self.device, self.dtype):
+            logits = self.parallel(batch)
+        smoothing = self.config.loss.label_smoothing
+        loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        with torch.no_grad():
+            hits = (logits.argmax(dim=1) == labels).sum()
+            return torch.stack([loss.detach() * len(rows), hits.float(), hits.new_tensor(len(rows)).float()])
+
+    def validate(self) -> Metrics:
+        """Measure every validation row once: plain cross-entropy, accuracy and macro-F1."""
+        if self.workers > 1:
+            self._average_buffers()
+        self.model.eval()
+        labels = self.data.validation.labels
+        logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in self._validation_logits())])
+        loss = F.cross_entropy(logits, torch.from_numpy(labels), reduction="sum").item()
+        confusion = self._sum(confusion_matrix(labels, logits.argmax(dim=1).numpy(), NUM_CLASSES))
+        loss = self._sum(np.array([loss]))[0]
+        scores = classification_metrics(confusion)
+        return {
+            "validation_loss": float(loss / confusion.sum()),
+            "validation_accuracy": scores.accuracy,
+            "validation_macro_f1": scores.macro_f1,
+            "validation_rows": float(confusion.sum()),
+        }
+
+    def _validation_logits(self) -> Iterator[torch.Tensor]:
+        images = self.data.validation.images
+        info = self.data.info
+        batches = (
+            normalize(torch.tensor(images[i : i + EVAL_BATCH], device=self.device), info.mean, info.std)
+            for i in range(0, len(images), EVAL_BATCH)
+        )
+        return forward_batches(self.model, batches, self.device, self.dtype)
+
+    def close_epoch(self, metrics: Metrics) -> Snapshot:
+        """Note the epoch in the history and return the state after it."""
+        accuracy = metrics["validation_accuracy"]
+        is_best = accuracy > self.best
+        self.best, self.stale = (accuracy, 0) if is_best else (self.best, self.stale + 1)
+        self.history.append(metrics)
+        info = CheckpointInfo(
+            config=self.config,
+            mean=self.data.info.mean,
+            std=self.data.info.std,
+            size=self.data.info.size,
+            epoch=self.epoch,
+            metrics=metrics,
+            dataset_fingerprint=self.data.info.fingerprint,
+        )
+        training = {
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "best": self.best,
+            "stale": self.stale,
+            "history": self.history,
+        }
+        return Snapshot(is_best, list(self.history), self.model.state_dict(), info, training)
+
+    def resume(self, folder: Path) -> None:
+        state = load_training_state(folder)
+        self.model.load_state_dict(load_checkpoint(folder).model.state_dict())
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.best, self.stale = state["epoch"], state["best"], state["stale"]
+        self.history = state["history"]
+
+    def _sum(self, values: np.ndarray) -> np.ndarray:
+        """Add up an array over all workers."""
+        if self.workers == 1:
+            return values
+        tensor = torch.tensor(values, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+    def _average_buffers(self) -> None:
+        """Give every worker the mean of all workers' batch-norm statistics."""
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.workers

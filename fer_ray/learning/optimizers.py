@@ -1,0 +1,33 @@
+"""Optimizers, and the learning rate as a function of the step."""
+
+import math
+
+import torch
+from torch import nn
+
+from fer_ray.config import OptimizerConfig, ScheduleConfig
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Make the configured optimizer; weight decay falls on weight matrices and kernels, not on biases and norms."""
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if config.name == "adam":
+        return torch.optim.Adam(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+
+
+def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
+    """Return the share, 0 to 1, of the peak learning rate at a step, 0 to ``total_steps`` - 1.
+
+    ``one_cycle`` rises linearly over the warm-up and falls to 0 along half a cosine (Smith & Topin, arXiv
+    1708.07120, with the annealing of ``torch.optim.lr_scheduler.OneCycleLR``).
+    """
+    if config.name == "constant":
+        return 1.0
+    warmup_steps = config.warmup * total_steps
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1.0, total_steps - warmup_steps)))

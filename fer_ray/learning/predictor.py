@@ -1,0 +1,107 @@
+"""Predict with a network: logits of a whole array, and probabilities with test-time augmentation (TTA)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_ray.errors import UsageError
+from fer_ray.learning.augment import normalize
+from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.learning.device import autocast, memory_format, pick_device, place, resolve_precision
+from fer_ray.learning.tta import VIEWS
+
+EVAL_BATCH = 512
+"""Images a forward pass in validation and evaluation."""
+
+
+def forward_batches(
+    model: nn.Module, images_bchw: Iterator[torch.Tensor], device: torch.device, dtype: torch.dtype
+) -> Iterator[torch.Tensor]:
+    """Yield float32 logits, B × K, of each normalised batch; the model must be in evaluation mode."""
+    layout = memory_format(dtype)
+    for batch in images_bchw:
+        with torch.inference_mode(), autocast(device, dtype):
+            logits = model(batch.to(device).contiguous(memory_format=layout))
+        yield logits.float()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of n images.
+
+    Attributes:
+        probabilities: float32, n × K, rows sum to 1, in the order of the checkpoint's label names.
+        tta_std: float32, n; standard deviation over the views of the predicted label's probability, 0 with one view.
+    """
+
+    probabilities: np.ndarray
+    tta_std: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64, n; index of the most probable name."""
+        labels: np.ndarray = self.probabilities.argmax(axis=1)
+        return labels
+
+
+class Predictor:
+    """A checkpoint ready to predict on one device.
+
+    Args:
+        checkpoint: a checkpoint folder, or a checkpoint in memory.
+        tta: which views of each image are averaged; a name in ``fer_ray.learning.tta.VIEWS``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        batch_size: images a forward pass.
+
+    Raises:
+        UsageError: no such TTA or precision.
+        DataError: from ``load_checkpoint``.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | Path | str,
+        tta: str = "none",
+        precision: str = "auto",
+        batch_size: int = EVAL_BATCH,
+    ):
+        if tta not in VIEWS:
+            raise UsageError(f"tta = '{tta}': choose one of {', '.join(VIEWS)}.")
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+        self.info = self.checkpoint.info
+        self.tta, self.batch_size = tta, batch_size
+        self._views: Callable[[torch.Tensor], Iterator[torch.Tensor]] = VIEWS[tta]
+        self._device = pick_device()
+        self._dtype = resolve_precision(precision, self._device)
+        self._model = place(self.checkpoint.model, self._device, self._dtype).eval()
+
+    def predict(self, images: np.ndarray) -> Predictions:
+        """Predict grey images, uint8, n × size × size, 0 black to 255 white.
+
+        Raises:
+            UsageError: another shape or dtype.
+        """
+        size = self.info.size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size):
+            raise UsageError(
+                f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected."
+            )
+        batches = [self._predict_batch(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
+        if not batches:
+            return Predictions(np.empty((0, len(self.info.label_names)), np.float32), np.empty(0, np.float32))
+        return Predictions(
+            np.concatenate([batch.probabilities for batch in batches]),
+            np.concatenate([batch.tta_std for batch in batches]),
+        )
+
+    def _predict_batch(self, images: np.ndarray) -> Predictions:
+        batch_bchw = normalize(torch.tensor(images, device=self._device), self.info.mean, self.info.std)
+        views = forward_batches(self._model, self._views(batch_bchw), self._device, self._dtype)
+        probs_vbk = torch.stack([(logits / self.info.temperature).softmax(dim=1) for logits in views])
+        probs_bk = probs_vbk.mean(dim=0)
+        chosen_vb = probs_vbk.gather(2, probs_bk.argmax(dim=1).expand(len(probs_vbk), -1).unsqueeze(2)).squeeze(2)
+        return Predictions(probs_bk.cpu().numpy(), chosen_vb.std(dim=0, correction=0).cpu().numpy())

@@ -1,0 +1,56 @@
+"""The folder of a training run: ``config.yaml``, ``metrics.jsonl``, ``checkpoint/`` (best), ``last/`` (to resume)."""
+
+import json
+from pathlib import Path
+
+from fer_ray.config import Config, to_yaml
+from fer_ray.errors import DataError
+from fer_ray.files import recover_folder, write_whole
+from fer_ray.learning.loop import Metrics, Snapshot
+
+CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
+
+
+class RunFolder:
+    """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.best, self.last = path / "checkpoint", path / "last"
+        self.config_file, self.curves_file = path / CONFIG_FILE, path / CURVES_FILE
+
+    def begin(self, config: Config) -> None:
+        """Make the folder and note the configuration."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.config_file, to_yaml(config))
+
+    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
+        """Write the state after an epoch; a ``Report`` for ``fit``.
+
+        ``metrics.jsonl`` is written last and from the history that ``last/`` holds: whatever the moment of a kill,
+        a resumed run lists each epoch once.
+        """
+        if snapshot.is_best:
+            snapshot.save(self.best)
+        snapshot.save(self.last, resumable=True)
+        lines = [json.dumps(line) for line in snapshot.history]
+        write_whole(self.path / METRICS_FILE, "\n".join(lines) + "\n")
+
+    def resumable(self) -> Path | None:
+        """Return the folder to resume from, None before the first epoch was finished."""
+        recover_folder(self.last)
+        return self.last if self.last.is_dir() else None
+
+    def history(self) -> list[Metrics]:
+        """Read ``metrics.jsonl``, one entry an epoch; empty before the first.
+
+        Raises:
+            DataError: a line is no JSON.
+        """
+        file = self.path / METRICS_FILE
+        if not file.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}: not readable, {error}. Restore it or train again.") from error

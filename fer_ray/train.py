@@ -1,0 +1,245 @@
+"""Train one network on a prepared dataset, in this process or on several Ray Train workers."""
+
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fer_ray.config import Config, load_config
+from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.files import claim_output, local_path
+from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
+from fer_ray.learning.run_folder import RunFolder
+from fer_ray.models import check_name
+from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.reporting.curves import save_curves
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        checkpoint: the folder of the epoch with the best validation accuracy.
+        best: the metrics of that epoch.
+        history: the metrics of every epoch.
+    """
+
+    checkpoint: Path
+    best: Metrics
+    history: list[Metrics]
+
+
+def train(
+    dataset: Path | str,
+    config: Config,
+    output: Path | str,
+    *,
+    workers: int = 1,
+    gpus_per_worker: float = 0,
+    resume: bool = False,
+) -> TrainResult:
+    """Train a network and write the run's folder.
+
+    Args:
+        dataset: a folder that ``prepare`` wrote, with a validation split.
+        config: the training configuration.
+        output: the run's folder; new or empty, or an interrupted run's with ``resume``.
+        workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
+        gpus_per_worker: GPUs of each Ray Train worker; above 0, one worker too goes through Ray Train.
+        resume: go on after the last finished epoch.
+
+    Raises:
+        UsageError: a wrong configuration or request, or an output folder in use.
+        DataError: the dataset can't be read, or isn't the one that the interrupted run used.
+    """
+    check_name(config.model.name)
+    data = PreparedDataset(local_path(dataset))
+    if "validation" not in data.info.splits:
+        raise DataError(
+            f"{data.path}: no validation split, by which the best epoch is chosen."
+            " Prepare it with --validation-fraction above 0."
+        )
+    if workers > config.training.batch_size // 2:
+        raise UsageError(
+            f"--workers {workers}: training.batch_size {config.training.batch_size} leaves a worker below 2."
+        )
+    run = RunFolder(claim_output(output, resume))
+    if resume:
+        _check_same_run(run, config, data)
+    run.begin(config)
+    total = data.info.splits["train"].rows * config.training.epochs
+    finished = int(run.history()[-1]["epoch"]) if resume and run.resumable() else 0
+    try:
+        with ProgressBar("training", total, start=total * finished // config.training.epochs) as bar:
+            if workers == 1 and not gpus_per_worker:
+                _train_here(config, data, run, bar)
+            else:
+                _train_on_ray(config, data, run, bar, workers, gpus_per_worker)
+    finally:
+        if run.history():
+            save_curves(run.history(), run.curves_file)
+    history = run.history()
+    return TrainResult(run.best, max(history, key=lambda line: line["validation_accuracy"]), history)
+
+
+def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
+    former = load_config(run.config_file)
+    if former != config:
+        raise UsageError(
+            f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
+        )
+    last = run.resumable()
+    if last is not None and load_checkpoint(last).info.dataset_fingerprint != data.info.fingerprint:
+        raise DataError(
+            f"{data.path}: not the dataset that {run.path} was trained on. Resume with that, or start anew."
+        )
+
+
+def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        run.record(metrics, snapshot)
+        say(describe(metrics))
+
+    rows = TrainingData(data.load("train"), data.load("validation"), data.info)
+    fit(config, rows, report, bar.advance, run.resumable())
+
+
+def describe(metrics: Metrics) -> str:
+    """Return an epoch's metrics as one line."""
+    return (
+        f"epoch {metrics['epoch']:.0f}: loss {metrics['train_loss']:.3f}, validation loss"
+        f" {metrics['validation_loss']:.3f}, accuracy {metrics['validation_accuracy']:.2%}, macro-F1"
+        f" {metrics['validation_macro_f1']:.3f}, {metrics['images_per_s']:,.0f} images/s"
+    )
+
+
+def _train_on_ray(
+    config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar, workers: int, gpus_per_worker: float
+) -> None:
+    import ray
+    from ray.train import DataConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from fer_ray import runtime
+    from fer_ray.data import shards
+
+    runtime.connect()
+    threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    # The tenth of a CPU that each worker leaves is what the tasks that read the data run on.
+    resources = {"CPU": threads - 0.1} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+    runtime.require(workers, resources, "training workers")
+    progress = ray.remote(num_cpus=0)(_Progress).remote()
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"config": config, "data": data, "run": run, "progress": progress, "threads": threads},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(name="ray", storage_path=str(run.path)),
+        datasets={"train": shards.train_dataset(data)},
+        dataset_config=DataConfig(datasets_to_split=["train"]),
+    )
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(progress, bar, done))
+    watcher.start()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        for cause in getattr(error, "worker_failures", {}).values():
+            if isinstance(cause, FerRayError):
+                raise cause from error
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+class _Progress:
+    """Adds up, for all workers, the images trained on since the last look."""
+
+    def __init__(self) -> None:
+        self.images, self.lines = 0, list[str]()
+
+    def add(self, images: int) -> None:
+        self.images += images
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> tuple[int, list[str]]:
+        news = self.images, self.lines
+        self.images, self.lines = 0, []
+        return news
+
+
+def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
+    import ray
+
+    while True:
+        last = done.wait(0.5)
+        images, lines = ray.get(progress.take.remote())
+        bar.advance(images)
+        for line in lines:
+            say(line)
+        if last:
+            return
+
+
+def _work(job: dict[str, Any]) -> None:
+    """Train on one Ray Train worker."""
+    import ray.train
+    import torch
+
+    from fer_ray.data import shards
+
+    config, data, run, progress = job["config"], job["data"], job["run"], job["progress"]
+    torch.set_num_threads(job["threads"])
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    rows = TrainingData(
+        shards.drain(ray.train.get_dataset_shard("train"), data.info.size),
+        shards.validation_shard(data, rank, workers),
+        data.info,
+    )
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        if rank == 0:
+            run.record(metrics, snapshot)
+            progress.say.remote(describe(metrics))
+        ray.train.report(metrics)
+
+    fit(config, rows, report, progress.add.remote, run.resumable())
+
+
+def command(
+    dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run; new, or an interrupted one with --resume.")],
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; without it the defaults of `fast`.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: path.to.field=value.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together; above 1 through Ray Train.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each Ray Train worker.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")] = False,
+) -> None:
+    """Train one network on a prepared dataset and keep its best checkpoint."""
+    if resume and config is None and not set_:
+        config = RunFolder(local_path(output)).config_file
+    settings = load_config(config, set_ or [])
+    result = train(dataset, settings, output, workers=workers, gpus_per_worker=gpus_per_worker, resume=resume)
+    seconds = sum(line["seconds"] for line in result.history)
+    print(f"best {describe(result.best)}")
+    print(f"{len(result.history)} epochs in {duration(seconds)}; checkpoint: {result.checkpoint}")
+
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["train", *sys.argv[1:]])
