@@ -10,17 +10,22 @@ from fer_ray.errors import UsageError
 from fer_ray.progress import say
 
 
-def connect() -> None:
+def connect(dashboard: bool = False) -> None:
     """Connect to the cluster that ``RAY_ADDRESS`` names (set inside ``ray job submit``), else start Ray here.
 
-    Does nothing where this process is connected already.
+    Does nothing where this process is connected already. What workers print stays in Ray's log folder; what a user
+    needs of it, the stages say themselves.
+
+    Args:
+        dashboard: start Ray's dashboard too, on loopback; Ray Train asks it for the state of actors.
     """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     remote = bool(os.environ.get("RAY_ADDRESS"))
-    options: dict[str, Any] = {} if remote else {"include_dashboard": False}
-    ray.init(logging_level=logging.WARNING, **options)
+    options: dict[str, Any] = {} if remote else {"include_dashboard": dashboard}
+    # Ray says at each start that token authentication is on; the README says so once.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
     quiet_ray_data()
     if not remote:
         total = ray.cluster_resources()

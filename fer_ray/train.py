@@ -130,10 +130,10 @@ def _train_on_ray(
     from fer_ray import runtime
     from fer_ray.data import shards
 
-    runtime.connect()
+    runtime.connect(dashboard=True)
     threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
-    # The tenth of a CPU that each worker leaves is what the tasks that read the data run on.
-    resources = {"CPU": threads - 0.1} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+    # What each worker leaves of its last CPU is what the tasks that read the data run on.
+    resources = {"CPU": threads - shards.READ_CPUS} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
     runtime.require(workers, resources, "training workers")
     progress = ray.remote(num_cpus=0)(_Progress).remote()
     trainer = TorchTrainer(

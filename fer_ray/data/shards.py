@@ -8,12 +8,15 @@ import ray
 
 from fer_ray.data.store import PreparedDataset, Split, to_split
 
+READ_CPUS = 0.1
+"""CPUs that a task asks for that reads training rows; workers must leave as much free, or it waits for ever."""
+
 COLUMNS = ["id", "label", "pixels", "flags"]
 
 
 def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
     """Return the training split as a Ray Dataset, to be split over the workers."""
-    return ray.data.read_parquet([str(file) for file in dataset.files("train")], columns=COLUMNS)
+    return ray.data.read_parquet([str(file) for file in dataset.files("train")], columns=COLUMNS, num_cpus=READ_CPUS)
 
 
 def drain(shard: Any, size: int) -> Split:
