@@ -1,0 +1,89 @@
+"""Raw rows: what reading a source gives, before a dataset is made of it.
+
+Every file or line of a source gives one row. A row with a ``reason`` has no usable picture; its pixels are zero.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recognised source: what there is to read, and how.
+
+    Attributes:
+        format: ``folder``, ``zip``, ``csv`` or ``synthetic``.
+        name: the path, or the synthetic recipe.
+        manifest: what there is to read in source order, a table for each task.
+        read: turns a table of the manifest and a size into raw rows, in the same order, with ``raw_schema(size)``;
+            runs in any process that sees the same paths.
+        total: rows in all, where known before reading.
+        notes: what a reader of the data must know.
+    """
+
+    format: str
+    name: str
+    manifest: list[pa.Table]
+    read: Callable[..., pa.Table]
+    total: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def raw_schema(size: int) -> pa.Schema:
+    """Return the Arrow schema of raw rows with ``size`` × ``size`` pixels."""
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("path", pa.string()),  # where a person finds it
+            ("reason", pa.string()),  # why the row is rejected, else null
+            ("split", pa.string()),
+            ("label", pa.int8()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("digest", pa.binary(16)),  # of the pixels
+            ("sum", pa.int64()),  # of the pixels, and of their squares
+            ("squares", pa.int64()),
+            ("flat", pa.bool_()),
+            ("pixels", pa.list_(pa.uint8(), size * size)),
+        ]
+    )
+
+
+class RowBuilder:
+    """Collects rows, then makes an Arrow table of them."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._rows: list[tuple[str, str, str | None, str | None, int | None, int, int]] = []
+        self._images: list[np.ndarray] = []
+
+    def add(
+        self, id: str, path: str, split: str, label: int | None, pixels: np.ndarray, width: int, height: int
+    ) -> None:
+        """Add a picture: ``pixels`` uint8, size × size; ``width`` and ``height`` as it was found."""
+        self._rows.append((id, path, None, split, label, width, height))
+        self._images.append(pixels.reshape(-1))
+
+    def reject(self, id: str, path: str, reason: str) -> None:
+        """Add a row that has no usable picture, label or split."""
+        self._rows.append((id, path, reason, None, None, 0, 0))
+        self._images.append(np.zeros(self.size * self.size, np.uint8))
+
+    def table(self) -> pa.Table:
+        """Return the rows, with ``raw_schema``."""
+        schema = raw_schema(self.size)
+        if not self._rows:
+            return schema.empty_table()
+        pixels = np.stack(self._images)
+        digests = [hashlib.blake2b(row, digest_size=16).digest() for row in pixels]
+        sums = pixels.sum(1, dtype=np.int64)
+        squares = [int(np.square(row, dtype=np.int64).sum()) for row in pixels]  # row by row, to stay small
+        flat = pixels.min(1) == pixels.max(1)
+        columns = [*zip(*self._rows, strict=True), digests, sums, squares, flat]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), self.size**2))
+        return pa.Table.from_arrays(arrays, schema=schema)
