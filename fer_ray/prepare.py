@@ -1,0 +1,230 @@
+"""Stage ``prepare``: read face images of any known format into a prepared dataset (format: ``fer_ray.data.store``)."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray.data
+import typer
+from ray.data import ExecutionResources
+
+from fer_ray import __version__
+from fer_ray.data.assemble import (
+    Findings,
+    Rows,
+    SplitWriter,
+    Spool,
+    find_duplicates,
+    mean_and_std,
+    split_info,
+    take_validation,
+)
+from fer_ray.data.rows import Source
+from fer_ray.data.sources import FORMATS, open_source
+from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError, UsageError
+from fer_ray.files import claim_output, whole_folder
+from fer_ray.progress import ProgressBar, say
+from fer_ray.reporting.plots import class_distribution, sample_grid
+from fer_ray.runtime import connect
+
+_SIZES = range(8, 513)
+_SAMPLES = 10  # a class, in samples.png
+_IN_FLIGHT_BYTES = 512 << 20  # of decoded rows in Ray's object store, so that memory doesn't grow with the source
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """Where the dataset is and what it holds."""
+
+    path: Path
+    info: DatasetInfo
+
+
+def prepare(
+    source: Path | str,
+    dest: Path | str,
+    *,
+    format: str = "auto",
+    size: int = 48,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> PrepareResult:
+    """Read a source into a prepared dataset. The same source and arguments give the same bytes.
+
+    Args:
+        source: a folder, .zip or CSV file, or ``synthetic`` or ``synthetic:N``.
+        dest: the folder to make; absent or empty before, whole or absent after.
+        format: how to read the source, one of ``sources.FORMATS``.
+        size: side of the prepared images in pixels, 8 to 512.
+        validation_fraction: share of train to use for validation where the source has no validation split; 0 for none.
+        seed: of that choice, and of drawn faces.
+
+    Raises:
+        UsageError: an argument out of range, or ``dest`` in use.
+        DataError: the source is missing, of no known format, or without a single usable row.
+    """
+    _check(size, validation_fraction, seed)
+    folder = claim_output(dest)
+    opened = open_source(source, format, seed)
+    with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
+        _read(opened, spool)
+        rows, notes = spool.rows(), list(opened.notes)
+        _require_rows(opened, rows, spool)
+        notes += _complete_splits(rows, validation_fraction, seed)
+        info = _write(partial, opened, spool, rows, notes)
+        _draw(partial, info, spool, rows)
+    print(_summary(folder, info))
+    return PrepareResult(folder, info)
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="A folder, .zip or CSV file, or `synthetic` or `synthetic:N`.")],
+    dest: Annotated[str, typer.Argument(help="The folder to make. It must be absent or empty.")],
+    format: Annotated[str, typer.Option(help=f"How to read SOURCE: {', '.join(FORMATS)}.")] = "auto",
+    size: Annotated[int, typer.Option(help="Side of the prepared images in pixels, 8 to 512.")] = 48,
+    validation_fraction: Annotated[
+        float,
+        typer.Option(help="Share of train for validation where SOURCE has no validation split, 0 to 0.5; 0 for none."),
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of that choice, and of synthetic faces.")] = 0,
+) -> None:
+    """Read face images of any known format into a prepared dataset.
+
+    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, or a folder or
+    .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be used goes to
+    rejects.parquet with the reason.
+    """
+    prepare(source, dest, format=format, size=size, validation_fraction=validation_fraction, seed=seed)
+
+
+def _check(size: int, validation_fraction: float, seed: int) -> None:
+    problems = []
+    if size not in _SIZES:
+        problems.append(f"--size {size}: must be {_SIZES[0]} to {_SIZES[-1]} pixels.")
+    if not 0 <= validation_fraction <= 0.5:
+        problems.append(f"--validation-fraction {validation_fraction}: must be 0 to 0.5.")
+    if seed < 0:
+        problems.append(f"--seed {seed}: must be 0 or more.")
+    if problems:
+        raise UsageError(problems)
+
+
+def _read(source: Source, spool: Spool) -> None:
+    connect()
+    blocks = ray.data.from_arrow(source.manifest).map_batches(
+        source.read, batch_size=None, batch_format="pyarrow", fn_args=(spool.size,)
+    )
+    options = blocks.context.execution_options
+    options.preserve_order = True
+    options.resource_limits = ExecutionResources(object_store_memory=_IN_FLIGHT_BYTES)
+    with ProgressBar(f"Reading {source.format}", source.total) as bar:
+        for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+            spool.add(block)
+            bar.advance(len(block))
+
+
+def _require_rows(source: Source, rows: Rows, spool: Spool) -> None:
+    if len(rows):
+        return
+    rejects = spool.rejects()
+    examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
+    raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")
+
+
+def _complete_splits(rows: Rows, validation_fraction: float, seed: int) -> list[str]:
+    """Take validation from train where the source has none, and return what is to be said about missing splits."""
+    notes = []
+    has = {split: len(rows.of_split(split)) > 0 for split in SPLITS}
+    if not has["train"]:
+        notes.append("No training split in the source: mean and std are those of all images.")
+    elif not has["validation"]:
+        moved = take_validation(rows, validation_fraction, seed) if validation_fraction else 0
+        notes.append(
+            f"No validation split in the source: {moved:,} training images, {validation_fraction:.0%} of each class"
+            f" (seed {seed}), were set aside as one, identical images kept together."
+            if moved
+            else "No validation split in the source, and none was made."
+        )
+    if not has["test"]:
+        notes.append("No test split in the source, and none was made up: no figure from this dataset is a test figure.")
+    for note in notes:
+        say(note)
+    return notes
+
+
+def _write(folder: Path, source: Source, spool: Spool, rows: Rows, notes: list[str]) -> DatasetInfo:
+    findings = find_duplicates(rows)
+    splits = _write_splits(folder, spool, rows, findings)
+    rejects = spool.rejects()
+    pq.write_table(rejects, folder / "rejects.parquet")
+    train = rows.of_split("train")
+    mean, std = mean_and_std(rows, train if len(train) else np.arange(len(rows)), spool.size)
+    info = DatasetInfo(
+        fer_ray_version=__version__,
+        source=source.name,
+        source_format=source.format,
+        size=spool.size,
+        splits=splits[0],
+        mean=mean,
+        std=std,
+        rejected=len(rejects),
+        fingerprint=splits[1],
+        notes=notes,
+    )
+    (folder / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return info
+
+
+def _write_splits(folder: Path, spool: Spool, rows: Rows, findings: Findings) -> tuple[dict[str, SplitInfo], str]:
+    writer = SplitWriter(folder, spool, rows, findings)
+    splits = {}
+    with ProgressBar("Writing Parquet", len(rows)) as bar:
+        for split in SPLITS:
+            numbers = rows.of_split(split)
+            if len(numbers):
+                splits[split] = split_info(rows, findings, numbers)
+                for written in writer.write(split):
+                    bar.advance(written)
+    return splits, writer.fingerprint()
+
+
+def _draw(folder: Path, info: DatasetInfo, spool: Spool, rows: Rows) -> None:
+    class_distribution({split: held.labels for split, held in info.splits.items()}, folder / "classes.png")
+    split = next(iter(info.splits))
+    numbers = rows.of_split(split)
+    images = {}
+    for label, name in enumerate(EMOTIONS):
+        of_class = numbers[rows.labels[numbers] == label]
+        chosen = np.linspace(0, len(of_class) - 1, min(_SAMPLES, len(of_class))).astype(int)
+        images[name] = spool.pixels(of_class[chosen])
+    sample_grid(images, _SAMPLES, folder / "samples.png", title=f"{split}, {info.size} × {info.size}")
+
+
+def _summary(folder: Path, info: DatasetInfo) -> str:
+    lines = [f"{'':12}{'rows':>10}" + "".join(f"{name:>10}" for name in info.label_names)]
+    for split, held in info.splits.items():
+        counts = "".join(f"{count:>10,}" for count in held.labels.values())
+        lines.append(f"{split:12}{held.rows:>10,}{counts}")
+        if held.unlabelled:
+            lines[-1] += f"  ({held.unlabelled:,} unlabelled)"
+    totals = info.splits.values()
+    lines += [
+        "",
+        f"{info.rejected:,} rejected (rejects.parquet says why)",
+        f"{sum(held.duplicates for held in totals):,} exact duplicates, {sum(held.conflicts for held in totals):,}"
+        f" images under two labels, {sum(held.flat for held in totals):,} of one flat colour",
+    ]
+    later = {split: held for split, held in info.splits.items() if split != "train"}
+    lines += [f"{held.leaked:,} of {split} also stand in train" for split, held in later.items()]
+    return "\n".join([*lines, f"Dataset: {folder}"])
+
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["prepare", *sys.argv[1:]])
