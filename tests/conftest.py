@@ -1,0 +1,39 @@
+"""One Ray cluster and one small prepared dataset for all tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from fer_ray.data.store import PreparedDataset
+from fer_ray.prepare import prepare
+from fer_ray.runtime import quiet_ray_data
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Start Ray with two CPUs once for all tests; ``runtime.connect`` then finds it."""
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    quiet_ray_data()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def fer2013_zip() -> Path:
+    """Return the real FER-2013 images."""
+    path = REPOSITORY.parent / "shared" / "data" / "fer2013-images.zip"
+    if not path.is_file():
+        pytest.skip(f"FER-2013 is not here ({path})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Return a prepared dataset of 700 drawn faces: 560 for training, 70 for validation, 70 for the test."""
+    path = tmp_path_factory.mktemp("tiny") / "dataset"
+    prepare("synthetic:700", path)
+    return PreparedDataset(path)
