@@ -144,7 +144,7 @@ def _train_on_ray(
             use_gpu=gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
-        run_config=RunConfig(name="ray", storage_path=str(run.path)),
+        run_config=RunConfig(name=".ray", storage_path=str(run.path)),
         datasets={"train": shards.train_dataset(data)},
         dataset_config=DataConfig(datasets_to_split=["train"]),
     )

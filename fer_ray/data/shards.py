@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
 from fer_ray.data.store import PreparedDataset, Split, to_split
@@ -11,12 +12,26 @@ from fer_ray.data.store import PreparedDataset, Split, to_split
 READ_CPUS = 0.1
 """CPUs that a task asks for that reads training rows; workers must leave as much free, or it waits for ever."""
 
-COLUMNS = ["id", "label", "pixels", "flags"]
+_COLUMNS = ["id", "label", "pixels", "flags"]
 
 
 def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
-    """Return the training split as a Ray Dataset, to be split over the workers."""
-    return ray.data.read_parquet([str(file) for file in dataset.files("train")], columns=COLUMNS, num_cpus=READ_CPUS)
+    """Return the training split as a Ray Dataset of one block a Parquet row group, to be split over the workers.
+
+    ``ray.data.read_parquet`` would list the files in a task of a whole CPU, which busy workers don't leave.
+    """
+    groups = [
+        {"file": str(file), "group": group}
+        for file in dataset.files("train")
+        for group in range(pq.read_metadata(file).num_row_groups)
+    ]
+    items = ray.data.from_items(groups, override_num_blocks=len(groups))
+    return items.map_batches(_read_group, batch_size=1, num_cpus=READ_CPUS)
+
+
+def _read_group(batch: dict[str, np.ndarray]) -> pa.Table:
+    with pq.ParquetFile(batch["file"][0]) as file:
+        return file.read_row_group(int(batch["group"][0]), columns=_COLUMNS)
 
 
 def drain(shard: Any, size: int) -> Split:

@@ -94,7 +94,7 @@ def fit(
         learning_rate = run.learning_rate()
         trained = run.train_epoch(on_batch)
         seconds = time.monotonic() - started
-        metrics = {"epoch": float(run.epoch), "learning_rate": learning_rate, **trained, **run.validate()}
+        metrics: Metrics = {"epoch": run.epoch, "learning_rate": learning_rate, **trained, **run.validate()}
         metrics["images_per_s"] = run.total_train / seconds
         metrics["seconds"] = time.monotonic() - started
         report(metrics, run.close_epoch(metrics))
@@ -186,7 +186,7 @@ class _Run:
             "validation_loss": float(loss / confusion.sum()),
             "validation_accuracy": scores.accuracy,
             "validation_macro_f1": scores.macro_f1,
-            "validation_rows": float(confusion.sum()),
+            "validation_rows": int(confusion.sum()),
         }
 
     def _validation_logits(self) -> Iterator[torch.Tensor]:
