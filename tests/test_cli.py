@@ -1,0 +1,59 @@
+"""Wrong calls: exit code, message and nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_ray.cli import STAGES
+from fer_ray.data.store import PreparedDataset
+
+
+def fer_ray(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fer_ray.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_explains_itself(stage: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"fer_ray.{stage}", "--help"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert f"fer-ray {stage}" in run.stdout
+
+
+def test_unknown_stage() -> None:
+    run = fer_ray("preprae")
+    assert run.returncode == 2
+    assert "Did you mean 'prepare'?" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["train", "--dataset", "nowhere", "--output", "run"], 3, "no such folder"),
+        (["train", "--dataset", "data", "--output", "run", "--set", "model.name=resnet"], 2, "resnet18"),
+        (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=fast"], 2, "Did you mean 'model'?"),
+        (["train", "--dataset", "data", "--output", "data"], 2, "in use"),
+        (["train", "--dataset", "data"], 2, "--output"),
+        (["evaluate", "data", "--dataset", "data", "--output", "run"], 3, "not a checkpoint"),
+        (["train", "--dataset", "s3://bucket/data", "--output", "run"], 2, "s3://"),
+    ],
+)
+def test_wrong_calls(
+    arguments: list[str],
+    code: int,
+    expected: str,
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "data").symlink_to(tiny_dataset.path)
+    monkeypatch.chdir(tmp_path)
+    run = fer_ray(*arguments)
+    assert run.returncode == code, run.stderr
+    assert expected in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -1,0 +1,99 @@
+"""The configuration: reading, overriding, and the messages that a wrong one gives."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_ray.config import Config, load_config, load_search_space, to_yaml
+from fer_ray.errors import UsageError
+
+SPACES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
+
+
+def problems_of(call: str, *, text: str | None = None, tmp_path: Path, overrides: list[str] | None = None) -> list[str]:
+    file = None
+    if text is not None:
+        file = tmp_path / "config.yaml"
+        file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_config(file, overrides or [])
+    assert caught.value.exit_code == 2, call
+    return caught.value.problems
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = load_config(None, ["model.name=cnn3", "optimizer.learning_rate=1e-3", "training.patience=4"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "config.yaml") == config
+    assert config.optimizer.learning_rate == 0.001
+
+
+def test_unknown_key_names_the_near_one(tmp_path: Path) -> None:
+    (problem,) = problems_of("unknown", tmp_path=tmp_path, overrides=["model.dropuot=0.2"])
+    assert "model.dropuot" in problem and "Did you mean 'dropout'?" in problem
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    text = "optimizer: {learning_rate: -1}\ntraining: {epochs: many, batch_sise: 3}\n"
+    problems = problems_of("several", text=text, tmp_path=tmp_path)
+    assert len(problems) == 3
+    assert any("optimizer.learning_rate = -1" in problem for problem in problems)
+    assert any("batch_sise" in problem and "batch_size" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.epochs", "model.name.x=3", "training.precision=half", "augment.flip=.nan", "training.epochs=0"],
+)
+def test_bad_override(override: str, tmp_path: Path) -> None:
+    problems_of(override, tmp_path=tmp_path, overrides=[override])
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "model: [", "model: 3\n"])
+def test_bad_file(text: str, tmp_path: Path) -> None:
+    problems_of(text, text=text, tmp_path=tmp_path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_search_values_outside_their_field(tmp_path: Path) -> None:
+    text = """
+search:
+  model.dropout: {uniform: [0.1, 1.5]}
+  optimizer.learning_rat: {log_uniform: [0.01, 0.1]}
+"""
+    problems = problems_of("search", text=text, tmp_path=tmp_path)
+    assert any("search.model.dropout" in problem and "1.5" in problem for problem in problems)
+    assert any("Did you mean 'optimizer.learning_rate'?" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        "{uniform: [1, 0]}",
+        "{log_uniform: [0, 1]}",
+        "{int: [1]}",
+        "{gauss: [0, 1]}",
+        "3",
+        "{uniform: [0, 1], int: [0, 1]}",
+    ],
+)
+def test_bad_distribution(distribution: str, tmp_path: Path) -> None:
+    (problem,) = problems_of(distribution, text=f"search: {{model.dropout: {distribution}}}\n", tmp_path=tmp_path)
+    assert "search.model.dropout" in problem
+
+
+def test_with_values_changes_only_what_is_named() -> None:
+    space = load_search_space(None)
+    changed = space.with_values({"model.dropout": 0.5})
+    assert changed == Config.model_validate(space.defaults.model_dump() | {"model": {"name": "fast", "dropout": 0.5}})
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_shipped_search_spaces(file: Path) -> None:
+    space = load_search_space(file)
+    assert space.model.name == file.stem
+    assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power"} <= set(space.search)

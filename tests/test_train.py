@@ -1,0 +1,118 @@
+"""The train stage: files out, workers, resuming and wrong calls."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fer_ray.config import Config, load_config
+from fer_ray.data.store import DATASET_FILE, PreparedDataset
+from fer_ray.errors import DataError, UsageError
+from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.train import train
+
+
+def config(*overrides: str) -> Config:
+    quick = ["model.name=cnn3", "optimizer.name=adam", "optimizer.learning_rate=2e-3", "model.dropout=0.1"]
+    return load_config(None, [*quick, "training.batch_size=64", "training.epochs=2", *overrides])
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("train") / "run"
+    train(tiny_dataset.path, config(), output)
+    return output
+
+
+def test_files(run: Path) -> None:
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml",
+        "metrics.jsonl",
+        "curves.png",
+        "checkpoint/model.safetensors",
+        "checkpoint/checkpoint.json",
+        "last/model.safetensors",
+        "last/checkpoint.json",
+        "last/training.pt",
+    }
+    assert load_config(run / "config.yaml") == config()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_workers_learn_as_one_does(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
+    """On a size that two does not divide: each validation row counts once, and the accuracies agree within noise."""
+    dataset = tiny_dataset
+    rows = dataset.info.splits["validation"].rows
+    assert rows % 2 == 1
+    settings = config("training.epochs=6")
+    one = train(tiny_dataset.path, settings, tmp_path / "one")
+    two = train(tiny_dataset.path, settings, tmp_path / "two", workers=2)
+    assert {line["validation_rows"] for line in two.history} == {rows}
+    assert len(two.history) == 6
+    noise = 3 * (0.25 / rows) ** 0.5
+    assert abs(one.best["validation_accuracy"] - two.best["validation_accuracy"]) < noise
+    files = {path.name for path in (tmp_path / "two").iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "curves.png", "checkpoint", "last"} <= files
+    assert load_checkpoint(two.checkpoint).info.epoch == two.best["epoch"]
+
+
+def test_resume_goes_on_after_the_last_epoch(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
+    """A run of three epochs whose last one is undone, as a kill would."""
+    output = tmp_path / "run"
+    result = train(tiny_dataset.path, config("training.epochs=3"), output)
+    shutil.rmtree(output / "last")
+    shutil.rmtree(output / "checkpoint")
+    again = train(tiny_dataset.path, config("training.epochs=3"), output, resume=True)
+    assert [line["epoch"] for line in again.history] == [1, 2, 3]
+    assert again.best["validation_accuracy"] == result.best["validation_accuracy"]
+
+
+def test_resume_with_another_configuration(tiny_dataset: PreparedDataset, run: Path) -> None:
+    with pytest.raises(UsageError, match="another configuration"):
+        train(tiny_dataset.path, config("training.seed=9"), run, resume=True)
+
+
+def test_resume_with_another_dataset(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_dataset.path, other)
+    info = json.loads((other / DATASET_FILE).read_text())
+    (other / DATASET_FILE).write_text(json.dumps(info | {"fingerprint": "another"}))
+    with pytest.raises(DataError, match="not the dataset"):
+        train(other, config(), run, resume=True)
+
+
+def test_output_in_use_is_left_alone(tiny_dataset: PreparedDataset, run: Path) -> None:
+    before = (run / "config.yaml").read_text()
+    with pytest.raises(UsageError, match="in use"):
+        train(tiny_dataset.path, config("training.seed=5"), run)
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_misspelt_model_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'cnn3'"):
+        train(tiny_dataset.path, config("model.name=cnn33"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        train(tmp_path / "none", config(), tmp_path / "run")
+
+
+def test_more_workers_than_the_cluster_holds(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
+    with pytest.raises(UsageError, match=r"9 × \(0\.9 CPU\) asked for, room for 2"):
+        train(tiny_dataset.path, config(), tmp_path / "run", workers=9)
+
+
+def test_no_gpu_here(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
+    with pytest.raises(UsageError, match="1 GPU"):
+        train(tiny_dataset.path, config(), tmp_path / "run", gpus_per_worker=1)
+
+
+def test_config_file_is_what_ran(run: Path) -> None:
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["name"] == "cnn3"
