@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 import typer
@@ -22,7 +24,7 @@ from fer_ray.data.assemble import (
     split_info,
     take_validation,
 )
-from fer_ray.data.rows import Source
+from fer_ray.data.rows import SOURCE_MISSING, Source
 from fer_ray.data.sources import FORMATS, open_source
 from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
@@ -83,8 +85,10 @@ def prepare(
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A folder, .zip or CSV file, or `synthetic` or `synthetic:N`.")],
-    dest: Annotated[str, typer.Argument(help="The folder to make. It must be absent or empty.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder, .zip or CSV file, or `synthetic` or `synthetic:N`.")
+    ],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="The folder to make. It must be absent or empty.")],
     format: Annotated[str, typer.Option(help=f"How to read SOURCE: {', '.join(FORMATS)}.")] = "auto",
     size: Annotated[int, typer.Option(help="Side of the prepared images in pixels, 8 to 512.")] = 48,
     validation_fraction: Annotated[
@@ -124,8 +128,14 @@ def _read(source: Source, spool: Spool) -> None:
     options.resource_limits = ExecutionResources(object_store_memory=_IN_FLIGHT_BYTES)
     with ProgressBar(f"Reading {source.format}", source.total) as bar:
         for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+            _require_visible(source, block)
             spool.add(block)
             bar.advance(len(block))
+
+
+def _require_visible(source: Source, block: pa.Table) -> None:
+    if pc.any(pc.equal(block["reason"], SOURCE_MISSING)).as_py():
+        raise DataError(f"{source.name}: {SOURCE_MISSING}. Put the source where every node sees it.")
 
 
 def _require_rows(source: Source, rows: Rows, spool: Spool) -> None:

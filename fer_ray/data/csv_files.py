@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from fer_ray.data.image_trees import SPLIT_NAMES
 from fer_ray.data.images import resize
-from fer_ray.data.rows import RowBuilder, Source
+from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
 from fer_ray.errors import DataError
 
@@ -132,7 +132,7 @@ def _read(layouts: dict[str, _Layout], pieces: pa.Table, size: int) -> pa.Table:
     for piece in pieces.to_pylist():
         path = Path(piece["file"])
         if not path.exists():
-            raise DataError(f"{path}: not on the machine of a Ray worker. Put the source where every node sees it.")
+            return source_missing(str(path), size)
         with path.open("rb") as file:
             file.seek(piece["start"])
             text = file.read(piece["end"] - piece["start"]).decode("latin-1")

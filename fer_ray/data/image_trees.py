@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from fer_ray.data.images import ImageError, decode, quiet_decoders
-from fer_ray.data.rows import RowBuilder, Source
+from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.emotions import EMOTIONS, label_of
 from fer_ray.errors import DataError
 
@@ -154,6 +154,8 @@ Loader = Callable[[Piece], bytes]
 
 
 def _read(root: Path, opener: Callable[[Path], Any], pieces: pa.Table, size: int) -> pa.Table:
+    if not root.exists():
+        return source_missing(str(root), size)
     rows = RowBuilder(size)
     with opener(root) as load, quiet_decoders():
         for piece in pieces.to_pylist():
@@ -182,8 +184,6 @@ class _ReadError(Exception):
 
 @contextmanager
 def _folder_loader(root: Path) -> Iterator[Loader]:
-    _check_visible(root)
-
     def load(piece: Piece) -> bytes:
         try:
             return Path(root, piece["path"]).read_bytes()
@@ -196,7 +196,6 @@ def _folder_loader(root: Path) -> Iterator[Loader]:
 @contextmanager
 def _zip_loader(path: Path) -> Iterator[Loader]:
     """Read members by their place in the file: listing a .zip anew in each task would cost more than decoding."""
-    _check_visible(path)
     with path.open("rb") as file:
 
         def load(piece: Piece) -> bytes:
@@ -225,8 +224,3 @@ def _unpack(packed: bytes, piece: Piece) -> bytes:
     if len(data) != piece["length"] or zlib.crc32(data) != piece["crc"]:
         raise _ReadError("damaged in the .zip (its checksum differs)")
     return data
-
-
-def _check_visible(path: Path) -> None:
-    if not path.exists():
-        raise DataError(f"{path}: not on the machine of a Ray worker. Put the source where every node sees it.")

@@ -26,14 +26,14 @@ MAX_PIXELS = 80_000_000
 """Images with more pixels than this are refused by default, judged by their header."""
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # none that starts another program
+_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that starts another program
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     1: cv2.IMREAD_GRAYSCALE,
 }
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are checked here
+warnings.filterwarnings("ignore", module="PIL")  # on damaged files and many pixels: both are errors here
 
 
 class ImageError(Exception):
@@ -184,7 +184,8 @@ def _decode_png(data: bytes, size: int | None, max_pixels: int) -> DecodedImage:
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     depth, colour = data[24], data[25]
     _check_pixels(width, height, max_pixels)
-    if data.rfind(b"IEND") < 0:
+    end = data.rfind(b"IEND")
+    if end < 0 or len(data) < end + 8:  # the chunk's name and checksum
         raise ImageError("truncated", "the PNG has no end chunk")
     plain = depth == 8 and colour in (0, 2) and b"tRNS" not in data[:4096] and b"eXIf" not in data
     pixels = _opencv(data, cv2.IMREAD_COLOR) if plain else None
@@ -205,6 +206,7 @@ def _decode_other(data: bytes, size: int | None, max_pixels: int) -> DecodedImag
     del size  # nothing to gain: the caller resizes, and these are rare
     if data.startswith(b"RIFF") and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise ImageError("truncated", "the file is shorter than its header says")
+    Image.init()  # Pillow loads its rarer formats only when told to, once
     try:
         with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             _check_pixels(*image.size, max_pixels)
@@ -224,8 +226,6 @@ def _decode_other(data: bytes, size: int | None, max_pixels: int) -> DecodedImag
 
 def _to_grey(image: Image.Image) -> np.ndarray:
     """Bring any Pillow mode to uint8, rows × columns."""
-    if image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))
     if image.mode.startswith("I"):  # 16-bit samples, which Pillow may hold in 32
         samples = np.asarray(image).astype(np.int64)
         if samples.min() < 0 or samples.max() > 65535:
@@ -236,6 +236,8 @@ def _to_grey(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode in ("L", "1"):
+        return np.asarray(image.convert("L"))
     return np.asarray(cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2GRAY))
 
 

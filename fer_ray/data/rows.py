@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+SOURCE_MISSING = "not on the machine of a Ray worker"
+"""The reason of a row that stands for a whole source which the worker can't see.
+
+An error raised in a worker would reach the driver only as text, and with a traceback.
+"""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -51,6 +57,13 @@ def raw_schema(size: int) -> pa.Schema:
             ("pixels", pa.list_(pa.uint8(), size * size)),
         ]
     )
+
+
+def source_missing(path: str, size: int) -> pa.Table:
+    """Return the raw rows that say that this worker can't see the source."""
+    rows = RowBuilder(size)
+    rows.reject(path, path, SOURCE_MISSING)
+    return rows.table()
 
 
 class RowBuilder:

@@ -1,0 +1,244 @@
+"""Stage prepare, end to end: what is in the dataset, what is said, and what is left when something goes wrong."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import fer_ray.prepare
+from fer_ray.cli import main
+from fer_ray.data.store import PreparedDataset, schema
+from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError, UsageError
+from fer_ray.prepare import prepare
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def write_csv(path: Path, rows: list[tuple[int, np.ndarray, str]]) -> Path:
+    lines = [f"{label},{' '.join(map(str, image.reshape(-1)))},{usage}" for label, image, usage in rows]
+    path.write_text("\n".join(["emotion,pixels,Usage", *lines]) + "\n")
+    return path
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_real_images_give_the_counts_of_fer2013(
+    fer2013_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = prepare(fer2013_zip, tmp_path / "fer").info
+    assert list(info.splits) == ["train", "validation"]
+    train, validation = info.splits["train"], info.splits["validation"]
+    assert list(train.labels.values()) == [3995, 436, 4097, 7215, 4830, 3171, 4965]
+    assert list(validation.labels.values()) == [467, 56, 496, 895, 653, 415, 607]
+    assert (train.rows, validation.rows, info.rejected) == (28709, 3589, 0)
+    assert (train.leaked, validation.leaked) == (0, 280)
+    assert (train.flat, validation.flat) == (11, 1)
+    assert any("No test split" in note for note in info.notes)
+    split = PreparedDataset(tmp_path / "fer").load("validation")
+    assert split.leaked.sum() == 280
+    row = split.ids.index("test/angry/PublicTest_10116449.jpg")
+    with zipfile.ZipFile(fer2013_zip) as archive:
+        data = archive.read("test/angry/PublicTest_10116449.jpg")
+    np.testing.assert_array_equal(split.images[row], cv2.imdecode(np.frombuffer(data, np.uint8), 0))
+    printed = capsys.readouterr()
+    assert "28,709" in printed.out and "280 of validation also stand in train" in printed.out
+    assert "No test split" in printed.err
+
+
+def test_the_dataset_is_what_the_store_documents(tiny_dataset: PreparedDataset) -> None:
+    info = tiny_dataset.info
+    assert {split: held.rows for split, held in info.splits.items()} == {"train": 560, "validation": 70, "test": 70}
+    images, labels = synthetic_faces(700, seed=0)
+    train = np.arange(700) % 10 < 8
+    split = tiny_dataset.load("train")
+    np.testing.assert_array_equal(split.images, images[train])
+    np.testing.assert_array_equal(split.labels, labels[train])
+    assert info.mean == pytest.approx(images[train].mean() / 255)
+    assert info.std == pytest.approx(images[train].std() / 255)
+    for name in info.splits:
+        assert all(pq.read_schema(file).equals(schema(48)) for file in tiny_dataset.files(name))
+    for figure in ("classes.png", "samples.png"):
+        assert cv2.imread(str(tiny_dataset.path / figure)).shape[0] > 200
+    assert len(pq.read_table(tiny_dataset.path / "rejects.parquet")) == 0
+    kept = {"dataset.json", "rejects.parquet", "classes.png", "samples.png", "train", "validation", "test"}
+    assert {file.name for file in tiny_dataset.path.iterdir()} == kept
+
+
+def test_two_runs_give_the_same_bytes(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    prepare("synthetic:700", tmp_path / "again")
+    assert hashes(tmp_path / "again") == hashes(tiny_dataset.path)
+    other = prepare("synthetic:700", tmp_path / "other", seed=1).info
+    assert other.fingerprint != tiny_dataset.info.fingerprint
+
+
+def test_duplicates_leaks_conflicts_and_flat_images(tmp_path: Path) -> None:
+    images, _ = synthetic_faces(4, seed=0)
+    flat = np.full((48, 48), 9, np.uint8)
+    rows = [
+        (3, images[0], "PrivateTest"),  # in train below, under another label
+        (0, images[1], "PublicTest"),
+        (3, images[1], "Training"),
+        (2, images[0], "Training"),
+        (2, images[0], "Training"),
+        (1, images[2], "PublicTest"),
+        (1, images[2], "PrivateTest"),  # in validation, but not in train
+        (6, flat, "Training"),
+        (5, images[3], "Training"),
+    ]
+    prepare(write_csv(tmp_path / "x.csv", rows), tmp_path / "out")
+    dataset = PreparedDataset(tmp_path / "out")
+    found = {
+        row["id"][-1]: (row["duplicate_of"] and row["duplicate_of"][-1], row["flags"])
+        for split in dataset.info.splits
+        for row in dataset.table(split).to_pylist()
+    }
+    assert found == {
+        "3": (None, ["conflict"]),
+        "4": (None, ["conflict"]),
+        "5": ("4", ["conflict"]),
+        "8": (None, ["flat"]),
+        "9": (None, []),
+        "2": ("3", ["leaked", "conflict"]),
+        "6": (None, []),
+        "1": ("4", ["leaked", "conflict"]),
+        "7": ("6", []),
+    }
+    test = dataset.info.splits["test"]
+    assert (test.rows, test.duplicates, test.leaked, test.conflicts, test.flat) == (2, 2, 1, 1, 0)
+
+
+def test_validation_is_taken_from_train_stratified_with_copies_together(tmp_path: Path) -> None:
+    images, labels = synthetic_faces(300, seed=0)
+    rows = [(int(label), image, "Training") for label, image in zip(labels, images, strict=True)]
+    source = write_csv(tmp_path / "x.csv", rows + rows[:60])
+    first = prepare(source, tmp_path / "a", validation_fraction=0.2)
+    train, validation = first.info.splits["train"], first.info.splits["validation"]
+    assert train.rows + validation.rows == 360
+    for name in EMOTIONS:
+        share = validation.labels[name] / (validation.labels[name] + train.labels[name])
+        assert share == pytest.approx(0.2, abs=0.03)
+    assert validation.leaked == 0
+    assert "test" not in first.info.splits
+    assert any("set aside" in note for note in first.info.notes)
+    other_seed = prepare(source, tmp_path / "b", validation_fraction=0.2, seed=1)
+    ids = [set(PreparedDataset(result.path).load("validation").ids) for result in (first, other_seed)]
+    assert ids[0] != ids[1]
+
+
+def test_validation_fraction_zero_leaves_train_alone(tmp_path: Path) -> None:
+    images, labels = synthetic_faces(20, seed=0)
+    rows = [(int(label), image, "Training") for label, image in zip(labels, images, strict=True)]
+    info = prepare(write_csv(tmp_path / "x.csv", rows), tmp_path / "a", validation_fraction=0).info
+    assert list(info.splits) == ["train"] and info.splits["train"].rows == 20
+    assert any("No validation split" in note for note in info.notes)
+
+
+def test_what_cannot_be_used_is_in_rejects_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = synthetic_faces(1, seed=0)[0][0]
+    source = write_csv(tmp_path / "x.csv", [(0, image, "Training"), (9, image, "Training"), (1, image[:9], "Training")])
+    info = prepare(source, tmp_path / "out", validation_fraction=0).info
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(row["id"], row["path"]) for row in rejects] == [
+        ("row-0000002", str(source)),
+        ("row-0000003", str(source)),
+    ]
+    assert "'9'" in rejects[0]["reason"] and "432" in rejects[1]["reason"]
+    assert info.rejected == 2 and "2 rejected" in capsys.readouterr().out
+
+
+def test_a_tree_of_colour_images_of_any_size(tmp_path: Path) -> None:
+    images, labels = synthetic_faces(30, seed=0)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "in" / "faces" / ("training" if number < 20 else "val") / EMOTIONS[label].upper()
+        folder.mkdir(parents=True, exist_ok=True)
+        large = cv2.applyColorMap(cv2.resize(image, (150, 200)), cv2.COLORMAP_OCEAN)
+        cv2.imwrite(str(folder / f"{number}.png"), large)
+    info = prepare(tmp_path / "in", tmp_path / "out", size=64).info
+    dataset = PreparedDataset(tmp_path / "out")
+    assert {split: held.rows for split, held in info.splits.items()} == {"train": 20, "validation": 10}
+    assert dataset.load("train").images.shape == (20, 64, 64)
+    table = dataset.table("train")
+    assert set(table["width"].to_pylist()) == {150} and set(table["height"].to_pylist()) == {200}
+
+
+def test_nothing_is_left_when_prepare_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fer_ray.prepare, "_draw", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("synthetic:20", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_usable_row_is_bad_data(tmp_path: Path) -> None:
+    image = synthetic_faces(1, seed=0)[0][0]
+    source = write_csv(tmp_path / "x.csv", [(8, image, "Training")])
+    with pytest.raises(DataError, match=r"none of its 1 row.*emotion '8'"):
+        prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_destination_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="in use"):
+        prepare("synthetic:20", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        prepare("synthetic:20", tmp_path / "out", size=4, validation_fraction=0.9, seed=-1)
+    assert [re.split(r"[ :]", problem)[0] for problem in caught.value.problems] == [
+        "--size",
+        "--validation-fraction",
+        "--seed",
+    ]
+
+
+def test_an_error_in_a_worker_reaches_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_csv(tmp_path / "x.csv", [(0, np.zeros((48, 48), int), "Training")])
+    opened = fer_ray.prepare.open_source(source)
+
+    def vanish(*_: object) -> object:
+        source.unlink(missing_ok=True)
+        return opened
+
+    monkeypatch.setattr(fer_ray.prepare, "open_source", vanish)
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", str(source), str(tmp_path / "out")])
+    assert caught.value.code == 3
+    assert "every node" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere", "out"], 3, "no such file"),
+        (["synthetic:20", "out", "--format", "tar"], 2, "folder, zip"),
+        (["synthetic:20"], 2, "DEST"),
+    ],
+)
+def test_exit_codes(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
+    environment = os.environ | {"NO_COLOR": "1"}
+    command = [sys.executable, "-m", "fer_ray.prepare", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
