@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fer_ray import models
 from fer_ray.config import Config, load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
@@ -15,7 +16,6 @@ from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.learning.run_folder import RunFolder
-from fer_ray.models import check_name
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.reporting.curves import save_curves
 
@@ -58,7 +58,7 @@ def train(
         UsageError: a wrong configuration or request, or an output folder in use.
         DataError: the dataset can't be read, or isn't the one that the interrupted run used.
     """
-    check_name(config.model.name)
+    models.check(config)
     data = PreparedDataset(local_path(dataset))
     if "validation" not in data.info.splits:
         raise DataError(

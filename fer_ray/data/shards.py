@@ -29,7 +29,7 @@ def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
     return items.map_batches(_read_group, batch_size=1, num_cpus=READ_CPUS)
 
 
-def _read_group(batch: dict[str, np.ndarray]) -> pa.Table:
+def _read_group(batch: Any) -> Any:
     with pq.ParquetFile(batch["file"][0]) as file:
         return file.read_row_group(int(batch["group"][0]), columns=_COLUMNS)
 

@@ -18,8 +18,16 @@ def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor
     return images_bhw.unsqueeze(1).float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
-def augment(images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
-    """Rotate, zoom, shift, mirror and change the contrast of each image at random; shapes and dtype stay.
+def augment(
+    images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.Generator, size: int | None = None
+) -> torch.Tensor:
+    """Rotate, zoom, shift, mirror and change the contrast of each image at random.
+
+    Args:
+        images_bchw: normalised images, B × C × H × W.
+        config: the limits of each change.
+        generator: on the images' device.
+        size: side of the images returned; None keeps it.
 
     The geometric changes are one affine map and one bilinear sampling. What comes from outside the image is 0, the
     dataset's mean grey after ``normalize``. Magnitudes are uniform within the configured limits.
@@ -29,7 +37,8 @@ def augment(images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.G
         unit = torch.rand(len(images_bchw), generator=generator, device=images_bchw.device)
         return (unit * 2 - 1) * limit
 
-    if config.rotation or config.zoom or config.shift:
+    side = size or images_bchw.shape[-1]
+    if config.rotation or config.zoom or config.shift or side != images_bchw.shape[-1]:
         angle = uniform(math.radians(config.rotation))
         scale = 1 + uniform(config.zoom)
         mirror = 1 - 2 * _chosen(images_bchw, config.flip, generator)
@@ -37,7 +46,7 @@ def augment(images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.G
         shift_x, shift_y = uniform(2 * config.shift), uniform(2 * config.shift)
         cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
         theta = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], dim=1).view(-1, 2, 3)
-        grid = F.affine_grid(theta, list(images_bchw.shape), align_corners=False)
+        grid = F.affine_grid(theta, [*images_bchw.shape[:2], side, side], align_corners=False)
         images_bchw = F.grid_sample(images_bchw, grid, align_corners=False)
     elif config.flip:
         flipped = _chosen(images_bchw, config.flip, generator).bool().view(-1, 1, 1, 1)

@@ -23,7 +23,7 @@ from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_tr
 from fer_ray.learning.class_weights import class_weights
 from fer_ray.learning.device import autocast, memory_format, pick_device, place, resolve_precision
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
-from fer_ray.learning.optimizers import learning_rate_factor, make_optimizer
+from fer_ray.learning.optimizers import image_size, learning_rate_factor, make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
 
 Metrics = dict[str, float]
@@ -139,13 +139,14 @@ class _Run:
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator(self.device).manual_seed(seed)
         order = torch.randperm(len(self.images), generator=generator, device=self.device)
+        size = image_size(self.config.schedule, self.epoch, self.config.training.epochs, self.data.info.size)
         totals = torch.zeros(3, device=self.device)
         self.parallel.train()
         # Steps of nearly equal size: no last tiny batch, and the same number of steps on every worker.
         for step, rows in enumerate(order.tensor_split(self.steps)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
-            totals += self._step(rows, generator)
+            totals += self._step(rows, size, generator)
             on_batch(len(rows))
         self.epoch += 1
         loss, hits, rows_seen = self._sum(totals.double().cpu().numpy())
@@ -156,9 +157,9 @@ class _Run:
             )
         return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
 
-    def _step(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _step(self, rows: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
         batch = normalize(self.images[rows], self.data.info.mean, self.data.info.std)
-        batch = augment(batch, self.config.augment, generator).contiguous(memory_format=memory_format(self.dtype))
+        batch = augment(batch, self.config.augment, generator, size).contiguous(memory_format=memory_format(self.dtype))
         labels = self.labels[rows]
         with autocast(self.device, self.dtype):
             logits = self.parallel(batch)

@@ -1,7 +1,5 @@
 """Optimizers, and the learning rate as a function of the step."""
 
-import math
-
 import torch
 from torch import nn
 
@@ -22,12 +20,24 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
     """Return the share, 0 to 1, of the peak learning rate at a step, 0 to ``total_steps`` - 1.
 
-    ``one_cycle`` rises linearly over the warm-up and falls to 0 along half a cosine (Smith & Topin, arXiv
-    1708.07120, with the annealing of ``torch.optim.lr_scheduler.OneCycleLR``).
+    ``one_cycle`` rises linearly over the warm-up and falls linearly to 0 (Smith & Topin, arXiv 1708.07120).
     """
     if config.name == "constant":
         return 1.0
     warmup_steps = config.warmup * total_steps
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1.0, total_steps - warmup_steps)))
+    return (total_steps - step) / (total_steps - warmup_steps)
+
+
+def image_size(config: ScheduleConfig, epoch: int, epochs: int, full_size: int) -> int:
+    """Return the side, in pixels, of the training images of an epoch, 0 to ``epochs`` - 1.
+
+    It grows in steps of 8 pixels from ``first_size`` to the full size (progressive resizing, as in fast.ai's DAWNBench
+    entry of 2018): early epochs learn coarse shapes at a fraction of the cost.
+    """
+    if config.first_size == 1:
+        return full_size
+    share = min(1.0, epoch / (config.full_size_from * epochs))
+    side = full_size * (config.first_size + (1 - config.first_size) * share)
+    return full_size if share == 1 else max(8, int(side + 1e-6) // 8 * 8)

@@ -6,7 +6,7 @@ from fer_ray.config import ModelConfig
 from fer_ray.models.registry import register
 
 
-@register("cnn3", "3 conv + max-pool, 2 dense, as student projects build it")
+@register("cnn3", "3 conv + max-pool, 2 dense, as student projects build it", any_size=False)
 def cnn3(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
     """Conv 3×3 of 32, 64 and 128 channels, each with ReLU and max-pool; dense 256 and 128 with dropout."""
     side = size // 8

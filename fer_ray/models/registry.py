@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fer_ray.config import ModelConfig, did_you_mean
+from fer_ray.config import Config, ModelConfig, did_you_mean
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 
@@ -19,18 +19,20 @@ class Architecture:
     Attributes:
         name: what the configuration's ``model.name`` says.
         summary: one line for ``fer-ray models``.
+        any_size: whether one network takes images of several sizes, as training from small to full images needs.
         build: makes it from the model configuration, the image size in pixels and the number of classes.
     """
 
     name: str
     summary: str
+    any_size: bool
     build: Builder
 
 
 _REGISTRY: dict[str, Architecture] = {}
 
 
-def register(name: str, summary: str) -> Callable[[Builder], Builder]:
+def register(name: str, summary: str, any_size: bool = True) -> Callable[[Builder], Builder]:
     """Register the decorated builder under a name.
 
     Raises:
@@ -40,7 +42,7 @@ def register(name: str, summary: str) -> Callable[[Builder], Builder]:
     def add(build: Builder) -> Builder:
         if name in _REGISTRY:
             raise ValueError(f"architecture '{name}' is registered twice")
-        _REGISTRY[name] = Architecture(name, summary, build)
+        _REGISTRY[name] = Architecture(name, summary, any_size, build)
         return build
 
     return add
@@ -51,11 +53,26 @@ def architectures() -> list[Architecture]:
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
 
 
-def check_name(name: str) -> None:
-    """Raise UsageError, naming near ones, where no architecture has this name."""
+def find(name: str) -> Architecture:
+    """Return an architecture.
+
+    Raises:
+        UsageError: none has this name; the message lists near ones.
+    """
     if name not in _REGISTRY:
         near = did_you_mean(name, _REGISTRY)
         raise UsageError(f"model.name = '{name}': no such architecture.{near} Known: {', '.join(sorted(_REGISTRY))}.")
+    return _REGISTRY[name]
+
+
+def check(config: Config) -> None:
+    """Raise UsageError where a configuration asks of its architecture what that can't do."""
+    architecture = find(config.model.name)
+    if config.schedule.first_size < 1 and not architecture.any_size:
+        raise UsageError(
+            f"schedule.first_size = {config.schedule.first_size:g}: '{config.model.name}' needs images of one size."
+            " Set it to 1."
+        )
 
 
 def build(config: ModelConfig, size: int, num_classes: int = NUM_CLASSES) -> nn.Module:
@@ -66,5 +83,4 @@ def build(config: ModelConfig, size: int, num_classes: int = NUM_CLASSES) -> nn.
     Raises:
         UsageError: no architecture has this name.
     """
-    check_name(config.name)
-    return _REGISTRY[config.name].build(config, size, num_classes)
+    return find(config.name).build(config, size, num_classes)

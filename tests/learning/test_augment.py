@@ -78,3 +78,10 @@ def test_zoom_changes_the_size_both_ways() -> None:
 def test_contrast_scales_around_the_mean_grey() -> None:
     factor = run(OFF.model_copy(update={"contrast": 0.4}), batch(500)).amax((1, 2, 3))
     assert 0.6 <= factor.min() < 0.65 and 1.35 < factor.max() <= 1.4
+
+
+def test_resizing_keeps_the_picture_in_place() -> None:
+    small = augment(batch(1), OFF, torch.Generator().manual_seed(0), size=24)
+    assert small.shape == (1, 1, 24, 24)
+    grown = torch.nn.functional.interpolate(small, size=48, mode="bilinear")
+    torch.testing.assert_close(centre_of_mass(grown), centre_of_mass(batch(1)), atol=0.3, rtol=0)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from fer_ray.config import ModelConfig
+from fer_ray.config import ModelConfig, load_config
 from fer_ray.errors import UsageError
-from fer_ray.models import architectures, build
+from fer_ray.models import architectures, build, check
 from fer_ray.models.registry import register
 
 NAMES = [architecture.name for architecture in architectures()]
@@ -68,3 +68,15 @@ def test_unknown_name_lists_near_ones() -> None:
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="twice"):
         register("cnn3", "again")(lambda config, size, num_classes: torch.nn.Identity())
+
+
+def test_an_architecture_of_one_size_refuses_growing_images() -> None:
+    config = load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"])
+    with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
+        check(config)
+
+
+@pytest.mark.parametrize("name", [each.name for each in architectures() if each.any_size])
+def test_any_size_holds(name: str) -> None:
+    model = build(ModelConfig(name=name), 48)
+    assert model(torch.randn(2, 1, 32, 32)).shape == model(torch.randn(2, 1, 48, 48)).shape

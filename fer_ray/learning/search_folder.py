@@ -1,0 +1,112 @@
+"""The folder of a search: ``study.db``, ``trials.parquet``, ``best.yaml`` and ``best/``, a checkpoint."""
+
+import fcntl
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from fer_ray.config import to_yaml
+from fer_ray.errors import DataError, UsageError
+from fer_ray.files import recover_folder, whole_folder, write_whole
+from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.learning.study import Study, TrialRecord, trials_table
+
+
+class SearchFolder:
+    """Writes and reads a search's folder. Each file and folder is replaced as a whole, so a kill leaves none torn.
+
+    While it runs, ``.trials/NUMBER/`` holds a trial's best checkpoint so far and ``.ray/`` what Ray Tune writes.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.best, self.best_config, self.table = path / "best", path / "best.yaml", path / "trials.parquet"
+        self.scratch, self.ray = path / ".trials", path / ".ray"
+        self._name = path / "study.json"
+
+    def begin(self) -> str:
+        """Make the folder and return a new study name, which no other search has."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        name = f"{self.path.name}-{uuid.uuid4().hex[:8]}"
+        write_whole(self._name, json.dumps({"study": name}))
+        return name
+
+    def study_name(self) -> str:
+        """Return the name of the study that was begun here.
+
+        Raises:
+            UsageError: there is none.
+        """
+        try:
+            name: str = json.loads(self._name.read_text(encoding="utf-8"))["study"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"{self.path}: no search to resume, {self._name.name} is not readable ({error})."
+                " Name the folder of a search, or start one without --resume."
+            ) from error
+        return name
+
+    @property
+    def database(self) -> str:
+        """URL of the study's own database, used where no other is named."""
+        return f"sqlite:///{self.path / 'study.db'}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from searching in this folder.
+
+        Raises:
+            UsageError: one does.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"{self.path}: another process is searching here. Wait for its end or stop it, then --resume."
+                ) from None
+            yield
+
+    def trial(self, number: int) -> Path:
+        """Where a trial keeps its best checkpoint."""
+        return self.scratch / str(number)
+
+    def keep_best(self, study: Study) -> None:
+        """Take over the checkpoint of the study's best trial, and remove those of all other finished trials."""
+        recover_folder(self.best)
+        best = study.best()
+        if best is not None and self.trial(best.number).is_dir():
+            with whole_folder(self.best, replace=True) as partial:
+                shutil.copytree(self.trial(best.number), partial, dirs_exist_ok=True)
+            write_whole(self.best_config, to_yaml(best.config))
+        running = {str(number) for number in study.running()}
+        for folder in self.scratch.glob("*"):
+            if folder.name.removeprefix(".").split(".")[0] not in running:
+                shutil.rmtree(folder)
+
+    def write_table(self, study: Study) -> None:
+        """Write ``trials.parquet``."""
+        buffer = io.BytesIO()
+        pq.write_table(trials_table(study.records(), study.spaces), buffer)
+        write_whole(self.table, buffer.getvalue())
+
+    def finish(self, best: TrialRecord) -> None:
+        """Check that ``best/`` is the best trial's, and remove what only the search needed.
+
+        Raises:
+            DataError: its weights are not there.
+        """
+        value = load_checkpoint(self.best).info.metrics["validation_accuracy"] if self.best.is_dir() else None
+        if value != best.value:
+            raise DataError(
+                f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
+                f" Train them again with `fer-ray train --config {self.best_config}`."
+            )
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self.ray, ignore_errors=True)
