@@ -21,7 +21,7 @@ from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, normalize
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.class_weights import class_weights
-from fer_ray.learning.device import autocast, memory_format, pick_device, place, resolve_precision
+from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
 from fer_ray.learning.optimizers import image_size, learning_rate_factor, make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
@@ -111,7 +111,7 @@ class _Run:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         torch.manual_seed(config.training.seed)
         model = models.build(config.model, data.info.size)
-        self.model = place(model, self.device, self.dtype)
+        self.model = place(model, self.device)
         self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False) if self.workers > 1 else self.model
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.images = torch.tensor(data.train.images, device=self.device)
@@ -159,7 +159,7 @@ class _Run:
 
     def _step(self, rows: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
         batch = normalize(self.images[rows], self.data.info.mean, self.data.info.std)
-        batch = augment(batch, self.config.augment, generator, size).contiguous(memory_format=memory_format(self.dtype))
+        batch = augment(batch, self.config.augment, generator, size).contiguous(memory_format=LAYOUT)
         labels = self.labels[rows]
         with autocast(self.device, self.dtype):
             logits = self.parallel(batch)

@@ -11,7 +11,7 @@ from torch import nn
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import normalize
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.learning.device import autocast, memory_format, pick_device, place, resolve_precision
+from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
 from fer_ray.learning.tta import VIEWS
 
 EVAL_BATCH = 512
@@ -22,10 +22,9 @@ def forward_batches(
     model: nn.Module, images_bchw: Iterator[torch.Tensor], device: torch.device, dtype: torch.dtype
 ) -> Iterator[torch.Tensor]:
     """Yield float32 logits, B × K, of each normalised batch; the model must be in evaluation mode."""
-    layout = memory_format(dtype)
     for batch in images_bchw:
         with torch.inference_mode(), autocast(device, dtype):
-            logits = model(batch.to(device).contiguous(memory_format=layout))
+            logits = model(batch.to(device).contiguous(memory_format=LAYOUT))
         yield logits.float()
 
 
@@ -77,7 +76,7 @@ class Predictor:
         self._views: Callable[[torch.Tensor], Iterator[torch.Tensor]] = VIEWS[tta]
         self._device = pick_device()
         self._dtype = resolve_precision(precision, self._device)
-        self._model = place(self.checkpoint.model, self._device, self._dtype).eval()
+        self._model = place(self.checkpoint.model, self._device).eval()
 
     def predict(self, images: np.ndarray) -> Predictions:
         """Predict grey images, uint8, n × size × size, 0 black to 255 white.

@@ -25,7 +25,7 @@ from fer_ray import models
 from fer_ray.config import Config, load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.learning.augment import augment, normalize
-from fer_ray.learning.device import autocast, memory_format, pick_device, resolve_precision
+from fer_ray.learning.device import LAYOUT, autocast, pick_device, resolve_precision
 
 EPOCHS = 2
 
@@ -34,10 +34,9 @@ def bare_loop(dataset: PreparedDataset, config: Config) -> float:
     """Return images/s of the last epoch of a bare loop."""
     device = pick_device()
     dtype = resolve_precision(config.training.precision, device)
-    layout = memory_format(dtype)
     split = dataset.load("train")
     images, labels = torch.tensor(split.images, device=device), torch.tensor(split.labels, device=device)
-    model = models.build(config.model, dataset.info.size).to(device).to(memory_format=layout)
+    model = models.build(config.model, dataset.info.size).to(device).to(memory_format=LAYOUT)
     settings = config.optimizer
     if settings.name == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
@@ -52,7 +51,7 @@ def bare_loop(dataset: PreparedDataset, config: Config) -> float:
         for rows in torch.randperm(len(images), device=device).split(config.training.batch_size):
             batch = augment(normalize(images[rows], dataset.info.mean, dataset.info.std), config.augment, generator)
             with autocast(device, dtype):
-                logits = model(batch.contiguous(memory_format=layout))
+                logits = model(batch.contiguous(memory_format=LAYOUT))
             loss = F.cross_entropy(logits.float(), labels[rows], label_smoothing=config.loss.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
