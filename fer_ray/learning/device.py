@@ -8,8 +8,8 @@ from torch import nn
 from fer_ray.errors import UsageError
 
 LAYOUT = torch.channels_last
-"""Of images and kernels: in float32 on a CPU with AVX2 it trains 1.1 to 1.4 and predicts 1.2 to 2.2 times as fast as the
-contiguous layout (measured on every architecture), and bfloat16 kernels want it on CPUs and GPUs alike."""
+"""Of images and kernels. In float32 on a CPU with AVX2 it trains 1.1 to 1.4 times and predicts 1.2 to 2.2 times as fast
+as the contiguous layout, and bfloat16 kernels want it on CPUs and GPUs alike."""
 
 
 def pick_device() -> torch.device:
