@@ -2,6 +2,10 @@
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -39,6 +43,58 @@ def quiet_ray_data() -> None:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
+
+
+@contextmanager
+def quiet_ray_tune() -> Iterator[None]:
+    """Turn off Ray Tune's console output, its own result files and its handling of Ctrl-C, which would end a search
+    as if it were finished.
+    """
+    switches = {
+        "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # of Tune's own state, which nothing reads
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    }
+    former = {name: os.environ.get(name) for name in switches}
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    os.environ.update(switches)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets instead of raising; a second one raises ``KeyboardInterrupt``.
+
+    Args:
+        notice: said at the first.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+        yield interrupted
+        return
+
+    def note(number: int, frame: Any) -> None:
+        interrupted.set()
+        say(notice)
+        signal.signal(signal.SIGINT, former)
+
+    former = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def require(count: int, each: dict[str, float], purpose: str) -> None:

@@ -1,13 +1,11 @@
 """Search hyperparameters and architectures: Ray Tune runs the trials, an Optuna study chooses and remembers them."""
 
-import logging
+import math
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +23,11 @@ from fer_ray.config import Config
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.files import local_path
 from fer_ray.learning.loop import Metrics, Report, Snapshot, TrainingData, fit
-from fer_ray.learning.search import SearchRequest, Share, check_request, share_out
+from fer_ray.learning.search import SearchRequest, Share, check_request, describe_plan, share_out
 from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.study import Study, TrialRecord, value_at
-from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.learning.search_log import SearchLog
+from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.progress import ProgressBar
 
 Objective = Callable[[Config, TrainingData, Report], None]
 """Trains a configuration and reports each epoch, as ``fit`` does."""
@@ -36,13 +35,6 @@ Objective = Callable[[Config, TrainingData, Report], None]
 REDUCTION = 3
 FIRST_RUNG = 100 / 9
 """A trial goes on only among the best third of those that came as far: at 1/9 and 1/3 of its epochs (percent)."""
-
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the study is the truth; Tune's own state is never read
-}
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
         return _result(study, folder)
 
 
-def plan(request: SearchRequest) -> Share:
+def plan(request: SearchRequest, trials: int) -> Share:
     """Connect to Ray and share out its nodes.
 
     Raises:
@@ -128,39 +120,45 @@ def plan(request: SearchRequest) -> Share:
     """
     runtime.connect()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    share = share_out(nodes, request.trials, request.max_concurrent)
+    share = share_out(nodes, trials, request.max_concurrent)
     runtime.require(share.concurrent, share.resources, "trials at once")
     return share
 
 
 def _run_trials(request: SearchRequest, study: Study, folder: SearchFolder, left: int, objective: Objective) -> None:
-    share = plan(request)
+    share = plan(request, left)
     data = TrainingData(request.dataset.load("train"), request.dataset.load("validation"), request.dataset.info)
     work = ray_tune.with_parameters(
         _run_trial, data=data, objective=objective, folder=folder.scratch, threads=share.threads
     )
-    scheduler = _Asha(study.records())
-    with ProgressBar("searching", request.trials, "trials", study.counted()) as bar, _Stop(request.time_budget) as stop:
-        recorder = _Recorder(study, folder, bar)
+    with (
+        ProgressBar("searching", request.trials, "trials", study.counted()) as bar,
+        runtime.deferred_interrupt("Stopping the running trials. Ctrl-C again leaves at once.") as interrupted,
+        runtime.quiet_ray_tune(),
+    ):
+        log = SearchLog(study, folder, bar)
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(work, share.resources),
             tune_config=ray_tune.TuneConfig(
                 search_alg=_StudySearcher(study),
-                scheduler=scheduler,
+                scheduler=_Asha(study.records()),
                 num_samples=left,
                 max_concurrent_trials=share.concurrent,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),
             run_config=ray_tune.RunConfig(
-                name="tune", storage_path=str(folder.ray), stop=stop, callbacks=[recorder], verbose=0
+                name="tune",
+                storage_path=str(folder.ray),
+                stop=_Stop(request.time_budget, interrupted),
+                callbacks=[_Recorder(log)],
+                verbose=0,
             ),
         )
-        with _quiet_tune():
-            tuner.fit()
-        recorder.close_stopped(interrupted=stop.interrupted)
-        if stop.interrupted:
-            raise KeyboardInterrupt
+        tuner.fit()
+        log.search_stopped(interrupted.is_set())
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _run_trial(params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int) -> None:
@@ -186,8 +184,15 @@ def _run_trial(params: dict[str, Any], data: TrainingData, objective: Objective,
         ray_tune.report({"error": str(error), "best": best, "progress": 0.0})
 
 
-class _StudySearcher(Searcher):
-    """Gives Ray Tune the study's candidates; what becomes of them is ``_Recorder``'s."""
+class _Unsaved:
+    """A part of the search that Ray Tune leaves out of the state it writes: the study is the truth."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StudySearcher(_Unsaved, Searcher):
+    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them."""
 
     def __init__(self, study: Study):
         super().__init__(metric="best", mode="max")
@@ -214,15 +219,16 @@ class _Asha(ASHAScheduler):
             metric="best",
             mode="max",
             max_t=100,
-            grace_period=FIRST_RUNG,
+            grace_period=FIRST_RUNG,  # type: ignore[arg-type]  # a number of any kind
             reduction_factor=REDUCTION,
         )
         for record in former:
-            trial = SimpleNamespace(trial_id=f"former-{record.number}")
-            self.on_trial_add(None, trial)
+            trial: Any = SimpleNamespace(trial_id=f"former-{record.number}")
+            controller: Any = None  # never looked at
+            self.on_trial_add(controller, trial)
             for epoch in range(1, len(record.accuracies) + 1):
                 progress = 100 * epoch / record.config.training.epochs
-                self.on_trial_result(None, trial, {"progress": progress, "best": max(record.accuracies[:epoch])})
+                self.on_trial_result(controller, trial, {"progress": progress, "best": max(record.accuracies[:epoch])})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["progress"] >= 100 or "error" in result:
@@ -230,108 +236,36 @@ class _Asha(ASHAScheduler):
         return str(super().on_trial_result(tune_controller, trial, result))
 
 
-class _Recorder(ray_tune.Callback):
-    """Tells the study what becomes of each trial, keeps the best checkpoint and says a line a trial."""
+class _Recorder(_Unsaved, ray_tune.Callback):
+    """Passes what Ray Tune sees of the trials on to the log."""
 
-    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar):
-        self._study, self._folder, self._bar = study, folder, bar
-        self._stopped: set[int] = set()
-        self._errors: dict[int, str] = {}
+    def __init__(self, log: SearchLog):
+        self._log = log
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        number = trial.config["number"]
-        if "error" in result:
-            self._errors[number] = result["error"]
-            return
-        self._study.report(number, result["metrics"])
-        if result["done"]:  # set by the scheduler's decision alone: a trial that ends by itself reports nothing more
-            self._stopped.add(number)
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        # `done` is the scheduler's decision alone: a trial that ends by itself reports nothing more.
+        self._log.report(trial.config["number"], result, stopped=result["done"])
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["number"]
-        if number in self._errors:
-            self._close(self._study.fail(number, self._errors[number]))
-        elif number in self._stopped:
-            self._close(self._study.prune(number))
-        else:
-            self._close(self._study.complete(number))
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._log.ended(trial.config["number"])
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() or trial.get_error()
-        self._close(self._study.fail(trial.config["number"], str(getattr(error, "cause", error)).strip()))
-
-    def close_stopped(self, interrupted: bool) -> None:
-        """Close the trials that were running when the search was stopped."""
-        if interrupted:
-            self._study.fail_interrupted()
-        for number in self._study.running():
-            self._close(self._study.prune(number))
-
-    def _close(self, record: TrialRecord) -> None:
-        self._folder.keep_best(self._study)
-        best = self._study.best()
-        self._bar.advance(1, f"best {best.value:.2%}" if best else "")
-        say(describe(record, self._study))
+        self._log.crashed(trial.config["number"], getattr(error, "cause", error))
 
 
-class _Stop(ray_tune.Stopper):
+class _Stop(_Unsaved, ray_tune.Stopper):
     """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
 
-    def __init__(self, seconds: float | None):
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        self.interrupted = False
-
-    def __enter__(self) -> "_Stop":
-        self._in_main = threading.current_thread() is threading.main_thread()
-        if self._in_main:
-            self._former = signal.signal(signal.SIGINT, self._interrupt)
-        return self
-
-    def _interrupt(self, number: int, frame: Any) -> None:
-        self.interrupted = True
-        say("Interrupted: stopping the running trials. Ctrl-C again to leave at once.")
-        signal.signal(signal.SIGINT, self._former)
-
-    def __exit__(self, *error: object) -> None:
-        if self._in_main:
-            signal.signal(signal.SIGINT, self._former)
+    def __init__(self, seconds: float | None, interrupted: threading.Event):
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self._interrupted = interrupted
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.interrupted or (self._deadline is not None and time.monotonic() > self._deadline)
-
-
-@contextmanager
-def _quiet_tune() -> Iterator[None]:
-    """Turn off Ray Tune's console output and its own files of results."""
-    former = {name: os.environ.get(name) for name in _QUIET}
-    logger = logging.getLogger("ray.tune")
-    level = logger.level
-    os.environ.update(_QUIET)
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for name, value in former.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-
-
-def describe(record: TrialRecord, study: Study) -> str:
-    """Return a finished trial as one line."""
-    values = [f"{path} {_short(value_at(record.config, path))}" for path in study.spaces[record.space].search]
-    shown = "" if record.value is None else f" {record.value:.2%}"
-    time_spent = f"{len(record.accuracies)} epochs, {duration(record.seconds or 0)}"
-    line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
-    return f"{line}; {record.error}" if record.error else line
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return self._interrupted.is_set() or time.monotonic() > self._deadline
 
 
 def _result(study: Study, folder: SearchFolder) -> TuneResult:
@@ -342,23 +276,6 @@ def _result(study: Study, folder: SearchFolder) -> TuneResult:
         raise UsageError(f"{folder.path}: none of {len(records)} trials trained to its end: {why}")
     folder.finish(best)
     return TuneResult(best, folder.best, folder.best_config, records)
-
-
-def describe_plan(request: SearchRequest, share: Share) -> str:
-    """Return what a search would do, for ``--dry-run``."""
-    each = ", ".join(f"{amount:g} {name}" for name, amount in share.resources.items())
-    budget = "" if request.time_budget is None else f", for at most {duration(request.time_budget)}"
-    lines = [
-        f"{request.trials} trials{budget}, {share.concurrent} at once ({share.reason}), each with {each}",
-        f"dataset: {request.dataset.path}; objective: best validation accuracy over a trial's epochs",
-    ]
-    for name, space in request.spaces.items():
-        lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
-        for path, distribution in space.search.items():
-            values = ", ".join(_short(value) for value in distribution.values)
-            lines.append(f"  {path}: {distribution.kind} [{values}], first {_short(value_at(space, path))}")
-    lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
-    return "\n".join(lines)
 
 
 def command(
@@ -378,7 +295,7 @@ def command(
         local_path(dataset), space, output, trials, time_budget, storage, max_concurrent, resume, set_ or []
     )
     if dry_run:
-        print(describe_plan(request, plan(request)))
+        print(describe_plan(request, plan(request, request.trials)))
         return
     result = search(request, fit)
     states = [record.state for record in result.trials]

@@ -5,17 +5,19 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_ray.config import to_yaml
+from fer_ray.config import SearchSpace, to_yaml
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
-from fer_ray.learning.study import Study, TrialRecord, trials_table
+from fer_ray.learning.study import Study, TrialRecord, value_at
 
 
 class SearchFolder:
@@ -93,7 +95,7 @@ class SearchFolder:
     def write_table(self, study: Study) -> None:
         """Write ``trials.parquet``."""
         buffer = io.BytesIO()
-        pq.write_table(trials_table(study.records(), study.spaces), buffer)
+        pq.write_table(_trials_table(study.records(), study.spaces), buffer)
         write_whole(self.table, buffer.getvalue())
 
     def finish(self, best: TrialRecord) -> None:
@@ -110,3 +112,28 @@ class SearchFolder:
             )
         shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.ray, ignore_errors=True)
+
+
+def _trials_table(records: list[TrialRecord], spaces: Mapping[str, SearchSpace]) -> pa.Table:
+    """One row a finished trial, with a column for each config path that any space searches."""
+    columns: dict[str, list[Any]] = {
+        "number": [record.number for record in records],
+        "state": [record.state for record in records],
+        "value": [record.value for record in records],
+        "macro_f1": [record.macro_f1 for record in records],
+        "architecture": [record.config.model.name for record in records],
+        "space": [record.space for record in records],
+    }
+    for path in _parameter_paths(spaces):
+        columns[path] = [value_at(record.config, path) for record in records]
+    columns |= {
+        "epochs": [len(record.accuracies) for record in records],
+        "best_epoch": [record.best_epoch for record in records],
+        "seconds": [record.seconds for record in records],
+        "error": [record.error for record in records],
+    }
+    return pa.table(columns)
+
+
+def _parameter_paths(spaces: Mapping[str, SearchSpace]) -> list[str]:
+    return list(dict.fromkeys(path for space in spaces.values() for path in space.search))

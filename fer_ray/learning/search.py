@@ -1,0 +1,237 @@
+"""What a search was asked to do, checked whole before anything starts, and how it shares out a cluster."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from fer_ray import models
+from fer_ray.config import SearchSpace, load_search_space
+from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.files import claim_output
+from fer_ray.learning.study import short, value_at
+from fer_ray.progress import duration
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """A search, its arguments checked.
+
+    Attributes:
+        spaces: by name, which is the file's name without suffix.
+        run: folder of the search.
+        trials: finished trials that the study shall have in the end.
+        time_budget: seconds after which nothing runs any more; None for no limit.
+        storage: database URL of the study; None for the file in the run's folder.
+        max_concurrent: trials at once; None to choose.
+        resume: whether it goes on with an earlier search.
+    """
+
+    dataset: PreparedDataset
+    spaces: dict[str, SearchSpace]
+    run: Path
+    trials: int
+    time_budget: float | None
+    storage: str | None
+    max_concurrent: int | None
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Share:
+    """How the cluster is shared out.
+
+    Attributes:
+        concurrent: trials at once.
+        resources: of one trial, as Ray names them.
+        reason: why so many at once.
+    """
+
+    concurrent: int
+    resources: dict[str, float]
+    reason: str
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return int(self.resources["CPU"])
+
+
+class _Problems:
+    """Collects errors, to raise them together."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.kind: type[FerRayError] = DataError
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        try:
+            yield
+        except FerRayError as error:
+            self.lines += error.problems
+            self.kind = UsageError if isinstance(error, UsageError) else self.kind
+
+    def add(self, line: str) -> None:
+        with self.collect():
+            raise UsageError(line)
+
+    def stop(self) -> None:
+        if self.lines:
+            raise self.kind(self.lines)
+
+
+def check_request(
+    dataset: Path,
+    spaces: Sequence[Path | str],
+    output: Path | str,
+    trials: int,
+    time_budget: str | None = None,
+    storage: str | None = None,
+    max_concurrent: int | None = None,
+    resume: bool = False,
+    overrides: Iterable[str] = (),
+) -> SearchRequest:
+    """Check every argument and file of a search.
+
+    Raises:
+        UsageError: a wrong argument or space; the message lists all problems, those of the dataset too.
+        DataError: only the dataset is wrong.
+    """
+    problems = _Problems()
+    loaded = _load_spaces(spaces, list(overrides), problems)
+    prepared, run, seconds = None, Path(output), None
+    with problems.collect():
+        prepared = PreparedDataset(dataset)
+        if "validation" not in prepared.info.splits:
+            raise DataError(
+                f"{dataset}: no validation split, by which trials are compared."
+                " Prepare it with --validation-fraction above 0."
+            )
+    with problems.collect():
+        run = claim_output(output, resume)
+    with problems.collect():
+        seconds = None if time_budget is None else parse_duration(time_budget)
+    with problems.collect():
+        _check_storage(storage)
+    if trials < 1:
+        problems.add(f"--trials {trials}: at least 1.")
+    if max_concurrent is not None and max_concurrent < 1:
+        problems.add(f"--max-concurrent {max_concurrent}: at least 1.")
+    problems.stop()
+    assert prepared is not None
+    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume)
+
+
+def _load_spaces(files: Sequence[Path | str], overrides: list[str], problems: _Problems) -> dict[str, SearchSpace]:
+    spaces: dict[str, SearchSpace] = {}
+    if not files:
+        problems.add("no search space given. Name one or more by --space, such as search_spaces/fast.yaml.")
+    for file in files:
+        name = Path(file).stem
+        if name in spaces:
+            problems.add(f"--space {file}: a second space named '{name}'. Give each file its own name.")
+        with problems.collect():
+            spaces[name] = load_search_space(file, overrides)
+            for line in _space_problems(str(file), spaces[name]):
+                problems.add(line)
+    return spaces
+
+
+def _space_problems(file: str, space: SearchSpace) -> Iterator[str]:
+    try:
+        models.check(space)
+    except UsageError as error:
+        yield from (f"{file}: {line}" for line in error.problems)
+    if not space.search:
+        yield f"{file}: nothing to search. Add a `search:` section, such as model.dropout: {{uniform: [0.0, 0.6]}}."
+    for path, distribution in space.search.items():
+        if path == "model.name":
+            yield f"{file}: search.model.name: architectures are searched by a --space file for each."
+            continue
+        default, values = value_at(space, path), distribution.values
+        inside = default in values
+        if distribution.kind != "categorical":
+            inside = default is not None and values[0] <= default <= values[1]
+        if not inside:
+            yield (
+                f"{file}: {path} = {default!r}: the default, which is tried first, lies outside its search"
+                f" {distribution.kind} {list(values)}. Change one of them."
+            )
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that ``90s``, ``30m`` or ``1.5h`` say.
+
+    Raises:
+        UsageError: it reads otherwise, or is 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not match or float(match[1]) == 0:
+        raise UsageError(f"--time-budget {text}: write a number above 0 with s, m or h, such as 90s, 30m or 2h.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _check_storage(storage: str | None) -> None:
+    if storage is None:
+        return
+    remedy = "Give a database URL, such as sqlite:////shared/study.db or postgresql://user@host/name."
+    try:
+        url = make_url(storage)
+        url.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UsageError(f"--storage {storage}: {error}. {remedy}") from error
+    except ImportError as error:
+        shown = url.render_as_string(hide_password=True)
+        raise UsageError(f"--storage {shown}: its driver is missing ({error}). Install that package.") from error
+
+
+def share_out(nodes: Sequence[Mapping[str, float]], trials: int, max_concurrent: int | None) -> Share:
+    """Share a cluster among trials that run at once.
+
+    Args:
+        nodes: resource name to amount, for each node.
+        trials: that are left to run.
+        max_concurrent: trials at once; None for a trial a GPU, or without GPUs a trial a CPU core. Small
+            convolutions gain little from a second thread, so that many one-thread trials finish earlier.
+    """
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = sum(node.get("GPU", 0) for node in nodes)
+    if max_concurrent is not None:
+        concurrent, reason = max_concurrent, "as asked"
+    elif gpus:
+        concurrent, reason = max(1, int(gpus)), "one a GPU"
+    else:
+        concurrent, reason = max(1, sum(cpus)), "one a CPU core"
+    if trials < concurrent:
+        concurrent, reason = max(1, trials), "no more are left to run"
+    fitting = [each for each in range(1, max(cpus, default=0) + 1) if sum(n // each for n in cpus) >= concurrent]
+    resources: dict[str, float] = {"CPU": max(fitting, default=1)}
+    if gpus:
+        resources["GPU"] = 1 if concurrent <= gpus else 1 / math.ceil(concurrent / gpus)
+    return Share(concurrent, resources, reason)
+
+
+def describe_plan(request: SearchRequest, share: Share) -> str:
+    """Return what a search would do, for ``--dry-run``."""
+    each = ", ".join(f"{amount:g} {name}" for name, amount in share.resources.items())
+    budget = "" if request.time_budget is None else f", for at most {duration(request.time_budget)}"
+    lines = [
+        f"{request.trials} trials{budget}, {share.concurrent} at once ({share.reason}), each with {each}",
+        f"dataset: {request.dataset.path}; objective: best validation accuracy over a trial's epochs",
+    ]
+    for name, space in request.spaces.items():
+        lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
+        for path, distribution in space.search.items():
+            values = ", ".join(short(value) for value in distribution.values)
+            lines.append(f"  {path}: {distribution.kind} [{values}], first {short(value_at(space, path))}")
+    lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""What a search notes of its trials: in the study, in its folder and for the user."""
+
+from typing import Any
+
+from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.study import Study, TrialRecord, short, value_at
+from fer_ray.progress import ProgressBar, duration, say
+
+
+class SearchLog:
+    """Tells the study what becomes of each trial, keeps the best checkpoint and says a line a trial."""
+
+    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar):
+        self._study, self._folder, self._bar = study, folder, bar
+        self._stopped: set[int] = set()
+        self._errors: dict[int, str] = {}
+
+    def report(self, number: int, result: dict[str, Any], stopped: bool) -> None:
+        """Note what a trial reported: an epoch's ``metrics``, or its ``error``.
+
+        Args:
+            stopped: it ends here, though it was not at its end.
+        """
+        if "error" in result:
+            self._errors[number] = result["error"]
+            return
+        self._study.report(number, result["metrics"])
+        if stopped:
+            self._stopped.add(number)
+
+    def ended(self, number: int) -> None:
+        """Close a trial that reports nothing more."""
+        if number in self._errors:
+            self._close(self._study.fail(number, self._errors[number]))
+        elif number in self._stopped:
+            self._close(self._study.prune(number))
+        else:
+            self._close(self._study.complete(number))
+
+    def crashed(self, number: int, error: object) -> None:
+        """Close a trial whose process failed."""
+        self._close(self._study.fail(number, str(error).strip()))
+
+    def search_stopped(self, interrupted: bool) -> None:
+        """Close the trials that ran when the search was stopped; interrupted ones are tried again by a resume."""
+        if interrupted:
+            self._study.fail_interrupted()
+        for number in self._study.running():
+            self._close(self._study.prune(number))
+
+    def _close(self, record: TrialRecord) -> None:
+        self._folder.keep_best(self._study)
+        best = self._study.best()
+        self._bar.advance(1, f"best {best.value:.2%}" if best else "")
+        say(describe(record, self._study))
+
+
+def describe(record: TrialRecord, study: Study) -> str:
+    """Return a finished trial as one line."""
+    values = [f"{path} {short(value_at(record.config, path))}" for path in study.spaces[record.space].search]
+    shown = "" if record.value is None else f" {record.value:.2%}"
+    epochs = len(record.accuracies)
+    time_spent = f"{epochs} epoch{'s' * (epochs != 1)}, {duration(record.seconds or 0)}"
+    line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
+    return f"{line}; {record.error}" if record.error else line
