@@ -1,0 +1,65 @@
+"""Show runs, searches, evaluations, scoring jobs and datasets on one page."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.files import claim_output, local_path, whole_folder
+from fer_ray.reporting.html import render_page
+from fer_ray.reporting.sections import folder_section
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Where the page is."""
+
+    page: Path
+
+
+def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "Report") -> ReportResult:
+    """Write ``report.html``, one file that needs no network, with a section a folder in the given order.
+
+    Args:
+        folders: written by prepare, train, tune, evaluate or score, in any mix.
+        output: the folder to make; absent or empty before, whole or absent after.
+        title: of the page.
+
+    Raises:
+        UsageError: no folders, folders of no known kind, or an output folder in use.
+        DataError: a folder's files can't be read.
+    """
+    if not folders:
+        raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
+    dest = claim_output(output)
+    sections, problems = [], list[FerRayError]()
+    for folder in folders:
+        try:
+            sections.append(folder_section(local_path(folder)))
+        except FerRayError as error:
+            problems.append(error)
+    if problems:
+        kind = UsageError if any(isinstance(error, UsageError) for error in problems) else DataError
+        raise kind([line for error in problems for line in error.problems])
+    with whole_folder(dest) as partial:
+        (partial / "report.html").write_text(render_page(title, sections), encoding="utf-8")
+    return ReportResult(dest / "report.html")
+
+
+def command(
+    folders: Annotated[list[Path], typer.Argument(help="What prepare, train, tune, evaluate or score wrote.")],
+    output: Annotated[Path, typer.Option(help="The folder to make. It must be absent or empty.")],
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Report",
+) -> None:
+    """Show runs, searches, evaluations, scoring jobs and datasets on one page."""
+    print(f"Report: {report(folders, output, title=title).page}")
+
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["report", *sys.argv[1:]])
