@@ -155,7 +155,7 @@ def _complete_splits(rows: Rows, validation_fraction: float, seed: int) -> list[
     elif not has["validation"]:
         moved = take_validation(rows, validation_fraction, seed) if validation_fraction else 0
         notes.append(
-            f"No validation split in the source: {moved:,} training images, about {validation_fraction:.0%} of each class"
+            f"No validation split in the source: {moved:,} training images, about {validation_fraction:.0%} of a class"
             f" (seed {seed}), were set aside as one, identical images kept together."
             if moved
             else "No validation split in the source, and none was made."
