@@ -1,44 +1,71 @@
 """A small network of our own that trains to a useful accuracy in minutes on two CPU cores."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fer_ray.config import ModelConfig
 from fer_ray.models.registry import register
 
+_STEM_WIDTH = 32
+# Output channels of each convolution; the list of a stage ends where max-pooling halves the image.
+_STAGES = ((32,), (96, 96), (192, 192, 192))
+_LOGIT_SCALE = 0.125
+"""Pooled features of a few hundred channels are large; unscaled, their first logits cost SGD two epochs to tame."""
+
+
+class Block(nn.Module):
+    """Convolution 3×3, max-pool where it ends a stage, batch norm and ReLU; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, pool: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.pool = pool
+        self.shortcut = inputs == outputs and not pool
+
+    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Map B × inputs × H × W to B × outputs × H × W, or half that side where the block pools."""
+        features = self.conv(images_bchw)
+        if self.pool:
+            features = F.max_pool2d(features, 2)
+        features = F.relu(self.norm(features), inplace=True)
+        return images_bchw + features if self.shortcut else features
+
 
 class Fast(nn.Module):
-    """A strided stem, three stages of 3×3 convolutions, and mean and max pooling side by side."""
+    """A strided stem, three stages of blocks, and mean and max pooling side by side.
+
+    Most of the time of a small network on a CPU goes to its early, large images; so the stem halves them at once and
+    is followed by a single narrow block, and the arithmetic is spent at 12 × 12 and 6 × 6 pixels.
+    """
 
     def __init__(self, dropout: float, num_classes: int):
         super().__init__()
-        self.features = nn.Sequential(
-            *_block(1, 32, kernel=4, stride=2),
-            *_block(32, 64),
-            *_block(64, 64),
-            nn.MaxPool2d(2),
-            *_block(64, 128),
-            *_block(128, 128),
-            nn.MaxPool2d(2),
-            *_block(128, 256),
-            *_block(256, 256),
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, _STEM_WIDTH, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(_STEM_WIDTH),
+            nn.ReLU(inplace=True),
         )
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(512, num_classes))
+        blocks, width = [], _STEM_WIDTH
+        for number, stage in enumerate(_STAGES, start=1):
+            for position, outputs in enumerate(stage, start=1):
+                ends_stage = position == len(stage) and number < len(_STAGES)
+                blocks.append(Block(width, outputs, pool=ends_stage))
+                width = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(2 * width, num_classes)
 
     def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Map a normalised grey batch, B × 1 × H × W, to logits, B × num_classes."""
-        features_bchw = self.features(images_bchw)
+        features_bchw = self.blocks(self.stem(images_bchw))
         pooled = torch.cat([features_bchw.mean((2, 3)), features_bchw.amax((2, 3))], dim=1)
-        logits: torch.Tensor = self.head(pooled)
+        logits: torch.Tensor = self.classifier(self.dropout(pooled)) * _LOGIT_SCALE
         return logits
 
 
-@register("fast", "strided stem, 6 conv with batch norm; minutes on two CPU cores")
+@register("fast", "ours: strided stem, 6 conv with batch norm; minutes on two CPU cores")
 def fast(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Build ``Fast``; any image size from 16 pixels."""
+    """Build ``Fast``, for images of any size from 16 pixels."""
     return Fast(config.dropout, num_classes)
-
-
-def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), nn.SiLU(inplace=True)]
