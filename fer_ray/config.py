@@ -24,7 +24,7 @@ class ModelConfig(_Section):
     """Which network."""
 
     name: str = Field("fast", description="Architecture, one of those that `fer-ray models` lists.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Share of units dropped before the last layers, 0 to 1.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of units dropped before the last layers, 0 to 1.")
 
 
 class AugmentConfig(_Section):
@@ -32,7 +32,7 @@ class AugmentConfig(_Section):
 
     rotation: float = Field(10, ge=0, le=180, description="Largest rotation either way, in degrees.")
     zoom: float = Field(0.1, ge=0, lt=1, description="Largest change of scale either way, as a share of the side.")
-    shift: float = Field(0.12, ge=0, lt=1, description="Largest shift along each axis, as a share of the side.")
+    shift: float = Field(0.08, ge=0, lt=1, description="Largest shift along each axis, as a share of the side.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right mirror image.")
     contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast either way, as a share.")
 
@@ -43,7 +43,7 @@ class OptimizerConfig(_Section):
     name: Literal["sgd", "adam"] = Field("sgd", description="`sgd` (with Nesterov momentum) or `adam`.")
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(
-        1e-3, ge=0, le=1, description="L2 penalty on weight matrices; none on biases and norms."
+        5e-4, ge=0, le=1, description="L2 penalty on weight matrices; none on biases and norms."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam`.")
 
@@ -75,8 +75,8 @@ class LossConfig(_Section):
 class TrainingConfig(_Section):
     """Length, batch, precision and seed of a run."""
 
-    epochs: int = Field(16, ge=1, le=10_000, description="Passes over the training split.")
-    batch_size: int = Field(256, ge=2, le=65_536, description="Images a step, over all workers together.")
+    epochs: int = Field(18, ge=1, le=10_000, description="Passes over the training split.")
+    batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, over all workers together.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto` takes bfloat16 autocast where the device has instructions for it, else float32."
