@@ -22,6 +22,7 @@ STAGES = {
     "models": "List the architectures.",
     "demo": "Run all stages on drawn faces, in minutes.",
 }
+_HOMES = {"models": "models_stage"}  # `fer_ray.models` is the package of the networks
 _HELP = """fer-ray: facial-expression classifiers on Ray.
 
 Usage: fer-ray STAGE [OPTIONS]; fer-ray STAGE --help explains one.
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"no stage '{name}'.{did_you_mean(name, STAGES)} The stages are {', '.join(STAGES)}.")
         sys.exit(2)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    command = importlib.import_module(f"fer_ray.{name}").command
+    command = importlib.import_module(f"fer_ray.{_HOMES.get(name, name)}").command
     app.command(name, help=command.__doc__)(_without_traceback(command))
     app(arguments[1:], prog_name=f"fer-ray {name}")
 

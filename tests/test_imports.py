@@ -11,7 +11,7 @@ from fer_ray.data.store import PreparedDataset
 
 PACKAGE = Path(__file__).parent.parent / "fer_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))
-STAGES = {"prepare", "train", "tune", "evaluate", "score", "report", "demo"}
+STAGES = {"prepare", "train", "tune", "evaluate", "score", "report", "demo", "models_stage"}
 # Each layer may import itself and those after it.
 LAYERS = [
     {"cli"},
