@@ -29,7 +29,7 @@ def search_section(folder: Path, shown_as: Path) -> Section:
     headline = f"{_counted(trials)}; none trained to its end."
     if best:
         headline = (
-            f"{_counted(trials)}; the best is {best['number']}, {best['architecture']}, with {best['value']:.2%}"
+            f"{_counted(trials)}; the best is trial {best['number']}, {best['architecture']}, with {best['value']:.2%}"
             " validation accuracy."
         )
     blocks: list[Block] = [_table(trials)]
@@ -57,17 +57,19 @@ def _table(trials: list[dict[str, Any]]) -> Table:
             columns["error"] = "Error"
     rows = [[_cell(name, trial.get(name)) for name in columns] for trial in trials]
     note = (
-        "Accuracy is the best of a trial's epochs on the validation split; the best trial is picked by it, so its own"
-        " value is a little high. PRUNED trials were stopped early, as others were ahead after as many epochs."
+        "Accuracy is that of a trial's best epoch on the validation split, of a pruned trial its last. The best trial"
+        " is picked by it, so its own value is a little high. Pruned trials were stopped early, as others were ahead."
     )
     return Table("Trials", list(columns.values()), rows, note)
 
 
 def _cell(name: str, value: Any) -> str:
     if value is None:
-        return "–"
+        return "" if name == "error" else "–"
     if name == "value":
         return f"{value:.2%}"
+    if name == "macro_f1":
+        return f"{value:.3f}"
     if name == "seconds":
         return f"{value:,.0f}"
     if name == "error":
@@ -93,7 +95,7 @@ def _history(trials: list[dict[str, Any]]) -> bytes:
         [trial["number"] for trial in complete], best, where="post", color="0.4", linewidth=1, label="best so far"
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set(xlabel="trial", ylabel="validation accuracy")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
