@@ -55,8 +55,12 @@ class ScheduleConfig(_Section):
         "one_cycle", description="`one_cycle` (up, then to 0) or `constant`."
     )
     warmup: float = Field(0.15, ge=0, lt=1, description="Share of all steps in which the rate rises to its peak.")
-    first_size: float = Field(
-        1.0, gt=0.25, le=1, description="Side of the first epoch's images, as a share of the full side; 1: always full."
+    first_size: float | None = Field(
+        None,
+        gt=0.25,
+        le=1,
+        description="Side of the first epoch's images, as a share of the full side; null: 0.667 where the architecture"
+        " takes images of several sizes, else 1.",
     )
     full_size_from: float = Field(
         0.67, gt=0, le=1, description="Share of the epochs after which images have their full side."

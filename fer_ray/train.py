@@ -58,7 +58,7 @@ def train(
         UsageError: a wrong configuration or request, or an output folder in use.
         DataError: the dataset can't be read, or isn't the one that the interrupted run used.
     """
-    models.check(config)
+    models.first_size(config)
     data = PreparedDataset(local_path(dataset))
     if "validation" not in data.info.splits:
         raise DataError(

@@ -97,3 +97,8 @@ def test_shipped_search_spaces(file: Path) -> None:
     space = load_search_space(file)
     assert space.model.name == file.stem
     assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power"} <= set(space.search)
+
+
+def test_the_defaults_are_the_recipe_of_fast() -> None:
+    file = next(file for file in SPACES if file.stem == "fast")
+    assert load_config(file) == Config()

@@ -111,6 +111,7 @@ class _Run:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         torch.manual_seed(config.training.seed)
         model = models.build(config.model, data.info.size)
+        self.first_size = models.first_size(config)
         self.model = place(model, self.device)
         self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False) if self.workers > 1 else self.model
         self.optimizer = make_optimizer(self.model, config.optimizer)
@@ -139,7 +140,8 @@ class _Run:
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator(self.device).manual_seed(seed)
         order = torch.randperm(len(self.images), generator=generator, device=self.device)
-        size = image_size(self.config.schedule, self.epoch, self.config.training.epochs, self.data.info.size)
+        progress = self.epoch / self.config.training.epochs
+        size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
         totals = torch.zeros(3, device=self.device)
         self.parallel.train()
         # Steps of nearly equal size: no last tiny batch, and the same number of steps on every worker.

@@ -30,14 +30,12 @@ def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) ->
     return (total_steps - step) / (total_steps - warmup_steps)
 
 
-def image_size(config: ScheduleConfig, epoch: int, epochs: int, full_size: int) -> int:
-    """Return the side, in pixels, of the training images of an epoch, 0 to ``epochs`` - 1.
+def image_size(first_size: float, full_size_from: float, progress: float, full_size: int) -> int:
+    """Return the side, in pixels, of the training images after a share ``progress``, 0 to 1, of all epochs.
 
-    It grows in steps of 8 pixels from ``first_size`` to the full size (progressive resizing, as in fast.ai's DAWNBench
-    entry of 2018): early epochs learn coarse shapes at a fraction of the cost.
+    It grows in steps of 8 pixels from ``first_size``, a share of the full size, to the full size (progressive
+    resizing, as in fast.ai's DAWNBench entry of 2018): early epochs learn coarse shapes at a fraction of the cost.
     """
-    if config.first_size == 1:
-        return full_size
-    share = min(1.0, epoch / (config.full_size_from * epochs))
-    side = full_size * (config.first_size + (1 - config.first_size) * share)
-    return full_size if share == 1 else max(8, int(side + 1e-6) // 8 * 8)
+    share = min(1.0, progress / full_size_from)
+    side = full_size * (first_size + (1 - first_size) * share)
+    return full_size if side == full_size else max(8, int(side + 1e-6) // 8 * 8)

@@ -14,7 +14,7 @@ from fer_ray import models
 from fer_ray.config import SearchSpace, load_search_space
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import claim_output
+from fer_ray.files import claim_output, local_path
 from fer_ray.learning.study import short, value_at
 from fer_ray.progress import duration
 
@@ -90,7 +90,7 @@ class _Problems:
 
 
 def check_request(
-    dataset: Path,
+    dataset: Path | str,
     spaces: Sequence[Path | str],
     output: Path | str,
     trials: int,
@@ -110,7 +110,7 @@ def check_request(
     loaded = _load_spaces(spaces, list(overrides), problems)
     prepared, run, seconds = None, Path(output), None
     with problems.collect():
-        prepared = PreparedDataset(dataset)
+        prepared = PreparedDataset(local_path(dataset))
         if "validation" not in prepared.info.splits:
             raise DataError(
                 f"{dataset}: no validation split, by which trials are compared."
@@ -148,7 +148,7 @@ def _load_spaces(files: Sequence[Path | str], overrides: list[str], problems: _P
 
 def _space_problems(file: str, space: SearchSpace) -> Iterator[str]:
     try:
-        models.check(space)
+        models.first_size(space)
     except UsageError as error:
         yield from (f"{file}: {line}" for line in error.problems)
     if not space.search:

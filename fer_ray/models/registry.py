@@ -65,14 +65,20 @@ def find(name: str) -> Architecture:
     return _REGISTRY[name]
 
 
-def check(config: Config) -> None:
-    """Raise UsageError where a configuration asks of its architecture what that can't do."""
-    architecture = find(config.model.name)
-    if config.schedule.first_size < 1 and not architecture.any_size:
+def first_size(config: Config) -> float:
+    """Return the side of the first epoch's images as a share of the full side, the automatic choice resolved.
+
+    Raises:
+        UsageError: no such architecture, or one of a single size that is asked to train on smaller images first.
+    """
+    any_size, asked = find(config.model.name).any_size, config.schedule.first_size
+    if asked is None:
+        return 0.667 if any_size else 1.0
+    if asked < 1 and not any_size:
         raise UsageError(
-            f"schedule.first_size = {config.schedule.first_size:g}: '{config.model.name}' needs images of one size."
-            " Set it to 1."
+            f"schedule.first_size = {asked:g}: '{config.model.name}' needs images of one size. Set it to 1 or null."
         )
+    return asked
 
 
 def build(config: ModelConfig, size: int, num_classes: int = NUM_CLASSES) -> nn.Module:

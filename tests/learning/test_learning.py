@@ -73,9 +73,9 @@ def test_precision() -> None:
 
 
 def test_images_grow_from_two_thirds_in_steps_of_8_pixels() -> None:
-    config = ScheduleConfig(first_size=2 / 3, full_size_from=0.67)
-    assert [image_size(config, epoch, 12, 48) for epoch in range(12)] == [32] * 5 + [40] * 4 + [48] * 3
+    sizes = [image_size(0.667, 0.67, epoch / 12, 48) for epoch in range(12)]
+    assert sizes == [32] * 5 + [40] * 4 + [48] * 3
 
 
-def test_images_are_full_by_default() -> None:
-    assert {image_size(ScheduleConfig(), epoch, 3, 52) for epoch in range(3)} == {52}
+def test_images_are_full_from_the_start_where_asked() -> None:
+    assert {image_size(1, 0.67, epoch / 3, 52) for epoch in range(3)} == {52}

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fer_ray.config import ModelConfig, load_config
 from fer_ray.errors import UsageError
-from fer_ray.models import architectures, build, check
+from fer_ray.models import architectures, build, first_size
 from fer_ray.models.registry import register
 
 NAMES = [architecture.name for architecture in architectures()]
@@ -70,10 +70,15 @@ def test_a_name_is_registered_once() -> None:
         register("cnn3", "again")(lambda config, size, num_classes: torch.nn.Identity())
 
 
+def test_growing_images_by_default_where_the_architecture_takes_them() -> None:
+    assert first_size(load_config(None, ["model.name=fast"])) < 1
+    assert first_size(load_config(None, ["model.name=cnn3"])) == 1
+
+
 def test_an_architecture_of_one_size_refuses_growing_images() -> None:
     config = load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"])
     with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
-        check(config)
+        first_size(config)
 
 
 @pytest.mark.parametrize("name", [each.name for each in architectures() if each.any_size])
