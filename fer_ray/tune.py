@@ -21,7 +21,6 @@ from ray.tune.search import Searcher
 from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.errors import FerRayError, UsageError
-from fer_ray.files import local_path
 from fer_ray.learning.loop import Metrics, Report, Snapshot, TrainingData, fit
 from fer_ray.learning.search import SearchRequest, Share, check_request, describe_plan, share_out
 from fer_ray.learning.search_folder import SearchFolder
@@ -83,24 +82,17 @@ def tune(
         UsageError: wrong arguments or spaces, all at once; a request that the cluster can't fit; no trial finished.
         DataError: the dataset can't be read, or isn't the one that the earlier search used.
     """
-    request = check_request(
-        local_path(dataset), spaces, output, trials, time_budget, storage, max_concurrent, resume, overrides
-    )
+    request = check_request(dataset, spaces, output, trials, time_budget, storage, max_concurrent, resume, overrides)
     return search(request, fit)
 
 
 def search(request: SearchRequest, objective: Objective) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
     folder = SearchFolder(request.run)
-    name = folder.study_name() if request.resume else folder.begin()
+    if not request.resume:
+        plan(request, request.trials)  # refuses what doesn't fit before anything is written
+    study = _open_study(request, folder)
     with folder.locked():
-        study = (Study.load if request.resume else Study.create)(
-            name,
-            request.storage or folder.database,
-            request.spaces,
-            request.dataset.info.fingerprint,
-            request.max_concurrent or 2,
-        )
         study.fail_interrupted()
         folder.keep_best(study)
         try:
@@ -109,7 +101,15 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
                 _run_trials(request, study, folder, left, objective)
         finally:
             folder.write_table(study)
-        return _result(study, folder)
+        return TuneResult(folder.finish(study), folder.best, folder.best_config, study.records())
+
+
+def _open_study(request: SearchRequest, folder: SearchFolder) -> Study:
+    name = folder.study_name() if request.resume else folder.new_study_name()
+    open_study = Study.load if request.resume else Study.create
+    study = open_study(name, request.storage or folder.database, request.spaces, request.dataset.info.fingerprint)
+    folder.begin(name)
+    return study
 
 
 def plan(request: SearchRequest, trials: int) -> Share:
@@ -268,16 +268,6 @@ class _Stop(_Unsaved, ray_tune.Stopper):
         return self._interrupted.is_set() or time.monotonic() > self._deadline
 
 
-def _result(study: Study, folder: SearchFolder) -> TuneResult:
-    records, best = study.records(), study.best()
-    if best is None:
-        first = next((record.error for record in records if record.error), None)
-        why = f"the first failed with: {first}" if first else "all were stopped early; give more --time-budget"
-        raise UsageError(f"{folder.path}: none of {len(records)} trials trained to its end: {why}")
-    folder.finish(best)
-    return TuneResult(best, folder.best, folder.best_config, records)
-
-
 def command(
     dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
     space: Annotated[list[str], typer.Option(help="YAML search space; several to choose among architectures.")],
@@ -291,9 +281,7 @@ def command(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change every space: path.to.field=value.")] = None,
 ) -> None:
     """Search hyperparameters and architectures for the best validation accuracy."""
-    request = check_request(
-        local_path(dataset), space, output, trials, time_budget, storage, max_concurrent, resume, set_ or []
-    )
+    request = check_request(dataset, space, output, trials, time_budget, storage, max_concurrent, resume, set_ or [])
     if dry_run:
         print(describe_plan(request, plan(request, request.trials)))
         return

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy.engine import URL
 
 from fer_ray.config import SearchSpace, to_yaml
 from fer_ray.errors import DataError, UsageError
@@ -32,12 +33,14 @@ class SearchFolder:
         self.scratch, self.ray = path / ".trials", path / ".ray"
         self._name = path / "study.json"
 
-    def begin(self) -> str:
-        """Make the folder and return a new study name, which no other search has."""
+    def new_study_name(self) -> str:
+        """Make the folder and return a name that no other search's study has."""
         self.path.mkdir(parents=True, exist_ok=True)
-        name = f"{self.path.name}-{uuid.uuid4().hex[:8]}"
+        return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
+
+    def begin(self, name: str) -> None:
+        """Note which study this folder is of."""
         write_whole(self._name, json.dumps({"study": name}))
-        return name
 
     def study_name(self) -> str:
         """Return the name of the study that was begun here.
@@ -57,7 +60,7 @@ class SearchFolder:
     @property
     def database(self) -> str:
         """URL of the study's own database, used where no other is named."""
-        return f"sqlite:///{self.path / 'study.db'}"
+        return URL.create("sqlite", database=str(self.path / "study.db")).render_as_string(hide_password=False)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -98,20 +101,30 @@ class SearchFolder:
         pq.write_table(_trials_table(study.records(), study.spaces), buffer)
         write_whole(self.table, buffer.getvalue())
 
-    def finish(self, best: TrialRecord) -> None:
+    def finish(self, study: Study) -> TrialRecord:
         """Check that ``best/`` is the best trial's, and remove what only the search needed.
 
+        Returns:
+            The best trial.
+
         Raises:
-            DataError: its weights are not there.
+            UsageError: no trial trained to its end.
+            DataError: the weights of the best one are not there.
         """
+        best = study.best()
+        if best is None:
+            errors = [record.error for record in study.records() if record.error]
+            why = f"the first failed with: {errors[0]}" if errors else "all were stopped early; give more --time-budget"
+            raise UsageError(f"{self.path}: none of {len(study.records())} trials trained to its end: {why}")
         value = load_checkpoint(self.best).info.metrics["validation_accuracy"] if self.best.is_dir() else None
         if value != best.value:
             raise DataError(
                 f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
-                f" Train them again with `fer-ray train --config {self.best_config}`."
+                " Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
         shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.ray, ignore_errors=True)
+        return best
 
 
 def _trials_table(records: list[TrialRecord], spaces: Mapping[str, SearchSpace]) -> pa.Table:

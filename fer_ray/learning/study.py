@@ -69,20 +69,17 @@ class Study:
 
     Args:
         study: the Optuna study; its sampler is replaced.
-        concurrent: trials at once.
     """
 
-    def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace], concurrent: int = 1):
+    def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace]):
         self.name = study.study_name
         self.spaces = dict(spaces)
         self._study = study
-        self._study.sampler = _sampler(spaces, len(study.get_trials(deepcopy=False)), concurrent)
+        self._study.sampler = _sampler(spaces, len(study.get_trials(deepcopy=False)))
         self._running: dict[int, _Running] = {}
 
     @classmethod
-    def create(
-        cls, name: str, storage: str, spaces: Mapping[str, SearchSpace], dataset_fingerprint: str, concurrent: int = 1
-    ) -> "Study":
+    def create(cls, name: str, storage: str, spaces: Mapping[str, SearchSpace], dataset_fingerprint: str) -> "Study":
         """Make a study and enqueue the defaults of each space.
 
         Raises:
@@ -93,12 +90,10 @@ class Study:
         study.set_user_attr("spaces", {key: space.model_dump(mode="json") for key, space in spaces.items()})
         for key, space in spaces.items():
             study.enqueue_trial(_parameters(key, space, spaces))
-        return cls(study, spaces, concurrent)
+        return cls(study, spaces)
 
     @classmethod
-    def load(
-        cls, name: str, storage: str, spaces: Mapping[str, SearchSpace], dataset_fingerprint: str, concurrent: int = 1
-    ) -> "Study":
+    def load(cls, name: str, storage: str, spaces: Mapping[str, SearchSpace], dataset_fingerprint: str) -> "Study":
         """Open a study to go on with it.
 
         Raises:
@@ -115,7 +110,7 @@ class Study:
             )
         if study.user_attrs.get("dataset_fingerprint") != dataset_fingerprint:
             raise DataError(f"study {name}: searched on another dataset. Resume with that, or start a new search.")
-        return cls(study, spaces, concurrent)
+        return cls(study, spaces)
 
     def ask(self) -> Candidate:
         """Draw the next candidate; its trial is RUNNING from now on."""
@@ -256,15 +251,16 @@ def _open(storage: str, action: Any) -> optuna.Study:
     return study
 
 
-def _sampler(spaces: Mapping[str, SearchSpace], trials: int, concurrent: int) -> optuna.samplers.BaseSampler:
-    """TPE (Bergstra et al., NeurIPS 2011), over parameters jointly; grouped, as each space has its own.
+def _sampler(spaces: Mapping[str, SearchSpace], trials: int) -> optuna.samplers.BaseSampler:
+    """TPE (Bergstra et al., NeurIPS 2011) over parameters jointly; grouped, as each space has its own parameters, and
+    with the constant liar, which keeps trials that run at once apart.
 
     The seed takes in how many trials there are, so that a resumed search draws other candidates than its beginning.
     """
     seed = np.random.SeedSequence([next(iter(spaces.values())).training.seed, trials]).generate_state(1)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=concurrent > 1, seed=int(seed))
+        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=int(seed))
 
 
 def _parameters(key: str, space: SearchSpace, spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
