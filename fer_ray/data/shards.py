@@ -16,9 +16,10 @@ _COLUMNS = ["id", "label", "pixels", "flags"]
 
 
 def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
-    """Return the training split as a Ray Dataset of one block a Parquet row group, to be split over the workers.
+    """Return the training split as a Ray Dataset in random order, to be split over the workers.
 
-    ``ray.data.read_parquet`` would list the files in a task of a whole CPU, which busy workers don't leave.
+    The order of a source is often that of its labels, and a worker that met only some of them would learn statistics
+    of its own. Each Parquet row group is one task; ``ray.data.read_parquet`` would list the files in a task of a whole CPU, which busy workers don't leave.
     """
     groups = [
         {"file": str(file), "group": group}
@@ -26,7 +27,8 @@ def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
         for group in range(pq.read_metadata(file).num_row_groups)
     ]
     items = ray.data.from_items(groups, override_num_blocks=len(groups))
-    return items.map_batches(_read_group, batch_size=1, num_cpus=READ_CPUS)
+    rows = items.map_batches(_read_group, batch_size=1, num_cpus=READ_CPUS)
+    return rows.random_shuffle(seed=0, num_cpus=READ_CPUS)
 
 
 def _read_group(batch: Any) -> Any:
