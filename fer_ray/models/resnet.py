@@ -5,7 +5,6 @@ is a 3×3 convolution of stride 1 without the pool, as He et al. (arXiv 1512.033
 """
 
 from torch import nn
-from torchvision.models import resnet
 
 from fer_ray.config import ModelConfig
 from fer_ray.models.registry import register
@@ -14,6 +13,8 @@ from fer_ray.models.registry import register
 @register("resnet18", "torchvision ResNet-18, 3×3 stem without stride for small images")
 def resnet18(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
     """ResNet-18 with a small-image stem, grey input and dropout before the classifier."""
+    from torchvision.models import resnet  # takes as long to import as torch, and most runs build another network
+
     network: nn.Module = resnet.resnet18(num_classes=num_classes)
     network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()
