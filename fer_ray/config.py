@@ -79,7 +79,7 @@ class LossConfig(_Section):
 class TrainingConfig(_Section):
     """Length, batch, precision and seed of a run."""
 
-    epochs: int = Field(18, ge=1, le=10_000, description="Passes over the training split.")
+    epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, over all workers together.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
