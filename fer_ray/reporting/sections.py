@@ -1,10 +1,8 @@
 """Folders that the stages write, recognised by their files, as sections of a report."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
@@ -14,9 +12,8 @@ from fer_ray.learning.run_folder import METRICS_FILE as EPOCHS_FILE
 from fer_ray.progress import duration
 from fer_ray.reporting.evaluation import evaluation_section
 from fer_ray.reporting.html import Block, Code, Section, Table, read_figure
+from fer_ray.reporting.scoring import SUMMARY_FILE, scoring_section
 from fer_ray.reporting.trials import TRIALS_FILE, search_section
-
-SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -111,36 +108,6 @@ def dataset_section(folder: Path, shown_as: Path) -> Section:
         f" {info.rejected:,} rejected."
     )
     return Section(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
-
-
-def scoring_section(folder: Path, shown_as: Path) -> Section:
-    """Show a scoring job; arguments as in ``evaluation_section``."""
-    file = folder / SUMMARY_FILE
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as JSON: {error}. Score again.") from error
-    facts = {name: value for name, value in summary.items() if not isinstance(value, dict)}
-    blocks: list[Block] = [Table("Job", (), [(_words(name), _text(value)) for name, value in facts.items()])]
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            blocks.append(Table(_words(name), (), [(_words(key), _text(item)) for key, item in value.items()]))
-    return Section(shown_as.name, "Scoring job", str(shown_as), "Labelled images.", blocks)
-
-
-def _words(name: str) -> str:
-    text = name.replace("_per_s", "/s").replace("_", " ")
-    return text[:1].upper() + text[1:]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 KINDS = (

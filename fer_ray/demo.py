@@ -1,0 +1,211 @@
+"""Run every stage on drawn faces, in minutes on two cores, and show what they wrote on one page."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+
+from fer_ray.config import SearchSpace, load_config, to_yaml
+from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.evaluate import describe as describe_evaluation
+from fer_ray.evaluate import evaluate
+from fer_ray.files import claim_output
+from fer_ray.prepare import prepare
+from fer_ray.progress import duration
+from fer_ray.report import report
+from fer_ray.score import score
+from fer_ray.train import describe as describe_epoch
+from fer_ray.train import train
+from fer_ray.tune import tune
+
+SPACES = {
+    "cnn3": {
+        "model": {"name": "cnn3", "dropout": 0.1},
+        "optimizer": {"name": "adam", "learning_rate": 2e-3, "weight_decay": 0.0},
+        "search": {
+            "optimizer.learning_rate": {"log_uniform": [5e-4, 5e-3]},
+            "model.dropout": {"uniform": [0.0, 0.5]},
+        },
+    },
+    "fast": {
+        "model": {"name": "fast", "dropout": 0.1},
+        "optimizer": {"name": "sgd", "learning_rate": 0.05},
+        "search": {
+            "optimizer.learning_rate": {"log_uniform": [0.02, 0.2]},
+            "model.dropout": {"uniform": [0.0, 0.5]},
+        },
+    },
+}
+"""By architecture: a search space for a thousand drawn faces, which want smaller batches and fewer epochs than
+FER-2013."""
+_BATCH = 32
+_PHOTOS_SEED = 1  # another one than the dataset's, so that no photo is one of its faces
+_PHOTO_SIZE = 96
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo does.
+
+    Attributes:
+        faces: drawn for the dataset; four fifths of them train.
+        image_size: side of the prepared images, in pixels.
+        trials: of the search.
+        trial_epochs: of each trial.
+        epochs: of the final training.
+        photos: files to score, apart from the broken ones.
+    """
+
+    faces: int = 1500
+    image_size: int = 32
+    trials: int = 4
+    trial_epochs: int = 4
+    epochs: int = 8
+    photos: int = 120
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """A finished demo.
+
+    Attributes:
+        page: the report.
+        accuracy: of the trained network on the drawn validation faces, 0 to 1.
+    """
+
+    page: Path
+    accuracy: float
+
+
+def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> DemoResult:
+    """Prepare, tune, train, evaluate, score and report on drawn faces, saying the command of each step.
+
+    Args:
+        output: the folder to make; absent or empty before.
+        size: how much to do; None for what takes minutes on two cores.
+
+    Raises:
+        UsageError: the output folder is in use.
+    """
+    size, began = size or DemoSize(), time.monotonic()
+    claim_output(output)
+    root = Path(output).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    config = _prepare_and_tune(root, size)
+    accuracy = _train(root, config, size)
+    _evaluate_and_score(root, size)
+    folders = [root / name for name in ("run", "evaluation", "search", "scores", "dataset")]
+    _step("6/6 One page of all that", ["report", *folders, "--output", root / "report", "--title", "Demo"])
+    page = report(folders, root / "report", title="Demo").page
+    print(f"\nDone in {duration(time.monotonic() - began)}. Open this page in a browser:\n{page}", flush=True)
+    return DemoResult(page, accuracy)
+
+
+def write_photos(folder: Path, count: int) -> int:
+    """Fill a folder with drawn faces as PNG and JPEG files and some files that are no images; return how many are not.
+
+    Args:
+        folder: to make.
+        count: images.
+    """
+    folder.mkdir()
+    images, _ = synthetic_faces(count, _PHOTOS_SEED)
+    for number, image in enumerate(images):
+        photo = cv2.resize(image, (_PHOTO_SIZE, _PHOTO_SIZE), interpolation=cv2.INTER_CUBIC)
+        suffix = ".png" if number % 2 else ".jpg"
+        (folder / f"face-{number:04}{suffix}").write_bytes(_encode(photo, suffix))
+    jpeg = _encode(images[0], ".jpg")
+    broken = {
+        "empty.jpg": b"",
+        "no image.png": b"this file only says that it is a picture\n",
+        "torn header.jpg": jpeg[:40],
+        "notes.txt": b"not an image either\n",
+    }
+    for name, content in broken.items():
+        (folder / name).write_bytes(content)
+    return len(broken)
+
+
+def _prepare_and_tune(root: Path, size: DemoSize) -> Path:
+    """Return the configuration file of the best trial."""
+    source, dataset, search = f"synthetic:{size.faces}", root / "dataset", root / "search"
+    title = f"1/6 Draw {size.faces:,} faces and prepare them as a dataset"
+    _step(title, ["prepare", source, dataset, "--size", size.image_size])
+    prepare(source, dataset, size=size.image_size)
+
+    spaces = _write_spaces(root / "spaces", size.trial_epochs)
+    asked = [part for space in spaces for part in ("--space", space)]
+    title = f"2/6 Search: {size.trials} trials over {' and '.join(SPACES)}"
+    _step(title, ["tune", "--dataset", dataset, *asked, "--trials", size.trials, "--output", search])
+    result = tune(dataset, spaces, search, trials=size.trials)
+    print(f"best: trial {result.best.number}, {result.best.space}, validation accuracy {result.best.value:.2%}")
+    return result.config_file
+
+
+def _write_spaces(folder: Path, epochs: int) -> list[Path]:
+    folder.mkdir()
+    files = []
+    for name, raw in SPACES.items():
+        space = SearchSpace.model_validate(raw | {"training": {"epochs": epochs, "batch_size": _BATCH}})
+        files.append(folder / f"{name}.yaml")
+        files[-1].write_text(to_yaml(space), encoding="utf-8")
+    return files
+
+
+def _train(root: Path, config: Path, size: DemoSize) -> float:
+    dataset, run, longer = root / "dataset", root / "run", f"training.epochs={size.epochs}"
+    config = root / config.relative_to(root.absolute())
+    _step(
+        "3/6 Train the best one longer",
+        ["train", "--dataset", dataset, "--config", config, "--set", longer, "--output", run],
+    )
+    result = train(dataset, load_config(config, [longer]), run)
+    print(f"best {describe_epoch(result.best)}")
+    return result.best["validation_accuracy"]
+
+
+def _evaluate_and_score(root: Path, size: DemoSize) -> None:
+    checkpoint, dataset, photos = root / "run" / "checkpoint", root / "dataset", root / "photos"
+    _step(
+        "4/6 Measure it on the test split, with and without flipped views",
+        ["evaluate", checkpoint, "--dataset", dataset, "--output", root / "evaluation"],
+    )
+    print(describe_evaluation(evaluate(checkpoint, dataset, root / "evaluation").evaluation))
+
+    broken = write_photos(photos, size.photos)
+    rate = float(np.ceil(100 * broken / (size.photos + broken)) / 100)
+    _step(
+        f"5/6 Label a folder of {size.photos} photos and {broken} files that are no images",
+        ["score", checkpoint, photos, "--output", root / "scores", "--max-error-rate", rate],
+    )
+    score(checkpoint, [photos], root / "scores", max_error_rate=rate)
+
+
+def _step(title: str, arguments: Sequence[object]) -> None:
+    """Say what comes, and the command that does the same."""
+    print(f"\n{title}\n    fer-ray {shlex.join(map(str, arguments))}", flush=True)
+
+
+def _encode(image: np.ndarray, suffix: str) -> bytes:
+    data: bytes = cv2.imencode(suffix, image)[1].tobytes()
+    return data
+
+
+def command(
+    output: Annotated[Path, typer.Option(help="The folder to make. It must be absent or empty.")] = Path("fer-demo"),
+) -> None:
+    """Run all stages on drawn faces, in minutes on two cores."""
+    demo(output)
+
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["demo", *sys.argv[1:]])
