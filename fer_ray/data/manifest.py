@@ -75,12 +75,19 @@ def _walk(root: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:  # knows folders without asking for each file's status
-                content = sorted((entry.path, entry.is_dir()) for entry in entries if not entry.name.startswith(b"."))
+            with os.scandir(path) as entries:
+                content = sorted((entry.path, _is_folder(entry)) for entry in entries if entry.name[:1] != b".")
         except OSError:
             yield path
             continue
         pending.extend(reversed(content))
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()  # without asking for the status of ordinary files
+    except OSError:  # a link that leads to itself; reading it will say so
+        return False
 
 
 def write_manifest(folder: Path, inputs: Sequence[Path]) -> int:

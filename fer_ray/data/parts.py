@@ -137,7 +137,7 @@ class Totals:
 
 
 def count_parts(folder: Path, sizes: Sequence[int]) -> Totals:
-    """Count the rows of all parts, one part in memory at a time.
+    """Count the rows of all parts, one part in memory at a time, and remove what a killed worker left unfinished.
 
     Args:
         folder: the output.
@@ -146,6 +146,8 @@ def count_parts(folder: Path, sizes: Sequence[int]) -> Totals:
     Raises:
         DataError: a part is missing, damaged, or has another number of rows.
     """
+    for left_by_a_kill in folder.glob(".part-*.partial"):
+        left_by_a_kill.unlink()
     status, label, precisions = Counter[str](), Counter[str](), set[str]()
     for chunk, expected in enumerate(sizes):
         file = part_file(folder, chunk)
