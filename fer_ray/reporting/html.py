@@ -1,6 +1,7 @@
 """One self-contained HTML page from sections of tables, figures and labelled faces."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer_ray import __version__
+
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( ± [\d.]+%?)?")
 
 
 @dataclass(frozen=True)
@@ -117,4 +120,4 @@ def _data_uri(png: bytes) -> str:
 
 
 def _is_numeric(cell: str) -> bool:
-    return bool(cell) and (cell[0].isdigit() or cell == "–" or (cell[0] in "+-−" and cell[1:2].isdigit()))
+    return cell == "–" or _NUMBER.fullmatch(cell) is not None

@@ -33,7 +33,9 @@ def _show(summary: dict[str, Any], folder: Path, shown_as: Path) -> Section:
     blocks: list[Block] = [Table("Labels", ("Label", "Files", "Share"), labels)]
     if failed:
         rows = [(Path(row["path"]).name, row["status"], row["error"] or "") for row in _failed_rows(folder)]
-        note = f"The first {len(rows)} of {sum(failed.values()):,}; every file has its row in the Parquet files."
+        total = sum(failed.values())
+        which = f"The first {len(rows)} of {total:,}" if total > len(rows) else "All of them"
+        note = f"{which}; every file has its row in the Parquet files."
         blocks.append(Table("Files that could not be labelled", ("File", "Status", "Why"), rows, note))
     blocks.append(Table("Job", (), _facts(summary)))
     headline = (
