@@ -27,7 +27,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], file: Path) -> N
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=7)
     axes.set_xticks(np.arange(len(names)), names)
     axes.set_ylabel("images")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, ncols=len(counts), loc="outside upper right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=_DPI)
 
