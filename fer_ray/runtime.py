@@ -29,6 +29,8 @@ def connect(dashboard: bool = False) -> None:
     options: dict[str, Any] = {} if remote else {"include_dashboard": dashboard}
     # Ray says at each start that token authentication is on; the README says so once.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
     quiet_ray_data()
     if not remote:

@@ -20,9 +20,8 @@ import numpy as np
 import typer
 
 from fer_ray.data import manifest, parts
-from fer_ray.data.images import quiet_decoders
 from fer_ray.data.score_job import Identity, can_resume, forget_job, sha256_of, write_job
-from fer_ray.emotions import EMOTIONS, label_of
+from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path, recover_folder, write_whole
 from fer_ray.progress import ProgressBar, duration
@@ -30,7 +29,6 @@ from fer_ray.progress import ProgressBar, duration
 SUMMARY_FILE = "summary.json"
 _MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
-_BATCH = {"cpu": 64, "cuda": 256}  # measured; on a CPU the activations of a batch should stay in the caches
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _score_chunks(folder: Path, model: Path, tta: str, batch_size: int | None, s
     actors, threads, gpus = _plan()
     chunks = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=min(len(todo), 64 * actors))
     results = chunks.map_batches(
-        _ChunkScorer,
+        _ScoringActor,
         batch_size=1,
         fn_constructor_args=(folder, model, tta, batch_size, precision, threads),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, len(todo))),
@@ -186,70 +184,21 @@ def _plan() -> tuple[int, int, int]:
     return max(1, reached(threads) // threads), threads, 0
 
 
-class _ChunkScorer:
-    """The actor. Each of its threads takes a batch of files from disk to probabilities, with torch on one core."""
+class _ScoringActor:
+    """Loads the scorer where it is needed: torch is not imported in the driver, which would delay the workers."""
 
-    def __init__(
-        self, folder: Path, model: Path, tta: str, batch_size: int | None, precision: str, threads: int
-    ) -> None:
-        self.folder, self.pool = folder, ThreadPoolExecutor(threads)
-        self.fault = b""
+    def __init__(self, *arguments: Any) -> None:
+        from fer_ray.learning.chunk_scorer import ChunkScorer
+
         try:
-            self._load(model, tta, batch_size, precision)
+            self.scorer, self.fault = ChunkScorer(*arguments), b""
         except FerRayError as error:  # raised here, it would reach the driver in pages of Ray's own words
             self.fault = pickle.dumps(error)
 
-    def _load(self, model: Path, tta: str, batch_size: int | None, precision: str) -> None:
-        import cv2
-        import torch
-
-        from fer_ray.learning.checkpoint import load_checkpoint
-        from fer_ray.learning.device import pick_device, resolve_precision
-        from fer_ray.learning.predictor import Predictor
-
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        device = pick_device()
-        self.batch_size = batch_size or _BATCH[device.type]
-        self.precision = str(resolve_precision(precision, device)).removeprefix("torch.")
-        self.predictor = Predictor(load_checkpoint(model), tta, precision, self.batch_size)
-        self.columns = _csv_columns(model, self.predictor.info.label_names)
-
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Score one chunk and write its part."""
-        began, chunk = time.time(), int(batch["chunk"][0])
-        if self.fault:
-            return {"files": [0], "failed": [0], "began": [began], "fault": [self.fault]}
-        paths = manifest.chunk_paths(self.folder, chunk)
-        slices = [paths[start : start + self.batch_size] for start in range(0, len(paths), self.batch_size)]
-        with quiet_decoders():
-            problems, probabilities, tta_std = zip(*self.pool.map(self._score, slices), strict=True)
-        listed = [problem for of_slice in problems for problem in of_slice]
-        file = parts.part_file(self.folder, chunk)
-        parts.write_part(
-            file, paths, listed, np.concatenate(probabilities), np.concatenate(tta_std), precision=self.precision
-        )
-        failed = sum(problem is not None for problem in listed)
-        return {"files": [len(paths)], "failed": [failed], "began": [began], "fault": [b""]}
-
-    def _score(self, paths: list[bytes]) -> tuple[list[parts.Problem | None], np.ndarray, np.ndarray]:
-        size = self.predictor.info.size
-        found = [parts.read_image(path, size) for path in paths]
-        images = [image for image in found if isinstance(image, np.ndarray)]
-        predictions = self.predictor.predict(np.stack(images) if images else np.empty((0, size, size), np.uint8))
-        problems = [result if isinstance(result, parts.Problem) else None for result in found]
-        return problems, predictions.probabilities[:, self.columns], predictions.tta_std
-
-
-def _csv_columns(model: Path, names: Sequence[str]) -> list[int]:
-    """Return, for each emotion in csv order, its place among the network's outputs."""
-    labels = [label_of(name) for name in names]
-    if sorted(label if label is not None else -1 for label in labels) != list(range(len(EMOTIONS))):
-        raise DataError(
-            f"{model}: its labels are {', '.join(names)}; the rows of this stage need {', '.join(EMOTIONS)}."
-            " Score with a checkpoint trained on these seven."
-        )
-    return [labels.index(label) for label in range(len(EMOTIONS))]
+        began = time.time()
+        files, failed = (0, 0) if self.fault else self.scorer.score(int(batch["chunk"][0]))
+        return {"files": [files], "failed": [failed], "began": [began], "fault": [self.fault]}
 
 
 def _summarise(totals: parts.Totals, speed: dict[str, float], seconds: float) -> dict[str, Any]:
