@@ -5,6 +5,10 @@ is angry, label 6 is neutral. Alphabetical orders, such as the one that
 ``torchvision.datasets.ImageFolder`` gives, put neutral before sad; map those by name, never by number.
 """
 
+from collections.abc import Sequence
+
+from fer_ray.errors import DataError
+
 EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """Label names; the index of a name is its label."""
 
@@ -29,3 +33,18 @@ def label_of(name: str) -> int | None:
     key = name.strip().lower()
     key = _SYNONYMS.get(key, key)
     return EMOTIONS.index(key) if key in EMOTIONS else None
+
+
+def csv_order(names: Sequence[str]) -> list[int]:
+    """Return for each csv label the position of its name among a checkpoint's label names.
+
+    Raises:
+        DataError: the names are not the seven emotions, each once.
+    """
+    labels = [label_of(name) for name in names]
+    if sorted(labels, key=str) != list(range(NUM_CLASSES)):
+        raise DataError(
+            f"label names {', '.join(names)}: expected {', '.join(EMOTIONS)}, in any order. Use a checkpoint that was"
+            " trained on these."
+        )
+    return [labels.index(label) for label in range(NUM_CLASSES)]

@@ -15,7 +15,7 @@ import typer
 from fer_ray import __version__
 from fer_ray.config import did_you_mean
 from fer_ray.data.store import PreparedDataset, Split
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
@@ -28,7 +28,6 @@ from fer_ray.learning.evaluation import (
     Evaluation,
     Scores,
     TtaScores,
-    csv_order,
     score_predictions,
 )
 from fer_ray.learning.predictor import Predictor

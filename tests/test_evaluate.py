@@ -11,11 +11,11 @@ import torch
 
 from fer_ray.config import Config, ModelConfig
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import describe, evaluate
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
-from fer_ray.learning.evaluation import csv_order, read_evaluation, score_predictions
+from fer_ray.learning.evaluation import read_evaluation, score_predictions
 from fer_ray.learning.predictor import Predictor
 from fer_ray.models import build
 

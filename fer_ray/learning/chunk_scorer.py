@@ -1,6 +1,5 @@
 """Score chunks of a list of image files with many threads in one process."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import torch
 
 from fer_ray.data import manifest, parts
 from fer_ray.data.images import quiet_decoders
-from fer_ray.emotions import EMOTIONS, label_of
-from fer_ray.errors import DataError
+from fer_ray.emotions import csv_order
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
 from fer_ray.learning.predictor import Predictor
@@ -48,7 +46,7 @@ class ChunkScorer:
         self._folder, self._batch_size = folder, batch_size or BATCH_SIZE[device.type]
         self._precision = str(resolve_precision(precision, device)).removeprefix("torch.")
         self._predictor = Predictor(load_checkpoint(checkpoint), tta, precision, self._batch_size)
-        self._columns = _csv_columns(checkpoint, self._predictor.info.label_names)
+        self._columns = csv_order(self._predictor.info.label_names)
         self._pool = ThreadPoolExecutor(threads)
 
     def score(self, chunk: int) -> tuple[int, int]:
@@ -71,14 +69,3 @@ class ChunkScorer:
         predictions = self._predictor.predict(np.stack(images) if images else np.empty((0, size, size), np.uint8))
         problems = [result if isinstance(result, parts.Problem) else None for result in found]
         return problems, predictions.probabilities[:, self._columns], predictions.tta_std
-
-
-def _csv_columns(checkpoint: Path, names: Sequence[str]) -> list[int]:
-    """Return, for each emotion in csv order, its place among the network's outputs."""
-    labels = [label_of(name) for name in names]
-    if sorted(-1 if label is None else label for label in labels) != list(range(len(EMOTIONS))):
-        raise DataError(
-            f"{checkpoint}: its labels are {', '.join(names)}; the rows of this stage need {', '.join(EMOTIONS)}."
-            " Score with a checkpoint trained on these seven."
-        )
-    return [labels.index(label) for label in range(len(EMOTIONS))]

@@ -1,13 +1,12 @@
 """What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError
 
 FORMAT_VERSION = 1
@@ -78,21 +77,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         return Evaluation.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not readable as an evaluation: {error}. Run `fer-ray evaluate` again.") from error
-
-
-def csv_order(names: Sequence[str]) -> list[int]:
-    """Return for each csv label the position of its name among a checkpoint's label names.
-
-    Raises:
-        DataError: the names are not the seven emotions, each once.
-    """
-    labels = [label_of(name) for name in names]
-    if sorted(labels, key=str) != list(range(NUM_CLASSES)):
-        raise DataError(
-            f"label names {', '.join(names)}: expected {', '.join(EMOTIONS)}, in any order. Use a checkpoint that was"
-            " trained on these."
-        )
-    return [labels.index(label) for label in range(NUM_CLASSES)]
 
 
 def score_predictions(labels: np.ndarray, predicted: np.ndarray) -> Scores:
