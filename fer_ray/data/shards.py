@@ -19,7 +19,8 @@ def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
     """Return the training split as a Ray Dataset in random order, to be split over the workers.
 
     The order of a source is often that of its labels, and a worker that met only some of them would learn statistics
-    of its own. Each Parquet row group is one task; ``ray.data.read_parquet`` would list the files in a task of a whole CPU, which busy workers don't leave.
+    of its own. Each Parquet row group is read by one small task; ``ray.data.read_parquet`` would list the files in a
+    task of a whole CPU, which busy workers don't leave.
     """
     groups = [
         {"file": str(file), "group": group}
