@@ -250,7 +250,8 @@ class _Recorder(_Unsaved, ray_tune.Callback):
         self._log.ended(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error() or trial.get_error()
+        file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
+        error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
         self._log.crashed(trial.config["number"], getattr(error, "cause", error))
 
 

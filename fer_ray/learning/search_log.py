@@ -62,4 +62,4 @@ def describe(record: TrialRecord, study: Study) -> str:
     epochs = len(record.accuracies)
     time_spent = f"{epochs} epoch{'s' * (epochs != 1)}, {duration(record.seconds or 0)}"
     line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
-    return f"{line}; {record.error}" if record.error else line
+    return f"{line}; {record.error.splitlines()[0]}" if record.error else line

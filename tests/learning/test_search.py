@@ -1,0 +1,82 @@
+"""What a search was asked to do: checked whole, and a cluster shared out."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import UsageError
+from fer_ray.learning.search import check_request, parse_duration, share_out
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1.5h", 5400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "m", "0s", "-5m", "1d", "1h30m", ""])
+def test_wrong_durations(text: str) -> None:
+    with pytest.raises(UsageError, match="such as 90s, 30m or 2h"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "concurrent", "resources"),
+    [
+        ([{"CPU": 2}], None, 2, {"CPU": 1}),
+        ([{"CPU": 8}], 1, 1, {"CPU": 8}),
+        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, 2, {"CPU": 4}),  # 6 each would fit no node
+        ([{"CPU": 4}], 3, 3, {"CPU": 1}),
+        ([{"CPU": 2}], 5, 5, {"CPU": 1}),  # left for `require` to refuse
+        ([{"CPU": 16, "GPU": 4}], None, 4, {"CPU": 4, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 1}], 2, 2, {"CPU": 8, "GPU": 0.5}),
+        ([{"CPU": 16, "GPU": 2}], 3, 3, {"CPU": 5, "GPU": 0.5}),
+        ([{"CPU": 16, "GPU": 4}], 2, 2, {"CPU": 8, "GPU": 1}),
+        ([{}, {"CPU": 16}], 4, 4, {"CPU": 4}),
+        ([{"CPU": 64}], None, 20, {"CPU": 3}),  # no more trials than that
+    ],
+)
+def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: int, resources: dict[str, float]) -> None:
+    share = share_out(nodes, 20, asked)
+    assert (share.concurrent, share.resources) == (concurrent, resources)
+
+
+@pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: str(file.stem))
+def test_shipped_spaces(file: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    request = check_request(tiny_dataset.path, [file], tmp_path / "run", trials=1)
+    space = request.spaces[file.stem]
+    assert space.model.name == file.stem
+    assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power"} <= set(space.search)
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    outside, empty = tmp_path / "outside.yaml", tmp_path / "empty.yaml"
+    outside.write_text("model: {name: cnn4, dropout: 0.5}\nsearch: {model.dropout: {uniform: [0, 0.3]}}")
+    empty.write_text("model: {name: cnn3}")
+    with pytest.raises(UsageError) as failure:
+        check_request(
+            tmp_path / "nothing",
+            [outside, empty, empty, tmp_path / "missing.yaml"],
+            "s3://bucket/run",
+            trials=0,
+            time_budget="soon",
+            storage="nonsense",
+            max_concurrent=0,
+        )
+    expected = [
+        ("outside.yaml", "cnn4", "Did you mean 'cnn3'"),
+        ("outside.yaml", "model.dropout = 0.5", "[0.0, 0.3]"),
+        ("empty.yaml", "nothing to search"),
+        ("empty.yaml", "second space named 'empty'"),
+        ("missing.yaml", "no such file"),
+        ("nothing", "no such folder"),
+        ("s3://bucket/run",),
+        ("--time-budget soon",),
+        ("--storage nonsense",),
+        ("--trials 0",),
+        ("--max-concurrent 0",),
+    ]
+    for parts in expected:
+        assert any(all(part in line for part in parts) for line in failure.value.problems), parts

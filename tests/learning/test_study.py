@@ -1,0 +1,104 @@
+"""The Optuna study of a search: states, interrupted trials, and studies that stay apart."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from fer_ray.config import SearchSpace
+from fer_ray.errors import DataError, UsageError
+from fer_ray.learning.study import Study
+
+SPACE = SearchSpace.model_validate(
+    {
+        "model": {"name": "cnn3", "dropout": 0.5},
+        "training": {"epochs": 16},
+        "search": {"model.dropout": {"uniform": [0, 0.6]}, "training.epochs": {"int": [1, 30]}},
+    }
+)
+OTHER = SearchSpace.model_validate({"search": {"optimizer.learning_rate": {"log_uniform": [0.01, 1]}}})
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def metrics(epoch: int, accuracy: float) -> dict[str, float]:
+    values = {"validation_accuracy": accuracy, "validation_macro_f1": accuracy / 2}
+    return {"epoch": float(epoch), "seconds": 1.5, **values}
+
+
+def test_defaults_come_first_then_what_the_search_draws(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE, "b": OTHER}, "data")
+    first, second, third = study.ask(), study.ask(), study.ask()
+    assert (first.space, first.config) == ("a", SPACE.defaults)
+    assert (second.space, second.config) == ("b", OTHER.defaults)
+    assert third.config not in (SPACE.defaults, OTHER.defaults)
+    assert [first.number, second.number, third.number] == study.running() == [0, 1, 2]
+    parameters = optuna.load_study(study_name="s", storage=storage).trials[0].params
+    assert parameters == {"architecture": "a", "a/model.dropout": 0.5, "a/training.epochs": 16}
+
+
+def test_values_are_of_the_best_epoch(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    number = study.ask().number
+    for epoch, accuracy in enumerate([0.1, 0.4, 0.4, 0.3], start=1):
+        study.report(number, metrics(epoch, accuracy))
+    record = study.complete(number)
+    assert (record.state, record.value, record.macro_f1, record.best_epoch) == ("COMPLETE", 0.4, 0.2, 2)
+    assert (record.accuracies, record.seconds) == ([0.1, 0.4, 0.4, 0.3], 6.0)
+    assert study.best() == record
+
+
+def test_only_complete_trials_are_best_and_the_first_of_equals(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    for accuracy, close in [(0.3, study.complete), (0.9, study.prune), (0.5, study.complete), (0.5, study.complete)]:
+        number = study.ask().number
+        study.report(number, metrics(1, accuracy))
+        close(number)
+    study.fail(study.ask().number, "it broke")
+    best = study.best()
+    assert best is not None and best.number == 2
+    assert [record.state for record in study.records()] == ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "FAIL"]
+    assert study.records()[4].error == "it broke"
+
+
+def test_interrupted_trials_fail_do_not_count_and_are_tried_again(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    lost = study.ask()
+    resumed = Study.load("s", storage, {"a": SPACE}, "data")
+    assert resumed.fail_interrupted() == 1
+    assert resumed.counted() == 0
+    record = resumed.records()[0]
+    assert record.state == "FAIL" and "interrupted" in (record.error or "")
+    again = resumed.ask()
+    assert (again.number, again.config) == (1, lost.config)
+
+
+def test_a_resumed_search_draws_other_candidates(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    drawn = []
+    for _ in range(3):
+        study = Study.load("s", storage, {"a": SPACE}, "data")
+        candidate = study.ask()
+        study.fail(candidate.number, "no matter")
+        drawn.append(candidate.config.model.dropout)
+    assert len(set(drawn)) == 3
+
+
+def test_studies_stay_apart(storage: str) -> None:
+    Study.create("one", storage, {"a": SPACE}, "data").ask()
+    assert Study.create("two", storage, {"a": SPACE}, "data").ask().number == 0
+    with pytest.raises(UsageError, match="one"):
+        Study.create("one", storage, {"a": SPACE}, "data")
+    with pytest.raises(UsageError, match="no study of this run"):
+        Study.load("three", storage, {"a": SPACE}, "data")
+
+
+def test_resuming_wants_the_same_spaces_and_dataset(storage: str) -> None:
+    Study.create("s", storage, {"a": SPACE}, "data")
+    with pytest.raises(UsageError, match="same --space"):
+        Study.load("s", storage, {"a": OTHER}, "data")
+    with pytest.raises(DataError, match="another dataset"):
+        Study.load("s", storage, {"a": SPACE}, "others")

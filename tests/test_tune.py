@@ -1,0 +1,236 @@
+"""The tune stage: the study, its files, resuming, and calls that are refused."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+from ray import cloudpickle
+
+from fer_ray import models, runtime
+from fer_ray.cli import main
+from fer_ray.config import Config, load_config
+from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import UsageError
+from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fer_ray.learning.loop import TrainingData
+from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.search import SearchRequest, check_request
+from fer_ray.tune import Objective, TuneResult, search, tune
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
+
+SPACE = """
+model: {name: cnn3, dropout: 0.5}
+optimizer: {name: adam, learning_rate: 0.001}
+schedule: {first_size: 1}
+training: {epochs: 3}
+search:
+  model.dropout: {uniform: [0.2, 0.7]}
+  optimizer.learning_rate: {log_uniform: [1.0e-4, 1.0e-2]}
+"""
+
+
+@dataclass
+class Scripted:
+    """A stand-in for ``fit`` that takes its accuracies from a script, a line for each call in turn.
+
+    Where a line holds something else than a number, it is called.
+    """
+
+    script: list[list[float | Callable[[], None]]]
+    calls: Path
+
+    def __call__(self, config: Config, data: TrainingData, report: Callable[..., None]) -> None:
+        call = len(list(self.calls.iterdir()))
+        (self.calls / str(call)).touch()
+        best = -1.0
+        for epoch, step in enumerate(self.script[call], start=1):
+            if callable(step):
+                step()
+                continue
+            metrics = {"epoch": float(epoch), "validation_accuracy": step, "validation_macro_f1": step / 2}
+            metrics |= {"seconds": 0.0}
+            report(metrics, Snapshot(step > best, config, data, metrics))
+            best = max(best, step)
+
+
+@dataclass
+class Snapshot:
+    is_best: bool
+    config: Config
+    data: TrainingData
+    metrics: dict[str, float]
+
+    def save(self, folder: Path) -> None:
+        info = self.data.info
+        description = CheckpointInfo(
+            config=self.config,
+            mean=info.mean,
+            std=info.std,
+            size=info.size,
+            epoch=int(self.metrics["epoch"]),
+            metrics=self.metrics,
+            dataset_fingerprint=info.fingerprint,
+        )
+        save_checkpoint(folder, models.build(self.config.model, info.size).state_dict(), description)
+
+
+class Search:
+    """A search in a fresh folder, one trial at a time, with a scripted objective."""
+
+    def __init__(self, dataset: PreparedDataset, folder: Path):
+        self.dataset, self.run, self.calls, self.space = dataset, folder / "run", folder / "calls", folder / "s.yaml"
+        self.calls.mkdir()
+        self.space.write_text(SPACE)
+
+    def request(self, trials: int, resume: bool = False, time_budget: str | None = None) -> SearchRequest:
+        return check_request(self.dataset.path, [self.space], self.run, trials, time_budget, None, 1, resume)
+
+    def __call__(
+        self, *script: list[float | Callable[[], None]], resume: bool = False, time_budget: str | None = None
+    ) -> TuneResult:
+        for file in self.calls.iterdir():
+            file.unlink()
+        objective: Objective = Scripted(list(script), self.calls)
+        done = self.counted() if resume else 0
+        return search(self.request(done + len(script), resume, time_budget), objective)
+
+    def study(self) -> optuna.Study:
+        storage = f"sqlite:///{self.run / 'study.db'}"
+        (name,) = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage)
+
+    def counted(self) -> int:
+        return sum(trial.state.is_finished() and "interrupted" not in trial.user_attrs for trial in self.study().trials)
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.study().trials]
+
+
+@pytest.fixture
+def scripted(tiny_dataset: PreparedDataset, tmp_path: Path) -> Search:
+    return Search(tiny_dataset, tmp_path)
+
+
+def diverge() -> None:
+    raise UsageError("the run diverged")
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
+    """One search with every end that a trial can have."""
+    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [die], [0.3, 0.6, 0.6]]
+    result = scripted(*script)
+
+    trials = scripted.study().trials
+    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "COMPLETE"]
+    reported = [list(trial.intermediate_values.values()) for trial in trials]
+    assert reported == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.3, 0.6, 0.6]]
+    assert [trial.value for trial in trials] == [0.5, 0.1, None, None, 0.6]
+    assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
+    assert trials[2].user_attrs["error"] == "the run diverged"
+    assert "died" in trials[3].user_attrs["error"]
+    assert trials[4].user_attrs["macro_f1"] == 0.3
+    assert scripted.study().study_name.startswith("run-")
+
+    assert result.best.number == 4 and result.best.best_epoch == 2
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.6, 2)
+    assert load_config(result.config_file) == checkpoint.info.config == result.best.config
+    names = {path.name for path in scripted.run.iterdir()}
+    assert names == {"study.db", "study.json", "trials.parquet", "best.yaml", "best", ".lock"}
+
+    table = pq.read_table(scripted.run / "trials.parquet").to_pydict()
+    assert table["number"] == [0, 1, 2, 3, 4]
+    assert table["state"] == scripted.states()
+    assert table["epochs"] == [3, 1, 1, 0, 3]
+    assert table["best_epoch"] == [2, 1, 1, None, 2]
+    assert table["architecture"] == ["cnn3"] * 5
+    assert table["model.dropout"] == [trial.params["model.dropout"] for trial in trials]
+
+
+def test_resume_closes_what_a_dead_driver_left_and_adds_trials(scripted: Search) -> None:
+    scripted([0.2, 0.3, 0.4])
+    lost = scripted.study().ask()  # as by a driver that was killed
+    lost.suggest_float("model.dropout", 0.2, 0.7)
+    result = scripted([0.3, 0.4, 0.3], [0.3, 0.4, 0.5], resume=True)
+    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    trials = scripted.study().trials
+    assert "interrupted" in trials[1].user_attrs["error"]
+    assert trials[2].params["model.dropout"] == lost.params["model.dropout"]
+    assert result.best.number == 3
+    assert scripted(resume=True).best.number == 3  # nothing left: no trial more
+    assert len(scripted.states()) == 4
+
+
+def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
+    driver = os.getpid()
+    with pytest.raises(KeyboardInterrupt):
+        scripted([0.2, 0.3, 0.4], [0.3, lambda: os.kill(driver, signal.SIGINT), 0.5, 0.6], [0.1, 0.1, 0.1])
+    assert scripted.states()[:2] == ["COMPLETE", "FAIL"] and "RUNNING" not in scripted.states()
+    assert scripted([0.5, 0.6, 0.7], resume=True).best.value == 0.7
+
+
+def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
+    with pytest.raises(
+        UsageError, match="none of 2 trials trained to its end: the first failed with: the run diverged"
+    ):
+        scripted([diverge], [diverge])
+    assert scripted.states() == ["FAIL", "FAIL"]
+
+
+def test_two_spaces_in_one_study(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    """With real training; the kept checkpoint measures what the study says."""
+    files = [tmp_path / "small.yaml", tmp_path / "fast.yaml"]
+    files[0].write_text(SPACE)
+    files[1].write_text("model: {name: fast}\nsearch: {optimizer.learning_rate: {log_uniform: [0.01, 0.3]}}")
+    result = tune(tiny_dataset.path, files, tmp_path / "run", trials=3, overrides=["training.epochs=1"])
+    assert [record.space for record in result.trials[:2]] == ["small", "fast"]
+    assert [record.config for record in result.trials[:2]] == [
+        load_config(file, ["training.epochs=1"]) for file in files
+    ]
+    validation = tiny_dataset.load("validation")
+    hits = (Predictor(result.checkpoint).predict(validation.images).labels == validation.labels).mean()
+    assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == result.best.value
+    assert hits == pytest.approx(result.best.value)
+
+
+def test_wrong_calls_end_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runtime, "connect", lambda: pytest.fail("Ray was started"))
+    arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--trials", "0", "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as end:
+        main(["tune", *arguments])
+    problems = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "nowhere" in problems and "none.yaml" in problems and "--trials 0" in problems
+
+
+def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SPACE)
+    with pytest.raises(UsageError, match=r"3 × \(1 CPU\) asked for, room for 2"):
+        tune(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", trials=9, max_concurrent=3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.yaml").write_text(SPACE)
+    arguments = ["--dataset", tiny_dataset.path, "--space", tmp_path / "s.yaml", "--output", tmp_path / "run"]
+    with pytest.raises(SystemExit) as end:
+        main(["tune", *map(str, arguments), "--trials", "9", "--time-budget", "2h", "--dry-run"])
+    plan = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "9 trials, for at most 2 h 00 min, 2 at once" in plan
+    assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
+    assert not (tmp_path / "run").exists()
