@@ -144,12 +144,13 @@ def _score_chunks(folder: Path, model: Path, tta: str, batch_size: int | None, s
         return {"files": 0, "began": time.time()}
     precision = "auto" if done is None else parts.precision_of(parts.part_file(folder, done))
     actors, threads, gpus = _plan()
+    most = min(actors, len(todo))
     chunks = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=min(len(todo), 64 * actors))
     results = chunks.map_batches(
         _ScoringActor,
         batch_size=1,
         fn_constructor_args=(folder, model, tta, batch_size, precision, threads),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, len(todo))),
+        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=most, max_size=most),
         num_cpus=threads - _SPARE_CPUS,
         num_gpus=gpus,
     )

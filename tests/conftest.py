@@ -1,5 +1,6 @@
 """One Ray cluster and one small prepared dataset for all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Start Ray with two CPUs once for all tests; ``runtime.connect`` then finds it."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as ``runtime.connect``: workers keep up with a busy machine
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="warning")
     quiet_ray_data()
     yield
