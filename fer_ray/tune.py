@@ -107,7 +107,8 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
 def _open_study(request: SearchRequest, folder: SearchFolder) -> Study:
     name = folder.study_name() if request.resume else folder.new_study_name()
     open_study = Study.load if request.resume else Study.create
-    study = open_study(name, request.storage or folder.database, request.spaces, request.dataset.info.fingerprint)
+    storage = request.storage or folder.database(request.resume)
+    study = open_study(name, storage, request.spaces, request.dataset.info.fingerprint)
     folder.begin(name)
     return study
 
@@ -222,7 +223,7 @@ class _Asha(ASHAScheduler):
             grace_period=FIRST_RUNG,  # type: ignore[arg-type]  # a number of any kind
             reduction_factor=REDUCTION,
         )
-        for record in former:
+        for record in (record for record in former if record.state != "FAIL"):
             trial: Any = SimpleNamespace(trial_id=f"former-{record.number}")
             controller: Any = None  # never looked at
             self.on_trial_add(controller, trial)

@@ -173,6 +173,14 @@ def test_resume_closes_what_a_dead_driver_left_and_adds_trials(scripted: Search)
     assert len(scripted.states()) == 4
 
 
+def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
+    scripted.run.mkdir()
+    (scripted.run / "study.json").write_text('{"study": "elsewhere"}')
+    with pytest.raises(UsageError, match="--storage"):
+        search(scripted.request(2, resume=True), Scripted([], scripted.calls))
+    assert not (scripted.run / "study.db").exists()
+
+
 def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
     driver = os.getpid()
     with pytest.raises(KeyboardInterrupt):

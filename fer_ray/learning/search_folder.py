@@ -57,10 +57,16 @@ class SearchFolder:
             ) from error
         return name
 
-    @property
-    def database(self) -> str:
-        """URL of the study's own database, used where no other is named."""
-        return URL.create("sqlite", database=str(self.path / "study.db")).render_as_string(hide_password=False)
+    def database(self, resume: bool) -> str:
+        """Return the URL of the study's own database, used where no other is named.
+
+        Raises:
+            UsageError: with ``resume``, where it isn't there.
+        """
+        file = self.path / "study.db"
+        if resume and not file.is_file():
+            raise UsageError(f"{file}: missing. Name the --storage that this search was started with.")
+        return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
