@@ -15,7 +15,7 @@ from fer_ray.learning.device import pick_device, resolve_precision
 from fer_ray.learning.predictor import Predictor
 
 BATCH_SIZE = {"cpu": 64, "cuda": 256}
-"""Images a forward pass by device, measured; on a CPU the activations of a batch should stay in the caches."""
+"""Images a forward pass by device. On a CPU 32 to 256 measured alike, and small ones share the work better."""
 
 
 class ChunkScorer:
