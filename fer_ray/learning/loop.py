@@ -151,7 +151,7 @@ class _Run:
             totals += self._step(rows, size, generator)
             on_batch(len(rows))
         self.epoch += 1
-        loss, hits, rows_seen = self._sum(totals.double().cpu().numpy())
+        loss, hits, rows_seen = self._sum(totals.double().cpu().numpy()).tolist()
         if not math.isfinite(loss):
             raise UsageError(
                 f"the training loss is {loss} in epoch {self.epoch}: the run diverged and stops here. Lower"
