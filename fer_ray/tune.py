@@ -21,12 +21,15 @@ from ray.tune.search import Searcher
 from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.errors import FerRayError, UsageError
+from fer_ray.files import write_whole
 from fer_ray.learning.loop import Metrics, Report, Snapshot, TrainingData, fit
 from fer_ray.learning.search import SearchRequest, Share, check_request, describe_plan, share_out
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.search_log import SearchLog
 from fer_ray.learning.study import Study, TrialRecord
 from fer_ray.progress import ProgressBar
+from fer_ray.reporting.html import render_page
+from fer_ray.reporting.trials import search_section
 
 Objective = Callable[[Config, TrainingData, Report], None]
 """Trains a configuration and reports each epoch, as ``fit`` does."""
@@ -101,7 +104,9 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
                 _run_trials(request, study, folder, left, objective)
         finally:
             folder.write_table(study)
-        return TuneResult(folder.finish(study), folder.best, folder.best_config, study.records())
+        best = folder.finish(study)
+        write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
+        return TuneResult(best, folder.best, folder.best_config, study.records())
 
 
 def _open_study(request: SearchRequest, folder: SearchFolder) -> Study:

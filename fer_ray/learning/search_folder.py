@@ -1,4 +1,4 @@
-"""The folder of a search: ``study.db``, ``trials.parquet``, ``best.yaml`` and ``best/``, a checkpoint."""
+"""The folder of a search: ``study.db``, ``trials.parquet``, ``best.yaml``, ``report.html`` and ``best/``, a checkpoint."""
 
 import fcntl
 import io
@@ -31,7 +31,7 @@ class SearchFolder:
         self.path = path
         self.best, self.best_config, self.table = path / "best", path / "best.yaml", path / "trials.parquet"
         self.scratch, self.ray = path / ".trials", path / ".ray"
-        self._name = path / "study.json"
+        self.page, self._name = path / "report.html", path / "study.json"
 
     def new_study_name(self) -> str:
         """Make the folder and return a name that no other search's study has."""
