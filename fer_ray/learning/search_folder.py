@@ -1,4 +1,4 @@
-"""The folder of a search: ``study.db``, ``trials.parquet``, ``best.yaml``, ``report.html``; ``best/`` is a checkpoint."""
+"""The folder of a search: ``study.db``, ``trials.parquet``, ``best.yaml``, ``report.html`` and ``best/`` (weights)."""
 
 import fcntl
 import io
