@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="config override for both sides")
     parser.add_argument("--bare", action="store_true", help="run the bare loop once and print its images/s")
     arguments = parser.parse_args()
-    overrides = [f"model.name={arguments.model}", f"training.epochs={EPOCHS}", *arguments.set]
+    # Full images from the first epoch on: the bare loop knows no others.
+    same_work = [f"model.name={arguments.model}", f"training.epochs={EPOCHS}", "schedule.first_size=1"]
+    overrides = [*same_work, *arguments.set]
     recipe = Path("search_spaces") / f"{arguments.model}.yaml"
     config = load_config(recipe, overrides)
     if arguments.bare:
