@@ -1,10 +1,9 @@
 """Train one network on a prepared dataset, in this process or on several Ray Train workers."""
 
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +14,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
-from fer_ray.learning.run_folder import RunFolder
+from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.reporting.curves import save_curves
 
@@ -80,7 +79,9 @@ def train(
             if workers == 1 and not gpus_per_worker:
                 _train_here(config, data, run, bar)
             else:
-                _train_on_ray(config, data, run, bar, workers, gpus_per_worker)
+                from fer_ray.train_on_ray import train_on_ray  # a run in this process does without Ray
+
+                train_on_ray(config, data, run, bar, workers, gpus_per_worker)
     finally:
         if run.history():
             save_curves(run.history(), run.curves_file)
@@ -104,120 +105,10 @@ def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> No
 def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
         run.record(metrics, snapshot)
-        say(describe(metrics))
+        say(describe_epoch(metrics))
 
     rows = TrainingData(data.load("train"), data.load("validation"), data.info)
     fit(config, rows, report, bar.advance, run.resumable())
-
-
-def describe(metrics: Metrics) -> str:
-    """Return an epoch's metrics as one line."""
-    return (
-        f"epoch {metrics['epoch']:.0f}: loss {metrics['train_loss']:.3f}, validation loss"
-        f" {metrics['validation_loss']:.3f}, accuracy {metrics['validation_accuracy']:.2%}, macro-F1"
-        f" {metrics['validation_macro_f1']:.3f}, {metrics['images_per_s']:,.0f} images/s"
-    )
-
-
-def _train_on_ray(
-    config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar, workers: int, gpus_per_worker: float
-) -> None:
-    import ray
-    from ray.train import DataConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    from fer_ray import runtime
-    from fer_ray.data import shards
-
-    runtime.connect(dashboard=True)
-    threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
-    # What each worker leaves of its last CPU is what the tasks that read the data run on.
-    resources = {"CPU": threads - shards.READ_CPUS} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
-    runtime.require(workers, resources, "training workers")
-    progress = ray.remote(num_cpus=0)(_Progress).remote()
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"config": config, "data": data, "run": run, "progress": progress, "threads": threads},
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(name=".ray", storage_path=str(run.path)),
-        datasets={"train": shards.train_dataset(data)},
-        dataset_config=DataConfig(datasets_to_split=["train"]),
-    )
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(progress, bar, done))
-    watcher.start()
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        for cause in getattr(error, "worker_failures", {}).values():
-            if isinstance(cause, FerRayError):
-                raise cause from error
-        raise
-    finally:
-        done.set()
-        watcher.join()
-
-
-class _Progress:
-    """Adds up, for all workers, the images trained on since the last look."""
-
-    def __init__(self) -> None:
-        self.images, self.lines = 0, list[str]()
-
-    def add(self, images: int) -> None:
-        self.images += images
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def take(self) -> tuple[int, list[str]]:
-        news = self.images, self.lines
-        self.images, self.lines = 0, []
-        return news
-
-
-def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
-    import ray
-
-    while True:
-        last = done.wait(0.5)
-        images, lines = ray.get(progress.take.remote())
-        bar.advance(images)
-        for line in lines:
-            say(line)
-        if last:
-            return
-
-
-def _work(job: dict[str, Any]) -> None:
-    """Train on one Ray Train worker."""
-    import ray.train
-    import torch
-
-    from fer_ray.data import shards
-
-    config, data, run, progress = job["config"], job["data"], job["run"], job["progress"]
-    torch.set_num_threads(job["threads"])
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    rows = TrainingData(
-        shards.drain(ray.train.get_dataset_shard("train"), data.info.size),
-        shards.validation_shard(data, rank, workers),
-        data.info,
-    )
-
-    def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        if rank == 0:
-            run.record(metrics, snapshot)
-            progress.say.remote(describe(metrics))
-        ray.train.report(metrics)
-
-    fit(config, rows, report, progress.add.remote, run.resumable())
 
 
 def command(
@@ -235,7 +126,7 @@ def command(
     settings = load_config(config, set_ or [])
     result = train(dataset, settings, output, workers=workers, gpus_per_worker=gpus_per_worker, resume=resume)
     seconds = sum(line["seconds"] for line in result.history)
-    print(f"best {describe(result.best)}")
+    print(f"best {describe_epoch(result.best)}")
     print(f"{len(result.history)} epochs in {duration(seconds)}; checkpoint: {result.checkpoint}")
 
 

@@ -91,7 +91,7 @@ class Search:
         self.space.write_text(SPACE)
 
     def request(self, trials: int, resume: bool = False, time_budget: str | None = None) -> SearchRequest:
-        return check_request(self.dataset.path, [self.space], self.run, trials, time_budget, None, 1, resume)
+        return check_request(self.dataset.path, [self.space], self.run, trials, time_budget, None, 1, resume, [])
 
     def __call__(
         self, *script: list[float | Callable[[], None]], resume: bool = False, time_budget: str | None = None

@@ -94,7 +94,7 @@ def fit(
         learning_rate = run.learning_rate()
         trained = run.train_epoch(on_batch)
         seconds = time.monotonic() - started
-        metrics: Metrics = {"epoch": run.epoch, "learning_rate": learning_rate, **trained, **run.validate()}
+        metrics: Metrics = {"epoch": run.epoch + 1, "learning_rate": learning_rate, **trained, **run.validate()}
         metrics["images_per_s"] = run.total_train / seconds
         metrics["seconds"] = time.monotonic() - started
         report(metrics, run.close_epoch(metrics))
@@ -121,12 +121,21 @@ class _Run:
         self.total_train = int(counts.sum())
         self.class_weights = torch.tensor(class_weights(counts, config.loss.class_weight_power), device=self.device)
         self.steps = math.ceil(self.total_train / config.training.batch_size)
-        self.epoch, self.best, self.stale = 0, -1.0, 0
         self.history: list[Metrics] = []
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.history)
 
     def finished(self) -> bool:
         patience = self.config.training.patience
-        return self.epoch >= self.config.training.epochs or (patience is not None and self.stale >= patience)
+        return self.epoch >= self.config.training.epochs or (patience is not None and self._stale_epochs() >= patience)
+
+    def _stale_epochs(self) -> int:
+        """Epochs since the one with the best validation accuracy."""
+        accuracies = [line["validation_accuracy"] for line in self.history]
+        return len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
 
     def learning_rate(self, step: int = 0) -> float:
         """The rate at a step of the coming epoch."""
@@ -150,11 +159,10 @@ class _Run:
                 group["lr"] = self.learning_rate(step)
             totals += self._step(rows, size, generator)
             on_batch(len(rows))
-        self.epoch += 1
         loss, hits, rows_seen = self._sum(totals.double().cpu().numpy()).tolist()
         if not math.isfinite(loss):
             raise UsageError(
-                f"the training loss is {loss} in epoch {self.epoch}: the run diverged and stops here. Lower"
+                f"the training loss is {loss} in epoch {self.epoch + 1}: the run diverged and stops here. Lower"
                 f" optimizer.learning_rate, now {self.config.optimizer.learning_rate:g}."
             )
         return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
@@ -203,9 +211,6 @@ class _Run:
 
     def close_epoch(self, metrics: Metrics) -> Snapshot:
         """Note the epoch in the history and return the state after it."""
-        accuracy = metrics["validation_accuracy"]
-        is_best = accuracy > self.best
-        self.best, self.stale = (accuracy, 0) if is_best else (self.best, self.stale + 1)
         self.history.append(metrics)
         info = CheckpointInfo(
             config=self.config,
@@ -216,20 +221,13 @@ class _Run:
             metrics=metrics,
             dataset_fingerprint=self.data.info.fingerprint,
         )
-        training = {
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "best": self.best,
-            "stale": self.stale,
-            "history": self.history,
-        }
-        return Snapshot(is_best, list(self.history), self.model.state_dict(), info, training)
+        training = {"optimizer": self.optimizer.state_dict(), "history": self.history}
+        return Snapshot(self._stale_epochs() == 0, list(self.history), self.model.state_dict(), info, training)
 
     def resume(self, folder: Path) -> None:
         state = load_training_state(folder)
         self.model.load_state_dict(load_checkpoint(folder).model.state_dict())
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.best, self.stale = state["epoch"], state["best"], state["stale"]
         self.history = state["history"]
 
     def _sum(self, values: np.ndarray) -> np.ndarray:

@@ -54,3 +54,12 @@ class RunFolder:
             return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         except json.JSONDecodeError as error:
             raise DataError(f"{file}: not readable, {error}. Restore it or train again.") from error
+
+
+def describe_epoch(metrics: Metrics) -> str:
+    """Return an epoch's metrics as one line."""
+    return (
+        f"epoch {metrics['epoch']:.0f}: loss {metrics['train_loss']:.3f}, validation loss"
+        f" {metrics['validation_loss']:.3f}, accuracy {metrics['validation_accuracy']:.2%}, macro-F1"
+        f" {metrics['validation_macro_f1']:.3f}, {metrics['images_per_s']:,.0f} images/s"
+    )

@@ -94,13 +94,13 @@ def check_request(
     spaces: Sequence[Path | str],
     output: Path | str,
     trials: int,
-    time_budget: str | None = None,
-    storage: str | None = None,
-    max_concurrent: int | None = None,
-    resume: bool = False,
-    overrides: Iterable[str] = (),
+    time_budget: str | None,
+    storage: str | None,
+    max_concurrent: int | None,
+    resume: bool,
+    overrides: Iterable[str],
 ) -> SearchRequest:
-    """Check every argument and file of a search.
+    """Check every argument and file of a search, which ``tune`` explains.
 
     Raises:
         UsageError: a wrong argument or space; the message lists all problems, those of the dataset too.

@@ -45,7 +45,7 @@ def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: in
 
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: str(file.stem))
 def test_shipped_spaces(file: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    request = check_request(tiny_dataset.path, [file], tmp_path / "run", trials=1)
+    request = check_request(tiny_dataset.path, [file], tmp_path / "run", 1, None, None, None, False, [])
     space = request.spaces[file.stem]
     assert space.model.name == file.stem
     assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power"} <= set(space.search)
@@ -64,6 +64,8 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
             time_budget="soon",
             storage="nonsense",
             max_concurrent=0,
+            resume=False,
+            overrides=[],
         )
     expected = [
         ("outside.yaml", "cnn4", "Did you mean 'cnn3'"),

@@ -1,0 +1,195 @@
+"""The trials of a search on Ray Tune: its searcher, scheduler, callback and stopper, all around the study."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+import torch
+from ray import tune as ray_tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from fer_ray import runtime
+from fer_ray.config import Config
+from fer_ray.errors import FerRayError, UsageError
+from fer_ray.learning.loop import Metrics, Report, Snapshot, TrainingData
+from fer_ray.learning.search import SearchRequest, Share, share_out
+from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.search_log import SearchLog
+from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.progress import ProgressBar
+
+Objective = Callable[[Config, TrainingData, Report], None]
+"""Trains a configuration and reports each epoch, as ``fit`` does."""
+
+REDUCTION = 3
+FIRST_RUNG = 100 / 9
+"""A trial goes on only among the best third of those that came as far: at 1/9 and 1/3 of its epochs (percent)."""
+
+
+def plan(request: SearchRequest, trials: int) -> Share:
+    """Connect to Ray and share out its nodes.
+
+    Raises:
+        UsageError: the trials don't fit; the message shows the arithmetic.
+    """
+    runtime.connect()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    share = share_out(nodes, trials, request.max_concurrent)
+    runtime.require(share.concurrent, share.resources, "trials at once")
+    return share
+
+
+def run_trials(request: SearchRequest, study: Study, folder: SearchFolder, left: int, objective: Objective) -> None:
+    """Run trials until ``left`` more are finished, the time is over or Ctrl-C is pressed.
+
+    Raises:
+        KeyboardInterrupt: after the running trials were stopped and closed.
+    """
+    share = plan(request, left)
+    data = TrainingData(request.dataset.load("train"), request.dataset.load("validation"), request.dataset.info)
+    work = ray_tune.with_parameters(
+        _run_trial, data=data, objective=objective, folder=folder.scratch, threads=share.threads
+    )
+    with (
+        ProgressBar("searching", request.trials, "trials", study.counted()) as bar,
+        runtime.deferred_interrupt("Stopping the running trials. Ctrl-C again leaves at once.") as interrupted,
+        runtime.quiet_ray_tune(),
+    ):
+        log = SearchLog(study, folder, bar)
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(work, share.resources),
+            tune_config=ray_tune.TuneConfig(
+                search_alg=_StudySearcher(study),
+                scheduler=_Asha(study.records()),
+                num_samples=left,
+                max_concurrent_trials=share.concurrent,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config["number"]),
+            ),
+            run_config=ray_tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.ray),
+                stop=_Stop(request.time_budget, interrupted),
+                callbacks=[_Recorder(log)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        log.search_stopped(interrupted.is_set())
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _run_trial(params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int) -> None:
+    """Train one candidate in a trial's process, its best checkpoint going to ``folder/NUMBER``."""
+    torch.set_num_threads(threads)
+    config, best = Config.model_validate_json(params["config"]), -1.0
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        nonlocal best
+        best = max(best, metrics["validation_accuracy"])
+        if snapshot.is_best:
+            snapshot.save(folder / str(params["number"]))
+        progress = 100 * metrics["epoch"] / config.training.epochs
+        ray_tune.report({"metrics": metrics, "best": best, "progress": progress})
+
+    try:
+        if not folder.parent.is_dir():
+            raise UsageError(
+                f"{folder.parent}: not visible on {os.uname().nodename}. Put it on a disk all nodes share."
+            )
+        objective(config, data, report)
+    except FerRayError as error:  # reported, not raised: the process stays good for the next trial
+        ray_tune.report({"error": str(error), "best": best, "progress": 0.0})
+
+
+class _Unsaved:
+    """A part of the search that Ray Tune leaves out of the state it writes: the study is the truth."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StudySearcher(_Unsaved, Searcher):
+    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them."""
+
+    def __init__(self, study: Study):
+        super().__init__(metric="best", mode="max")
+        self._study = study
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        candidate = self._study.ask()
+        return {"number": candidate.number, "config": candidate.config.model_dump_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
+
+
+class _Asha(ASHAScheduler):
+    """Asynchronous successive halving (Li et al., arXiv 1810.05934) over the share of a trial's own epochs.
+
+    Shares, not epochs: spaces differ in length, and a learning rate that falls to 0 makes the same epoch of a shorter
+    run look better. A trial in its last epoch is never stopped. Starts from what earlier calls have measured.
+    """
+
+    def __init__(self, former: list[TrialRecord]):
+        super().__init__(
+            time_attr="progress",
+            metric="best",
+            mode="max",
+            max_t=100,
+            grace_period=FIRST_RUNG,  # type: ignore[arg-type]  # a number of any kind
+            reduction_factor=REDUCTION,
+        )
+        for record in (record for record in former if record.state != "FAIL"):
+            trial: Any = SimpleNamespace(trial_id=f"former-{record.number}")
+            controller: Any = None  # never looked at
+            self.on_trial_add(controller, trial)
+            for epoch in range(1, len(record.accuracies) + 1):
+                progress = 100 * epoch / record.config.training.epochs
+                self.on_trial_result(controller, trial, {"progress": progress, "best": max(record.accuracies[:epoch])})
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if result["progress"] >= 100 or "error" in result:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
+class _Recorder(_Unsaved, ray_tune.Callback):
+    """Passes what Ray Tune sees of the trials on to the log."""
+
+    def __init__(self, log: SearchLog):
+        self._log = log
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        # `done` is the scheduler's decision alone: a trial that ends by itself reports nothing more.
+        self._log.report(trial.config["number"], result, stopped=result["done"])
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._log.ended(trial.config["number"])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
+        error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
+        self._log.crashed(trial.config["number"], getattr(error, "cause", error))
+
+
+class _Stop(_Unsaved, ray_tune.Stopper):
+    """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
+
+    def __init__(self, seconds: float | None, interrupted: threading.Event):
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self._interrupted = interrupted
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._interrupted.is_set() or time.monotonic() > self._deadline
