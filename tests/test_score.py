@@ -180,6 +180,8 @@ def test_too_many_errors_after_writing_all(result: ScoreResult, checkpoint: Path
     with pytest.raises(DataError, match=r"11 of 35 files failed, 31.43%; --max-error-rate allows 1.00%.*--resume"):
         score(checkpoint, [images], result.path, resume=True)
     assert len(read_rows(result.path)) == len(FACES) + len(BROKEN)
+    again = json.loads((result.path / "summary.json").read_text())
+    assert again == result.summary  # with the speed of the run that did the work
 
 
 def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
