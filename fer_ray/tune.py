@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fer_ray.files import write_whole
-from fer_ray.learning.loop import fit
+from fer_ray.learning.loop import TrainingData, fit
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study, TrialRecord
@@ -70,7 +70,7 @@ def tune(
 
 def search(request: SearchRequest, objective: Objective) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
-    folder = SearchFolder(request.run)
+    folder, data = SearchFolder(request.run), TrainingData.load(request.dataset)
     if not request.resume:
         plan(request, request.trials)  # refuses what doesn't fit before anything is written
     study = _open_study(request, folder)
@@ -80,7 +80,7 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
         try:
             left = request.trials - study.counted()
             if left > 0:
-                run_trials(request, study, folder, left, objective)
+                run_trials(request, data, study, folder, left, objective)
         finally:
             folder.write_table(study)
         best = folder.finish(study)

@@ -99,6 +99,24 @@ def test_misspelt_model_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_dataset_without_labels_in_a_split(tiny_dataset: PreparedDataset, tmp_path: Path, split: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset.path, data)
+    description = json.loads((data / DATASET_FILE).read_text())
+    description["splits"][split]["labels"] = {}
+    (data / DATASET_FILE).write_text(json.dumps(description))
+    with pytest.raises(DataError, match=f"no labelled image in a {split} split"):
+        train(data, config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_at_once_leaves_its_folder_free(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"training loss is nan.*Lower optimizer.learning_rate"):
+        train(tiny_dataset.path, config("optimizer.name=sgd", "optimizer.learning_rate=10"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         train(tmp_path / "none", config(), tmp_path / "run")

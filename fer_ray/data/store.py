@@ -148,6 +148,25 @@ class PreparedDataset:
             )
         return pa.concat_tables(tables)
 
+    def check_trainable(self) -> None:
+        """Check that there are labelled rows to learn from, and to choose the best epoch or trial by.
+
+        Raises:
+            DataError: a split is missing or wholly unlabelled.
+        """
+        remedies = {
+            "train": "Prepare a source that has labelled training images.",
+            "validation": "Prepare it with --validation-fraction above 0.",
+        }
+        missing = [split for split in remedies if not sum(self._labels(split))]
+        if missing:
+            raise DataError(
+                [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
+            )
+
+    def _labels(self, split: str) -> list[int]:
+        return list(self.info.splits[split].labels.values()) if split in self.info.splits else []
+
     def load(self, split: str) -> Split:
         """Read the labelled rows of a split into memory."""
         return to_split(self.table(split, ["id", "label", "pixels", "flags"]), self.info.size)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fer_ray import models
 from fer_ray.config import Config
-from fer_ray.data.store import DatasetInfo, Split
+from fer_ray.data.store import DatasetInfo, PreparedDataset, Split
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, normalize
@@ -42,6 +42,11 @@ class TrainingData:
     train: Split
     validation: Split
     info: DatasetInfo
+
+    @classmethod
+    def load(cls, dataset: PreparedDataset) -> Self:
+        """Read all rows, for a single worker."""
+        return cls(dataset.load("train"), dataset.load("validation"), dataset.info)
 
 
 @dataclass(frozen=True)

@@ -111,11 +111,7 @@ def check_request(
     prepared, run, seconds = None, Path(output), None
     with problems.collect():
         prepared = PreparedDataset(local_path(dataset))
-        if "validation" not in prepared.info.splits:
-            raise DataError(
-                f"{dataset}: no validation split, by which trials are compared."
-                " Prepare it with --validation-fraction above 0."
-            )
+        prepared.check_trainable()
     with problems.collect():
         run = claim_output(output, resume)
     with problems.collect():
