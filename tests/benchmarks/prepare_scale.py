@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 PIXELS = 48 * 48
 CHUNK = 5000  # rows written at once
@@ -48,17 +47,29 @@ def write_csv(file: Path, rows: int) -> int:
     return copies
 
 
-def pss(process: psutil.Process) -> int:
+def family(root: int) -> set[int]:
+    """Return the ids of a process and its descendants."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            continue
+        parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    members, added = {root}, {root}
+    while added:
+        added = {child for child, parent in parents.items() if parent in added} - members
+        members |= added
+    return members
+
+
+def pss(root: int) -> int:
     """Return the proportional set size of a process and its descendants, in bytes."""
     total = 0
-    try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    for member in family:
+    for member in family(root):
         try:
-            lines = Path(f"/proc/{member.pid}/smaps_rollup").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) << 10
     return total
@@ -70,9 +81,8 @@ def measure(source: Path, dest: Path, options: list[str]) -> tuple[float, int]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     began, peak = time.perf_counter(), 0
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        watched = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, pss(watched))
+            peak = max(peak, pss(process.pid))
             time.sleep(0.5)
     seconds = time.perf_counter() - began
     if process.returncode:
