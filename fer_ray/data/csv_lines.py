@@ -5,6 +5,7 @@ name, or nothing where the row is unlabelled; ``Usage`` the split.
 """
 
 import csv
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from fer_ray.data.images import resize
 from fer_ray.data.naming import SPLIT_NAMES, read_label
 from fer_ray.data.rows import RowBuilder
+
+_NAME = 40  # characters to look at, as a whole field of pixels takes longer
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ def fields_of(line: str, delimiter: str) -> list[str]:
     Raises:
         csv.Error: a quotation mark without its counterpart, or text behind one.
     """
+    if '"' not in line:
+        return line.split(delimiter)  # ten times as fast
     return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
 
 
@@ -50,7 +56,7 @@ def read_line(line: str, id: str, path: str, layout: Layout, rows: RowBuilder) -
         fields = fields_of(line, layout.delimiter)
         if len(fields) != len(layout.names):
             raise ValueError(f"{len(fields)} column(s), {len(layout.names)} expected")
-        if [field.strip().lower() for field in fields[:2]] == list(layout.names[:2]):
+        if fields[0][:_NAME].strip().lower() == layout.names[0] and _is_header(fields, layout):
             raise ValueError("the header line again, inside the file")
         of = dict(zip(layout.names, fields, strict=True))
         split = _split(of["usage"]) if "usage" in of else layout.split
@@ -62,6 +68,10 @@ def read_line(line: str, id: str, path: str, layout: Layout, rows: RowBuilder) -
         rows.add(id, path, split, label, resize(pixels, rows.size), layout.side, layout.side)
 
 
+def _is_header(fields: list[str], layout: Layout) -> bool:
+    return [field.strip().lower() for field in fields] == list(layout.names)
+
+
 def _split(text: str) -> str:
     split = SPLIT_NAMES.get(text.strip().lower())
     if split is None:
@@ -70,10 +80,11 @@ def _split(text: str) -> str:
 
 
 def _pixels(text: str, side: int) -> np.ndarray:
-    # numpy reads up to the first thing that is no number, with or without an error by version; so look first.
-    if text.encode("latin-1", "replace").translate(None, b"0123456789- \t"):
-        wrong = next(word for word in text.split() if not word.removeprefix("-").isdigit())
-        raise ValueError(f"a pixel value is {wrong[:20]!r}, expected whole numbers 0 to 255 between blanks")
+    # numpy takes a lone minus for 0, and by its version stops without an error at what is no number; so look first.
+    if text.encode("latin-1", "replace").translate(None, b"0123456789 \t"):
+        wrong = [word for word in text.split() if not _NUMBER.fullmatch(word)]
+        if wrong:
+            raise ValueError(f"a pixel value is {wrong[0][:20]!r}, expected whole numbers 0 to 255 between blanks")
     values = np.fromstring(text, np.int64, sep=" ")
     if len(values) != side * side:
         raise ValueError(f"{len(values)} pixel values, {side * side} expected ({side} × {side})")

@@ -14,7 +14,7 @@ from fer_ray.data.image_trees import open_folder, open_zip
 from fer_ray.data.images import resize
 from fer_ray.data.parquet_files import find_parquet, open_parquet
 from fer_ray.data.rows import RowBuilder, Source
-from fer_ray.data.store import DATASET_FILE
+from fer_ray.data.store import PreparedDataset
 from fer_ray.data.synthetic import SIZE as SYNTHETIC_SIZE
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.errors import DataError, UsageError
@@ -86,8 +86,16 @@ def _require_source(path: Path) -> None:
             pass
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}. Give yourself the permission.") from error
-    if (path / DATASET_FILE).is_file():
+    if _is_prepared(path):
         raise DataError(f"{path}: is a prepared dataset already. Give it to `fer-ray train --dataset`.")
+
+
+def _is_prepared(path: Path) -> bool:
+    try:
+        PreparedDataset(path)
+    except (DataError, OSError):
+        return False
+    return True
 
 
 def _looks_like(path: Path) -> str:
