@@ -14,6 +14,7 @@ import typer
 from ray.data import ExecutionResources
 
 from fer_ray import __version__
+from fer_ray.data import fer_plus as fer_plus_votes
 from fer_ray.data.assemble import (
     Findings,
     Rows,
@@ -29,7 +30,7 @@ from fer_ray.data.sources import FORMATS, open_source
 from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, whole_folder
+from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.progress import ProgressBar, say
 from fer_ray.reporting.plots import class_distribution, sample_grid
 from fer_ray.runtime import connect
@@ -55,6 +56,8 @@ def prepare(
     size: int = 48,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    fer_plus: Path | str | None = None,
+    fer_plus_labels: str = "majority",
 ) -> PrepareResult:
     """Read a source into a prepared dataset. The same source and arguments give the same bytes.
 
@@ -65,18 +68,25 @@ def prepare(
         size: side of the prepared images in pixels, 8 to 512.
         validation_fraction: share of train to use for validation where the source has no validation split; 0 for none.
         seed: of that choice, and of drawn faces.
+        fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
+        fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
 
     Raises:
         UsageError: an argument out of range, or ``dest`` in use.
         DataError: the source is missing, of no known format, or without a single usable row.
     """
-    _check(size, validation_fraction, seed)
+    _check(size, validation_fraction, seed, fer_plus, fer_plus_labels)
     folder = claim_output(dest)
     opened = open_source(source, format, seed)
+    votes = _votes(opened, fer_plus)
+    for note in opened.notes:
+        say(note)
     with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
         _read(opened, spool)
         rows, notes = spool.rows(), list(opened.notes)
         _require_rows(opened, rows, spool)
+        if votes:
+            notes += _relabel(opened, rows, len(spool.rejects()), votes, fer_plus_labels)
         notes += _complete_splits(rows, validation_fraction, seed)
         info = _write(partial, opened, spool, rows, notes)
         _draw(partial, info, spool, rows)
@@ -96,17 +106,32 @@ def command(
         typer.Option(help="Share of train for validation where SOURCE has no validation split, 0 to 0.5; 0 for none."),
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of that choice, and of synthetic faces.")] = 0,
+    fer_plus: Annotated[
+        Path | None, typer.Option(help="FER+'s fer2013new.csv: its votes replace the labels of fer2013.csv.")
+    ] = None,
+    fer_plus_labels: Annotated[
+        str, typer.Option(help="`majority`, or `soft` to keep the shares of votes for loss.soft_labels too.")
+    ] = "majority",
 ) -> None:
     """Read face images of any known format into a prepared dataset.
 
-    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, or a folder or
-    .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be used goes to
-    rejects.parquet with the reason.
+    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, Parquet as model
+    hubs keep it, or a folder or .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be
+    used goes to rejects.parquet with the reason.
     """
-    prepare(source, dest, format=format, size=size, validation_fraction=validation_fraction, seed=seed)
+    prepare(
+        source,
+        dest,
+        format=format,
+        size=size,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        fer_plus=fer_plus,
+        fer_plus_labels=fer_plus_labels,
+    )
 
 
-def _check(size: int, validation_fraction: float, seed: int) -> None:
+def _check(size: int, validation_fraction: float, seed: int, fer_plus: Path | str | None, fer_plus_labels: str) -> None:
     problems = []
     if size not in _SIZES:
         problems.append(f"--size {size}: must be {_SIZES[0]} to {_SIZES[-1]} pixels.")
@@ -114,8 +139,27 @@ def _check(size: int, validation_fraction: float, seed: int) -> None:
         problems.append(f"--validation-fraction {validation_fraction}: must be 0 to 0.5.")
     if seed < 0:
         problems.append(f"--seed {seed}: must be 0 or more.")
+    if fer_plus_labels not in fer_plus_votes.LABELS:
+        problems.append(f"--fer-plus-labels {fer_plus_labels}: must be one of {', '.join(fer_plus_votes.LABELS)}.")
+    elif fer_plus_labels != "majority" and fer_plus is None:
+        problems.append(f"--fer-plus-labels {fer_plus_labels}: needs --fer-plus FILE.")
     if problems:
         raise UsageError(problems)
+
+
+def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
+    if fer_plus is None:
+        return None
+    path = local_path(fer_plus)
+    fer_plus_votes.require_joinable(source, path)
+    return fer_plus_votes.read_votes(path)
+
+
+def _relabel(source: Source, rows: Rows, rejected: int, votes: fer_plus_votes.Votes, labels: str) -> list[str]:
+    notes = fer_plus_votes.relabel(source, rows, rejected, votes, labels)
+    for note in notes:
+        say(note)
+    return notes
 
 
 def _read(source: Source, spool: Spool) -> None:
@@ -183,6 +227,7 @@ def _write(folder: Path, source: Source, spool: Spool, rows: Rows, notes: list[s
         mean=mean,
         std=std,
         rejected=len(rejects),
+        soft_labels=rows.soft is not None,
         fingerprint=splits[1],
         notes=notes,
     )

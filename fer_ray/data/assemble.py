@@ -103,6 +103,7 @@ class Rows:
         sums: int64, of the pixels.
         squares: int64, of the squared pixels.
         flat: bool, one colour.
+        soft: float32, n × 7, shares of votes, csv order, NaN where a row has none; None without votes.
     """
 
     ids: pa.ChunkedArray
@@ -113,6 +114,7 @@ class Rows:
     sums: np.ndarray
     squares: np.ndarray
     flat: np.ndarray
+    soft: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -217,12 +219,15 @@ class SplitWriter:
         ids = "\n".join(self.rows.ids.take(pa.array(numbers)).to_pylist())
         self._hash.update(f"{split}\n{ids}\n".encode())
         self._hash.update(self.rows.labels[numbers].tobytes())
+        if self.rows.soft is not None:
+            self._hash.update(self.rows.soft[numbers].tobytes())
         (self.folder / split).mkdir()
         group = max(1, min(_GROUP_ROWS, _GROUP_BYTES // self.spool.size**2))
         for part, at in enumerate(range(0, len(numbers), group * _FILE_GROUPS)):
             # No compression: the dictionary brings a pixel to 8 bits, and faces don't get smaller than that.
             file = self.folder / split / f"part-{part:05}.parquet"
-            with pq.ParquetWriter(file, schema(self.spool.size), compression="none", write_statistics=["id"]) as out:
+            columns = schema(self.spool.size, self.rows.soft is not None)
+            with pq.ParquetWriter(file, columns, compression="none", write_statistics=["id"]) as out:
                 for start in range(at, min(at + group * _FILE_GROUPS, len(numbers)), group):
                     chosen = numbers[start : min(start + group, at + group * _FILE_GROUPS)]
                     out.write_table(self._table(chosen))
@@ -248,4 +253,11 @@ class SplitWriter:
             rows.ids.take(pa.array(first, mask=first == numbers)).combine_chunks(),
             pa.array(flags, pa.list_(pa.string())),
         ]
-        return pa.Table.from_arrays(columns, schema=schema(self.spool.size))
+        if rows.soft is not None:
+            columns.append(_soft_column(rows.soft[numbers]))
+        return pa.Table.from_arrays(columns, schema=schema(self.spool.size, rows.soft is not None))
+
+
+def _soft_column(shares: np.ndarray) -> pa.Array:
+    missing = pa.array(np.isnan(shares[:, 0]))
+    return pa.FixedSizeListArray.from_arrays(pa.array(shares.reshape(-1)), NUM_CLASSES, mask=missing)

@@ -21,6 +21,7 @@ from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+import numpy as np
 import pyarrow as pa
 
 from fer_ray.data.csv_lines import Layout, fields_of, read_line
@@ -38,6 +39,7 @@ _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
 _HEADER_BYTES = 4096
 _LINE_BYTES = 64 << 20  # longer lines are cut there, so that a file without line ends doesn't fill the memory
+_BUFFER_BYTES = 1 << 20  # a line of FER-2013 is longer than the default
 _TABLE_ROWS = 2048
 _TO_THE_END = -1
 _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
@@ -79,7 +81,7 @@ class CsvFile:
             with gzip.open(self.path) as unpacked:
                 yield cast(IO[bytes], unpacked)
         else:
-            with self.path.open("rb") as file:
+            with self.path.open("rb", buffering=_BUFFER_BYTES) as file:
                 yield file
 
 
@@ -135,6 +137,7 @@ def open_csv(files: Sequence[CsvFile], name: str) -> Source:
         read=functools.partial(_read, list(files), layouts),
         total=total,
         notes=[f"{file.name} has no emotion column: its rows are unlabelled." for file in unlabelled],
+        has_usage=all("usage" in layout.names for layout in layouts),
     )
 
 
@@ -258,7 +261,9 @@ def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
 
 def _count_rows(chunk: bytes) -> int:
     lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-    may_be_blank = not chunk[:1].strip(_BLANKS) or any(start in chunk for start in (b"\n\n", b"\n\r", b"\n ", b"\n\t"))
+    characters = np.frombuffer(chunk, np.uint8)
+    starts = np.flatnonzero(characters[:-1] == ord("\n")) + 1
+    may_be_blank = not chunk[:1].strip(_BLANKS) or np.isin(characters[starts], list(_BLANKS)).any()
     return sum(1 for line in chunk.split(b"\n") if line.strip(_BLANKS)) if may_be_blank else lines
 
 

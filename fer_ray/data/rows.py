@@ -29,6 +29,7 @@ class Source:
             ``raw_schema(size)``; runs in any process that sees the same paths.
         total: rows in all, where known before reading.
         notes: what a reader of the data must know.
+        has_usage: each row says its split itself.
     """
 
     format: str
@@ -37,6 +38,7 @@ class Source:
     read: Callable[..., Iterator[pa.Table]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
+    has_usage: bool = False
 
 
 def raw_schema(size: int) -> pa.Schema:
