@@ -75,6 +75,9 @@ class LossConfig(_Section):
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power: 0 none, 1 full."
     )
+    soft_labels: bool = Field(
+        False, description="Learn the shares of FER+ votes, of a dataset that was prepared with them, not one label."
+    )
 
 
 class TrainingConfig(_Section):

@@ -14,6 +14,7 @@ import typer
 from ray.data import ExecutionResources
 
 from fer_ray import __version__
+from fer_ray.data import fer_plus as fer_plus_votes
 from fer_ray.data import quality
 from fer_ray.data.assemble import DROPPED, Rows, Spool, mean_and_std, take_validation
 from fer_ray.data.near_duplicates import SMALLEST
@@ -23,7 +24,7 @@ from fer_ray.data.sources import FORMATS, open_source
 from fer_ray.data.split_writer import SplitWriter
 from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, whole_folder
+from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.progress import ProgressBar, say
 from fer_ray.reporting.dataset import draw_dataset
 from fer_ray.runtime import connect
@@ -50,6 +51,8 @@ def prepare(
     seed: int = 0,
     near_duplicates: bool = False,
     drop_leaks: bool = False,
+    fer_plus: Path | str | None = None,
+    fer_plus_labels: str = "majority",
 ) -> PrepareResult:
     """Read a source into a prepared dataset. The same source and arguments give the same bytes.
 
@@ -62,18 +65,25 @@ def prepare(
         seed: of that choice, and of drawn faces.
         near_duplicates: flag rows that nearly equal another by a perceptual hash (``fer_ray.data.near_duplicates``).
         drop_leaks: leave out training rows that also stand, with the very same pixels, in validation or test.
+        fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
+        fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
 
     Raises:
         UsageError: an argument out of range, or ``dest`` in use.
         DataError: the source is missing, of no known format, or without a single usable row.
     """
-    _check(size, validation_fraction, seed, near_duplicates)
+    _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
     folder = claim_output(dest)
     opened = open_source(source, format, seed)
+    votes = _votes(opened, fer_plus)
+    for note in opened.notes:
+        say(note)
     with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
         _read(opened, spool)
         rows, rejects, notes = spool.rows(), spool.rejects(), list(opened.notes)
         _require_rows(opened, rows, rejects)
+        if votes:
+            notes += _relabel(opened, rows, len(rejects), votes, fer_plus_labels)
         if drop_leaks:
             dropped, said = _drop_leaks(opened, rows)
             rejects, notes = pa.concat_tables([rejects, dropped]), notes + said
@@ -107,12 +117,18 @@ def command(
         bool,
         typer.Option("--drop-leaks", help="Leave out training images that also stand, exactly, in validation or test."),
     ] = False,
+    fer_plus: Annotated[
+        Path | None, typer.Option(help="FER+'s fer2013new.csv: its votes replace the labels of fer2013.csv.")
+    ] = None,
+    fer_plus_labels: Annotated[
+        str, typer.Option(help="`majority`, or `soft` to keep the shares of votes for loss.soft_labels too.")
+    ] = "majority",
 ) -> None:
     """Read face images of any known format into a prepared dataset.
 
-    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, or a folder or
-    .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be used goes to
-    rejects.parquet with the reason.
+    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, Parquet as model
+    hubs keep it, or a folder or .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be
+    used goes to rejects.parquet with the reason.
     """
     prepare(
         source,
@@ -123,10 +139,19 @@ def command(
         seed=seed,
         near_duplicates=near_duplicates,
         drop_leaks=drop_leaks,
+        fer_plus=fer_plus,
+        fer_plus_labels=fer_plus_labels,
     )
 
 
-def _check(size: int, validation_fraction: float, seed: int, near_duplicates: bool) -> None:
+def _check(
+    size: int,
+    validation_fraction: float,
+    seed: int,
+    near_duplicates: bool,
+    fer_plus: Path | str | None,
+    fer_plus_labels: str,
+) -> None:
     problems = []
     if size not in _SIZES:
         problems.append(f"--size {size}: must be {_SIZES[0]} to {_SIZES[-1]} pixels.")
@@ -136,8 +161,27 @@ def _check(size: int, validation_fraction: float, seed: int, near_duplicates: bo
         problems.append(f"--seed {seed}: must be 0 or more.")
     if near_duplicates and size in _SIZES and size < SMALLEST:
         problems.append(f"--near-duplicates with --size {size}: its hash needs {SMALLEST} pixels or more.")
+    if fer_plus_labels not in fer_plus_votes.LABELS:
+        problems.append(f"--fer-plus-labels {fer_plus_labels}: must be one of {', '.join(fer_plus_votes.LABELS)}.")
+    elif fer_plus_labels != "majority" and fer_plus is None:
+        problems.append(f"--fer-plus-labels {fer_plus_labels}: needs --fer-plus FILE.")
     if problems:
         raise UsageError(problems)
+
+
+def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
+    if fer_plus is None:
+        return None
+    path = local_path(fer_plus)
+    fer_plus_votes.require_joinable(source, path)
+    return fer_plus_votes.read_votes(path)
+
+
+def _relabel(source: Source, rows: Rows, rejected: int, votes: fer_plus_votes.Votes, labels: str) -> list[str]:
+    notes = fer_plus_votes.relabel(source, rows, rejected, votes, labels)
+    for note in notes:
+        say(note)
+    return notes
 
 
 def _read(source: Source, spool: Spool) -> None:
@@ -222,6 +266,7 @@ def _write(
         std=std,
         rejected=len(rejects),
         dropped_leaks=int((rows.splits == DROPPED).sum()),
+        soft_labels=rows.soft is not None,
         fingerprint=splits[1],
         notes=notes,
     )

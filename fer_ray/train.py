@@ -14,6 +14,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
+from fer_ray.learning.losses import require_soft_labels
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.reporting.curves import save_curves
@@ -60,6 +61,7 @@ def train(
     models.first_size(config)
     data = PreparedDataset(local_path(dataset))
     data.check_trainable()
+    require_soft_labels(config, data.info)
     if workers > config.training.batch_size // 2:
         raise UsageError(
             f"--workers {workers}: training.batch_size {config.training.batch_size} leaves a worker below 2."

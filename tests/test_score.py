@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from fer_ray.config import Config
-from fer_ray.data import manifest, parts
+from fer_ray.data import disk, manifest, parts
 from fer_ray.data.images import decode
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
@@ -119,7 +119,7 @@ def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
     assert f"{images}/latin-\\xfc 23.jpg" in status
     assert {name: status[f"{images}/{name}"] for name in BROKEN} == {name: kind for name, (kind, _) in BROKEN.items()}
     assert list(status.values()).count("ok") == len(FACES)
-    assert [path.decode("utf-8", "backslashreplace") for path in manifest.list_files([images])] == list(status)
+    assert [path.decode("utf-8", "backslashreplace") for path in disk.list_files([images])] == list(status)
     for row in rows.to_pylist():
         failed = row["status"] != "ok"
         assert (row["error"] is not None) == failed
@@ -235,7 +235,7 @@ def test_list_is_ordered_and_a_folder_that_cannot_be_listed_has_a_row(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    listed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path in manifest.list_files([tmp_path])]
+    listed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path in disk.list_files([tmp_path])]
     assert listed == ["a.jpg", "b/1.jpg", "b/2.jpg", "c"]
 
 

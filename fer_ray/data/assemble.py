@@ -109,6 +109,7 @@ class Rows:
         sums: int64, of the pixels.
         squares: int64, of the squared pixels.
         flat: bool, one colour.
+        soft: float32, n × 7, shares of votes, csv order, NaN where a row has none; None without votes.
     """
 
     ids: pa.ChunkedArray
@@ -120,6 +121,7 @@ class Rows:
     sums: np.ndarray
     squares: np.ndarray
     flat: np.ndarray
+    soft: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.splits)

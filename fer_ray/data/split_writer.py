@@ -11,16 +11,20 @@ import pyarrow.parquet as pq
 from fer_ray.data.assemble import NO_LABEL, Rows, Spool
 from fer_ray.data.quality import Findings
 from fer_ray.data.store import schema
+from fer_ray.emotions import NUM_CLASSES
 
 _FILE_CHUNKS = 4
 
 
 class SplitWriter:
-    """Writes splits as Parquet and keeps the fingerprint: SHA-256 over each split's name, ids, labels and pixels."""
+    """Writes splits as Parquet and keeps the fingerprint: SHA-256 over each split's name, ids, labels, any soft labels
+    and pixels.
+    """
 
     def __init__(self, folder: Path, spool: Spool, rows: Rows, findings: Findings):
         self.folder, self.spool, self.rows, self.findings = folder, spool, rows, findings
         self._hash = hashlib.sha256()
+        self._schema = schema(spool.size, rows.soft is not None)
 
     def write(self, split: str) -> Iterator[int]:
         """Write a split, yielding the number of rows after each row group."""
@@ -28,12 +32,14 @@ class SplitWriter:
         self._hash.update(f"{split}\n".encode())
         self._hash_ids(numbers)
         self._hash.update(self.rows.labels[numbers].tobytes())
+        if self.rows.soft is not None:
+            self._hash.update(self.rows.soft[numbers].tobytes())
         (self.folder / split).mkdir()
         length = self.spool.chunk_rows() * _FILE_CHUNKS
         for part, at in enumerate(range(0, len(numbers), length)):
             # No compression: the dictionary brings a pixel to 8 bits, and faces don't get smaller than that.
             file = self.folder / split / f"part-{part:05}.parquet"
-            with pq.ParquetWriter(file, schema(self.spool.size), compression="none", write_statistics=["id"]) as out:
+            with pq.ParquetWriter(file, self._schema, compression="none", write_statistics=["id"]) as out:
                 for chosen, pictures in self.spool.chunks(numbers[at : at + length]):
                     self._hash.update(pictures.data)
                     out.write_table(self._table(chosen, pictures))
@@ -62,7 +68,9 @@ class SplitWriter:
             self._near_ids(numbers),
             self._flags(numbers),
         ]
-        return pa.Table.from_arrays(columns, schema=schema(self.spool.size))
+        if rows.soft is not None:
+            columns.append(_soft_column(rows.soft[numbers]))
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _ids(self, numbers: np.ndarray, absent: np.ndarray | None = None) -> pa.Array:
         return self.rows.ids.take(pa.array(numbers, mask=absent)).combine_chunks()
@@ -78,3 +86,8 @@ class SplitWriter:
         ends = np.cumsum(flags.sum(1), dtype=np.int32)
         names = pa.array(self.findings.flags).take(pa.array(np.nonzero(flags)[1]))
         return pa.ListArray.from_arrays(pa.array(np.concatenate([[np.int32(0)], ends])), names)
+
+
+def _soft_column(shares: np.ndarray) -> pa.Array:
+    missing = pa.array(np.isnan(shares[:, 0]))
+    return pa.FixedSizeListArray.from_arrays(pa.array(shares.reshape(-1)), NUM_CLASSES, mask=missing)

@@ -18,6 +18,8 @@ Columns of every split, rows ordered by source order:
                                                      not exactly, equal to an earlier row; ``near_leaked``: a
                                                      validation or test image that nearly, and not exactly, equals
                                                      one of train
+``soft_label``         fixed_size_list<float>, null  only in a dataset with FER+ votes prepared as soft: the share of
+                                                     each emotion, csv order, sum 1
 =====================  ============================  =============================================================
 
 Near means by the rule of ``fer_ray.data.near_duplicates``.
@@ -32,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 
 FORMAT_VERSION = 1
@@ -76,8 +78,14 @@ class DatasetInfo(BaseModel):
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
     rejected: int = Field(0, description="Rows or files that are in rejects.parquet.")
     dropped_leaks: int = Field(0, description="Of these, usable training rows that --drop-leaks left out.")
-    fingerprint: str = Field(description="SHA-256 over ids, labels and pixels of all splits.")
+    soft_labels: bool = Field(False, description="Whether rows carry shares of FER+ votes in ``soft_label``.")
+    fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
+
+    @property
+    def learning_columns(self) -> list[str]:
+        """The columns that ``to_split`` needs."""
+        return ["id", "label", "pixels", "flags", *(["soft_label"] if self.soft_labels else [])]
 
 
 @dataclass(frozen=True)
@@ -89,19 +97,22 @@ class Split:
         images: uint8, n × size × size, 0 black to 255 white.
         labels: int64, n, csv order.
         leaked: bool, n; True where the image also stands in train.
+        soft_labels: float32, n × 7, shares of votes, csv order; None where the dataset has none.
     """
 
     ids: list[str]
     images: np.ndarray
     labels: np.ndarray
     leaked: np.ndarray
+    soft_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def schema(size: int) -> pa.Schema:
+def schema(size: int, soft_labels: bool = False) -> pa.Schema:
     """Return the Arrow schema of a split's Parquet files for images of ``size`` × ``size`` pixels."""
+    soft = [("soft_label", pa.list_(pa.float32(), NUM_CLASSES))] if soft_labels else []
     return pa.schema(
         [
             ("id", pa.string()),
@@ -112,6 +123,7 @@ def schema(size: int) -> pa.Schema:
             ("duplicate_of", pa.string()),
             ("near_duplicate_of", pa.string()),
             ("flags", pa.list_(pa.string())),
+            *soft,
         ]
     )
 
@@ -184,11 +196,11 @@ class PreparedDataset:
 
     def load(self, split: str) -> Split:
         """Read the labelled rows of a split into memory."""
-        return to_split(self.table(split, ["id", "label", "pixels", "flags"]), self.info.size)
+        return to_split(self.table(split, self.info.learning_columns), self.info.size)
 
 
 def to_split(table: pa.Table, size: int) -> Split:
-    """Turn rows with ``id``, ``label``, ``pixels`` and ``flags`` into arrays, leaving unlabelled rows out."""
+    """Turn rows with ``DatasetInfo.learning_columns`` into arrays, leaving unlabelled rows out."""
     table = table.filter(pc.is_valid(table["label"]))
     leaked = ["leaked" in flags for flags in table["flags"].to_pylist()]
     return Split(
@@ -196,7 +208,14 @@ def to_split(table: pa.Table, size: int) -> Split:
         images=images_of(table["pixels"], size),
         labels=table["label"].to_numpy().astype(np.int64),
         leaked=np.array(leaked, dtype=bool),
+        soft_labels=_soft_labels(table) if "soft_label" in table.column_names else None,
     )
+
+
+def _soft_labels(table: pa.Table) -> np.ndarray:
+    # A labelled row has votes, so that none of these is null.
+    parts = [chunk.flatten().to_numpy() for chunk in table["soft_label"].chunks]
+    return np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, NUM_CLASSES)
 
 
 def images_of(pixels: pa.ChunkedArray, size: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from fer_ray.learning.augment import augment, normalize
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.class_weights import class_weights
 from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.learning.losses import require_soft_labels, soft_cross_entropy
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
 from fer_ray.learning.optimizers import image_size, learning_rate_factor, make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
@@ -109,6 +110,7 @@ class _Run:
     """The state of a training run in one process."""
 
     def __init__(self, config: Config, data: TrainingData):
+        require_soft_labels(config, data.info)
         self.config, self.data = config, data
         self.device = pick_device()
         self.dtype = resolve_precision(config.training.precision, self.device)
@@ -122,8 +124,13 @@ class _Run:
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.images = torch.tensor(data.train.images, device=self.device)
         self.labels = torch.tensor(data.train.labels, device=self.device)
+        self.shares: torch.Tensor | None = None
         counts = self._sum(np.bincount(data.train.labels, minlength=NUM_CLASSES))
         self.total_train = int(counts.sum())
+        if config.loss.soft_labels:
+            assert data.train.soft_labels is not None, "the dataset has soft labels, and so have its splits"
+            self.shares = torch.tensor(data.train.soft_labels, device=self.device)
+            counts = self._sum(data.train.soft_labels.sum(0, dtype=np.float64))
         self.class_weights = torch.tensor(class_weights(counts, config.loss.class_weight_power), device=self.device)
         self.steps = math.ceil(self.total_train / config.training.batch_size)
         self.history: list[Metrics] = []
@@ -179,7 +186,10 @@ class _Run:
         with autocast(self.device, self.dtype):
             logits = self.parallel(batch)
         smoothing = self.config.loss.label_smoothing
-        loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+        if self.shares is None:
+            loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+        else:
+            loss = soft_cross_entropy(logits.float(), self.shares[rows], self.class_weights, smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
