@@ -10,7 +10,7 @@ import typer
 from fer_ray import models
 from fer_ray.config import Config, load_config
 from fer_ray.data.store import PreparedDataset
-from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
