@@ -18,6 +18,7 @@ from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path, whole_folder
+from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
 from fer_ray.learning.evaluation import (
@@ -26,15 +27,16 @@ from fer_ray.learning.evaluation import (
     PREDICTIONS_FILE,
     SAMPLES_FILE,
     Evaluation,
+    Member,
     Scores,
     TtaScores,
     score_predictions,
 )
 from fer_ray.learning.predictor import Predictor
-from fer_ray.learning.tta import VIEWS
+from fer_ray.learning.tta import VIEW_COUNTS, VIEWS
 from fer_ray.progress import say
 from fer_ray.reporting.confusion import save_confusion
-from fer_ray.reporting.evaluation import evaluation_section, spread, write_samples
+from fer_ray.reporting.evaluation import accuracy_text, evaluation_section, spread, write_samples
 from fer_ray.reporting.html import render_page
 
 _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
@@ -66,6 +68,7 @@ class _Outcome:
     probabilities: np.ndarray
     tta_std: np.ndarray
     images_per_s: float
+    views: int
 
     @property
     def predicted(self) -> np.ndarray:
@@ -117,8 +120,8 @@ def evaluate(
     outcomes = {name: _predict(loaded, name, precision, rows, order) for name in names}
     evaluation = Evaluation(
         fer_ray_version=__version__,
-        checkpoint=str(local_path(checkpoint)),
-        architecture=loaded.info.config.model.name,
+        members=[_member(local_path(checkpoint), loaded, rows, outcomes[names[-1]])],
+        pairs=[],
         dataset=str(data.path),
         dataset_fingerprint=data.info.fingerprint,
         split=split,
@@ -182,15 +185,34 @@ def _predict(checkpoint: Checkpoint, tta: str, precision: str, rows: Split, orde
     began = time.monotonic()
     predictions = predictor.predict(rows.images)
     seconds = time.monotonic() - began
-    return _Outcome(predictions.probabilities[:, order], predictions.tta_std, len(rows) / seconds)
+    return _Outcome(predictions.probabilities[:, order], predictions.tta_std, len(rows) / seconds, VIEW_COUNTS[tta])
+
+
+def _member(path: Path, checkpoint: Checkpoint, rows: Split, outcome: _Outcome) -> Member:
+    scores = score_predictions(rows.labels, outcome.probabilities)
+    return Member(
+        checkpoint=str(path),
+        architecture=checkpoint.info.config.model.name,
+        parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        epoch=checkpoint.info.epoch,
+        temperature=checkpoint.info.temperature,
+        accuracy=scores.accuracy,
+        nll=scores.nll,
+        share=None,
+    )
 
 
 def _measure(rows: Split, outcome: _Outcome) -> TtaScores:
     kept = ~rows.leaked
+    official = score_predictions(rows.labels, outcome.probabilities)
     return TtaScores(
-        official=score_predictions(rows.labels, outcome.predicted),
-        without_leaked=score_predictions(rows.labels[kept], outcome.predicted[kept]) if kept.any() else None,
+        official=official,
+        without_leaked=score_predictions(rows.labels[kept], outcome.probabilities[kept]) if kept.any() else None,
         images_per_s=outcome.images_per_s,
+        views=outcome.views,
+        ece_uncalibrated=official.ece,
+        nll_uncalibrated=official.nll,
+        reliability=reliability_bins(rows.labels, outcome.probabilities),
     )
 
 
@@ -239,22 +261,22 @@ def _write_samples(file: Path, rows: Split, outcome: _Outcome) -> None:
 def describe(evaluation: Evaluation) -> str:
     """Return the figures as a table of plain text."""
     lines = [
-        f"{evaluation.architecture} on {evaluation.split}: {evaluation.rows:,} images,"
+        f"{evaluation.members[0].architecture} on {evaluation.split}: {evaluation.rows:,} images,"
         f" {evaluation.leaked_rows:,} of them also in train",
         "",
-        f"{'TTA':12}{'rows':17}{'images':>8}  {'accuracy':>16}{'macro-F1':>10}{'images/s':>10}",
+        f"{'TTA':12}{'rows':17}{'images':>8}  {'accuracy':>24}{'macro-F1':>10}{'images/s':>10}",
     ]
     for name, measured in evaluation.tta.items():
         for what, scores in (("official", measured.official), ("without leaked", measured.without_leaked)):
             if scores and (evaluation.leaked_rows or what == "official"):
-                accuracy = f"{scores.accuracy:.2%} ± {scores.standard_error:.2%}"
+                accuracy = accuracy_text(scores)
                 speed = f"{measured.images_per_s:>10,.0f}" if what == "official" else ""
-                lines.append(f"{name:12}{what:17}{scores.rows:>8,}  {accuracy:>16}{scores.macro_f1:>10.3f}{speed}")
+                lines.append(f"{name:12}{what:17}{scores.rows:>8,}  {accuracy:>24}{scores.macro_f1:>10.3f}{speed}")
     official = evaluation.tta[evaluation.main_tta].official
     lines += ["", f"{evaluation.main_tta + ', official':20}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
     for name, one in official.classes.items():
         lines.append(f"{name:20}{one.precision:>10.3f}{one.recall:>10.3f}{one.f1:>10.3f}{one.support:>10,}")
-    return "\n".join([*lines, "", "± is one standard error.", *evaluation.notes])
+    return "\n".join([*lines, "", "Brackets hold the 95% interval.", *evaluation.notes])
 
 
 def command(

@@ -16,3 +16,6 @@ def _flip(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
 
 VIEWS: dict[str, Callable[[torch.Tensor], Iterator[torch.Tensor]]] = {"none": _none, "flip": _flip}
 """By name: a function that yields one batch a view, B × C × H × W each, the unchanged images first."""
+
+VIEW_COUNTS = {"none": 1, "flip": 2}
+"""Views of each image by name."""

@@ -9,7 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from fer_ray.learning.evaluation import CONFUSION_FILE, SAMPLES_FILE, Evaluation, Scores, read_evaluation
+from fer_ray.learning.evaluation import (
+    CONFUSION_FILE,
+    MISTAKES_FILE,
+    RELIABILITY_FILE,
+    SAMPLES_FILE,
+    Evaluation,
+    Scores,
+    read_evaluation,
+)
 from fer_ray.reporting.html import Block, Face, Gallery, Section, Table, read_figure
 
 _SAMPLES_SCHEMA = pa.schema(
@@ -55,6 +63,8 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
         _by_tta(evaluation),
         _by_class(main.official, f"By class, TTA {evaluation.main_tta}, {evaluation.split} split"),
         *read_figure(folder / CONFUSION_FILE, alt),
+        *read_figure(folder / RELIABILITY_FILE, "Accuracy by confidence, before and after calibration."),
+        *read_figure(folder / MISTAKES_FILE, "The most confident mistakes, with label and prediction.", is_chart=False),
         *_galleries(folder / SAMPLES_FILE),
     ]
     clean = main.without_leaked if evaluation.leaked_rows else None
@@ -64,7 +74,7 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
         what="Evaluation",
         path=str(shown_as),
         headline=(
-            f"{main.official.accuracy:.2%} ± {main.official.standard_error:.2%} accuracy on {evaluation.split}"
+            f"{accuracy_text(main.official)} accuracy on {evaluation.split}"
             f" with TTA {evaluation.main_tta}{without}; macro-F1 {main.official.macro_f1:.3f}."
         ),
         blocks=blocks,
@@ -72,10 +82,14 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
     )
 
 
+def accuracy_text(scores: Scores) -> str:
+    """Return the accuracy with its 95% interval, as a reader says it."""
+    return f"{scores.accuracy:.2%} ({100 * scores.accuracy_low:.1f}–{scores.accuracy_high:.1%})"
+
+
 def _facts(evaluation: Evaluation) -> Table:
     rows = [
-        ("Checkpoint", evaluation.checkpoint),
-        ("Architecture", evaluation.architecture),
+        *(("Checkpoint", f"{member.checkpoint} ({member.architecture})") for member in evaluation.members),
         ("Dataset", evaluation.dataset),
         ("Split", f"{evaluation.split}, {evaluation.rows:,} images, {evaluation.leaked_rows:,} of them also in train"),
         ("Computed on", f"{evaluation.device}, {evaluation.precision}"),
@@ -91,14 +105,14 @@ def _by_tta(evaluation: Evaluation) -> Table:
         if measured.without_leaked and evaluation.leaked_rows:
             rows.append((f"{name}, without leaked images", *_cells(measured.without_leaked), speed))
     note = (
-        "± is one standard error of the accuracy. Leaked images are those whose very pixels also stand in the training"
-        " split. Macro-F1 is the plain mean of F1 over all classes."
+        "Brackets hold the accuracy's 95% interval (Wilson). Leaked images are those whose very pixels also stand in"
+        " the training split. Macro-F1 is the plain mean of F1 over all classes."
     )
     return Table("By test-time augmentation", ("TTA", "Images", "Accuracy", "Macro-F1", "Images/s"), rows, note)
 
 
 def _cells(scores: Scores) -> tuple[str, str, str]:
-    return f"{scores.rows:,}", f"{scores.accuracy:.2%} ± {scores.standard_error:.2%}", f"{scores.macro_f1:.3f}"
+    return f"{scores.rows:,}", accuracy_text(scores), f"{scores.macro_f1:.3f}"
 
 
 def _by_class(scores: Scores, caption: str) -> Table:
