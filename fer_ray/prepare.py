@@ -31,6 +31,7 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, whole_folder
 from fer_ray.progress import ProgressBar, say
+from fer_ray.provenance import record_start
 from fer_ray.reporting.plots import class_distribution, sample_grid
 from fer_ray.runtime import connect
 
@@ -56,7 +57,8 @@ def prepare(
     validation_fraction: float = 0.1,
     seed: int = 0,
 ) -> PrepareResult:
-    """Read a source into a prepared dataset. The same source and arguments give the same bytes.
+    """Read a source into a prepared dataset. The same source and arguments give the same bytes, but for
+    ``provenance.json``.
 
     Args:
         source: a folder, .zip or CSV file, or ``synthetic`` or ``synthetic:N``.
@@ -74,6 +76,7 @@ def prepare(
     folder = claim_output(dest)
     opened = open_source(source, format, seed)
     with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
+        record_start(partial)
         _read(opened, spool)
         rows, notes = spool.rows(), list(opened.notes)
         _require_rows(opened, rows, spool)

@@ -25,6 +25,7 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path, recover_folder, write_whole
 from fer_ray.progress import ProgressBar, duration
+from fer_ray.provenance import record_start
 
 SUMMARY_FILE = "summary.json"
 _MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
@@ -79,6 +80,7 @@ def score(
     folder.mkdir(parents=True, exist_ok=True)
     with _leaving_nothing(folder):
         _list_while_ray_starts(folder, paths, identity, listed)
+        record_start(folder)
         sizes = manifest.chunk_sizes(folder)
         speed = _score_chunks(folder, model, tta, batch_size, sizes)
     totals = parts.count_parts(folder, sizes)

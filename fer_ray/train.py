@@ -16,6 +16,7 @@ from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
 
 
@@ -72,6 +73,7 @@ def train(
     if resume:
         _check_same_run(run, config, data)
     run.begin(config)
+    record_start(run.path)
     total = data.info.splits["train"].rows * config.training.epochs
     finished = int(run.history()[-1]["epoch"]) if resume and run.resumable() else 0
     try:
