@@ -35,9 +35,11 @@ from fer_ray.learning.evaluation import (
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.tta import VIEW_COUNTS, VIEWS
 from fer_ray.progress import say
+from fer_ray.provenance import Start, record_start, this_start
 from fer_ray.reporting.confusion import save_confusion
 from fer_ray.reporting.evaluation import accuracy_text, evaluation_section, spread, write_samples
 from fer_ray.reporting.html import render_page
+from fer_ray.reporting.model_card import CARD_FILE, model_card
 
 _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
 _WARM_UP = 64  # images predicted before the clock starts
@@ -102,7 +104,7 @@ def evaluate(
         UsageError: no such TTA, precision or split, or an output folder in use.
         DataError: checkpoint or dataset can't be read, or they differ in image size or labels.
     """
-    names = _check_tta(tta)
+    start, names = this_start(), _check_tta(tta)
     folder = claim_output(output)
     dtype = resolve_precision(precision, pick_device())
     loaded = load_checkpoint(local_path(checkpoint))
@@ -134,7 +136,7 @@ def evaluate(
         tta={name: _measure(rows, outcome) for name, outcome in outcomes.items()},
         notes=_notes(loaded, data, split),
     )
-    _write(folder, evaluation, rows, outcomes[names[-1]])
+    _write(folder, evaluation, rows, outcomes[names[-1]], start)
     return EvaluationResult(folder, evaluation)
 
 
@@ -216,16 +218,16 @@ def _measure(rows: Split, outcome: _Outcome) -> TtaScores:
     )
 
 
-def _write(folder: Path, evaluation: Evaluation, rows: Split, outcome: _Outcome) -> None:
+def _write(folder: Path, evaluation: Evaluation, rows: Split, outcome: _Outcome, start: Start) -> None:
     with whole_folder(folder) as partial:
+        record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
         pq.write_table(_predictions(rows, outcome), partial / PREDICTIONS_FILE)
         counts = np.array(evaluation.tta[evaluation.main_tta].official.confusion)
-        title = f"{evaluation.split}, TTA {evaluation.main_tta}"
-        save_confusion(counts, EMOTIONS, title, partial / CONFUSION_FILE)
+        save_confusion(counts, EMOTIONS, f"{evaluation.split}, TTA {evaluation.main_tta}", partial / CONFUSION_FILE)
         _write_samples(partial / SAMPLES_FILE, rows, outcome)
-        page = render_page("Evaluation", [evaluation_section(partial, folder)])
-        (partial / "report.html").write_text(page, encoding="utf-8")
+        (partial / "report.html").write_text(render_page("Evaluation", [evaluation_section(partial, folder)]), "utf-8")
+        (partial / CARD_FILE).write_text(model_card(partial, folder.name), "utf-8")
 
 
 def _predictions(rows: Split, outcome: _Outcome) -> pa.Table:

@@ -64,7 +64,8 @@ def test_csv_order() -> None:
 def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     result = evaluate(checkpoint, tiny_dataset.path, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"metrics.json", "predictions.parquet", "confusion.png", "samples.parquet", "report.html"}
+    pages = {"report.html", "model_card.md", "provenance.json"}
+    assert names == {"metrics.json", "predictions.parquet", "confusion.png", "samples.parquet"} | pages
     assert read_evaluation(tmp_path / "out") == result.evaluation
     raw = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert raw["split"] == "test"
