@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Pair, Scores, compare_members, read_evaluation
 from fer_ray.reporting.charts import new_chart, to_png
@@ -72,6 +72,7 @@ def _intervals(names: list[str], evaluations: dict[str, Evaluation]) -> Figure:
         axes.errorbar([scores.accuracy], [number], xerr=ends, fmt="o", capsize=4, color="C0")
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("accuracy")
     alt = f"Accuracy of {', '.join(names)} with 95% intervals; the table above has the values."

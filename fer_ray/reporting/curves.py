@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -85,7 +86,7 @@ def _finish(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for line in axes.lines:
-        if line.get_marker() == "None" and len(line.get_xydata()) == 1:
+        if line.get_marker() == "None" and np.size(line.get_xdata()) == 1:
             line.set_marker(".")  # a line of one point doesn't show
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8)

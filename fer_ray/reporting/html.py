@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer_ray import __version__
 
-_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( ± [\d.]+%?)?")
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_page_needs_no_network_and_describes_its_pictures() -> None:
 
 
 def test_numbers_stand_to_the_right_and_hashes_do_not() -> None:
-    cells = ["1,234", "1e-05", "70.12% ± 0.76%", "–", "−0.5", "291a8cd0", "2 h 05 min", "", "fast"]
+    cells = ["1,234", "1e-05", "70.12% (68.6–71.6%)", "–", "−0.5", "291a8cd0", "2 h 05 min", "", "fast"]
     page = render_page("x", [Section("n", "w", "p", "h", [Table("t", ("a", "b"), [("r", cell) for cell in cells])])])
     numeric = [cell for cell in cells if f'<td class="number">{cell}</td>' in page]
     assert numeric == cells[:5]
