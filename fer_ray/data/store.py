@@ -2,18 +2,25 @@
 
 Columns of every split, rows ordered by source order:
 
-===============  =============================  =====================================================
-``id``           string                         unique in the dataset (path in the source, or row)
-``label``        int8, null where unlabelled    0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
-``pixels``       fixed_size_list<uint8>         the grey image, rows first, ``size * size`` values
-``width``        int32                          of the image as found, in pixels
-``height``       int32                          of the image as found, in pixels
-``duplicate_of`` string, null                   id of the first row, in the order train, validation,
-                                                test, that holds the very same pixels
-``flags``        list<string>                   ``flat``: one colour; ``leaked``: a validation or test
-                                                image that also stands in train; ``conflict``: the same
-                                                pixels stand elsewhere with another label
-===============  =============================  =====================================================
+=====================  ============================  =============================================================
+``id``                 string                        unique in the dataset (path in the source, or row)
+``label``              int8, null where unlabelled   0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
+``pixels``             fixed_size_list<uint8>        the grey image, rows first, ``size * size`` values
+``width``              int32                         of the image as found, in pixels
+``height``             int32                         of the image as found, in pixels
+``duplicate_of``       string, null                  id of the first row, in the order train, validation, test, that
+                                                     holds the very same pixels
+``near_duplicate_of``  string, null                  id of the first row, in that order, whose picture nearly equals
+                                                     this one; null throughout where ``prepare`` wasn't asked
+``flags``              list<string>                  ``flat``: one colour; ``leaked``: a validation or test image that
+                                                     also stands in train; ``conflict``: the same pixels stand
+                                                     elsewhere under another label; ``near_duplicate``: nearly, and
+                                                     not exactly, equal to an earlier row; ``near_leaked``: a
+                                                     validation or test image that nearly, and not exactly, equals
+                                                     one of train
+=====================  ============================  =============================================================
+
+Near means by the rule of ``fer_ray.data.near_duplicates``.
 """
 
 from dataclasses import dataclass
@@ -45,6 +52,12 @@ class SplitInfo(BaseModel):
     leaked: int = Field(0, description="Rows of validation or test whose pixels also stand in train.")
     conflicts: int = Field(0, description="Rows whose pixels stand elsewhere under another label.")
     flat: int = Field(0, description="Rows of one flat colour.")
+    near_duplicates: int | None = Field(
+        None, description="Rows nearly, and not exactly, equal to an earlier one; null where that wasn't looked for."
+    )
+    near_leaked: int | None = Field(
+        None, description="Rows of validation or test nearly, and not exactly, equal to one of train; null likewise."
+    )
 
 
 class DatasetInfo(BaseModel):
@@ -62,6 +75,7 @@ class DatasetInfo(BaseModel):
     mean: float = Field(description="Mean of the training pixels, 0 to 1.")
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
     rejected: int = Field(0, description="Rows or files that are in rejects.parquet.")
+    dropped_leaks: int = Field(0, description="Of these, usable training rows that --drop-leaks left out.")
     fingerprint: str = Field(description="SHA-256 over ids, labels and pixels of all splits.")
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
 
@@ -96,6 +110,7 @@ def schema(size: int) -> pa.Schema:
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("duplicate_of", pa.string()),
+            ("near_duplicate_of", pa.string()),
             ("flags", pa.list_(pa.string())),
         ]
     )

@@ -59,6 +59,16 @@ def nothing_but_copies(evidence: Evidence) -> Iterator[str]:
         yield f"All {evidence.evaluation.rows:,} images also stand in the training split: nothing tells of new ones."
 
 
+def near_copies(evidence: Evidence) -> Iterator[str]:
+    """Rows look nearly like training images."""
+    split = evidence.dataset.splits.get(evidence.evaluation.split) if evidence.dataset else None
+    if split and split.near_leaked:
+        yield (
+            f"Beside exact copies, {split.near_leaked:,} of {split.rows:,} images look nearly like a training image"
+            f" ({split.near_leaked / split.rows:.1%}); they count in every figure."
+        )
+
+
 def memorised(evidence: Evidence) -> Iterator[str]:
     """Training accuracy lies far above validation accuracy."""
     for who, train, validation in _gaps(evidence):

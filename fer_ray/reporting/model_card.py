@@ -53,6 +53,7 @@ RULES: dict[str, tuple[Callable[[Evidence], Iterator[str]], ...]] = {
     "Threats": (
         data.rows_that_chose,
         data.nothing_but_copies,
+        data.near_copies,
         data.other_training_data,
         data.few_rows,
         data.rare_in_training,
@@ -186,8 +187,10 @@ def _training_data(evidence: Evidence) -> str:
         ]
         rows += [(title, *(f"{count(held):,}" for held in splits.values())) for title, count in _FLAWS.items()]
         parts += [table(("Images", *splits), rows), *map(plain, dataset.notes)]
-        if dataset.rejected:
-            parts.append(f"{dataset.rejected:,} images of the source could not be used.")
+        if unusable := dataset.rejected - dataset.dropped_leaks:
+            parts.append(f"{unusable:,} images of the source could not be used.")
+        if dataset.dropped_leaks:
+            parts.append(f"{dataset.dropped_leaks:,} training images were left out, as copies stand in another split.")
     recipes: dict[str, str] = {}
     for who, info in evidence.members:
         recipes.setdefault(to_yaml(info.config), who)

@@ -27,6 +27,7 @@ class Kind:
     show: Callable[[Path, Path], Section]
 
 
+_NEAR_FLAWS = ("near_duplicates", "near_leaked")
 _PICTURES = {
     "classes.png": ("Images of each class by split, as in the table of splits.", "Images of each class", True),
     "samples.png": ("Some faces of each class.", "Some faces of each class", False),
@@ -88,13 +89,15 @@ def kind_of(folder: Path) -> Kind | None:
 def dataset_section(folder: Path, shown_as: Path) -> Section:
     """Show a prepared dataset; arguments as in ``evaluation_section``."""
     info = PreparedDataset(folder).info
-    columns = ("Split", "Rows", *info.label_names, "Unlabelled", "Duplicates", "Leaked", "Conflicts", "Flat")
+    looked = any(held.near_duplicates is not None for held in info.splits.values())
+    flaws = ("unlabelled", "duplicates", "leaked", "conflicts", "flat", *_NEAR_FLAWS * looked)
+    columns = ("Split", "Rows", *info.label_names, *(flaw.replace("_", " ").capitalize() for flaw in flaws))
     rows = [
         (
             name,
             f"{held.rows:,}",
             *(f"{held.labels.get(label, 0):,}" for label in info.label_names),
-            *(f"{n:,}" for n in (held.unlabelled, held.duplicates, held.leaked, held.conflicts, held.flat)),
+            *("–" if (count := getattr(held, flaw)) is None else f"{count:,}" for flaw in flaws),
         )
         for name, held in info.splits.items()
     ]
@@ -102,6 +105,10 @@ def dataset_section(folder: Path, shown_as: Path) -> Section:
         "Duplicates stand earlier in the dataset with the very same pixels; leaked ones stand in train; conflicts stand"
         " elsewhere under another label; flat images have one colour."
     )
+    if looked:
+        note += " Near duplicates look nearly like an earlier image, near leaked ones like one of train."
+    if not any(held.duplicates for held in info.splits.values()):
+        note += " No two images hold the same pixels."
     total = sum(held.rows for held in info.splits.values())
     pictures = [
         figure
