@@ -29,6 +29,7 @@ def run(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory)
 def test_files(run: Path) -> None:
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
+        "provenance.json",
         "config.yaml",
         "metrics.jsonl",
         "curves.png",
