@@ -254,7 +254,7 @@ def command(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, such as RUN/checkpoint.")],
     inputs: Annotated[list[Path], typer.Argument(help="Folders, with all below them, and single files.")],
     output: Annotated[Path, typer.Option(help="Folder to make, or an interrupted job's with --resume.")],
-    tta: Annotated[str, typer.Option(help="Views averaged for each image: none, flip.")] = "flip",
+    tta: Annotated[str, typer.Option(help="Views averaged for each image: none, flip, ten_crop, full.")] = "flip",
     batch_size: Annotated[str, typer.Option(help="Images a forward pass in each thread, or auto.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Score what an interrupted job left.")] = False,
     max_error_rate: Annotated[float, typer.Option(help="Share of files, 0 to 1, that may fail.")] = 0.01,

@@ -1,6 +1,7 @@
 """How far probabilities can be believed: temperature scaling, and the bins that show and sum up what is left."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -78,7 +79,7 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[Reli
     return bins
 
 
-def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """Return the mean distance of confidence and accuracy over the bins, weighted by their rows, 0 to 1.
 
     Guo et al. 2017 (arXiv 1706.04599), equation 3.

@@ -1,7 +1,6 @@
 """What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn and SciPy."""
 
 import json
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -167,29 +166,3 @@ def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScore
         name: ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
         for name, precision, recall, f1, support in zip(EMOTIONS, *figures, strict=True)
     }
-
-
-def compare_members(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
-    """Compare each two members.
-
-    Args:
-        labels: int, n, n > 0.
-        predicted: int, M × n, of each member.
-    """
-    right = predicted == labels
-    pairs = []
-    for first, second in combinations(range(len(predicted)), 2):
-        only_first = int((right[first] & ~right[second]).sum())
-        only_second = int((right[second] & ~right[first]).sum())
-        differing = only_first + only_second
-        pairs.append(
-            Pair(
-                first=first,
-                second=second,
-                disagreement=float((predicted[first] != predicted[second]).mean()),
-                only_first_right=only_first,
-                only_second_right=only_second,
-                mcnemar_p=float(binomtest(only_first, differing).pvalue) if differing else 1.0,
-            )
-        )
-    return pairs

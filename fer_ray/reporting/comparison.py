@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Pair, Scores, compare_members, read_evaluation
+from fer_ray.learning.ensemble import compare_members
+from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Pair, Scores, read_evaluation
 from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.evaluation import accuracy_text
+from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.html import Block, Charts, Figure, Section, Table
 
 _COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without leaked", "Macro-F1", "ECE", "Images/s")

@@ -18,6 +18,7 @@ from fer_ray.learning.evaluation import (
     Scores,
     read_evaluation,
 )
+from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.html import Block, Face, Gallery, Section, Table, read_figure
 from fer_ray.reporting.reproduce import reproduce_blocks
 
@@ -90,11 +91,6 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
         f" macro-F1 {main.official.macro_f1:.3f}."
     )
     return Section(shown_as.name, "Evaluation", str(shown_as), headline, blocks, evaluation.notes)
-
-
-def accuracy_text(scores: Scores) -> str:
-    """Return the accuracy with its 95% interval, as a reader says it."""
-    return f"{scores.accuracy:.2%} ({100 * scores.accuracy_low:.1f}–{scores.accuracy_high:.1%})"
 
 
 def confusions(scores: Scores) -> list[tuple[str, str, int, float]]:

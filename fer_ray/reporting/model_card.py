@@ -13,7 +13,8 @@ from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
 from fer_ray.provenance import read_provenance
 from fer_ray.reporting import findings as figures
 from fer_ray.reporting import findings_data as data
-from fer_ray.reporting.evaluation import accuracy_text, confusions
+from fer_ray.reporting.evaluation import confusions
+from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.evidence import Evidence, read_evidence
 from fer_ray.reporting.markdown import code_block, plain, table
 from fer_ray.reporting.reproduce import describe_machine
