@@ -155,7 +155,7 @@ def _details(evidence: Evidence) -> str:
         )
         for member, info in zip(evidence.evaluation.members, evidence.trained, strict=True)
     ]
-    several = "Their calibrated probabilities are averaged.\n\n" if len(rows) > 1 else ""
+    several = "Their probabilities, each at its temperature, are averaged.\n\n" if len(rows) > 1 else ""
     labels = ", ".join(evidence.evaluation.label_names)
     version = evidence.evaluation.fer_ray_version
     return f"{table(columns, rows)}\n\n{several}Labels: {plain(labels)}. Measured with fer_ray {version}."
