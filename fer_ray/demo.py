@@ -14,13 +14,13 @@ import typer
 
 from fer_ray.config import SearchSpace, load_config, to_yaml
 from fer_ray.data.synthetic import synthetic_faces
-from fer_ray.evaluate import describe as describe_evaluation
 from fer_ray.evaluate import evaluate
 from fer_ray.files import claim_output, make_folder
 from fer_ray.learning.run_folder import describe_epoch
 from fer_ray.prepare import prepare
 from fer_ray.progress import duration
 from fer_ray.report import report
+from fer_ray.reporting.evaluation_text import describe as describe_evaluation
 from fer_ray.score import score
 from fer_ray.train import train
 from fer_ray.tune import tune

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on a split of a prepared dataset, with and without images that also stand in train."""
+"""Measure checkpoints on a split of a prepared dataset, with and without images that also stand in train."""
 
 import sys
 import time
@@ -15,29 +15,39 @@ import typer
 from fer_ray import __version__
 from fer_ray.config import did_you_mean
 from fer_ray.data.store import PreparedDataset, Split
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES, csv_order
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path, whole_folder
-from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.learning.calibration import reliability_bins
+from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
+from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, compare_members, load_members, measure_members
 from fer_ray.learning.evaluation import (
     CONFUSION_FILE,
     METRICS_FILE,
+    MISTAKES_FILE,
     PREDICTIONS_FILE,
+    RELIABILITY_FILE,
     SAMPLES_FILE,
     Evaluation,
     Scores,
     TtaScores,
     score_predictions,
 )
-from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.predictor import Predictions
 from fer_ray.learning.tta import VIEWS
 from fer_ray.progress import say
+from fer_ray.provenance import Start, record_start, this_start
 from fer_ray.reporting.confusion import save_confusion
 from fer_ray.reporting.evaluation import evaluation_section, spread, write_samples
+from fer_ray.reporting.evaluation_text import describe
 from fer_ray.reporting.html import render_page
+from fer_ray.reporting.mistakes import save_mistakes
+from fer_ray.reporting.model_card import CARD_FILE, model_card
+from fer_ray.reporting.reliability import save_reliability
 
 _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
+_MISTAKES = 24
 _WARM_UP = 64  # images predicted before the clock starts
 
 
@@ -59,22 +69,8 @@ class EvaluationResult:
         return self.evaluation.tta[self.evaluation.main_tta].official
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What one TTA predicts for the rows of a split: probabilities n × K and their spread, n, in csv order."""
-
-    probabilities: np.ndarray
-    tta_std: np.ndarray
-    images_per_s: float
-
-    @property
-    def predicted(self) -> np.ndarray:
-        labels: np.ndarray = self.probabilities.argmax(axis=1)
-        return labels
-
-
 def evaluate(
-    checkpoint: Path | str,
+    checkpoints: Path | str | Sequence[Path | str],
     dataset: Path | str,
     output: Path | str,
     *,
@@ -82,13 +78,14 @@ def evaluate(
     tta: Sequence[str] = ("none", "flip"),
     precision: str = "auto",
 ) -> EvaluationResult:
-    """Measure a checkpoint and write ``metrics.json``, ``predictions.parquet``, pictures and ``report.html``.
+    """Measure a checkpoint, or several as one classifier, and write figures, predictions, pictures and a page.
 
-    ``predictions.parquet`` has a row an image, in the split's order: id, label, predicted and p_angry … p_neutral in
-    csv order whatever the checkpoint's, confidence (the highest probability), tta_std and leaked.
+    Several predict the mean of their calibrated probabilities. ``predictions.parquet`` has a row an image, in the
+    split's order: id, label, predicted and p_angry … p_neutral in csv order whatever the checkpoints', confidence (the
+    highest probability), tta_std and leaked. ``mistakes.png`` is absent where there are none.
 
     Args:
-        checkpoint: a checkpoint folder.
+        checkpoints: a checkpoint folder, or several that take images of the dataset's size.
         dataset: a folder that ``prepare`` wrote.
         output: the folder to make; absent or empty before, whole or absent after.
         split: which split; None takes test, or validation where the dataset has no test split.
@@ -96,29 +93,26 @@ def evaluate(
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
-        UsageError: no such TTA, precision or split, or an output folder in use.
-        DataError: checkpoint or dataset can't be read, or they differ in image size or labels.
+        UsageError: no such TTA, precision or split, a checkpoint named twice, or an output folder in use.
+        DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
-    names = _check_tta(tta)
+    start, names = this_start(), _check_tta(tta)
     folder = claim_output(output)
     dtype = resolve_precision(precision, pick_device())
-    loaded = load_checkpoint(local_path(checkpoint))
     data = PreparedDataset(local_path(dataset))
-    order = csv_order(loaded.info.label_names)
-    if loaded.info.size != data.info.size:
-        raise DataError(
-            f"{checkpoint}: takes images of {loaded.info.size} pixels, {data.path} holds {data.info.size}."
-            f" Prepare the dataset with --size {loaded.info.size}."
-        )
+    paths = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints
+    folders = [local_path(path) for path in paths]
+    members = load_members(folders, data.info.size)
     split = _choose_split(data, split)
     rows = data.load(split)
     if not len(rows):
         raise DataError(f"{data.path}: no row of its {split} split has a label. Choose another split or dataset.")
-    outcomes = {name: _predict(loaded, name, precision, rows, order) for name in names}
+    outcomes = {name: _predict(members, name, precision, rows) for name in names}
+    main, _ = outcomes[names[-1]]
     evaluation = Evaluation(
         fer_ray_version=__version__,
-        checkpoint=str(local_path(checkpoint)),
-        architecture=loaded.info.config.model.name,
+        members=measure_members(folders, members, rows.labels, main),
+        pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=str(data.path),
         dataset_fingerprint=data.info.fingerprint,
         split=split,
@@ -128,10 +122,10 @@ def evaluate(
         device=pick_device().type,
         precision=str(dtype).removeprefix("torch."),
         main_tta=names[-1],
-        tta={name: _measure(rows, outcome) for name, outcome in outcomes.items()},
-        notes=_notes(loaded, data, split),
+        tta={name: _measure(rows, predictions, speed) for name, (predictions, speed) in outcomes.items()},
+        notes=_notes(members, data, split),
     )
-    _write(folder, evaluation, rows, outcomes[names[-1]])
+    _write(folder, evaluation, rows, main, start)
     return EvaluationResult(folder, evaluation)
 
 
@@ -161,66 +155,94 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
 
 
-def _notes(checkpoint: Checkpoint, data: PreparedDataset, split: str) -> list[str]:
-    notes = []
+def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> list[str]:
+    notes, fitted = [], [member.info.temperature != 1 for member in members]
     if split == "validation":
         notes.append("Validation images choose the checkpoint, so these are no test figures.")
+        if any(fitted):
+            notes.append("The temperature was fitted on them too, so calibration looks better here than on new images.")
     if split == "train":
         notes.append("These are figures on training images.")
-    if checkpoint.info.dataset_fingerprint != data.info.fingerprint:
+    if not all(fitted):
+        which = "The checkpoint has" if len(members) == 1 else f"{fitted.count(False)} of the checkpoints have"
+        notes.append(f"{which} temperature 1: probabilities as the network gives them, not calibrated.")
+    if any(member.info.dataset_fingerprint != data.info.fingerprint for member in members):
+        which = "The checkpoint was" if len(members) == 1 else "A checkpoint was"
         notes.append(
-            "The checkpoint was trained on another prepared dataset than this one, so images counted here as leaked"
-            " need not be those it has seen."
+            f"{which} trained on another prepared dataset than this one, so images counted here as leaked need not be"
+            " those it has seen."
         )
     return notes
 
 
-def _predict(checkpoint: Checkpoint, tta: str, precision: str, rows: Split, order: list[int]) -> _Outcome:
+def _predict(members: Sequence[Checkpoint], tta: str, precision: str, rows: Split) -> tuple[EnsemblePredictions, float]:
+    """Return the predictions, and how many images a second they took."""
     say(f"predicting {len(rows):,} images, TTA {tta}")
-    predictor = Predictor(checkpoint, tta, precision)
-    predictor.predict(rows.images[:_WARM_UP])
+    ensemble = Ensemble(members, tta, precision)
+    ensemble.predict(rows.images[:_WARM_UP])
     began = time.monotonic()
-    predictions = predictor.predict(rows.images)
-    seconds = time.monotonic() - began
-    return _Outcome(predictions.probabilities[:, order], predictions.tta_std, len(rows) / seconds)
+    predictions = ensemble.predict(rows.images)
+    return predictions, len(rows) / (time.monotonic() - began)
 
 
-def _measure(rows: Split, outcome: _Outcome) -> TtaScores:
-    kept = ~rows.leaked
+def _measure(rows: Split, predictions: EnsemblePredictions, images_per_s: float) -> TtaScores:
+    kept, probabilities = ~rows.leaked, predictions.mean.probabilities
+    uncalibrated = score_predictions(rows.labels, predictions.uncalibrated)
     return TtaScores(
-        official=score_predictions(rows.labels, outcome.predicted),
-        without_leaked=score_predictions(rows.labels[kept], outcome.predicted[kept]) if kept.any() else None,
-        images_per_s=outcome.images_per_s,
+        official=score_predictions(rows.labels, probabilities),
+        without_leaked=score_predictions(rows.labels[kept], probabilities[kept]) if kept.any() else None,
+        images_per_s=images_per_s,
+        views=predictions.views,
+        ece_uncalibrated=uncalibrated.ece,
+        nll_uncalibrated=uncalibrated.nll,
+        reliability=reliability_bins(rows.labels, probabilities),
     )
 
 
-def _write(folder: Path, evaluation: Evaluation, rows: Split, outcome: _Outcome) -> None:
+def _write(folder: Path, evaluation: Evaluation, rows: Split, predictions: EnsemblePredictions, start: Start) -> None:
+    measured, title = evaluation.tta[evaluation.main_tta], f"{evaluation.split}, TTA {evaluation.main_tta}"
     with whole_folder(folder) as partial:
+        record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        pq.write_table(_predictions(rows, outcome), partial / PREDICTIONS_FILE)
-        counts = np.array(evaluation.tta[evaluation.main_tta].official.confusion)
-        title = f"{evaluation.split}, TTA {evaluation.main_tta}"
-        save_confusion(counts, EMOTIONS, title, partial / CONFUSION_FILE)
-        _write_samples(partial / SAMPLES_FILE, rows, outcome)
-        page = render_page("Evaluation", [evaluation_section(partial, folder)])
-        (partial / "report.html").write_text(page, encoding="utf-8")
+        pq.write_table(_table(rows, predictions.mean), partial / PREDICTIONS_FILE)
+        save_confusion(np.array(measured.official.confusion), EMOTIONS, title, partial / CONFUSION_FILE)
+        panels = {"temperature 1": reliability_bins(rows.labels, predictions.uncalibrated)}
+        if any(member.temperature != 1 for member in evaluation.members):
+            panels["calibrated"] = measured.reliability
+        save_reliability(panels, title, partial / RELIABILITY_FILE)
+        _write_mistakes(partial / MISTAKES_FILE, rows, predictions.mean, title)
+        _write_samples(partial / SAMPLES_FILE, rows, predictions.mean)
+        (partial / "report.html").write_text(render_page("Evaluation", [evaluation_section(partial, folder)]), "utf-8")
+        (partial / CARD_FILE).write_text(model_card(partial, folder.name), "utf-8")
 
 
-def _predictions(rows: Split, outcome: _Outcome) -> pa.Table:
+def _table(rows: Split, predictions: Predictions) -> pa.Table:
     columns = {
         "id": rows.ids,
         "label": rows.labels.astype(np.int8),
-        "predicted": outcome.predicted.astype(np.int8),
-        "confidence": outcome.probabilities.max(axis=1),
-        **{f"p_{name}": outcome.probabilities[:, label] for label, name in enumerate(EMOTIONS)},
-        "tta_std": outcome.tta_std,
+        "predicted": predictions.labels.astype(np.int8),
+        "confidence": predictions.probabilities.max(axis=1),
+        **{f"p_{name}": predictions.probabilities[:, label] for label, name in enumerate(EMOTIONS)},
+        "tta_std": predictions.tta_std,
         "leaked": rows.leaked,
     }
     return pa.table(columns)
 
 
-def _write_samples(file: Path, rows: Split, outcome: _Outcome) -> None:
-    right = outcome.predicted == rows.labels
+def _write_mistakes(file: Path, rows: Split, predictions: Predictions, title: str) -> None:
+    confidence = predictions.probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions.labels != rows.labels)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    captions = [
+        f"{EMOTIONS[rows.labels[row]]} →\n{EMOTIONS[predictions.labels[row]]} {confidence[row]:.1%}" for row in chosen
+    ]
+    if captions:
+        what = f"The most confident of {len(wrong):,} mistakes, label → prediction; {title}"
+        save_mistakes(rows.images[chosen], captions, what, file)
+
+
+def _write_samples(file: Path, rows: Split, predictions: Predictions) -> None:
+    right = predictions.labels == rows.labels
     chosen = [
         spread(np.flatnonzero((rows.labels == label) & (right == wanted)), count)
         for wanted, count in ((True, _CORRECT_SAMPLES), (False, _WRONG_SAMPLES))
@@ -230,35 +252,16 @@ def _write_samples(file: Path, rows: Split, outcome: _Outcome) -> None:
     columns = {
         "id": [rows.ids[number] for number in numbers],
         "label": [EMOTIONS[label] for label in rows.labels[numbers]],
-        "predicted": [EMOTIONS[label] for label in outcome.predicted[numbers]],
-        "confidence": outcome.probabilities[numbers].max(axis=1),
+        "predicted": [EMOTIONS[label] for label in predictions.labels[numbers]],
+        "confidence": predictions.probabilities[numbers].max(axis=1),
     }
     write_samples(file, columns, rows.images[numbers])
 
 
-def describe(evaluation: Evaluation) -> str:
-    """Return the figures as a table of plain text."""
-    lines = [
-        f"{evaluation.architecture} on {evaluation.split}: {evaluation.rows:,} images,"
-        f" {evaluation.leaked_rows:,} of them also in train",
-        "",
-        f"{'TTA':12}{'rows':17}{'images':>8}  {'accuracy':>16}{'macro-F1':>10}{'images/s':>10}",
-    ]
-    for name, measured in evaluation.tta.items():
-        for what, scores in (("official", measured.official), ("without leaked", measured.without_leaked)):
-            if scores and (evaluation.leaked_rows or what == "official"):
-                accuracy = f"{scores.accuracy:.2%} ± {scores.standard_error:.2%}"
-                speed = f"{measured.images_per_s:>10,.0f}" if what == "official" else ""
-                lines.append(f"{name:12}{what:17}{scores.rows:>8,}  {accuracy:>16}{scores.macro_f1:>10.3f}{speed}")
-    official = evaluation.tta[evaluation.main_tta].official
-    lines += ["", f"{evaluation.main_tta + ', official':20}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
-    for name, one in official.classes.items():
-        lines.append(f"{name:20}{one.precision:>10.3f}{one.recall:>10.3f}{one.f1:>10.3f}{one.support:>10,}")
-    return "\n".join([*lines, "", "± is one standard error.", *evaluation.notes])
-
-
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, such as RUN/checkpoint.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint; several predict together.")
+    ],
     dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
     output: Annotated[Path, typer.Option(help="The folder to make. It must be absent or empty.")],
     split: Annotated[
@@ -273,9 +276,9 @@ def command(
     ] = "none,flip",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
 ) -> None:
-    """Measure a checkpoint on a split: each class's figures, with and without images that also stand in train."""
+    """Measure a checkpoint, or several together, on a split, with and without images that also stand in train."""
     names = [name.strip() for name in tta.split(",") if name.strip()]
-    result = evaluate(checkpoint, dataset, output, split=split, tta=names, precision=precision)
+    result = evaluate(checkpoints, dataset, output, split=split, tta=names, precision=precision)
     print(describe(result.evaluation))
     print(f"Report: {result.path / 'report.html'}")
 

@@ -26,6 +26,7 @@ from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.progress import ProgressBar, say
+from fer_ray.provenance import record_start
 from fer_ray.reporting.dataset import draw_dataset
 from fer_ray.runtime import connect
 
@@ -54,7 +55,8 @@ def prepare(
     fer_plus: Path | str | None = None,
     fer_plus_labels: str = "majority",
 ) -> PrepareResult:
-    """Read a source into a prepared dataset. The same source and arguments give the same bytes.
+    """Read a source into a prepared dataset. The same source and arguments give the same bytes, but for
+    ``provenance.json``.
 
     Args:
         source: a folder, .zip or CSV file, or ``synthetic`` or ``synthetic:N``.
@@ -79,6 +81,7 @@ def prepare(
     for note in opened.notes:
         say(note)
     with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
+        record_start(partial)
         _read(opened, spool)
         rows, rejects, notes = spool.rows(), spool.rejects(), list(opened.notes)
         _require_rows(opened, rows, rejects)

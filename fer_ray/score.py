@@ -25,6 +25,7 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path, make_folder, recover_folder, write_whole
 from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.provenance import record_start
 
 SUMMARY_FILE = "summary.json"
 _SPEED = (
@@ -86,6 +87,7 @@ def score(
     make_folder(folder)
     with _leaving_nothing(folder):
         _list_while_ray_starts(folder, paths, identity, listed)
+        record_start(folder)
         sizes = manifest.chunk_sizes(folder)
         speed = _score_chunks(folder, model, tta, batch_size, sizes)
     totals = parts.count_parts(folder, sizes)
@@ -263,7 +265,7 @@ def command(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, such as RUN/checkpoint.")],
     inputs: Annotated[list[Path], typer.Argument(help="Folders, with all below them, and single files.")],
     output: Annotated[Path, typer.Option(help="Folder to make, or an interrupted job's with --resume.")],
-    tta: Annotated[str, typer.Option(help="Views averaged for each image: none, flip.")] = "flip",
+    tta: Annotated[str, typer.Option(help="Views averaged for each image: none, flip, ten_crop, full.")] = "flip",
     batch_size: Annotated[str, typer.Option(help="Images a forward pass in each thread, or auto.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Score what an interrupted job left.")] = False,
     max_error_rate: Annotated[float, typer.Option(help="Share of files, 0 to 1, that may fail.")] = 0.01,

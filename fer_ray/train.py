@@ -17,6 +17,7 @@ from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.learning.losses import require_soft_labels
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
 
 
@@ -71,6 +72,7 @@ def train(
         _check_same_run(run, config, data)
     with run.forgotten_on_failure(new=not resume):
         run.begin(config)
+        record_start(run.path)
         _train(config, data, run, workers, gpus_per_worker)
     history = run.history()
     return TrainResult(run.best, max(history, key=lambda line: line["validation_accuracy"]), history)

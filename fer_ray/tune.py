@@ -13,6 +13,7 @@ from fer_ray.learning.loop import TrainingData, fit
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.provenance import record_start
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.trials import search_section
 from fer_ray.tune_on_ray import Objective, plan, run_trials
@@ -75,6 +76,7 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
         plan(request, request.trials)  # refuses what doesn't fit before anything is written
     study = _open_study(request, folder)
     with folder.locked():
+        record_start(folder.path)
         study.fail_interrupted()
         folder.keep_best(study)
         try:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,21 +14,42 @@ from fer_ray.config import Config, ModelConfig
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
-from fer_ray.evaluate import describe, evaluate
+from fer_ray.evaluate import evaluate
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
-from fer_ray.learning.evaluation import read_evaluation, score_predictions
+from fer_ray.learning.evaluation import read_evaluation
 from fer_ray.learning.predictor import Predictor
 from fer_ray.models import build
+from fer_ray.reporting.evaluation_text import accuracy_text, describe
 
 ALPHABETICAL = tuple(sorted(EMOTIONS))
 
+FIELDS = {
+    "evaluation": (
+        "format_version fer_ray_version members pairs dataset dataset_fingerprint split rows leaked_rows label_names"
+        " device precision main_tta tta notes"
+    ),
+    "member": "checkpoint architecture parameters epoch temperature accuracy nll share",
+    "pair": "first second disagreement only_first_right only_second_right mcnemar_p",
+    "tta": "official without_leaked images_per_s views ece_uncalibrated nll_uncalibrated reliability",
+    "scores": (
+        "rows accuracy accuracy_low accuracy_high balanced_accuracy macro_f1 weighted_f1 kappa top2_accuracy nll ece"
+        " classes confusion"
+    ),
+    "bin": "low high rows confidence accuracy",
+}
+
 
 def write_checkpoint(
-    folder: Path, data: PreparedDataset, names: tuple[str, ...] = EMOTIONS, size: int | None = None
+    folder: Path,
+    data: PreparedDataset,
+    names: tuple[str, ...] = EMOTIONS,
+    size: int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
 ) -> Path:
     """Write an untrained network whose outputs stand in the order of ``names``: the same one under each order."""
     side = size or data.info.size
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = Config(model=ModelConfig(name="cnn3"))
     weights = build(config.model, side).state_dict()
     *_, kernel, bias = weights  # of the last layer
@@ -42,6 +64,7 @@ def write_checkpoint(
         size=side,
         epoch=1,
         metrics={},
+        temperature=temperature,
         dataset_fingerprint=data.info.fingerprint,
     )
     save_checkpoint(folder, weights, info)
@@ -51,21 +74,6 @@ def write_checkpoint(
 @pytest.fixture(scope="module")
 def checkpoint(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best", tiny_dataset)
-
-
-def test_figures_of_a_case_worked_by_hand() -> None:
-    labels, predicted = np.array([0, 0, 0, 3, 3, 6]), np.array([0, 0, 3, 3, 3, 0])
-    scores = score_predictions(labels, predicted)
-    assert scores.accuracy == pytest.approx(4 / 6)
-    assert scores.standard_error == pytest.approx((4 / 6 * 2 / 6 / 6) ** 0.5)
-    angry, happy, sad, neutral = (scores.classes[name] for name in ("angry", "happy", "sad", "neutral"))
-    assert (angry.precision, angry.recall, angry.support) == pytest.approx((2 / 3, 2 / 3, 3))
-    assert (happy.precision, happy.recall, happy.f1) == pytest.approx((2 / 3, 1, 0.8))
-    assert (neutral.precision, neutral.recall, neutral.f1, neutral.support) == (0, 0, 0, 1)
-    assert (sad.precision, sad.recall, sad.f1, sad.support) == (0, 0, 0, 0)
-    assert scores.macro_f1 == pytest.approx((2 / 3 + 0.8) / 7)
-    assert scores.confusion[0] == [2, 0, 0, 1, 0, 0, 0]
-    assert scores.confusion[6] == [1, 0, 0, 0, 0, 0, 0]
 
 
 def test_csv_order() -> None:
@@ -79,20 +87,21 @@ def test_csv_order() -> None:
 def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     result = evaluate(checkpoint, tiny_dataset.path, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"metrics.json", "predictions.parquet", "confusion.png", "samples.parquet", "report.html"}
+    pictures = {"confusion.png", "reliability.png", "mistakes.png"}
+    pages = {"report.html", "model_card.md", "provenance.json"}
+    assert names == {"metrics.json", "predictions.parquet", "samples.parquet"} | pages | pictures
+    for picture in pictures:
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     assert read_evaluation(tmp_path / "out") == result.evaluation
     raw = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert raw["split"] == "test"
     assert list(raw["tta"]) == ["none", "flip"]
-    assert set(raw["tta"]["none"]) == {"official", "without_leaked", "images_per_s"}
-    assert set(raw["tta"]["none"]["official"]) == {
-        "rows",
-        "accuracy",
-        "standard_error",
-        "macro_f1",
-        "classes",
-        "confusion",
-    }
+    assert " ".join(raw) == FIELDS["evaluation"]
+    assert " ".join(raw["members"][0]) == FIELDS["member"]
+    assert " ".join(raw["tta"]["flip"]) == FIELDS["tta"]
+    assert " ".join(raw["tta"]["flip"]["official"]) == FIELDS["scores"]
+    assert " ".join(raw["tta"]["flip"]["reliability"][0]) == FIELDS["bin"]
+    assert (raw["format_version"], raw["tta"]["flip"]["views"], len(raw["tta"]["flip"]["reliability"])) == (2, 2, 15)
 
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
     probabilities = [f"p_{name}" for name in EMOTIONS]
@@ -105,7 +114,65 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     assert rows["predicted"] == table.argmax(axis=1).tolist()
     assert rows["confidence"] == table.max(axis=1).tolist()
     assert result.scores.accuracy == pytest.approx(np.mean(np.equal(rows["label"], rows["predicted"])))
-    assert f"{result.scores.accuracy:.2%} ± {result.scores.standard_error:.2%}" in describe(result.evaluation)
+    text = describe(result.evaluation)
+    assert accuracy_text(result.scores) in text
+    assert "temperature 1: probabilities as the network gives them" in text
+
+
+def test_several_checkpoints_predict_together(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", tiny_dataset, ALPHABETICAL, seed=1, temperature=2.0)
+    result = evaluate([checkpoint, other], tiny_dataset.path, tmp_path / "out", tta=["flip"])
+    rows = pq.read_table(result.path / "predictions.parquet").to_pandas()
+    images = tiny_dataset.load("test").images
+    first = Predictor(checkpoint, "flip").predict(images).probabilities
+    second = Predictor(other, "flip").predict(images).probabilities[:, csv_order(ALPHABETICAL)]
+    np.testing.assert_allclose(rows.filter(like="p_"), (first + second) / 2, atol=1e-5)
+
+    right = [float((one.argmax(1) == rows["label"]).mean()) for one in (first, second)]
+    one, two = result.evaluation.members
+    assert [one.checkpoint, two.checkpoint] == [str(checkpoint), str(other)]
+    assert [one.accuracy, two.accuracy] == pytest.approx(right)
+    assert [one.share, two.share] == pytest.approx(
+        [result.scores.accuracy - right[1], result.scores.accuracy - right[0]]
+    )
+    (pair,) = result.evaluation.pairs
+    assert pair.only_first_right - pair.only_second_right == pytest.approx((right[0] - right[1]) * len(rows))
+    raw = json.loads((result.path / "metrics.json").read_text())
+    assert " ".join(raw["pairs"][0]) == FIELDS["pair"]
+    text = describe(result.evaluation)
+    assert text.startswith("2 networks (cnn3) on test") and str(other) in text and "McNemar p" in text
+    assert "1 of the checkpoints have temperature 1" in text
+    page = (result.path / "report.html").read_text()
+    assert str(checkpoint) in page and str(other) in page
+
+
+def test_temperature_moves_probabilities_and_no_label(
+    checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    cooled = write_checkpoint(tmp_path / "cooled", tiny_dataset, temperature=50.0)
+    plain, soft = (
+        evaluate(folder, tiny_dataset.path, tmp_path / f"{folder.name} out", tta=["none"]).evaluation.tta["none"]
+        for folder in (checkpoint, cooled)
+    )
+    assert plain.official.confusion == soft.official.confusion
+    assert plain.official.nll > soft.official.nll
+    assert soft.nll_uncalibrated == pytest.approx(plain.official.nll)
+    assert soft.ece_uncalibrated == pytest.approx(plain.official.ece)
+    assert plain.nll_uncalibrated == plain.official.nll
+
+
+def test_no_mistakes_no_picture(tiny_dataset: PreparedDataset, checkpoint: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "data"
+    shutil.copytree(tiny_dataset.path, dataset)
+    (file,) = (dataset / "test").glob("*.parquet")
+    table = pq.read_table(file)
+    column = table.schema.get_field_index("label")
+    right = pa.array(Predictor(checkpoint).predict(tiny_dataset.load("test").images).labels, pa.int8())
+    pq.write_table(table.set_column(column, table.schema.field(column), right), file)
+    result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
+    assert result.scores.accuracy == 1
+    assert not (result.path / "mistakes.png").exists()
+    assert "100.00%" in (result.path / "report.html").read_text()
 
 
 def test_order_of_a_checkpoints_labels_changes_nothing(
@@ -131,11 +198,12 @@ def test_leaked_rows_are_counted_apart(checkpoint: Path, tiny_dataset: PreparedD
     assert measured.without_leaked is not None
     assert measured.without_leaked.rows == len(rows) - 10
     assert measured.without_leaked.accuracy == pytest.approx((kept["label"] == kept["predicted"]).mean())
-    assert "without leaked" in describe(result.evaluation)
+    assert accuracy_text(measured.without_leaked) in describe(result.evaluation)
 
     everything = copy_with_leaks(tiny_dataset, tmp_path / "all", leaked=len(rows))
     result = evaluate(checkpoint, everything, tmp_path / "out2", tta=["none"])
     assert result.evaluation.tta["none"].without_leaked is None
+    assert "none is left" in describe(result.evaluation)
 
 
 def copy_with_leaks(data: PreparedDataset, folder: Path, leaked: int) -> Path:
@@ -160,6 +228,10 @@ def test_validation_where_there_is_no_test(
     assert result.evaluation.split == "validation"
     assert "has no test split: measuring on validation" in capsys.readouterr().err
     assert any("no test figures" in note for note in result.evaluation.notes)
+    assert not any("temperature was fitted" in note for note in result.evaluation.notes)
+    fitted = write_checkpoint(tmp_path / "fitted", tiny_dataset, temperature=1.5)
+    notes = evaluate(fitted, dataset, tmp_path / "out3", tta=["none"]).evaluation.notes
+    assert any("temperature was fitted on them too" in note for note in notes)
     with pytest.raises(UsageError, match="It has train, validation"):
         evaluate(checkpoint, dataset, tmp_path / "out2", split="test")
     assert not (tmp_path / "out2").exists()

@@ -33,7 +33,8 @@ def write_csv(path: Path, rows: list[tuple[int, np.ndarray, str]]) -> Path:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    """All files but the provenance, which names the time of the start."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "provenance.json")
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -92,7 +93,7 @@ def test_the_dataset_is_what_the_store_documents(tiny_dataset: PreparedDataset) 
     for figure in figures:
         assert cv2.imread(str(tiny_dataset.path / figure)).shape[0] > 200
     assert len(pq.read_table(tiny_dataset.path / "rejects.parquet")) == 0
-    kept = {"dataset.json", "rejects.parquet", "train", "validation", "test"}
+    kept = {"dataset.json", "rejects.parquet", "provenance.json", "train", "validation", "test"}
     assert {file.name for file in tiny_dataset.path.iterdir()} == kept | figures
 
 

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import cv2
 import numpy as np
@@ -24,8 +25,9 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.tta import VIEWS
 from fer_ray.models import build
-from fer_ray.score import ScoreResult, score
+from fer_ray.score import ScoreResult, command, score
 
 ALPHABETICAL = tuple(sorted(EMOTIONS))  # unlike the order of the rows, which must not follow it
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(24, seed=0)[0]]
@@ -245,3 +247,9 @@ def test_file_of_no_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "open", refuse)  # whoever runs this may be root, who can read all
     assert parts.read_image(b"/face.jpg", 48) == parts.Problem("unreadable", "Permission denied")
+
+
+def test_help_names_every_tta() -> None:
+    """The stage spells them out, since their module would import torch in the driver."""
+    (option,) = get_type_hints(command, include_extras=True)["tta"].__metadata__
+    assert ", ".join(VIEWS) in option.help

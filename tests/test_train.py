@@ -10,7 +10,9 @@ import yaml
 from fer_ray.config import Config, load_config
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.learning.calibration import fit_temperature
+from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.learning.predictor import Predictor
 from fer_ray.train import train
 
 
@@ -29,6 +31,7 @@ def run(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory)
 def test_files(run: Path) -> None:
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
+        "provenance.json",
         "config.yaml",
         "metrics.jsonl",
         "curves.png",
@@ -58,7 +61,15 @@ def test_two_workers_learn_as_one_does(tiny_dataset: PreparedDataset, tmp_path: 
     assert abs(one.best["validation_accuracy"] - two.best["validation_accuracy"]) < noise
     files = {path.name for path in (tmp_path / "two").iterdir()}
     assert {"config.yaml", "metrics.jsonl", "curves.png", "checkpoint", "last"} <= files
-    assert load_checkpoint(two.checkpoint).info.epoch == two.best["epoch"]
+    best = load_checkpoint(two.checkpoint)
+    assert best.info.epoch == two.best["epoch"]
+    # Calibrated on the rows of both workers, not on one worker's half.
+    plain = Checkpoint(best.model, best.info.model_copy(update={"temperature": 1.0}))
+    validation = dataset.load("validation")
+    logits = Predictor(plain).logits(validation.images)[0].numpy()
+    assert best.info.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
+    half = fit_temperature(logits[::2], validation.labels[::2])
+    assert abs(half / best.info.temperature - 1) > 1e-3
 
 
 def test_resume_goes_on_after_the_last_epoch(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ class CheckpointInfo(BaseModel):
     channels: int = 1
     epoch: int = Field(description="Finished epochs of training.")
     metrics: dict[str, float] = Field(description="Of this epoch, as in metrics.jsonl.")
-    temperature: float = Field(1.0, gt=0, description="Divides logits before the softmax.")
+    temperature: float = Field(
+        1.0, gt=0, description="Divides logits before the softmax; fitted on the validation split."
+    )
     dataset_fingerprint: str = Field(description="Of the prepared dataset that it was trained on.")
 
 

@@ -1,17 +1,29 @@
-"""What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn."""
+"""What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn and SciPy."""
 
+import json
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    recall_score,
+    top_k_accuracy_score,
+)
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError
+from fer_ray.learning.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 
-FORMAT_VERSION = 1
-METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.parquet"
-CONFUSION_FILE, SAMPLES_FILE = "confusion.png", "samples.parquet"
+FORMAT_VERSION = 2
+METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
+CONFUSION_FILE, RELIABILITY_FILE, MISTAKES_FILE = "confusion.png", "reliability.png", "mistakes.png"
 
 
 class _Part(BaseModel):
@@ -28,12 +40,19 @@ class ClassScores(_Part):
 
 
 class Scores(_Part):
-    """Figures over some rows of a split."""
+    """Figures over some rows of a split, 0 to 1 where nothing else is said."""
 
     rows: int
-    accuracy: float = Field(description="Share of rows whose most probable label is right, 0 to 1.")
-    standard_error: float = Field(description="Of the accuracy: sqrt(p (1 - p) / rows).")
-    macro_f1: float = Field(description="Plain mean of F1 over all classes, 0 to 1.")
+    accuracy: float = Field(description="Share of rows whose most probable label is right.")
+    accuracy_low: float = Field(description="Lower end of its 95% interval (Wilson 1927).")
+    accuracy_high: float = Field(description="Upper end of it.")
+    balanced_accuracy: float = Field(description="Plain mean of recall over the classes that have rows.")
+    macro_f1: float = Field(description="Plain mean of F1 over all classes.")
+    weighted_f1: float = Field(description="Mean of F1 weighted by each class's rows.")
+    kappa: float = Field(description="Cohen's: agreement beyond chance, -1 to 1; 0 where all rows are of one class.")
+    top2_accuracy: float = Field(description="Share of rows whose label is one of the two most probable.")
+    nll: float = Field(description="Mean negative log-likelihood of the labels, natural logarithm, 0 or more.")
+    ece: float = Field(description="Expected calibration error over 15 equal bins (Guo et al. 2017).")
     classes: dict[str, ClassScores] = Field(description="By name, csv order.")
     confusion: list[list[int]] = Field(description="Rows counted by true (first) and predicted label, csv order.")
 
@@ -43,7 +62,35 @@ class TtaScores(_Part):
 
     official: Scores = Field(description="Over every labelled row of the split.")
     without_leaked: Scores | None = Field(description="Without rows that also stand in train; null if none is left.")
-    images_per_s: float = Field(description="Prediction alone, on this machine, images in memory.")
+    images_per_s: float = Field(description="Prediction alone by all members, on this machine, images in memory.")
+    views: int = Field(description="Views of each image that are averaged.")
+    ece_uncalibrated: float = Field(description="As official.ece, every temperature 1.")
+    nll_uncalibrated: float = Field(description="As official.nll, every temperature 1.")
+    reliability: list[ReliabilityBin] = Field(description="The 15 bins of official.ece.")
+
+
+class Member(_Part):
+    """One checkpoint, measured alone under the main TTA on every labelled row."""
+
+    checkpoint: str
+    architecture: str
+    parameters: int
+    epoch: int
+    temperature: float
+    accuracy: float
+    nll: float
+    share: float | None = Field(description="Accuracy of all minus accuracy of all but this one; null if alone.")
+
+
+class Pair(_Part):
+    """Two members under the main TTA on every labelled row."""
+
+    first: int = Field(description="Index in members.")
+    second: int
+    disagreement: float = Field(description="Share of rows for which they predict different labels.")
+    only_first_right: int
+    only_second_right: int
+    mcnemar_p: float = Field(description="Exact two-sided McNemar test that both are right equally often.")
 
 
 class Evaluation(_Part):
@@ -51,8 +98,8 @@ class Evaluation(_Part):
 
     format_version: int = FORMAT_VERSION
     fer_ray_version: str
-    checkpoint: str
-    architecture: str
+    members: list[Member] = Field(description="What was measured: the mean of their calibrated probabilities.")
+    pairs: list[Pair] = Field(description="Each two of the members.")
     dataset: str
     dataset_fingerprint: str
     split: str
@@ -61,7 +108,7 @@ class Evaluation(_Part):
     label_names: list[str] = Field(description="csv order.")
     device: str
     precision: str
-    main_tta: str = Field(description="Of predictions.parquet, confusion.png and samples.parquet: the last one asked.")
+    main_tta: str = Field(description="The last one asked: of members, pairs, predictions, pictures and samples.")
     tta: dict[str, TtaScores]
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
 
@@ -72,37 +119,50 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         DataError: it isn't what this version of the program writes.
     """
-    file = folder / METRICS_FILE
+    file, remedy = folder / METRICS_FILE, "Run `fer-ray evaluate` again."
     try:
-        return Evaluation.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as an evaluation: {error}. Run `fer-ray evaluate` again.") from error
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version is not None and version != FORMAT_VERSION:
+            raise DataError(f"{file}: format version {version}, expected {FORMAT_VERSION}. {remedy}")
+        return Evaluation.model_validate(content)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not readable as an evaluation: {error}. {remedy}") from error
 
 
-def score_predictions(labels: np.ndarray, predicted: np.ndarray) -> Scores:
-    """Compute all figures with scikit-learn.
+def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
+    """Compute all figures.
 
     Args:
         labels: int, n, n > 0, csv order.
-        predicted: int, n, csv order.
+        probabilities: float, n × K, rows sum to 1, csv order.
     """
     every = range(NUM_CLASSES)
-    accuracy = float(accuracy_score(labels, predicted))
-    precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
-    classes = {
-        name: ClassScores(
-            precision=float(precision[label]),
-            recall=float(recall[label]),
-            f1=float(f1[label]),
-            support=int(support[label]),
-        )
-        for label, name in enumerate(EMOTIONS)
-    }
+    # float32 sums of 1 ± 1e-7 are no longer 1 in float64, of which log_loss warns.
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    predicted = probabilities.argmax(axis=1)
+    low, high = binomtest(int((predicted == labels).sum()), len(labels)).proportion_ci(0.95, method="wilson")
+    one_class = len(np.union1d(labels, predicted)) == 1
     return Scores(
         rows=len(labels),
-        accuracy=accuracy,
-        standard_error=float(np.sqrt(accuracy * (1 - accuracy) / len(labels))),
-        macro_f1=float(np.mean(f1)),
-        classes=classes,
+        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy_low=float(low),
+        accuracy_high=float(high),
+        balanced_accuracy=float(recall_score(labels, predicted, labels=np.unique(labels), average="macro")),
+        macro_f1=float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0)),
+        weighted_f1=float(f1_score(labels, predicted, labels=every, average="weighted", zero_division=0)),
+        kappa=0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
+        top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
+        nll=float(log_loss(labels, probabilities, labels=every)),
+        ece=expected_calibration_error(reliability_bins(labels, probabilities)),
+        classes=_by_class(labels, predicted),
         confusion=confusion_matrix(labels, predicted, labels=every).tolist(),
     )
+
+
+def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScores]:
+    figures = precision_recall_fscore_support(labels, predicted, labels=range(NUM_CLASSES), zero_division=0)
+    return {
+        name: ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
+        for name, precision, recall, f1, support in zip(EMOTIONS, *figures, strict=True)
+    }

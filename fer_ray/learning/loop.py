@@ -19,6 +19,7 @@ from fer_ray.data.store import DatasetInfo, PreparedDataset, Split
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, normalize
+from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.class_weights import class_weights
 from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
@@ -198,21 +199,20 @@ class _Run:
             return torch.stack([loss.detach() * len(rows), hits.float(), hits.new_tensor(len(rows)).float()])
 
     def validate(self) -> Metrics:
-        """Measure every validation row once: plain cross-entropy, accuracy and macro-F1."""
+        """Measure every validation row once: plain cross-entropy, accuracy, macro-F1, and the temperature that fits."""
         if self.workers > 1:
             self._average_buffers()
         self.model.eval()
-        labels = self.data.validation.labels
-        logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in self._validation_logits())])
-        loss = F.cross_entropy(logits, torch.from_numpy(labels), reduction="sum").item()
-        confusion = self._sum(confusion_matrix(labels, logits.argmax(dim=1).numpy(), NUM_CLASSES))
-        loss = self._sum(np.array([loss]))[0]
-        scores = classification_metrics(confusion)
+        own = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in self._validation_logits())])
+        table = self._gather(np.column_stack([own.numpy(), self.data.validation.labels]))
+        logits, labels = table[:, :-1], table[:, -1].astype(np.int64)
+        scores = classification_metrics(confusion_matrix(labels, logits.argmax(axis=1), NUM_CLASSES))
         return {
-            "validation_loss": float(loss / confusion.sum()),
+            "validation_loss": F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item(),
             "validation_accuracy": scores.accuracy,
             "validation_macro_f1": scores.macro_f1,
-            "validation_rows": int(confusion.sum()),
+            "validation_rows": len(labels),
+            "temperature": fit_temperature(logits, labels),
         }
 
     def _validation_logits(self) -> Iterator[torch.Tensor]:
@@ -234,6 +234,7 @@ class _Run:
             size=self.data.info.size,
             epoch=self.epoch,
             metrics=metrics,
+            temperature=metrics["temperature"],
             dataset_fingerprint=self.data.info.fingerprint,
         )
         training = {"optimizer": self.optimizer.state_dict(), "history": self.history}
@@ -252,6 +253,14 @@ class _Run:
         tensor = torch.tensor(values, device=self.device)
         dist.all_reduce(tensor)
         return tensor.cpu().numpy()
+
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        """Put all workers' rows, n × columns, one worker's below another's, as one float64 array on every worker."""
+        counts = self._sum(np.eye(self.workers, dtype=np.int64)[self.rank] * len(rows))
+        start = counts[: self.rank].sum()
+        table = np.zeros((counts.sum(), rows.shape[1]))
+        table[start : start + len(rows)] = rows
+        return self._sum(table)
 
     def _average_buffers(self) -> None:
         """Give every worker the mean of all workers' batch-norm statistics."""

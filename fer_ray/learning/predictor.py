@@ -47,6 +47,14 @@ class Predictions:
         return labels
 
 
+def average_views(probs_vbk: torch.Tensor) -> Predictions:
+    """Turn the probabilities of V views of B images, V × B × K, into predictions."""
+    probs_bk = probs_vbk.mean(dim=0)
+    chosen_vb = probs_vbk.gather(2, probs_bk.argmax(dim=1).expand(len(probs_vbk), -1).unsqueeze(2)).squeeze(2)
+    spread_b = (chosen_vb - chosen_vb.mean(dim=0)).square().mean(dim=0).sqrt()  # std() warns of no images
+    return Predictions(probs_bk.numpy(), spread_b.numpy())
+
+
 class Predictor:
     """A checkpoint ready to predict on one device.
 
@@ -84,23 +92,19 @@ class Predictor:
         Raises:
             UsageError: another shape or dtype.
         """
+        return average_views((self.logits(images) / self.info.temperature).softmax(dim=2))
+
+    def logits(self, images: np.ndarray) -> torch.Tensor:
+        """Return the network's bare outputs for each view, float32, V × n × K, on the CPU; images as in ``predict``."""
         size = self.info.size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise UsageError(
                 f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected."
             )
-        batches = [self._predict_batch(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
-        if not batches:
-            return Predictions(np.empty((0, len(self.info.label_names)), np.float32), np.empty(0, np.float32))
-        return Predictions(
-            np.concatenate([batch.probabilities for batch in batches]),
-            np.concatenate([batch.tta_std for batch in batches]),
-        )
+        starts = range(0, max(len(images), 1), self.batch_size)
+        return torch.cat([self._logits_of_batch(images[start : start + self.batch_size]) for start in starts], dim=1)
 
-    def _predict_batch(self, images: np.ndarray) -> Predictions:
+    def _logits_of_batch(self, images: np.ndarray) -> torch.Tensor:
         batch_bchw = normalize(torch.tensor(images, device=self._device), self.info.mean, self.info.std)
         views = forward_batches(self._model, self._views(batch_bchw), self._device, self._dtype)
-        probs_vbk = torch.stack([(logits / self.info.temperature).softmax(dim=1) for logits in views])
-        probs_bk = probs_vbk.mean(dim=0)
-        chosen_vb = probs_vbk.gather(2, probs_bk.argmax(dim=1).expand(len(probs_vbk), -1).unsqueeze(2)).squeeze(2)
-        return Predictions(probs_bk.cpu().numpy(), chosen_vb.std(dim=0, correction=0).cpu().numpy())
+        return torch.stack(list(views)).cpu()

@@ -1,8 +1,31 @@
-"""Test-time augmentation: the views of an image over which probabilities are averaged."""
+"""Test-time augmentation (TTA): the views of an image over which probabilities are averaged.
 
+For images of S × S pixels, 48 in FER-2013:
+
+========  =====  ===============================================================================================
+name      views  what they are
+========  =====  ===============================================================================================
+none          1  the image
+flip          2  the image and its mirror image
+ten_crop     10  five windows of 11/12 S, rounded (44 pixels): the corners and the centre, that one (S - side) // 2
+                 from the top and the left; and the mirror image of each (Krizhevsky et al. 2012)
+full         36  the image turned by -6°, 0° and 6° about its centre; of each the whole and the five windows; and the
+                 mirror image of each
+========  =====  ===============================================================================================
+
+Windows are brought back to S × S by bilinear interpolation, whatever the network, so that one that takes a single size
+has them too. A turn interpolates bilinearly as well; what comes from outside is 0, the dataset's mean grey after
+``normalize``, as in training.
+"""
+
+import math
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
+
+_WINDOW = 11 / 12
+_TURNS = (-6.0, 0.0, 6.0)
 
 
 def _none(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -10,9 +33,45 @@ def _none(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _flip(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield images_bchw
-    yield images_bchw.flip(3)
+    yield from _with_mirror_images([images_bchw])
 
 
-VIEWS: dict[str, Callable[[torch.Tensor], Iterator[torch.Tensor]]] = {"none": _none, "flip": _flip}
-"""By name: a function that yields one batch a view, B × C × H × W each, the unchanged images first."""
+def _ten_crop(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from _with_mirror_images(_windows(images_bchw))
+
+
+def _full(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    for degrees in _TURNS:
+        turned = _turn(images_bchw, degrees) if degrees else images_bchw
+        yield from _with_mirror_images([turned, *_windows(turned)])
+
+
+def _with_mirror_images(views: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for view in views:
+        yield view
+        yield view.flip(3)
+
+
+def _windows(images_bchw: torch.Tensor) -> list[torch.Tensor]:
+    size = images_bchw.shape[-1]
+    side = round(_WINDOW * size)
+    far = size - side
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
+    windows = (images_bchw[..., top : top + side, left : left + side] for top, left in corners)
+    return [F.interpolate(window, size=(size, size), mode="bilinear", align_corners=False) for window in windows]
+
+
+def _turn(images_bchw: torch.Tensor, degrees: float) -> torch.Tensor:
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    theta = images_bchw.new_tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(images_bchw), 2, 3)
+    grid = F.affine_grid(theta, list(images_bchw.shape), align_corners=False)
+    return F.grid_sample(images_bchw, grid, align_corners=False)
+
+
+VIEWS: dict[str, Callable[[torch.Tensor], Iterator[torch.Tensor]]] = {
+    "none": _none,
+    "flip": _flip,
+    "ten_crop": _ten_crop,
+    "full": _full,
+}
+"""By name, cheapest first: a function that yields one batch a view, B × C × S × S each, of normalised images."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from fer_ray.errors import DataError
 from fer_ray.progress import duration
 from fer_ray.reporting.html import Block, Section, Table
+from fer_ray.reporting.reproduce import reproduce_blocks
 
 SUMMARY_FILE = "summary.json"
 _FAILED_SHOWN = 20
@@ -38,6 +39,7 @@ def _show(summary: dict[str, Any], folder: Path, shown_as: Path) -> Section:
         note = f"{which}; every file has its row in the Parquet files."
         blocks.append(Table("Files that could not be labelled", ("File", "Status", "Why"), rows, note))
     blocks.append(Table("Job", (), _facts(summary)))
+    blocks += reproduce_blocks(folder, {"Checkpoint": summary["checkpoint"], "Fingerprint": summary["fingerprint"]})
     headline = (
         f"{summary['files']:,} files, {sum(failed.values()):,} of them could not be labelled;"
         f" {duration(summary['seconds'])}, {summary['images_per_s']:,.0f} images/s."
@@ -57,12 +59,10 @@ def _failed_rows(folder: Path) -> list[dict[str, Any]]:
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return [
-        ("Checkpoint", summary["checkpoint"]),
         ("Inputs", ", ".join(summary["inputs"])),
         ("TTA", summary["tta"]),
         ("Precision", ", ".join(summary["precision"])),
         ("Images/s, all in all", f"{summary['images_per_s']:,.0f}"),
         ("Images/s, from the first batch on", f"{summary['images_per_s_from_first_batch']:,.0f}"),
-        ("Fingerprint", summary["fingerprint"]),
         ("Versions", versions),
     ]

@@ -9,7 +9,9 @@ import torch
 from fer_ray.config import Config, load_config
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.errors import UsageError
-from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.learning.calibration import fit_temperature
+from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.learning.evaluation import score_predictions
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.run_folder import RunFolder
@@ -68,6 +70,20 @@ def test_the_checkpoint_predicts_what_validation_measured(data: TrainingData, tm
     assert load_checkpoint(run.best).info.epoch == best["epoch"]
 
 
+def test_the_checkpoint_is_calibrated_on_validation(data: TrainingData, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    fit(config("training.epochs=5", "loss.label_smoothing=0.2"), data, run.record)
+    loaded, labels = load_checkpoint(run.best), data.validation.labels
+    plain = Checkpoint(loaded.model, loaded.info.model_copy(update={"temperature": 1.0}))
+    before, after = (Predictor(one).predict(data.validation.images) for one in (plain, loaded))
+    scores = [score_predictions(labels, predictions.probabilities) for predictions in (before, after)]
+    assert loaded.info.temperature == run.history()[loaded.info.epoch - 1]["temperature"] < 0.9  # smoothing: too modest
+    assert (before.labels == after.labels).all()
+    assert scores[1].nll < scores[0].nll and scores[1].ece < scores[0].ece
+    logits = Predictor(plain).logits(data.validation.images)[0].numpy()
+    assert loaded.info.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
+
+
 def test_resumed_run_equals_an_uninterrupted_one(data: TrainingData, tmp_path: Path) -> None:
     whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
     for run in (whole, halves):
@@ -113,7 +129,8 @@ def test_class_weights_level_the_classes(
     split = Split([str(i) for i in range(400)], images, labels, np.zeros(400, bool))
     settings = config(f"loss.class_weight_power={power}", "training.epochs=3")
     fit(settings, TrainingData(split, split, data.info), lambda metrics, snapshot: snapshot.save(tmp_path / "last"))
-    assert low < Predictor(tmp_path / "last").predict(images).probabilities[:, 1].mean() < high
+    probabilities = Predictor(tmp_path / "last").logits(images)[0].softmax(dim=1)  # as learnt: not calibrated
+    assert low < probabilities[:, 1].mean() < high
 
 
 def test_bfloat16_learns_too(data: TrainingData) -> None:
