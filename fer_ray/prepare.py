@@ -27,7 +27,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.progress import ProgressBar, say
 from fer_ray.provenance import record_start
-from fer_ray.reporting.dataset import draw_dataset
+from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.runtime import connect
 
 _SIZES = range(8, 513)
@@ -97,7 +97,7 @@ def prepare(
         draw_dataset(partial, info, spool, rows, findings)
         # Last, so that a folder that a kill left behind is no dataset.
         (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    print(_summary(folder, info))
+    print(describe_dataset(folder, info))
     return PrepareResult(folder, info)
 
 
@@ -286,30 +286,6 @@ def _write_splits(folder: Path, spool: Spool, rows: Rows, findings: Findings) ->
                 for written in writer.write(split):
                     bar.advance(written)
     return splits, writer.fingerprint()
-
-
-def _summary(folder: Path, info: DatasetInfo) -> str:
-    lines = [f"{'':12}{'rows':>10}" + "".join(f"{name:>10}" for name in info.label_names)]
-    for split, held in info.splits.items():
-        counts = "".join(f"{count:>10,}" for count in held.labels.values())
-        lines.append(f"{split:12}{held.rows:>10,}{counts}")
-        if held.unlabelled:
-            lines[-1] += f"  ({held.unlabelled:,} unlabelled)"
-    totals = info.splits.values()
-    dropped = f", {info.dropped_leaks:,} of them by --drop-leaks" if info.dropped_leaks else ""
-    near = [held.near_duplicates for held in totals if held.near_duplicates is not None]
-    lines += [
-        "",
-        f"{info.rejected:,} rejected{dropped} (rejects.parquet says why)",
-        f"{sum(held.duplicates for held in totals):,} exact duplicates, {sum(held.conflicts for held in totals):,}"
-        f" images under two labels, {sum(held.flat for held in totals):,} of one flat colour",
-        *([f"{sum(near):,} nearly equal to an earlier image"] if near else []),
-    ]
-    for split, held in info.splits.items():
-        if split != "train":
-            nearly = "" if held.near_leaked is None else f", {held.near_leaked:,} more nearly equal one of it"
-            lines.append(f"{held.leaked:,} of {split} also stand in train{nearly}")
-    return "\n".join([*lines, f"Dataset: {folder}"])
 
 
 if __name__ == "__main__":

@@ -48,3 +48,28 @@ def _draw_copies(file: Path, spool: Spool, rows: Rows, findings: Findings) -> No
 
     panels = {"Most copies": pictured(largest), "Copies under most labels": pictured(mixed)}
     duplicate_groups(panels, file)
+
+
+def describe_dataset(folder: Path, info: DatasetInfo) -> str:
+    """Return what a dataset holds as plain text; ``folder`` is where it is."""
+    lines = [f"{'':12}{'rows':>10}" + "".join(f"{name:>10}" for name in info.label_names)]
+    for split, held in info.splits.items():
+        counts = "".join(f"{count:>10,}" for count in held.labels.values())
+        lines.append(f"{split:12}{held.rows:>10,}{counts}")
+        if held.unlabelled:
+            lines[-1] += f"  ({held.unlabelled:,} unlabelled)"
+    totals = info.splits.values()
+    dropped = f", {info.dropped_leaks:,} of them by --drop-leaks" if info.dropped_leaks else ""
+    near = [held.near_duplicates for held in totals if held.near_duplicates is not None]
+    lines += [
+        "",
+        f"{info.rejected:,} rejected{dropped} (rejects.parquet says why)",
+        f"{sum(held.duplicates for held in totals):,} exact duplicates, {sum(held.conflicts for held in totals):,}"
+        f" images under two labels, {sum(held.flat for held in totals):,} of one flat colour",
+        *([f"{sum(near):,} nearly equal to an earlier image"] if near else []),
+    ]
+    for split, held in info.splits.items():
+        if split != "train":
+            nearly = "" if held.near_leaked is None else f", {held.near_leaked:,} more nearly equal one of it"
+            lines.append(f"{held.leaked:,} of {split} also stand in train{nearly}")
+    return "\n".join([*lines, f"Dataset: {folder}"])
