@@ -181,14 +181,16 @@ def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json"])
-def test_damaged_files(file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"epoch": 1}'])
+@pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json", "trials.parquet"])
+def test_damaged_files(file: str, content: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()
     for name in (file, "config.yaml", "predictions.parquet"):
-        (folder / name).write_text("{")
+        (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=file):
         report([folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fer_ray.errors import DataError
 from fer_ray.progress import duration
 from fer_ray.reporting.html import Block, Section, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
@@ -20,15 +19,7 @@ _FAILED_SHOWN = 20
 
 def scoring_section(folder: Path, shown_as: Path) -> Section:
     """Show a scoring job; arguments as in ``evaluation_section``."""
-    file = folder / SUMMARY_FILE
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        return _show(summary, folder, shown_as)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as the summary of a scoring job: {error!r}. Score again.") from error
-
-
-def _show(summary: dict[str, Any], folder: Path, shown_as: Path) -> Section:
+    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     failed = {status: count for status, count in summary["by_status"].items() if status != "ok"}
     labels = [(name, f"{of['files']:,}", f"{of['share']:.1%}") for name, of in summary["by_label"].items()]
     blocks: list[Block] = [Table("Labels", ("Label", "Files", "Share"), labels)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
-from fer_ray.errors import UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
 from fer_ray.learning.run_folder import CONFIG_FILE
 from fer_ray.learning.run_folder import METRICS_FILE as EPOCHS_FILE
@@ -56,7 +56,13 @@ def folder_section(folder: Path) -> Section:
         inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
         hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
         raise UsageError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
-    return kind.show(folder, folder)
+    try:
+        return kind.show(folder, folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:  # what reading damaged JSON, YAML and Parquet raises
+        raise DataError(
+            f"{folder}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f" {type(error).__name__}: {error}. Make it anew."
+        ) from error
 
 
 def comparison_sections(folders: Sequence[Path]) -> list[Section]:
