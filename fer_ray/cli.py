@@ -2,14 +2,12 @@
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import typer
-
 from fer_ray import __version__
-from fer_ray.config import did_you_mean
 from fer_ray.errors import FerRayError
 
 STAGES = {
@@ -40,22 +38,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "--version":
         print(f"fer_ray {__version__}")
         sys.exit(0)
+    try:
+        _run(name, arguments[1:])
+    except KeyboardInterrupt:  # while modules were being imported
+        _fail("interrupted.")
+        sys.exit(130)
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    import typer  # here, so that Ctrl-C while it is being imported ends in one line
+
+    from fer_ray.config import did_you_mean
+
     if name not in STAGES:
         _fail(f"no stage '{name}'.{did_you_mean(name, STAGES)} The stages are {', '.join(STAGES)}.")
         sys.exit(2)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     command = importlib.import_module(f"fer_ray.{_HOMES.get(name, name)}").command
     app.command(name, help=command.__doc__)(_without_traceback(command))
-    app(arguments[1:], prog_name=f"fer-ray {name}")
+    app(arguments, prog_name=f"fer-ray {name}")
 
 
 def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
+    import typer
+
+    remedy = " Go on with --resume." if "resume" in inspect.signature(command).parameters else ""
+
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _fail("interrupted.")
+            _fail(f"interrupted.{remedy}")
             raise typer.Exit(130) from None
         except Exception as error:
             cause = getattr(error, "cause", error)  # Ray wraps what a worker raised

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from fer_ray.errors import UsageError
+from fer_ray.files import local_path
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -73,6 +74,9 @@ class LossConfig(_Section):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power: 0 none, 1 full."
+    )
+    soft_labels: bool = Field(
+        False, description="Learn the shares of FER+ votes, of a dataset that was prepared with them, not one label."
     )
 
 
@@ -177,8 +181,8 @@ def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Confi
 
 def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) -> SearchSpace:
     """Read a training configuration with its ``search:`` section; arguments and errors as in ``load_config``."""
-    raw = {} if path is None else _read_yaml(Path(path))
-    problems = []
+    raw = {} if path is None else _read_yaml(local_path(path))
+    problems = list[str]()
     for override in overrides:
         key, equals, value = override.partition("=")
         try:
@@ -187,11 +191,12 @@ def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) ->
             _assign(raw, key.strip(), yaml.safe_load(value))
         except (ValueError, yaml.YAMLError) as error:
             problems.append(f"--set {override}: {error}")
-    if problems:
-        raise UsageError(problems)
     source = str(path) if path is not None else "configuration"
-    space = _validate(SearchSpace, raw, source)
-    problems = _search_problems(space, source)
+    try:
+        space = _validate(SearchSpace, raw, source)
+        problems += _search_problems(space, source)
+    except UsageError as error:
+        problems += error.problems
     if problems:
         raise UsageError(problems)
     return space
@@ -210,7 +215,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"{path}: no such file. Name a YAML configuration, such as search_spaces/fast.yaml.")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise UsageError(f"{path}: {what}. Name a YAML configuration, such as search_spaces/fast.yaml.")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

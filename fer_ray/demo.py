@@ -15,7 +15,7 @@ import typer
 from fer_ray.config import SearchSpace, load_config, to_yaml
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
-from fer_ray.files import claim_output
+from fer_ray.files import claim_output, make_folder
 from fer_ray.learning.run_folder import describe_epoch
 from fer_ray.prepare import prepare
 from fer_ray.progress import duration
@@ -97,7 +97,7 @@ def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> De
     size, began = size or DemoSize(), time.monotonic()
     claim_output(output)
     root = Path(output).expanduser()
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     config = _prepare_and_tune(root, size)
     accuracy = _train(root, config, size)
     _evaluate_and_score(root, size)

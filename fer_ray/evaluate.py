@@ -37,11 +37,13 @@ from fer_ray.learning.evaluation import (
 from fer_ray.learning.predictor import Predictions
 from fer_ray.learning.tta import VIEWS
 from fer_ray.progress import say
+from fer_ray.provenance import Start, record_start, this_start
 from fer_ray.reporting.confusion import save_confusion
 from fer_ray.reporting.evaluation import evaluation_section, spread, write_samples
 from fer_ray.reporting.evaluation_text import describe
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.mistakes import save_mistakes
+from fer_ray.reporting.model_card import CARD_FILE, model_card
 from fer_ray.reporting.reliability import save_reliability
 
 _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
@@ -94,7 +96,7 @@ def evaluate(
         UsageError: no such TTA, precision or split, a checkpoint named twice, or an output folder in use.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
-    names = _check_tta(tta)
+    start, names = this_start(), _check_tta(tta)
     folder = claim_output(output)
     dtype = resolve_precision(precision, pick_device())
     data = PreparedDataset(local_path(dataset))
@@ -123,7 +125,7 @@ def evaluate(
         tta={name: _measure(rows, predictions, speed) for name, (predictions, speed) in outcomes.items()},
         notes=_notes(members, data, split),
     )
-    _write(folder, evaluation, rows, main)
+    _write(folder, evaluation, rows, main, start)
     return EvaluationResult(folder, evaluation)
 
 
@@ -197,9 +199,10 @@ def _measure(rows: Split, predictions: EnsemblePredictions, images_per_s: float)
     )
 
 
-def _write(folder: Path, evaluation: Evaluation, rows: Split, predictions: EnsemblePredictions) -> None:
+def _write(folder: Path, evaluation: Evaluation, rows: Split, predictions: EnsemblePredictions, start: Start) -> None:
     measured, title = evaluation.tta[evaluation.main_tta], f"{evaluation.split}, TTA {evaluation.main_tta}"
     with whole_folder(folder) as partial:
+        record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
         pq.write_table(_table(rows, predictions.mean), partial / PREDICTIONS_FILE)
         save_confusion(np.array(measured.official.confusion), EMOTIONS, title, partial / CONFUSION_FILE)
@@ -209,8 +212,8 @@ def _write(folder: Path, evaluation: Evaluation, rows: Split, predictions: Ensem
         save_reliability(panels, title, partial / RELIABILITY_FILE)
         _write_mistakes(partial / MISTAKES_FILE, rows, predictions.mean, title)
         _write_samples(partial / SAMPLES_FILE, rows, predictions.mean)
-        page = render_page("Evaluation", [evaluation_section(partial, folder)])
-        (partial / "report.html").write_text(page, encoding="utf-8")
+        (partial / "report.html").write_text(render_page("Evaluation", [evaluation_section(partial, folder)]), "utf-8")
+        (partial / CARD_FILE).write_text(model_card(partial, folder.name), "utf-8")
 
 
 def _table(rows: Split, predictions: Predictions) -> pa.Table:

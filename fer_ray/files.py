@@ -41,6 +41,20 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
     return folder
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; it may be there already.
+
+    Raises:
+        UsageError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: the folder can't be made: {error.strerror}. Choose an output where you may write."
+        ) from error
+
+
 @contextmanager
 def whole_folder(dest: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a folder beside ``dest`` to write to; it becomes ``dest`` when the block ends well, else it is removed.
@@ -49,9 +63,8 @@ def whole_folder(dest: Path, replace: bool = False) -> Iterator[Path]:
     ``dest`` makes way in two renames; ``recover_folder`` undoes a kill between them.
     """
     partial, old = _beside(dest, "partial"), _beside(dest, "old")
-    dest.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    make_folder(partial)
     try:
         yield partial
         if replace and dest.exists():

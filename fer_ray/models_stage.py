@@ -156,8 +156,9 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _search_space(name: str) -> Path | None:
-    file = Path("search_spaces") / f"{name}.yaml"
-    return file if file.is_file() else None
+    """Find it in the working folder, else beside the package, where an installation from a checkout has it."""
+    folders = (Path("search_spaces"), Path(__file__).parents[1] / "search_spaces")
+    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
 
 
 def command(

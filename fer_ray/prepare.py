@@ -14,28 +14,23 @@ import typer
 from ray.data import ExecutionResources
 
 from fer_ray import __version__
-from fer_ray.data.assemble import (
-    Findings,
-    Rows,
-    SplitWriter,
-    Spool,
-    find_duplicates,
-    mean_and_std,
-    split_info,
-    take_validation,
-)
+from fer_ray.data import fer_plus as fer_plus_votes
+from fer_ray.data import quality
+from fer_ray.data.assemble import DROPPED, Rows, Spool, mean_and_std, take_validation
+from fer_ray.data.near_duplicates import SMALLEST
+from fer_ray.data.quality import Findings
 from fer_ray.data.rows import SOURCE_MISSING, Source
 from fer_ray.data.sources import FORMATS, open_source
+from fer_ray.data.split_writer import SplitWriter
 from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
-from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, whole_folder
+from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.progress import ProgressBar, say
-from fer_ray.reporting.plots import class_distribution, sample_grid
+from fer_ray.provenance import record_start
+from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.runtime import connect
 
 _SIZES = range(8, 513)
-_SAMPLES = 10  # a class, in samples.png
 _IN_FLIGHT_BYTES = 512 << 20  # of decoded rows in Ray's object store, so that memory doesn't grow with the source
 
 
@@ -55,8 +50,13 @@ def prepare(
     size: int = 48,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    near_duplicates: bool = False,
+    drop_leaks: bool = False,
+    fer_plus: Path | str | None = None,
+    fer_plus_labels: str = "majority",
 ) -> PrepareResult:
-    """Read a source into a prepared dataset. The same source and arguments give the same bytes.
+    """Read a source into a prepared dataset. The same source and arguments give the same bytes, but for
+    ``provenance.json``.
 
     Args:
         source: a folder, .zip or CSV file, or ``synthetic`` or ``synthetic:N``.
@@ -65,22 +65,39 @@ def prepare(
         size: side of the prepared images in pixels, 8 to 512.
         validation_fraction: share of train to use for validation where the source has no validation split; 0 for none.
         seed: of that choice, and of drawn faces.
+        near_duplicates: flag rows that nearly equal another by a perceptual hash (``fer_ray.data.near_duplicates``).
+        drop_leaks: leave out training rows that also stand, with the very same pixels, in validation or test.
+        fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
+        fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
 
     Raises:
         UsageError: an argument out of range, or ``dest`` in use.
         DataError: the source is missing, of no known format, or without a single usable row.
     """
-    _check(size, validation_fraction, seed)
+    _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
     folder = claim_output(dest)
     opened = open_source(source, format, seed)
+    votes = _votes(opened, fer_plus)
+    for note in opened.notes:
+        say(note)
     with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
+        record_start(partial)
         _read(opened, spool)
-        rows, notes = spool.rows(), list(opened.notes)
-        _require_rows(opened, rows, spool)
+        rows, rejects, notes = spool.rows(), spool.rejects(), list(opened.notes)
+        _require_rows(opened, rows, rejects)
+        if votes:
+            notes += _relabel(opened, rows, len(rejects), votes, fer_plus_labels)
+        if drop_leaks:
+            dropped, said = _drop_leaks(opened, rows)
+            rejects, notes = pa.concat_tables([rejects, dropped]), notes + said
         notes += _complete_splits(rows, validation_fraction, seed)
-        info = _write(partial, opened, spool, rows, notes)
-        _draw(partial, info, spool, rows)
-    print(_summary(folder, info))
+        notes += [quality.NEAR_RULE] if near_duplicates else []
+        findings = quality.find(rows, spool if near_duplicates else None)
+        info = _write(partial, opened, spool, rows, findings, rejects, notes)
+        draw_dataset(partial, info, spool, rows, findings)
+        # Last, so that a folder that a kill left behind is no dataset.
+        (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    print(describe_dataset(folder, info))
     return PrepareResult(folder, info)
 
 
@@ -96,17 +113,48 @@ def command(
         typer.Option(help="Share of train for validation where SOURCE has no validation split, 0 to 0.5; 0 for none."),
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of that choice, and of synthetic faces.")] = 0,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Flag images that nearly equal another, by a perceptual hash.")
+    ] = False,
+    drop_leaks: Annotated[
+        bool,
+        typer.Option("--drop-leaks", help="Leave out training images that also stand, exactly, in validation or test."),
+    ] = False,
+    fer_plus: Annotated[
+        Path | None, typer.Option(help="FER+'s fer2013new.csv: its votes replace the labels of fer2013.csv.")
+    ] = None,
+    fer_plus_labels: Annotated[
+        str, typer.Option(help="`majority`, or `soft` to keep the shares of votes for loss.soft_labels too.")
+    ] = "majority",
 ) -> None:
     """Read face images of any known format into a prepared dataset.
 
-    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, or a folder or
-    .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be used goes to
-    rejects.parquet with the reason.
+    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, Parquet as model
+    hubs keep it, or a folder or .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be
+    used goes to rejects.parquet with the reason.
     """
-    prepare(source, dest, format=format, size=size, validation_fraction=validation_fraction, seed=seed)
+    prepare(
+        source,
+        dest,
+        format=format,
+        size=size,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        near_duplicates=near_duplicates,
+        drop_leaks=drop_leaks,
+        fer_plus=fer_plus,
+        fer_plus_labels=fer_plus_labels,
+    )
 
 
-def _check(size: int, validation_fraction: float, seed: int) -> None:
+def _check(
+    size: int,
+    validation_fraction: float,
+    seed: int,
+    near_duplicates: bool,
+    fer_plus: Path | str | None,
+    fer_plus_labels: str,
+) -> None:
     problems = []
     if size not in _SIZES:
         problems.append(f"--size {size}: must be {_SIZES[0]} to {_SIZES[-1]} pixels.")
@@ -114,8 +162,29 @@ def _check(size: int, validation_fraction: float, seed: int) -> None:
         problems.append(f"--validation-fraction {validation_fraction}: must be 0 to 0.5.")
     if seed < 0:
         problems.append(f"--seed {seed}: must be 0 or more.")
+    if near_duplicates and size in _SIZES and size < SMALLEST:
+        problems.append(f"--near-duplicates with --size {size}: its hash needs {SMALLEST} pixels or more.")
+    if fer_plus_labels not in fer_plus_votes.LABELS:
+        problems.append(f"--fer-plus-labels {fer_plus_labels}: must be one of {', '.join(fer_plus_votes.LABELS)}.")
+    elif fer_plus_labels != "majority" and fer_plus is None:
+        problems.append(f"--fer-plus-labels {fer_plus_labels}: needs --fer-plus FILE.")
     if problems:
         raise UsageError(problems)
+
+
+def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
+    if fer_plus is None:
+        return None
+    path = local_path(fer_plus)
+    fer_plus_votes.require_joinable(source, path)
+    return fer_plus_votes.read_votes(path)
+
+
+def _relabel(source: Source, rows: Rows, rejected: int, votes: fer_plus_votes.Votes, labels: str) -> list[str]:
+    notes = fer_plus_votes.relabel(source, rows, rejected, votes, labels)
+    for note in notes:
+        say(note)
+    return notes
 
 
 def _read(source: Source, spool: Spool) -> None:
@@ -138,10 +207,9 @@ def _require_visible(source: Source, block: pa.Table) -> None:
         raise DataError(f"{source.name}: {SOURCE_MISSING}. Put the source where every node sees it.")
 
 
-def _require_rows(source: Source, rows: Rows, spool: Spool) -> None:
+def _require_rows(source: Source, rows: Rows, rejects: pa.Table) -> None:
     if len(rows):
         return
-    rejects = spool.rejects()
     examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
     raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")
 
@@ -167,14 +235,31 @@ def _complete_splits(rows: Rows, validation_fraction: float, seed: int) -> list[
     return notes
 
 
-def _write(folder: Path, source: Source, spool: Spool, rows: Rows, notes: list[str]) -> DatasetInfo:
-    findings = find_duplicates(rows)
+def _drop_leaks(source: Source, rows: Rows) -> tuple[pa.Table, list[str]]:
+    """Return the rejects that this makes, and what is to be said about them."""
+    had = len(rows.of_split("train"))
+    dropped = quality.drop_leaks(rows)
+    if had and len(dropped) == had:
+        raise DataError(
+            f"{source.name}: --drop-leaks would leave no training row: all {had:,} also stand in validation or test."
+            " Prepare without it."
+        )
+    note = (
+        f"{len(dropped):,} of {had:,} training images were left out (--drop-leaks), as they also stand in validation"
+        " or test; rejects.parquet names them."
+    )
+    say(note)
+    return dropped, [note]
+
+
+def _write(
+    folder: Path, source: Source, spool: Spool, rows: Rows, findings: Findings, rejects: pa.Table, notes: list[str]
+) -> DatasetInfo:
     splits = _write_splits(folder, spool, rows, findings)
-    rejects = spool.rejects()
     pq.write_table(rejects, folder / "rejects.parquet")
     train = rows.of_split("train")
     mean, std = mean_and_std(rows, train if len(train) else np.arange(len(rows)), spool.size)
-    info = DatasetInfo(
+    return DatasetInfo(
         fer_ray_version=__version__,
         source=source.name,
         source_format=source.format,
@@ -183,55 +268,24 @@ def _write(folder: Path, source: Source, spool: Spool, rows: Rows, notes: list[s
         mean=mean,
         std=std,
         rejected=len(rejects),
+        dropped_leaks=int((rows.splits == DROPPED).sum()),
+        soft_labels=rows.soft is not None,
         fingerprint=splits[1],
         notes=notes,
     )
-    (folder / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return info
 
 
 def _write_splits(folder: Path, spool: Spool, rows: Rows, findings: Findings) -> tuple[dict[str, SplitInfo], str]:
     writer = SplitWriter(folder, spool, rows, findings)
     splits = {}
-    with ProgressBar("Writing Parquet", len(rows)) as bar:
+    with ProgressBar("Writing Parquet", len(rows.in_order())) as bar:
         for split in SPLITS:
             numbers = rows.of_split(split)
             if len(numbers):
-                splits[split] = split_info(rows, findings, numbers)
+                splits[split] = quality.split_info(rows, findings, numbers)
                 for written in writer.write(split):
                     bar.advance(written)
     return splits, writer.fingerprint()
-
-
-def _draw(folder: Path, info: DatasetInfo, spool: Spool, rows: Rows) -> None:
-    class_distribution({split: held.labels for split, held in info.splits.items()}, folder / "classes.png")
-    split = next(iter(info.splits))
-    numbers = rows.of_split(split)
-    images = {}
-    for label, name in enumerate(EMOTIONS):
-        of_class = numbers[rows.labels[numbers] == label]
-        chosen = np.linspace(0, len(of_class) - 1, min(_SAMPLES, len(of_class))).astype(int)
-        images[name] = spool.pixels(of_class[chosen])
-    sample_grid(images, _SAMPLES, folder / "samples.png", title=f"{split}, {info.size} × {info.size}")
-
-
-def _summary(folder: Path, info: DatasetInfo) -> str:
-    lines = [f"{'':12}{'rows':>10}" + "".join(f"{name:>10}" for name in info.label_names)]
-    for split, held in info.splits.items():
-        counts = "".join(f"{count:>10,}" for count in held.labels.values())
-        lines.append(f"{split:12}{held.rows:>10,}{counts}")
-        if held.unlabelled:
-            lines[-1] += f"  ({held.unlabelled:,} unlabelled)"
-    totals = info.splits.values()
-    lines += [
-        "",
-        f"{info.rejected:,} rejected (rejects.parquet says why)",
-        f"{sum(held.duplicates for held in totals):,} exact duplicates, {sum(held.conflicts for held in totals):,}"
-        f" images under two labels, {sum(held.flat for held in totals):,} of one flat colour",
-    ]
-    later = {split: held for split, held in info.splits.items() if split != "train"}
-    lines += [f"{held.leaked:,} of {split} also stand in train" for split, held in later.items()]
-    return "\n".join([*lines, f"Dataset: {folder}"])
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class ProgressBar:
         self.done = self._start = start
         self.note = ""
         self._began = self._last_line = time.monotonic()
+        self._said: int | None = None
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -66,15 +67,17 @@ class ProgressBar:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        elif kind is None:
-            self._line()
+        elif kind is None and self._said != self.done:
+            self._line(ended=True)
 
-    def _line(self) -> None:
-        self._last_line = time.monotonic()
+    def _line(self, ended: bool = False) -> None:
+        self._last_line, self._said = time.monotonic(), self.done
         rate = self.rate()
         of = f"/{self.total:,}" if self.total else ""
-        line = f"{self.description}: {self.done:,}{of} {self.unit}, {per_time(rate, self.unit)}"
-        if self.total and rate and self.done < self.total:
+        line = f"{self.description}: {self.done:,}{of} {self.unit}"
+        if self.done > self._start:
+            line += f", {per_time(rate, self.unit)}"
+        if self.total and rate and self.done < self.total and not ended:
             line += f", {duration((self.total - self.done) / rate)} left"
         print(f"{line}  {self.note}".rstrip(), file=sys.stderr, flush=True)
 

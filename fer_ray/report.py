@@ -11,18 +11,29 @@ import typer
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.reporting.html import render_page
-from fer_ray.reporting.sections import folder_section
+from fer_ray.reporting.model_card import CARD_FILE, model_cards
+from fer_ray.reporting.sections import comparison_sections, folder_section
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """Where the page is."""
+    """What was written.
+
+    Attributes:
+        page: the HTML page.
+        card: the model card; None where no folder is an evaluation.
+    """
 
     page: Path
+    card: Path | None
 
 
 def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "Report") -> ReportResult:
     """Write ``report.html``, one file that needs no network, with a section a folder in the given order.
+
+    Training runs, and evaluations of the same split, are compared first where there are several. Evaluations also get a
+    ``model_card.md``, which takes what it says of the data from the dataset among the folders, or from where the
+    evaluation found it.
 
     Args:
         folders: written by prepare, train, tune, evaluate or score, in any mix.
@@ -36,18 +47,23 @@ def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "R
     if not folders:
         raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
     dest = claim_output(output)
+    paths = list(dict.fromkeys(local_path(folder) for folder in folders))
     sections, problems = [], list[FerRayError]()
-    for folder in folders:
+    for path in paths:
         try:
-            sections.append(folder_section(local_path(folder)))
+            sections.append(folder_section(path))
         except FerRayError as error:
             problems.append(error)
     if problems:
         kind = UsageError if any(isinstance(error, UsageError) for error in problems) else DataError
         raise kind([line for error in problems for line in error.problems])
+    cards = model_cards(paths)
     with whole_folder(dest) as partial:
-        (partial / "report.html").write_text(render_page(title, sections), encoding="utf-8")
-    return ReportResult(dest / "report.html")
+        page = render_page(title, [*comparison_sections(paths), *sections])
+        (partial / "report.html").write_text(page, encoding="utf-8")
+        if cards:
+            (partial / CARD_FILE).write_text(cards, encoding="utf-8")
+    return ReportResult(dest / "report.html", dest / CARD_FILE if cards else None)
 
 
 def command(
@@ -56,7 +72,10 @@ def command(
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Report",
 ) -> None:
     """Show runs, searches, evaluations, scoring jobs and datasets on one page."""
-    print(f"Report: {report(folders, output, title=title).page}")
+    result = report(folders, output, title=title)
+    print(f"Report: {result.page}")
+    if result.card:
+        print(f"Model card: {result.card}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import ray
 from fer_ray.errors import UsageError
 from fer_ray.progress import say
 
+_STARTS = 3
+
 
 def connect(dashboard: bool = False) -> None:
     """Connect to the cluster that ``RAY_ADDRESS`` names (set inside ``ray job submit``), else start Ray here.
@@ -29,13 +31,30 @@ def connect(dashboard: bool = False) -> None:
     options: dict[str, Any] = {} if remote else {"include_dashboard": dashboard}
     # Ray says at each start that token authentication is on; the README says so once.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
-    quiet_ray_data()
+    start_ray(**options)
     if not remote:
         total = ray.cluster_resources()
         say(f"Ray started on this machine: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs.")
+
+
+def start_ray(**options: Any) -> None:
+    """Call ``ray.init`` with the settings that every stage shares, again where a busy machine was too slow for it.
+
+    Args:
+        options: of ``ray.init``, beside those.
+    """
+    # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
+            break
+        except Exception as error:  # Ray gives its nodes 30 s, which no setting changes, and raises no kind of its own
+            if attempt == _STARTS or "timed out during startup" not in str(error):
+                raise
+            say("Ray did not start in time; trying again.")
+            ray.shutdown()
+    quiet_ray_data()
 
 
 def quiet_ray_data() -> None:

@@ -23,10 +23,18 @@ from fer_ray.data import manifest, parts
 from fer_ray.data.score_job import Identity, can_resume, forget_job, sha256_of, write_job
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import claim_output, local_path, recover_folder, write_whole
-from fer_ray.progress import ProgressBar, duration
+from fer_ray.files import claim_output, local_path, make_folder, recover_folder, write_whole
+from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.provenance import record_start
 
 SUMMARY_FILE = "summary.json"
+_SPEED = (
+    "scored_in_this_run",
+    "seconds",
+    "images_per_s",
+    "seconds_from_first_batch",
+    "images_per_s_from_first_batch",
+)
 _MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
 
@@ -76,14 +84,19 @@ def score(
     paths, folder, model = manifest.check_inputs(inputs), claim_output(output, resume), local_path(checkpoint)
     identity = _identify(model, tta)
     listed = resume and can_resume(folder, identity, paths)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _leaving_nothing(folder):
         _list_while_ray_starts(folder, paths, identity, listed)
+        record_start(folder)
         sizes = manifest.chunk_sizes(folder)
         speed = _score_chunks(folder, model, tta, batch_size, sizes)
     totals = parts.count_parts(folder, sizes)
     job = {"checkpoint": str(model), "tta": tta, "inputs": list(map(str, paths)), "fingerprint": identity.fingerprint}
     summary = _summarise(totals, speed, time.time() - began) | job
+    if not speed["files"] and (folder / SUMMARY_FILE).is_file():
+        say("No file was left to score; the speed below is that of the run before.")
+        former = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary |= {name: former[name] for name in _SPEED}
     write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
     print(_describe(folder, summary))
     _check_errors(folder, totals, max_error_rate)

@@ -14,8 +14,10 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
+from fer_ray.learning.losses import require_soft_labels
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
 
 
@@ -59,11 +61,8 @@ def train(
     """
     models.first_size(config)
     data = PreparedDataset(local_path(dataset))
-    if "validation" not in data.info.splits:
-        raise DataError(
-            f"{data.path}: no validation split, by which the best epoch is chosen."
-            " Prepare it with --validation-fraction above 0."
-        )
+    data.check_trainable()
+    require_soft_labels(config, data.info)
     if workers > config.training.batch_size // 2:
         raise UsageError(
             f"--workers {workers}: training.batch_size {config.training.batch_size} leaves a worker below 2."
@@ -71,9 +70,17 @@ def train(
     run = RunFolder(claim_output(output, resume))
     if resume:
         _check_same_run(run, config, data)
-    run.begin(config)
+    with run.forgotten_on_failure(new=not resume):
+        run.begin(config)
+        record_start(run.path)
+        _train(config, data, run, workers, gpus_per_worker)
+    history = run.history()
+    return TrainResult(run.best, max(history, key=lambda line: line["validation_accuracy"]), history)
+
+
+def _train(config: Config, data: PreparedDataset, run: RunFolder, workers: int, gpus_per_worker: float) -> None:
     total = data.info.splits["train"].rows * config.training.epochs
-    finished = int(run.history()[-1]["epoch"]) if resume and run.resumable() else 0
+    finished = int(run.history()[-1]["epoch"]) if run.resumable() else 0
     try:
         with ProgressBar("training", total, start=total * finished // config.training.epochs) as bar:
             if workers == 1 and not gpus_per_worker:
@@ -85,8 +92,6 @@ def train(
     finally:
         if run.history():
             save_curves(run.history(), run.curves_file)
-    history = run.history()
-    return TrainResult(run.best, max(history, key=lambda line: line["validation_accuracy"]), history)
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
@@ -107,8 +112,7 @@ def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: Prog
         run.record(metrics, snapshot)
         say(describe_epoch(metrics))
 
-    rows = TrainingData(data.load("train"), data.load("validation"), data.info)
-    fit(config, rows, report, bar.advance, run.resumable())
+    fit(config, TrainingData.load(data), report, bar.advance, run.resumable())
 
 
 def command(
@@ -122,7 +126,7 @@ def command(
 ) -> None:
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
-        config = RunFolder(local_path(output)).config_file
+        config = RunFolder(claim_output(output, resume)).config_file
     settings = load_config(config, set_ or [])
     result = train(dataset, settings, output, workers=workers, gpus_per_worker=gpus_per_worker, resume=resume)
     seconds = sum(line["seconds"] for line in result.history)

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from fer_ray.files import write_whole
-from fer_ray.learning.loop import fit
+from fer_ray.learning.loop import TrainingData, fit
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.provenance import record_start
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.trials import search_section
 from fer_ray.tune_on_ray import Objective, plan, run_trials
@@ -70,17 +71,18 @@ def tune(
 
 def search(request: SearchRequest, objective: Objective) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
-    folder = SearchFolder(request.run)
+    folder, data = SearchFolder(request.run), TrainingData.load(request.dataset)
     if not request.resume:
         plan(request, request.trials)  # refuses what doesn't fit before anything is written
     study = _open_study(request, folder)
     with folder.locked():
+        record_start(folder.path)
         study.fail_interrupted()
         folder.keep_best(study)
         try:
             left = request.trials - study.counted()
             if left > 0:
-                run_trials(request, study, folder, left, objective)
+                run_trials(request, data, study, folder, left, objective)
         finally:
             folder.write_table(study)
         best = folder.finish(study)

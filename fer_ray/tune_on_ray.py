@@ -46,14 +46,15 @@ def plan(request: SearchRequest, trials: int) -> Share:
     return share
 
 
-def run_trials(request: SearchRequest, study: Study, folder: SearchFolder, left: int, objective: Objective) -> None:
+def run_trials(
+    request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder, left: int, objective: Objective
+) -> None:
     """Run trials until ``left`` more are finished, the time is over or Ctrl-C is pressed.
 
     Raises:
         KeyboardInterrupt: after the running trials were stopped and closed.
     """
     share = plan(request, left)
-    data = TrainingData(request.dataset.load("train"), request.dataset.load("validation"), request.dataset.info)
     work = ray_tune.with_parameters(
         _run_trial, data=data, objective=objective, folder=folder.scratch, threads=share.threads
     )

@@ -1,6 +1,5 @@
 """One Ray cluster and one small prepared dataset for all tests."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import ray
 
 from fer_ray.data.store import PreparedDataset
 from fer_ray.prepare import prepare
-from fer_ray.runtime import quiet_ray_data
+from fer_ray.runtime import start_ray
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -17,9 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Start Ray with two CPUs once for all tests; ``runtime.connect`` then finds it."""
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as ``runtime.connect``: workers keep up with a busy machine
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="warning")
-    quiet_ray_data()
+    start_ray(num_cpus=2, num_gpus=0, include_dashboard=False)
     yield
     ray.shutdown()
 

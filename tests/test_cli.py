@@ -1,5 +1,6 @@
 """Wrong calls: exit code, message and nothing written."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,13 @@ def test_unknown_stage() -> None:
         (["train", "--dataset", "data"], 2, "--output"),
         (["evaluate", "data", "--dataset", "data", "--output", "run"], 3, "not a checkpoint"),
         (["train", "--dataset", "s3://bucket/data", "--output", "run"], 2, "s3://"),
+        (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "nothing to resume"),
+        (["train", "--dataset", "data", "--output", "run", "--config", "data"], 2, "is a folder"),
+        (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "leaves a worker below 2"),
+        (["train", "--dataset", "data", "--output", "data/dataset.json/run"], 2, "the folder can't be made"),
+        (["report", "data", "--output", "data/dataset.json/report"], 2, "the folder can't be made"),
+        (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "Did you mean"),
+        (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "--set foo"),
     ],
 )
 def test_wrong_calls(
@@ -57,3 +65,14 @@ def test_wrong_calls(
     assert expected in run.stderr
     assert "Traceback" not in run.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
+    """Stands for an interrupt in the first second, whenever it strikes: the module sends it to itself."""
+    interrupt = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "torch.py").write_text(interrupt)
+    command = [sys.executable, "-m", "fer_ray.cli", "evaluate", "x", "--dataset", "x", "--output", "x"]
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert (run.returncode, run.stderr) == (130, "fer-ray: error: interrupted.\n")

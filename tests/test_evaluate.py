@@ -89,7 +89,8 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     result = evaluate(checkpoint, tiny_dataset.path, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {"confusion.png", "reliability.png", "mistakes.png"}
-    assert names == {"metrics.json", "predictions.parquet", "samples.parquet", "report.html"} | pictures
+    pages = {"report.html", "model_card.md", "provenance.json"}
+    assert names == {"metrics.json", "predictions.parquet", "samples.parquet"} | pages | pictures
     for picture in pictures:
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     assert read_evaluation(tmp_path / "out") == result.evaluation

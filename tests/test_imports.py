@@ -21,7 +21,7 @@ LAYERS = [
     {"learning", "reporting"},
     {"models"},
     {"data", "runtime"},
-    {"config", "emotions", "errors", "files", "progress"},
+    {"config", "emotions", "errors", "files", "progress", "provenance"},
 ]
 
 
@@ -81,7 +81,7 @@ from fer_ray.config import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.learning.loop import TrainingData, fit
 data = PreparedDataset(sys.argv[1])
-rows = TrainingData(data.load("train"), data.load("validation"), data.info)
+rows = TrainingData.load(data)
 epochs = []
 fit(load_config(None, ["training.epochs=1"]), rows, lambda metrics, snapshot: epochs.append(metrics["epoch"]))
 assert epochs == [1], epochs

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 import fer_ray.prepare
 from fer_ray.cli import main
@@ -31,14 +33,15 @@ def write_csv(path: Path, rows: list[tuple[int, np.ndarray, str]]) -> Path:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    """All files but the provenance, which names the time of the start."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "provenance.json")
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_real_images_give_the_counts_of_fer2013(
     fer2013_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    info = prepare(fer2013_zip, tmp_path / "fer").info
+    info = prepare(fer2013_zip, tmp_path / "fer", near_duplicates=True).info
     assert list(info.splits) == ["train", "validation"]
     train, validation = info.splits["train"], info.splits["validation"]
     assert list(train.labels.values()) == [3995, 436, 4097, 7215, 4830, 3171, 4965]
@@ -47,15 +50,31 @@ def test_real_images_give_the_counts_of_fer2013(
     assert (train.leaked, validation.leaked) == (0, 280)
     assert (train.flat, validation.flat) == (11, 1)
     assert any("No test split" in note for note in info.notes)
-    split = PreparedDataset(tmp_path / "fer").load("validation")
-    assert split.leaked.sum() == 280
-    row = split.ids.index("test/angry/PublicTest_10116449.jpg")
-    with zipfile.ZipFile(fer2013_zip) as archive:
-        data = archive.read("test/angry/PublicTest_10116449.jpg")
-    np.testing.assert_array_equal(split.images[row], cv2.imdecode(np.frombuffer(data, np.uint8), 0))
     printed = capsys.readouterr()
     assert "28,709" in printed.out and "280 of validation also stand in train" in printed.out
     assert "No test split" in printed.err
+    pictures = {split: decode_all(fer2013_zip, split) for split in ("Training", "PublicTest")}
+    assert {split: len(named) for split, named in pictures.items()} == {"Training": 28709, "PublicTest": 3589}
+    known = {picture.tobytes() for picture in pictures["Training"].values()}
+    assert sum(picture.tobytes() in known for picture in pictures["PublicTest"].values()) == 280
+    distinct = known | {picture.tobytes() for picture in pictures["PublicTest"].values()}
+    assert train.duplicates == 28709 - len(known)
+    assert train.duplicates + validation.duplicates == 28709 + 3589 - len(distinct)
+    dataset = PreparedDataset(tmp_path / "fer")
+    split = dataset.load("validation")
+    assert split.leaked.sum() == 280
+    images = dict(zip(split.ids, split.images, strict=True))
+    assert images.keys() == pictures["PublicTest"].keys()
+    assert all(np.array_equal(image, pictures["PublicTest"][name]) for name, image in images.items())
+    flags = dataset.table("validation", ["id", "flags"]).to_pylist()
+    assert [Path(row["id"]).stem for row in flags if "flat" in row["flags"]] == ["PublicTest_5543497"]
+
+
+def decode_all(archive: Path, split: str) -> dict[str, np.ndarray]:
+    """Read the images of a split of FER-2013 in the plainest way, by path: two names stand for two images each."""
+    with zipfile.ZipFile(archive) as opened:
+        names = [name for name in opened.namelist() if Path(name).name.startswith(split)]
+        return {name: cv2.imdecode(np.frombuffer(opened.read(name), np.uint8), 0) for name in names}
 
 
 def test_the_dataset_is_what_the_store_documents(tiny_dataset: PreparedDataset) -> None:
@@ -70,11 +89,12 @@ def test_the_dataset_is_what_the_store_documents(tiny_dataset: PreparedDataset) 
     assert info.std == pytest.approx(images[train].std() / 255)
     for name in info.splits:
         assert all(pq.read_schema(file).equals(schema(48)) for file in tiny_dataset.files(name))
-    for figure in ("classes.png", "samples.png"):
+    figures = {"classes.png", "samples.png", "mean_faces.png", "quality.png"}  # no two faces are the same
+    for figure in figures:
         assert cv2.imread(str(tiny_dataset.path / figure)).shape[0] > 200
     assert len(pq.read_table(tiny_dataset.path / "rejects.parquet")) == 0
-    kept = {"dataset.json", "rejects.parquet", "classes.png", "samples.png", "train", "validation", "test"}
-    assert {file.name for file in tiny_dataset.path.iterdir()} == kept
+    kept = {"dataset.json", "rejects.parquet", "provenance.json", "train", "validation", "test"}
+    assert {file.name for file in tiny_dataset.path.iterdir()} == kept | figures
 
 
 def test_two_runs_give_the_same_bytes(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -118,6 +138,69 @@ def test_duplicates_leaks_conflicts_and_flat_images(tmp_path: Path) -> None:
     }
     test = dataset.info.splits["test"]
     assert (test.rows, test.duplicates, test.leaked, test.conflicts, test.flat) == (2, 2, 1, 1, 0)
+    assert (test.near_duplicates, test.near_leaked) == (None, None)
+    assert set(dataset.table("test")["near_duplicate_of"].to_pylist()) == {None}
+    assert (tmp_path / "out" / "duplicates.png").is_file()
+
+
+def test_near_duplicates_are_flagged_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, _ = synthetic_faces(3, seed=0)
+    lighter = np.clip(images.astype(int) + 1, 0, 255)
+    rows = [(3, lighter[0], "PublicTest"), (0, images[0], "Training"), (1, images[1], "Training")]
+    rows += [(1, images[2], "PrivateTest"), (1, lighter[2], "PrivateTest")]
+    info = prepare(write_csv(tmp_path / "x.csv", rows), tmp_path / "out", near_duplicates=True).info
+    dataset = PreparedDataset(tmp_path / "out")
+    found = {
+        row["id"][-1]: (row["near_duplicate_of"] and row["near_duplicate_of"][-1], row["flags"])
+        for split in dataset.info.splits
+        for row in dataset.table(split).to_pylist()
+    }
+    assert found == {
+        "1": ("2", ["near_duplicate", "near_leaked"]),
+        "2": (None, []),
+        "3": (None, []),
+        "4": (None, []),
+        "5": ("4", ["near_duplicate"]),
+    }
+    assert (info.splits["validation"].near_duplicates, info.splits["validation"].near_leaked) == (1, 1)
+    assert (info.splits["test"].near_duplicates, info.splits["test"].near_leaked) == (1, 0)
+    assert any("differ in at most" in note for note in info.notes)
+    printed = capsys.readouterr().out
+    assert "2 nearly equal to an earlier image" in printed
+    assert "0 of validation also stand in train, 1 more nearly equal one of it" in printed
+
+
+def test_dropped_leaks_are_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, _ = synthetic_faces(5, seed=0)
+    rows = [(number, image, "Training") for number, image in enumerate(images)]
+    source = write_csv(tmp_path / "x.csv", [*rows, (0, images[0], "PublicTest"), (4, images[3], "PrivateTest")])
+    kept = prepare(source, tmp_path / "kept").info
+    assert (kept.splits["train"].rows, kept.dropped_leaks, kept.splits["test"].leaked) == (5, 0, 1)
+    capsys.readouterr()
+    info = prepare(source, tmp_path / "out", drop_leaks=True).info
+    train = info.splits["train"]
+    assert (train.rows, train.labels["angry"], train.conflicts) == (3, 0, 0)
+    assert (info.rejected, info.dropped_leaks) == (2, 2)
+    assert [info.splits[split].leaked for split in ("validation", "test")] == [0, 0]
+    assert info.mean == pytest.approx(images[[1, 2, 4]].mean() / 255)
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(row["id"], row["path"]) for row in rejects] == [
+        ("row-0000001", str(source)),
+        ("row-0000004", str(source)),
+    ]
+    assert "validation as row-0000006" in rejects[0]["reason"] and "test as row-0000007" in rejects[1]["reason"]
+    assert PreparedDataset(tmp_path / "out").load("train").ids == ["row-0000002", "row-0000003", "row-0000005"]
+    printed = capsys.readouterr()
+    assert "2 rejected, 2 of them by --drop-leaks" in printed.out
+    assert "2 of 5 training images were left out" in printed.err
+    assert any("2 of 5 training images were left out" in note for note in info.notes)
+
+
+def test_dropping_every_training_row_is_bad_data(tmp_path: Path) -> None:
+    image = synthetic_faces(1, seed=0)[0][0]
+    source = write_csv(tmp_path / "x.csv", [(0, image, "Training"), (0, image, "PublicTest")])
+    with pytest.raises(DataError, match="--drop-leaks would leave no training row"):
+        prepare(source, tmp_path / "out", drop_leaks=True)
 
 
 def test_validation_is_taken_from_train_stratified_with_copies_together(tmp_path: Path) -> None:
@@ -178,10 +261,53 @@ def test_nothing_is_left_when_prepare_is_interrupted(tmp_path: Path, monkeypatch
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fer_ray.prepare, "_draw", interrupt)
+    monkeypatch.setattr(fer_ray.prepare, "draw_dataset", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare("synthetic:20", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED_AT = {
+    "reading": ("fer_ray.data.assemble:Spool.add", 2),
+    "writing": ("pyarrow.parquet:ParquetWriter.write_table", 2),
+    "drawing": ("matplotlib.figure:Figure.savefig", 2),
+    "after the last write": ("pathlib:Path.rename", 1),
+}
+KILLED = """
+import os, pkgutil, signal, sys
+from fer_ray.prepare import prepare
+
+target, last, source, dest = sys.argv[1:]
+owner, name = target.rsplit(".", 1)
+owner, calls = pkgutil.resolve_name(owner), 0
+real = getattr(owner, name)
+
+def counted(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+
+setattr(owner, name, counted)
+prepare(source, dest)
+"""
+
+
+def test_killed_at_any_point_and_run_again_it_ends_with_the_same_dataset(
+    tiny_dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    dest, partial = tmp_path / "out", tmp_path / ".out.partial"
+    for moment, (target, calls) in KILLED_AT.items():
+        command = [sys.executable, "-c", KILLED, target, str(calls), "synthetic:712", str(dest)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stderr}"
+        assert list(tmp_path.iterdir()) == [partial], moment
+        assert (partial / "dataset.json").exists() == (moment == "after the last write"), moment
+    prepare("synthetic:712", dest)
+    assert list(tmp_path.iterdir()) == [dest]
+    assert hashes(dest) == hashes(tiny_dataset.path)
 
 
 def test_no_usable_row_is_bad_data(tmp_path: Path) -> None:
@@ -202,6 +328,8 @@ def test_a_destination_in_use_is_left_alone(tmp_path: Path) -> None:
 def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         prepare("synthetic:20", tmp_path / "out", size=4, validation_fraction=0.9, seed=-1)
+    with pytest.raises(UsageError, match=r"--near-duplicates with --size 12: .* 16 pixels"):
+        prepare("synthetic:20", tmp_path / "out", size=12, near_duplicates=True)
     assert [re.split(r"[ :]", problem)[0] for problem in caught.value.problems] == [
         "--size",
         "--validation-fraction",

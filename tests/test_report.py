@@ -1,6 +1,9 @@
 """The report stage over every kind of folder, and wrong calls."""
 
 import json
+import re
+import shutil
+from html import escape
 from pathlib import Path
 
 import pyarrow as pa
@@ -88,6 +91,86 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     assert "https://" not in text
 
 
+def test_every_part_says_how_to_make_it_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    text = report([folders["run"], folders["evaluation"], folders["dataset"]], tmp_path / "out").page.read_text("utf-8")
+    (start,) = json.loads((folders["run"] / "provenance.json").read_text("utf-8"))["starts"]
+    assert text.count(">How to reproduce</h3>") == 3
+    assert escape(start["command"]) in text
+    assert start["hardware"]["cpu"] in text
+    assert f"torch {start['versions']['torch']}" in text
+    assert "command and machine are not known" not in text
+    (copy := tmp_path / "copy").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(folders["run"] / name, copy)
+    assert "command and machine are not known" in report([copy], tmp_path / "out2").page.read_text("utf-8")
+
+
+def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Path) -> None:
+    better = tmp_path / "b" / "run"
+    shutil.copytree(folders["run"], better)
+    line = json.loads((better / "metrics.jsonl").read_text()) | {"validation_accuracy": 1.0}
+    (better / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    text = report([folders["run"], better, folders["run"]], tmp_path / "out").page.read_text("utf-8")
+    name = f"{folders['run'].parent.name}/run"
+    assert "to 100.00% validation accuracy; the best is b/run." in text
+    rows = re.findall(r'<tr><th scope="row">([^<]*/run)</th><td[^>]*>cnn3', text)
+    assert rows == ["b/run", name]
+    assert f"Validation accuracy by epoch of {name}, b/run" in text
+    alone = report([better], tmp_path / "out2").page.read_text("utf-8")
+    assert "Comparison" not in alone
+
+
+def test_evaluations_of_the_same_images_are_compared(folders: dict[str, Path], tmp_path: Path) -> None:
+    other, elsewhere = tmp_path / "other", tmp_path / "elsewhere"
+    shutil.copytree(folders["evaluation"], other)
+    shutil.copytree(folders["evaluation"], elsewhere)
+    rows = pq.read_table(other / "predictions.parquet")
+    wrong = pa.array([(label + 1) % 7 for label in rows["label"].to_pylist()], rows.schema.field("predicted").type)
+    column = rows.schema.get_field_index("predicted")
+    pq.write_table(rows.set_column(column, "predicted", wrong), other / "predictions.parquet")
+    right = sum(map(int.__eq__, rows["predicted"].to_pylist(), rows["label"].to_pylist()))
+    assert right > 0
+    metrics = json.loads((elsewhere / "metrics.json").read_text()) | {"dataset_fingerprint": "another"}
+    (elsewhere / "metrics.json").write_text(json.dumps(metrics))
+    result = report([folders["evaluation"], other, elsewhere], tmp_path / "out")
+    text = result.page.read_text("utf-8")
+    assert "2 evaluations of test from" in text
+    assert 'evaluation and other</th><td class="number">' in text
+    assert f'<td class="number">{right}</td><td class="number">0</td>' in text
+    assert result.card is not None
+    assert result.card.read_text("utf-8").count("# Model card: cnn3 for facial expressions") == 3
+
+
+def test_a_model_card_where_there_is_an_evaluation(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert report([folders["run"], folders["scores"]], tmp_path / "none").card is None
+    assert not (tmp_path / "none" / "model_card.md").exists()
+    card = report([folders["evaluation"]], tmp_path / "out").card
+    assert card == tmp_path / "out" / "model_card.md"
+    text = card.read_text("utf-8")
+    assert text == (folders["evaluation"] / "model_card.md").read_text("utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[:4] == ["Model details", "Intended use", "Factors", "Metrics"]
+    evaluation = json.loads((folders["evaluation"] / "metrics.json").read_text())
+    accuracy = evaluation["tta"]["none"]["official"]["accuracy"]
+    assert f"| none | 71 | {accuracy:.2%} (" in text
+    assert f"From {PreparedDataset(folders['dataset']).info.source} (synthetic), 48 × 48 pixels" in text
+    assert "class_weight_power: 0.0" in text
+
+
+def test_a_card_finds_a_dataset_that_was_moved(folders: dict[str, Path], tmp_path: Path) -> None:
+    moved, evaluation = tmp_path / "moved", tmp_path / "evaluation"
+    shutil.copytree(folders["dataset"], moved)
+    shutil.copytree(folders["evaluation"], evaluation)
+    metrics = json.loads((evaluation / "metrics.json").read_text()) | {"dataset": "/gone/fer|data"}
+    metrics["members"][0]["checkpoint"] = "/gone/checkpoint"
+    (evaluation / "metrics.json").write_text(json.dumps(metrics))
+    without, found = (report([evaluation, *more], tmp_path / str(len(more))).card for more in ([], [moved]))
+    assert without and found
+    assert r"The dataset is no longer at /gone/fer\|data" in without.read_text("utf-8")
+    assert "Recipe" not in without.read_text("utf-8")
+    assert f"From {PreparedDataset(moved).info.source}" in found.read_text("utf-8")
+
+
 def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         report([tmp_path / "missing", folders["run"], folders["run"].parent], tmp_path / "out")
@@ -98,14 +181,16 @@ def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json"])
-def test_damaged_files(file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"epoch": 1}'])
+@pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json", "trials.parquet"])
+def test_damaged_files(file: str, content: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()
     for name in (file, "config.yaml", "predictions.parquet"):
-        (folder / name).write_text("{")
+        (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=file):
         report([folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_folder(tmp_path: Path) -> None:

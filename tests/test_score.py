@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from fer_ray.config import Config
-from fer_ray.data import manifest, parts
+from fer_ray.data import disk, manifest, parts
 from fer_ray.data.images import decode
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
@@ -121,7 +121,7 @@ def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
     assert f"{images}/latin-\\xfc 23.jpg" in status
     assert {name: status[f"{images}/{name}"] for name in BROKEN} == {name: kind for name, (kind, _) in BROKEN.items()}
     assert list(status.values()).count("ok") == len(FACES)
-    assert [path.decode("utf-8", "backslashreplace") for path in manifest.list_files([images])] == list(status)
+    assert [path.decode("utf-8", "backslashreplace") for path in disk.list_files([images])] == list(status)
     for row in rows.to_pylist():
         failed = row["status"] != "ok"
         assert (row["error"] is not None) == failed
@@ -182,6 +182,8 @@ def test_too_many_errors_after_writing_all(result: ScoreResult, checkpoint: Path
     with pytest.raises(DataError, match=r"11 of 35 files failed, 31.43%; --max-error-rate allows 1.00%.*--resume"):
         score(checkpoint, [images], result.path, resume=True)
     assert len(read_rows(result.path)) == len(FACES) + len(BROKEN)
+    again = json.loads((result.path / "summary.json").read_text())
+    assert again == result.summary  # with the speed of the run that did the work
 
 
 def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_list_is_ordered_and_a_folder_that_cannot_be_listed_has_a_row(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    listed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path in manifest.list_files([tmp_path])]
+    listed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path in disk.list_files([tmp_path])]
     assert listed == ["a.jpg", "b/1.jpg", "b/2.jpg", "c"]
 
 

@@ -31,6 +31,7 @@ def run(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory)
 def test_files(run: Path) -> None:
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
+        "provenance.json",
         "config.yaml",
         "metrics.jsonl",
         "curves.png",
@@ -106,6 +107,24 @@ def test_output_in_use_is_left_alone(tiny_dataset: PreparedDataset, run: Path) -
 def test_misspelt_model_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'cnn3'"):
         train(tiny_dataset.path, config("model.name=cnn33"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_dataset_without_labels_in_a_split(tiny_dataset: PreparedDataset, tmp_path: Path, split: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset.path, data)
+    description = json.loads((data / DATASET_FILE).read_text())
+    description["splits"][split]["labels"] = {}
+    (data / DATASET_FILE).write_text(json.dumps(description))
+    with pytest.raises(DataError, match=f"no labelled image in a {split} split"):
+        train(data, config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_at_once_leaves_its_folder_free(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"training loss is nan.*Lower optimizer.learning_rate"):
+        train(tiny_dataset.path, config("optimizer.name=sgd", "optimizer.learning_rate=10"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -148,7 +148,16 @@ def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.6, 2)
     assert load_config(result.config_file) == checkpoint.info.config == result.best.config
     names = {path.name for path in scripted.run.iterdir()}
-    assert names == {"study.db", "study.json", "trials.parquet", "best.yaml", "report.html", "best", ".lock"}
+    assert names == {
+        "study.db",
+        "study.json",
+        "trials.parquet",
+        "best.yaml",
+        "report.html",
+        "provenance.json",
+        "best",
+        ".lock",
+    }
 
     table = pq.read_table(scripted.run / "trials.parquet").to_pydict()
     assert table["number"] == [0, 1, 2, 3, 4]

@@ -1,183 +1,293 @@
 """FER-2013 as CSV: ``fer2013.csv``, ``icml_face_data.csv``, and the competition's ``train.csv`` and ``test.csv``.
 
-Columns are found by name, in any order, blanks and case aside: ``pixels`` (numbers 0 to 255 between blanks, rows of
-the image first), ``emotion`` (0 to 6 in csv order, or a name) and ``Usage`` (the split). Files are read in ranges of
-some MB, so that their size doesn't matter.
+Columns are found by name, in any order, blanks and case aside, between commas, semicolons or tabs: ``pixels``,
+``emotion`` and ``Usage`` (what they hold: ``fer_ray.data.csv_lines``). Files are read in ranges of some MB, so that
+their size doesn't matter. A CSV inside a .zip, or compressed by gzip, has no ranges: one task reads it as a stream.
 """
 
+import contextlib
 import csv
 import functools
+import gzip
+import re
 import sys
+import zipfile
+import zlib
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import isqrt
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
 
-from fer_ray.data.image_trees import SPLIT_NAMES
-from fer_ray.data.images import resize
+from fer_ray.data.csv_lines import Layout, fields_of, read_line
+from fer_ray.data.disk import is_regular
+from fer_ray.data.image_trees import IMAGE_SUFFIXES
+from fer_ray.data.naming import split_of_file
 from fer_ray.data.rows import RowBuilder, Source, source_missing
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
+from fer_ray.data.store import SPLITS
 from fer_ray.errors import DataError
+
+UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""What zipfile and gzip raise on files that are damaged, encrypted, or packed in a way they don't know."""
 
 _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
-_FOLDER_FILES = (("fer2013.csv",), ("icml_face_data.csv",), ("train.csv", "test.csv"), ("train.csv",))
+_HEADER_BYTES = 4096
+_LINE_BYTES = 64 << 20  # longer lines are cut there, so that a file without line ends doesn't fill the memory
+_BUFFER_BYTES = 1 << 20  # a line of FER-2013 is longer than the default
+_TABLE_ROWS = 2048
+_TO_THE_END = -1
+_OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
+_NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
+_GZIP = b"\x1f\x8b"
+_ID = "row-"
+_BLANKS = b" \t\r\n"
 csv.field_size_limit(sys.maxsize)  # the default refuses images larger than 180 × 180
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where the columns of a file are, and what its rows are to be."""
+class CsvFile:
+    """A CSV file: by itself, compressed by gzip, or a member of a .zip."""
 
-    columns: int
-    pixels: int
-    emotion: int | None
-    usage: int | None
-    side: int  # of the images
-    split: str  # of the rows of a file without Usage
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.member is None else PurePosixPath(self.member).name
+
+    def is_packed(self) -> bool:
+        """Say whether its bytes can only be had one after the other."""
+        if self.member is not None:
+            return True
+        with self.path.open("rb") as file:
+            return file.read(2) == _GZIP
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Yield its bytes, unpacked."""
+        if self.member is not None:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
+                yield member
+        elif self.is_packed():
+            with gzip.open(self.path) as unpacked:
+                yield cast(IO[bytes], unpacked)
+        else:
+            with self.path.open("rb", buffering=_BUFFER_BYTES) as file:
+                yield file
 
 
-def is_csv(path: Path) -> bool:
-    """Say whether a file starts with a CSV header that has a ``pixels`` column."""
-    return path.is_file() and "pixels" in _header(path)
+def find_csv(path: Path) -> list[CsvFile]:
+    """Return the CSV files to read for a path: those with a ``pixels`` column among the file itself, the files directly
+    in a folder, or the members of a .zip, whatever they are called.
 
-
-def find_csv(path: Path) -> list[Path]:
-    """Return the CSV files to read for a path: the file itself, or those in a folder under their known names."""
-    if path.is_file():
-        return [path] if is_csv(path) else []
-    for names in _FOLDER_FILES:
-        files = [path / name for name in names]
-        if all(is_csv(file) for file in files):
-            return files
-    return []
-
-
-def open_csv(files: list[Path]) -> Source:
-    """Return CSV files as one source. Ids are ``row-0000001`` and so on, by line after the header.
-
-    Rows of a file without ``Usage`` are for training; those without ``emotion`` are unlabelled and for the test.
+    Of several, ``fer2013.csv`` or ``icml_face_data.csv`` is taken alone, else those named after splits together.
 
     Raises:
-        DataError: a file has no rows, or none with pixels that make a square.
+        DataError: several that neither rule chooses from, or one that can't be read.
     """
-    layouts = {str(file): _layout(file) for file in files}
-    manifest, lines = [], 0
+    found = list(dict.fromkeys(file for file, start in _starts(path) if _header(start)))
+    for name in _OFFICIAL_NAMES:
+        if official := [file for file in found if file.name.lower() == name]:
+            return official[:1]
+    if of_splits := [file for file in found if split_of_file(file.name)]:
+        return sorted(of_splits, key=lambda file: SPLITS.index(split_of_file(file.name) or ""))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise DataError(f"{path}: holds several CSV files with a pixels column: {names}. Name the one to read.")
+    return found
+
+
+def open_csv(files: Sequence[CsvFile], name: str) -> Source:
+    """Return CSV files as one source. Ids are ``row-0000001`` and so on, by data row; blank lines don't count.
+
+    ``Usage`` gives the split; without it a file's name does, and else rows with ``emotion`` are for training and those
+    without for the test. Rows without ``emotion`` are unlabelled.
+
+    Raises:
+        DataError: a file is no readable CSV, has no rows, or none with pixels that make a square; all at once.
+    """
+    layouts, problems = [], []
     for file in files:
-        for start, end, count in _ranges(file):
-            piece = {"file": [str(file)], "start": [start], "end": [end], "first": [lines + 1]}
-            manifest.append(pa.table(piece))
-            lines += count
-    missing = [file.name for file in files if layouts[str(file)].emotion is None]
+        try:
+            layouts.append(_layout(file))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    if any(file.is_packed() for file in files):
+        # The rows of a stream can't be counted in advance, so that one task numbers all.
+        pieces = [{"file": number, "start": 0, "end": _TO_THE_END, "first": 1} for number in range(len(files))]
+        manifest, total = [pa.Table.from_pylist(pieces)], None
+    else:
+        manifest, total = _manifest(files)
+    unlabelled = [file for file, layout in zip(files, layouts, strict=True) if not layout.has_labels]
     return Source(
         format="csv",
-        name=", ".join(map(str, files)),
+        name=name,
         manifest=manifest,
-        read=functools.partial(_read, layouts),
-        total=lines,
-        notes=[f"{name} has no emotion column: its rows are unlabelled." for name in missing],
+        read=functools.partial(_read, list(files), layouts),
+        total=total,
+        notes=[f"{file.name} has no emotion column: its rows are unlabelled." for file in unlabelled],
+        has_usage=all("usage" in layout.names for layout in layouts),
     )
 
 
-def _header(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        line = file.readline(1000)
-    return [name.strip().lower() for name in line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split(",")]
+def row_number(id: str) -> int:
+    """Return the number of a data row, from 1, that its id was made of."""
+    return int(id.removeprefix(_ID))
 
 
-def _layout(path: Path) -> _Layout:
-    names = _header(path)
-    column = {name: number for number, name in enumerate(names)}
-    with path.open("rb") as file:
-        file.readline()
-        probe = file.readlines(_PROBE_BYTES)
-    counts = Counter(
-        len(row[column["pixels"]].split())
-        for row in csv.reader(line.decode("latin-1") for line in probe)
-        if len(row) == len(names)
-    )
+def _starts(path: Path) -> Iterator[tuple[CsvFile, bytes]]:
+    """Yield what may be a CSV file, and its first bytes."""
+    if path.is_file() and zipfile.is_zipfile(path):
+        yield from _starts_in_zip(path)
+        return
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        # A name that begins with a dot counts where it was asked for, and pipes never do: reading one would wait.
+        if (file == path or not file.name.startswith(".")) and file.suffix.lower() not in _NOT_CSV and is_regular(file):
+            found = CsvFile(file)
+            yield _start(found, found.open)
+
+
+def _starts_in_zip(path: Path) -> Iterator[tuple[CsvFile, bytes]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (*UNPACKING_ERRORS, ValueError):
+        return  # reading it as a tree of images says what is wrong
+    with archive:
+        for name in archive.namelist():
+            if not name.endswith("/") and PurePosixPath(name).suffix.lower() not in _NOT_CSV:
+                yield _start(CsvFile(path, name), functools.partial(archive.open, name))
+
+
+def _start(file: CsvFile, opener: Callable[[], AbstractContextManager[IO[bytes]]]) -> tuple[CsvFile, bytes]:
+    try:
+        with opener() as stream:
+            return file, stream.read(_HEADER_BYTES)
+    except UNPACKING_ERRORS as error:
+        if file.name.lower().endswith(".csv"):
+            raise DataError(f"{file}: can't be read: {error}.") from error
+        return file, b""  # by its name it isn't meant as one
+
+
+def _header(start: bytes) -> tuple[list[str], str] | None:
+    """Return the names of the columns, in lower case, and the delimiter; None without ``pixels`` among them."""
+    encoding = "utf-8-sig" if b"\0" not in start else "utf-16-be" if start[:1] in (b"\0", b"\xfe") else "utf-16-le"
+    line = re.split(r"[\r\n]", start.decode(encoding, "replace").lstrip("\ufeff"), maxsplit=1)[0]
+    for delimiter in ",;\t":
+        names = [
+            name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        ]
+        if "pixels" in names:
+            return names, delimiter
+    return None
+
+
+def _layout(file: CsvFile) -> Layout:
+    try:
+        with file.open() as stream:
+            start = stream.read(_HEADER_BYTES)
+        names, delimiter = _checked_header(file, start)
+        with file.open() as stream:
+            stream.readline(_HEADER_BYTES)
+            counts = _pixel_counts(stream, names, delimiter)
+    except UNPACKING_ERRORS as error:
+        raise DataError(f"{file}: can't be read: {error}.") from error
     squares = {count: times for count, times in counts.items() if count and isqrt(count) ** 2 == count}
     if not squares:
         found = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
-        raise DataError(f"{path}: {found}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
-    return _Layout(
-        columns=len(names),
-        pixels=column["pixels"],
-        emotion=column.get("emotion"),
-        usage=column.get("usage"),
-        side=isqrt(max(squares, key=lambda count: squares[count])),
-        split="train" if "emotion" in column else "test",
-    )
+        raise DataError(f"{file}: {found}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
+    side = isqrt(max(squares, key=lambda count: squares[count]))
+    split = split_of_file(file.name) or ("train" if "emotion" in names else "test")
+    return Layout(tuple(names), delimiter, side, split)
 
 
-def _ranges(path: Path) -> list[tuple[int, int, int]]:
-    """Cut the data lines into ranges: first byte, end, and the number of lines."""
-    ranges = []
-    with path.open("rb") as file:
-        file.readline()
-        start = file.tell()
-        while chunk := file.read(_TASK_BYTES):
-            rest = file.readline()
-            lines = chunk.count(b"\n") + rest.count(b"\n") + (not (chunk + rest[-1:]).endswith(b"\n"))
-            ranges.append((start, file.tell(), lines))
-            start = file.tell()
-    return ranges
+def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
+    header = _header(start)
+    if header is None:
+        raise DataError(f"{file}: no column is called pixels in its first line, {start[:60]!r}.")
+    if b"\0" in start:
+        raise DataError(f"{file}: is UTF-16 text. Make it UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
+    if re.match(rb"[^\r\n]*\r(?!\n)", start):
+        raise DataError(f"{file}: its lines end in CR alone, as on old Macs. Make that LF: tr '\\r' '\\n' < OLD > NEW.")
+    doubled = [name for name in ("pixels", "emotion", "usage") if header[0].count(name) > 1]
+    if doubled:
+        raise DataError(f"{file}: several columns are called {' and '.join(doubled)}. Leave one of each in the file.")
+    return header
 
 
-def _read(layouts: dict[str, _Layout], pieces: pa.Table, size: int) -> pa.Table:
-    rows = RowBuilder(size)
+def _pixel_counts(stream: IO[bytes], names: list[str], delimiter: str) -> Counter[int]:
+    """Count the rows at the start of a file by their number of pixel values."""
+    counts: Counter[int] = Counter()
+    for line in _lines(stream, _PROBE_BYTES):
+        with contextlib.suppress(csv.Error):  # reading will reject the line with this reason
+            fields = fields_of(line, delimiter)
+            if len(fields) == len(names):
+                counts[len(fields[names.index("pixels")].split())] += 1
+    return counts
+
+
+def _lines(stream: IO[bytes], length: int) -> Iterator[str]:
+    """Yield the data lines that begin in the next ``length`` bytes, or ``_TO_THE_END``, blank ones left out."""
+    while length and (line := stream.readline(_LINE_BYTES)):
+        length = max(length - len(line), 0) if length != _TO_THE_END else length
+        if line.strip(_BLANKS):
+            yield line.decode("latin-1").rstrip("\r\n")
+
+
+def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
+    """Cut files into ranges of whole lines, a table each, and count the data rows."""
+    manifest, rows = [], 0
+    for number, file in enumerate(files):
+        with file.open() as stream:
+            stream.readline(_HEADER_BYTES)
+            start = stream.tell()
+            while chunk := stream.read(_TASK_BYTES) + stream.readline(_LINE_BYTES):
+                piece = {"file": number, "start": start, "end": stream.tell(), "first": rows + 1}
+                manifest.append(pa.Table.from_pylist([piece]))
+                rows += _count_rows(chunk)
+                start = stream.tell()
+    return manifest, rows
+
+
+def _count_rows(chunk: bytes) -> int:
+    lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
+    characters = np.frombuffer(chunk, np.uint8)
+    starts = np.flatnonzero(characters[:-1] == ord("\n")) + 1
+    may_be_blank = not chunk[:1].strip(_BLANKS) or np.isin(characters[starts], list(_BLANKS)).any()
+    return sum(1 for line in chunk.split(b"\n") if line.strip(_BLANKS)) if may_be_blank else lines
+
+
+def _read(files: list[CsvFile], layouts: list[Layout], pieces: pa.Table, size: int) -> Iterator[pa.Table]:
+    number = pieces["first"][0].as_py()
     for piece in pieces.to_pylist():
-        path = Path(piece["file"])
-        if not path.exists():
-            return source_missing(str(path), size)
-        with path.open("rb") as file:
-            file.seek(piece["start"])
-            text = file.read(piece["end"] - piece["start"]).decode("latin-1")
-        for number, line in enumerate(text.splitlines(), start=piece["first"]):
-            if line.strip():
-                _read_line(line, f"row-{number:07}", path, layouts[piece["file"]], rows)
-    return rows.table()
-
-
-def _read_line(line: str, id: str, path: Path, layout: _Layout, rows: RowBuilder) -> None:
-    try:
-        fields = next(csv.reader([line]))
-        if len(fields) != layout.columns:
-            raise ValueError(f"{len(fields)} column(s), {layout.columns} expected")
-        split = layout.split if layout.usage is None else _split(fields[layout.usage])
-        label = None if layout.emotion is None else _label(fields[layout.emotion])
-        pixels = _pixels(fields[layout.pixels], layout.side)
-    except (ValueError, csv.Error) as error:
-        rows.reject(id, str(path), str(error))
-    else:
-        rows.add(id, str(path), split, label, resize(pixels, rows.size), layout.side, layout.side)
-
-
-def _split(text: str) -> str:
-    split = SPLIT_NAMES.get(text.strip().lower())
-    if split is None:
-        raise ValueError(f"Usage '{text.strip()}', expected Training, PublicTest or PrivateTest")
-    return split
-
-
-def _label(text: str) -> int:
-    text = text.strip()
-    label = int(text) if text.isascii() and text.isdigit() else label_of(text)
-    if label is None or not 0 <= label < NUM_CLASSES:
-        raise ValueError(f"emotion '{text}', expected 0 to {NUM_CLASSES - 1} or one of {', '.join(EMOTIONS)}")
-    return label
-
-
-def _pixels(text: str, side: int) -> np.ndarray:
-    try:
-        values = np.fromstring(text, np.int32, sep=" ")
-    except ValueError:
-        raise ValueError("the pixels hold something that is no whole number") from None
-    if len(values) != side * side:
-        raise ValueError(f"{len(values)} pixel values, {side * side} expected ({side} × {side})")
-    if values.min() < 0 or values.max() > 255:
-        raise ValueError(f"pixel values from {values.min()} to {values.max()}, expected 0 to 255")
-    return values.astype(np.uint8).reshape(side, side)
+        file, layout = files[piece["file"]], layouts[piece["file"]]
+        if not file.path.exists():
+            yield source_missing(str(file.path), size)
+            return
+        rows = RowBuilder(size)
+        try:
+            with file.open() as stream:
+                if piece["start"]:
+                    stream.seek(piece["start"])
+                else:
+                    stream.readline(_HEADER_BYTES)
+                for line in _lines(stream, piece["end"] - piece["start"]):
+                    read_line(line, f"{_ID}{number:07}", str(file), layout, rows)
+                    number += 1
+                    if len(rows) == _TABLE_ROWS:
+                        yield rows.table()
+                        rows = RowBuilder(size)
+        except UNPACKING_ERRORS as error:
+            rows.reject(f"{_ID}{number:07}", str(file), f"from here on the file can't be unpacked: {error}")
+            number += 1
+        yield rows.table()

@@ -6,12 +6,13 @@ with ``_`` are passed over by Parquet readers that are given the folder.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_ray.data.disk import list_files
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
 
@@ -49,45 +50,6 @@ def check_inputs(inputs: Sequence[Path | str]) -> list[Path]:
     if nested:
         raise UsageError(nested)
     return paths
-
-
-def list_files(inputs: Sequence[Path]) -> Iterator[bytes]:
-    """Yield the files below the inputs, in the order of inputs and then of names, a folder's content in its place.
-
-    Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
-    begin with a dot are left out. Links to folders are followed, and each folder is listed once, however often links
-    lead to it. A folder that can't be listed is yielded itself, so that scoring says why.
-    """
-    seen: set[tuple[int, int]] = set()
-    for path in inputs:
-        yield from _walk(os.fsencode(path), seen)
-
-
-def _walk(root: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
-    pending = [(root, Path(os.fsdecode(root)).is_dir())]  # a stack, as deep trees would exhaust recursion
-    while pending:
-        path, is_folder = pending.pop()
-        if not is_folder:
-            yield path
-            continue
-        try:
-            status = Path(os.fsdecode(path)).stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                content = sorted((entry.path, _is_folder(entry)) for entry in entries if entry.name[:1] != b".")
-        except OSError:
-            yield path
-            continue
-        pending.extend(reversed(content))
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()  # without asking for the status of ordinary files
-    except OSError:  # a link that leads to itself; reading it will say so
-        return False
 
 
 def write_manifest(folder: Path, inputs: Sequence[Path]) -> int:

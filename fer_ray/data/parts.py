@@ -14,28 +14,21 @@ Columns of ``part-*.parquet``, a file a chunk of the manifest, rows in the manif
 ==============  =================  =====================================================================
 """
 
-import errno
 import io
-import os
-import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_ray.data.disk import FileError, FileProblem, read_file, shown
 from fer_ray.data.images import ImageError, ImageProblem, decode
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError
 from fer_ray.files import write_whole
-
-FileProblem = ImageProblem | Literal["missing", "not_a_file", "unreadable"]
-MAX_BYTES = 256 << 20
-"""Larger files are not read."""
 
 _SCHEMA = pa.schema(
     [
@@ -54,36 +47,18 @@ _SCHEMA = pa.schema(
 class Problem:
     """Why a file gives no picture: the ``status`` and ``error`` of its row."""
 
-    status: FileProblem
+    status: ImageProblem | FileProblem
     error: str
 
 
 def read_image(path: bytes, size: int) -> np.ndarray | Problem:
     """Return a file's image in grey, uint8, size × size, or why there is none; raises nothing for any file."""
     try:
-        data = _read(path)
-        return data if isinstance(data, Problem) else decode(data, size).pixels
-    except ImageError as error:
+        return decode(read_file(path), size).pixels
+    except (ImageError, FileError) as error:
         return Problem(error.kind, error.message)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        return Problem("missing", error.strerror or str(error))
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
-            return Problem("not_a_file", "a socket or device")
-        return Problem("unreadable", error.strerror or str(error))
     except Exception as error:  # a decoder's fault on this one file, which the row tells, must not end the job
         return Problem("undecodable", f"{type(error).__name__}: {error}")
-
-
-def _read(path: bytes) -> bytes | Problem:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would wait for a writer
-    with io.FileIO(descriptor) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return Problem("not_a_file", f"not a regular file (mode {stat.filemode(status.st_mode)})")
-        if status.st_size > MAX_BYTES:
-            return Problem("too_large", f"{status.st_size:,} bytes, more than the {MAX_BYTES:,} allowed")
-        return file.readall()
 
 
 def part_file(folder: Path, chunk: int) -> Path:
@@ -114,7 +89,7 @@ def write_part(
     probs[~failed], spread[~failed] = probabilities, tta_std
     best = np.where(failed, 0, probs.argmax(axis=1))
     columns = [
-        pa.array([path.decode("utf-8", "backslashreplace") for path in paths]),
+        pa.array([shown(path) for path in paths]),
         pa.array(["ok" if problem is None else problem.status for problem in problems]),
         pa.array([None if problem is None else problem.error for problem in problems], pa.string()),
         pa.array(np.array(EMOTIONS)[best], pa.string(), mask=failed),

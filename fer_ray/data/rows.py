@@ -4,7 +4,7 @@ Every file or line of a source gives one row. A row with a ``reason`` has no usa
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,21 +22,23 @@ class Source:
     """A recognised source: what there is to read, and how.
 
     Attributes:
-        format: ``folder``, ``zip``, ``csv`` or ``synthetic``.
+        format: ``folder``, ``zip``, ``csv``, ``parquet`` or ``synthetic``.
         name: the path, or the synthetic recipe.
         manifest: what there is to read in source order, a table for each task.
-        read: turns a table of the manifest and a size into raw rows, in the same order, with ``raw_schema(size)``;
-            runs in any process that sees the same paths.
+        read: turns a table of the manifest and a size into tables of raw rows, in the same order, with
+            ``raw_schema(size)``; runs in any process that sees the same paths.
         total: rows in all, where known before reading.
         notes: what a reader of the data must know.
+        has_usage: each row says its split itself.
     """
 
     format: str
     name: str
     manifest: list[pa.Table]
-    read: Callable[..., pa.Table]
+    read: Callable[..., Iterator[pa.Table]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
+    has_usage: bool = False
 
 
 def raw_schema(size: int) -> pa.Schema:
@@ -73,6 +75,9 @@ class RowBuilder:
         self.size = size
         self._rows: list[tuple[str, str, str | None, str | None, int | None, int, int]] = []
         self._images: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def add(
         self, id: str, path: str, split: str, label: int | None, pixels: np.ndarray, width: int, height: int

@@ -9,6 +9,7 @@ from pathlib import Path
 from fer_ray.data.manifest import MANIFEST_FILE, PARTIAL_FILE
 from fer_ray.errors import UsageError
 from fer_ray.files import write_whole
+from fer_ray.provenance import PROVENANCE_FILE
 
 JOB_FILE = "_job.json"
 PREPROCESSING = "grey, square, fer_ray.data.images 1"
@@ -91,8 +92,8 @@ def can_resume(folder: Path, identity: Identity, inputs: Sequence[Path]) -> bool
 
 
 def forget_job(folder: Path) -> None:
-    """Remove the list and the job file, and the folder where nothing else is in it."""
-    for name in (JOB_FILE, MANIFEST_FILE, PARTIAL_FILE):
+    """Remove the list, the job file and the provenance, and the folder where nothing else is in it."""
+    for name in (JOB_FILE, MANIFEST_FILE, PARTIAL_FILE, PROVENANCE_FILE):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

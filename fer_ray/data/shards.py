@@ -1,5 +1,6 @@
 """Split a prepared dataset over Ray Train workers."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,6 @@ from fer_ray.data.store import PreparedDataset, Split, to_split
 
 READ_CPUS = 0.1
 """CPUs that a task asks for that reads training rows; workers must leave as much free, or it waits for ever."""
-
-_COLUMNS = ["id", "label", "pixels", "flags"]
 
 
 def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
@@ -28,13 +27,14 @@ def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
         for group in range(pq.read_metadata(file).num_row_groups)
     ]
     items = ray.data.from_items(groups, override_num_blocks=len(groups))
-    rows = items.map_batches(_read_group, batch_size=1, num_cpus=READ_CPUS)
+    read_group = functools.partial(_read_group, dataset.info.learning_columns)
+    rows = items.map_batches(read_group, batch_size=1, num_cpus=READ_CPUS)
     return rows.random_shuffle(seed=0, num_cpus=READ_CPUS)
 
 
-def _read_group(batch: Any) -> Any:
+def _read_group(columns: list[str], batch: Any) -> Any:
     with pq.ParquetFile(batch["file"][0]) as file:
-        return file.read_row_group(int(batch["group"][0]), columns=_COLUMNS)
+        return file.read_row_group(int(batch["group"][0]), columns=columns)
 
 
 def drain(shard: Any, size: int) -> Split:
@@ -48,7 +48,10 @@ def drain(shard: Any, size: int) -> Split:
 
 
 def validation_shard(dataset: PreparedDataset, rank: int, workers: int) -> Split:
-    """Return every ``workers``-th validation row from row ``rank`` on: over all ranks, each row exactly once."""
+    """Return every ``workers``-th validation row from row ``rank`` on: over all ranks, each row exactly once.
+
+    Without soft labels, as validation goes by labels.
+    """
     split = dataset.load("validation")
     rows = np.arange(rank, len(split), workers)
     return Split([split.ids[row] for row in rows], split.images[rows], split.labels[rows], split.leaked[rows])

@@ -1,7 +1,10 @@
 """Recognise where images come from, by content, and open it as a ``Source`` that is read a piece at a time."""
 
 import functools
+import os
+import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,19 +12,27 @@ import pyarrow as pa
 from fer_ray.data.csv_files import find_csv, open_csv
 from fer_ray.data.image_trees import open_folder, open_zip
 from fer_ray.data.images import resize
+from fer_ray.data.parquet_files import find_parquet, open_parquet
 from fer_ray.data.rows import RowBuilder, Source
+from fer_ray.data.store import PreparedDataset
 from fer_ray.data.synthetic import SIZE as SYNTHETIC_SIZE
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
 
-FORMATS = ("auto", "folder", "zip", "csv", "synthetic")
+FORMATS = ("auto", "folder", "zip", "csv", "parquet", "synthetic")
 _SYNTHETIC_COUNT = 4000
 _SYNTHETIC_TASK = 250
 _EXPECTED = (
     "Expected a folder or a .zip with SPLIT/LABEL/image or LABEL/image files, a CSV file with emotion and pixels"
-    " columns such as fer2013.csv, or `synthetic`."
+    " columns such as fer2013.csv, Parquet with image and label columns, or `synthetic`."
 )
+_ARCHIVES = {
+    b"PK": "no readable .zip, though it starts as one: its end is missing or damaged. Copy or download it again",
+    b"\x1f\x8b": "compressed by gzip, and no CSV file inside. Unpack it first, a .tar.gz by `tar xzf`",
+    b"7z\xbc\xaf": "a 7-Zip archive. Unpack it first",
+    b"Rar!": "a RAR archive. Unpack it first",
+}
 
 
 def open_source(source: Path | str, format: str = "auto", seed: int = 0) -> Source:
@@ -41,40 +52,61 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0) -> Sour
     if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
         return _synthetic(str(source), seed)
     path = local_path(source)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder. {_EXPECTED}")
-    kind = _recognise(path) if format == "auto" else format
-    if kind == "csv":
-        return open_csv(_require_csv(path))
-    if kind == "folder":
-        if not path.is_dir():
-            raise DataError(f"{path}: is a file; --format folder needs a folder.")
+    _require_source(path)
+    if format in ("auto", "csv") and (csv_files := find_csv(path)):
+        return open_csv(csv_files, str(path))
+    if format in ("auto", "parquet") and (parquet_files := find_parquet(path)):
+        return open_parquet(path, parquet_files)
+    if format in ("auto", "folder") and path.is_dir():
         return open_folder(path)
-    if not path.is_file():
-        raise DataError(f"{path}: is a folder; --format zip needs a .zip file.")
-    return open_zip(path)
+    if format in ("auto", "zip") and path.is_file() and zipfile.is_zipfile(path):
+        return open_zip(path)
+    if format != "auto":
+        needs = {
+            "csv": "a CSV file with a pixels column",
+            "parquet": "a Parquet file",
+            "folder": "a folder",
+            "zip": "a .zip file",
+        }
+        raise DataError(f"{path}: --format {format} needs {needs[format]}, and here is none. Leave --format out.")
+    raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
 
 
-def _recognise(path: Path) -> str:
-    if find_csv(path):
-        return "csv"
-    if path.is_dir():
-        return "folder"
-    if zipfile.is_zipfile(path):
-        return "zip"
+def _require_source(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder. {_EXPECTED}") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}.") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError(f"{path}: neither a file nor a folder (mode {stat.filemode(mode)}). {_EXPECTED}")
+    try:
+        with os.scandir(path) if stat.S_ISDIR(mode) else path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}. Give yourself the permission.") from error
+    if _is_prepared(path):
+        raise DataError(f"{path}: is a prepared dataset already. Give it to `fer-ray train --dataset`.")
+
+
+def _is_prepared(path: Path) -> bool:
+    try:
+        PreparedDataset(path)
+    except (DataError, OSError):
+        return False
+    return True
+
+
+def _looks_like(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(24)
-    found = f"a file that starts with {start!r}" if start else "an empty file"
-    if path.suffix.lower() == ".zip":
-        found += ", which is no readable .zip"
-    raise DataError(f"{path}: {found}. {_EXPECTED}")
-
-
-def _require_csv(path: Path) -> list[Path]:
-    files = find_csv(path)
-    if not files:
-        raise DataError(f"{path}: no CSV file with a pixels column, which --format csv needs.")
-    return files
+    if not start:
+        return "an empty file"
+    for magic, kind in _ARCHIVES.items():
+        if start.startswith(magic):
+            return kind
+    return f"a file that starts with {start!r}"
 
 
 def _synthetic(text: str, seed: int) -> Source:
@@ -95,7 +127,7 @@ def _synthetic(text: str, seed: int) -> Source:
     )
 
 
-def _draw(seed: int, pieces: pa.Table, size: int) -> pa.Table:
+def _draw(seed: int, pieces: pa.Table, size: int) -> Iterator[pa.Table]:
     """Draw faces; of every ten, eight are for training, one for validation and one for the test."""
     rows = RowBuilder(size)
     for piece in pieces.to_pylist():
@@ -104,4 +136,4 @@ def _draw(seed: int, pieces: pa.Table, size: int) -> pa.Table:
             split = {8: "validation", 9: "test"}.get(number % 10, "train")
             id = f"face-{number:07}"
             rows.add(id, id, split, label, resize(image, size), SYNTHETIC_SIZE, SYNTHETIC_SIZE)
-    return rows.table()
+    yield rows.table()

@@ -2,18 +2,27 @@
 
 Columns of every split, rows ordered by source order:
 
-===============  =============================  =====================================================
-``id``           string                         unique in the dataset (path in the source, or row)
-``label``        int8, null where unlabelled    0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
-``pixels``       fixed_size_list<uint8>         the grey image, rows first, ``size * size`` values
-``width``        int32                          of the image as found, in pixels
-``height``       int32                          of the image as found, in pixels
-``duplicate_of`` string, null                   id of the first row, in the order train, validation,
-                                                test, that holds the very same pixels
-``flags``        list<string>                   ``flat``: one colour; ``leaked``: a validation or test
-                                                image that also stands in train; ``conflict``: the same
-                                                pixels stand elsewhere with another label
-===============  =============================  =====================================================
+=====================  ============================  =============================================================
+``id``                 string                        unique in the dataset (path in the source, or row)
+``label``              int8, null where unlabelled   0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
+``pixels``             fixed_size_list<uint8>        the grey image, rows first, ``size * size`` values
+``width``              int32                         of the image as found, in pixels
+``height``             int32                         of the image as found, in pixels
+``duplicate_of``       string, null                  id of the first row, in the order train, validation, test, that
+                                                     holds the very same pixels
+``near_duplicate_of``  string, null                  id of the first row, in that order, whose picture nearly equals
+                                                     this one; null throughout where ``prepare`` wasn't asked
+``flags``              list<string>                  ``flat``: one colour; ``leaked``: a validation or test image that
+                                                     also stands in train; ``conflict``: the same pixels stand
+                                                     elsewhere under another label; ``near_duplicate``: nearly, and
+                                                     not exactly, equal to an earlier row; ``near_leaked``: a
+                                                     validation or test image that nearly, and not exactly, equals
+                                                     one of train
+``soft_label``         fixed_size_list<float>, null  only in a dataset with FER+ votes prepared as soft: the share of
+                                                     each emotion, csv order, sum 1
+=====================  ============================  =============================================================
+
+Near means by the rule of ``fer_ray.data.near_duplicates``.
 """
 
 from dataclasses import dataclass
@@ -25,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 
 FORMAT_VERSION = 1
@@ -45,6 +54,12 @@ class SplitInfo(BaseModel):
     leaked: int = Field(0, description="Rows of validation or test whose pixels also stand in train.")
     conflicts: int = Field(0, description="Rows whose pixels stand elsewhere under another label.")
     flat: int = Field(0, description="Rows of one flat colour.")
+    near_duplicates: int | None = Field(
+        None, description="Rows nearly, and not exactly, equal to an earlier one; null where that wasn't looked for."
+    )
+    near_leaked: int | None = Field(
+        None, description="Rows of validation or test nearly, and not exactly, equal to one of train; null likewise."
+    )
 
 
 class DatasetInfo(BaseModel):
@@ -62,8 +77,15 @@ class DatasetInfo(BaseModel):
     mean: float = Field(description="Mean of the training pixels, 0 to 1.")
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
     rejected: int = Field(0, description="Rows or files that are in rejects.parquet.")
-    fingerprint: str = Field(description="SHA-256 over ids, labels and pixels of all splits.")
+    dropped_leaks: int = Field(0, description="Of these, usable training rows that --drop-leaks left out.")
+    soft_labels: bool = Field(False, description="Whether rows carry shares of FER+ votes in ``soft_label``.")
+    fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
+
+    @property
+    def learning_columns(self) -> list[str]:
+        """The columns that ``to_split`` needs."""
+        return ["id", "label", "pixels", "flags", *(["soft_label"] if self.soft_labels else [])]
 
 
 @dataclass(frozen=True)
@@ -75,19 +97,22 @@ class Split:
         images: uint8, n × size × size, 0 black to 255 white.
         labels: int64, n, csv order.
         leaked: bool, n; True where the image also stands in train.
+        soft_labels: float32, n × 7, shares of votes, csv order; None where the dataset has none.
     """
 
     ids: list[str]
     images: np.ndarray
     labels: np.ndarray
     leaked: np.ndarray
+    soft_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def schema(size: int) -> pa.Schema:
+def schema(size: int, soft_labels: bool = False) -> pa.Schema:
     """Return the Arrow schema of a split's Parquet files for images of ``size`` × ``size`` pixels."""
+    soft = [("soft_label", pa.list_(pa.float32(), NUM_CLASSES))] if soft_labels else []
     return pa.schema(
         [
             ("id", pa.string()),
@@ -96,7 +121,9 @@ def schema(size: int) -> pa.Schema:
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("duplicate_of", pa.string()),
+            ("near_duplicate_of", pa.string()),
             ("flags", pa.list_(pa.string())),
+            *soft,
         ]
     )
 
@@ -148,13 +175,32 @@ class PreparedDataset:
             )
         return pa.concat_tables(tables)
 
+    def check_trainable(self) -> None:
+        """Check that there are labelled rows to learn from, and to choose the best epoch or trial by.
+
+        Raises:
+            DataError: a split is missing or wholly unlabelled.
+        """
+        remedies = {
+            "train": "Prepare a source that has labelled training images.",
+            "validation": "Prepare it with --validation-fraction above 0.",
+        }
+        missing = [split for split in remedies if not sum(self._labels(split))]
+        if missing:
+            raise DataError(
+                [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
+            )
+
+    def _labels(self, split: str) -> list[int]:
+        return list(self.info.splits[split].labels.values()) if split in self.info.splits else []
+
     def load(self, split: str) -> Split:
         """Read the labelled rows of a split into memory."""
-        return to_split(self.table(split, ["id", "label", "pixels", "flags"]), self.info.size)
+        return to_split(self.table(split, self.info.learning_columns), self.info.size)
 
 
 def to_split(table: pa.Table, size: int) -> Split:
-    """Turn rows with ``id``, ``label``, ``pixels`` and ``flags`` into arrays, leaving unlabelled rows out."""
+    """Turn rows with ``DatasetInfo.learning_columns`` into arrays, leaving unlabelled rows out."""
     table = table.filter(pc.is_valid(table["label"]))
     leaked = ["leaked" in flags for flags in table["flags"].to_pylist()]
     return Split(
@@ -162,7 +208,14 @@ def to_split(table: pa.Table, size: int) -> Split:
         images=images_of(table["pixels"], size),
         labels=table["label"].to_numpy().astype(np.int64),
         leaked=np.array(leaked, dtype=bool),
+        soft_labels=_soft_labels(table) if "soft_label" in table.column_names else None,
     )
+
+
+def _soft_labels(table: pa.Table) -> np.ndarray:
+    # A labelled row has votes, so that none of these is null.
+    parts = [chunk.flatten().to_numpy() for chunk in table["soft_label"].chunks]
+    return np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, NUM_CLASSES)
 
 
 def images_of(pixels: pa.ChunkedArray, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ def class_weights(counts: np.ndarray, power: float) -> np.ndarray:
     """Return a weight a class: inverse frequency to a power, with mean 1 over the samples.
 
     Args:
-        counts: int, K; training images of each class.
+        counts: K; training images of each class, or the sum of their shares of votes for it.
         power: 0 for no weighting, 1 for full inverse frequency.
 
     Returns:

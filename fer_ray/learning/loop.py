@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fer_ray import models
 from fer_ray.config import Config
-from fer_ray.data.store import DatasetInfo, Split
+from fer_ray.data.store import DatasetInfo, PreparedDataset, Split
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, normalize
@@ -23,6 +23,7 @@ from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.class_weights import class_weights
 from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.learning.losses import require_soft_labels, soft_cross_entropy
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
 from fer_ray.learning.optimizers import image_size, learning_rate_factor, make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
@@ -43,6 +44,11 @@ class TrainingData:
     train: Split
     validation: Split
     info: DatasetInfo
+
+    @classmethod
+    def load(cls, dataset: PreparedDataset) -> Self:
+        """Read all rows, for a single worker."""
+        return cls(dataset.load("train"), dataset.load("validation"), dataset.info)
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ class _Run:
     """The state of a training run in one process."""
 
     def __init__(self, config: Config, data: TrainingData):
+        require_soft_labels(config, data.info)
         self.config, self.data = config, data
         self.device = pick_device()
         self.dtype = resolve_precision(config.training.precision, self.device)
@@ -118,8 +125,13 @@ class _Run:
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.images = torch.tensor(data.train.images, device=self.device)
         self.labels = torch.tensor(data.train.labels, device=self.device)
+        self.shares: torch.Tensor | None = None
         counts = self._sum(np.bincount(data.train.labels, minlength=NUM_CLASSES))
         self.total_train = int(counts.sum())
+        if config.loss.soft_labels:
+            assert data.train.soft_labels is not None, "the dataset has soft labels, and so have its splits"
+            self.shares = torch.tensor(data.train.soft_labels, device=self.device)
+            counts = self._sum(data.train.soft_labels.sum(0, dtype=np.float64))
         self.class_weights = torch.tensor(class_weights(counts, config.loss.class_weight_power), device=self.device)
         self.steps = math.ceil(self.total_train / config.training.batch_size)
         self.history: list[Metrics] = []
@@ -175,7 +187,10 @@ class _Run:
         with autocast(self.device, self.dtype):
             logits = self.parallel(batch)
         smoothing = self.config.loss.label_smoothing
-        loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+        if self.shares is None:
+            loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+        else:
+            loss = soft_cross_entropy(logits.float(), self.shares[rows], self.class_weights, smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -1,11 +1,14 @@
 """The folder of a training run: ``config.yaml``, ``metrics.jsonl``, ``checkpoint/`` (best), ``last/`` (to resume)."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fer_ray.config import Config, to_yaml
-from fer_ray.errors import DataError
-from fer_ray.files import recover_folder, write_whole
+from fer_ray.errors import DataError, FerRayError
+from fer_ray.files import make_folder, recover_folder, write_whole
 from fer_ray.learning.loop import Metrics, Snapshot
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
@@ -21,8 +24,22 @@ class RunFolder:
 
     def begin(self, config: Config) -> None:
         """Make the folder and note the configuration."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_whole(self.config_file, to_yaml(config))
+
+    @contextmanager
+    def forgotten_on_failure(self, new: bool) -> Iterator[None]:
+        """Remove a new run's folder again where the block fails before its first epoch, so that a mended call starts.
+
+        Args:
+            new: False for a run that goes on: its folder stays whatever happens.
+        """
+        try:
+            yield
+        except FerRayError:
+            if new and self.path.is_dir() and not self.history():
+                shutil.rmtree(self.path)
+            raise
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.

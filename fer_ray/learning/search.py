@@ -15,6 +15,7 @@ from fer_ray.config import SearchSpace, load_search_space
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
+from fer_ray.learning.losses import require_soft_labels
 from fer_ray.learning.study import short, value_at
 from fer_ray.progress import duration
 
@@ -111,11 +112,10 @@ def check_request(
     prepared, run, seconds = None, Path(output), None
     with problems.collect():
         prepared = PreparedDataset(local_path(dataset))
-        if "validation" not in prepared.info.splits:
-            raise DataError(
-                f"{dataset}: no validation split, by which trials are compared."
-                " Prepare it with --validation-fraction above 0."
-            )
+        prepared.check_trainable()
+        for space in loaded.values():
+            with problems.collect():
+                require_soft_labels(space.defaults, prepared.info)
     with problems.collect():
         run = claim_output(output, resume)
     with problems.collect():

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from fer_ray.config import SearchSpace, to_yaml
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import recover_folder, whole_folder, write_whole
+from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.study import Study, TrialRecord, value_at
 
@@ -35,7 +35,7 @@ class SearchFolder:
 
     def new_study_name(self) -> str:
         """Make the folder and return a name that no other search's study has."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
 
     def begin(self, name: str) -> None:

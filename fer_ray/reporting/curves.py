@@ -1,36 +1,99 @@
-"""Loss and accuracy over the epochs of a run."""
+"""Loss, accuracy and learning rate over the epochs of a run."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from fer_ray.reporting.charts import new_chart, to_png
+from fer_ray.reporting.html import Figure
 
 Metrics = dict[str, float]
 
 
-def save_curves(history: list[Metrics], path: Path) -> None:
-    """Draw loss, accuracy and macro-F1 by epoch, the best validation accuracy marked, as a PNG.
+def save_curves(history: Sequence[Metrics], path: Path) -> None:
+    """Draw loss, accuracy, macro-F1 and learning rate by epoch, the best validation accuracy marked, as a PNG.
 
     Args:
         history: the lines of ``metrics.jsonl``, at least one.
         path: the PNG to write.
     """
-    epochs = [line["epoch"] for line in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, kind in ((left, "loss"), (right, "accuracy")):
-        for split, style in (("train", "--"), ("validation", "-")):
-            axes.plot(epochs, [line[f"{split}_{kind}"] for line in history], style, marker=".", label=split)
-        axes.set(xlabel="epoch", ylabel=kind, title=kind.capitalize())
-    right.plot(epochs, [line["validation_macro_f1"] for line in history], ":", label="validation macro-F1")
+    canvas = Canvas(figsize=(13.5, 3.8), layout="constrained")
+    for axes, (title, (draw, _)) in zip(canvas.subplots(1, len(_CURVES)), _CURVES.items(), strict=True):
+        draw(axes, history)
+        _finish(axes)
+        axes.set_title(title)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    canvas.savefig(path, dpi=110)
+
+
+def curve_figures(history: Sequence[Metrics]) -> list[Figure]:
+    """Draw the same as ``save_curves``, each in a figure of its own."""
+    figures = []
+    for title, (draw, alt) in _CURVES.items():
+        canvas, axes = new_chart()
+        draw(axes, history)
+        _finish(axes)
+        figures.append(Figure(to_png(canvas), f"{alt} by epoch; the table of epochs has the values.", title))
+    return figures
+
+
+def accuracy_figure(histories: Mapping[str, Sequence[Metrics]]) -> Figure:
+    """Draw the validation accuracy of several runs by epoch, each run by its name."""
+    canvas, axes = new_chart()
+    for number, (name, history) in enumerate(histories.items()):
+        # Ten colours, then the same ones dashed.
+        style = ("-", "--", ":", "-.")[number // 10 % 4]
+        axes.plot(*_series(history, "validation_accuracy"), style, color=f"C{number % 10}", label=name)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylabel("validation accuracy")
+    _finish(axes)
+    alt = f"Validation accuracy by epoch of {', '.join(histories)}; the table above has the best of each."
+    return Figure(to_png(canvas), alt, "Validation accuracy")
+
+
+def _series(history: Sequence[Metrics], key: str) -> tuple[list[float], list[float]]:
+    return [line["epoch"] for line in history], [line[key] for line in history]
+
+
+def _loss(axes: Axes, history: Sequence[Metrics]) -> None:
+    axes.plot(*_series(history, "train_loss"), "--", label="train (augmented)")
+    axes.plot(*_series(history, "validation_loss"), label="validation")
+    axes.set_ylabel("loss")
+
+
+def _accuracy(axes: Axes, history: Sequence[Metrics]) -> None:
+    axes.plot(*_series(history, "train_accuracy"), "--", label="train (augmented)")
+    axes.plot(*_series(history, "validation_accuracy"), label="validation")
+    axes.plot(*_series(history, "validation_macro_f1"), ":", label="validation macro-F1")
     best = max(history, key=lambda line: line["validation_accuracy"])
     label = f"best {best['validation_accuracy']:.2%}, epoch {best['epoch']:.0f}"
-    right.plot(best["epoch"], best["validation_accuracy"], "k*", markersize=10, label=label)
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    left.text(0.02, 0.02, "train: augmented, with label smoothing", transform=left.transAxes, fontsize=8, alpha=0.7)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    axes.plot(best["epoch"], best["validation_accuracy"], "k*", markersize=10, label=label)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylabel("accuracy")
+
+
+def _learning_rate(axes: Axes, history: Sequence[Metrics]) -> None:
+    axes.plot(*_series(history, "learning_rate"), color="C4", label="learning rate")
+    axes.set_ylabel("learning rate")
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for line in axes.lines:
+        if line.get_marker() == "None" and np.size(line.get_xdata()) == 1:
+            line.set_marker(".")  # a line of one point doesn't show
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+_CURVES: dict[str, tuple[Callable[[Axes, Sequence[Metrics]], None], str]] = {
+    "Loss": (_loss, "Training and validation loss"),
+    "Accuracy": (_accuracy, "Training and validation accuracy and macro-F1"),
+    "Learning rate": (_learning_rate, "Learning rate"),
+}

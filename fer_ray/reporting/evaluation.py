@@ -20,7 +20,9 @@ from fer_ray.learning.evaluation import (
 )
 from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.html import Block, Face, Gallery, Section, Table, read_figure
+from fer_ray.reporting.reproduce import reproduce_blocks
 
+_CONFUSIONS_SHOWN = 8
 _SAMPLES_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -58,57 +60,102 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
     """
     evaluation = read_evaluation(folder)
     main = evaluation.tta[evaluation.main_tta]
-    alt = f"Confusion matrix of the {evaluation.split} split; the table above gives each class's recall."
     blocks: list[Block] = [
-        _facts(evaluation),
         _by_tta(evaluation),
+        _all_figures(evaluation),
         _by_class(main.official, f"By class, TTA {evaluation.main_tta}, {evaluation.split} split"),
-        *read_figure(folder / CONFUSION_FILE, alt),
-        *read_figure(folder / RELIABILITY_FILE, "Accuracy by confidence, before and after calibration."),
-        *read_figure(folder / MISTAKES_FILE, "The most confident mistakes, with label and prediction.", is_chart=False),
+        *_members(evaluation),
+        *_confusions(evaluation, main.official),
+        *read_figure(
+            folder / CONFUSION_FILE,
+            f"Confusion matrix of the {evaluation.split} split; the table of confusions has its largest cells.",
+        ),
+        _calibration(evaluation),
+        *read_figure(
+            folder / RELIABILITY_FILE,
+            "Reliability diagram: share of right predictions by confidence; the table above sums it up.",
+        ),
+        *read_figure(
+            folder / MISTAKES_FILE,
+            "Faces of the most confident mistakes, each with its label, its prediction and the confidence.",
+            "The most confident mistakes",
+            is_chart=False,
+        ),
         *_galleries(folder / SAMPLES_FILE),
+        *reproduce_blocks(folder, _decides(evaluation)),
     ]
     clean = main.without_leaked if evaluation.leaked_rows else None
     without = f", {clean.accuracy:.2%} without images that are also in train" if clean else ""
-    return Section(
-        name=shown_as.name,
-        what="Evaluation",
-        path=str(shown_as),
-        headline=(
-            f"{accuracy_text(main.official)} accuracy on {evaluation.split}"
-            f" with TTA {evaluation.main_tta}{without}; macro-F1 {main.official.macro_f1:.3f}."
-        ),
-        blocks=blocks,
-        notes=evaluation.notes,
+    headline = (
+        f"{accuracy_text(main.official)} accuracy on {evaluation.split} with TTA {evaluation.main_tta}{without};"
+        f" macro-F1 {main.official.macro_f1:.3f}."
     )
+    return Section(shown_as.name, "Evaluation", str(shown_as), headline, blocks, evaluation.notes)
 
 
-def _facts(evaluation: Evaluation) -> Table:
-    rows = [
-        *(("Checkpoint", f"{member.checkpoint} ({member.architecture})") for member in evaluation.members),
-        ("Dataset", evaluation.dataset),
-        ("Split", f"{evaluation.split}, {evaluation.rows:,} images, {evaluation.leaked_rows:,} of them also in train"),
-        ("Computed on", f"{evaluation.device}, {evaluation.precision}"),
+def confusions(scores: Scores) -> list[tuple[str, str, int, float]]:
+    """Return the cells beside the diagonal that hold rows: label, prediction, rows, their share of the label's rows.
+
+    The fullest cells come first.
+    """
+    counts, names = np.array(scores.confusion), list(scores.classes)
+    totals = counts.sum(axis=1)
+    cells = [
+        (names[true], names[predicted], int(count), float(count / totals[true]))
+        for (true, predicted), count in np.ndenumerate(counts)
+        if true != predicted and count
     ]
-    return Table("What was measured", (), rows)
+    return sorted(cells, key=lambda cell: -cell[2])
+
+
+def _decides(evaluation: Evaluation) -> dict[str, str]:
+    several = len(evaluation.members) > 1
+    return {
+        **{
+            f"Checkpoint {number}" if several else "Checkpoint": member.checkpoint
+            for number, member in enumerate(evaluation.members, 1)
+        },
+        "Dataset": f"{evaluation.dataset}, fingerprint {evaluation.dataset_fingerprint[:16]}",
+        "Computed on": f"{evaluation.device}, {evaluation.precision}",
+        "Seed": "none: nothing is drawn at random",
+    }
 
 
 def _by_tta(evaluation: Evaluation) -> Table:
     rows = []
     for name, measured in evaluation.tta.items():
-        speed = f"{measured.images_per_s:,.0f}"
-        rows.append((f"{name}, official split", *_cells(measured.official), speed))
+        more = f"{measured.views}", f"{measured.images_per_s:,.0f}"
+        rows.append((f"{name}, official split", *_cells(measured.official), *more))
         if measured.without_leaked and evaluation.leaked_rows:
-            rows.append((f"{name}, without leaked images", *_cells(measured.without_leaked), speed))
+            rows.append((f"{name}, without leaked images", *_cells(measured.without_leaked), *more))
     note = (
         "Brackets hold the accuracy's 95% interval (Wilson). Leaked images are those whose very pixels also stand in"
         " the training split. Macro-F1 is the plain mean of F1 over all classes."
     )
-    return Table("By test-time augmentation", ("TTA", "Images", "Accuracy", "Macro-F1", "Images/s"), rows, note)
+    columns = ("TTA", "Images", "Accuracy", "Macro-F1", "Views", "Images/s")
+    return Table("By test-time augmentation", columns, rows, note)
 
 
 def _cells(scores: Scores) -> tuple[str, str, str]:
     return f"{scores.rows:,}", accuracy_text(scores), f"{scores.macro_f1:.3f}"
+
+
+def _all_figures(evaluation: Evaluation) -> Table:
+    main = evaluation.tta[evaluation.main_tta]
+    measured = {"Official split": main.official}
+    if main.without_leaked and evaluation.leaked_rows:
+        measured["Without leaked"] = main.without_leaked
+    figures = {
+        "Balanced accuracy": "balanced_accuracy",
+        "Weighted F1": "weighted_f1",
+        "Cohen's kappa": "kappa",
+        "Top-2 accuracy": "top2_accuracy",
+        "Negative log-likelihood": "nll",
+    }
+    rows = [
+        (title, *(f"{getattr(scores, field):.3f}" for scores in measured.values())) for title, field in figures.items()
+    ]
+    return Table(f"Further figures, TTA {evaluation.main_tta}", ("Figure", *measured), rows)
 
 
 def _by_class(scores: Scores, caption: str) -> Table:
@@ -117,6 +164,73 @@ def _by_class(scores: Scores, caption: str) -> Table:
         for name, one in scores.classes.items()
     ]
     return Table(caption, ("Class", "Precision", "Recall", "F1", "Images"), rows)
+
+
+def _members(evaluation: Evaluation) -> list[Table]:
+    rows = [
+        (
+            f"{number}",
+            member.architecture,
+            f"{member.parameters / 1e6:.2f} M",
+            f"{member.epoch}",
+            f"{member.temperature:.2f}",
+            f"{member.accuracy:.2%}",
+            f"{member.nll:.3f}",
+            "–" if member.share is None else f"{100 * member.share:+.2f}",
+        )
+        for number, member in enumerate(evaluation.members, 1)
+    ]
+    columns = ("Member", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL", "Share in points")
+    note = "Share is the accuracy of all members minus that without this one." if len(rows) > 1 else ""
+    tables = [Table("What was measured", columns, rows, note)]
+    pairs = [
+        (
+            f"{pair.first + 1} and {pair.second + 1}",
+            f"{pair.disagreement:.1%}",
+            f"{pair.only_first_right:,}",
+            f"{pair.only_second_right:,}",
+            f"{pair.mcnemar_p:.3g}",
+        )
+        for pair in evaluation.pairs
+    ]
+    if pairs:
+        columns_of_pairs = ("Members", "Predict otherwise", "Only the first right", "Only the second right", "p")
+        about = "p is McNemar's exact two-sided test that both are right equally often."
+        tables.append(Table("Pairs of members", columns_of_pairs, pairs, about))
+    return tables
+
+
+def _confusions(evaluation: Evaluation, scores: Scores) -> list[Table]:
+    cells = confusions(scores)
+    if not cells:
+        return []
+    rows = [
+        (label, predicted, f"{count:,}", f"{share:.1%}") for label, predicted, count, share in cells[:_CONFUSIONS_SHOWN]
+    ]
+    shown = sum(count for _, _, count, _ in cells[:_CONFUSIONS_SHOWN])
+    note = f"These hold {shown:,} of all {sum(count for _, _, count, _ in cells):,} mistakes."
+    columns = ("Label", "Predicted", "Images", "Share of the label")
+    return [Table(f"Most frequent confusions, {evaluation.split} split", columns, rows, note)]
+
+
+def _calibration(evaluation: Evaluation) -> Table:
+    rows = [
+        (
+            name,
+            f"{measured.ece_uncalibrated:.3f}",
+            f"{measured.official.ece:.3f}",
+            f"{measured.nll_uncalibrated:.3f}",
+            f"{measured.official.nll:.3f}",
+        )
+        for name, measured in evaluation.tta.items()
+    ]
+    note = (
+        "ECE, the expected calibration error, is how far confidence lies from the share of right predictions, on"
+        " average over 15 bins; NLL is the mean negative log-likelihood. Before: as the network gives them; after: with"
+        " its temperature."
+    )
+    columns = ("TTA", "ECE before", "ECE after", "NLL before", "NLL after")
+    return Table("Calibration, official split", columns, rows, note)
 
 
 def _galleries(file: Path) -> list[Gallery]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer_ray import __version__
 
-_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( ± [\d.]+%?)?")
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Figure:
     caption: str = ""
     is_chart: bool = True
     kind: str = field(default="figure", init=False)
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Small figures under a caption, side by side where the page is wide enough."""
+
+    caption: str
+    figures: Sequence[Figure]
+    note: str = ""
+    kind: str = field(default="charts", init=False)
 
 
 @dataclass(frozen=True)
@@ -65,24 +75,25 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands in a file, folded away under its name."""
+    """Text as it stands in a file, folded away under its caption unless ``is_open``."""
 
     caption: str
     text: str
+    is_open: bool = False
     kind: str = field(default="code", init=False)
 
 
-Block = Table | Figure | Gallery | Code
+Block = Table | Figure | Charts | Gallery | Code
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one folder holds.
+    """What one folder holds, or how several compare.
 
     Attributes:
         name: the folder's name.
         what: its kind, such as "Training run".
-        path: the whole path.
+        path: the whole path; empty for a comparison.
         headline: the one figure a reader looks for, a short sentence.
         blocks: what follows.
         notes: sentences that a reader of the figures must know.
@@ -110,9 +121,9 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
     return environment.get_template("report.html.j2").render(title=title, sections=sections, version=__version__)
 
 
-def read_figure(file: Path, alt: str, is_chart: bool = True) -> list[Figure]:
+def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:
     """Return a PNG file as a figure in a list, or an empty list where there is no such file."""
-    return [Figure(file.read_bytes(), alt, is_chart=is_chart)] if file.is_file() else []
+    return [Figure(file.read_bytes(), alt, caption, is_chart)] if file.is_file() else []
 
 
 def _data_uri(png: bytes) -> str:

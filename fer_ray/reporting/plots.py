@@ -27,6 +27,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], file: Path) -> N
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=7)
     axes.set_xticks(np.arange(len(names)), names)
     axes.set_ylabel("images")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     figure.legend(frameon=False, ncols=len(counts), loc="outside upper right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=_DPI)
@@ -50,4 +51,24 @@ def sample_grid(images: Mapping[str, np.ndarray], columns: int, file: Path, titl
             if number < len(pictures):
                 axes.imshow(pictures[number], cmap="gray", vmin=0, vmax=255)
         row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.savefig(file, dpi=_DPI)
+
+
+def mean_faces(means: Mapping[str, np.ndarray], counts: Mapping[str, int], file: Path, title: str = "") -> None:
+    """Draw the mean picture of each class in a row, all in the same shades.
+
+    Args:
+        means: class to mean picture, H × W, 0 to 255, at least one.
+        counts: class to how many pictures it is the mean of.
+        file: the PNG to write.
+        title: a line above.
+    """
+    figure = Figure(figsize=(1.3 * len(means), 2.0), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    # A mean has little contrast: stretched to the darkest and lightest of all classes, so that they still compare.
+    low, high = min(mean.min() for mean in means.values()), max(mean.max() for mean in means.values())
+    for axes, (name, mean) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items(), strict=True):
+        axes.set_axis_off()
+        axes.imshow(mean, cmap="gray", vmin=low, vmax=high)
+        axes.set_title(f"{name}\n{counts[name]:,}", fontsize=9)
     figure.savefig(file, dpi=_DPI)

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fer_ray.errors import DataError
 from fer_ray.progress import duration
 from fer_ray.reporting.html import Block, Section, Table
+from fer_ray.reporting.reproduce import reproduce_blocks
 
 SUMMARY_FILE = "summary.json"
 _FAILED_SHOWN = 20
@@ -19,15 +19,7 @@ _FAILED_SHOWN = 20
 
 def scoring_section(folder: Path, shown_as: Path) -> Section:
     """Show a scoring job; arguments as in ``evaluation_section``."""
-    file = folder / SUMMARY_FILE
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        return _show(summary, folder, shown_as)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as the summary of a scoring job: {error!r}. Score again.") from error
-
-
-def _show(summary: dict[str, Any], folder: Path, shown_as: Path) -> Section:
+    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     failed = {status: count for status, count in summary["by_status"].items() if status != "ok"}
     labels = [(name, f"{of['files']:,}", f"{of['share']:.1%}") for name, of in summary["by_label"].items()]
     blocks: list[Block] = [Table("Labels", ("Label", "Files", "Share"), labels)]
@@ -38,6 +30,7 @@ def _show(summary: dict[str, Any], folder: Path, shown_as: Path) -> Section:
         note = f"{which}; every file has its row in the Parquet files."
         blocks.append(Table("Files that could not be labelled", ("File", "Status", "Why"), rows, note))
     blocks.append(Table("Job", (), _facts(summary)))
+    blocks += reproduce_blocks(folder, {"Checkpoint": summary["checkpoint"], "Fingerprint": summary["fingerprint"]})
     headline = (
         f"{summary['files']:,} files, {sum(failed.values()):,} of them could not be labelled;"
         f" {duration(summary['seconds'])}, {summary['images_per_s']:,.0f} images/s."
@@ -57,12 +50,10 @@ def _failed_rows(folder: Path) -> list[dict[str, Any]]:
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return [
-        ("Checkpoint", summary["checkpoint"]),
         ("Inputs", ", ".join(summary["inputs"])),
         ("TTA", summary["tta"]),
         ("Precision", ", ".join(summary["precision"])),
         ("Images/s, all in all", f"{summary['images_per_s']:,.0f}"),
         ("Images/s, from the first batch on", f"{summary['images_per_s_from_first_batch']:,.0f}"),
-        ("Fingerprint", summary["fingerprint"]),
         ("Versions", versions),
     ]

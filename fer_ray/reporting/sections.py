@@ -1,17 +1,19 @@
 """Folders that the stages write, recognised by their files, as sections of a report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
-from fer_ray.learning.run_folder import CONFIG_FILE, CURVES_FILE, RunFolder
+from fer_ray.learning.run_folder import CONFIG_FILE
 from fer_ray.learning.run_folder import METRICS_FILE as EPOCHS_FILE
-from fer_ray.progress import duration
+from fer_ray.reporting.comparison import compare_evaluations
 from fer_ray.reporting.evaluation import evaluation_section
-from fer_ray.reporting.html import Block, Code, Section, Table, read_figure
+from fer_ray.reporting.html import Block, Section, Table, read_figure
+from fer_ray.reporting.reproduce import reproduce_blocks
+from fer_ray.reporting.runs import compare_runs, run_section
 from fer_ray.reporting.scoring import SUMMARY_FILE, scoring_section
 from fer_ray.reporting.trials import TRIALS_FILE, search_section
 
@@ -23,6 +25,21 @@ class Kind:
     name: str
     files: tuple[str, ...]
     show: Callable[[Path, Path], Section]
+
+
+_NEAR_FLAWS = ("near_duplicates", "near_leaked")
+_PICTURES = {
+    "classes.png": ("Images of each class by split, as in the table of splits.", "Images of each class", True),
+    "samples.png": ("Some faces of each class.", "Some faces of each class", False),
+    "quality.png": ("Flawed images by split, as in the table of splits.", "Data quality", True),
+    "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
+    "duplicates.png": (
+        "Faces that stand in the dataset several times, the largest groups and those under the most labels.",
+        "Faces that stand in the dataset several times",
+        False,
+    ),
+}
+"""Pictures beside ``dataset.json``, any of which may be absent: what each shows, its caption, whether it is a chart."""
 
 
 def folder_section(folder: Path) -> Section:
@@ -39,7 +56,35 @@ def folder_section(folder: Path) -> Section:
         inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
         hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
         raise UsageError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
-    return kind.show(folder, folder)
+    try:
+        return kind.show(folder, folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:  # what reading damaged JSON, YAML and Parquet raises
+        raise DataError(
+            f"{folder}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f" {type(error).__name__}: {error}. Make it anew."
+        ) from error
+
+
+def comparison_sections(folders: Sequence[Path]) -> list[Section]:
+    """Compare the training runs among folders of known kinds, and the evaluations of the same split.
+
+    Raises:
+        DataError: one of their files is damaged.
+    """
+    named = dict(zip(distinct_names(folders), folders, strict=True))
+    runs = {name: folder for name, folder in named.items() if kind_of(folder) is RUN}
+    evaluations = {name: folder for name, folder in named.items() if kind_of(folder) is EVALUATION}
+    return [*([compare_runs(runs)] if len(runs) > 1 else []), *compare_evaluations(evaluations)]
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell the folders apart: their names, or more where these are equal."""
+    most = max((len(folder.parts) for folder in folders), default=0)
+    for length in range(1, most + 1):
+        names = [str(Path(*folder.parts[-length:])) for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            return names
+    return [str(folder) for folder in folders]
 
 
 def kind_of(folder: Path) -> Kind | None:
@@ -47,49 +92,18 @@ def kind_of(folder: Path) -> Kind | None:
     return next((kind for kind in KINDS if all((folder / file).is_file() for file in kind.files)), None)
 
 
-def run_section(folder: Path, shown_as: Path) -> Section:
-    """Show a training run; arguments as in ``evaluation_section``."""
-    run = RunFolder(folder)
-    history = run.history()
-    if not history:
-        raise DataError(f"{folder}: no finished epoch yet. Wait for one, or train again.")
-    best = max(history, key=lambda line: line["validation_accuracy"])
-    columns = ("Epoch", "Learning rate", "Train loss", "Validation loss", "Accuracy", "Macro-F1", "Images/s")
-    rows = [
-        (
-            f"{line['epoch']:.0f}" + (" (best)" if line is best else ""),
-            f"{line['learning_rate']:.3g}",
-            f"{line['train_loss']:.3f}",
-            f"{line['validation_loss']:.3f}",
-            f"{line['validation_accuracy']:.2%}",
-            f"{line['validation_macro_f1']:.3f}",
-            f"{line['images_per_s']:,.0f}",
-        )
-        for line in history
-    ]
-    seconds = sum(line["seconds"] for line in history)
-    blocks: list[Block] = [
-        *read_figure(folder / CURVES_FILE, "Loss, accuracy and macro-F1 by epoch; the table below has the values."),
-        Table("Epochs", columns, rows, "Accuracy and macro-F1 are those of the validation split."),
-        Code("Configuration", run.config_file.read_text(encoding="utf-8")),
-    ]
-    headline = (
-        f"{best['validation_accuracy']:.2%} validation accuracy, macro-F1 {best['validation_macro_f1']:.3f}, in epoch"
-        f" {best['epoch']:.0f} of {len(history)}; {duration(seconds)}."
-    )
-    return Section(shown_as.name, "Training run", str(shown_as), headline, blocks)
-
-
 def dataset_section(folder: Path, shown_as: Path) -> Section:
     """Show a prepared dataset; arguments as in ``evaluation_section``."""
     info = PreparedDataset(folder).info
-    columns = ("Split", "Rows", *info.label_names, "Unlabelled", "Duplicates", "Leaked", "Conflicts", "Flat")
+    looked = any(held.near_duplicates is not None for held in info.splits.values())
+    flaws = ("unlabelled", "duplicates", "leaked", "conflicts", "flat", *_NEAR_FLAWS * looked)
+    columns = ("Split", "Rows", *info.label_names, *(flaw.replace("_", " ").capitalize() for flaw in flaws))
     rows = [
         (
             name,
             f"{held.rows:,}",
             *(f"{held.labels.get(label, 0):,}" for label in info.label_names),
-            *(f"{n:,}" for n in (held.unlabelled, held.duplicates, held.leaked, held.conflicts, held.flat)),
+            *("–" if (count := getattr(held, flaw)) is None else f"{count:,}" for flaw in flaws),
         )
         for name, held in info.splits.items()
     ]
@@ -97,12 +111,18 @@ def dataset_section(folder: Path, shown_as: Path) -> Section:
         "Duplicates stand earlier in the dataset with the very same pixels; leaked ones stand in train; conflicts stand"
         " elsewhere under another label; flat images have one colour."
     )
+    if looked:
+        note += " Near duplicates look nearly like an earlier image, near leaked ones like one of train."
+    if not any(held.duplicates for held in info.splits.values()):
+        note += " No two images hold the same pixels."
     total = sum(held.rows for held in info.splits.values())
-    blocks: list[Block] = [
-        Table("Splits", columns, rows, note),
-        *read_figure(folder / "classes.png", "Images of each class by split, as in the table above."),
-        *read_figure(folder / "samples.png", "Some faces of each class.", is_chart=False),
+    pictures = [
+        figure
+        for name, (alt, caption, is_chart) in _PICTURES.items()
+        for figure in read_figure(folder / name, alt, caption, is_chart)
     ]
+    made_by = {"Source": f"{info.source} ({info.source_format})", "Fingerprint": info.fingerprint}
+    blocks: list[Block] = [Table("Splits", columns, rows, note), *pictures, *reproduce_blocks(folder, made_by)]
     headline = (
         f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
         f" {info.rejected:,} rejected."
@@ -110,10 +130,12 @@ def dataset_section(folder: Path, shown_as: Path) -> Section:
     return Section(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
 
 
+EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)
+RUN = Kind("a training run", (CONFIG_FILE, EPOCHS_FILE), run_section)
 KINDS = (
-    Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section),
+    EVALUATION,
     Kind("a search", (TRIALS_FILE,), search_section),
-    Kind("a training run", (CONFIG_FILE, EPOCHS_FILE), run_section),
+    RUN,
     Kind("a scoring job", (SUMMARY_FILE,), scoring_section),
     Kind("a prepared dataset", (DATASET_FILE,), dataset_section),
 )

@@ -1,16 +1,19 @@
 """A search as a section of a report: its trials as a table, and how the best value grew."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.reporting.html import Block, Code, Figure, Section, Table
+from fer_ray.config import load_config
+from fer_ray.reporting.charts import new_chart, to_png
+from fer_ray.reporting.html import Block, Charts, Code, Figure, Section, Table
+from fer_ray.reporting.importances import MIN_TRIALS, Importances, read_importances
+from fer_ray.reporting.reproduce import reproduce_blocks
 
 TRIALS_FILE = "trials.parquet"
+_BEST_FILE = "best.yaml"
 _FIXED = {
     "number": "Trial",
     "state": "State",
@@ -32,12 +35,17 @@ def search_section(folder: Path, shown_as: Path) -> Section:
             f"{_counted(trials)}; the best is trial {best['number']}, {best['architecture']}, with {best['value']:.2%}"
             " validation accuracy."
         )
-    blocks: list[Block] = [_table(trials)]
+    importances = read_importances(folder)
+    blocks: list[Block] = []
     if any(trial["value"] is not None for trial in trials):
-        alt = "Validation accuracy of each trial by its number, and the best so far; the table above has the values."
-        blocks.append(Figure(_history(trials), alt))
-    if (folder / "best.yaml").is_file():
-        blocks.append(Code("Configuration of the best trial", (folder / "best.yaml").read_text(encoding="utf-8")))
+        blocks.append(Charts("History", [_history(trials)], _left_out(importances)))
+    blocks += [*_spaces(trials), *_importances(importances), _table(trials)]
+    facts = {}
+    if (folder / _BEST_FILE).is_file():
+        facts = {"Seed": str(load_config(folder / _BEST_FILE).training.seed)}
+    blocks += reproduce_blocks(folder, facts)
+    if facts:
+        blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
     return Section(shown_as.name, "Search", str(shown_as), headline, blocks)
 
 
@@ -77,10 +85,9 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _history(trials: list[dict[str, Any]]) -> bytes:
+def _history(trials: list[dict[str, Any]]) -> Figure:
     measured = [trial for trial in trials if trial["value"] is not None]
-    figure = Canvas(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
+    canvas, axes = new_chart()
     names = sorted({trial["architecture"] for trial in measured})
     for number, name in enumerate(names):
         for state in sorted({trial["state"] for trial in measured}):
@@ -97,9 +104,45 @@ def _history(trials: list[dict[str, Any]]) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set(xlabel="trial", ylabel="validation accuracy")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
-    out = io.BytesIO()
-    figure.savefig(out, dpi=110, format="png")
-    return out.getvalue()
+    alt = "Validation accuracy of each trial by its number, and the best so far; the table of trials has the values."
+    return Figure(to_png(canvas), alt, "Accuracy by trial")
+
+
+def _importances(found: list[Importances]) -> list[Table]:
+    rows = [
+        (f"{one.space}: {path}" if len(found) > 1 else path, f"{share:.1%}", f"{one.trials:,}")
+        for one in found
+        for path, share in one.shares.items()
+    ]
+    if not rows:
+        return []
+    note = (
+        "Share of the variance of validation accuracy that a value explains (fANOVA, Hutter et al. 2014), by a forest"
+        " over the complete trials alone; pruned ones don't count."
+    )
+    return [Table("What mattered", ("Value", "Importance", "Complete trials"), rows, note)]
+
+
+def _left_out(found: list[Importances]) -> str:
+    few = [f"{one.space} has {one.trials:,}" for one in found if one.trials < MIN_TRIALS]
+    if not few:
+        return ""
+    return f"The importance of a value is left out below {MIN_TRIALS} complete trials of its space: {', '.join(few)}."
+
+
+def _spaces(trials: list[dict[str, Any]]) -> list[Table]:
+    """The best of each architecture, where there are several."""
+    complete = [trial for trial in trials if trial["state"] == "COMPLETE" and trial["value"] is not None]
+    names = sorted({trial["architecture"] for trial in trials})
+    if len(names) < 2:
+        return []
+    rows = []
+    for name in names:
+        own = [trial for trial in complete if trial["architecture"] == name]
+        best = max(own, key=lambda trial: trial["value"], default=None)
+        tried = sum(trial["architecture"] == name for trial in trials)
+        rows.append(
+            (name, *((f"{best['value']:.2%}", str(best["number"])) if best else ("–", "–")), f"{len(own)}", f"{tried}")
+        )
+    return [Table("By architecture", ("Architecture", "Best accuracy", "Trial", "Complete trials", "Trials"), rows)]

@@ -22,7 +22,7 @@ SMALL = ["model.name=cnn3", "model.dropout=0.1", "optimizer.name=adam", "optimiz
 @pytest.fixture(scope="module")
 def data(tiny_dataset: PreparedDataset) -> TrainingData:
     dataset = tiny_dataset
-    return TrainingData(dataset.load("train"), dataset.load("validation"), dataset.info)
+    return TrainingData.load(dataset)
 
 
 def config(*overrides: str) -> Config:

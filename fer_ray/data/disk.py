@@ -1,0 +1,117 @@
+"""What lies on a disk, whatever it is: listing trees and reading files that may be pipes, links to themselves or bombs.
+
+Paths are bytes here, so that names which are not UTF-8 survive; ``shown`` makes text of them.
+"""
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+FileProblem = Literal["missing", "not_a_file", "too_large", "unreadable"]
+"""Why the bytes of a file can't be had: not there; a folder, pipe or device; over ``MAX_BYTES``; the rest."""
+
+MAX_BYTES = 256 << 20
+"""Larger image files are not read, neither from a folder nor out of an archive."""
+
+
+class FileError(Exception):
+    """A file whose bytes can't be had.
+
+    Args:
+        kind: one of ``FileProblem``.
+        message: what is wrong, for people.
+    """
+
+    def __init__(self, kind: FileProblem, message: str):
+        super().__init__(kind, message)
+        self.kind, self.message = kind, message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+def shown(path: bytes) -> str:
+    """Return a path as text; a byte that is not UTF-8 is written ``\\xNN``."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def is_regular(path: Path) -> bool:
+    """Say whether a path, or what it links to, is an ordinary file; False where that can't be told."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def read_file(path: bytes) -> bytes:
+    """Return what is in a regular file, without waiting for whoever should write to a pipe.
+
+    Raises:
+        FileError: it can't be read, with the kind of problem.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with io.FileIO(descriptor) as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileError("not_a_file", f"not a regular file (mode {stat.filemode(status.st_mode)})")
+            if status.st_size > MAX_BYTES:
+                raise FileError("too_large", f"{status.st_size:,} bytes, more than the {MAX_BYTES:,} allowed")
+            return file.readall()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError("missing", error.strerror or str(error)) from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise FileError("not_a_file", "a socket or device") from error
+        raise FileError("unreadable", error.strerror or str(error)) from error
+
+
+def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None) -> Iterator[bytes]:
+    """Yield the files below the inputs, in the order of inputs and then of names, a folder's content in its place.
+
+    Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
+    begin with a dot are left out. Links to folders are followed, and each folder is listed once, however often links
+    lead to it.
+
+    Args:
+        inputs: folders and files.
+        unlistable: told about each folder that can't be listed; without it such a folder is yielded itself, so that
+            reading it says why.
+    """
+    seen: set[tuple[int, int]] = set()
+    for path in inputs:
+        yield from _walk(os.fsencode(path), seen, unlistable)
+
+
+def _walk(root: bytes, seen: set[tuple[int, int]], unlistable: Callable[[OSError], None] | None) -> Iterator[bytes]:
+    pending = [(root, Path(os.fsdecode(root)).is_dir())]  # a stack, as deep trees would exhaust recursion
+    while pending:
+        path, is_folder = pending.pop()
+        if not is_folder:
+            yield path
+            continue
+        try:
+            status = Path(os.fsdecode(path)).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                content = sorted((entry.path, _is_folder(entry)) for entry in entries if entry.name[:1] != b".")
+        except OSError as error:
+            if unlistable is None:
+                yield path
+            else:
+                unlistable(error)
+            continue
+        pending.extend(reversed(content))
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()  # without asking for the status of ordinary files
+    except OSError:  # a link that leads to itself; reading it will say so
+        return False

@@ -1,0 +1,251 @@
+"""Parquet as model hubs keep images: a file, or a folder of files such as ``data/train-00000-of-00002.parquet``.
+
+Columns are found by name, case aside. ``image`` (or ``img``, ``img_bytes``): an image file's bytes, or a struct with
+them in ``bytes``. ``label`` (or ``labels``, ``emotion``): a number, or a name; without the column, or where it is null,
+a row is unlabelled. Numbers stand for the names that Hugging Face datasets write into the schema's metadata, and where
+there are none for the csv order. The split is the beginning of a file's name, or the name of a folder it lies in.
+Files are read by ranges of row groups, so that their size doesn't matter.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fer_ray.data.disk import is_regular, list_files, shown
+from fer_ray.data.image_trees import IMAGE_SUFFIXES
+from fer_ray.data.images import ImageError, decode, quiet_decoders
+from fer_ray.data.naming import SPLIT_NAMES, read_label, split_of_file
+from fer_ray.data.rows import RowBuilder, Source, source_missing
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError
+
+_MAGIC = b"PAR1"
+_IMAGE = ("image", "img", "img_bytes")
+_LABEL = ("label", "labels", "emotion")
+_TASK_ROWS = 2048  # row groups are read together up to this
+_BATCH_ROWS = 256  # in memory at once, as images may be large files
+_ERRORS = (OSError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What is in a file.
+
+    Attributes:
+        path: as text, relative to the source.
+        image: name of the column.
+        label: likewise, or None.
+        names: that label numbers stand for, or None for the csv order.
+        has_numbers: the labels are numbers.
+        split: of all its rows.
+    """
+
+    path: str
+    image: str
+    label: str | None
+    names: tuple[str, ...] | None
+    has_numbers: bool
+    split: str
+
+
+def find_parquet(path: Path) -> list[bytes]:
+    """Return the Parquet files to read for a path: the file itself, or those at any depth of a folder, by content."""
+    no_parquet = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
+    # Folders that can't be listed are passed over here; reading the source as a tree of images names them.
+    listed = list_files([path], lambda error: None)
+    files = (file for file in listed if not file.lower().endswith(no_parquet))
+    return [file for file in files if is_regular(Path(os.fsdecode(file))) and _starts_as_parquet(file)]
+
+
+def open_parquet(path: Path, files: list[bytes]) -> Source:
+    """Return Parquet files as one source. Ids are a file's path below the source and the row's number from 1.
+
+    Raises:
+        DataError: a file is damaged, has no rows or no column of images, or labels of an unusable type; all at once.
+    """
+    layouts: list[_Layout] = []
+    manifest: list[pa.Table] = []
+    problems, total = [], 0
+    for number, file in enumerate(files):
+        try:
+            with pq.ParquetFile(os.fsdecode(file)) as opened:
+                layouts.append(_layout(path, file, opened.schema_arrow))
+                manifest += _ranges(number, opened.metadata)
+                total += opened.metadata.num_rows
+        except _ERRORS as error:
+            problems.append(f"{shown(file)}: not readable as Parquet: {error}. Copy or download it again.")
+        except DataError as error:
+            problems += error.problems
+    if not problems and not total:
+        problems.append(f"{path}: its Parquet files have no rows. Expected rows with an image and a label.")
+    if problems:
+        raise DataError(problems)
+    return Source(
+        format="parquet",
+        name=shown(os.fsencode(path)),
+        manifest=manifest,
+        read=functools.partial(_read, files, layouts),
+        total=total,
+        notes=_notes(layouts),
+    )
+
+
+def _starts_as_parquet(file: bytes) -> bool:
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123 - bytes, for names that are not UTF-8
+            return opened.read(4) == _MAGIC
+    except OSError as error:
+        if file.lower().endswith(b".parquet"):
+            raise DataError(f"{shown(file)}: can't be read: {error.strerror}.") from error
+        return False  # by its name it isn't meant as one
+
+
+def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
+    path = shown(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
+    image, label = _column(schema, _IMAGE), _column(schema, _LABEL)
+    if image is None:
+        raise DataError(
+            f"{shown(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(_IMAGE)}. Rename the"
+            " one that holds the image files' bytes."
+        )
+    problems = []
+    if not _holds_bytes(schema.field(image).type):
+        problems.append(
+            f"{shown(file)}: column {image} is {schema.field(image).type}, expected bytes or a struct of them."
+        )
+    if label is not None and not _is_label_type(schema.field(label).type):
+        problems.append(f"{shown(file)}: column {label} is {schema.field(label).type}, expected numbers or names.")
+    if problems:
+        raise DataError(problems)
+    split = _split(root, path) or ("test" if label is None else "train")
+    has_numbers = label is not None and _is_number(schema.field(label).type)
+    return _Layout(path, image, label, _class_names(schema, label), has_numbers, split)
+
+
+def _column(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
+    by_name = {name.lower(): name for name in schema.names}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _holds_bytes(type: pa.DataType) -> bool:
+    if pa.types.is_struct(type):
+        return type.get_field_index("bytes") >= 0 and _holds_bytes(type.field("bytes").type)
+    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type))
+
+
+def _is_label_type(type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type):
+        type = type.value_type
+    tests = (_is_number, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+    return any(test(type) for test in tests)
+
+
+def _is_number(type: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type) or pa.types.is_floating(type))
+
+
+def _split(root: Path, path: str) -> str | None:
+    *folders, name = (root.name, *Path(path).parts) if root.is_dir() else (path,)
+    names = [split_of_file(name), *(SPLIT_NAMES.get(folder.lower()) for folder in reversed(folders))]
+    return next((split for split in names if split), None)
+
+
+def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
+    """Return the names in the metadata that the library `datasets` writes (its ``Features``, type ``ClassLabel``)."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(map(str, features[label]["names"]))
+    except (KeyError, TypeError, ValueError):  # no such metadata, or a column of plain numbers
+        return None
+
+
+def _notes(layouts: list[_Layout]) -> list[str]:
+    notes = []
+    if unlabelled := [layout.path for layout in layouts if layout.label is None]:
+        notes.append(f"{unlabelled[0]}: no label column in {len(unlabelled)} file(s), whose rows are unlabelled.")
+    if any(layout.has_numbers and layout.names is None for layout in layouts):
+        order = ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS))
+        notes.append(f"The file says no names for its label numbers; they are taken in csv order: {order}.")
+    return notes
+
+
+def _ranges(number: int, metadata: pq.FileMetaData) -> Iterator[pa.Table]:
+    """List a file's row groups, with the number of their first row, in tables of some thousand rows each."""
+    groups: list[dict[str, int]] = []
+    rows, first = 0, 1
+    for group in range(metadata.num_row_groups):
+        length = metadata.row_group(group).num_rows
+        groups.append({"file": number, "group": group, "first": first, "rows": length})
+        rows, first = rows + length, first + length
+        if rows >= _TASK_ROWS or group == metadata.num_row_groups - 1:
+            yield pa.Table.from_pylist(groups)
+            groups, rows = [], 0
+
+
+def _read(files: list[bytes], layouts: list[_Layout], pieces: pa.Table, size: int) -> Iterator[pa.Table]:
+    for piece in pieces.to_pylist():
+        file, layout = files[piece["file"]], layouts[piece["file"]]
+        if not Path(os.fsdecode(file)).exists():
+            yield source_missing(shown(file), size)
+            return
+        done = 0
+        try:
+            with pq.ParquetFile(os.fsdecode(file)) as opened:
+                columns = [layout.image, layout.label] if layout.label else [layout.image]
+                for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[piece["group"]], columns=columns):
+                    yield _read_batch(batch, piece["first"] + done, layout, file, size)
+                    done += len(batch)
+        except _ERRORS as error:
+            rows = RowBuilder(size)
+            for lost in range(piece["first"] + done, piece["first"] + piece["rows"]):
+                rows.reject(_id(layout, lost), shown(file), f"unreadable: damaged Parquet: {error}")
+            yield rows.table()
+
+
+def _read_batch(batch: pa.RecordBatch, first: int, layout: _Layout, file: bytes, size: int) -> pa.Table:
+    images = batch[layout.image].to_pylist()
+    labels = batch[layout.label].to_pylist() if layout.label else [None] * len(images)
+    rows, path = RowBuilder(size), shown(file)
+    with quiet_decoders():
+        for number, (cell, value) in enumerate(zip(images, labels, strict=True), start=first):
+            try:
+                label = _label(value, layout.names)
+                image = decode(_bytes(cell), size)
+            except (ValueError, ImageError) as error:
+                rows.reject(_id(layout, number), path, str(error))
+            else:
+                rows.add(_id(layout, number), path, layout.split, label, image.pixels, image.width, image.height)
+    return rows.table()
+
+
+def _id(layout: _Layout, number: int) -> str:
+    return f"{layout.path}:{number:07}"
+
+
+def _bytes(cell: Any) -> bytes:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if data is None:
+        path = cell.get("path") if isinstance(cell, dict) else None
+        raise ValueError(f"no image: only the path {path} is there" if path else "no image: the cell is null")
+    return bytes(data)
+
+
+def _label(value: Any, names: tuple[str, ...] | None) -> int | None:
+    if value is None or value != value:  # NaN, with which pandas fills whole numbers that are missing
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if names is not None and isinstance(value, int):
+        if value < 0:  # the library `datasets` writes a missing ClassLabel so
+            return None
+        if value >= len(names):
+            raise ValueError(f"label {value}, expected 0 to {len(names) - 1} for the names {', '.join(names)}")
+        value = names[value]
+    return read_label(str(value))

@@ -1,0 +1,94 @@
+"""What the sentences of a model card rest on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from scipy.stats import binomtest
+
+from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset
+from fer_ray.errors import DataError
+from fer_ray.learning.checkpoint import INFO_FILE, CheckpointInfo
+from fer_ray.learning.evaluation import Evaluation, Scores, TtaScores, read_evaluation
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What sentences may rest on.
+
+    Attributes:
+        evaluation: the figures.
+        dataset: what its dataset holds; None where that is no longer where the evaluation found it.
+        trained: of each member in order, how it was trained; None where its checkpoint is gone.
+    """
+
+    evaluation: Evaluation
+    dataset: DatasetInfo | None
+    trained: tuple[CheckpointInfo | None, ...]
+
+    @property
+    def members(self) -> Iterator[tuple[str, CheckpointInfo]]:
+        """Each member whose checkpoint is there, by what to call it."""
+        several = len(self.trained) > 1
+        for number, info in enumerate(self.trained, 1):
+            if info is not None:
+                yield f"Network {number}" if several else "The network", info
+
+    @property
+    def main(self) -> TtaScores:
+        """Figures under the main TTA."""
+        return self.evaluation.tta[self.evaluation.main_tta]
+
+    @property
+    def scores(self) -> Scores:
+        """Figures on every labelled row under the main TTA."""
+        return self.main.official
+
+
+def read_evidence(folder: Path, datasets: Sequence[Path] = ()) -> Evidence:
+    """Gather the evidence of an evaluation.
+
+    Args:
+        folder: what ``evaluate`` wrote.
+        datasets: folders in which to look for its dataset before the one that it names.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    evaluation = read_evaluation(folder)
+    trained = tuple(_read_info(Path(member.checkpoint)) for member in evaluation.members)
+    return Evidence(evaluation, _find_dataset(evaluation, (*datasets, Path(evaluation.dataset))), trained)
+
+
+def _find_dataset(evaluation: Evaluation, folders: Sequence[Path]) -> DatasetInfo | None:
+    infos = (PreparedDataset(folder).info for folder in folders if (folder / DATASET_FILE).is_file())
+    return next((info for info in infos if info.fingerprint == evaluation.dataset_fingerprint), None)
+
+
+def _read_info(checkpoint: Path) -> CheckpointInfo | None:
+    file = checkpoint / INFO_FILE
+    if not file.is_file():
+        return None
+    try:
+        return CheckpointInfo.model_validate_json(file.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not readable as a checkpoint: {error}. Remove it, or train again.") from error
+
+
+def points(share: float) -> str:
+    """Return a difference of shares in percentage points: ``1 point``, ``1.4 points``."""
+    text = f"{abs(100 * share):.1f}".removesuffix(".0")
+    return f"{text} point{'s' * (text != '1')}"
+
+
+def interval(right: int, rows: int) -> str:
+    """Return the 95% interval (Wilson) of a share of rows, such as ``26% to 50%``."""
+    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return f"{ends.low:.0%} to {ends.high:.0%}"
+
+
+def majority(scores: Scores) -> tuple[str, float]:
+    """Return the label with the most rows, and its share of them."""
+    name = max(scores.classes, key=lambda one: scores.classes[one].support)
+    return name, scores.classes[name].support / scores.rows

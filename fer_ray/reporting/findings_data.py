@@ -1,0 +1,205 @@
+"""Sentences about the rows and the training behind an evaluation's figures; rules as in ``findings``."""
+
+from collections.abc import Iterator
+
+from scipy.stats import binomtest
+
+from fer_ray.data.store import DatasetInfo
+from fer_ray.reporting.evidence import Evidence, points
+
+_LEAK_MATTERS = 0.005
+_RARE = 0.05
+_WIDE = 0.1
+_OVERFIT, _UNDERFIT = 0.05, 0.02
+_FER2013 = {
+    "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    "validation": (467, 56, 496, 895, 653, 415, 607),
+}
+"""Rows by label, csv order, of its Training and PublicTest splits."""
+_PEOPLE, _PEOPLE_SPREAD = 0.65, 0.05
+
+
+def is_fer2013(dataset: DatasetInfo) -> bool:
+    """Whether training and validation split have exactly FER-2013's rows of each label."""
+    held = {name: tuple(split.labels.values()) for name, split in dataset.splits.items()}
+    return all(held.get(name) == counts for name, counts in _FER2013.items())
+
+
+def no_copies(evidence: Evidence) -> Iterator[str]:
+    """No row also stands in the training split, of a dataset that is known to have one."""
+    evaluation, dataset = evidence.evaluation, evidence.dataset
+    if evaluation.split != "train" and dataset and "train" in dataset.splits and not evaluation.leaked_rows:
+        yield f"None of the {evaluation.rows:,} images is an exact copy of a training image."
+
+
+def copies_matter_little(evidence: Evidence) -> Iterator[str]:
+    """Without copies the accuracy is nearly the same."""
+    clean, leaked = evidence.main.without_leaked, evidence.evaluation.leaked_rows
+    if clean and leaked and evidence.scores.accuracy - clean.accuracy < _LEAK_MATTERS:
+        yield (
+            f"The {leaked:,} images that also stand in the training split flatter little: without them accuracy is"
+            f" {clean.accuracy:.1%} instead of {evidence.scores.accuracy:.1%}."
+        )
+
+
+def copies_flatter(evidence: Evidence) -> Iterator[str]:
+    """Without copies the accuracy is lower."""
+    clean, leaked = evidence.main.without_leaked, evidence.evaluation.leaked_rows
+    if clean and leaked and evidence.scores.accuracy - clean.accuracy >= _LEAK_MATTERS:
+        yield (
+            f"{leaked:,} of {evidence.evaluation.rows:,} images ({leaked / evidence.evaluation.rows:.1%}) are exact"
+            f" copies of training images and raise accuracy by {points(evidence.scores.accuracy - clean.accuracy)}:"
+            f" without them it is {clean.accuracy:.1%}."
+        )
+
+
+def nothing_but_copies(evidence: Evidence) -> Iterator[str]:
+    """All rows are copies."""
+    if evidence.evaluation.leaked_rows == evidence.evaluation.rows:
+        yield f"All {evidence.evaluation.rows:,} images also stand in the training split: nothing tells of new ones."
+
+
+def near_copies(evidence: Evidence) -> Iterator[str]:
+    """Rows look nearly like training images."""
+    split = evidence.dataset.splits.get(evidence.evaluation.split) if evidence.dataset else None
+    if split and split.near_leaked:
+        yield (
+            f"Beside exact copies, {split.near_leaked:,} of {split.rows:,} images look nearly like a training image"
+            f" ({split.near_leaked / split.rows:.1%}); they count in every figure."
+        )
+
+
+def memorised(evidence: Evidence) -> Iterator[str]:
+    """Training accuracy lies far above validation accuracy."""
+    for who, train, validation in _gaps(evidence):
+        if train - validation >= _OVERFIT:
+            yield (
+                f"{who} learned its training images better than new ones: in its epoch {train:.1%} of the augmented"
+                f" training images were right and {validation:.1%} of the validation images,"
+                f" {points(train - validation)} fewer."
+            )
+
+
+def could_learn_more(evidence: Evidence) -> Iterator[str]:
+    """Training accuracy is hardly above validation accuracy, and there are mistakes to learn from."""
+    for who, train, validation in _gaps(evidence):
+        if train - validation < _UNDERFIT and validation < 1:
+            yield (
+                f"{who} was right on {train:.1%} of the augmented training images and {validation:.1%} of the"
+                " validation images: so near to one another, a larger network, weaker augmentation or more epochs may"
+                " gain."
+            )
+
+
+def stopped_at_its_best(evidence: Evidence) -> Iterator[str]:
+    """The epoch kept is the last one."""
+    for who, info in evidence.members:
+        if info.epoch == info.config.training.epochs and info.metrics.get("validation_accuracy", 1.0) < 1:
+            yield f"{who} was at its best in the last of {info.epoch} epochs; more of them may gain."
+
+
+def unweighted(evidence: Evidence) -> Iterator[str]:
+    """Rare classes fare worse, and the loss doesn't weight them."""
+    scores = evidence.scores
+    plain = [info is not None and info.config.loss.class_weight_power == 0 for info in evidence.trained]
+    if all(plain) and scores.accuracy - scores.macro_f1 >= _RARE / 2:
+        yield (
+            f"Macro-F1 ({scores.macro_f1:.3f}) lies below accuracy ({scores.accuracy:.3f}), and the loss was not"
+            " weighted by class (loss.class_weight_power 0): weights may help rare classes at some cost in accuracy."
+        )
+
+
+def rows_that_chose(evidence: Evidence) -> Iterator[str]:
+    """The figures are of rows that decided over the network, or trained it."""
+    evaluation = evidence.evaluation
+    if evaluation.split == "validation":
+        epochs = ", ".join(str(member.epoch) for member in evaluation.members)
+        yield (
+            f"The {evaluation.rows:,} images measured on also chose the epoch ({epochs}) that was kept, so the figures"
+            " are a little high; no test split was measured."
+        )
+    if evaluation.split == "train":
+        yield f"The {evaluation.rows:,} images measured on are those that trained the network."
+
+
+def other_training_data(evidence: Evidence) -> Iterator[str]:
+    """A member was trained on another dataset."""
+    for who, info in evidence.members:
+        if info.dataset_fingerprint != evidence.evaluation.dataset_fingerprint:
+            yield (
+                f"{who} was trained on another dataset ({info.dataset_fingerprint[:8]}) than it was measured on"
+                f" ({evidence.evaluation.dataset_fingerprint[:8]}): copies of its training images are not known."
+            )
+
+
+def few_rows(evidence: Evidence) -> Iterator[str]:
+    """Chance in the choice of rows moves a figure by more than one point, or by ten for a class."""
+    scores = evidence.scores
+    half = (scores.accuracy_high - scores.accuracy_low) / 2
+    if half >= _WIDE / 10:
+        yield (
+            f"With {scores.rows:,} images the 95% interval of accuracy is {points(half)} either way: a smaller"
+            " difference between two networks can be chance."
+        )
+    for name, one in scores.classes.items():
+        if one.support:
+            ends = binomtest(round(one.recall * one.support), one.support).proportion_ci(0.95, method="wilson")
+            if ends.high - ends.low >= 2 * _WIDE:
+                yield (
+                    f"Recall of {name} rests on {one.support:,} images: its 95% interval goes from {ends.low:.0%} to"
+                    f" {ends.high:.0%}."
+                )
+
+
+def two_labels(evidence: Evidence) -> Iterator[str]:
+    """Identical images are under different labels."""
+    dataset = evidence.dataset
+    conflicts = {name: split.conflicts for name, split in dataset.splits.items() if split.conflicts} if dataset else {}
+    if conflicts:
+        listed = ", ".join(f"{count:,} in {name}" for name, count in conflicts.items())
+        yield f"Some images stand under two labels, of which at most one can be right: {listed}."
+
+
+def flat_images(evidence: Evidence) -> Iterator[str]:
+    """Some images show nothing."""
+    dataset = evidence.dataset
+    flat = {name: split.flat for name, split in dataset.splits.items() if split.flat} if dataset else {}
+    if flat:
+        listed = ", ".join(f"{count:,} in {name}" for name, count in flat.items())
+        yield f"Images of one flat colour, which show no face, are among the rows: {listed}."
+
+
+def rare_in_training(evidence: Evidence) -> Iterator[str]:
+    """A class is a small share of the training rows."""
+    train = evidence.dataset.splits.get("train") if evidence.dataset else None
+    if train is None or not (total := sum(train.labels.values())):
+        return
+    rare = {name: count for name, count in train.labels.items() if count < _RARE * total}
+    if rare:
+        listed = ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in rare.items())
+        yield f"Rare among the {total:,} labelled training images: {listed}."
+
+
+def noisy_labels(evidence: Evidence) -> Iterator[str]:
+    """The dataset is FER-2013, whose labels people share about 65% of the time (Goodfellow et al. 2013)."""
+    if evidence.dataset is None or not is_fer2013(evidence.dataset):
+        return
+    accuracy = evidence.scores.accuracy
+    known = (
+        f"People agree with FER-2013's labels about {_PEOPLE:.0%} (± {points(_PEOPLE_SPREAD)}) of the time"
+        " (Goodfellow et al. 2013, arXiv 1307.0414)"
+    )
+    if accuracy > _PEOPLE - _PEOPLE_SPREAD:
+        yield (
+            f"{known}: at {accuracy:.1%}, what is measured is agreement with these labels, and a higher figure need"
+            " not mean that more emotions are recognised."
+        )
+    else:
+        yield f"{known}, {points(_PEOPLE - accuracy)} above this network; label noise doesn't explain its mistakes."
+
+
+def _gaps(evidence: Evidence) -> Iterator[tuple[str, float, float]]:
+    """Give each member's training and validation accuracy in the epoch that was kept."""
+    for who, info in evidence.members:
+        if {"train_accuracy", "validation_accuracy"} <= info.metrics.keys():
+            yield who, info.metrics["train_accuracy"], info.metrics["validation_accuracy"]

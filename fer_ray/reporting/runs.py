@@ -1,0 +1,130 @@
+"""Training runs on a page: each as a section, and several side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from scipy.stats import binomtest
+
+from fer_ray.config import load_config
+from fer_ray.errors import DataError
+from fer_ray.learning.loop import Metrics
+from fer_ray.learning.run_folder import RunFolder
+from fer_ray.progress import duration
+from fer_ray.reporting.curves import accuracy_figure, curve_figures
+from fer_ray.reporting.html import Block, Charts, Code, Section, Table
+from fer_ray.reporting.reproduce import machine_of, reproduce_blocks
+
+_EPOCH_COLUMNS = (
+    "Epoch",
+    "Learning rate",
+    "Train loss",
+    "Validation loss",
+    "Train accuracy",
+    "Accuracy",
+    "Macro-F1",
+    "Images/s",
+)
+_RUN_COLUMNS = (
+    "Run",
+    "Architecture",
+    "Best accuracy",
+    "95% interval",
+    "Macro-F1",
+    "Best epoch",
+    "Epochs",
+    "Time",
+    "Images/s",
+    "Machine",
+)
+
+
+def run_section(folder: Path, shown_as: Path) -> Section:
+    """Show a training run; arguments as in ``evaluation_section``."""
+    run = RunFolder(folder)
+    history = _history(run)
+    best, config = _best(history), load_config(run.config_file)
+    rows = [
+        (
+            f"{line['epoch']:.0f}" + (" (best)" if line is best else ""),
+            f"{line['learning_rate']:.3g}",
+            f"{line['train_loss']:.3f}",
+            f"{line['validation_loss']:.3f}",
+            f"{line['train_accuracy']:.2%}",
+            f"{line['validation_accuracy']:.2%}",
+            f"{line['validation_macro_f1']:.3f}",
+            f"{line['images_per_s']:,.0f}",
+        )
+        for line in history
+    ]
+    note = (
+        "Accuracy and macro-F1 are those of the validation split. Train loss and train accuracy are means over the"
+        " epoch, on augmented images."
+    )
+    blocks: list[Block] = [
+        Charts("Curves", curve_figures(history)),
+        Table("Epochs", _EPOCH_COLUMNS, rows, note),
+        *reproduce_blocks(folder, {"Architecture": config.model.name, "Seed": str(config.training.seed)}),
+        Code("Configuration (config.yaml)", run.config_file.read_text(encoding="utf-8")),
+    ]
+    headline = (
+        f"{best['validation_accuracy']:.2%} validation accuracy, macro-F1 {best['validation_macro_f1']:.3f}, in epoch"
+        f" {best['epoch']:.0f} of {len(history)}; {duration(_seconds(history))}."
+    )
+    return Section(shown_as.name, "Training run", str(shown_as), headline, blocks)
+
+
+def compare_runs(folders: Mapping[str, Path]) -> Section:
+    """Show several training runs side by side, the best first.
+
+    Args:
+        folders: by the names to show them under, at least two.
+    """
+    histories = {name: _history(RunFolder(folder)) for name, folder in folders.items()}
+    names = sorted(histories, key=lambda name: -_best(histories[name])["validation_accuracy"])
+    rows = [_compared(name, folders[name], histories[name]) for name in names]
+    best, last = (_best(histories[name])["validation_accuracy"] for name in (names[0], names[-1]))
+    note = (
+        "Best accuracy is that of the epoch with the best validation accuracy, and macro-F1 is of that epoch; being"
+        " picked, it is a little high. The interval (Wilson) covers the choice of validation images, not of the seed."
+        " Time is that of the epochs; images/s, of training, is the median over them."
+    )
+    blocks: list[Block] = [
+        Table("Runs by best validation accuracy", _RUN_COLUMNS, rows, note),
+        Charts("Curves", [accuracy_figure(histories)]),
+    ]
+    headline = f"{len(names)} runs from {last:.2%} to {best:.2%} validation accuracy; the best is {names[0]}."
+    return Section("Runs compared", "Comparison", "", headline, blocks)
+
+
+def _compared(name: str, folder: Path, history: Sequence[Metrics]) -> Sequence[str]:
+    best = _best(history)
+    rows = int(best["validation_rows"])
+    interval = binomtest(round(best["validation_accuracy"] * rows), rows).proportion_ci(0.95, method="wilson")
+    return (
+        name,
+        load_config(RunFolder(folder).config_file).model.name,
+        f"{best['validation_accuracy']:.2%}",
+        f"{interval.low:.1%} to {interval.high:.1%}",
+        f"{best['validation_macro_f1']:.3f}",
+        f"{best['epoch']:.0f}",
+        f"{len(history)}",
+        duration(_seconds(history)),
+        f"{median(line['images_per_s'] for line in history):,.0f}",
+        machine_of(folder),
+    )
+
+
+def _history(run: RunFolder) -> list[Metrics]:
+    history = run.history()
+    if not history:
+        raise DataError(f"{run.path}: no finished epoch yet. Wait for one, or train again.")
+    return history
+
+
+def _best(history: Sequence[Metrics]) -> Metrics:
+    return max(history, key=lambda line: line["validation_accuracy"])
+
+
+def _seconds(history: Sequence[Metrics]) -> float:
+    return sum(line["seconds"] for line in history)

@@ -1,0 +1,43 @@
+"""Makes the inputs that the tests of this folder read, and reads them without Ray."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from fer_ray.data.sources import open_source
+from fer_ray.data.store import images_of
+
+
+def picture(shade: int, size: tuple[int, int] = (48, 48), mode: str = "L", format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, shade).convert(mode).save(file, format)
+    return file.getvalue()
+
+
+def encoded(image: Image.Image | np.ndarray, format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels_text(shade: int, count: int = 2304) -> str:
+    return " ".join([str(shade)] * count)
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Return a source's raw rows without their pixels, and the pixels, uint8, n × 48 × 48."""
+    opened = open_source(source, **options)
+    table = pa.concat_tables([rows for pieces in opened.manifest for rows in opened.read(pieces, 48)])
+    assert opened.total in (None, len(table))
+    return table.drop_columns(["pixels"]).to_pylist(), images_of(table["pixels"], 48)

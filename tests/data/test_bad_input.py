@@ -1,0 +1,406 @@
+"""Input as bad as it gets: each kind is refused with a reason, or read right. Nothing crashes, and nothing is written
+outside the destination.
+"""
+
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from inputs import encoded, picture, pixels_text, rows_of, write
+from PIL import Image
+
+from fer_ray.data import disk
+from fer_ray.data.sources import open_source
+from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import DataError
+from fer_ray.prepare import prepare
+
+RNG = np.random.default_rng(0)
+FACE = RNG.integers(0, 256, (48, 48), dtype=np.uint8)
+FACE_TEXT = " ".join(map(str, FACE.reshape(-1)))
+
+
+def prepared(source: Path, dest: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Prepare a source, and return pictures by id and reasons of rejection by id."""
+    before = sorted(source.parent.rglob("*")) if source.parent != dest.parent else None
+    info = prepare(source, dest, validation_fraction=0).info
+    assert before is None or sorted(source.parent.rglob("*")) == before
+    dataset = PreparedDataset(dest)
+    pictures: dict[str, np.ndarray] = {}
+    for split in info.splits:
+        table = dataset.table(split)
+        pictures |= dict(zip(table["id"].to_pylist(), np.array(table["pixels"].to_pylist(), np.uint8), strict=True))
+    rejects = pq.read_table(dest / "rejects.parquet").to_pylist()
+    assert len(rejects) == info.rejected
+    return pictures, {row["id"]: row["reason"] for row in rejects}
+
+
+BAD_LINES = {
+    "too few pixels": (f"3,{pixels_text(9, 2303)},Training", "2303 pixel values, 2304 expected"),
+    "no pixels": ("3,,Training", "0 pixel values"),
+    "negative": (f"3,{pixels_text(-1)},Training", "from -1 to -1, expected 0 to 255"),
+    "above 255": (f"3,{pixels_text(256)},Training", "from 256 to 256"),
+    "beyond 64 bits": (f"3,{pixels_text(2**64 + 1)},Training", "expected 0 to 255"),
+    "NaN": (f"3,{pixels_text(9)[:-1]}NaN,Training", "'NaN'"),
+    "decimals": (f"3,{pixels_text(9)}.5,Training", "'9.5'"),
+    "text": (f"3,{pixels_text(9, 2303)} abc,Training", "'abc'"),
+    "a lone minus": (f"3,{pixels_text(9, 2303)} -,Training", "expected"),
+    "label 7": (f"7,{FACE_TEXT},Training", "emotion '7', expected 0 to 6"),
+    "label -1": (f"-1,{FACE_TEXT},Training", "emotion '-1'"),
+    "label in words": (f"smile,{FACE_TEXT},Training", "emotion 'smile'"),
+    "column missing": (f"3,{FACE_TEXT}", "2 column(s), 3 expected"),
+    "column too many": (f"3,{FACE_TEXT},Training,x", "4 column(s)"),
+    "header again": ("emotion,pixels,Usage", "the header line again"),
+    "open quotation mark": (f'3,"{FACE_TEXT},Training', "unexpected end of data"),
+    "NUL bytes": (f"3,{pixels_text(9, 2303)}\0 9,Training", "'9\\x00'"),
+    "Usage unknown": (f"3,{FACE_TEXT},Holiday", "Usage 'Holiday'"),
+    "binary": ("\x80\xff\x00\x1b", "column(s)"),
+}
+
+
+def test_bad_lines_of_a_csv_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
+    good = f"3,{FACE_TEXT},Training"
+    lines = ["emotion,pixels,Usage", good, *(line for line, _ in BAD_LINES.values()), good]
+    source = write(tmp_path / "in", {"fer2013.csv": "\n".join(lines).encode("latin-1")}) / "fer2013.csv"
+    pictures, reasons = prepared(source, tmp_path / "out")
+    assert list(pictures) == ["row-0000001", f"row-{len(BAD_LINES) + 2:07}"]
+    assert all((picture.reshape(48, 48) == FACE).all() for picture in pictures.values())
+    for number, (kind, (_, words)) in enumerate(BAD_LINES.items(), start=2):
+        assert words in reasons.pop(f"row-{number:07}"), kind
+    assert reasons == {}
+
+
+PLAIN = f"emotion,pixels,Usage\n3,{FACE_TEXT},Training\n4,{pixels_text(7)},PublicTest\n"
+READABLE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "byte order mark": ("x.csv", lambda text: b"\xef\xbb\xbf" + text),
+    "CRLF": ("x.csv", lambda text: text.replace(b"\n", b"\r\n")),
+    "blank lines": ("x.csv", lambda text: text.replace(b"\n", b"\n\n \r\n")),
+    "no end of line at the end": ("x.csv", lambda text: text[:-1]),
+    "semicolons": ("x.csv", lambda text: text.replace(b",", b";")),
+    "tabs": ("x.tsv", lambda text: text.replace(b",", b"\t")),
+    "quoted": ("x.csv", lambda text: text.replace(b"emotion,pixels", b'"emotion","pixels"').replace(b"3,", b'"3", ')),
+    "names in capitals": ("x.csv", lambda text: text.replace(b"emotion,pixels,Usage", b"EMOTION , Pixels,USAGE")),
+    "called otherwise": ("faces.txt", lambda text: text),
+    "without a suffix": ("faces", lambda text: text),
+    "gzip": ("fer2013.csv.gz", gzip.compress),
+    "gzip called .csv": ("fer2013.csv", gzip.compress),
+    "in a .zip": ("challenge.zip", lambda text: zipped({"fer2013/readme.txt": b"hi", "fer2013/fer2013.csv": text})),
+    "in a .zip called .bin": ("x.bin", lambda text: zipped({"a.csv": text})),
+}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize("kind", READABLE)
+def test_csv_files_of_any_make_are_read_right(kind: str, in_folder: bool, tmp_path: Path) -> None:
+    name, change = READABLE[kind]
+    folder = write(tmp_path, {name: change(PLAIN.encode())})
+    # An archive in a folder is not looked into.
+    rows, images = rows_of(folder if in_folder and ".zip" not in kind else folder / name)
+    assert [(row["id"], row["split"], row["label"]) for row in rows] == [
+        ("row-0000001", "train", 3),
+        ("row-0000002", "validation", 4),
+    ]
+    np.testing.assert_array_equal(images, [FACE, np.full((48, 48), 7)])
+
+
+def tar_gz(text: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        info = tarfile.TarInfo("fer2013.csv")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text))
+    return file.getvalue()
+
+
+def encrypted_csv(text: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("fer2013.csv", text)
+        archive.filelist[0].flag_bits |= 1
+    return file.getvalue()
+
+
+UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "old Mac line ends": ("x.csv", lambda text: text.replace(b"\n", b"\r"), "CR alone.*tr "),
+    "UTF-16": ("x.csv", lambda text: text.decode().encode("utf-16"), "UTF-16 text.*iconv"),
+    "UTF-16 without its mark": ("x.csv", lambda text: text.decode().encode("utf-16-be"), "UTF-16 text.*iconv"),
+    "empty": ("x.csv", lambda text: b"", "an empty file"),
+    "header only": ("x.csv", lambda text: b"emotion,pixels,Usage\r\n", "no data rows"),
+    "no pixels column": ("x.csv", lambda text: text.replace(b"pixels", b"image"), "starts with b'emotion,image"),
+    "column doubled": ("x.csv", lambda text: text.replace(b"Usage", b" Pixels"), "several columns are called pixels"),
+    "binary": ("x.csv", lambda text: bytes(range(256)), "starts with"),
+    "one endless line": ("x.csv", lambda text: b"emotion,pixels\n" + b"9 " * 3_000_000, "no data rows"),
+    "a .tar.gz": ("fer2013.tar.gz", tar_gz, "tar xzf"),
+    "gzip cut off": ("fer2013.csv.gz", lambda text: gzip.compress(text)[:-20], "can't be read"),
+    ".zip cut off": ("x.zip", lambda text: zipped({"fer2013.csv": text})[:-30], "its end is missing"),
+    ".zip encrypted": ("x.zip", encrypted_csv, "encrypted"),
+    ".zip in a .zip": ("x.zip", lambda text: zipped({"happy.zip": zipped({"x.csv": text})}), "unpacked first"),
+    ".zip with a damaged list": ("x.zip", lambda text: zipped({"a.csv": text}).replace(b"PK\1\2", b"PK\1\1"), "again"),
+    ".zip with no name": ("x.zip", lambda text: zipped({"ä.csv": text}).replace(b"\xc3\xa4", b"\xff\xff"), "again"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_csv_files_that_cannot_be_read_are_refused_with_the_remedy(kind: str, tmp_path: Path) -> None:
+    name, change, words = UNREADABLE[kind]
+    source = write(tmp_path / "in", {name: change(PLAIN.encode())}) / name
+    with pytest.raises(DataError, match=f"(?s)^[^\n]*{name}.*{words}"):
+        prepare(source, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_packed_csv_that_is_damaged_in_the_middle_is_read_up_to_there(tmp_path: Path) -> None:
+    noise = RNG.integers(0, 256, (1500, 2304))
+    lines = [f"{row % 7},{' '.join(map(str, image))}\n" for row, image in enumerate(noise)]
+    data = bytearray(gzip.compress(("emotion,pixels\n" + "".join(lines)).encode(), 1))
+    data[-5] ^= 0xFF  # its checksum
+    rows, images = rows_of(write(tmp_path, {"x.gz": bytes(data)}) / "x.gz")
+    assert [row["reason"] is None for row in rows] == [True] * 1500 + [False]
+    assert "can't be unpacked" in rows[-1]["reason"]
+    np.testing.assert_array_equal(images[:1500].reshape(1500, -1), noise)
+
+
+def test_several_csv_files_in_a_folder(tmp_path: Path) -> None:
+    line = f"3,{FACE_TEXT}\n"
+    write(tmp_path, {"a.csv": f"emotion,pixels\n{line}".encode(), "b.csv": f"emotion,pixels\n{line}".encode()})
+    with pytest.raises(DataError, match=r"a\.csv, b\.csv"):
+        open_source(tmp_path)
+    names = {"test.csv": b"emotion,pixels\n", "valid.csv": b"emotion,pixels\n", "train.csv": b"emotion,pixels\n"}
+    rows, _ = rows_of(write(tmp_path, {name: header + line.encode() for name, header in names.items()}))
+    assert [(row["split"], row["label"]) for row in rows] == [("train", 3), ("validation", 3), ("test", 3)]
+
+
+def hostile_zip(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (
+            "happy/good.png",
+            "../../happy/up.png",
+            "/tmp/happy/absolute.png",
+            "C:\\happy\\drive.png",
+            "sad\\windows.png",
+            "happy/encrypted.png",
+            "happy/crc.png",
+            "happy/twice.png",
+        ):
+            archive.writestr(name, encoded(FACE))
+        archive.writestr("happy/twice.png", picture(7))
+        archive.writestr("happy/bomb.png", bytes(disk.MAX_BYTES + 1))
+        archive.writestr("happy/liar.png", bytes(50_000_000))
+        archive.writestr("happy/inner.zip", zipped({"happy/x.png": encoded(FACE)}))
+        archive.writestr("happy/odd.png", encoded(FACE), zipfile.ZIP_LZMA)
+        link = zipfile.ZipInfo("happy/link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.getinfo("happy/encrypted.png").flag_bits |= 1
+        archive.getinfo("happy/crc.png").CRC ^= 1
+        archive.getinfo("happy/liar.png").file_size = 1000
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_hostile_zip(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pictures, reasons = prepared(hostile_zip(tmp_path / "in" / "faces.zip"), tmp_path / "out")
+    assert sorted(pictures) == ["happy/good.png", "happy/twice.png", "sad/windows.png"]
+    np.testing.assert_array_equal(pictures["sad/windows.png"].reshape(48, 48), FACE)
+    assert (pictures["happy/twice.png"] == 7).all()
+    expected = {
+        "../../happy/up.png": "leads out of the .zip",
+        "/tmp/happy/absolute.png": "leads out of the .zip",
+        "C:/happy/drive.png": "leads out of the .zip",
+        "happy/encrypted.png": "encrypted",
+        "happy/crc.png": "checksum differs",
+        "happy/twice.png": "the same name",
+        "happy/bomb.png": f"more than the {disk.MAX_BYTES:,} allowed",
+        "happy/liar.png": "damaged in the .zip",
+        "happy/inner.zip": "not_an_image",
+        "happy/odd.png": "compression method 14",
+        "happy/link.png": "not_an_image",
+    }
+    assert set(reasons) == set(expected)
+    for id, words in expected.items():
+        assert words in reasons[id]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def turned(image: np.ndarray) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    return encoded(np.ascontiguousarray(np.rot90(image)), exif=exif)
+
+
+PALETTE = Image.fromarray(FACE // 2 * 2).convert("RGB").quantize(128)
+GOOD_IMAGES = {
+    "16bit.png": (encoded(FACE.astype(np.uint16) * 257), FACE),
+    "palette.png": (encoded(PALETTE), np.asarray(PALETTE.convert("L"))),
+    "animated.gif": (
+        encoded(Image.fromarray(FACE), "GIF", save_all=True, append_images=[Image.new("L", (48, 48))]),
+        FACE,
+    ),
+    "turned.png": (turned(FACE), FACE),
+    "one.png": (picture(9, (1, 1)), np.full((48, 48), 9)),
+    "cmyk.tif": (encoded(Image.fromarray(FACE).convert("RGB").convert("CMYK"), "TIFF"), FACE),
+    "x" * 251 + ".png": (encoded(FACE), FACE),
+    "ümläut 表情.png": (encoded(FACE), FACE),
+}
+BAD_IMAGES = {
+    "100megapixel.png": (encoded(np.zeros((10_000, 10_000), np.uint8), compress_level=1), "too_large: 10000 × 10000"),
+    "zero.jpg": (b"", "empty"),
+    "text.jpg": (b"I am a picture, really.\n" * 20, "not_an_image"),
+    "cut.jpg": (encoded(FACE, "JPEG")[:-40], "truncated"),
+    "page.jpg": (b"<!DOCTYPE html><html></html>", "not_an_image"),
+}
+
+
+def odd_tree(root: Path) -> Path:
+    happy = write(root, {f"happy/{name}": data for name, (data, _) in (GOOD_IMAGES | BAD_IMAGES).items()}) / "happy"
+    write(root.parent, {"elsewhere/happy/deep.png": encoded(FACE)})
+    os.mkfifo(happy / "pipe.png")
+    (happy / "circle.png").symlink_to("circle.png")
+    (happy / "dangling.png").symlink_to("nowhere.png")
+    (happy / "outside.png").symlink_to(root.parent / "elsewhere" / "happy" / "deep.png")
+    (happy / "loop").symlink_to(root)
+    (root / "linked").symlink_to(root.parent / "elsewhere")
+    (root / os.fsdecode(b"happy/latin-\xfc.png")).write_bytes(encoded(FACE))
+    return root
+
+
+def test_a_tree_of_odd_files(ray_cluster: None, tmp_path: Path) -> None:
+    pictures, reasons = prepared(odd_tree(tmp_path / "in" / "tree"), tmp_path / "out")
+    expected = {f"happy/{name}": image for name, (_, image) in GOOD_IMAGES.items()}
+    expected |= dict.fromkeys(["happy/outside.png", "linked/happy/deep.png", "happy/latin-\\xfc.png"], FACE)
+    assert set(pictures) == set(expected)
+    for id, image in expected.items():
+        assert np.abs(pictures[id].reshape(48, 48).astype(int) - image).max() <= 1, id
+    words = {f"happy/{name}": reason for name, (_, reason) in BAD_IMAGES.items()}
+    words |= {"happy/pipe.png": "not_a_file", "happy/circle.png": "unreadable", "happy/dangling.png": "missing"}
+    assert set(reasons) == set(words)
+    for id, reason in words.items():
+        assert reasons[id].startswith(reason)
+
+
+def test_a_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = os.open
+
+    def refuse(path: Any, *options: Any) -> int:
+        if path == os.fsencode(tmp_path / "happy" / "a.png"):  # whoever runs this may be root, who can read all
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *options)
+
+    source = write(tmp_path, {"happy/a.png": encoded(FACE)})
+    monkeypatch.setattr(os, "open", refuse)
+    rows, _ = rows_of(source)
+    assert rows[0]["reason"] == "unreadable: Permission denied"
+
+
+def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith(("sad'", "fear'")):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    source = write(tmp_path, {f"{name}/a.png": encoded(FACE) for name in ("happy", "sad", "fear")})
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError) as caught:
+        open_source(source)
+    assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
+        [f"{tmp_path}/fear", "can't be listed"],
+        [f"{tmp_path}/sad", "can't be listed"],
+    ]
+
+
+def test_sources_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        open_source(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="can't be read: Too many levels of symbolic links"):
+        open_source(tmp_path / "circle.csv")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    source = write(tmp_path, {"x.csv": PLAIN.encode()}) / "x.csv"
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match="can't be read: Permission denied"):
+        open_source(source)
+
+
+def test_a_prepared_dataset_is_no_source(tiny_dataset: PreparedDataset) -> None:
+    with pytest.raises(DataError, match=r"prepared dataset already.*train --dataset"):
+        open_source(tiny_dataset.path)
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(
+        pa.table(columns), file, row_group_size=2, compression="none", use_dictionary=False, write_statistics=False
+    )
+    return file.getvalue()
+
+
+FACES = {"image": [encoded(FACE), picture(7), picture(8), picture(9)], "label": [3, 4, 5, 6]}
+REFUSED_PARQUET = {
+    "cut off": (parquet(FACES)[:-50], "not readable as Parquet"),
+    "no image": (parquet({"picture": FACES["image"], "label": FACES["label"]}), "picture, label is called image"),
+    "numbers for images": (parquet({"image": [1], "label": [2]}), "column image is int64, expected bytes"),
+    "lists for labels": (parquet({"image": [b"x"], "label": [[1]]}), "column label is list"),
+    "no rows": (parquet({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), "no rows"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_PARQUET)
+def test_parquet_that_cannot_be_read_is_refused(kind: str, tmp_path: Path) -> None:
+    data, words = REFUSED_PARQUET[kind]
+    with pytest.raises(DataError, match=words) as caught:
+        open_source(write(tmp_path, {"x.parquet": data}) / "x.parquet")
+    assert "x.parquet" in str(caught.value)
+
+
+def test_bad_rows_of_parquet_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
+    images = [encoded(FACE), None, b"", b"text", *[encoded(FACE)] * 4]
+    structs = [{"bytes": data, "path": "a.png"} for data in images] + [None]
+    labels = [3, 3, 3, 3, 7, -1, None, 6, 6]
+    source = write(tmp_path / "in", {"x.parquet": parquet({"image": structs, "label": labels})}) / "x.parquet"
+    pictures, reasons = prepared(source, tmp_path / "out")
+    assert [id[-1] for id in pictures] == ["1", "7", "8"]
+    assert all((picture.reshape(48, 48) == FACE).all() for picture in pictures.values())
+    words = ["only the path a.png", "empty", "not_an_image", "emotion '7'", "emotion '-1'", "the cell is null"]
+    for word, reason in zip(words, reasons.values(), strict=True):
+        assert word in reason
+
+
+def test_damage_inside_parquet_costs_its_row_group(tmp_path: Path) -> None:
+    data = bytearray(parquet(FACES))
+    at = data.index(FACES["image"][2]) - 24  # the header of the second group's page
+    data[at : at + 14] = b"\xff" * 14
+    rows, images = rows_of(write(tmp_path, {"x.parquet": bytes(data)}) / "x.parquet")
+    assert [bool(row["reason"]) for row in rows] == [False, False, True, True]
+    assert "damaged Parquet" in rows[2]["reason"] and (images[0] == FACE).all()
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    source = write(tmp_path, {"happy/a.png": encoded(FACE)})
+    with (tmp_path / "happy" / "big.png").open("wb") as file:
+        file.truncate(disk.MAX_BYTES + 1)  # a hole, which takes no space
+    rows, _ = rows_of(source)
+    assert [row["reason"] and row["reason"].split(":")[0] for row in rows] == [None, "too_large"]

@@ -1,0 +1,168 @@
+"""The sentences of a model card follow the figures: what is said, with which numbers, and what is left unsaid."""
+
+from collections.abc import Callable
+
+import numpy as np
+from made_up import describe_dataset, describe_training, make_evidence
+
+from fer_ray.config import load_config
+from fer_ray.data.store import SplitInfo
+from fer_ray.emotions import EMOTIONS
+from fer_ray.reporting.evidence import Evidence
+from fer_ray.reporting.model_card import RULES, swot
+
+ANGRY, DISGUST, FEAR, HAPPY, SAD = range(5)
+LABELS = np.repeat(np.arange(7), 20)
+
+
+def mistaken(*mistakes: tuple[int, int, int]) -> np.ndarray:
+    """Return predictions that are right but for (label, predicted, images)."""
+    predicted = LABELS.copy()
+    taken = dict.fromkeys(range(7), 0)
+    for label, other, count in mistakes:
+        first = label * 20 + taken[label]
+        predicted[first : first + count] = other
+        taken[label] += count
+    return predicted
+
+
+def said(evidence: Evidence) -> str:
+    return "\n".join(line for lines in swot(evidence).values() for line in lines)
+
+
+def test_a_perfect_classifier() -> None:
+    evidence = make_evidence(LABELS, {"none": LABELS}, dataset=describe_dataset())
+    found = swot(evidence)
+    assert "Not one of 140 images is labelled wrongly" in found["Strengths"][0]
+    assert "reaches down to 97.3%" in found["Strengths"][0]
+    assert "None of the 140 images is an exact copy of a training image." in found["Strengths"]
+    assert found["Weaknesses"] == []
+    assert found["Opportunities"] == []
+    (chance,) = found["Threats"]
+    assert chance.startswith("With 140 images the 95% interval of accuracy is 1.3 points either way")
+
+
+def test_a_classifier_at_chance() -> None:
+    predicted = np.random.default_rng(0).integers(0, 7, 140)
+    found = swot(make_evidence(LABELS, {"none": predicted}, confidence=0.9))
+    accuracy = (predicted == LABELS).mean()
+    assert found["Strengths"] == []
+    assert f"would be right for 14.3% of the images; the accuracy of {accuracy:.1%}" in found["Weaknesses"][0]
+    assert any(line.startswith("Confidence misleads: its mean, 90.0%, is higher") for line in found["Weaknesses"])
+    missed = [name for label, name in enumerate(EMOTIONS) if (predicted[label == LABELS] == label).mean() < 0.5]
+    assert [line.split(":")[0] for line in found["Weaknesses"] if "most are missed" in line] == missed
+
+
+def test_one_answer_to_all() -> None:
+    text = said(make_evidence(LABELS, {"none": np.full(140, HAPPY)}, confidence=0.15))
+    assert "happy is answered 140 times where 20 images have that label: 600% more often." in text
+    assert "sad: 0 of 20 images are found (recall 0.00, 95% interval 0% to 16%)" in text
+
+
+def test_confusions_come_with_their_counts() -> None:
+    evidence = make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 12), (ANGRY, DISGUST, 3), (SAD, FEAR, 1))})
+    weak = swot(evidence)["Weaknesses"]
+    assert "fear is taken for sad in 12 of 20 images (60.0%)." in weak
+    assert "angry is taken for disgust in 3 of 20 images (15.0%)." in weak
+    assert not any("sad is taken for fear" in line for line in weak)
+    assert any(line.startswith("fear: 8 of 20 images are found (recall 0.40") for line in weak)
+    assert "sad is answered 31 times where 20 images have that label: 55% more often." in weak
+
+
+def test_two_evaluations_say_different_things() -> None:
+    one = make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 12))})
+    two = make_evidence(LABELS, {"none": mistaken((HAPPY, ANGRY, 15))})
+    assert set(said(one).splitlines()).isdisjoint(set(said(two).splitlines()) - shared_by_rows(one))
+
+
+def shared_by_rows(evidence: Evidence) -> set[str]:
+    """What rests on the number of rows or the confidence alone."""
+    rules: tuple[Callable[[Evidence], object], ...] = RULES["Threats"]
+    return {line for rule in rules for line in rule(evidence)}
+
+
+def test_views_that_pay_and_views_that_do_not() -> None:
+    worse, better = mistaken((FEAR, SAD, 20), (SAD, FEAR, 20)), mistaken((FEAR, SAD, 6))
+    gain = said(make_evidence(LABELS, {"none": worse, "flip": better}))
+    assert "TTA flip raises accuracy over none by 24.3 points, to 95.7%, and takes 2.0 times as long" in gain
+    assert "(500 instead of 1,000 images/s)." in gain
+    small = said(make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 7)), "flip": better}))
+    assert "by 0.7 points, to 95.7%" in small
+    assert "that lies within the 95% interval of none" in small
+    loss = said(make_evidence(LABELS, {"none": better, "flip": worse}))
+    assert "TTA can be left out: flip, the best of the others, is 24.3 points below none" in loss
+    assert "TTA" not in said(make_evidence(LABELS, {"flip": better}))
+
+
+def test_copies_of_training_images() -> None:
+    """40 copies, all right, of 140 images with 20 mistakes: 85.7% with them, 80% without."""
+    leaked = np.isin(LABELS, (HAPPY, SAD))
+    flattered = said(make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 20))}, leaked=leaked))
+    assert "40 of 140 images (28.6%) are exact copies of training images and raise accuracy by 5.7 points" in flattered
+    assert "without them it is 80.0%" in flattered
+    even = said(make_evidence(LABELS, {"none": LABELS}, leaked=leaked))
+    assert "The 40 images that also stand in the training split flatter little" in even
+    everything = said(make_evidence(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool)))
+    assert "All 140 images also stand in the training split" in everything
+    assert "flatter little" not in everything
+    assert "cop" not in said(make_evidence(LABELS, {"none": LABELS}))  # of an unknown dataset nothing is known
+
+
+def test_training_far_above_near_and_short_of_its_end() -> None:
+    predicted = {"none": mistaken((FEAR, SAD, 20))}
+    over = describe_training(train_accuracy=0.9, validation_accuracy=0.7)
+    assert "90.0% of the augmented training images were right and 70.0% of the validation images, 20 points fewer" in (
+        said(make_evidence(LABELS, predicted, trained=(over,)))
+    )
+    under = said(
+        make_evidence(LABELS, predicted, trained=(describe_training(train_accuracy=0.6, validation_accuracy=0.65),))
+    )
+    assert "was right on 60.0% of the augmented training images and 65.0%" in under
+    assert "at its best in the last" not in under
+    last = describe_training(train_accuracy=0.7, validation_accuracy=0.66)
+    last = last.model_copy(update={"epoch": last.config.training.epochs})
+    assert f"at its best in the last of {last.epoch} epochs" in said(make_evidence(LABELS, predicted, trained=(last,)))
+    assert "epoch" not in said(make_evidence(LABELS, predicted))
+
+
+def test_weights_are_proposed_only_where_there_are_none() -> None:
+    predicted = {"none": np.where(LABELS == DISGUST, ANGRY, LABELS)}
+    labels = np.concatenate([LABELS, np.full(400, HAPPY)])
+    predicted = {"none": np.concatenate([predicted["none"], np.full(400, HAPPY)])}
+    plain = describe_training()
+    weighted = describe_training(load_config(None, ["loss.class_weight_power=0.5"]))
+    assert "loss.class_weight_power 0)" in said(make_evidence(labels, predicted, trained=(plain,)))
+    assert "class_weight_power" not in said(make_evidence(labels, predicted, trained=(weighted,)))
+    assert "class_weight_power" not in said(make_evidence(labels, predicted))
+
+
+def test_flaws_of_the_dataset_and_whose_labels_they_are() -> None:
+    rows = {
+        "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+        "validation": (467, 56, 496, 895, 653, 415, 607),
+    }
+    splits = {
+        name: SplitInfo(
+            rows=sum(counts), labels=dict(zip(EMOTIONS, counts, strict=True)), conflicts=15, flat=1, near_leaked=359
+        )
+        for name, counts in rows.items()
+    }
+    predicted = {"none": mistaken((FEAR, SAD, 20), (SAD, FEAR, 20))}
+    fer = said(make_evidence(LABELS, predicted, split="validation", dataset=describe_dataset(splits=splits)))
+    assert "Goodfellow et al. 2013" in fer
+    assert "at 71.4%, what is measured is agreement with these labels" in fer
+    assert "Rare among the 28,709 labelled training images: disgust 436 (1.5%)." in fer
+    assert "15 in train, 15 in validation" in fer
+    assert "also chose the epoch (25)" in fer
+    assert "359 of 3,589 images look nearly like a training image (10.0%)" in fer
+    low = {"none": np.full(140, HAPPY)}
+    assert "50.7 points above this network" in said(make_evidence(LABELS, low, dataset=describe_dataset(splits=splits)))
+    splits["train"] = splits["train"].model_copy(update={"labels": splits["train"].labels | {"sad": 4831}})
+    almost = said(make_evidence(LABELS, predicted, dataset=describe_dataset(splits=splits)))
+    assert "Goodfellow" not in almost
+    assert "chose the epoch" not in almost
+
+
+def test_sure_answers() -> None:
+    """Right and wrong at confidences apart would be another matter: here all share one bin, so none can be told."""
+    assert "be left to people" not in said(make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 20))}, confidence=0.7))
