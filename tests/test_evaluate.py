@@ -1,6 +1,7 @@
 """The evaluate stage: figures against a hand-worked case, leaked rows, label order, files and wrong calls."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -119,7 +120,9 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     assert "temperature 1: probabilities as the network gives them" in text
 
 
-def test_several_checkpoints_predict_together(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+def test_several_checkpoints_predict_together(
+    checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = write_checkpoint(tmp_path / "other", tiny_dataset, ALPHABETICAL, seed=1, temperature=2.0)
     result = evaluate([checkpoint, other], tiny_dataset.path, tmp_path / "out", tta=["flip"])
     rows = pq.read_table(result.path / "predictions.parquet").to_pandas()
@@ -142,6 +145,8 @@ def test_several_checkpoints_predict_together(checkpoint: Path, tiny_dataset: Pr
     text = describe(result.evaluation)
     assert text.startswith("2 networks (cnn3) on test") and str(other) in text and "McNemar p" in text
     assert "1 of the checkpoints have temperature 1" in text
+    monkeypatch.chdir(tmp_path)
+    assert re.search("^ 2 other +cnn3 ", describe(result.evaluation), re.MULTILINE)
     page = (result.path / "report.html").read_text()
     assert str(checkpoint) in page and str(other) in page
 

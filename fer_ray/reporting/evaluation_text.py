@@ -1,5 +1,7 @@
 """An evaluation as plain text of one page."""
 
+from pathlib import Path
+
 from fer_ray.learning.evaluation import Evaluation, Scores
 
 _PAIRS = 10  # shown; those of more than five members fill a page of their own
@@ -58,17 +60,24 @@ def _main(evaluation: Evaluation) -> str:
 
 
 def _members(evaluation: Evaluation) -> str:
-    wide = max(len(member.checkpoint) for member in evaluation.members)
+    names = [_short(member.checkpoint) for member in evaluation.members]
+    wide = max(map(len, names))
     lines = [
         f"   {'member, alone':{wide}}  {'network':10}{'parameters':>11}{'epoch':>7}{'temperature':>13}"
         f"{'accuracy':>10}{'NLL':>7}{'adds':>8}"
     ]
-    for number, one in enumerate(evaluation.members, start=1):
+    for number, (name, one) in enumerate(zip(names, evaluation.members, strict=True), start=1):
         lines.append(
-            f"{number:>2} {one.checkpoint:{wide}}  {one.architecture:10}{one.parameters / 1e6:>9.2f} M{one.epoch:>7}"
+            f"{number:>2} {name:{wide}}  {one.architecture:10}{one.parameters / 1e6:>9.2f} M{one.epoch:>7}"
             f"{one.temperature:>13.3f}{one.accuracy:>10.2%}{one.nll:>7.3f}{one.share or 0:>+8.2%}"
         )
     return "\n".join(lines)
+
+
+def _short(path: str) -> str:
+    """Return a path as seen from the working folder where it lies below that, else as it is."""
+    below = Path(path).is_relative_to(Path.cwd())
+    return str(Path(path).relative_to(Path.cwd())) if below else path
 
 
 def _pairs(evaluation: Evaluation) -> str:
