@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray import __version__
-from fer_ray.errors import DataError
 from fer_ray.files import write_whole
+from fer_ray.json_files import read_json
 
 FORMAT_VERSION = 1
 PROVENANCE_FILE = "provenance.json"
@@ -90,14 +90,7 @@ def read_provenance(folder: Path) -> Provenance | None:
         DataError: it isn't what this version of the program writes.
     """
     file = folder / PROVENANCE_FILE
-    if not file.is_file():
-        return None
-    try:
-        return Provenance.model_validate_json(file.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file}: not readable as a provenance: {error}. Remove it; the folder is usable without."
-        ) from error
+    return read_json(Provenance, file, "Remove it; the folder is usable without.") if file.is_file() else None
 
 
 def command_line(arguments: Sequence[str]) -> str:

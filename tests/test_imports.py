@@ -21,7 +21,7 @@ LAYERS = [
     {"learning", "reporting"},
     {"models"},
     {"data", "runtime"},
-    {"config", "emotions", "errors", "files", "progress", "provenance"},
+    {"config", "emotions", "errors", "files", "json_files", "progress", "provenance"},
 ]
 
 

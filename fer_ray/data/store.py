@@ -32,10 +32,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
+from fer_ray.json_files import read_json
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -143,12 +144,7 @@ class PreparedDataset:
             raise DataError(f"{self.path}: no such folder. A prepared dataset was expected. {remedy}")
         if not file.is_file():
             raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
-        try:
-            self.info = DatasetInfo.model_validate_json(file.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: not readable as a dataset description: {error}. {remedy}") from error
-        if self.info.format_version != FORMAT_VERSION:
-            raise DataError(f"{file}: format version {self.info.format_version}, expected {FORMAT_VERSION}. {remedy}")
+        self.info = read_json(DatasetInfo, file, remedy)
 
     def files(self, split: str) -> list[Path]:
         """Return the Parquet files of a split, in order.

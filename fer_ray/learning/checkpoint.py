@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,6 +19,7 @@ from fer_ray.config import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import recover_folder, whole_folder
+from fer_ray.json_files import read_json
 from fer_ray.models import build
 
 FORMAT_VERSION = 1
@@ -90,24 +91,16 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         inside = [child for child in ("checkpoint", "best") if (folder / child / INFO_FILE).is_file()]
         hint = f" Did you mean {folder / inside[0]}?" if inside else f" {remedy}"
         raise DataError(f"{folder}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
-    try:
-        info = CheckpointInfo.model_validate_json((folder / INFO_FILE).read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{folder / INFO_FILE}: not a checkpoint description of this program: {error}. {remedy}"
-        ) from error
-    if info.format_version != FORMAT_VERSION:
-        raise DataError(
-            f"{folder}: checkpoint format {info.format_version}, expected {FORMAT_VERSION}. Train it again."
-        )
+    info = read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {remedy}")
     try:
         model = build(info.config.model, info.size, len(info.label_names))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except UsageError as error:
         raise DataError(f"{folder}: {error}") from error
     except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:200]  # a state dict of another network would list all its tensors
         raise DataError(
-            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {error}"
+            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {remedy}"
         ) from error
     return Checkpoint(model.eval(), info)
 

@@ -1,6 +1,5 @@
 """What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn and SciPy."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
-from fer_ray.errors import DataError
+from fer_ray.json_files import read_json
 from fer_ray.learning.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 
 FORMAT_VERSION = 2
@@ -119,15 +118,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         DataError: it isn't what this version of the program writes.
     """
-    file, remedy = folder / METRICS_FILE, "Run `fer-ray evaluate` again."
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version is not None and version != FORMAT_VERSION:
-            raise DataError(f"{file}: format version {version}, expected {FORMAT_VERSION}. {remedy}")
-        return Evaluation.model_validate(content)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not readable as an evaluation: {error}. {remedy}") from error
+    return read_json(Evaluation, folder / METRICS_FILE, "Run `fer-ray evaluate` again.")
 
 
 def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
 from scipy.stats import binomtest
 
 from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset
-from fer_ray.errors import DataError
+from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import INFO_FILE, CheckpointInfo
 from fer_ray.learning.evaluation import Evaluation, Scores, TtaScores, read_evaluation
 
@@ -68,12 +67,7 @@ def _find_dataset(evaluation: Evaluation, folders: Sequence[Path]) -> DatasetInf
 
 def _read_info(checkpoint: Path) -> CheckpointInfo | None:
     file = checkpoint / INFO_FILE
-    if not file.is_file():
-        return None
-    try:
-        return CheckpointInfo.model_validate_json(file.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as a checkpoint: {error}. Remove it, or train again.") from error
+    return read_json(CheckpointInfo, file, "Remove it, or train again.") if file.is_file() else None
 
 
 def points(share: float) -> str:
