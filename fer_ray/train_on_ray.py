@@ -47,6 +47,8 @@ def train_on_ray(
     watcher.start()
     try:
         trainer.fit()
+    except SystemExit:  # at Ctrl-C Ray stops the workers, then ends the process as if all were well
+        raise KeyboardInterrupt from None
     except TrainingFailedError as error:
         for cause in getattr(error, "worker_failures", {}).values():
             if isinstance(cause, FerRayError):
