@@ -1,5 +1,6 @@
 """Measure checkpoints on a split of a prepared dataset, with and without images that also stand in train."""
 
+import operator
 import sys
 import time
 from collections.abc import Sequence
@@ -150,23 +151,24 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     for name in ("test", "validation"):
         if name in data.info.splits:
             if name != "test":
-                say(f"{data.path} has no test split: measuring on {name}, by which checkpoints are chosen.")
+                say(f"{data.path} has no test split: measuring on {name}, by which training chooses checkpoints.")
             return name
     raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
 
 
 def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> list[str]:
     notes, fitted = [], [member.info.temperature != 1 for member in members]
-    if split == "validation":
+    own = [member.info.dataset_fingerprint == data.info.fingerprint for member in members]
+    if split == "validation" and any(own):
         notes.append("Validation images choose the checkpoint, so these are no test figures.")
-        if any(fitted):
+        if any(map(operator.and_, own, fitted)):
             notes.append("The temperature was fitted on them too, so calibration looks better here than on new images.")
     if split == "train":
         notes.append("These are figures on training images.")
     if not all(fitted):
         which = "The checkpoint has" if len(members) == 1 else f"{fitted.count(False)} of the checkpoints have"
         notes.append(f"{which} temperature 1: probabilities as the network gives them, not calibrated.")
-    if any(member.info.dataset_fingerprint != data.info.fingerprint for member in members):
+    if not all(own):
         which = "The checkpoint was" if len(members) == 1 else "A checkpoint was"
         notes.append(
             f"{which} trained on another prepared dataset than this one, so images counted here as leaked need not be"

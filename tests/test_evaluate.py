@@ -237,6 +237,10 @@ def test_validation_where_there_is_no_test(
     fitted = write_checkpoint(tmp_path / "fitted", tiny_dataset, temperature=1.5)
     notes = evaluate(fitted, dataset, tmp_path / "out3", tta=["none"]).evaluation.notes
     assert any("temperature was fitted on them too" in note for note in notes)
+    description["fingerprint"] = "of another dataset"
+    (dataset / DATASET_FILE).write_text(json.dumps(description))
+    (note,) = evaluate(fitted, dataset, tmp_path / "out4", tta=["none"]).evaluation.notes
+    assert "trained on another prepared dataset" in note
     with pytest.raises(UsageError, match="It has train, validation"):
         evaluate(checkpoint, dataset, tmp_path / "out2", split="test")
     assert not (tmp_path / "out2").exists()

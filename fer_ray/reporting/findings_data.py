@@ -25,17 +25,26 @@ def is_fer2013(dataset: DatasetInfo) -> bool:
     return all(held.get(name) == counts for name, counts in _FER2013.items())
 
 
+def _measured_where_trained(evidence: Evidence) -> bool:
+    """Whether the training split that leaks are counted against is the one that the networks learnt from."""
+    measured = evidence.evaluation.dataset_fingerprint
+    return all(info is None or info.dataset_fingerprint == measured for info in evidence.trained)
+
+
 def no_copies(evidence: Evidence) -> Iterator[str]:
     """No row also stands in the training split, of a dataset that is known to have one."""
     evaluation, dataset = evidence.evaluation, evidence.dataset
-    if evaluation.split != "train" and dataset and "train" in dataset.splits and not evaluation.leaked_rows:
+    counted = evaluation.split != "train" and dataset is not None and "train" in dataset.splits
+    if counted and not evaluation.leaked_rows and _measured_where_trained(evidence):
         yield f"None of the {evaluation.rows:,} images is an exact copy of a training image."
 
 
 def copies_matter_little(evidence: Evidence) -> Iterator[str]:
     """Without copies the accuracy is nearly the same."""
     clean, leaked = evidence.main.without_leaked, evidence.evaluation.leaked_rows
-    if clean and leaked and evidence.scores.accuracy - clean.accuracy < _LEAK_MATTERS:
+    if not clean or not leaked or not _measured_where_trained(evidence):
+        return
+    if abs(evidence.scores.accuracy - clean.accuracy) < _LEAK_MATTERS:
         yield (
             f"The {leaked:,} images that also stand in the training split flatter little: without them accuracy is"
             f" {clean.accuracy:.1%} instead of {evidence.scores.accuracy:.1%}."
@@ -45,7 +54,9 @@ def copies_matter_little(evidence: Evidence) -> Iterator[str]:
 def copies_flatter(evidence: Evidence) -> Iterator[str]:
     """Without copies the accuracy is lower."""
     clean, leaked = evidence.main.without_leaked, evidence.evaluation.leaked_rows
-    if clean and leaked and evidence.scores.accuracy - clean.accuracy >= _LEAK_MATTERS:
+    if not clean or not leaked or not _measured_where_trained(evidence):
+        return
+    if evidence.scores.accuracy - clean.accuracy >= _LEAK_MATTERS:
         yield (
             f"{leaked:,} of {evidence.evaluation.rows:,} images ({leaked / evidence.evaluation.rows:.1%}) are exact"
             f" copies of training images and raise accuracy by {points(evidence.scores.accuracy - clean.accuracy)}:"
@@ -55,14 +66,14 @@ def copies_flatter(evidence: Evidence) -> Iterator[str]:
 
 def nothing_but_copies(evidence: Evidence) -> Iterator[str]:
     """All rows are copies."""
-    if evidence.evaluation.leaked_rows == evidence.evaluation.rows:
+    if evidence.evaluation.leaked_rows == evidence.evaluation.rows and _measured_where_trained(evidence):
         yield f"All {evidence.evaluation.rows:,} images also stand in the training split: nothing tells of new ones."
 
 
 def near_copies(evidence: Evidence) -> Iterator[str]:
     """Rows look nearly like training images."""
     split = evidence.dataset.splits.get(evidence.evaluation.split) if evidence.dataset else None
-    if split and split.near_leaked:
+    if split and split.near_leaked and _measured_where_trained(evidence):
         yield (
             f"Beside exact copies, {split.near_leaked:,} of {split.rows:,} images look nearly like a training image"
             f" ({split.near_leaked / split.rows:.1%}); they count in every figure."

@@ -108,6 +108,15 @@ def test_copies_of_training_images() -> None:
     assert "cop" not in said(make_evidence(LABELS, {"none": LABELS}))  # of an unknown dataset nothing is known
 
 
+def test_copies_of_images_that_the_network_never_saw() -> None:
+    elsewhere = describe_training().model_copy(update={"dataset_fingerprint": "another"})
+    leaked = np.isin(LABELS, (HAPPY, SAD))
+    for predicted in (LABELS, mistaken((FEAR, SAD, 20))):
+        text = said(make_evidence(LABELS, {"none": predicted}, leaked=leaked, trained=(elsewhere,)))
+        assert "stand in the training split" not in text
+        assert "copies of training images" not in text
+
+
 def test_training_far_above_near_and_short_of_its_end() -> None:
     predicted = {"none": mistaken((FEAR, SAD, 20))}
     over = describe_training(train_accuracy=0.9, validation_accuracy=0.7)
