@@ -67,7 +67,7 @@ class EvaluationResult:
     @property
     def scores(self) -> Scores:
         """Figures on the official split under the main TTA."""
-        return self.evaluation.tta[self.evaluation.main_tta].official
+        return self.evaluation.main.official
 
 
 def evaluate(
@@ -202,7 +202,7 @@ def _measure(rows: Split, predictions: EnsemblePredictions, images_per_s: float)
 
 
 def _write(folder: Path, evaluation: Evaluation, rows: Split, predictions: EnsemblePredictions, start: Start) -> None:
-    measured, title = evaluation.tta[evaluation.main_tta], f"{evaluation.split}, TTA {evaluation.main_tta}"
+    measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
     with whole_folder(folder) as partial:
         record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.learning.losses import require_soft_labels
-from fer_ray.learning.run_folder import RunFolder, describe_epoch
+from fer_ray.learning.run_folder import RunFolder, best_epoch, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
@@ -75,7 +75,7 @@ def train(
         record_start(run.path)
         _train(config, data, run, workers, gpus_per_worker)
     history = run.history()
-    return TrainResult(run.best, max(history, key=lambda line: line["validation_accuracy"]), history)
+    return TrainResult(run.best, best_epoch(history), history)
 
 
 def _train(config: Config, data: PreparedDataset, run: RunFolder, workers: int, gpus_per_worker: float) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -19,6 +18,7 @@ from sklearn.metrics import (
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.json_files import read_json
 from fer_ray.learning.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
+from fer_ray.learning.metrics import wilson_interval
 
 FORMAT_VERSION = 2
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
@@ -111,6 +111,11 @@ class Evaluation(_Part):
     tta: dict[str, TtaScores]
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
 
+    @property
+    def main(self) -> TtaScores:
+        """Figures under the main TTA."""
+        return self.tta[self.main_tta]
+
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Read ``metrics.json``.
@@ -132,13 +137,13 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
     # float32 sums of 1 ± 1e-7 are no longer 1 in float64, of which log_loss warns.
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
-    low, high = binomtest(int((predicted == labels).sum()), len(labels)).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
     one_class = len(np.union1d(labels, predicted)) == 1
     return Scores(
         rows=len(labels),
         accuracy=float(accuracy_score(labels, predicted)),
-        accuracy_low=float(low),
-        accuracy_high=float(high),
+        accuracy_low=low,
+        accuracy_high=high,
         balanced_accuracy=float(recall_score(labels, predicted, labels=np.unique(labels), average="macro")),
         macro_f1=float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0)),
         weighted_f1=float(f1_score(labels, predicted, labels=every, average="weighted", zero_division=0)),

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +71,11 @@ class RunFolder:
             return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         except json.JSONDecodeError as error:
             raise DataError(f"{file}: not readable, {error}. Restore it or train again.") from error
+
+
+def best_epoch(history: Sequence[Metrics]) -> Metrics:
+    """Return the metrics of the epoch whose checkpoint is kept: the first with the highest validation accuracy."""
+    return max(history, key=lambda line: line["validation_accuracy"])
 
 
 def describe_epoch(metrics: Metrics) -> str:

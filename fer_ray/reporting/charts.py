@@ -13,9 +13,14 @@ def new_chart(height: float = _INCHES[1]) -> tuple[Canvas, Axes]:
     """Return a canvas of a phone's width and its axes; ``height`` in inches."""
     canvas = Canvas(figsize=(_INCHES[0], height), layout="constrained")
     axes = canvas.subplots()
+    style_axes(axes)
+    return canvas, axes
+
+
+def style_axes(axes: Axes) -> None:
+    """Leave out the frame's upper and right side, and draw a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    return canvas, axes
 
 
 def to_png(canvas: Canvas) -> bytes:

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_ray.learning.ensemble import compare_members
-from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Pair, Scores, read_evaluation
+from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Scores, read_evaluation
 from fer_ray.reporting.charts import new_chart, to_png
+from fer_ray.reporting.evaluation import pairs_table
 from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.html import Block, Charts, Figure, Section, Table
 
 _COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without leaked", "Macro-F1", "ECE", "Images/s")
-_PAIR_COLUMNS = ("Evaluations", "Predict otherwise", "Only the first right", "Only the second right", "p")
 
 
 def compare_evaluations(folders: Mapping[str, Path]) -> list[Section]:
@@ -47,11 +47,11 @@ def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[st
 
 
 def _main(evaluation: Evaluation) -> Scores:
-    return evaluation.tta[evaluation.main_tta].official
+    return evaluation.main.official
 
 
 def _row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
-    main = evaluation.tta[evaluation.main_tta]
+    main = evaluation.main
     clean = main.without_leaked if evaluation.leaked_rows else None
     return (
         name,
@@ -87,15 +87,4 @@ def _pairs(names: list[str], folders: Mapping[str, Path]) -> list[Table]:
         return []
     labels = tables[0]["label"].to_numpy()
     pairs = compare_members(labels, np.stack([table["predicted"].to_numpy() for table in tables]))
-    note = "p is McNemar's exact two-sided test that both are right equally often."
-    return [Table("Pairs of evaluations", _PAIR_COLUMNS, [_pair(pair, names) for pair in pairs], note)]
-
-
-def _pair(pair: Pair, names: list[str]) -> tuple[str, ...]:
-    return (
-        f"{names[pair.first]} and {names[pair.second]}",
-        f"{pair.disagreement:.1%}",
-        f"{pair.only_first_right:,}",
-        f"{pair.only_second_right:,}",
-        f"{pair.mcnemar_p:.3g}",
-    )
+    return [pairs_table("evaluations", names, pairs)]

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.reporting.charts import new_chart, to_png
+from fer_ray.learning.loop import Metrics
+from fer_ray.learning.run_folder import best_epoch
+from fer_ray.reporting.charts import new_chart, style_axes, to_png
 from fer_ray.reporting.html import Figure
-
-Metrics = dict[str, float]
 
 
 def save_curves(history: Sequence[Metrics], path: Path) -> None:
@@ -26,8 +26,7 @@ def save_curves(history: Sequence[Metrics], path: Path) -> None:
         draw(axes, history)
         _finish(axes)
         axes.set_title(title)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        style_axes(axes)
     canvas.savefig(path, dpi=110)
 
 
@@ -70,7 +69,7 @@ def _accuracy(axes: Axes, history: Sequence[Metrics]) -> None:
     axes.plot(*_series(history, "train_accuracy"), "--", label="train (augmented)")
     axes.plot(*_series(history, "validation_accuracy"), label="validation")
     axes.plot(*_series(history, "validation_macro_f1"), ":", label="validation macro-F1")
-    best = max(history, key=lambda line: line["validation_accuracy"])
+    best = best_epoch(history)
     label = f"best {best['validation_accuracy']:.2%}, epoch {best['epoch']:.0f}"
     axes.plot(best["epoch"], best["validation_accuracy"], "k*", markersize=10, label=label)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

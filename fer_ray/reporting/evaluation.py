@@ -15,6 +15,7 @@ from fer_ray.learning.evaluation import (
     RELIABILITY_FILE,
     SAMPLES_FILE,
     Evaluation,
+    Pair,
     Scores,
     read_evaluation,
 )
@@ -59,7 +60,7 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
         shown_as: where they are going to be, for a folder that is still being written.
     """
     evaluation = read_evaluation(folder)
-    main = evaluation.tta[evaluation.main_tta]
+    main = evaluation.main
     blocks: list[Block] = [
         _by_tta(evaluation),
         _all_figures(evaluation),
@@ -141,7 +142,7 @@ def _cells(scores: Scores) -> tuple[str, str, str]:
 
 
 def _all_figures(evaluation: Evaluation) -> Table:
-    main = evaluation.tta[evaluation.main_tta]
+    main = evaluation.main
     measured = {"Official split": main.official}
     if main.without_leaked and evaluation.leaked_rows:
         measured["Without leaked"] = main.without_leaked
@@ -183,21 +184,33 @@ def _members(evaluation: Evaluation) -> list[Table]:
     columns = ("Member", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL", "Share in points")
     note = "Share is the accuracy of all members minus that without this one." if len(rows) > 1 else ""
     tables = [Table("What was measured", columns, rows, note)]
-    pairs = [
+    if evaluation.pairs:
+        numbers = [f"{number}" for number in range(1, len(rows) + 1)]
+        tables.append(pairs_table("members", numbers, evaluation.pairs))
+    return tables
+
+
+def pairs_table(of: str, names: Sequence[str], pairs: Sequence[Pair]) -> Table:
+    """Show how each two of some classifiers differ.
+
+    Args:
+        of: what they are, such as ``members``.
+        names: of all, in the order of the pairs' indices.
+        pairs: from ``compare_members``.
+    """
+    rows = [
         (
-            f"{pair.first + 1} and {pair.second + 1}",
+            f"{names[pair.first]} and {names[pair.second]}",
             f"{pair.disagreement:.1%}",
             f"{pair.only_first_right:,}",
             f"{pair.only_second_right:,}",
             f"{pair.mcnemar_p:.3g}",
         )
-        for pair in evaluation.pairs
+        for pair in pairs
     ]
-    if pairs:
-        columns_of_pairs = ("Members", "Predict otherwise", "Only the first right", "Only the second right", "p")
-        about = "p is McNemar's exact two-sided test that both are right equally often."
-        tables.append(Table("Pairs of members", columns_of_pairs, pairs, about))
-    return tables
+    columns = (of.capitalize(), "Predict otherwise", "Only the first right", "Only the second right", "p")
+    note = "p is McNemar's exact two-sided test that both are right equally often."
+    return Table(f"Pairs of {of}", columns, rows, note)
 
 
 def _confusions(evaluation: Evaluation, scores: Scores) -> list[Table]:

@@ -44,7 +44,7 @@ def _by_tta(evaluation: Evaluation) -> str:
 
 
 def _main(evaluation: Evaluation) -> str:
-    measured = evaluation.tta[evaluation.main_tta]
+    measured = evaluation.main
     scores = measured.official
     lines = [f"{'TTA ' + evaluation.main_tta:20}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
     for name, one in scores.classes.items():

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy.stats import binomtest
-
 from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import INFO_FILE, CheckpointInfo
-from fer_ray.learning.evaluation import Evaluation, Scores, TtaScores, read_evaluation
+from fer_ray.learning.evaluation import Evaluation, Scores, read_evaluation
+from fer_ray.learning.metrics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,9 @@ class Evidence:
                 yield f"Network {number}" if several else "The network", info
 
     @property
-    def main(self) -> TtaScores:
-        """Figures under the main TTA."""
-        return self.evaluation.tta[self.evaluation.main_tta]
-
-    @property
     def scores(self) -> Scores:
         """Figures on every labelled row under the main TTA."""
-        return self.main.official
+        return self.evaluation.main.official
 
 
 def read_evidence(folder: Path, datasets: Sequence[Path] = ()) -> Evidence:
@@ -78,8 +72,8 @@ def points(share: float) -> str:
 
 def interval(right: int, rows: int) -> str:
     """Return the 95% interval (Wilson) of a share of rows, such as ``26% to 50%``."""
-    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
-    return f"{ends.low:.0%} to {ends.high:.0%}"
+    low, high = wilson_interval(right, rows)
+    return f"{low:.0%} to {high:.0%}"
 
 
 def majority(scores: Scores) -> tuple[str, float]:

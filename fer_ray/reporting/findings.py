@@ -130,7 +130,7 @@ def believable(evidence: Evidence) -> Iterator[str]:
 
 def calibration_helped(evidence: Evidence) -> Iterator[str]:
     """The temperature lowered the calibration error."""
-    before, after = evidence.main.ece_uncalibrated, evidence.scores.ece
+    before, after = evidence.evaluation.main.ece_uncalibrated, evidence.scores.ece
     if before - after >= 0.005:
         values = ", ".join(f"{member.temperature:.2f}" for member in evidence.evaluation.members)
         yield (
@@ -143,7 +143,9 @@ def not_believable(evidence: Evidence) -> Iterator[str]:
     """Confidence lies far from the share of right answers."""
     scores = evidence.scores
     if scores.ece > _CALIBRATED_ECE:
-        bins = [(one.rows, one.confidence) for one in evidence.main.reliability if one.confidence is not None]
+        bins = [
+            (one.rows, one.confidence) for one in evidence.evaluation.main.reliability if one.confidence is not None
+        ]
         mean = sum(rows * confidence for rows, confidence in bins) / sum(rows for rows, _ in bins)
         way = "higher" if mean > scores.accuracy else "lower"
         yield (
@@ -190,7 +192,7 @@ def sure_answers(evidence: Evidence) -> Iterator[str]:
     """Above some confidence, nine answers of ten are right, though not of all."""
     if evidence.scores.accuracy >= _SURE_ACCURACY:
         return
-    bins = [one for one in reversed(evidence.main.reliability) if one.rows]
+    bins = [one for one in reversed(evidence.evaluation.main.reliability) if one.rows]
     rows = list(accumulate(one.rows for one in bins))
     right = list(accumulate(one.rows * (one.accuracy or 0.0) for one in bins))
     sure = [number for number in range(len(bins)) if right[number] >= _SURE_ACCURACY * rows[number]]

@@ -41,7 +41,7 @@ def no_copies(evidence: Evidence) -> Iterator[str]:
 
 def copies_matter_little(evidence: Evidence) -> Iterator[str]:
     """Without copies the accuracy is nearly the same."""
-    clean, leaked = evidence.main.without_leaked, evidence.evaluation.leaked_rows
+    clean, leaked = evidence.evaluation.main.without_leaked, evidence.evaluation.leaked_rows
     if not clean or not leaked or not _measured_where_trained(evidence):
         return
     if abs(evidence.scores.accuracy - clean.accuracy) < _LEAK_MATTERS:
@@ -53,7 +53,7 @@ def copies_matter_little(evidence: Evidence) -> Iterator[str]:
 
 def copies_flatter(evidence: Evidence) -> Iterator[str]:
     """Without copies the accuracy is lower."""
-    clean, leaked = evidence.main.without_leaked, evidence.evaluation.leaked_rows
+    clean, leaked = evidence.evaluation.main.without_leaked, evidence.evaluation.leaked_rows
     if not clean or not leaked or not _measured_where_trained(evidence):
         return
     if evidence.scores.accuracy - clean.accuracy >= _LEAK_MATTERS:

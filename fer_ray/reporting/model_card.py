@@ -139,7 +139,7 @@ def _swot_text(evidence: Evidence) -> str:
 
 
 def _has_leaks(evidence: Evidence) -> bool:
-    return bool(evidence.evaluation.leaked_rows and evidence.main.without_leaked)
+    return bool(evidence.evaluation.leaked_rows and evidence.evaluation.main.without_leaked)
 
 
 def _details(evidence: Evidence) -> str:

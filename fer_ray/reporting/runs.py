@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from scipy.stats import binomtest
-
 from fer_ray.config import load_config
 from fer_ray.errors import DataError
 from fer_ray.learning.loop import Metrics
-from fer_ray.learning.run_folder import RunFolder
+from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.run_folder import RunFolder, best_epoch
 from fer_ray.progress import duration
 from fer_ray.reporting.curves import accuracy_figure, curve_figures
 from fer_ray.reporting.html import Block, Charts, Code, Section, Table
@@ -43,7 +42,7 @@ def run_section(folder: Path, shown_as: Path) -> Section:
     """Show a training run; arguments as in ``evaluation_section``."""
     run = RunFolder(folder)
     history = _history(run)
-    best, config = _best(history), load_config(run.config_file)
+    best, config = best_epoch(history), load_config(run.config_file)
     rows = [
         (
             f"{line['epoch']:.0f}" + (" (best)" if line is best else ""),
@@ -81,9 +80,9 @@ def compare_runs(folders: Mapping[str, Path]) -> Section:
         folders: by the names to show them under, at least two.
     """
     histories = {name: _history(RunFolder(folder)) for name, folder in folders.items()}
-    names = sorted(histories, key=lambda name: -_best(histories[name])["validation_accuracy"])
+    names = sorted(histories, key=lambda name: -best_epoch(histories[name])["validation_accuracy"])
     rows = [_compared(name, folders[name], histories[name]) for name in names]
-    best, last = (_best(histories[name])["validation_accuracy"] for name in (names[0], names[-1]))
+    best, last = (best_epoch(histories[name])["validation_accuracy"] for name in (names[0], names[-1]))
     note = (
         "Best accuracy is that of the epoch with the best validation accuracy, and macro-F1 is of that epoch; being"
         " picked, it is a little high. The interval (Wilson) covers the choice of validation images, not of the seed."
@@ -98,14 +97,14 @@ def compare_runs(folders: Mapping[str, Path]) -> Section:
 
 
 def _compared(name: str, folder: Path, history: Sequence[Metrics]) -> Sequence[str]:
-    best = _best(history)
+    best = best_epoch(history)
     rows = int(best["validation_rows"])
-    interval = binomtest(round(best["validation_accuracy"] * rows), rows).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(round(best["validation_accuracy"] * rows), rows)
     return (
         name,
         load_config(RunFolder(folder).config_file).model.name,
         f"{best['validation_accuracy']:.2%}",
-        f"{interval.low:.1%} to {interval.high:.1%}",
+        f"{low:.1%} to {high:.1%}",
         f"{best['validation_macro_f1']:.3f}",
         f"{best['epoch']:.0f}",
         f"{len(history)}",
@@ -120,10 +119,6 @@ def _history(run: RunFolder) -> list[Metrics]:
     if not history:
         raise DataError(f"{run.path}: no finished epoch yet. Wait for one, or train again.")
     return history
-
-
-def _best(history: Sequence[Metrics]) -> Metrics:
-    return max(history, key=lambda line: line["validation_accuracy"])
 
 
 def _seconds(history: Sequence[Metrics]) -> float:
