@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset
+from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import INFO_FILE, CheckpointInfo
 from fer_ray.learning.evaluation import Evaluation, Scores, read_evaluation
-from fer_ray.learning.metrics import wilson_interval
+
+ENOUGH = 20
+"""Rows of a class below which nothing is said of it: the 95% interval of a share of them is over 40 points wide."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,25 @@ class Evidence:
         for number, info in enumerate(self.trained, 1):
             if info is not None:
                 yield f"Network {number}" if several else "The network", info
+
+    @property
+    def measured_where_trained(self) -> bool:
+        """Whether every network known of learnt from the dataset it was measured on.
+
+        Only then do that dataset's copies, notes and training rows tell of what the network has seen.
+        """
+        measured = self.evaluation.dataset_fingerprint
+        return all(info is None or info.dataset_fingerprint == measured for info in self.trained)
+
+    @property
+    def split(self) -> SplitInfo | None:
+        """What the dataset tells of the rows measured; None where the dataset is gone."""
+        return self.dataset.splits.get(self.evaluation.split) if self.dataset else None
+
+    @property
+    def smallest_support(self) -> int:
+        """Rows of the rarest class that has any."""
+        return min(one.support for one in self.scores.classes.values() if one.support)
 
     @property
     def scores(self) -> Scores:
@@ -62,18 +83,6 @@ def _find_dataset(evaluation: Evaluation, folders: Sequence[Path]) -> DatasetInf
 def _read_info(checkpoint: Path) -> CheckpointInfo | None:
     file = checkpoint / INFO_FILE
     return read_json(CheckpointInfo, file, "Remove it, or train again.") if file.is_file() else None
-
-
-def points(share: float) -> str:
-    """Return a difference of shares in percentage points: ``1 point``, ``1.4 points``."""
-    text = f"{abs(100 * share):.1f}".removesuffix(".0")
-    return f"{text} point{'s' * (text != '1')}"
-
-
-def interval(right: int, rows: int) -> str:
-    """Return the 95% interval (Wilson) of a share of rows, such as ``26% to 50%``."""
-    low, high = wilson_interval(right, rows)
-    return f"{low:.0%} to {high:.0%}"
 
 
 def majority(scores: Scores) -> tuple[str, float]:

@@ -3,21 +3,27 @@
 Rules about the rows and the training behind the figures are in ``findings_data``.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import accumulate
 
 import numpy as np
+from scipy.stats import binomtest
 
+from fer_ray.learning.metrics import wilson_interval
 from fer_ray.reporting.evaluation import confusions
-from fer_ray.reporting.evidence import Evidence, interval, majority, points
+from fer_ray.reporting.evidence import ENOUGH, Evidence, majority
+from fer_ray.reporting.wording import amount, interval, points
 
 # Where a difference begins to matter to somebody who uses the network: a class found three times out of four or missed
 # every second time, one mistake in ten of a label going to one other label, five points.
 _WELL_FOUND, _OFTEN_MISSED, _OFTEN_CONFUSED, _FAR_APART = 0.75, 0.5, 0.1, 0.05
-_CALIBRATED_ECE = 0.05
+_CALIBRATED_ECE, _CALIBRATION_GAIN = 0.05, 0.005
 _OFTEN_WRONGLY_CHOSEN = 0.2
 _SURE_ACCURACY, _SURE_SHARE = 0.9, 0.1
 _CONFUSIONS_NAMED = 4
+_CHANCE = 0.05
+"""Where the p-value of a test is above this, a difference is not spoken of."""
 
 
 def better_than_one_answer(evidence: Evidence) -> Iterator[str]:
@@ -25,7 +31,7 @@ def better_than_one_answer(evidence: Evidence) -> Iterator[str]:
     scores, (name, share) = evidence.scores, majority(evidence.scores)
     if scores.accuracy_low > share:
         yield (
-            f"{scores.accuracy:.1%} of {scores.rows:,} images are labelled right (95% interval"
+            f"{scores.accuracy:.1%} of {amount(scores.rows, 'image')} are labelled right (95% interval"
             f" {scores.accuracy_low:.1%} to {scores.accuracy_high:.1%}), where always answering {name} would reach"
             f" {share:.1%}; beyond chance the agreement is {scores.kappa:.2f} (Cohen's kappa, at most 1)."
         )
@@ -47,14 +53,14 @@ def no_mistakes(evidence: Evidence) -> Iterator[str]:
     scores = evidence.scores
     if scores.accuracy == 1:
         yield (
-            f"Not one of {scores.rows:,} images is labelled wrongly; on others of the same kind, the 95% interval"
-            f" reaches down to {scores.accuracy_low:.1%}."
+            f"Not one of {amount(scores.rows, 'image')} is labelled wrongly; on others of the same kind, the 95%"
+            f" interval reaches down to {scores.accuracy_low:.1%}."
         )
 
 
 def well_found_classes(evidence: Evidence) -> Iterator[str]:
-    """Some, but not all, classes have a high F1."""
-    classes = {name: one for name, one in evidence.scores.classes.items() if one.support}
+    """Some, but not all, classes have a high F1, of those with enough rows."""
+    classes = {name: one for name, one in evidence.scores.classes.items() if one.support >= ENOUGH}
     found = sorted((name for name in classes if classes[name].f1 >= _WELL_FOUND), key=lambda name: -classes[name].f1)
     if found and len(found) < len(classes):
         listed = ", ".join(f"{name} ({classes[name].f1:.2f})" for name in found)
@@ -62,9 +68,12 @@ def well_found_classes(evidence: Evidence) -> Iterator[str]:
 
 
 def evenly_good(evidence: Evidence) -> Iterator[str]:
-    """Classes count alike or by their rows: it makes little difference."""
-    scores, (_, share) = evidence.scores, majority(evidence.scores)
-    if abs(scores.accuracy - scores.balanced_accuracy) < _FAR_APART / 2 and scores.accuracy_low > share:
+    """Classes differ much in rows, none is missed, and it makes little difference whether they count alike."""
+    scores, rarest = evidence.scores, evidence.smallest_support
+    most = max(one.support for one in scores.classes.values())
+    if rarest < ENOUGH or most < 2 * rarest or any(missed_classes(evidence)):
+        return
+    if abs(scores.accuracy - scores.balanced_accuracy) < _FAR_APART / 2:
         yield (
             f"Rare and frequent classes fare alike: counted evenly, accuracy is {scores.balanced_accuracy:.1%}, within"
             f" {points(_FAR_APART / 2)} of the {scores.accuracy:.1%} by rows."
@@ -72,22 +81,26 @@ def evenly_good(evidence: Evidence) -> Iterator[str]:
 
 
 def missed_classes(evidence: Evidence) -> Iterator[str]:
-    """More rows of a class are missed than found."""
+    """More rows of a class are missed than found, surely: the interval of its recall lies below one half."""
     for name, one in evidence.scores.classes.items():
-        if one.support and one.recall < _OFTEN_MISSED:
-            found = round(one.recall * one.support)
+        found = round(one.recall * one.support)
+        if one.support >= ENOUGH and wilson_interval(found, one.support)[1] < _OFTEN_MISSED:
             yield (
-                f"{name}: {found:,} of {one.support:,} images are found (recall {one.recall:.2f}, 95% interval"
+                f"{name}: {found:,} of {one.support:,} images found (recall {one.recall:.2f}, 95% interval"
                 f" {interval(found, one.support)}), so that most are missed."
             )
 
 
 def frequent_confusions(evidence: Evidence) -> Iterator[str]:
-    """A tenth or more of a label's rows get the same other label."""
-    often = [cell for cell in confusions(evidence.scores) if cell[3] >= _OFTEN_CONFUSED]
+    """A tenth or more of a label's rows, if it has enough, get the same other label."""
+    classes = evidence.scores.classes
+    often = [
+        cell
+        for cell in confusions(evidence.scores)
+        if cell[3] >= _OFTEN_CONFUSED and classes[cell[0]].support >= ENOUGH
+    ]
     for label, predicted, count, share in often[:_CONFUSIONS_NAMED]:
-        support = evidence.scores.classes[label].support
-        yield f"{label} is taken for {predicted} in {count:,} of {support:,} images ({share:.1%})."
+        yield f"{label} is taken for {predicted} in {count:,} of {classes[label].support:,} images ({share:.1%})."
     if len(often) > _CONFUSIONS_NAMED:
         rest = ", ".join(
             f"{label} for {predicted} ({share:.1%})" for label, predicted, _, share in often[_CONFUSIONS_NAMED:]
@@ -96,22 +109,25 @@ def frequent_confusions(evidence: Evidence) -> Iterator[str]:
 
 
 def wrongly_frequent_answers(evidence: Evidence) -> Iterator[str]:
-    """A label is given much more or less often than it stands."""
+    """A label is given much more or less often than it stands, by more than chance (McNemar's exact test)."""
     counts = np.array(evidence.scores.confusion)
     for number, (name, one) in enumerate(evidence.scores.classes.items()):
         given = int(counts[:, number].sum())
-        if one.support and abs(given / one.support - 1) >= _OFTEN_WRONGLY_CHOSEN:
+        if not one.support or abs(given / one.support - 1) < _OFTEN_WRONGLY_CHOSEN:
+            continue
+        right = int(counts[number, number])
+        if binomtest(given - right, given + one.support - 2 * right).pvalue < _CHANCE:
             way = "more" if given > one.support else "less"
             yield (
-                f"{name} is answered {given:,} times where {one.support:,} images have that label:"
-                f" {abs(given / one.support - 1):.0%} {way} often."
+                f"{name} is the answer for {amount(given, 'image')} and the label of {one.support:,}:"
+                f" {abs(given / one.support - 1):.0%} {way} often than right."
             )
 
 
 def uneven(evidence: Evidence) -> Iterator[str]:
-    """Counting classes alike lowers the accuracy."""
+    """Counting classes alike, each with enough rows, lowers the accuracy."""
     scores = evidence.scores
-    if scores.accuracy - scores.balanced_accuracy >= _FAR_APART:
+    if evidence.smallest_support >= ENOUGH and scores.accuracy - scores.balanced_accuracy >= _FAR_APART:
         yield (
             f"Rare classes fare worse: counted evenly over classes, accuracy falls from {scores.accuracy:.1%} to"
             f" {scores.balanced_accuracy:.1%}, and macro-F1 is {scores.macro_f1:.3f}."
@@ -119,9 +135,9 @@ def uneven(evidence: Evidence) -> Iterator[str]:
 
 
 def believable(evidence: Evidence) -> Iterator[str]:
-    """Confidence lies near the share of right answers."""
+    """Confidence lies near the share of right answers, of rows enough to tell."""
     scores = evidence.scores
-    if scores.ece <= _CALIBRATED_ECE:
+    if scores.ece <= _CALIBRATED_ECE and _ece_by_chance(evidence) <= _CALIBRATED_ECE:
         yield (
             f"Confidence can be taken at its word: it lies {points(scores.ece)} from the share of right answers on"
             " average (expected calibration error)."
@@ -129,20 +145,22 @@ def believable(evidence: Evidence) -> Iterator[str]:
 
 
 def calibration_helped(evidence: Evidence) -> Iterator[str]:
-    """The temperature lowered the calibration error."""
-    before, after = evidence.evaluation.main.ece_uncalibrated, evidence.scores.ece
-    if before - after >= 0.005:
+    """The temperature lowered both the calibration error, by more than half of what chance makes, and the NLL."""
+    main, scores = evidence.evaluation.main, evidence.scores
+    least = max(_CALIBRATION_GAIN, _ece_by_chance(evidence) / 2)
+    if main.ece_uncalibrated - scores.ece >= least and scores.nll < main.nll_uncalibrated:
         values = ", ".join(f"{member.temperature:.2f}" for member in evidence.evaluation.members)
         yield (
-            f"Temperature scaling (T = {values}) lowers the expected calibration error from {before:.3f} to"
-            f" {after:.3f}."
+            f"Temperature scaling (T = {values}) lowers the expected calibration error from"
+            f" {main.ece_uncalibrated:.3f} to {scores.ece:.3f}, and the negative log-likelihood from"
+            f" {main.nll_uncalibrated:.3f} to {scores.nll:.3f}."
         )
 
 
 def not_believable(evidence: Evidence) -> Iterator[str]:
-    """Confidence lies far from the share of right answers."""
+    """Confidence lies far from the share of right answers: twice as far as chance alone would have it."""
     scores = evidence.scores
-    if scores.ece > _CALIBRATED_ECE:
+    if scores.ece > max(_CALIBRATED_ECE, 2 * _ece_by_chance(evidence)):
         bins = [
             (one.rows, one.confidence) for one in evidence.evaluation.main.reliability if one.confidence is not None
         ]
@@ -172,16 +190,17 @@ def augmentation_pays(evidence: Evidence) -> Iterator[str]:
             f" takes {slower:.1f} times as long ({speeds}){doubt}."
         )
     else:
+        level = f"{points(gain)} below {plain}" if gain else f"exactly as accurate as {plain}"
         yield (
-            f"TTA can be left out: {best}, the best of the others, is {points(gain)} below {plain} and takes"
-            f" {slower:.1f} times as long ({speeds})."
+            f"TTA can be left out: {best}, the best of the others, is {level} and takes {slower:.1f} times as long"
+            f" ({speeds})."
         )
 
 
 def second_answer(evidence: Evidence) -> Iterator[str]:
-    """The label is often the second answer."""
+    """The label is often the second answer, of rows enough to tell."""
     scores = evidence.scores
-    if scores.top2_accuracy - scores.accuracy >= 2 * _FAR_APART:
+    if scores.rows >= 5 * ENOUGH and scores.top2_accuracy - scores.accuracy >= 2 * _FAR_APART:
         yield (
             f"Showing the two most probable labels holds the right one in {scores.top2_accuracy:.1%}, against"
             f" {scores.accuracy:.1%} with one."
@@ -189,18 +208,20 @@ def second_answer(evidence: Evidence) -> Iterator[str]:
 
 
 def sure_answers(evidence: Evidence) -> Iterator[str]:
-    """Above some confidence, nine answers of ten are right, though not of all."""
+    """Above some confidence, of enough answers, nine of ten are right, though not of all."""
     if evidence.scores.accuracy >= _SURE_ACCURACY:
         return
     bins = [one for one in reversed(evidence.evaluation.main.reliability) if one.rows]
     rows = list(accumulate(one.rows for one in bins))
     right = list(accumulate(one.rows * (one.accuracy or 0.0) for one in bins))
     sure = [number for number in range(len(bins)) if right[number] >= _SURE_ACCURACY * rows[number]]
-    if sure and rows[sure[-1]] >= _SURE_SHARE * evidence.scores.rows:
+    if sure and rows[sure[-1]] >= max(ENOUGH, _SURE_SHARE * evidence.scores.rows):
         last = sure[-1]
+        ends = interval(round(right[last]), rows[last])
         yield (
-            f"Answers with a confidence above {bins[last].low:.2f} are right in {right[last] / rows[last]:.1%}; they"
-            f" are {rows[last] / evidence.scores.rows:.1%} of all, so the rest can be left to people."
+            f"Answers with a confidence above {bins[last].low:.2f} are right in {right[last] / rows[last]:.1%} (95%"
+            f" interval {ends}); they are {rows[last] / evidence.scores.rows:.1%} of all, so the rest can be left to"
+            " people."
         )
 
 
@@ -209,15 +230,37 @@ def members_add(evidence: Evidence) -> Iterator[str]:
     members = evidence.evaluation.members
     gain = evidence.scores.accuracy - max(member.accuracy for member in members)
     if len(members) > 1 and gain > 0:
-        yield f"{len(members)} networks together are {points(gain)} more accurate than the best of them alone."
+        yield (
+            f"{len(members)} networks together are {points(gain)} more accurate than the best of them alone"
+            f"{_doubt(evidence, gain)}."
+        )
 
 
 def members_to_leave_out(evidence: Evidence) -> Iterator[str]:
     """Without a member, the others are as accurate or more so."""
     for number, member in enumerate(evidence.evaluation.members, 1):
         if member.share is not None and member.share <= 0:
+            fewer = round(-member.share * evidence.scores.rows)
+            more = f"{amount(fewer, 'image')} more" if fewer else "as many images"
             yield (
-                f"Network {number} ({member.architecture}) can be left out: without it the others are"
-                f" {'as' if member.share == 0 else points(member.share) + ' more'} accurate"
-                f"{' as with it' if member.share == 0 else ''}."
+                f"Network {number} ({member.architecture}) can be left out: without it the others label {more} right,"
+                f" of {evidence.scores.rows:,}{_doubt(evidence, member.share)}."
             )
+
+
+def _doubt(evidence: Evidence, difference: float) -> str:
+    """Return what to add to a difference in accuracy that is smaller than the interval's half."""
+    scores = evidence.scores
+    small = abs(difference) < (scores.accuracy_high - scores.accuracy_low) / 2
+    return "; so small a difference can be chance" if small else ""
+
+
+def _ece_by_chance(evidence: Evidence) -> float:
+    """Return the calibration error expected of as many answers with these confidences, were they perfectly calibrated.
+
+    In each bin the share of right answers then strays from the confidence c with standard deviation √(c(1-c)/n), whose
+    mean size, of a normal distribution, is √(2/π) times that.
+    """
+    bins = [(one.rows, one.confidence) for one in evidence.evaluation.main.reliability if one.confidence is not None]
+    strays = [math.sqrt(2 / math.pi * rows * max(0.0, c * (1 - c))) for rows, c in bins]
+    return sum(strays) / sum(rows for rows, _ in bins)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from scipy.stats import binomtest
-
 from fer_ray.data.store import DatasetInfo
-from fer_ray.reporting.evidence import Evidence, points
+from fer_ray.learning.evaluation import Scores
+from fer_ray.learning.metrics import wilson_interval
+from fer_ray.reporting.evidence import ENOUGH, Evidence
+from fer_ray.reporting.wording import amount, points
 
 _LEAK_MATTERS = 0.005
 _RARE = 0.05
@@ -25,58 +26,47 @@ def is_fer2013(dataset: DatasetInfo) -> bool:
     return all(held.get(name) == counts for name, counts in _FER2013.items())
 
 
-def _measured_where_trained(evidence: Evidence) -> bool:
-    """Whether the training split that leaks are counted against is the one that the networks learnt from."""
-    measured = evidence.evaluation.dataset_fingerprint
-    return all(info is None or info.dataset_fingerprint == measured for info in evidence.trained)
-
-
 def no_copies(evidence: Evidence) -> Iterator[str]:
     """No row also stands in the training split, of a dataset that is known to have one."""
     evaluation, dataset = evidence.evaluation, evidence.dataset
     counted = evaluation.split != "train" and dataset is not None and "train" in dataset.splits
-    if counted and not evaluation.leaked_rows and _measured_where_trained(evidence):
-        yield f"None of the {evaluation.rows:,} images is an exact copy of a training image."
+    if counted and not evaluation.leaked_rows and evidence.measured_where_trained:
+        yield f"None of the {amount(evaluation.rows, 'image')} is an exact copy of a training image."
 
 
 def copies_matter_little(evidence: Evidence) -> Iterator[str]:
     """Without copies the accuracy is nearly the same."""
-    clean, leaked = evidence.evaluation.main.without_leaked, evidence.evaluation.leaked_rows
-    if not clean or not leaked or not _measured_where_trained(evidence):
-        return
-    if abs(evidence.scores.accuracy - clean.accuracy) < _LEAK_MATTERS:
+    clean = _without_copies(evidence)
+    if clean and abs(evidence.scores.accuracy - clean.accuracy) < _LEAK_MATTERS:
         yield (
-            f"The {leaked:,} images that also stand in the training split flatter little: without them accuracy is"
-            f" {clean.accuracy:.1%} instead of {evidence.scores.accuracy:.1%}."
+            f"Images that also stand in the training split ({_copies(evidence)}) flatter little: without them accuracy"
+            f" is {clean.accuracy:.1%} instead of {evidence.scores.accuracy:.1%}."
         )
 
 
 def copies_flatter(evidence: Evidence) -> Iterator[str]:
     """Without copies the accuracy is lower."""
-    clean, leaked = evidence.evaluation.main.without_leaked, evidence.evaluation.leaked_rows
-    if not clean or not leaked or not _measured_where_trained(evidence):
-        return
-    if evidence.scores.accuracy - clean.accuracy >= _LEAK_MATTERS:
+    clean = _without_copies(evidence)
+    if clean and evidence.scores.accuracy - clean.accuracy >= _LEAK_MATTERS:
         yield (
-            f"{leaked:,} of {evidence.evaluation.rows:,} images ({leaked / evidence.evaluation.rows:.1%}) are exact"
-            f" copies of training images and raise accuracy by {points(evidence.scores.accuracy - clean.accuracy)}:"
-            f" without them it is {clean.accuracy:.1%}."
+            f"Exact copies of training images ({_copies(evidence)}) raise accuracy by"
+            f" {points(evidence.scores.accuracy - clean.accuracy)}: without them it is {clean.accuracy:.1%}."
         )
 
 
 def nothing_but_copies(evidence: Evidence) -> Iterator[str]:
     """All rows are copies."""
-    if evidence.evaluation.leaked_rows == evidence.evaluation.rows and _measured_where_trained(evidence):
-        yield f"All {evidence.evaluation.rows:,} images also stand in the training split: nothing tells of new ones."
+    if evidence.measured_where_trained and evidence.evaluation.leaked_rows == evidence.evaluation.rows:
+        yield "Every image measured on also stands in the training split: nothing tells of new ones."
 
 
 def near_copies(evidence: Evidence) -> Iterator[str]:
     """Rows look nearly like training images."""
-    split = evidence.dataset.splits.get(evidence.evaluation.split) if evidence.dataset else None
-    if split and split.near_leaked and _measured_where_trained(evidence):
+    split = evidence.split
+    if split and split.near_leaked and evidence.measured_where_trained:
         yield (
-            f"Beside exact copies, {split.near_leaked:,} of {split.rows:,} images look nearly like a training image"
-            f" ({split.near_leaked / split.rows:.1%}); they count in every figure."
+            f"Beside exact copies, there are images that look nearly like a training image: {split.near_leaked:,} of"
+            f" {split.rows:,} ({split.near_leaked / split.rows:.1%}); they count in every figure."
         )
 
 
@@ -113,7 +103,8 @@ def unweighted(evidence: Evidence) -> Iterator[str]:
     """Rare classes fare worse, and the loss doesn't weight them."""
     scores = evidence.scores
     plain = [info is not None and info.config.loss.class_weight_power == 0 for info in evidence.trained]
-    if all(plain) and scores.accuracy - scores.macro_f1 >= _RARE / 2:
+    known = all(plain) and evidence.smallest_support >= ENOUGH
+    if known and scores.accuracy - scores.macro_f1 >= _RARE / 2:
         yield (
             f"Macro-F1 ({scores.macro_f1:.3f}) lies below accuracy ({scores.accuracy:.3f}), and the loss was not"
             " weighted by class (loss.class_weight_power 0): weights may help rare classes at some cost in accuracy."
@@ -123,14 +114,16 @@ def unweighted(evidence: Evidence) -> Iterator[str]:
 def rows_that_chose(evidence: Evidence) -> Iterator[str]:
     """The figures are of rows that decided over the network, or trained it."""
     evaluation = evidence.evaluation
+    if not evidence.measured_where_trained:
+        return
     if evaluation.split == "validation":
         epochs = ", ".join(str(member.epoch) for member in evaluation.members)
         yield (
-            f"The {evaluation.rows:,} images measured on also chose the epoch ({epochs}) that was kept, so the figures"
-            " are a little high; no test split was measured."
+            f"The validation images measured on also chose the epoch ({epochs}) that was kept, so the figures are a"
+            " little high; no test split was measured."
         )
     if evaluation.split == "train":
-        yield f"The {evaluation.rows:,} images measured on are those that trained the network."
+        yield "The images measured on are those that trained the network."
 
 
 def other_training_data(evidence: Evidence) -> Iterator[str]:
@@ -146,49 +139,43 @@ def other_training_data(evidence: Evidence) -> Iterator[str]:
 def few_rows(evidence: Evidence) -> Iterator[str]:
     """Chance in the choice of rows moves a figure by more than one point, or by ten for a class."""
     scores = evidence.scores
-    half = (scores.accuracy_high - scores.accuracy_low) / 2
-    if half >= _WIDE / 10:
+    if scores.accuracy_high - scores.accuracy_low >= _WIDE / 5:
         yield (
-            f"With {scores.rows:,} images the 95% interval of accuracy is {points(half)} either way: a smaller"
-            " difference between two networks can be chance."
+            f"With {amount(scores.rows, 'image')} the 95% interval of accuracy goes from {scores.accuracy_low:.1%} to"
+            f" {scores.accuracy_high:.1%}: a smaller difference between two networks can be chance."
         )
+    wide = []
     for name, one in scores.classes.items():
         if one.support:
-            ends = binomtest(round(one.recall * one.support), one.support).proportion_ci(0.95, method="wilson")
-            if ends.high - ends.low >= 2 * _WIDE:
-                yield (
-                    f"Recall of {name} rests on {one.support:,} images: its 95% interval goes from {ends.low:.0%} to"
-                    f" {ends.high:.0%}."
-                )
+            low, high = wilson_interval(round(one.recall * one.support), one.support)
+            if high - low >= 2 * _WIDE:
+                wide.append(f"{name} {low:.0%} to {high:.0%} ({amount(one.support, 'image')})")
+    if wide:
+        yield f"Recall is known only roughly where images are few, by its 95% interval: {', '.join(wide)}."
 
 
 def two_labels(evidence: Evidence) -> Iterator[str]:
     """Identical images are under different labels."""
-    dataset = evidence.dataset
-    conflicts = {name: split.conflicts for name, split in dataset.splits.items() if split.conflicts} if dataset else {}
-    if conflicts:
-        listed = ", ".join(f"{count:,} in {name}" for name, count in conflicts.items())
+    if listed := _by_split(evidence, "conflicts"):
         yield f"Some images stand under two labels, of which at most one can be right: {listed}."
 
 
 def flat_images(evidence: Evidence) -> Iterator[str]:
     """Some images show nothing."""
-    dataset = evidence.dataset
-    flat = {name: split.flat for name, split in dataset.splits.items() if split.flat} if dataset else {}
-    if flat:
-        listed = ", ".join(f"{count:,} in {name}" for name, count in flat.items())
+    if listed := _by_split(evidence, "flat"):
         yield f"Images of one flat colour, which show no face, are among the rows: {listed}."
 
 
 def rare_in_training(evidence: Evidence) -> Iterator[str]:
     """A class is a small share of the training rows."""
-    train = evidence.dataset.splits.get("train") if evidence.dataset else None
+    known = evidence.dataset if evidence.measured_where_trained else None
+    train = known.splits.get("train") if known else None
     if train is None or not (total := sum(train.labels.values())):
         return
     rare = {name: count for name, count in train.labels.items() if count < _RARE * total}
     if rare:
         listed = ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in rare.items())
-        yield f"Rare among the {total:,} labelled training images: {listed}."
+        yield f"Rare among {amount(total, 'labelled training image')}: {listed}."
 
 
 def noisy_labels(evidence: Evidence) -> Iterator[str]:
@@ -209,8 +196,29 @@ def noisy_labels(evidence: Evidence) -> Iterator[str]:
         yield f"{known}, {points(_PEOPLE - accuracy)} above this network; label noise doesn't explain its mistakes."
 
 
+def _without_copies(evidence: Evidence) -> Scores | None:
+    """Return the figures without copies of training images, where there are copies, other rows, and both are known."""
+    known = evidence.evaluation.leaked_rows and evidence.measured_where_trained
+    return evidence.evaluation.main.without_leaked if known else None
+
+
+def _copies(evidence: Evidence) -> str:
+    leaked, rows = evidence.evaluation.leaked_rows, evidence.evaluation.rows
+    return f"{leaked:,} of {rows:,}, {leaked / rows:.1%}"
+
+
+def _by_split(evidence: Evidence, flaw: str) -> str:
+    """Return how many rows of each split have a flaw, one of the fields of ``SplitInfo``; empty for none."""
+    splits = evidence.dataset.splits if evidence.dataset else {}
+    return ", ".join(f"{getattr(held, flaw):,} in {name}" for name, held in splits.items() if getattr(held, flaw))
+
+
 def _gaps(evidence: Evidence) -> Iterator[tuple[str, float, float]]:
-    """Give each member's training and validation accuracy in the epoch that was kept."""
+    """Give each member's training and validation accuracy in the epoch kept, where the latter is known to 5 points."""
     for who, info in evidence.members:
-        if {"train_accuracy", "validation_accuracy"} <= info.metrics.keys():
-            yield who, info.metrics["train_accuracy"], info.metrics["validation_accuracy"]
+        if not {"train_accuracy", "validation_accuracy", "validation_rows"} <= info.metrics.keys():
+            continue
+        validation, rows = info.metrics["validation_accuracy"], int(info.metrics["validation_rows"])
+        low, high = wilson_interval(round(validation * rows), rows)
+        if high - low <= 2 * _OVERFIT:
+            yield who, info.metrics["train_accuracy"], validation

@@ -18,6 +18,7 @@ from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.evidence import Evidence, read_evidence
 from fer_ray.reporting.markdown import code_block, plain, table
 from fer_ray.reporting.reproduce import describe_machine
+from fer_ray.reporting.wording import amount
 
 CARD_FILE = "model_card.md"
 RULES: dict[str, tuple[Callable[[Evidence], Iterator[str]], ...]] = {
@@ -106,14 +107,18 @@ def model_card(folder: Path, name: str, datasets: Sequence[Path] = ()) -> str:
     Raises:
         DataError: one of its files is damaged.
     """
-    evidence = read_evidence(folder, datasets)
+    return card_text(read_evidence(folder, datasets), name, folder)
+
+
+def card_text(evidence: Evidence, name: str, folder: Path) -> str:
+    """Return the model card of what ``read_evidence`` gathered in a folder; arguments as in ``model_card``."""
     architectures = " + ".join(member.architecture for member in evidence.evaluation.members)
     parts = {
         "Model details": _details(evidence),
         "Intended use": _USE.format(count=len(evidence.evaluation.label_names)),
         "Factors": _FACTORS.format(leaks=" and without copies of training images" * _has_leaks(evidence)),
         "Metrics": _METRICS,
-        "Evaluation data": _rows_measured(evidence),
+        "Evaluation data": _evaluation_data(evidence),
         "Training data": _training_data(evidence),
         "Quantitative analyses": _analyses(evidence),
         "Strengths, weaknesses, opportunities and threats": _swot_text(evidence),
@@ -161,37 +166,25 @@ def _details(evidence: Evidence) -> str:
     return f"{table(columns, rows)}\n\n{several}Labels: {plain(labels)}. Measured with fer_ray {version}."
 
 
-def _rows_measured(evidence: Evidence) -> str:
+def _evaluation_data(evidence: Evidence) -> str:
     evaluation, leaked = evidence.evaluation, evidence.evaluation.leaked_rows
-    first = f"The {evaluation.split} split of {evaluation.dataset}: {evaluation.rows:,} labelled images."
+    sentences = [f"The {evaluation.split} split of {evaluation.dataset}: {amount(evaluation.rows, 'labelled image')}."]
     if leaked:
-        first += f" {leaked:,} of them are exact copies of training images."
+        sentences.append(f"Of these, {leaked:,} also stand, with the very same pixels, in that dataset's train split.")
     fingerprint = f"Fingerprint of the dataset: `{evaluation.dataset_fingerprint}`."
-    return "\n\n".join([*map(plain, (first, *evaluation.notes)), fingerprint])
+    described = [] if evidence.measured_where_trained else _describe_dataset(evidence)
+    return "\n\n".join([*map(plain, [*sentences, *evaluation.notes]), fingerprint, *described])
 
 
 def _training_data(evidence: Evidence) -> str:
-    dataset = evidence.dataset
-    parts = []
-    if dataset is None:
-        parts.append(
-            f"The dataset is no longer at {plain(evidence.evaluation.dataset)}, so nothing is said of it here:"
-            " `fer-ray report` takes its folder beside that of the evaluation."
-        )
-    else:
-        parts.append(
-            f"From {plain(dataset.source)} ({dataset.source_format}), {dataset.size} × {dataset.size} pixels, grey."
-        )
-        splits = dataset.splits
-        rows: list[tuple[str, ...]] = [
-            (name, *(f"{held.labels.get(name, 0):,}" for held in splits.values())) for name in dataset.label_names
-        ]
-        rows += [(title, *(f"{count(held):,}" for held in splits.values())) for title, count in _FLAWS.items()]
-        parts += [table(("Images", *splits), rows), *map(plain, dataset.notes)]
-        if unusable := dataset.rejected - dataset.dropped_leaks:
-            parts.append(f"{unusable:,} images of the source could not be used.")
-        if dataset.dropped_leaks:
-            parts.append(f"{dataset.dropped_leaks:,} training images were left out, as copies stand in another split.")
+    measured = evidence.evaluation.dataset_fingerprint
+    parts = _describe_dataset(evidence) if evidence.measured_where_trained else []
+    parts += [
+        f"{who} learnt from another prepared dataset than it was measured on, with the fingerprint"
+        f" `{info.dataset_fingerprint}`; nothing more is known of it here."
+        for who, info in evidence.members
+        if info.dataset_fingerprint != measured
+    ]
     recipes: dict[str, str] = {}
     for who, info in evidence.members:
         recipes.setdefault(to_yaml(info.config), who)
@@ -201,7 +194,33 @@ def _training_data(evidence: Evidence) -> str:
     return "\n\n".join(parts)
 
 
-_FLAWS: dict[str, Callable[[SplitInfo], int]] = {
+def _describe_dataset(evidence: Evidence) -> list[str]:
+    """Return what is known of the dataset that was measured, as paragraphs."""
+    dataset = evidence.dataset
+    if dataset is None:
+        return [
+            f"The dataset is no longer at {plain(evidence.evaluation.dataset)}, so nothing is said of it here:"
+            " `fer-ray report` takes its folder beside that of the evaluation."
+        ]
+    splits = dataset.splits
+    rows: list[tuple[str, ...]] = [
+        (name, *(f"{held.labels.get(name, 0):,}" for held in splits.values())) for name in dataset.label_names
+    ]
+    rows += [(title, *(f"{count(held):,}" for held in splits.values())) for title, count in _COUNTS.items()]
+    parts = [
+        f"From {plain(dataset.source)} ({dataset.source_format}), {dataset.size} × {dataset.size} pixels, grey.",
+        table(("Images", *splits), rows),
+        *map(plain, dataset.notes),
+    ]
+    if unusable := dataset.rejected - dataset.dropped_leaks:
+        parts.append(f"Images of the source that could not be used: {unusable:,}.")
+    if dataset.dropped_leaks:
+        parts.append(f"Training images left out, as copies stand in another split: {dataset.dropped_leaks:,}.")
+    return parts
+
+
+_COUNTS: dict[str, Callable[[SplitInfo], int]] = {
+    "unlabelled": lambda held: held.unlabelled,
     "all": lambda held: held.rows,
     "exact copies of an earlier image": lambda held: held.duplicates,
     "of these, also in train": lambda held: held.leaked,

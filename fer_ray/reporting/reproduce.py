@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fer_ray.provenance import PROVENANCE_FILE, Hardware, Start, read_provenance
 from fer_ray.reporting.html import Block, Code, Table
+from fer_ray.reporting.wording import amount
 
 _CAPTION = "How to reproduce"
 
@@ -49,8 +50,7 @@ def _machine_rows(starts: list[Start]) -> list[tuple[str, str]]:
 def describe_machine(hardware: Hardware) -> str:
     """Return processor, cores, memory and GPUs as one line."""
     gpus = [f"{hardware.gpus.count(name)} × {name}" for name in dict.fromkeys(hardware.gpus)]
-    cores = f"{hardware.cores} core{'s' * (hardware.cores != 1)}"
-    return ", ".join([f"{hardware.cpu}, {cores}", f"{hardware.memory_gib:.0f} GiB", *gpus])
+    return ", ".join([f"{hardware.cpu}, {amount(hardware.cores, 'core')}", f"{hardware.memory_gib:.0f} GiB", *gpus])
 
 
 def machine_of(folder: Path) -> str:
