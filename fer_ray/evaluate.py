@@ -132,11 +132,13 @@ def evaluate(
 
 def _check_tta(tta: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(tta))
+    twice = [name for name in names if list(tta).count(name) > 1]
     problems = [
         f"--tta {name}: no such test-time augmentation.{did_you_mean(name, VIEWS)} Known: {', '.join(VIEWS)}."
         for name in names
         if name not in VIEWS
     ]
+    problems += [f"--tta {name}: is named more than once. Name it once." for name in twice]
     if not names:
         problems = [f"--tta: none given. Name one or more of {', '.join(VIEWS)}, with commas between."]
     if problems:
@@ -157,7 +159,7 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
 
 
 def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> list[str]:
-    notes, fitted = [], [member.info.temperature != 1 for member in members]
+    notes, fitted = list[str](), [member.info.temperature != 1 for member in members]
     own = [member.info.dataset_fingerprint == data.info.fingerprint for member in members]
     if split == "validation" and any(own):
         notes.append("Validation images choose the checkpoint, so these are no test figures.")
@@ -165,6 +167,8 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> 
             notes.append("The temperature was fitted on them too, so calibration looks better here than on new images.")
     if split == "train":
         notes.append("These are figures on training images.")
+    if data.info.source_format == "synthetic":
+        notes.append("The images are drawn faces: these figures say nothing about real ones.")
     if not all(fitted):
         which = "The checkpoint has" if len(members) == 1 else f"{fitted.count(False)} of the checkpoints have"
         notes.append(f"{which} temperature 1: probabilities as the network gives them, not calibrated.")

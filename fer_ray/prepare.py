@@ -59,7 +59,7 @@ def prepare(
     ``provenance.json``.
 
     Args:
-        source: a folder, .zip or CSV file, or ``synthetic`` or ``synthetic:N``.
+        source: a folder, or a .zip, CSV or Parquet file; or ``synthetic`` or ``synthetic:N``.
         dest: the folder to make; absent or empty before, whole or absent after.
         format: how to read the source, one of ``sources.FORMATS``.
         size: side of the prepared images in pixels, 8 to 512.
@@ -103,7 +103,10 @@ def prepare(
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder, .zip or CSV file, or `synthetic` or `synthetic:N`.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder, or a .zip, CSV or Parquet file; or `synthetic` or `synthetic:N`."
+        ),
     ],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="The folder to make. It must be absent or empty.")],
     format: Annotated[str, typer.Option(help=f"How to read SOURCE: {', '.join(FORMATS)}.")] = "auto",

@@ -41,22 +41,21 @@ def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "R
         title: of the page.
 
     Raises:
-        UsageError: no folders, folders of no known kind, or an output folder in use.
-        DataError: a folder's files can't be read.
+        UsageError: no folders, or an output folder in use.
+        DataError: folders of no known kind, or whose files can't be read; all at once.
     """
     if not folders:
         raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
     dest = claim_output(output)
     paths = list(dict.fromkeys(local_path(folder) for folder in folders))
-    sections, problems = [], list[FerRayError]()
+    sections, problems = [], list[str]()
     for path in paths:
         try:
             sections.append(folder_section(path))
         except FerRayError as error:
-            problems.append(error)
+            problems += error.problems
     if problems:
-        kind = UsageError if any(isinstance(error, UsageError) for error in problems) else DataError
-        raise kind([line for error in problems for line in error.problems])
+        raise DataError(problems)
     cards = model_cards(paths)
     with whole_folder(dest) as partial:
         page = render_page(title, [*comparison_sections(paths), *sections])

@@ -239,8 +239,9 @@ def test_validation_where_there_is_no_test(
     assert any("temperature was fitted on them too" in note for note in notes)
     description["fingerprint"] = "of another dataset"
     (dataset / DATASET_FILE).write_text(json.dumps(description))
-    (note,) = evaluate(fitted, dataset, tmp_path / "out4", tta=["none"]).evaluation.notes
-    assert "trained on another prepared dataset" in note
+    drawn, elsewhere = evaluate(fitted, dataset, tmp_path / "out4", tta=["none"]).evaluation.notes
+    assert "these figures say nothing about real ones" in drawn
+    assert "trained on another prepared dataset" in elsewhere
     with pytest.raises(UsageError, match="It has train, validation"):
         evaluate(checkpoint, dataset, tmp_path / "out2", split="test")
     assert not (tmp_path / "out2").exists()
@@ -253,6 +254,8 @@ def test_wrong_calls(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: 
     assert "Did you mean 'flip'?" in wrong_tta.value.problems[0]
     with pytest.raises(UsageError, match="none given"):
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=[])
+    with pytest.raises(UsageError, match="--tta flip: is named more than once"):
+        evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=["flip", "none", "flip"])
     with pytest.raises(UsageError, match="in use"):
         evaluate(checkpoint, tiny_dataset.path, tiny_dataset.path)
     small = write_checkpoint(tmp_path / "small", tiny_dataset, size=24)

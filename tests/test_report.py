@@ -172,9 +172,12 @@ def test_a_card_finds_a_dataset_that_was_moved(folders: dict[str, Path], tmp_pat
 
 
 def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as error:
-        report([tmp_path / "missing", folders["run"], folders["run"].parent], tmp_path / "out")
-    missing, parent = error.value.problems
+    torn = shutil.copytree(folders["evaluation"], tmp_path / "torn")
+    (torn / "predictions.parquet").unlink()
+    with pytest.raises(DataError) as error:
+        report([tmp_path / "missing", folders["run"], torn, folders["run"].parent], tmp_path / "out")
+    missing, half, parent = error.value.problems
+    assert "an evaluation, but its predictions.parquet is missing" in half
     assert "no such folder" in missing
     assert "a search with trials.parquet" in parent
     assert f"Did you mean the folders in it: {folders['evaluation']}" in parent

@@ -5,6 +5,7 @@ Pixels wait in a file beside the dataset, so that memory holds only some hundred
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -134,8 +135,9 @@ class Rows:
         """Return the numbers of all rows of a split: those of train, then validation, then test."""
         return np.concatenate([self.of_split(split) for split in SPLITS])
 
+    @cached_property
     def groups(self) -> np.ndarray:
-        """Return a number for each row, int32, the same where the pixels are the same."""
+        """A number for each row, int32, the same where the pixels are the same."""
         numbers: np.ndarray = self.digests.combine_chunks().dictionary_encode().indices.to_numpy()
         return numbers
 
@@ -150,7 +152,7 @@ def take_validation(rows: Rows, fraction: float, seed: int) -> int:
     train = rows.of_split("train")
     train = train[rows.labels[train] != NO_LABEL]
     _, first, group, counts = np.unique(
-        rows.groups()[train], return_index=True, return_inverse=True, return_counts=True
+        rows.groups[train], return_index=True, return_inverse=True, return_counts=True
     )
     moved = np.zeros(len(counts), bool)
     for label in range(NUM_CLASSES):

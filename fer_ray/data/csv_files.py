@@ -5,6 +5,7 @@ Columns are found by name, in any order, blanks and case aside, between commas, 
 their size doesn't matter. A CSV inside a .zip, or compressed by gzip, has no ranges: one task reads it as a stream.
 """
 
+import codecs
 import contextlib
 import csv
 import functools
@@ -46,6 +47,7 @@ _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
 _GZIP = b"\x1f\x8b"
 _ID = "row-"
+_SHOWN = 60  # bytes of a line in a message
 _BLANKS = b" \t\r\n"
 csv.field_size_limit(sys.maxsize)  # the default refuses images larger than 180 × 180
 
@@ -141,6 +143,12 @@ def open_csv(files: Sequence[CsvFile], name: str) -> Source:
     )
 
 
+def first_line(start: bytes) -> str:
+    """Return the first line of a file's first bytes as a message shows it: quoted, shortened."""
+    line = re.split(rb"[\r\n]", start, maxsplit=1)[0].removeprefix(codecs.BOM_UTF8)
+    return repr(line[:_SHOWN].decode("utf-8", "replace") + "…" * (len(line) > _SHOWN))
+
+
 def row_number(id: str) -> int:
     """Return the number of a data row, from 1, that its id was made of."""
     return int(id.removeprefix(_ID))
@@ -214,7 +222,7 @@ def _layout(file: CsvFile) -> Layout:
 def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
     header = _header(start)
     if header is None:
-        raise DataError(f"{file}: no column is called pixels in its first line, {start[:60]!r}.")
+        raise DataError(f"{file}: no column is called pixels in its first line, {first_line(start)}. Name one so.")
     if b"\0" in start:
         raise DataError(f"{file}: is UTF-16 text. Make it UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
     if re.match(rb"[^\r\n]*\r(?!\n)", start):

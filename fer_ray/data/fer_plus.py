@@ -73,6 +73,9 @@ def read_votes(path: Path) -> Votes:
     Raises:
         DataError: it is missing, no such CSV, or holds something other than votes; all problems at once.
     """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {what}. {_REMEDY}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = [line for line in csv.reader(file, skipinitialspace=True) if line]
@@ -92,11 +95,11 @@ def read_votes(path: Path) -> Votes:
             counts.append([_votes(line[column]) for column in columns if column is not None])
             splits.append("" if usage is None else SPLIT_NAMES.get(line[usage].strip().lower(), line[usage]))
         except ValueError as error:
-            problems.append(f"{path}: row {number}: {error}.")
+            problems.append(f"{path}: data row {number}: {error}.")
     if problems:
         more = len(problems) - _SHOWN
         raise DataError(
-            problems[:_SHOWN] + ([f"{path}: and {more:,} more row(s) like that. {_REMEDY}"] if more > 0 else [])
+            problems[:_SHOWN] + ([f"{path}: and {more:,} more data row(s) like that. {_REMEDY}"] if more > 0 else [])
         )
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     return Votes(path, array, None if usage is None else splits)

@@ -80,7 +80,9 @@ def open_parquet(path: Path, files: list[bytes]) -> Source:
                 manifest += _ranges(number, opened.metadata)
                 total += opened.metadata.num_rows
         except _ERRORS as error:
-            problems.append(f"{shown(file)}: not readable as Parquet: {error}. Copy or download it again.")
+            problems.append(
+                f"{shown(file)}: not readable as Parquet: {str(error).rstrip('.')}. Copy or download it again."
+            )
         except DataError as error:
             problems += error.problems
     if not problems and not total:
@@ -119,9 +121,12 @@ def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
     if not _holds_bytes(schema.field(image).type):
         problems.append(
             f"{shown(file)}: column {image} is {schema.field(image).type}, expected bytes or a struct of them."
+            " Store the image files' bytes in it."
         )
     if label is not None and not _is_label_type(schema.field(label).type):
-        problems.append(f"{shown(file)}: column {label} is {schema.field(label).type}, expected numbers or names.")
+        problems.append(
+            f"{shown(file)}: column {label} is {schema.field(label).type}, expected numbers or names. Store one a row."
+        )
     if problems:
         raise DataError(problems)
     split = _split(root, path) or ("test" if label is None else "train")

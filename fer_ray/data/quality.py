@@ -34,7 +34,7 @@ class Findings:
 def find(rows: Rows, spool: Spool | None = None) -> Findings:
     """Compare all rows by their pixels, and where a spool is given also by how nearly equal their pictures are."""
     order = rows.in_order()
-    _, position, group = np.unique(rows.groups()[order], return_index=True, return_inverse=True)
+    _, position, group = np.unique(rows.groups[order], return_index=True, return_inverse=True)
     first = np.arange(len(rows))
     first[order] = order[position[group]]
     later = rows.splits > 0
@@ -78,7 +78,7 @@ def _first_near(rows: Rows, first: np.ndarray, spool: Spool) -> np.ndarray:
 
 def drop_leaks(rows: Rows) -> pa.Table:
     """Drop the training rows that also stand in validation or test, and return them as rows of rejects.parquet."""
-    groups = rows.groups()
+    groups = rows.groups
     later = rows.in_order()
     later = later[rows.splits[later] > 0]
     copied, position = np.unique(groups[later], return_index=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fer_ray.data.csv_files import find_csv, open_csv
+from fer_ray.data.csv_files import find_csv, first_line, open_csv
 from fer_ray.data.image_trees import open_folder, open_zip
 from fer_ray.data.images import resize
 from fer_ray.data.parquet_files import find_parquet, open_parquet
@@ -21,6 +21,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
 
 FORMATS = ("auto", "folder", "zip", "csv", "parquet", "synthetic")
+_START_BYTES = 256
 _SYNTHETIC_COUNT = 4000
 _SYNTHETIC_TASK = 250
 _EXPECTED = (
@@ -100,13 +101,13 @@ def _is_prepared(path: Path) -> bool:
 
 def _looks_like(path: Path) -> str:
     with path.open("rb") as file:
-        start = file.read(24)
+        start = file.read(_START_BYTES)
     if not start:
         return "an empty file"
     for magic, kind in _ARCHIVES.items():
         if start.startswith(magic):
             return kind
-    return f"a file that starts with {start!r}"
+    return f"a file whose first line is {first_line(start)}"
 
 
 def _synthetic(text: str, seed: int) -> Source:

@@ -181,14 +181,12 @@ class PreparedDataset:
             "train": "Prepare a source that has labelled training images.",
             "validation": "Prepare it with --validation-fraction above 0.",
         }
-        missing = [split for split in remedies if not sum(self._labels(split))]
+        held = self.info.splits
+        missing = [split for split in remedies if split not in held or not any(held[split].labels.values())]
         if missing:
             raise DataError(
                 [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
             )
-
-    def _labels(self, split: str) -> list[int]:
-        return list(self.info.splits[split].labels.values()) if split in self.info.splits else []
 
     def load(self, split: str) -> Split:
         """Read the labelled rows of a split into memory."""

@@ -1,7 +1,7 @@
 """An evaluation as a section of a report, and the labelled faces in it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,16 +146,14 @@ def _all_figures(evaluation: Evaluation) -> Table:
     measured = {"Official split": main.official}
     if main.without_leaked and evaluation.leaked_rows:
         measured["Without leaked"] = main.without_leaked
-    figures = {
-        "Balanced accuracy": "balanced_accuracy",
-        "Weighted F1": "weighted_f1",
-        "Cohen's kappa": "kappa",
-        "Top-2 accuracy": "top2_accuracy",
-        "Negative log-likelihood": "nll",
+    figures: dict[str, Callable[[Scores], str]] = {
+        "Balanced accuracy": lambda scores: f"{scores.balanced_accuracy:.2%}",
+        "Top-2 accuracy": lambda scores: f"{scores.top2_accuracy:.2%}",
+        "Weighted F1": lambda scores: f"{scores.weighted_f1:.3f}",
+        "Cohen's kappa": lambda scores: f"{scores.kappa:.3f}",
+        "Negative log-likelihood": lambda scores: f"{scores.nll:.3f}",
     }
-    rows = [
-        (title, *(f"{getattr(scores, field):.3f}" for scores in measured.values())) for title, field in figures.items()
-    ]
+    rows = [(title, *map(figure, measured.values())) for title, figure in figures.items()]
     return Table(f"Further figures, TTA {evaluation.main_tta}", ("Figure", *measured), rows)
 
 

@@ -53,17 +53,21 @@ def _main(evaluation: Evaluation) -> str:
         "",
         f"balanced accuracy {scores.balanced_accuracy:.2%}, weighted F1 {scores.weighted_f1:.3f}, kappa"
         f" {scores.kappa:.3f}, right within the top two {scores.top2_accuracy:.2%}",
-        f"calibration: ECE {measured.ece_uncalibrated:.3f} before and {scores.ece:.3f} after, NLL"
-        f" {measured.nll_uncalibrated:.3f} before and {scores.nll:.3f} after",
     ]
+    if any(member.temperature != 1 for member in evaluation.members):
+        lines.append(
+            f"calibration: ECE {measured.ece_uncalibrated:.3f} before and {scores.ece:.3f} after, NLL"
+            f" {measured.nll_uncalibrated:.3f} before and {scores.nll:.3f} after"
+        )
     return "\n".join(lines)
 
 
 def _members(evaluation: Evaluation) -> str:
     names = [_short(member.checkpoint) for member in evaluation.members]
-    wide = max(map(len, names))
+    title = f"member alone, TTA {evaluation.main_tta}"
+    wide = max(map(len, [title, *names]))
     lines = [
-        f"   {'member, alone':{wide}}  {'network':10}{'parameters':>11}{'epoch':>7}{'temperature':>13}"
+        f"   {title:{wide}}  {'network':10}{'parameters':>11}{'epoch':>7}{'temperature':>13}"
         f"{'accuracy':>10}{'NLL':>7}{'adds':>8}"
     ]
     for number, (name, one) in enumerate(zip(names, evaluation.members, strict=True), start=1):
@@ -81,11 +85,14 @@ def _short(path: str) -> str:
 
 
 def _pairs(evaluation: Evaluation) -> str:
-    lines = [f"{'pair':8}{'disagree':>9}{'only first right':>18}{'only second right':>19}{'McNemar p':>11}"]
+    lines = [
+        f"{'TTA ' + evaluation.main_tta:16}{'disagree':>9}{'only first right':>18}{'only second right':>19}"
+        f"{'McNemar p':>11}"
+    ]
     for one in evaluation.pairs[:_PAIRS]:
         pair = f"{one.first + 1}, {one.second + 1}"
         lines.append(
-            f"{pair:8}{one.disagreement:>9.1%}{one.only_first_right:>18,}{one.only_second_right:>19,}"
+            f"{pair:16}{one.disagreement:>9.1%}{one.only_first_right:>18,}{one.only_second_right:>19,}"
             f"{one.mcnemar_p:>11.2g}"
         )
     if len(evaluation.pairs) > _PAIRS:

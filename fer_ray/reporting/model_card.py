@@ -236,7 +236,7 @@ def _analyses(evidence: Evidence) -> str:
             f"{name}{what}",
             f"{one.rows:,}",
             accuracy_text(one),
-            f"{one.balanced_accuracy:.3f}",
+            f"{one.balanced_accuracy:.2%}",
             f"{one.macro_f1:.3f}",
             f"{one.ece:.3f}",
             f"{one.nll:.3f}",
@@ -250,7 +250,7 @@ def _analyses(evidence: Evidence) -> str:
         (name, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", f"{one.support:,}")
         for name, one in scores.classes.items()
     ]
-    columns = ("TTA", "Images", "Accuracy (95%)", "Balanced", "Macro-F1", "ECE", "NLL", "Images/s")
+    columns = ("TTA", "Images", "Accuracy (95%)", "Balanced accuracy", "Macro-F1", "ECE", "NLL", "Images/s")
     parts = [
         table(columns, by_tta),
         f"Images/s on {evaluation.device}, {evaluation.precision}.",

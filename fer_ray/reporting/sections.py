@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
-from fer_ray.errors import DataError, UsageError
+from fer_ray.errors import DataError
 from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
 from fer_ray.learning.run_folder import CONFIG_FILE
 from fer_ray.learning.run_folder import METRICS_FILE as EPOCHS_FILE
@@ -46,16 +46,19 @@ def folder_section(folder: Path) -> Section:
     """Show what a stage wrote.
 
     Raises:
-        UsageError: the folder is missing, or of no known kind.
-        DataError: one of its files is damaged.
+        DataError: the folder is missing, of no known kind, or one of its files is missing or damaged.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder. {_EXPECTED}")
+        raise DataError(f"{folder}: no such folder. {_EXPECTED}")
     kind = kind_of(folder)
     if kind is None:
+        torn = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
+        if torn:
+            missing = next(file for file in torn.files if not (folder / file).is_file())
+            raise DataError(f"{folder}: {torn.name}, but its {missing} is missing. Make it anew.")
         inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
         hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
-        raise UsageError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
+        raise DataError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
     try:
         return kind.show(folder, folder)
     except (OSError, ValueError, LookupError, TypeError) as error:  # what reading damaged JSON, YAML and Parquet raises

@@ -1,15 +1,20 @@
-"""Makes the inputs that the tests of this folder read, and reads them without Ray."""
+"""Makes the inputs that the tests of this folder read, and reads them, without Ray or to the end."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from fer_ray.data.sources import open_source
-from fer_ray.data.store import images_of
+from fer_ray.data.store import PreparedDataset, images_of
+from fer_ray.prepare import prepare
+
+FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
 def picture(shade: int, size: tuple[int, int] = (48, 48), mode: str = "L", format: str = "PNG") -> bytes:
@@ -41,3 +46,26 @@ def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], n
     table = pa.concat_tables([rows for pieces in opened.manifest for rows in opened.read(pieces, 48)])
     assert opened.total in (None, len(table))
     return table.drop_columns(["pixels"]).to_pylist(), images_of(table["pixels"], 48)
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def prepared(source: Path, dest: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Prepare a source, and return pictures by id and reasons of rejection by id."""
+    before = sorted(source.parent.rglob("*")) if source.parent != dest.parent else None
+    info = prepare(source, dest, validation_fraction=0).info
+    assert before is None or sorted(source.parent.rglob("*")) == before
+    dataset = PreparedDataset(dest)
+    pictures: dict[str, np.ndarray] = {}
+    for split in info.splits:
+        table = dataset.table(split)
+        pictures |= dict(zip(table["id"].to_pylist(), np.array(table["pixels"].to_pylist(), np.uint8), strict=True))
+    rejects = pq.read_table(dest / "rejects.parquet").to_pylist()
+    assert len(rejects) == info.rejected
+    return pictures, {row["id"]: row["reason"] for row in rejects}

@@ -116,7 +116,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
         prepare(write_csv(tmp_path), tmp_path / "out", fer_plus=votes, fer_plus_labels="hard")
     with pytest.raises(UsageError, match=r"--fer-plus-labels soft: .*--fer-plus"):
         prepare(write_csv(tmp_path), tmp_path / "out", fer_plus_labels="soft")
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match="no such file"):
         prepare(write_csv(tmp_path), tmp_path / "out", fer_plus=tmp_path / "nowhere.csv")
 
 
