@@ -13,8 +13,9 @@ from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
-from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
+from fer_ray.learning.loop import Metrics, Snapshot, fit
 from fer_ray.learning.losses import require_soft_labels
+from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, best_epoch, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start

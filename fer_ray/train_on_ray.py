@@ -15,7 +15,8 @@ from fer_ray.config import Config
 from fer_ray.data import shards
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
+from fer_ray.learning.loop import Metrics, Snapshot, fit
+from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, say
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from fer_ray.files import write_whole
-from fer_ray.learning.loop import TrainingData, fit
+from fer_ray.learning.loop import fit
+from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study, TrialRecord

@@ -18,7 +18,8 @@ from ray.tune.search import Searcher
 from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.errors import FerRayError, UsageError
-from fer_ray.learning.loop import Metrics, Report, Snapshot, TrainingData
+from fer_ray.learning.loop import Metrics, Report, Snapshot
+from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, Share, share_out
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.search_log import SearchLog

@@ -79,7 +79,8 @@ sys.modules["ray"] = None  # every import of ray now raises ImportError
 import numpy as np
 from fer_ray.config import load_config
 from fer_ray.data.store import PreparedDataset
-from fer_ray.learning.loop import TrainingData, fit
+from fer_ray.learning.loop import fit
+from fer_ray.learning.rows import TrainingData
 data = PreparedDataset(sys.argv[1])
 rows = TrainingData.load(data)
 epochs = []

@@ -18,8 +18,8 @@ from fer_ray.config import Config, load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fer_ray.learning.loop import TrainingData
 from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request
 from fer_ray.tune import Objective, TuneResult, search, tune
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fer_ray import models
 from fer_ray.config import Config
-from fer_ray.data.store import DatasetInfo, PreparedDataset, Split
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, normalize
@@ -27,28 +26,9 @@ from fer_ray.learning.losses import require_soft_labels, soft_cross_entropy
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
 from fer_ray.learning.optimizers import image_size, learning_rate_factor, make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
+from fer_ray.learning.rows import Batch, HeldRows, TrainingData
 
 Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The rows that this worker trains and validates on, and what the whole dataset is.
-
-    Attributes:
-        train: this worker's share of the training split.
-        validation: this worker's share of the validation split.
-        info: of the whole dataset.
-    """
-
-    train: Split
-    validation: Split
-    info: DatasetInfo
-
-    @classmethod
-    def load(cls, dataset: PreparedDataset) -> Self:
-        """Read all rows, for a single worker."""
-        return cls(dataset.load("train"), dataset.load("validation"), dataset.info)
 
 
 @dataclass(frozen=True)
@@ -123,15 +103,12 @@ class _Run:
         self.model = place(model, self.device)
         self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False) if self.workers > 1 else self.model
         self.optimizer = make_optimizer(self.model, config.optimizer)
-        self.images = torch.tensor(data.train.images, device=self.device)
-        self.labels = torch.tensor(data.train.labels, device=self.device)
-        self.shares: torch.Tensor | None = None
-        counts = self._sum(np.bincount(data.train.labels, minlength=NUM_CLASSES))
-        self.total_train = int(counts.sum())
-        if config.loss.soft_labels:
-            assert data.train.soft_labels is not None, "the dataset has soft labels, and so have its splits"
-            self.shares = torch.tensor(data.train.soft_labels, device=self.device)
-            counts = self._sum(data.train.soft_labels.sum(0, dtype=np.float64))
+        self.train, self.validation = HeldRows(data.train, self.device), HeldRows(data.validation, self.device)
+        soft = config.loss.soft_labels
+        own = self.train.share_sums if soft else self.train.label_sums
+        assert own is not None, "the dataset has soft labels, and so have its splits"
+        counts = self._sum(own)
+        self.total_train = int(self._sum(np.array([len(self.train)]))[0])
         self.class_weights = torch.tensor(class_weights(counts, config.loss.class_weight_power), device=self.device)
         self.steps = math.ceil(self.total_train / config.training.batch_size)
         self.history: list[Metrics] = []
@@ -161,17 +138,15 @@ class _Run:
         seed = int(np.random.SeedSequence([self.config.training.seed, self.epoch, self.rank]).generate_state(1)[0])
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator(self.device).manual_seed(seed)
-        order = torch.randperm(len(self.images), generator=generator, device=self.device)
         progress = self.epoch / self.config.training.epochs
         size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
         totals = torch.zeros(3, device=self.device)
         self.parallel.train()
-        # Steps of nearly equal size: no last tiny batch, and the same number of steps on every worker.
-        for step, rows in enumerate(order.tensor_split(self.steps)):
+        for step, batch in enumerate(self.train.shuffled(generator, self.steps)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
-            totals += self._step(rows, size, generator)
-            on_batch(len(rows))
+            totals += self._step(batch, size, generator)
+            on_batch(len(batch.labels))
         loss, hits, rows_seen = self._sum(totals.double().cpu().numpy()).tolist()
         if not math.isfinite(loss):
             raise UsageError(
@@ -180,31 +155,31 @@ class _Run:
             )
         return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
 
-    def _step(self, rows: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-        batch = normalize(self.images[rows], self.data.info.mean, self.data.info.std)
-        batch = augment(batch, self.config.augment, generator, size).contiguous(memory_format=LAYOUT)
-        labels = self.labels[rows]
+    def _step(self, batch: Batch, size: int, generator: torch.Generator) -> torch.Tensor:
+        images = normalize(batch.images, self.data.info.mean, self.data.info.std)
+        images = augment(images, self.config.augment, generator, size).contiguous(memory_format=LAYOUT)
         with autocast(self.device, self.dtype):
-            logits = self.parallel(batch)
+            logits = self.parallel(images)
         smoothing = self.config.loss.label_smoothing
-        if self.shares is None:
-            loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+        if self.config.loss.soft_labels:
+            assert batch.shares is not None, "the dataset has soft labels, and so have its splits"
+            loss = soft_cross_entropy(logits.float(), batch.shares, self.class_weights, smoothing)
         else:
-            loss = soft_cross_entropy(logits.float(), self.shares[rows], self.class_weights, smoothing)
+            loss = F.cross_entropy(logits.float(), batch.labels, weight=self.class_weights, label_smoothing=smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         with torch.no_grad():
-            hits = (logits.argmax(dim=1) == labels).sum()
-            return torch.stack([loss.detach() * len(rows), hits.float(), hits.new_tensor(len(rows)).float()])
+            hits = (logits.argmax(dim=1) == batch.labels).sum()
+            rows = hits.new_tensor(len(batch.labels)).float()
+            return torch.stack([loss.detach() * rows, hits.float(), rows])
 
     def validate(self) -> Metrics:
         """Measure every validation row once: plain cross-entropy, accuracy, macro-F1, and the temperature that fits."""
         if self.workers > 1:
             self._average_buffers()
         self.model.eval()
-        own = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in self._validation_logits())])
-        table = self._gather(np.column_stack([own.numpy(), self.data.validation.labels]))
+        table = self._gather(self._validation_table())
         logits, labels = table[:, :-1], table[:, -1].astype(np.int64)
         scores = classification_metrics(confusion_matrix(labels, logits.argmax(axis=1), NUM_CLASSES))
         return {
@@ -215,14 +190,18 @@ class _Run:
             "temperature": fit_temperature(logits, labels),
         }
 
-    def _validation_logits(self) -> Iterator[torch.Tensor]:
-        images = self.data.validation.images
-        info = self.data.info
-        batches = (
-            normalize(torch.tensor(images[i : i + EVAL_BATCH], device=self.device), info.mean, info.std)
-            for i in range(0, len(images), EVAL_BATCH)
-        )
-        return forward_batches(self.model, batches, self.device, self.dtype)
+    def _validation_table(self) -> np.ndarray:
+        """Return logits and label of this worker's rows, n × (K + 1)."""
+        labels = [np.empty(0, np.int64)]
+
+        def images() -> Iterator[torch.Tensor]:
+            for batch in self.validation.in_order(EVAL_BATCH):
+                labels.append(batch.labels.cpu().numpy())
+                yield normalize(batch.images, self.data.info.mean, self.data.info.std)
+
+        batches = forward_batches(self.model, images(), self.device, self.dtype)
+        logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in batches)])
+        return np.column_stack([logits.numpy(), np.concatenate(labels)])
 
     def close_epoch(self, metrics: Metrics) -> Snapshot:
         """Note the epoch in the history and return the state after it."""

@@ -11,7 +11,8 @@ from fer_ray.data.shards import drain, train_dataset
 from fer_ray.data.store import PreparedDataset
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.errors import DataError, UsageError
-from fer_ray.learning.loop import TrainingData, fit
+from fer_ray.learning.loop import fit
+from fer_ray.learning.rows import TrainingData
 from fer_ray.prepare import prepare
 from fer_ray.train import train
 

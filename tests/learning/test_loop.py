@@ -12,8 +12,9 @@ from fer_ray.errors import UsageError
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.evaluation import score_predictions
-from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
+from fer_ray.learning.loop import Metrics, Snapshot, fit
 from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder
 
 SMALL = ["model.name=cnn3", "model.dropout=0.1", "optimizer.name=adam", "optimizer.learning_rate=2e-3"]
