@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(name: str, arguments: list[str]) -> None:
     import typer  # here, so that Ctrl-C while it is being imported ends in one line
 
-    from fer_ray.config import did_you_mean
+    from fer_ray.errors import did_you_mean
 
     if name not in STAGES:
         _fail(f"no stage '{name}'.{did_you_mean(name, STAGES)} The stages are {', '.join(STAGES)}.")

@@ -1,34 +1,33 @@
-"""The training configuration: frozen pydantic models, read from YAML and changed by ``--set a.b=value``.
+"""The training configuration: frozen pydantic models of its sections."""
 
-A search space is the same file plus a ``search:`` section that maps config paths to distributions.
-"""
+from typing import Literal, Self
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
-
-from fer_ray.errors import UsageError
-from fer_ray.files import local_path
-
-M = TypeVar("M", bound=BaseModel)
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a configuration."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network."""
 
     name: str = Field("fast", description="Architecture, one of those that `fer-ray models` lists.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of units dropped before the last layers, 0 to 1.")
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """Random changes to each training image, drawn anew each epoch. Zero turns one off."""
 
     rotation: float = Field(10, ge=0, le=180, description="Largest rotation either way, in degrees.")
@@ -36,26 +35,68 @@ class AugmentConfig(_Section):
     shift: float = Field(0.08, ge=0, lt=1, description="Largest shift along each axis, as a share of the side.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right mirror image.")
     contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast either way, as a share.")
+    brightness: float = Field(
+        0.0, ge=0, le=2, description="Largest change of brightness either way, in standard deviations of the pixels."
+    )
+    cutout: float = Field(
+        0.0, ge=0, lt=1, description="Side of a square of mean grey at a random place, as a share of the image's side."
+    )
+    mixup: float = Field(
+        0.0, ge=0, le=10, description="Blend pairs of images and labels; alpha of the Beta that their shares follow."
+    )
+    cutmix: float = Field(
+        0.0, ge=0, le=10, description="Paste a box of one image into another, labels by area; alpha as for mixup."
+    )
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """How weights follow gradients."""
 
-    name: Literal["sgd", "adam"] = Field("sgd", description="`sgd` (with Nesterov momentum) or `adam`.")
+    name: Literal["sgd", "adam", "adamw", "muon"] = Field(
+        "sgd", description="`sgd` (with Nesterov momentum), `adam`, `adamw`, or `muon` (AdamW for vectors)."
+    )
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(
-        5e-4, ge=0, le=1, description="L2 penalty on weight matrices; none on biases and norms."
+        5e-4,
+        ge=0,
+        le=1,
+        description="L2 penalty on weight matrices, decoupled in `adamw` and `muon`; none on biases and norms.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam`.")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Nesterov momentum of `sgd` and `muon`, beta1 of `adam` and `adamw`."
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Rate of each stage of the network, as a share of that of the next one."
+    )
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest norm of all gradients together; longer ones are shortened. null: never."
+    )
 
 
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     """The learning rate over the run."""
 
-    name: Literal["one_cycle", "constant"] = Field(
-        "one_cycle", description="`one_cycle` (up, then to 0) or `constant`."
+    name: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
+        "one_cycle",
+        description="`one_cycle` (up, then straight to 0), `cosine` (up, then along a cosine to 0), `step` (down at"
+        " `step_at`), `plateau` (down where validation accuracy stalls) or `constant`.",
     )
-    warmup: float = Field(0.15, ge=0, lt=1, description="Share of all steps in which the rate rises to its peak.")
+    warmup: float = Field(
+        0.15, ge=0, lt=1, description="Share of all steps in which the rate of `one_cycle` and `cosine` rises."
+    )
+    step_at: tuple[float, ...] = Field(
+        (0.5, 0.75), description="Shares of all steps, 0 to 1, after which `step` lowers the rate."
+    )
+    plateau_patience: int = Field(
+        3, ge=1, description="Epochs without a better validation accuracy after which `plateau` lowers the rate."
+    )
+    decay: float = Field(0.1, gt=0, lt=1, description="Factor by which `step` and `plateau` lower the rate.")
+    head_epochs: int = Field(0, ge=0, description="Epochs at the start in which only the classifier learns.")
+    unfreeze_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs from the unfreezing of one stage to that of the one before it; 0: all at once.",
+    )
     first_size: float | None = Field(
         None,
         gt=0.25,
@@ -68,23 +109,61 @@ class ScheduleConfig(_Section):
     )
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Cross-entropy and its corrections."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power: 0 none, 1 full."
     )
+    effective_number: float | None = Field(
+        None, gt=0, lt=1, description="Weight classes by effective number instead; its beta, such as 0.999."
+    )
+    class_weights: tuple[PositiveFloat, ...] | None = Field(
+        None, description="Weight classes so instead, one number a class in csv order."
+    )
+    focal_gamma: float = Field(
+        0.0, ge=0, le=10, description="Weigh each row by (1 - probability of its label) to this power; 0: all alike."
+    )
     soft_labels: bool = Field(
         False, description="Learn the shares of FER+ votes, of a dataset that was prepared with them, not one label."
     )
+    teachers: tuple[str, ...] = Field(
+        (), description="Checkpoint folders whose mean calibrated probabilities are learnt too (distillation)."
+    )
+    distill_weight: float = Field(
+        0.9, gt=0, le=1, description="Share of the loss that follows the teachers; the rest follows the labels."
+    )
+
+    @field_validator("class_weights")
+    @classmethod
+    def _one_a_class(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if weights is not None and len(weights) != NUM_CLASSES:
+            raise ValueError(f"{len(weights)} weight(s), {NUM_CLASSES} expected: one for each of {', '.join(EMOTIONS)}")
+        return weights
+
+    @model_validator(mode="after")
+    def _one_weighting(self) -> Self:
+        asked = [self.class_weight_power > 0, self.effective_number is not None, self.class_weights is not None]
+        if sum(asked) > 1:
+            raise ValueError("class_weight_power, effective_number and class_weights exclude one another: set one")
+        return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """Length, batch, precision and seed of a run."""
 
     epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, over all workers together.")
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="Parts in which each batch is computed, one after the other, to save memory."
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay a step of an exponential moving average of the weights, validated and kept; 0: none.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto` takes bfloat16 autocast where the device has instructions for it, else float32."
@@ -96,7 +175,7 @@ class TrainingConfig(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that determines a training run, apart from the data."""
 
     model: ModelConfig = ModelConfig()
@@ -105,175 +184,3 @@ class Config(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
-
-
-class Distribution(_Section):
-    """How one config value is searched; in YAML ``{KIND: [low, high]}`` or ``{categorical: [values]}``."""
-
-    kind: Literal["uniform", "log_uniform", "int", "categorical"]
-    values: tuple[Any, ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_mapping(cls, raw: Any) -> Any:
-        kinds = ("uniform", "log_uniform", "int", "categorical")
-        if not (isinstance(raw, dict) and len(raw) == 1 and next(iter(raw)) in kinds):
-            raise ValueError(f"must be one of {', '.join(kinds)} with a list, such as {{uniform: [0.0, 0.5]}}")
-        kind, values = next(iter(raw.items()))
-        if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"{kind} needs a list of values")
-        if kind != "categorical":
-            values = _range(kind, values)
-        return {"kind": kind, "values": tuple(values)}
-
-    @model_serializer
-    def _to_mapping(self) -> dict[str, list[Any]]:
-        return {self.kind: list(self.values)}
-
-
-def _range(kind: str, values: Sequence[Any]) -> list[float]:
-    number: type = int if kind == "int" else float
-    try:
-        low, high = (number(value) for value in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"{kind} needs two numbers [low, high]") from None
-    if not low < high:
-        raise ValueError(f"{kind} needs low < high, not [{low}, {high}]")
-    if kind == "log_uniform" and low <= 0:
-        raise ValueError(f"log_uniform needs low > 0, not {low}")
-    return [low, high]
-
-
-class SearchSpace(Config):
-    """A training configuration and what ``tune`` may change of it."""
-
-    search: dict[str, Distribution] = Field(default={}, description="Config path, as model.dropout, to distribution.")
-
-    @property
-    def defaults(self) -> Config:
-        """The configuration without its ``search:`` section."""
-        return Config.model_validate(self.model_dump(exclude={"search"}))
-
-    def with_values(self, values: Mapping[str, Any]) -> Config:
-        """Return the defaults with the values at the given config paths replaced.
-
-        Raises:
-            UsageError: a path that is no field, or a value outside its field's range.
-        """
-        raw = self.model_dump(exclude={"search"})
-        for path, value in values.items():
-            _assign(raw, path, value)
-        return _validate(Config, raw, "configuration")
-
-
-def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Config:
-    """Read a training configuration; a ``search:`` section in the file is checked and left out.
-
-    Args:
-        path: a YAML file, or None for the defaults.
-        overrides: ``path.to.field=value`` strings, their values read as YAML.
-
-    Raises:
-        UsageError: the file is missing or not YAML, or holds unknown keys or values out of range; all at once.
-    """
-    return load_search_space(path, overrides).defaults
-
-
-def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) -> SearchSpace:
-    """Read a training configuration with its ``search:`` section; arguments and errors as in ``load_config``."""
-    raw = {} if path is None else _read_yaml(local_path(path))
-    problems = list[str]()
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        try:
-            if not equals:
-                raise ValueError("it must read path.to.field=value")
-            _assign(raw, key.strip(), yaml.safe_load(value))
-        except (ValueError, yaml.YAMLError) as error:
-            problems.append(f"--set {override}: {error}")
-    source = str(path) if path is not None else "configuration"
-    try:
-        space = _validate(SearchSpace, raw, source)
-        problems += _search_problems(space, source)
-    except UsageError as error:
-        problems += error.problems
-    if problems:
-        raise UsageError(problems)
-    return space
-
-
-def to_yaml(config: BaseModel) -> str:
-    """Write a configuration or search space as YAML that ``load_config`` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known name, or the empty string where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise UsageError(f"{path}: {what}. Name a YAML configuration, such as search_spaces/fast.yaml.")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from error
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path}: holds {type(raw).__name__}, not a mapping of sections such as `model:`.")
-    return raw
-
-
-def _assign(raw: dict[str, Any], path: str, value: Any) -> None:
-    *sections, field = path.split(".")
-    for section in sections:
-        inner = raw.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ValueError(f"'{section}' in '{path}' is no section")
-        raw = inner
-    raw[field] = value
-
-
-def _validate(model: type[M], raw: dict[str, Any], source: str) -> M:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise UsageError([_explain(model, item, source) for item in error.errors()]) from error
-
-
-def _explain(model: type[BaseModel], item: Any, source: str) -> str:
-    path = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        fields = _fields_at(model, item["loc"][:-1])
-        key = str(item["loc"][-1])
-        return f"{source}: unknown key '{path}'.{did_you_mean(key, fields)} Known here: {', '.join(sorted(fields))}."
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{source}: {path} = {item['input']!r}: {message}."
-
-
-def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
-
-
-def _search_problems(space: SearchSpace, source: str) -> list[str]:
-    problems = []
-    known = [f"{section}.{field}" for section in Config.model_fields for field in _fields_at(Config, [section])]
-    for path, distribution in space.search.items():
-        if path not in known:
-            problems.append(f"{source}: search.{path}: no such config path.{did_you_mean(path, known)}")
-            continue
-        for value in distribution.values:
-            try:
-                space.with_values({path: value})
-            except UsageError as error:
-                problems += [f"{source}: search.{path} reaches outside its field: {line}" for line in error.problems]
-    return problems

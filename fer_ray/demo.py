@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import typer
 
-from fer_ray.config import SearchSpace, load_config, to_yaml
+from fer_ray.config_files import SearchSpace, load_config, to_yaml
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
 from fer_ray.files import claim_output, make_folder

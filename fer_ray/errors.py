@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 an unexpected fault, 2 a wrong call or configuration, 3 ba
 names the value, the rule that it breaks and the remedy; several problems are reported together.
 """
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -35,3 +36,9 @@ class DataError(FerRayError):
     """A dataset, image folder or checkpoint that is not what it should be (exit code 3)."""
 
     exit_code = 3
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest known name, or the empty string where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

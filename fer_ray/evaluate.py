@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 import typer
 
 from fer_ray import __version__
-from fer_ray.config import did_you_mean
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
-from fer_ray.errors import DataError, UsageError
+from fer_ray.errors import DataError, UsageError, did_you_mean
 from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fer_ray import models
-from fer_ray.config import Config, load_config
+from fer_ray.config import Config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot, fit
-from fer_ray.learning.losses import require_soft_labels
+from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, best_epoch, describe_epoch
 from fer_ray.progress import ProgressBar, duration, say
@@ -60,10 +60,9 @@ def train(
         UsageError: a wrong configuration or request, or an output folder in use.
         DataError: the dataset can't be read, or isn't the one that the interrupted run used.
     """
-    models.first_size(config)
     data = PreparedDataset(local_path(dataset))
     data.check_trainable()
-    require_soft_labels(config, data.info)
+    require_trainable(config, data.info)
     if workers > config.training.batch_size // 2:
         raise UsageError(
             f"--workers {workers}: training.batch_size {config.training.batch_size} leaves a worker below 2."

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_ray.config import Config, load_config, load_search_space, to_yaml
+from fer_ray.config import Config
+from fer_ray.config_files import load_config, load_search_space, to_yaml
 from fer_ray.errors import UsageError
 
 SPACES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))

@@ -21,7 +21,7 @@ LAYERS = [
     {"learning", "reporting"},
     {"models"},
     {"data", "runtime"},
-    {"config", "emotions", "errors", "files", "json_files", "progress", "provenance"},
+    {"config", "config_files", "emotions", "errors", "files", "json_files", "progress", "provenance"},
 ]
 
 
@@ -77,7 +77,7 @@ TRAIN_WITHOUT_RAY = """
 import sys
 sys.modules["ray"] = None  # every import of ray now raises ImportError
 import numpy as np
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.learning.loop import fit
 from fer_ray.learning.rows import TrainingData

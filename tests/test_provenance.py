@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fer_ray
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError
 from fer_ray.provenance import command_line, read_provenance, record_start, redacted

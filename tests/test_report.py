@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import evaluate

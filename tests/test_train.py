@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fer_ray.config import Config, load_config
+from fer_ray.config import Config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.calibration import fit_temperature

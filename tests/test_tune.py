@@ -14,7 +14,8 @@ from ray import cloudpickle
 
 from fer_ray import models, runtime
 from fer_ray.cli import main
-from fer_ray.config import Config, load_config
+from fer_ray.config import Config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -21,7 +22,7 @@ def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor
 def augment(
     images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.Generator, size: int | None = None
 ) -> torch.Tensor:
-    """Rotate, zoom, shift, mirror and change the contrast of each image at random.
+    """Rotate, zoom, shift, mirror, change contrast and brightness of, and cut a hole into each image at random.
 
     Args:
         images_bchw: normalised images, B × C × H × W.
@@ -53,7 +54,70 @@ def augment(
         images_bchw = torch.where(flipped, images_bchw.flip(3), images_bchw)
     if config.contrast:
         images_bchw = images_bchw * (1 + uniform(config.contrast)).view(-1, 1, 1, 1)
+    if config.brightness:
+        images_bchw = images_bchw + uniform(config.brightness).view(-1, 1, 1, 1)
+    if config.cutout:
+        middle_x, middle_y = uniform(1), uniform(1)
+        hole = _within(middle_y, config.cutout, side).unsqueeze(2) & _within(middle_x, config.cutout, side).unsqueeze(1)
+        images_bchw = images_bchw.masked_fill(hole.unsqueeze(1), 0.0)
     return images_bchw
+
+
+def mix(
+    images_bchw: torch.Tensor,
+    targets_bk: torch.Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    random: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each image and its target with those of another of the batch, by mixup, cutmix, or one of them at random.
+
+    Mixup blends all pixels (Zhang et al., arXiv 1710.09412); cutmix pastes a box, and its share of the area is that of
+    the label (Yun et al., arXiv 1905.04899). As in both papers, one share is drawn for the whole batch.
+
+    Args:
+        images_bchw: normalised images, B × C × H × W.
+        targets_bk: shares of the classes, B × K.
+        config: ``mixup`` and ``cutmix``, both 0 for neither.
+        generator: on the images' device, of the pairs.
+        random: of the shares and boxes.
+    """
+    ways = [way for way in (config.mixup, config.cutmix) if way]
+    if not ways:
+        return images_bchw, targets_bk
+    blends = bool(config.mixup) and (len(ways) == 1 or random.random() < 0.5)
+    alpha = config.mixup if blends else config.cutmix
+    share = random.beta(alpha, alpha)
+    partners = torch.randperm(len(images_bchw), generator=generator, device=images_bchw.device)
+    if blends:
+        images_bchw = images_bchw.lerp(images_bchw[partners], 1 - share)
+    else:
+        height, width = images_bchw.shape[2:]
+        rows, columns = (_box(extent, share, random) for extent in (height, width))
+        pasted = images_bchw.clone()
+        pasted[:, :, rows, columns] = images_bchw[partners, :, rows, columns]
+        images_bchw = pasted
+        share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+    return images_bchw, targets_bk.lerp(targets_bk[partners], 1 - share)
+
+
+def _box(extent: int, share: float, random: np.random.Generator) -> slice:
+    """Return one axis of a box of 1 - ``share`` of the area, its middle anywhere, cut off at the edges."""
+    half = round(extent * math.sqrt(1 - share)) / 2
+    middle = random.integers(extent)
+    return slice(max(0, round(middle - half)), min(extent, round(middle + half)))
+
+
+def _within(middle: torch.Tensor, width: float, side: int) -> torch.Tensor:
+    """Say of each pixel along an axis whether it lies within half of ``width`` of the middle, B × side.
+
+    Args:
+        middle: B, -1 to 1.
+        width: share of the side.
+        side: pixels.
+    """
+    centres = (torch.arange(side, device=middle.device) + 0.5) / side * 2 - 1
+    return (centres - middle.unsqueeze(1)).abs() <= width
 
 
 def _chosen(images_bchw: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:

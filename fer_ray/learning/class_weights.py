@@ -2,19 +2,30 @@
 
 import numpy as np
 
+from fer_ray.config import LossConfig
 
-def class_weights(counts: np.ndarray, power: float) -> np.ndarray:
-    """Return a weight a class: inverse frequency to a power, with mean 1 over the samples.
+
+def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
+    """Return a weight a class, with mean 1 over the samples.
+
+    Inverse frequency to ``class_weight_power``; or by effective number, (1 - beta) / (1 - beta ** n) for n samples
+    (Cui et al., arXiv 1901.05555, whose weights add up to K instead); or what ``class_weights`` gives.
 
     Args:
         counts: K; training images of each class, or the sum of their shares of votes for it.
-        power: 0 for no weighting, 1 for full inverse frequency.
+        config: of the loss.
 
     Returns:
         float32, K. A class without images has weight 0.
     """
     present = counts > 0
     weights = np.zeros(len(counts), np.float64)
-    weights[present] = counts[present].astype(np.float64) ** -power
+    held = counts[present].astype(np.float64)
+    if config.class_weights is not None:
+        weights[present] = np.array(config.class_weights)[present]
+    elif config.effective_number is not None:
+        weights[present] = (1 - config.effective_number) / (1 - config.effective_number**held)
+    else:
+        weights[present] = held**-config.class_weight_power
     weights *= counts.sum() / (weights * counts).sum()
     return weights.astype(np.float32)

@@ -3,30 +3,34 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from fer_ray import models
 from fer_ray.config import Config
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
-from fer_ray.learning.augment import augment, normalize
+from fer_ray.learning.augment import augment, mix, normalize
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
-from fer_ray.learning.class_weights import class_weights
 from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
-from fer_ray.learning.losses import require_soft_labels, soft_cross_entropy
+from fer_ray.learning.distillation import Teachers
+from fer_ray.learning.losses import Objective
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
-from fer_ray.learning.optimizers import image_size, learning_rate_factor, make_optimizer
+from fer_ray.learning.optimizers import make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
+from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import Batch, HeldRows, TrainingData
+from fer_ray.learning.schedules import image_size, learning_rate_factor, trained_stages
+from fer_ray.learning.weight_average import WeightAverage
+from fer_ray.learning.workers import Workers, without_sync
 
 Metrics = dict[str, float]
 
@@ -88,35 +92,49 @@ def fit(
 
 
 class _Run:
-    """The state of a training run in one process."""
+    """The state of a training run in one process.
+
+    Attributes:
+        model: what is trained.
+        parallel: the same, its gradients averaged over the workers.
+        evaluated: what is validated and kept: the average of the weights where one is kept, else ``model``.
+    """
 
     def __init__(self, config: Config, data: TrainingData):
-        require_soft_labels(config, data.info)
+        require_trainable(config, data.info)
         self.config, self.data = config, data
         self.device = pick_device()
         self.dtype = resolve_precision(config.training.precision, self.device)
-        self.workers = dist.get_world_size() if dist.is_initialized() else 1
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.workers = Workers(self.device)
         torch.manual_seed(config.training.seed)
-        model = models.build(config.model, data.info.size)
+        self.model = place(models.build(config.model, data.info.size), self.device)
         self.first_size = models.first_size(config)
-        self.model = place(model, self.device)
-        self.parallel = DistributedDataParallel(self.model, broadcast_buffers=False) if self.workers > 1 else self.model
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.stages = models.stages(config.model.name, self.model)
+        self.optimizer = make_optimizer(self.stages, config.optimizer)
+        self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
+        self.evaluated = self.average.model if self.average else self.model
         self.train, self.validation = HeldRows(data.train, self.device), HeldRows(data.validation, self.device)
-        soft = config.loss.soft_labels
-        own = self.train.share_sums if soft else self.train.label_sums
-        assert own is not None, "the dataset has soft labels, and so have its splits"
-        counts = self._sum(own)
-        self.total_train = int(self._sum(np.array([len(self.train)]))[0])
-        self.class_weights = torch.tensor(class_weights(counts, config.loss.class_weight_power), device=self.device)
+        self.total_train = int(self.workers.sum(np.array([len(self.train)]))[0])
         self.steps = math.ceil(self.total_train / config.training.batch_size)
+        self.objective = Objective(config.loss, self.workers.sum(self._own_counts()), self.device)
+        teachers = config.loss.teachers
+        self.teachers = Teachers(teachers, data.info, self.device, self.dtype) if teachers else None
         self.history: list[Metrics] = []
+
+    def _own_counts(self) -> np.ndarray:
+        counts = self.train.share_sums if self.config.loss.soft_labels else self.train.label_sums
+        assert counts is not None, "the dataset has soft labels, and so have its splits"
+        return counts
 
     @property
     def epoch(self) -> int:
         """Epochs that are finished."""
         return len(self.history)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of validation, after each of them."""
+        return [line["validation_accuracy"] for line in self.history]
 
     def finished(self) -> bool:
         patience = self.config.training.patience
@@ -124,30 +142,28 @@ class _Run:
 
     def _stale_epochs(self) -> int:
         """Epochs since the one with the best validation accuracy."""
-        accuracies = [line["validation_accuracy"] for line in self.history]
+        accuracies = self.accuracies
         return len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
 
     def learning_rate(self, step: int = 0) -> float:
         """The rate at a step of the coming epoch."""
         total = self.steps * self.config.training.epochs
-        factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total)
+        factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total, self.accuracies)
         return self.config.optimizer.learning_rate * factor
 
     def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
         """Take every row once, in a seeded order that depends only on the seed, the epoch and the rank."""
-        seed = int(np.random.SeedSequence([self.config.training.seed, self.epoch, self.rank]).generate_state(1)[0])
-        torch.manual_seed(seed)  # dropout
-        generator = torch.Generator(self.device).manual_seed(seed)
+        epoch = _EpochRandom(self.config.training.seed, self.epoch, self.workers.rank, self.device)
         progress = self.epoch / self.config.training.epochs
         size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
+        parallel = self._unfreeze()
         totals = torch.zeros(3, device=self.device)
-        self.parallel.train()
-        for step, batch in enumerate(self.train.shuffled(generator, self.steps)):
+        for step, batch in enumerate(self.train.shuffled(epoch.generator, self.steps)):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate(step)
-            totals += self._step(batch, size, generator)
+                group["lr"] = self.learning_rate(step) * group["scale"]
+            totals += self._step(parallel, batch, size, epoch)
             on_batch(len(batch.labels))
-        loss, hits, rows_seen = self._sum(totals.double().cpu().numpy()).tolist()
+        loss, hits, rows_seen = self.workers.sum(totals.double().cpu().numpy()).tolist()
         if not math.isfinite(loss):
             raise UsageError(
                 f"the training loss is {loss} in epoch {self.epoch + 1}: the run diverged and stops here. Lower"
@@ -155,31 +171,54 @@ class _Run:
             )
         return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
 
-    def _step(self, batch: Batch, size: int, generator: torch.Generator) -> torch.Tensor:
+    def _unfreeze(self) -> nn.Module:
+        """Let the stages learn whose turn it is, and return the network whose gradients are averaged."""
+        trained = trained_stages(self.config.schedule, self.epoch, len(self.stages))
+        self.model.train()
+        for number, stage in enumerate(reversed(self.stages)):
+            stage.requires_grad_(number < trained)
+            if number >= trained:
+                stage.eval()  # batch-norm statistics stay as they were learnt
+        return self.workers.parallel(self.model)
+
+    def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: "_EpochRandom") -> torch.Tensor:
+        """Learn from a batch, and return the sums over its rows of loss and hits, and their number."""
         images = normalize(batch.images, self.data.info.mean, self.data.info.std)
-        images = augment(images, self.config.augment, generator, size).contiguous(memory_format=LAYOUT)
-        with autocast(self.device, self.dtype):
-            logits = self.parallel(images)
-        smoothing = self.config.loss.label_smoothing
-        if self.config.loss.soft_labels:
-            assert batch.shares is not None, "the dataset has soft labels, and so have its splits"
-            loss = soft_cross_entropy(logits.float(), batch.shares, self.class_weights, smoothing)
-        else:
-            loss = F.cross_entropy(logits.float(), batch.labels, weight=self.class_weights, label_smoothing=smoothing)
+        images = augment(images, self.config.augment, epoch.generator, size)
+        targets = self.objective.targets(batch)
+        images, targets = mix(images, targets, self.config.augment, epoch.generator, epoch.random)
+        images = images.contiguous(memory_format=LAYOUT)
+        sums = torch.zeros(3, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        parts = self.config.training.accumulate
+        for number, rows in enumerate(torch.arange(len(images), device=self.device).tensor_split(parts), start=1):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            with nullcontext() if number == parts else without_sync(parallel):
+                sums += self._learn(parallel, images[part], targets[part], len(rows) / len(images))
+        if self.config.optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
+        if self.average:
+            self.average.update()
+        return sums
+
+    def _learn(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
+        """Add the gradients of a share of the batch."""
+        with autocast(self.device, self.dtype):
+            logits = parallel(images)
+        said = self.teachers.probabilities(images) if self.teachers else None
+        loss = self.objective.loss(logits.float(), targets, said)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            hits = (logits.argmax(dim=1) == batch.labels).sum()
-            rows = hits.new_tensor(len(batch.labels)).float()
+            hits = (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
+            rows = hits.new_tensor(len(images)).float()
             return torch.stack([loss.detach() * rows, hits.float(), rows])
 
     def validate(self) -> Metrics:
         """Measure every validation row once: plain cross-entropy, accuracy, macro-F1, and the temperature that fits."""
-        if self.workers > 1:
-            self._average_buffers()
-        self.model.eval()
-        table = self._gather(self._validation_table())
+        self.workers.average_buffers(self.evaluated)
+        self.evaluated.eval()
+        table = self.workers.gather(self._validation_table())
         logits, labels = table[:, :-1], table[:, -1].astype(np.int64)
         scores = classification_metrics(confusion_matrix(labels, logits.argmax(axis=1), NUM_CLASSES))
         return {
@@ -199,7 +238,7 @@ class _Run:
                 labels.append(batch.labels.cpu().numpy())
                 yield normalize(batch.images, self.data.info.mean, self.data.info.std)
 
-        batches = forward_batches(self.model, images(), self.device, self.dtype)
+        batches = forward_batches(self.evaluated, images(), self.device, self.dtype)
         logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in batches)])
         return np.column_stack([logits.numpy(), np.concatenate(labels)])
 
@@ -216,34 +255,30 @@ class _Run:
             temperature=metrics["temperature"],
             dataset_fingerprint=self.data.info.fingerprint,
         )
-        training = {"optimizer": self.optimizer.state_dict(), "history": self.history}
-        return Snapshot(self._stale_epochs() == 0, list(self.history), self.model.state_dict(), info, training)
+        training: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "history": self.history}
+        if self.average:
+            training |= {"weights": self.model.state_dict(), "average_steps": self.average.steps}
+        return Snapshot(self._stale_epochs() == 0, list(self.history), self.evaluated.state_dict(), info, training)
 
     def resume(self, folder: Path) -> None:
-        state = load_training_state(folder)
-        self.model.load_state_dict(load_checkpoint(folder).model.state_dict())
+        state, kept = load_training_state(folder), load_checkpoint(folder).model.state_dict()
+        self.model.load_state_dict(state.get("weights", kept))
+        if self.average:
+            self.average.load(kept, state["average_steps"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
 
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        """Add up an array over all workers."""
-        if self.workers == 1:
-            return values
-        tensor = torch.tensor(values, device=self.device)
-        dist.all_reduce(tensor)
-        return tensor.cpu().numpy()
 
-    def _gather(self, rows: np.ndarray) -> np.ndarray:
-        """Put all workers' rows, n × columns, one worker's below another's, as one float64 array on every worker."""
-        counts = self._sum(np.eye(self.workers, dtype=np.int64)[self.rank] * len(rows))
-        start = counts[: self.rank].sum()
-        table = np.zeros((counts.sum(), rows.shape[1]))
-        table[start : start + len(rows)] = rows
-        return self._sum(table)
+class _EpochRandom:
+    """What is random in an epoch: decided by the seed, the epoch and the rank alone, so that a run can go on anywhere.
 
-    def _average_buffers(self) -> None:
-        """Give every worker the mean of all workers' batch-norm statistics."""
-        for buffer in self.model.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= self.workers
+    Attributes:
+        generator: on the device, of the order and the augmentation.
+        random: of what numpy draws.
+    """
+
+    def __init__(self, seed: int, epoch: int, rank: int, device: torch.device):
+        own = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
+        torch.manual_seed(own)  # dropout
+        self.generator = torch.Generator(device).manual_seed(own)
+        self.random = np.random.default_rng(own)

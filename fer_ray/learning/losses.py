@@ -1,39 +1,68 @@
-"""The training loss where targets are shares of votes."""
+"""The training loss: cross-entropy to labels, shares of votes or mixed labels, and what a teacher says."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fer_ray.config import Config
-from fer_ray.data.store import DatasetInfo
-from fer_ray.errors import UsageError
+from fer_ray.config import LossConfig
+from fer_ray.emotions import NUM_CLASSES
+from fer_ray.learning.class_weights import class_weights
+from fer_ray.learning.rows import Batch
 
 
-def require_soft_labels(config: Config, info: DatasetInfo) -> None:
-    """Check that a dataset has what ``loss.soft_labels`` learns from.
+class Objective:
+    """The configured loss.
 
-    Raises:
-        UsageError: it has no soft labels.
+    Args:
+        config: of the loss.
+        counts: K; training images of each class over all workers, or the sums of their shares.
+        device: of the logits.
     """
-    if config.loss.soft_labels and not info.soft_labels:
-        raise UsageError(
-            "loss.soft_labels = True: the dataset has no soft labels. Prepare it from fer2013.csv with --fer-plus"
-            " fer2013new.csv --fer-plus-labels soft, or leave loss.soft_labels False."
-        )
+
+    def __init__(self, config: LossConfig, counts: np.ndarray, device: torch.device):
+        self._config = config
+        self._weight = torch.tensor(class_weights(counts, config), device=device)
+
+    def targets(self, batch: Batch) -> torch.Tensor:
+        """Return what is to be learnt of each row: shares of the classes, float32, B × K, that sum to 1."""
+        if self._config.soft_labels:
+            assert batch.shares is not None, "the dataset has soft labels, and so have its splits"
+            return batch.shares
+        return F.one_hot(batch.labels, NUM_CLASSES).float()
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, teachers: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar.
+
+        Args:
+            logits: float32, B × K.
+            targets: float32, B × K.
+            teachers: probabilities, float32, B × K, that are learnt too; None for none.
+        """
+        config = self._config
+        loss = soft_cross_entropy(logits, targets, self._weight, config.label_smoothing, config.focal_gamma)
+        if teachers is None:
+            return loss
+        return (1 - config.distill_weight) * loss + config.distill_weight * F.cross_entropy(logits, teachers)
 
 
 def soft_cross_entropy(
-    logits: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, label_smoothing: float
+    logits: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, label_smoothing: float, focal_gamma: float = 0.0
 ) -> torch.Tensor:
-    """Return the weighted cross-entropy to shares of votes, a scalar.
+    """Return the weighted cross-entropy to shares of the classes, a scalar.
 
     Torch divides by the number of rows where targets are shares, and by the sum of their labels' weights where they are
-    labels. Here it is that sum in both cases, so that shares of one whole vote give the loss of that label.
+    labels. Here it is that sum in both cases, so that shares of one whole label give torch's loss of that label.
 
     Args:
-        logits: float32, n × 7.
-        shares: float32, n × 7, each row summing to 1.
-        weight: float32, 7, of each class.
+        logits: float32, n × K.
+        shares: float32, n × K, each row summing to 1.
+        weight: float32, K, of each class.
         label_smoothing: share of each target spread evenly over all classes.
+        focal_gamma: power of (1 - p) by which each class's term is multiplied (Lin et al., arXiv 1708.02002).
     """
-    total = F.cross_entropy(logits, shares, weight=weight, label_smoothing=label_smoothing, reduction="sum")
-    return total / (shares @ weight).sum()
+    log_probs = logits.log_softmax(dim=1)
+    smoothed = shares * (1 - label_smoothing) + label_smoothing / shares.shape[1]
+    terms = -smoothed * weight * log_probs
+    if focal_gamma:
+        terms = terms * (1 - log_probs.exp()) ** focal_gamma
+    return terms.sum() / (shares @ weight).sum()

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fer_ray.config import Config, to_yaml
+from fer_ray.config import Config
+from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, FerRayError
 from fer_ray.files import make_folder, recover_folder, write_whole
 from fer_ray.learning.loop import Metrics, Snapshot

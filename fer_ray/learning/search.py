@@ -10,12 +10,11 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from fer_ray import models
-from fer_ray.config import SearchSpace, load_search_space
-from fer_ray.data.store import PreparedDataset
+from fer_ray.config_files import SearchSpace, load_search_space
+from fer_ray.data.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
-from fer_ray.learning.losses import require_soft_labels
+from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.study import short, value_at
 from fer_ray.progress import duration
 
@@ -108,14 +107,11 @@ def check_request(
         DataError: only the dataset is wrong.
     """
     problems = _Problems()
-    loaded = _load_spaces(spaces, list(overrides), problems)
     prepared, run, seconds = None, Path(output), None
     with problems.collect():
         prepared = PreparedDataset(local_path(dataset))
         prepared.check_trainable()
-        for space in loaded.values():
-            with problems.collect():
-                require_soft_labels(space.defaults, prepared.info)
+    loaded = _load_spaces(spaces, list(overrides), prepared.info if prepared else None, problems)
     with problems.collect():
         run = claim_output(output, resume)
     with problems.collect():
@@ -131,7 +127,9 @@ def check_request(
     return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume)
 
 
-def _load_spaces(files: Sequence[Path | str], overrides: list[str], problems: _Problems) -> dict[str, SearchSpace]:
+def _load_spaces(
+    files: Sequence[Path | str], overrides: list[str], info: DatasetInfo | None, problems: _Problems
+) -> dict[str, SearchSpace]:
     spaces: dict[str, SearchSpace] = {}
     if not files:
         problems.add("no search space given. Name one or more by --space, such as search_spaces/fast.yaml.")
@@ -141,21 +139,17 @@ def _load_spaces(files: Sequence[Path | str], overrides: list[str], problems: _P
             problems.add(f"--space {file}: a second space named '{name}'. Give each file its own name.")
         with problems.collect():
             spaces[name] = load_search_space(file, overrides)
-            for line in _space_problems(str(file), spaces[name]):
-                problems.add(line)
+            for line in [*requirement_problems(spaces[name].defaults, info), *_space_problems(spaces[name])]:
+                problems.add(f"{file}: {line}")
     return spaces
 
 
-def _space_problems(file: str, space: SearchSpace) -> Iterator[str]:
-    try:
-        models.first_size(space)
-    except UsageError as error:
-        yield from (f"{file}: {line}" for line in error.problems)
+def _space_problems(space: SearchSpace) -> Iterator[str]:
     if not space.search:
-        yield f"{file}: nothing to search. Add a `search:` section, such as model.dropout: {{uniform: [0.0, 0.6]}}."
+        yield "nothing to search. Add a `search:` section, such as model.dropout: {uniform: [0.0, 0.6]}."
     for path, distribution in space.search.items():
         if path == "model.name":
-            yield f"{file}: search.model.name: architectures are searched by a --space file for each."
+            yield "search.model.name: architectures are searched by a --space file for each."
             continue
         default, values = value_at(space, path), distribution.values
         inside = default in values
@@ -163,7 +157,7 @@ def _space_problems(file: str, space: SearchSpace) -> Iterator[str]:
             inside = default is not None and values[0] <= default <= values[1]
         if not inside:
             yield (
-                f"{file}: {path} = {default!r}: the default, which is tried first, lies outside its search"
+                f"{path} = {default!r}: the default, which is tried first, lies outside its search"
                 f" {distribution.kind} {list(values)}. Change one of them."
             )
 

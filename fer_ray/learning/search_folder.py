@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.engine import URL
 
-from fer_ray.config import SearchSpace, to_yaml
+from fer_ray.config_files import SearchSpace, to_yaml
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint

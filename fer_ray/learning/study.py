@@ -10,7 +10,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from fer_ray.config import Config, Distribution, SearchSpace
+from fer_ray.config import Config
+from fer_ray.config_files import Distribution, SearchSpace
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.loop import Metrics
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fer_ray.config import Config, ModelConfig, did_you_mean
+from fer_ray.config import Config, ModelConfig
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.errors import UsageError
+from fer_ray.errors import UsageError, did_you_mean
 
 Builder = Callable[[ModelConfig, int, int], nn.Module]
 
@@ -90,3 +90,8 @@ def build(config: ModelConfig, size: int, num_classes: int = NUM_CLASSES) -> nn.
         UsageError: no architecture has this name.
     """
     return find(config.name).build(config, size, num_classes)
+
+
+def stages(name: str, model: nn.Module) -> list[nn.Module]:
+    """Return the parts of a network that have weights, from the input to the classifier, which is the last."""
+    return [child for child in model.children() if any(True for _ in child.parameters())]

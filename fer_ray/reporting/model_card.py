@@ -7,7 +7,7 @@ among them, each of their sentences following from measured figures.
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fer_ray.config import to_yaml
+from fer_ray.config_files import to_yaml
 from fer_ray.data.store import DATASET_FILE, SplitInfo
 from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
 from fer_ray.provenance import read_provenance

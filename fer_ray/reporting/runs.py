@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.errors import DataError
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.metrics import wilson_interval

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Block, Charts, Code, Figure, Section, Table
 from fer_ray.reporting.importances import MIN_TRIALS, Importances, read_importances

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from fer_ray import models
-from fer_ray.config import Config, load_config
+from fer_ray.config import Config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.learning.augment import augment, normalize
 from fer_ray.learning.device import LAYOUT, autocast, pick_device, resolve_precision

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from inputs import write
 
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.data.shards import drain, train_dataset
 from fer_ray.data.store import PreparedDataset
 from fer_ray.data.synthetic import synthetic_faces

@@ -1,10 +1,11 @@
 """Batched augmentation."""
 
+import numpy as np
 import pytest
 import torch
 
 from fer_ray.config import AugmentConfig
-from fer_ray.learning.augment import augment, normalize
+from fer_ray.learning.augment import augment, mix, normalize
 
 OFF = AugmentConfig(rotation=0, zoom=0, shift=0, flip=0, contrast=0)
 
@@ -85,3 +86,49 @@ def test_resizing_keeps_the_picture_in_place() -> None:
     assert small.shape == (1, 1, 24, 24)
     grown = torch.nn.functional.interpolate(small, size=48, mode="bilinear")
     torch.testing.assert_close(centre_of_mass(grown), centre_of_mass(batch(1)), atol=0.3, rtol=0)
+
+
+def test_brightness_adds_one_number_an_image() -> None:
+    moved = run(OFF.model_copy(update={"brightness": 0.5}), batch(500)) - batch(500)
+    assert (moved.amax((1, 2, 3)) - moved.amin((1, 2, 3))).max() < 1e-6
+    assert -0.5 <= moved.min() < -0.45 and 0.45 < moved.max() <= 0.5
+
+
+def test_cutout_makes_a_square_hole_anywhere() -> None:
+    images = torch.ones(500, 1, 48, 48)
+    holes = run(OFF.model_copy(update={"cutout": 0.25}), images) == 0
+    areas = holes.sum((1, 2, 3))
+    assert areas.max() in (12 * 12, 12 * 13, 13 * 13)
+    assert (areas[:, None] > 0).float().mean() > 0.9 and areas.min() < 60  # those at an edge are cut off
+    assert holes.any(dim=0).all()
+    rows, columns = holes.any(dim=3).sum(2), holes.any(dim=2).sum(2)
+    assert torch.equal(rows * columns, areas.unsqueeze(1))
+
+
+def mixed(config: AugmentConfig, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of one shade each, the number of their class, which is all that is in them."""
+    images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 1, 48, 48)
+    return mix(images, torch.eye(7), config, torch.Generator().manual_seed(seed), np.random.default_rng(seed))
+
+
+def test_mixup_blends_images_as_it_blends_labels() -> None:
+    for seed in range(5):
+        images, targets = mixed(OFF.model_copy(update={"mixup": 1.0}), seed)
+        torch.testing.assert_close(images.mean((1, 2, 3)), targets @ torch.arange(7.0))
+        assert images.var((1, 2, 3)).max() < 1e-6
+        torch.testing.assert_close(targets.sum(1), torch.ones(7))
+
+
+def test_cutmix_pastes_the_area_that_the_label_says() -> None:
+    for seed in range(20):
+        images, targets = mixed(OFF.model_copy(update={"cutmix": 1.0}), seed)
+        torch.testing.assert_close(images.mean((1, 2, 3)), targets @ torch.arange(7.0), rtol=1e-4, atol=1e-4)
+        assert all(len(image.unique()) <= 2 for image in images)
+
+
+def test_both_mixes_take_turns_and_none_changes_nothing() -> None:
+    both = OFF.model_copy(update={"mixup": 1.0, "cutmix": 1.0})
+    blended = [all(len(image.unique()) == 1 for image in mixed(both, seed)[0]) for seed in range(30)]
+    assert 5 < sum(blended) < 25
+    images, targets = mixed(OFF)
+    assert torch.equal(targets, torch.eye(7)) and len(images.unique()) == 7

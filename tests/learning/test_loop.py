@@ -1,12 +1,14 @@
 """The training loop: it learns, counts exactly, stops early and resumes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fer_ray.config import Config, load_config
+from fer_ray.config import Config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.errors import UsageError
 from fer_ray.learning.calibration import fit_temperature
@@ -104,6 +106,91 @@ def test_resumed_run_equals_an_uninterrupted_one(data: TrainingData, tmp_path: P
     expected, got = (load_checkpoint(run.last).model.state_dict() for run in (whole, halves))
     assert all(torch.equal(expected[key], got[key]) for key in expected)
     assert [line["epoch"] for line in halves.history()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["training.ema=0.9"],
+        ["optimizer.name=muon", "optimizer.learning_rate=1e-3"],
+        ["schedule.name=plateau", "schedule.plateau_patience=1", "optimizer.learning_rate=1e-12"],
+        ["augment.mixup=0.4", "augment.cutmix=1", "augment.cutout=0.3"],
+        ["schedule.head_epochs=2", "optimizer.layer_decay=0.5", "optimizer.clip_norm=1"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_every_part_of_the_state_is_resumed(options: list[str], data: TrainingData, tmp_path: Path) -> None:
+    settings = config("training.epochs=4", *options)
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    fit(settings, data, whole.record)
+
+    class KilledError(Exception):
+        pass
+
+    def record_two(metrics: Metrics, snapshot: Snapshot) -> None:
+        halves.record(metrics, snapshot)
+        if metrics["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(settings, data, record_two)
+    fit(settings, data, halves.record, resume_from=halves.resumable())
+    expected, got = (load_checkpoint(run.last).model.state_dict() for run in (whole, halves))
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    assert [line["learning_rate"] for line in halves.history()] == [line["learning_rate"] for line in whole.history()]
+
+
+def test_parts_of_a_batch_add_up_to_its_step(data: TrainingData) -> None:
+    """Without dropout and batch norm, the batch in parts gives the same step but for rounding."""
+    plain = ["model.dropout=0", "optimizer.name=sgd", "training.epochs=1"]
+    whole, parts = (
+        history_of(config(*plain, f"training.accumulate={count}"), data)[0]["train_loss"] for count in (1, 4)
+    )
+    assert whole == pytest.approx(parts, rel=1e-4)
+
+
+def test_only_the_classifier_learns_at_first(data: TrainingData, tmp_path: Path) -> None:
+    weights = []
+    settings = config("training.epochs=3", "schedule.head_epochs=2")
+
+    def keep(metrics: Metrics, snapshot: Snapshot) -> None:
+        snapshot.save(tmp_path / "last")
+        weights.append(load_checkpoint(tmp_path / "last").model.state_dict())
+
+    fit(settings, data, keep)
+    first, second, third = (
+        [key for key in weights[0] if not torch.equal(a[key], b[key])]
+        for a, b in ((weights[0], weights[1]), (weights[1], weights[2]), (weights[0], weights[2]))
+    )
+    classifier = list(weights[0])[-2:]
+    assert first == classifier
+    assert set(second) == set(third) == set(weights[0])
+
+
+def test_the_average_of_the_weights_is_validated_and_kept(data: TrainingData, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    fit(config("training.ema=0.95", "training.epochs=3"), data, run.record)
+    assert torch.load(run.last / "training.pt", weights_only=True)["average_steps"] > 20
+    best = max(run.history(), key=lambda line: line["validation_accuracy"])
+    predictions = Predictor(run.best).predict(data.validation.images)
+    assert (predictions.labels == data.validation.labels).mean() == pytest.approx(best["validation_accuracy"], abs=1e-9)
+
+
+def test_a_student_learns_its_teacher_and_not_the_labels(data: TrainingData, tmp_path: Path) -> None:
+    """With labels that say nothing, all that the student can know it has from its teacher."""
+    fit(config("training.epochs=8"), data, lambda metrics, snapshot: snapshot.save(tmp_path / "teacher"))
+    shuffled = replace(data.train, labels=np.random.default_rng(0).permutation(data.train.labels))
+    noise = replace(data, train=shuffled)
+    alone = history_of(config("training.epochs=6"), noise)[-1]["validation_accuracy"]
+    taught = history_of(
+        config("training.epochs=6", f"loss.teachers=[{tmp_path / 'teacher'}]", "loss.distill_weight=1"), noise
+    )[-1]["validation_accuracy"]
+    assert alone < 0.35 < 0.5 < taught
+
+
+def test_a_missing_teacher_is_told_before_anything_starts(data: TrainingData, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"loss\.teachers: .*nowhere"):
+        history_of(config(f"loss.teachers=[{tmp_path / 'nowhere'}]"), data)
 
 
 def test_early_stopping_waits_for_its_patience(data: TrainingData) -> None:

@@ -1,10 +1,15 @@
 """The loss of shares of votes, beside torch's loss of labels and by hand."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fer_ray.learning.losses import soft_cross_entropy
+from fer_ray.config import LossConfig
+from fer_ray.learning.losses import Objective, soft_cross_entropy
+from fer_ray.learning.rows import Batch
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(20, 7, generator=GENERATOR)
@@ -26,3 +31,23 @@ def test_shares_by_hand() -> None:
     log_sum = torch.log(torch.tensor(6 + torch.e)).item()
     expected = (0.25 * 2 * log_sum + 0.75 * 4 * (log_sum - 1)) / (0.25 * 2 + 0.75 * 4)
     assert soft_cross_entropy(logits, shares, weight, 0.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_loss_by_hand() -> None:
+    """Of a label with probability p, (1 - p)² times its cross-entropy."""
+    logits = torch.tensor([[2.0, 0, 0, 0, 0, 0, 0]])
+    p = torch.softmax(logits, dim=1)[0, 0].item()
+    target = F.one_hot(torch.tensor([0]), 7).float()
+    got = soft_cross_entropy(logits, target, torch.ones(7), 0.0, focal_gamma=2)
+    assert got.item() == pytest.approx((1 - p) ** 2 * -math.log(p), rel=1e-5)
+
+
+def test_distillation_is_its_share_of_the_loss() -> None:
+    counts, batch = np.full(7, 10.0), Batch(torch.empty(20), LABELS, None)
+    said = torch.rand(20, 7, generator=GENERATOR).softmax(dim=1)
+    alone = Objective(LossConfig(label_smoothing=0), counts, torch.device("cpu"))
+    taught = Objective(LossConfig(label_smoothing=0, distill_weight=0.7), counts, torch.device("cpu"))
+    targets = alone.targets(batch)
+    expected = 0.3 * F.cross_entropy(LOGITS, LABELS) - 0.7 * (said * LOGITS.log_softmax(dim=1)).sum(dim=1).mean()
+    assert taught.loss(LOGITS, targets, said).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert alone.loss(LOGITS, targets).item() == pytest.approx(F.cross_entropy(LOGITS, LABELS).item(), rel=1e-5)

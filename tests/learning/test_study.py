@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from fer_ray.config import SearchSpace
+from fer_ray.config_files import SearchSpace
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.study import Study
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from fer_ray.config import ModelConfig, load_config
+from fer_ray.config import ModelConfig
+from fer_ray.config_files import load_config
 from fer_ray.errors import UsageError
 from fer_ray.models import architectures, build, first_size
 from fer_ray.models.registry import register

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from made_up import describe_dataset, describe_training, make_evidence
 
-from fer_ray.config import load_config
+from fer_ray.config_files import load_config
 from fer_ray.data.store import SplitInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.learning.metrics import wilson_interval

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
-from fer_ray.config import SearchSpace
+from fer_ray.config_files import SearchSpace
 from fer_ray.errors import DataError
 from fer_ray.learning.study import Study
 from fer_ray.reporting.importances import MIN_TRIALS, read_importances

@@ -1,0 +1,58 @@
+"""The processes that train together, and what they tell each other; one alone where ``torch.distributed`` is off."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Workers:
+    """The group that this process is in.
+
+    Args:
+        device: through which tensors travel.
+
+    Attributes:
+        count: of processes.
+        rank: of this one, from 0.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.count = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return a network whose gradients are averaged over all workers; the same one for one alone."""
+        return DistributedDataParallel(model, broadcast_buffers=False) if self.count > 1 else model
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Add up an array over all workers."""
+        if self.count == 1:
+            return values
+        tensor = torch.tensor(values, device=self._device)
+        dist.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Put all workers' rows, n × columns, one worker's below another's, as one float64 array on every worker."""
+        counts = self.sum(np.eye(self.count, dtype=np.int64)[self.rank] * len(rows))
+        start = counts[: self.rank].sum()
+        table = np.zeros((counts.sum(), rows.shape[1]))
+        table[start : start + len(rows)] = rows
+        return self.sum(table)
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Give every worker the mean of all workers' batch-norm statistics."""
+        for buffer in model.buffers() if self.count > 1 else ():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.count
+
+
+def without_sync(parallel: nn.Module) -> AbstractContextManager[object]:
+    """Return the context in which gradients are not yet averaged over the workers."""
+    return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
