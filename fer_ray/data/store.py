@@ -84,6 +84,11 @@ class DatasetInfo(BaseModel):
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes that a row takes in memory: its pixels, about 128 for label, id and flags, and its shares of votes."""
+        return self.size**2 + 128 + (4 * NUM_CLASSES if self.soft_labels else 0)
+
+    @property
     def learning_columns(self) -> list[str]:
         """The columns that ``to_split`` needs."""
         return ["id", "label", "pixels", "flags", *(["soft_label"] if self.soft_labels else [])]
@@ -157,6 +162,10 @@ class PreparedDataset:
             raise UsageError(f"split '{split}': {self.path} has none. It has {has}; choose one of these.")
         return sorted((self.path / split).glob("*.parquet"))
 
+    def labelled(self, split: str) -> int:
+        """Return the number of labelled rows of a split."""
+        return sum(self.info.splits[split].labels.values())
+
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """Read a split, or some columns of it, as one Arrow table."""
         try:
@@ -202,11 +211,12 @@ def to_split(table: pa.Table, size: int) -> Split:
         images=images_of(table["pixels"], size),
         labels=table["label"].to_numpy().astype(np.int64),
         leaked=np.array(leaked, dtype=bool),
-        soft_labels=_soft_labels(table) if "soft_label" in table.column_names else None,
+        soft_labels=soft_labels_of(table) if "soft_label" in table.column_names else None,
     )
 
 
-def _soft_labels(table: pa.Table) -> np.ndarray:
+def soft_labels_of(table: pa.Table) -> np.ndarray:
+    """Turn the ``soft_label`` column of labelled rows into an array, float32, n × 7."""
     # A labelled row has votes, so that none of these is null.
     parts = [chunk.flatten().to_numpy() for chunk in table["soft_label"].chunks]
     return np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, NUM_CLASSES)
