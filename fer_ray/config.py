@@ -173,6 +173,12 @@ class TrainingConfig(Section):
         ge=1,
         description="Stop after so many epochs without a better validation accuracy; null: never.",
     )
+    max_failures: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="Times that several workers start again from the last epoch, after one of them died.",
+    )
 
 
 class Config(Section):

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fer_ray.errors import UsageError
@@ -83,7 +83,8 @@ def recover_folder(dest: Path) -> None:
     """Put back the former ``dest`` where a kill struck between the two renames of ``whole_folder``."""
     old = _beside(dest, "old")
     if old.exists() and not dest.exists():
-        old.rename(dest)
+        with suppress(FileNotFoundError):  # another worker of the same run was quicker
+            old.rename(dest)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -30,7 +30,7 @@ class ProgressBar:
 
     def __init__(self, description: str, total: int | None, unit: str = "images", start: int = 0):
         self.description, self.total, self.unit = description, total, unit
-        self.done = self._start = start
+        self.done = self.start = start
         self.note = ""
         self._began = self._last_line = time.monotonic()
         self._said: int | None = None
@@ -60,7 +60,7 @@ class ProgressBar:
 
     def rate(self) -> float:
         """Return units a second since this bar began."""
-        return (self.done - self._start) / max(time.monotonic() - self._began, 1e-9)
+        return (self.done - self.start) / max(time.monotonic() - self._began, 1e-9)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -75,7 +75,7 @@ class ProgressBar:
         rate = self.rate()
         of = f"/{self.total:,}" if self.total else ""
         line = f"{self.description}: {self.done:,}{of} {self.unit}"
-        if self.done > self._start:
+        if self.done > self.start:
             line += f", {per_time(rate, self.unit)}"
         if self.total and rate and self.done < self.total and not ended:
             line += f", {duration((self.total - self.done) / rate)} left"

@@ -141,6 +141,11 @@ def require(count: int, each: dict[str, float], purpose: str) -> None:
     )
 
 
+def most_on_a_node(each: dict[str, float]) -> int:
+    """Return how many workers that each need the given resources fit on the node that has room for most, at least 1."""
+    return max([1, *(_fitting(node["Resources"], each) for node in ray.nodes() if node["Alive"])])
+
+
 def _fitting(node: dict[str, float], each: dict[str, float]) -> int:
     counts = [int(node.get(name, 0) / amount + 1e-6) for name, amount in each.items() if amount]
     return min(counts) if counts else 0

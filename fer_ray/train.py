@@ -9,14 +9,18 @@ import typer
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
+from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
-from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.learning.checkpoint import read_info
+from fer_ray.learning.device import free_memory, pick_device
 from fer_ray.learning.loop import Metrics, Snapshot, fit
+from fer_ray.learning.profile import bottleneck
 from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, best_epoch, describe_epoch
+from fer_ray.memory import available_memory, parse_bytes
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
@@ -44,6 +48,7 @@ def train(
     *,
     workers: int = 1,
     gpus_per_worker: float = 0,
+    data_memory: int | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train a network and write the run's folder.
@@ -54,44 +59,60 @@ def train(
         output: the run's folder; new or empty, or an interrupted run's with ``resume``.
         workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
         gpus_per_worker: GPUs of each Ray Train worker; above 0, one worker too goes through Ray Train.
+        data_memory: bytes that the rows may take on a machine, shared by its workers; a split that doesn't fit is
+            streamed from disk. None: half of what is available.
         resume: go on after the last finished epoch.
 
     Raises:
         UsageError: a wrong configuration or request, or an output folder in use.
         DataError: the dataset can't be read, or isn't the one that the interrupted run used.
+        FerRayError: the disk refuses what is to be written, or workers died more often than
+            ``training.max_failures``; the last finished epoch is kept.
     """
     data = PreparedDataset(local_path(dataset))
     data.check_trainable()
     require_trainable(config, data.info)
-    if workers > config.training.batch_size // 2:
+    most = min(config.training.batch_size // 2, data.labelled("train"))
+    if workers > most:
         raise UsageError(
-            f"--workers {workers}: training.batch_size {config.training.batch_size} leaves a worker below 2."
+            f"--workers {workers}: training.batch_size {config.training.batch_size} and"
+            f" {data.labelled('train'):,} training images have work for {most} at most, of 2 images a step or more."
         )
     run = RunFolder(claim_output(output, resume))
     if resume:
         _check_same_run(run, config, data)
+    memory = data_memory or _half_of_what_is_left()
     with run.forgotten_on_failure(new=not resume):
-        run.begin(config)
-        record_start(run.path)
-        _train(config, data, run, workers, gpus_per_worker)
+        with run.writing():
+            run.begin(config)
+            record_start(run.path)
+        _train(config, data, run, workers, gpus_per_worker, memory)
     history = run.history()
     return TrainResult(run.best, best_epoch(history), history)
 
 
-def _train(config: Config, data: PreparedDataset, run: RunFolder, workers: int, gpus_per_worker: float) -> None:
-    total = data.info.splits["train"].rows * config.training.epochs
-    finished = int(run.history()[-1]["epoch"]) if run.resumable() else 0
+def _half_of_what_is_left() -> int:
+    free_on_device = free_memory(pick_device())
+    return min(available_memory(), free_on_device or sys.maxsize) // 2
+
+
+def _train(
+    config: Config, data: PreparedDataset, run: RunFolder, workers: int, gpus_per_worker: float, memory: int
+) -> None:
+    run.catch_up()
+    rows = data.labelled("train")
     try:
-        with ProgressBar("training", total, start=total * finished // config.training.epochs) as bar:
+        with ProgressBar("training", rows * config.training.epochs, start=rows * len(run.history())) as bar:
             if workers == 1 and not gpus_per_worker:
-                _train_here(config, data, run, bar)
+                _train_here(config, Placement(data, 1, memory), run, bar)
             else:
                 from fer_ray.train_on_ray import train_on_ray  # a run in this process does without Ray
 
-                train_on_ray(config, data, run, bar, workers, gpus_per_worker)
+                train_on_ray(config, data, run, bar, workers, gpus_per_worker, memory)
     finally:
         if run.history():
-            save_curves(run.history(), run.curves_file)
+            with run.writing():
+                save_curves(run.history(), run.curves_file)
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
@@ -101,18 +122,21 @@ def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> No
             f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
         )
     last = run.resumable()
-    if last is not None and load_checkpoint(last).info.dataset_fingerprint != data.info.fingerprint:
+    if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(
             f"{data.path}: not the dataset that {run.path} was trained on. Resume with that, or start anew."
         )
 
 
-def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
+def _train_here(config: Config, placement: Placement, run: RunFolder, bar: ProgressBar) -> None:
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
         run.record(metrics, snapshot)
         say(describe_epoch(metrics))
 
-    fit(config, TrainingData.load(data), report, bar.advance, run.resumable())
+    placement.require_room(config.training.batch_size)
+    say(str(placement))
+    rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
+    fit(config, rows, report, bar.advance, run.resumable())
 
 
 def command(
@@ -122,16 +146,33 @@ def command(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: path.to.field=value.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together; above 1 through Ray Train.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each Ray Train worker.")] = 0,
+    data_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory for the rows on a machine, such as 2GiB; a split that doesn't fit is streamed from disk."
+            " Unless given, half of what is available."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")] = False,
 ) -> None:
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
         config = RunFolder(claim_output(output, resume)).config_file
     settings = load_config(config, set_ or [])
-    result = train(dataset, settings, output, workers=workers, gpus_per_worker=gpus_per_worker, resume=resume)
+    result = train(
+        dataset,
+        settings,
+        output,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        data_memory=None if data_memory is None else parse_bytes(data_memory),
+        resume=resume,
+    )
     seconds = sum(line["seconds"] for line in result.history)
     print(f"best {describe_epoch(result.best)}")
     print(f"{len(result.history)} epochs in {duration(seconds)}; checkpoint: {result.checkpoint}")
+    if profile := RunFolder(result.checkpoint.parent).profile():
+        print(bottleneck(profile))
 
 
 if __name__ == "__main__":

@@ -106,14 +106,18 @@ def deal(pieces: Sequence[Piece], rank: int, workers: int) -> list[Piece]:
     """
     turns = [piece for turn in range(workers) for piece in pieces[turn::workers]]
     total = sum(map(len, turns))
-    first, last = total * rank // workers, total * (rank + 1) // workers
-    share, at = [], 0
-    for piece in turns:
+    return between(turns, total * rank // workers, total * (rank + 1) // workers)
+
+
+def between(pieces: Sequence[Piece], first: int, last: int) -> list[Piece]:
+    """Return what holds the rows from ``first`` up to ``last``, exclusive, counted over all pieces."""
+    chosen, at = [], 0
+    for piece in pieces:
         start, stop = max(first - at, 0), min(last - at, len(piece))
         if start < stop:
-            share.append(Piece(piece.file, piece.group, piece.start + start, piece.start + stop))
+            chosen.append(Piece(piece.file, piece.group, piece.start + start, piece.start + stop))
         at += len(piece)
-    return share
+    return chosen
 
 
 def mixed(pieces: Sequence[Piece], strata: int, random: np.random.Generator) -> list[Piece]:
@@ -139,8 +143,8 @@ def labels_of(piece: Piece) -> np.ndarray:
     Raises:
         DataError: the file can't be read.
     """
-    labels: np.ndarray = pc.drop_null(_columns(piece.file, piece.group, ["label"])["label"]).to_numpy()
-    return labels[piece.start : piece.stop].astype(np.int64)
+    labels: np.ndarray = table_of(piece, ["label"])["label"].to_numpy().astype(np.int64)
+    return labels
 
 
 def read_piece(piece: Piece, size: int, soft: bool) -> Block:
@@ -149,15 +153,24 @@ def read_piece(piece: Piece, size: int, soft: bool) -> Block:
     Raises:
         DataError: the file can't be read.
     """
-    table = _columns(piece.file, piece.group, ["label", "pixels", *(["soft_label"] if soft else [])])
-    if table["label"].null_count:
-        table = table.filter(pc.is_valid(table["label"]))
-    table = table.slice(piece.start, len(piece))
+    table = table_of(piece, ["label", "pixels", *(["soft_label"] if soft else [])])
     return Block(
         images_of(table["pixels"], size),
         table["label"].to_numpy().astype(np.int64),
         soft_labels_of(table) if soft else None,
     )
+
+
+def table_of(piece: Piece, columns: list[str]) -> pa.Table:
+    """Read some columns, ``label`` among them, of a piece.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    table = _columns(piece.file, piece.group, columns)
+    if table["label"].null_count:
+        table = table.filter(pc.is_valid(table["label"]))
+    return table.slice(piece.start, len(piece))
 
 
 def read_ahead(read: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:

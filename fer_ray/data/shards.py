@@ -1,50 +1,74 @@
-"""Split a prepared dataset over Ray Train workers."""
+"""Split a prepared dataset over Ray Train workers that hold their rows in memory."""
 
+import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
+from fer_ray.data.row_groups import Piece, between, pieces_of, table_of
 from fer_ray.data.store import PreparedDataset, Split, to_split
+from fer_ray.errors import DataError
 
 READ_CPUS = 0.1
 """CPUs that a task asks for that reads training rows; workers must leave as much free, or it waits for ever."""
+_TASK_PIECES = 8
 
 
-def train_dataset(dataset: PreparedDataset) -> ray.data.Dataset:
+def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
     """Return the training split as a Ray Dataset in random order, to be split over the workers.
 
+    Ray Data gives every worker the same number of rows. Those that ``workers`` doesn't divide are not in it, but for
+    ``drain``.
+
     The order of a source is often that of its labels, and a worker that met only some of them would learn statistics
-    of its own. Each Parquet row group is read by one small task; ``ray.data.read_parquet`` would list the files in a
+    of its own. A few Parquet row groups are read by one small task; ``ray.data.read_parquet`` would list the files in a
     task of a whole CPU, which busy workers don't leave.
     """
-    groups = [
-        {"file": str(file), "group": group}
-        for file in dataset.files("train")
-        for group in range(pq.read_metadata(file).num_row_groups)
-    ]
-    items = ray.data.from_items(groups, override_num_blocks=len(groups))
-    read_group = functools.partial(_read_group, dataset.info.learning_columns)
-    rows = items.map_batches(read_group, batch_size=1, num_cpus=READ_CPUS)
-    return rows.random_shuffle(seed=0, num_cpus=READ_CPUS)
+    rows = dataset.labelled("train")
+    pieces = between(pieces_of(dataset, "train"), 0, rows - rows % workers)
+    items = ray.data.from_items(
+        [dataclasses.asdict(piece) | {"file": str(piece.file)} for piece in pieces],
+        override_num_blocks=-(-len(pieces) // _TASK_PIECES),
+    )
+    read = functools.partial(_read, columns=dataset.info.learning_columns)
+    tables = items.map_batches(read, batch_size=_TASK_PIECES, num_cpus=READ_CPUS)
+    return tables.random_shuffle(seed=0, num_cpus=READ_CPUS)
 
 
-def _read_group(columns: list[str], batch: Any) -> Any:
-    with pq.ParquetFile(batch["file"][0]) as file:
-        return file.read_row_group(int(batch["group"][0]), columns=columns)
+def _read(batch: Any, columns: list[str]) -> pa.Table:
+    pieces = zip(map(Path, batch["file"]), batch["group"], batch["start"], batch["stop"], strict=True)
+    return pa.concat_tables([table_of(Piece(file, *map(int, numbers)), columns) for file, *numbers in pieces])
 
 
-def drain(shard: Any, size: int) -> Split:
-    """Take a worker's shard (``ray.train.get_dataset_shard``) once into memory, in the order of ids.
+def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
+    """Take a worker's share of the training rows into memory, in the order of ids.
 
-    Ray Data gives every worker the same number of rows: of a split that the workers don't divide, the last few rows
-    (fewer than there are workers) are left out.
+    Args:
+        shard: from ``ray.train.get_dataset_shard``; it is gone through once.
+        dataset: what ``train_dataset`` was made of.
+        rank: of the worker, from 0. The first ones also take a row each of those that ``workers`` doesn't divide.
+        workers: that share the split.
+
+    Raises:
+        DataError: the files hold other rows than when the shards were made.
     """
+    rows = dataset.labelled("train")
     tables = list(shard.iter_batches(batch_size=4096, batch_format="pyarrow"))
-    return to_split(pa.concat_tables(tables).sort_by("id"), size)
+    last = rows - rows % workers + rank
+    own = between(pieces_of(dataset, "train"), last, min(last + 1, rows))
+    tables += [table_of(piece, dataset.info.learning_columns) for piece in own]
+    split = to_split(pa.concat_tables(tables).sort_by("id"), dataset.info.size)
+    expected = rows // workers + len(own)
+    if len(split) != expected:
+        raise DataError(
+            f"{dataset.path}: worker {rank} got {len(split):,} training rows, {expected:,} expected. The dataset was"
+            " changed meanwhile: start again."
+        )
+    return split
 
 
 def validation_shard(dataset: PreparedDataset, rank: int, workers: int) -> Split:

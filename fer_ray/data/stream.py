@@ -22,6 +22,7 @@ from fer_ray.data.row_groups import (
 from fer_ray.data.store import PreparedDataset
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
+from fer_ray.memory import describe_bytes
 
 _READING = 32
 """Bytes that a reader takes for each pixel that it reads, as measured: Arrow holds levels beside them."""
@@ -70,6 +71,25 @@ class StreamedSplit:
             sums += block.soft_labels.sum(0, dtype=np.float64)
         return sums
 
+    def capacity(self, batch: int) -> int:
+        """Return the rows that the buffer holds where ``batch`` are drawn from it at once.
+
+        Raises:
+            UsageError: ``memory`` is too small to mix rows in.
+            DataError: a file can't be read.
+        """
+        row = self.dataset.info.row_bytes
+        reading = (READERS * _READING + AHEAD + 1) * self._largest * row + 2 * batch * row
+        least = min(4 * batch, len(self))
+        rows = min((self.memory - reading) // row, len(self))
+        if rows < least:
+            raise UsageError(
+                f"{describe_bytes(self.memory)} of memory for the rows of {self.split}: reading takes"
+                f" {describe_bytes(reading)}, and {least:,} rows × {row:,} bytes are the least to mix. Raise"
+                f" --data-memory: {reading + least * row:,} bytes a worker are enough."
+            )
+        return rows
+
     def shuffled(self, seed: int, batches: int) -> Iterator[Block]:
         """Yield each row once, in an order that seed, rank and workers decide.
 
@@ -86,7 +106,7 @@ class StreamedSplit:
         """
         random = np.random.default_rng([seed, self.rank, self.workers])
         sizes = [len(part) for part in np.array_split(np.empty(len(self), bool), batches)]
-        capacity = self._capacity(max(sizes))
+        capacity = self.capacity(max(sizes))
         first_fill = min(capacity, max(_FIRST_GROUPS * self._largest, 2 * max(sizes)))
         order = mixed(self._pieces, max(1, first_fill // self._largest), random)
         with closing(read_ahead(self._read, order)) as blocks:
@@ -125,19 +145,6 @@ class StreamedSplit:
         size, soft = self.dataset.info.size, self.dataset.info.soft_labels
         shares = np.empty((rows, NUM_CLASSES), np.float32) if soft else None
         return Block(np.empty((rows, size, size), np.uint8), np.empty(rows, np.int64), shares)
-
-    def _capacity(self, batch: int) -> int:
-        """Return the rows that the buffer may hold."""
-        row = self.dataset.info.row_bytes
-        reading = (READERS * _READING + AHEAD + 1) * self._largest * row + 2 * batch * row
-        capacity = min((self.memory - reading) // row, len(self))
-        least = min(4 * batch, len(self))
-        if capacity < least:
-            raise UsageError(
-                f"{self.memory:,} bytes of memory for {self.split}: reading takes {reading:,}, and {least:,} rows ×"
-                f" {row:,} bytes are the least to mix. Give {reading + least * row:,} bytes or more a worker."
-            )
-        return capacity
 
 
 class _Queue:

@@ -4,6 +4,8 @@ A folder from which a run resumes also holds ``training.pt`` (optimizer, counter
 ``weights_only=True``.
 """
 
+import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from fer_ray import __version__
@@ -24,6 +27,7 @@ from fer_ray.models import build
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, INFO_FILE, TRAINING_FILE = "model.safetensors", "checkpoint.json", "training.pt"
+_REMEDY = "Name a folder that `fer-ray train` or `fer-ray tune` wrote, such as RUN/checkpoint."
 
 
 class CheckpointInfo(BaseModel):
@@ -65,14 +69,39 @@ def save_checkpoint(
         weights: the network's state dict.
         info: its description.
         training: what a run needs to go on, tensors and plain values; None for a checkpoint that only predicts.
+
+    Raises:
+        OSError: it can't be written; a former one is whole.
     """
     with whole_folder(folder, replace=True) as partial:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS_FILE
-        )
+        # By Python's own writing: safetensors and torch would hide what the system says in errors of their own.
+        content = to_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+        (partial / WEIGHTS_FILE).write_bytes(content)
         (partial / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
         if training is not None:
-            torch.save(training, partial / TRAINING_FILE)
+            state = io.BytesIO()
+            torch.save(training, state)
+            (partial / TRAINING_FILE).write_bytes(state.getbuffer())
+
+
+def copy_checkpoint(source: Path, dest: Path) -> None:
+    """Copy what predicts of a checkpoint, without what a run resumes from, replacing a former ``dest``.
+
+    Raises:
+        OSError: it can't be written; a former one is whole.
+    """
+    with whole_folder(dest, replace=True) as partial:
+        for name in (WEIGHTS_FILE, INFO_FILE):
+            shutil.copyfile(source / name, partial / name)
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Read the description of a checkpoint.
+
+    Raises:
+        DataError: it is missing, damaged or of another format version.
+    """
+    return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}")
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
@@ -83,15 +112,14 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     """
     folder = Path(folder)
     recover_folder(folder)
-    remedy = "Name a folder that `fer-ray train` or `fer-ray tune` wrote, such as RUN/checkpoint."
     if folder.is_file():
-        raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {remedy}")
+        raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
     missing = [name for name in (WEIGHTS_FILE, INFO_FILE) if not (folder / name).is_file()]
     if missing:
         inside = [child for child in ("checkpoint", "best") if (folder / child / INFO_FILE).is_file()]
-        hint = f" Did you mean {folder / inside[0]}?" if inside else f" {remedy}"
+        hint = f" Did you mean {folder / inside[0]}?" if inside else f" {_REMEDY}"
         raise DataError(f"{folder}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
-    info = read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {remedy}")
+    info = read_info(folder)
     try:
         model = build(info.config.model, info.size, len(info.label_names))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
@@ -100,7 +128,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200]  # a state dict of another network would list all its tensors
         raise DataError(
-            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {remedy}"
+            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"
         ) from error
     return Checkpoint(model.eval(), info)
 

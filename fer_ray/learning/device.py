@@ -17,6 +17,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a GPU's own memory; None for the CPU, which has none of its own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Say whether the device has bfloat16 instructions: recent GPUs, and CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":

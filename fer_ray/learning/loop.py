@@ -15,6 +15,7 @@ from torch import nn
 
 from fer_ray import models
 from fer_ray.config import Config
+from fer_ray.data.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, mix, normalize
@@ -26,8 +27,10 @@ from fer_ray.learning.losses import Objective
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
 from fer_ray.learning.optimizers import make_optimizer
 from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
+from fer_ray.learning.profile import RunProfile, Stopwatch
+from fer_ray.learning.randomness import EpochRandom
 from fer_ray.learning.requirements import require_trainable
-from fer_ray.learning.rows import Batch, HeldRows, TrainingData
+from fer_ray.learning.rows import Batch, TrainingData, rows_on
 from fer_ray.learning.schedules import image_size, learning_rate_factor, trained_stages
 from fer_ray.learning.weight_average import WeightAverage
 from fer_ray.learning.workers import Workers, without_sync
@@ -42,17 +45,24 @@ class Snapshot:
     Attributes:
         is_best: no earlier epoch had this validation accuracy.
         history: the metrics of every epoch so far, this one last.
+        stopwatch: of the run; writing the snapshot is a part for it to measure.
     """
 
     is_best: bool
     history: list[Metrics]
+    stopwatch: Stopwatch
     _weights: dict[str, torch.Tensor]
     _info: CheckpointInfo
     _training: dict[str, Any]
+    _circumstances: dict[str, Any]
 
     def save(self, folder: Path, resumable: bool = False) -> None:
         """Write a checkpoint folder, from which ``fit`` can go on where ``resumable``."""
         save_checkpoint(folder, self._weights, self._info, self._training if resumable else None)
+
+    def profile(self) -> RunProfile:
+        """Return where the time of the run went so far."""
+        return RunProfile(seconds=dict(self.stopwatch.seconds), **self._circumstances)
 
 
 Report = Callable[[Metrics, Snapshot], None]
@@ -85,7 +95,9 @@ def fit(
         learning_rate = run.learning_rate()
         trained = run.train_epoch(on_batch)
         seconds = time.monotonic() - started
-        metrics: Metrics = {"epoch": run.epoch + 1, "learning_rate": learning_rate, **trained, **run.validate()}
+        with run.stopwatch.span("validation"):
+            validated = run.validate()
+        metrics: Metrics = {"epoch": run.epoch + 1, "learning_rate": learning_rate, **trained, **validated}
         metrics["images_per_s"] = run.total_train / seconds
         metrics["seconds"] = time.monotonic() - started
         report(metrics, run.close_epoch(metrics))
@@ -113,13 +125,14 @@ class _Run:
         self.optimizer = make_optimizer(self.stages, config.optimizer)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
-        self.train, self.validation = HeldRows(data.train, self.device), HeldRows(data.validation, self.device)
+        self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
         self.total_train = int(self.workers.sum(np.array([len(self.train)]))[0])
         self.steps = math.ceil(self.total_train / config.training.batch_size)
         self.objective = Objective(config.loss, self.workers.sum(self._own_counts()), self.device)
         teachers = config.loss.teachers
         self.teachers = Teachers(teachers, data.info, self.device, self.dtype) if teachers else None
         self.history: list[Metrics] = []
+        self.stopwatch = Stopwatch(self.device)
 
     def _own_counts(self) -> np.ndarray:
         counts = self.train.share_sums if self.config.loss.soft_labels else self.train.label_sums
@@ -153,12 +166,12 @@ class _Run:
 
     def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
         """Take every row once, in a seeded order that depends only on the seed, the epoch and the rank."""
-        epoch = _EpochRandom(self.config.training.seed, self.epoch, self.workers.rank, self.device)
+        epoch = EpochRandom(self.config.training.seed, self.epoch, self.workers.rank, self.device)
         progress = self.epoch / self.config.training.epochs
         size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
         parallel = self._unfreeze()
         totals = torch.zeros(3, device=self.device)
-        for step, batch in enumerate(self.train.shuffled(epoch.generator, self.steps)):
+        for step, batch in enumerate(self.stopwatch.steps(self.train.shuffled(epoch.generator, self.steps))):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step) * group["scale"]
             totals += self._step(parallel, batch, size, epoch)
@@ -181,13 +194,14 @@ class _Run:
                 stage.eval()  # batch-norm statistics stay as they were learnt
         return self.workers.parallel(self.model)
 
-    def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: "_EpochRandom") -> torch.Tensor:
+    def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: EpochRandom) -> torch.Tensor:
         """Learn from a batch, and return the sums over its rows of loss and hits, and their number."""
-        images = normalize(batch.images, self.data.info.mean, self.data.info.std)
-        images = augment(images, self.config.augment, epoch.generator, size)
-        targets = self.objective.targets(batch)
-        images, targets = mix(images, targets, self.config.augment, epoch.generator, epoch.random)
-        images = images.contiguous(memory_format=LAYOUT)
+        with self.stopwatch.part("augmentation"):
+            images = normalize(batch.images, self.data.info.mean, self.data.info.std)
+            images = augment(images, self.config.augment, epoch.generator, size)
+            targets = self.objective.targets(batch)
+            images, targets = mix(images, targets, self.config.augment, epoch.generator, epoch.random)
+            images = images.contiguous(memory_format=LAYOUT)
         sums = torch.zeros(3, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.config.training.accumulate
@@ -195,20 +209,23 @@ class _Run:
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             with nullcontext() if number == parts else without_sync(parallel):
                 sums += self._learn(parallel, images[part], targets[part], len(rows) / len(images))
-        if self.config.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        self.optimizer.step()
-        if self.average:
-            self.average.update()
+        with self.stopwatch.part("optimizer"):
+            if self.config.optimizer.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+            self.optimizer.step()
+            if self.average:
+                self.average.update()
         return sums
 
     def _learn(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
         """Add the gradients of a share of the batch."""
-        with autocast(self.device, self.dtype):
-            logits = parallel(images)
-        said = self.teachers.probabilities(images) if self.teachers else None
-        loss = self.objective.loss(logits.float(), targets, said)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
+        with self.stopwatch.part("forward"):
+            with autocast(self.device, self.dtype):
+                logits = parallel(images)
+            said = self.teachers.probabilities(images) if self.teachers else None
+            loss = self.objective.loss(logits.float(), targets, said)
+        with self.stopwatch.part("backward"):
+            (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             hits = (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
             rows = hits.new_tensor(len(images)).float()
@@ -255,10 +272,28 @@ class _Run:
             temperature=metrics["temperature"],
             dataset_fingerprint=self.data.info.fingerprint,
         )
-        training: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "history": self.history}
+        training: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "seconds": dict(self.stopwatch.seconds),
+        }
         if self.average:
             training |= {"weights": self.model.state_dict(), "average_steps": self.average.steps}
-        return Snapshot(self._stale_epochs() == 0, list(self.history), self.evaluated.state_dict(), info, training)
+        circumstances = {
+            "device": self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "workers": self.workers.count,
+            "streamed": isinstance(self.data.train, StreamedSplit),
+        }
+        return Snapshot(
+            self._stale_epochs() == 0,
+            list(self.history),
+            self.stopwatch,
+            self.evaluated.state_dict(),
+            info,
+            training,
+            circumstances,
+        )
 
     def resume(self, folder: Path) -> None:
         state, kept = load_training_state(folder), load_checkpoint(folder).model.state_dict()
@@ -267,18 +302,4 @@ class _Run:
             self.average.load(kept, state["average_steps"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
-
-
-class _EpochRandom:
-    """What is random in an epoch: decided by the seed, the epoch and the rank alone, so that a run can go on anywhere.
-
-    Attributes:
-        generator: on the device, of the order and the augmentation.
-        random: of what numpy draws.
-    """
-
-    def __init__(self, seed: int, epoch: int, rank: int, device: torch.device):
-        own = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
-        torch.manual_seed(own)  # dropout
-        self.generator = torch.Generator(device).manual_seed(own)
-        self.random = np.random.default_rng(own)
+        self.stopwatch = Stopwatch(self.device, state["seconds"])

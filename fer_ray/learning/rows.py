@@ -7,7 +7,9 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
+from fer_ray.data.row_groups import Block
 from fer_ray.data.store import DatasetInfo, PreparedDataset, Split
+from fer_ray.data.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
 
 
@@ -16,18 +18,18 @@ class TrainingData:
     """The rows that this worker trains and validates on, and what the whole dataset is.
 
     Attributes:
-        train: this worker's share of the training split.
-        validation: this worker's share of the validation split.
+        train: this worker's share of the training split, in memory or streamed from disk.
+        validation: this worker's share of the validation split, likewise.
         info: of the whole dataset.
     """
 
-    train: Split
-    validation: Split
+    train: Split | StreamedSplit
+    validation: Split | StreamedSplit
     info: DatasetInfo
 
     @classmethod
     def load(cls, dataset: PreparedDataset) -> Self:
-        """Read all rows, for a single worker."""
+        """Read all rows into memory, for a single worker."""
         return cls(dataset.load("train"), dataset.load("validation"), dataset.info)
 
 
@@ -71,13 +73,17 @@ class Rows(Protocol):
         """Yield every row once, always in the same order."""
 
 
+def rows_on(split: Split | StreamedSplit, device: torch.device) -> Rows:
+    """Return a split's rows as batches on a device."""
+    return StreamedRows(split, device) if isinstance(split, StreamedSplit) else HeldRows(split, device)
+
+
 class HeldRows:
     """Rows that the device's memory holds."""
 
     def __init__(self, split: Split, device: torch.device):
-        self._images = torch.tensor(split.images, device=device)
-        self._labels = torch.tensor(split.labels, device=device)
-        self._shares = None if split.soft_labels is None else torch.tensor(split.soft_labels, device=device)
+        self._images, self._labels = _tensor(split.images, device), _tensor(split.labels, device)
+        self._shares = None if split.soft_labels is None else _tensor(split.soft_labels, device)
         self.label_sums = np.bincount(split.labels, minlength=NUM_CLASSES).astype(np.float64)
         self.share_sums = None if split.soft_labels is None else split.soft_labels.sum(0, dtype=np.float64)
 
@@ -95,3 +101,33 @@ class HeldRows:
 
     def _take(self, rows: torch.Tensor | slice) -> Batch:
         return Batch(self._images[rows], self._labels[rows], None if self._shares is None else self._shares[rows])
+
+
+class StreamedRows:
+    """Rows that are read from disk whenever they are gone through."""
+
+    def __init__(self, split: StreamedSplit, device: torch.device):
+        self._split, self._device = split, device
+        self.label_sums, self.share_sums = split.label_sums, split.share_sums
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def shuffled(self, generator: torch.Generator, batches: int) -> Iterator[Batch]:
+        """As ``Rows.shuffled``."""
+        seed = torch.randint(2**62, (), generator=generator, device=self._device).item()
+        return map(self._batch, self._split.shuffled(int(seed), batches))
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """As ``Rows.in_order``."""
+        return map(self._batch, self._split.in_order(batch_size))
+
+    def _batch(self, block: Block) -> Batch:
+        shares = None if block.soft_labels is None else _tensor(block.soft_labels, self._device)
+        return Batch(_tensor(block.images, self._device), _tensor(block.labels, self._device), shares)
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array on a device, without a copy on the CPU where that may be written to."""
+    # What comes from Ray's object store is read-only, which a tensor can't be.
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from fer_ray.config import Config
 from fer_ray.config_files import to_yaml
-from fer_ray.errors import DataError, FerRayError
+from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import make_folder, recover_folder, write_whole
+from fer_ray.json_files import read_json
+from fer_ray.learning.checkpoint import copy_checkpoint, load_training_state, read_info
 from fer_ray.learning.loop import Metrics, Snapshot
+from fer_ray.learning.profile import PROFILE_FILE, RunProfile
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
 
@@ -38,21 +41,66 @@ class RunFolder:
         try:
             yield
         except FerRayError:
-            if new and self.path.is_dir() and not self.history():
+            if new and self.path.is_dir() and not self.resumable():
                 shutil.rmtree(self.path)
             raise
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a disk's refusal, such as being full, into an error that says what is still whole.
+
+        Raises:
+            FerRayError: a file of the run can't be written.
+        """
+        try:
+            yield
+        except (OSError, UsageError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            raise FerRayError(
+                f"{cause.filename or self.path}: can't be written: {cause.strerror or cause}. {self.what_is_kept()}"
+            ) from error
+
+    def what_is_kept(self) -> str:
+        """Say what is whole after a failure, and how to go on."""
+        kept = [f"{folder} (epoch {read_info(folder).epoch})" for folder in (self.last, self.best) if folder.is_dir()]
+        if not kept:
+            return "No epoch was finished, so nothing is kept: once that is mended, start again."
+        return f"Whole are {' and '.join(kept)}: once that is mended, go on with --resume."
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
 
-        ``metrics.jsonl`` is written last and from the history that ``last/`` holds: whatever the moment of a kill,
-        a resumed run lists each epoch once.
+        ``last/`` comes first and is the truth, from which ``catch_up`` makes the rest again: whatever the moment of a
+        kill, a resumed run lists each epoch once and keeps the best one.
+
+        Raises:
+            FerRayError: the disk refuses; the state after the epoch before is whole.
         """
-        if snapshot.is_best:
-            snapshot.save(self.best)
-        snapshot.save(self.last, resumable=True)
-        lines = [json.dumps(line) for line in snapshot.history]
-        write_whole(self.path / METRICS_FILE, "\n".join(lines) + "\n")
+        with self.writing():
+            with snapshot.stopwatch.span("checkpoint"):
+                snapshot.save(self.last, resumable=True)
+                self._follow(snapshot.history)
+            write_whole(self.path / PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
+
+    def catch_up(self) -> None:
+        """Finish a ``record`` that a kill cut off.
+
+        Raises:
+            DataError: ``last/`` is damaged.
+            FerRayError: the disk refuses.
+        """
+        with self.writing():
+            recover_folder(self.best)
+            if last := self.resumable():
+                self._follow(load_training_state(last)["history"])
+
+    def _follow(self, history: Sequence[Metrics]) -> None:
+        """Let ``checkpoint/`` and ``metrics.jsonl`` follow ``last/``."""
+        if best_epoch(history)["epoch"] == history[-1]["epoch"]:
+            copy_checkpoint(self.last, self.best)
+        write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
 
     def resumable(self) -> Path | None:
         """Return the folder to resume from, None before the first epoch was finished."""
@@ -72,6 +120,15 @@ class RunFolder:
             return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         except json.JSONDecodeError as error:
             raise DataError(f"{file}: not readable, {error}. Restore it or train again.") from error
+
+    def profile(self) -> RunProfile | None:
+        """Read ``profile.json``; None where the folder has none.
+
+        Raises:
+            DataError: it isn't what this version of the program writes.
+        """
+        file = self.path / PROFILE_FILE
+        return read_json(RunProfile, file, "Remove it; the run is usable without.") if file.is_file() else None
 
 
 def best_epoch(history: Sequence[Metrics]) -> Metrics:

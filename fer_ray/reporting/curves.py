@@ -1,5 +1,6 @@
 """Loss, accuracy and learning rate over the epochs of a run."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from fer_ray.files import write_whole
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.run_folder import best_epoch
 from fer_ray.reporting.charts import new_chart, style_axes, to_png
@@ -27,7 +29,9 @@ def save_curves(history: Sequence[Metrics], path: Path) -> None:
         _finish(axes)
         axes.set_title(title)
         style_axes(axes)
-    canvas.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    canvas.savefig(picture, dpi=110)
+    write_whole(path, picture.getvalue())
 
 
 def curve_figures(history: Sequence[Metrics]) -> list[Figure]:

@@ -8,6 +8,7 @@ from fer_ray.config_files import load_config
 from fer_ray.errors import DataError
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.profile import PARTS, bottleneck
 from fer_ray.learning.run_folder import RunFolder, best_epoch
 from fer_ray.progress import duration
 from fer_ray.reporting.curves import accuracy_figure, curve_figures
@@ -63,6 +64,7 @@ def run_section(folder: Path, shown_as: Path) -> Section:
     blocks: list[Block] = [
         Charts("Curves", curve_figures(history)),
         Table("Epochs", _EPOCH_COLUMNS, rows, note),
+        *_profile_blocks(run),
         *reproduce_blocks(folder, {"Architecture": config.model.name, "Seed": str(config.training.seed)}),
         Code("Configuration (config.yaml)", run.config_file.read_text(encoding="utf-8")),
     ]
@@ -71,6 +73,20 @@ def run_section(folder: Path, shown_as: Path) -> Section:
         f" {best['epoch']:.0f} of {len(history)}; {duration(_seconds(history))}."
     )
     return Section(shown_as.name, "Training run", str(shown_as), headline, blocks)
+
+
+def _profile_blocks(run: RunFolder) -> list[Block]:
+    profile = run.profile()
+    if profile is None:  # of a search's trial, or a run that an earlier version trained
+        return []
+    rows = [
+        (part.capitalize(), what, duration(profile.seconds.get(part, 0.0)), f"{share:.1%}")
+        for (part, what), share in zip(PARTS.items(), profile.shares().values(), strict=True)
+    ]
+    note = bottleneck(profile)
+    if profile.workers > 1:
+        note += f" Measured on the first of {profile.workers} workers."
+    return [Table("Where the time went", ("Part", "What it is", "Time", "Share"), rows, note)]
 
 
 def compare_runs(folders: Mapping[str, Path]) -> Section:

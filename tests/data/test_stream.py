@@ -72,7 +72,7 @@ def test_labels_of_a_sorted_split_are_mixed_in_a_buffer_that_holds_a_tenth(tmp_p
     dataset = write_prepared(tmp_path / "data", {"train": labels}, group_rows=16, file_rows=1000)
     row = dataset.info.row_bytes
     split = StreamedSplit(dataset, "train", 0, 1, 16 * 75 * row + 2300 * row)
-    assert 2000 < split._capacity(64) < 2500
+    assert 2000 < split.capacity(64) < 2500
     shares = np.array([np.bincount(b.labels, minlength=7) / len(b) for b in split.shuffled(0, len(labels) // 64)])
     at_random = (1 / 7 * 6 / 7 / 64) ** 0.5
     assert shares.std(axis=0).max() < 1.25 * at_random
@@ -81,9 +81,9 @@ def test_labels_of_a_sorted_split_are_mixed_in_a_buffer_that_holds_a_tenth(tmp_p
 
 
 def test_memory_too_small_to_mix_names_what_is_enough(dataset: PreparedDataset) -> None:
-    with pytest.raises(UsageError, match=r"Give ([\d,]+) bytes or more") as raised:
+    with pytest.raises(UsageError, match="bytes a worker are enough") as raised:
         next(StreamedSplit(dataset, "train", 0, 1, 1000).shuffled(0, 30))
-    enough = int(str(raised.value).split("Give ")[1].split(" bytes")[0].replace(",", ""))
+    enough = int(str(raised.value).split("--data-memory: ")[1].split(" bytes")[0].replace(",", ""))
     assert len(list(StreamedSplit(dataset, "train", 0, 1, enough).shuffled(0, 30))) == 30
 
 

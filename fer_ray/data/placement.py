@@ -1,0 +1,75 @@
+"""Where the rows are while a network trains on them: in memory, or on disk where memory doesn't hold them."""
+
+from dataclasses import dataclass
+
+from fer_ray.data.store import PreparedDataset, Split
+from fer_ray.data.stream import StreamedSplit
+from fer_ray.memory import describe_bytes
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What each of several workers holds of its share of ``train`` and ``validation``.
+
+    Attributes:
+        dataset: the prepared dataset.
+        workers: that share its rows.
+        memory: bytes that the rows of one worker may take.
+    """
+
+    dataset: PreparedDataset
+    workers: int
+    memory: int
+
+    def holds(self, split: str) -> bool:
+        """Say whether a split is in memory; else it streams.
+
+        Validation comes first, as long as it leaves train half of the memory for mixing.
+        """
+        train, validation = self._bytes("train"), self._bytes("validation")
+        if split == "train":
+            return train + validation <= self.memory
+        return validation <= self.memory // 2 or train + validation <= self.memory
+
+    def load(self, split: str, rank: int) -> Split | StreamedSplit:
+        """Return a worker's share: all rows of a split that a single worker holds, or what streams a share.
+
+        Args:
+            split: ``train`` or ``validation``; what several workers hold is for ``fer_ray.data.shards``.
+            rank: of the worker, from 0.
+        """
+        if self.holds(split):
+            assert self.workers == 1, "several workers share what they hold through Ray Data"
+            return self.dataset.load(split)
+        other = self._bytes("validation") if split == "train" and self.holds("validation") else 0
+        return StreamedSplit(self.dataset, split, rank, self.workers, self.memory - other)
+
+    def require_room(self, batch: int) -> None:
+        """Check that what streams can be mixed in the memory there is.
+
+        Args:
+            batch: rows that one worker takes at once.
+
+        Raises:
+            UsageError: it is too little.
+            DataError: the files can't be read.
+        """
+        if not self.holds("train"):
+            train = self.load("train", 0)
+            assert isinstance(train, StreamedSplit)
+            train.capacity(batch)
+
+    def __str__(self) -> str:
+        each = " a worker" if self.workers > 1 else ""
+        parts = [
+            f"{split} {self._rows(split):,} rows × {self.dataset.info.row_bytes:,} bytes ="
+            f" {describe_bytes(self._bytes(split))}, {'held in memory' if self.holds(split) else 'streamed from disk'}"
+            for split in ("train", "validation")
+        ]
+        return f"Data{each}: {'; '.join(parts)}; limit {describe_bytes(self.memory)}{each} (--data-memory)."
+
+    def _rows(self, split: str) -> int:
+        return -(-self.dataset.labelled(split) // self.workers)
+
+    def _bytes(self, split: str) -> int:
+        return self._rows(split) * self.dataset.info.row_bytes
