@@ -21,7 +21,7 @@ LAYERS = [
     {"learning", "reporting"},
     {"models"},
     {"data", "runtime"},
-    {"config", "config_files", "emotions", "errors", "files", "json_files", "progress", "provenance"},
+    {"config", "config_files", "emotions", "errors", "files", "json_files", "progress", "provenance", "wording"},
 ]
 
 
