@@ -151,9 +151,7 @@ def take_validation(rows: Rows, fraction: float, seed: int) -> int:
     rng = np.random.default_rng(seed)
     train = rows.of_split("train")
     train = train[rows.labels[train] != NO_LABEL]
-    _, first, group, counts = np.unique(
-        rows.groups[train], return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, group, counts = np.unique(rows.groups[train], return_index=True, return_inverse=True, return_counts=True)
     moved = np.zeros(len(counts), bool)
     for label in range(NUM_CLASSES):
         members = rng.permutation(np.flatnonzero(rows.labels[train[first]] == label))
