@@ -62,7 +62,8 @@ def train(
     """
     data = PreparedDataset(local_path(dataset))
     data.check_trainable()
-    require_trainable(config, data.info)
+    if not resume:  # what goes on needs neither pretrained weights nor another check
+        require_trainable(config, data.info)
     if workers > config.training.batch_size // 2:
         raise UsageError(
             f"--workers {workers}: training.batch_size {config.training.batch_size} leaves a worker below 2."
