@@ -12,7 +12,7 @@ from fer_ray.config import ModelConfig
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
 from fer_ray.models.front import GreyToImageNet
-from fer_ray.models.registry import Architecture, architectures, find, without_front
+from fer_ray.models.registry import Architecture, architectures, find, has_imagenet_stem, without_front
 
 _CHECKPOINT_WEIGHTS = "model.safetensors"  # in a checkpoint folder
 _NAMED = 3  # tensors in an error message
@@ -45,10 +45,9 @@ def initialize(model: nn.Module, config: ModelConfig, mean: float, std: float) -
             module.set_normalization(mean, std)
     if config.pretrained is None:
         return []
-    architecture = find(config.name)
-    source = config.pretrained
-    weights = _imagenet(architecture) if source == "imagenet" else _read(local_path(source))
-    return _load(without_front(model), architecture, weights, source)
+    from_imagenet = config.pretrained == "imagenet"
+    weights = _imagenet(find(config.name)) if from_imagenet else _read(local_path(config.pretrained))
+    return _load(without_front(model), config, weights)
 
 
 def _imagenet(architecture: Architecture) -> Weights:
@@ -98,8 +97,9 @@ def _read(path: Path) -> Weights:
     return dict(weights)
 
 
-def _load(body: nn.Module, architecture: Architecture, weights: Weights, source: str) -> list[str]:
+def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
     """Copy the weights that fit, and return the names of the classifier's parameters where it stays as it was."""
+    architecture = find(config.name)
     ((classifier,),) = architecture.stages[-1:]
     own = body.state_dict()
     # A checkpoint of ours may hold a front, which belongs to its own dataset.
@@ -115,13 +115,13 @@ def _load(body: nn.Module, architecture: Architecture, weights: Weights, source:
     counters = {name for name in own.keys() - given.keys() if name.endswith("num_batches_tracked")}
     unfit = (own.keys() | given.keys()) - fitting - head - counters
     if unfit:
-        raise DataError(_misfit(architecture.name, source, own, given, unfit))
+        raise DataError(_misfit(config, own, given, unfit))
     loaded = fitting - head if fresh_head else fitting
     body.load_state_dict({name: given[name] for name in loaded}, strict=False)
     return sorted(head & own.keys()) if fresh_head else []
 
 
-def _misfit(name: str, source: str, own: Weights, given: Weights, unfit: set[str]) -> str:
+def _misfit(config: ModelConfig, own: Weights, given: Weights, unfit: set[str]) -> str:
     groups = {
         "missing": sorted(unfit - given.keys()),
         "not part of it": sorted(unfit - own.keys()),
@@ -131,10 +131,12 @@ def _misfit(name: str, source: str, own: Weights, given: Weights, unfit: set[str
         ],
     }
     found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in groups.items() if names)
-    return (
-        f"model.pretrained = '{source}': its tensors don't fit '{name}': {found}. Name weights of this very network;"
-        " model.stem=small takes those of a torchvision network that was trained with the stem for small grey images."
-    )
+    stem = tuple(f"{module}." for module in find(config.name).stages[0])
+    remedy = f"Name weights of a {config.name}."
+    if find(config.name).torchvision and all(name.startswith(stem) for name in unfit):
+        other = "small" if has_imagenet_stem(config) else "imagenet"
+        remedy = f"The first layers alone differ: these weights were trained with model.stem={other}."
+    return f"model.pretrained = '{config.pretrained}': its tensors don't fit '{config.name}': {found}. {remedy}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -53,17 +53,10 @@ def faces(fer2013_zip: Path) -> TrainingData:
     "name", [pytest.param(a.name, marks=[] if a.name in LIGHT else pytest.mark.heavy) for a in architectures()]
 )
 def test_an_epoch_teaches_it_something(name: str, faces: TrainingData) -> None:
-    # 125 steps, in which rates meant for 30 epochs and more of 28,709 images are a tenth as high.
-    config = load_config(SPACES / f"{name}.yaml", ["training.epochs=1", "training.batch_size=16"])
-    rate = config.optimizer.learning_rate
-    config = load_config(
-        SPACES / f"{name}.yaml",
-        [
-            "training.epochs=1",
-            "training.batch_size=16",
-            f"optimizer.learning_rate={rate / 10 if rate > 0.05 else rate}",
-        ],
-    )
+    # Rates of 0.1 are for thousands of steps; of 125 they'd leave none to settle in.
+    rate = min(0.01, load_config(SPACES / f"{name}.yaml").optimizer.learning_rate)
+    changes = ["training.epochs=1", "training.batch_size=16", f"optimizer.learning_rate={rate}"]
+    config = load_config(SPACES / f"{name}.yaml", changes)
     lines: list[Metrics] = []
 
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
@@ -71,8 +64,8 @@ def test_an_epoch_teaches_it_something(name: str, faces: TrainingData) -> None:
 
     fit(config, faces, report)
     (line,) = lines
-    print(
-        f"\n{name}: validation accuracy {line['validation_accuracy']:.1%}, loss {line['validation_loss']:.3f}", end=" "
-    )
-    print(f"after {line['seconds']:.0f} s")
-    assert line["validation_loss"] < math.log(len(EMOTIONS))  # that of a network that says every emotion is as likely
+    accuracy, loss, seconds = (line[key] for key in ("validation_accuracy", "validation_loss", "seconds"))
+    print(f"\n{name}: validation accuracy {accuracy:.1%}, loss {loss:.3f} after {seconds:.0f} s")
+    by_chance = 1 / len(EMOTIONS)
+    spread = math.sqrt(by_chance * (1 - by_chance) / len(faces.validation))
+    assert accuracy > by_chance + 3 * spread
