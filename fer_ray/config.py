@@ -25,6 +25,23 @@ class ModelConfig(Section):
 
     name: str = Field("fast", description="Architecture, one of those that `fer-ray models` lists.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of units dropped before the last layers, 0 to 1.")
+    pretrained: str | None = Field(
+        None,
+        min_length=1,
+        description="Weights to start from: `imagenet`, or a path to a .safetensors file, a torch state dict or a"
+        " checkpoint folder; null: random ones.",
+    )
+    stem: Literal["auto", "small", "imagenet"] = Field(
+        "auto",
+        description="First layers of a torchvision network: `small` for small grey images, or `imagenet`, as its"
+        " weights were trained; `auto`: `imagenet` where `pretrained` is set.",
+    )
+    input_size: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="Side in pixels to which images are enlarged before the first layer; null: as they are.",
+    )
 
 
 class AugmentConfig(Section):

@@ -32,6 +32,7 @@ from fer_ray.learning.evaluation import (
     Evaluation,
     Scores,
     TtaScores,
+    compare,
     score_predictions,
 )
 from fer_ray.learning.predictor import Predictions
@@ -45,6 +46,7 @@ from fer_ray.reporting.html import render_page
 from fer_ray.reporting.mistakes import save_mistakes
 from fer_ray.reporting.model_card import CARD_FILE, model_card
 from fer_ray.reporting.reliability import save_reliability
+from fer_ray.wording import amount
 
 _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
 _MISTAKES = 24
@@ -122,8 +124,8 @@ def evaluate(
         device=pick_device().type,
         precision=str(dtype).removeprefix("torch."),
         main_tta=names[-1],
-        tta={name: _measure(rows, predictions, speed) for name, (predictions, speed) in outcomes.items()},
-        notes=_notes(members, data, split),
+        tta=_measure_all(rows, outcomes),
+        notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
     _write(folder, evaluation, rows, main, start)
     return EvaluationResult(folder, evaluation)
@@ -157,14 +159,14 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
 
 
-def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> list[str]:
+def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, leaked: int) -> list[str]:
     notes, fitted = list[str](), [member.info.temperature != 1 for member in members]
     own = [member.info.dataset_fingerprint == data.info.fingerprint for member in members]
     if split == "validation" and any(own):
         notes.append("Validation images choose the checkpoint, so these are no test figures.")
         if any(map(operator.and_, own, fitted)):
             notes.append("The temperature was fitted on them too, so calibration looks better here than on new images.")
-    if split == "train":
+    if split == "train" and any(own):
         notes.append("These are figures on training images.")
     if data.info.source_format == "synthetic":
         notes.append("The images are drawn faces: these figures say nothing about real ones.")
@@ -173,16 +175,15 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> 
         notes.append(f"{which} temperature 1: probabilities as the network gives them, not calibrated.")
     if not all(own):
         which = "The checkpoint was" if len(members) == 1 else "A checkpoint was"
-        notes.append(
-            f"{which} trained on another prepared dataset than this one, so images counted here as leaked need not be"
-            " those it has seen."
-        )
+        seen = "images counted here as leaked need not be those it has seen" if leaked else "what it has seen of these"
+        rest = seen if leaked else f"{seen} images is not known"
+        notes.append(f"{which} trained on another prepared dataset than this one, so {rest}.")
     return notes
 
 
 def _predict(members: Sequence[Checkpoint], tta: str, precision: str, rows: Split) -> tuple[EnsemblePredictions, float]:
     """Return the predictions, and how many images a second they took."""
-    say(f"predicting {len(rows):,} images, TTA {tta}")
+    say(f"predicting {amount(len(rows), 'image')}, TTA {tta}")
     ensemble = Ensemble(members, tta, precision)
     ensemble.predict(rows.images[:_WARM_UP])
     began = time.monotonic()
@@ -190,7 +191,15 @@ def _predict(members: Sequence[Checkpoint], tta: str, precision: str, rows: Spli
     return predictions, len(rows) / (time.monotonic() - began)
 
 
-def _measure(rows: Split, predictions: EnsemblePredictions, images_per_s: float) -> TtaScores:
+def _measure_all(rows: Split, outcomes: dict[str, tuple[EnsemblePredictions, float]]) -> dict[str, TtaScores]:
+    fewest, _ = min(outcomes.values(), key=lambda outcome: outcome[0].views)
+    return {name: _measure(rows, predictions, speed, fewest) for name, (predictions, speed) in outcomes.items()}
+
+
+def _measure(
+    rows: Split, predictions: EnsemblePredictions, images_per_s: float, fewest: EnsemblePredictions
+) -> TtaScores:
+    is_fewest = predictions is fewest
     kept, probabilities = ~rows.leaked, predictions.mean.probabilities
     uncalibrated = score_predictions(rows.labels, predictions.uncalibrated)
     return TtaScores(
@@ -201,6 +210,7 @@ def _measure(rows: Split, predictions: EnsemblePredictions, images_per_s: float)
         ece_uncalibrated=uncalibrated.ece,
         nll_uncalibrated=uncalibrated.nll,
         reliability=reliability_bins(rows.labels, probabilities),
+        against_fewest=None if is_fewest else compare(rows.labels, predictions.mean.labels, fewest.mean.labels),
     )
 
 

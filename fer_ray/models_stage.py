@@ -19,8 +19,8 @@ from fer_ray.models import architectures, build, find
 from fer_ray.progress import say
 
 SIZE = 48  # FER-2013's
-BATCH = 64
-_SECONDS = 1.0  # a measurement
+_BATCH = {"cpu": 32, "cuda": 256}  # small where a step of a deep network takes seconds, large where launching it costs
+_SECONDS = 0.5  # a measurement; a step that takes longer is one
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def models(
 
     Args:
         names: which, in this order; None for all.
-        speed: measure images a second, about two seconds an architecture, in batches of 64.
+        speed: measure images a second, for a second an architecture or for two steps of it.
         precision: of the measurement: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
@@ -96,8 +96,9 @@ def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
         )
     lines += ["", f"{SIZE} × {SIZE} images; an addition and a multiplication are two FLOPs."]
     if figures[0].infer_per_s is not None:
-        threads = f", {torch.get_num_threads()} threads" if pick_device().type == "cpu" else ""
-        lines.append(f"Speeds: here and now on {pick_device().type}{threads}, {precision}, batches of {BATCH}.")
+        device = pick_device().type
+        threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+        lines.append(f"Speeds: here and now on {device}{threads}, {precision}, batches of {_BATCH[device]}.")
     return "\n".join(lines)
 
 
@@ -113,8 +114,9 @@ def _flops(model: nn.Module) -> int:
 
 def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     """Return images a second of forward passes and of training steps, without reading and augmenting images."""
-    batch = torch.randn(BATCH, 1, SIZE, SIZE, device=device).contiguous(memory_format=LAYOUT)
-    labels = torch.randint(NUM_CLASSES, (BATCH,), device=device)
+    size = _BATCH[device.type]
+    batch = torch.randn(size, 1, SIZE, SIZE, device=device).contiguous(memory_format=LAYOUT)
+    labels = torch.randint(NUM_CLASSES, (size,), device=device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def infer() -> None:
@@ -130,24 +132,24 @@ def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple
         optimizer.step()
 
     model.eval()
-    infer_per_s = _rate(infer, device)
+    infer_per_s = size * _steps_per_s(infer, device)
     model.train()
-    return infer_per_s, _rate(train, device)
+    return infer_per_s, size * _steps_per_s(train, device)
 
 
-def _rate(step: Callable[[], None], device: torch.device) -> float:
+def _steps_per_s(step: Callable[[], None], device: torch.device) -> float:
     began = time.monotonic()
     step()
     _wait_for(device)
     first = time.monotonic() - began
     if first > _SECONDS:  # so slow that warming up is little of it
-        return BATCH / first
+        return 1 / first
     steps, began = 0, time.monotonic()
     while time.monotonic() - began < _SECONDS:
         step()
         _wait_for(device)
         steps += 1
-    return steps * BATCH / (time.monotonic() - began)
+    return steps / (time.monotonic() - began)
 
 
 def _wait_for(device: torch.device) -> None:
@@ -163,7 +165,9 @@ def _search_space(name: str) -> Path | None:
 
 def command(
     names: Annotated[list[str] | None, typer.Argument(help="Architectures; without names all of them.")] = None,
-    speed: Annotated[bool, typer.Option(help="Measure images/s, about two seconds an architecture.")] = True,
+    speed: Annotated[
+        bool, typer.Option(help="Measure images/s, a second or two an architecture, more for a deep one.")
+    ] = True,
     precision: Annotated[str, typer.Option(help="Of the measurement: auto, float32 or bfloat16.")] = "auto",
 ) -> None:
     """List the architectures: parameters, FLOPs, and images/s measured here."""

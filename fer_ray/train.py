@@ -71,7 +71,8 @@ def train(
     """
     data = PreparedDataset(local_path(dataset))
     data.check_trainable()
-    require_trainable(config, data.info)
+    if not resume:  # what goes on needs neither pretrained weights nor another check
+        require_trainable(config, data.info)
     most = min(config.training.batch_size // 2, data.labelled("train"))
     if workers > most:
         raise UsageError(

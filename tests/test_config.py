@@ -7,8 +7,9 @@ import pytest
 from fer_ray.config import Config
 from fer_ray.config_files import load_config, load_search_space, to_yaml
 from fer_ray.errors import UsageError
+from fer_ray.models import architectures
 
-SPACES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
+SPACES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"), key=lambda file: file.stem)
 
 
 def problems_of(call: str, *, text: str | None = None, tmp_path: Path, overrides: list[str] | None = None) -> list[str]:
@@ -91,6 +92,10 @@ def test_with_values_changes_only_what_is_named() -> None:
     space = load_search_space(None)
     changed = space.with_values({"model.dropout": 0.5})
     assert changed == Config.model_validate(space.defaults.model_dump() | {"model": {"name": "fast", "dropout": 0.5}})
+
+
+def test_every_architecture_has_a_search_space() -> None:
+    assert [file.stem for file in SPACES] == [architecture.name for architecture in architectures()]
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)

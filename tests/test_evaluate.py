@@ -29,9 +29,9 @@ FIELDS = {
         "format_version fer_ray_version members pairs dataset dataset_fingerprint split rows leaked_rows label_names"
         " device precision main_tta tta notes"
     ),
-    "member": "checkpoint architecture parameters epoch temperature accuracy nll share",
-    "pair": "first second disagreement only_first_right only_second_right mcnemar_p",
-    "tta": "official without_leaked images_per_s views ece_uncalibrated nll_uncalibrated reliability",
+    "member": "checkpoint architecture parameters epoch temperature accuracy nll share against_all against_others",
+    "pair": "only_first_right only_second_right mcnemar_p first second disagreement",
+    "tta": "official without_leaked images_per_s views ece_uncalibrated nll_uncalibrated reliability against_fewest",
     "scores": (
         "rows accuracy accuracy_low accuracy_high balanced_accuracy macro_f1 weighted_f1 kappa top2_accuracy nll ece"
         " classes confusion"
@@ -102,7 +102,7 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     assert " ".join(raw["tta"]["flip"]) == FIELDS["tta"]
     assert " ".join(raw["tta"]["flip"]["official"]) == FIELDS["scores"]
     assert " ".join(raw["tta"]["flip"]["reliability"][0]) == FIELDS["bin"]
-    assert (raw["format_version"], raw["tta"]["flip"]["views"], len(raw["tta"]["flip"]["reliability"])) == (2, 2, 15)
+    assert (raw["format_version"], raw["tta"]["flip"]["views"], len(raw["tta"]["flip"]["reliability"])) == (3, 2, 15)
 
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
     probabilities = [f"p_{name}" for name in EMOTIONS]

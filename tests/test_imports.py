@@ -21,7 +21,18 @@ LAYERS = [
     {"learning", "reporting"},
     {"models"},
     {"data", "runtime"},
-    {"config", "config_files", "emotions", "errors", "files", "json_files", "memory", "progress", "provenance"},
+    {
+        "config",
+        "config_files",
+        "emotions",
+        "errors",
+        "files",
+        "json_files",
+        "memory",
+        "progress",
+        "provenance",
+        "wording",
+    },
 ]
 
 

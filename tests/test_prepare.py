@@ -31,7 +31,7 @@ def test_real_images_give_the_counts_of_fer2013(
     assert (train.flat, validation.flat) == (11, 1)
     assert any("No test split" in note for note in info.notes)
     printed = capsys.readouterr()
-    assert "28,709" in printed.out and "280 of validation also stand in train" in printed.out
+    assert "28,709" in printed.out and "validation: 280 also in train" in printed.out
     assert "No test split" in printed.err
     pictures = {split: decode_all(fer2013_zip, split) for split in ("Training", "PublicTest")}
     assert {split: len(named) for split, named in pictures.items()} == {"Training": 28709, "PublicTest": 3589}
@@ -147,7 +147,7 @@ def test_near_duplicates_are_flagged_where_asked(tmp_path: Path, capsys: pytest.
     assert any("differ in at most" in note for note in info.notes)
     printed = capsys.readouterr().out
     assert "2 nearly equal to an earlier image" in printed
-    assert "0 of validation also stand in train, 1 more nearly equal one of it" in printed
+    assert "validation: 0 also in train, 1 more nearly equal to one of it" in printed
 
 
 def test_dropped_leaks_are_accounted_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

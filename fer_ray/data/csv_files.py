@@ -104,7 +104,8 @@ def find_csv(path: Path) -> list[CsvFile]:
         return sorted(of_splits, key=lambda file: SPLITS.index(split_of_file(file.name) or ""))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise DataError(f"{path}: holds several CSV files with a pixels column: {names}. Name the one to read.")
+        choose = "Unpack it and name" if path.is_file() else "Name"
+        raise DataError(f"{path}: holds several CSV files with a pixels column: {names}. {choose} the one to read.")
     return found
 
 

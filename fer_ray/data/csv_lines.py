@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_ray.data.images import resize
-from fer_ray.data.naming import SPLIT_NAMES, read_label
+from fer_ray.data.naming import read_label, read_split
 from fer_ray.data.rows import RowBuilder
 
 _NAME = 40  # characters to look at, as a whole field of pixels takes longer
@@ -59,7 +59,7 @@ def read_line(line: str, id: str, path: str, layout: Layout, rows: RowBuilder) -
         if fields[0][:_NAME].strip().lower() == layout.names[0] and _is_header(fields, layout):
             raise ValueError("the header line again, inside the file")
         of = dict(zip(layout.names, fields, strict=True))
-        split = _split(of["usage"]) if "usage" in of else layout.split
+        split = read_split(of["usage"]) if "usage" in of else layout.split
         label = read_label(of["emotion"]) if layout.has_labels else None
         pixels = _pixels(of["pixels"], layout.side)
     except (ValueError, csv.Error) as error:
@@ -70,13 +70,6 @@ def read_line(line: str, id: str, path: str, layout: Layout, rows: RowBuilder) -
 
 def _is_header(fields: list[str], layout: Layout) -> bool:
     return [field.strip().lower() for field in fields] == list(layout.names)
-
-
-def _split(text: str) -> str:
-    split = SPLIT_NAMES.get(text.strip().lower())
-    if split is None:
-        raise ValueError(f"Usage '{text.strip()}', expected Training, PublicTest or PrivateTest")
-    return split
 
 
 def _pixels(text: str, side: int) -> np.ndarray:

@@ -60,7 +60,8 @@ class Votes:
         """Count the rows that get no label, by what won."""
         winner, tied = self.counts.argmax(1), self._is_tied()
         counts = {VOTED[index]: int((~tied & (winner == index)).sum()) for index in range(NUM_CLASSES, len(VOTED))}
-        return counts | {"a tie": int(tied.sum())}
+        empty = int((self.counts.sum(1) == 0).sum())
+        return counts | {"a tie": int(tied.sum()) - empty, "no vote": empty}
 
     def _is_tied(self) -> np.ndarray:
         tied: np.ndarray = (self.counts == self.counts.max(1, keepdims=True)).sum(1) > 1
@@ -143,7 +144,7 @@ def relabel(source: Source, rows: Rows, rejected: int, votes: Votes, labels: str
     if labels == "soft":
         rows.soft = votes.shares()[numbers]
     both = (former != NO_LABEL) & (rows.labels != NO_LABEL)
-    won = ", ".join(f"{count:,} by {name}" for name, count in votes.unlabelled().items())
+    won = ", ".join(f"{count:,} by {name}" for name, count in votes.unlabelled().items() if count)
     return [
         f"Labels are FER+ votes ({votes.path.name}, {labels}); {(former != rows.labels)[both].sum():,} of"
         f" {both.sum():,} differ from the label in {source.name}.",

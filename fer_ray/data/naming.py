@@ -36,3 +36,15 @@ def read_label(text: str) -> int | None:
     if label is None or not 0 <= label < NUM_CLASSES:
         raise ValueError(f"emotion '{text}', expected 0 to {NUM_CLASSES - 1} or one of {', '.join(EMOTIONS)}")
     return label
+
+
+def read_split(text: str) -> str:
+    """Return the split that a written name means.
+
+    Raises:
+        ValueError: it is none of ``SPLIT_NAMES``, with a sentence for people.
+    """
+    split = SPLIT_NAMES.get(text.strip().lower())
+    if split is None:
+        raise ValueError(f"split '{text.strip()}', expected Training, PublicTest or PrivateTest; train, valid or test")
+    return split

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fer_ray.data.disk import is_regular, list_files, shown
 from fer_ray.data.image_trees import IMAGE_SUFFIXES
 from fer_ray.data.images import ImageError, decode, quiet_decoders
-from fer_ray.data.naming import SPLIT_NAMES, read_label, split_of_file
+from fer_ray.data.naming import SPLIT_NAMES, read_label, read_split, split_of_file
 from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
@@ -29,6 +29,7 @@ from fer_ray.errors import DataError
 _MAGIC = b"PAR1"
 _IMAGE = ("image", "img", "img_bytes")
 _LABEL = ("label", "labels", "emotion")
+_SPLIT = ("split", "usage", "subset")
 _TASK_ROWS = 2048  # row groups are read together up to this
 _BATCH_ROWS = 256  # in memory at once, as images may be large files
 _ERRORS = (OSError, pa.ArrowException)
@@ -44,7 +45,8 @@ class _Layout:
         label: likewise, or None.
         names: that label numbers stand for, or None for the csv order.
         has_numbers: the labels are numbers.
-        split: of all its rows.
+        split_column: that names the split of each row, or None.
+        split: of the rows of a file without that column.
     """
 
     path: str
@@ -52,7 +54,13 @@ class _Layout:
     label: str | None
     names: tuple[str, ...] | None
     has_numbers: bool
+    split_column: str | None
     split: str
+
+    @property
+    def columns(self) -> list[str]:
+        """Those to be read."""
+        return [name for name in (self.image, self.label, self.split_column) if name]
 
 
 def find_parquet(path: Path) -> list[bytes]:
@@ -111,7 +119,7 @@ def _starts_as_parquet(file: bytes) -> bool:
 
 def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
     path = shown(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    image, label = _column(schema, _IMAGE), _column(schema, _LABEL)
+    image, label, split_column = (_column(schema, names) for names in (_IMAGE, _LABEL, _SPLIT))
     if image is None:
         raise DataError(
             f"{shown(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(_IMAGE)}. Rename the"
@@ -127,11 +135,14 @@ def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
         problems.append(
             f"{shown(file)}: column {label} is {schema.field(label).type}, expected numbers or names. Store one a row."
         )
+    if split_column is not None and not _is_text(schema.field(split_column).type):
+        found = schema.field(split_column).type
+        problems.append(f"{shown(file)}: column {split_column} is {found}, expected names of splits such as train.")
     if problems:
         raise DataError(problems)
     split = _split(root, path) or ("test" if label is None else "train")
     has_numbers = label is not None and _is_number(schema.field(label).type)
-    return _Layout(path, image, label, _class_names(schema, label), has_numbers, split)
+    return _Layout(path, image, label, _class_names(schema, label), has_numbers, split_column, split)
 
 
 def _column(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
@@ -146,10 +157,13 @@ def _holds_bytes(type: pa.DataType) -> bool:
 
 
 def _is_label_type(type: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type):
-        type = type.value_type
-    tests = (_is_number, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
-    return any(test(type) for test in tests)
+    of_values = type.value_type if pa.types.is_dictionary(type) else type
+    return _is_text(type) or _is_number(of_values) or bool(pa.types.is_null(type))
+
+
+def _is_text(type: pa.DataType) -> bool:
+    of_values = type.value_type if pa.types.is_dictionary(type) else type
+    return bool(pa.types.is_string(of_values) or pa.types.is_large_string(of_values))
 
 
 def _is_number(type: pa.DataType) -> bool:
@@ -203,8 +217,7 @@ def _read(files: list[bytes], layouts: list[_Layout], pieces: pa.Table, size: in
         done = 0
         try:
             with pq.ParquetFile(os.fsdecode(file)) as opened:
-                columns = [layout.image, layout.label] if layout.label else [layout.image]
-                for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[piece["group"]], columns=columns):
+                for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[piece["group"]], columns=layout.columns):
                     yield _read_batch(batch, piece["first"] + done, layout, file, size)
                     done += len(batch)
         except _ERRORS as error:
@@ -217,16 +230,18 @@ def _read(files: list[bytes], layouts: list[_Layout], pieces: pa.Table, size: in
 def _read_batch(batch: pa.RecordBatch, first: int, layout: _Layout, file: bytes, size: int) -> pa.Table:
     images = batch[layout.image].to_pylist()
     labels = batch[layout.label].to_pylist() if layout.label else [None] * len(images)
+    splits = batch[layout.split_column].to_pylist() if layout.split_column else [layout.split] * len(images)
     rows, path = RowBuilder(size), shown(file)
     with quiet_decoders():
-        for number, (cell, value) in enumerate(zip(images, labels, strict=True), start=first):
+        for number, (cell, value, named) in enumerate(zip(images, labels, splits, strict=True), start=first):
             try:
+                split = read_split(str(named))
                 label = _label(value, layout.names)
                 image = decode(_bytes(cell), size)
             except (ValueError, ImageError) as error:
                 rows.reject(_id(layout, number), path, str(error))
             else:
-                rows.add(_id(layout, number), path, layout.split, label, image.pixels, image.width, image.height)
+                rows.add(_id(layout, number), path, split, label, image.pixels, image.width, image.height)
     return rows.table()
 
 

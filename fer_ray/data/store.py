@@ -146,7 +146,8 @@ class PreparedDataset:
         file = self.path / DATASET_FILE
         remedy = "Make one with `fer-ray prepare SOURCE DEST`."
         if not self.path.is_dir():
-            raise DataError(f"{self.path}: no such folder. A prepared dataset was expected. {remedy}")
+            what = "is a file" if self.path.is_file() else "no such folder"
+            raise DataError(f"{self.path}: {what}. The folder of a prepared dataset was expected. {remedy}")
         if not file.is_file():
             raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
         self.info = read_json(DatasetInfo, file, remedy)

@@ -125,7 +125,9 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except UsageError as error:
         raise DataError(f"{folder}: {error}") from error
-    except (SafetensorError, RuntimeError) as error:
+    except SafetensorError as error:
+        raise DataError(f"{folder / WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
+    except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]  # a state dict of another network would list all its tensors
         raise DataError(
             f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"

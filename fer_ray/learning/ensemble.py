@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from fer_ray.emotions import csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.learning.evaluation import Member, Pair, score_predictions
+from fer_ray.learning.evaluation import Member, Pair, compare, score_predictions
 from fer_ray.learning.predictor import Predictions, Predictor, average_views
 
 
@@ -27,7 +26,8 @@ def load_members(folders: Sequence[Path], size: int) -> list[Checkpoint]:
         UsageError: a folder is named twice.
         DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
     """
-    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    places = [folder.resolve() for folder in folders]
+    twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
     if twice:
         raise UsageError([f"{folder}: named twice, which would weight it double. Name it once." for folder in twice])
     members, problems = [], list[str]()
@@ -103,12 +103,12 @@ def measure_members(
         labels: int, n, n > 0, csv order.
         predictions: of those n images.
     """
-    accuracy = float((predictions.mean.labels == labels).mean())
+    together, several = predictions.mean.labels, len(members) > 1
     measured = []
     for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
         alone = score_predictions(labels, predictions.members[number])
-        others = np.delete(predictions.members, number, axis=0)
-        share = accuracy - float((others.mean(axis=0).argmax(axis=1) == labels).mean()) if len(others) else None
+        others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1) if several else together
+        share = float((together == labels).mean() - (others == labels).mean())
         measured.append(
             Member(
                 checkpoint=str(folder),
@@ -118,7 +118,9 @@ def measure_members(
                 temperature=member.info.temperature,
                 accuracy=alone.accuracy,
                 nll=alone.nll,
-                share=share,
+                share=share if several else None,
+                against_all=compare(labels, predictions.members[number].argmax(axis=1), together) if several else None,
+                against_others=compare(labels, together, others) if several else None,
             )
         )
     return measured
@@ -131,20 +133,12 @@ def compare_members(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
         labels: int, n, n > 0.
         predicted: int, M × n, of each member.
     """
-    right = predicted == labels
-    pairs = []
-    for first, second in combinations(range(len(predicted)), 2):
-        only_first = int((right[first] & ~right[second]).sum())
-        only_second = int((right[second] & ~right[first]).sum())
-        differing = only_first + only_second
-        pairs.append(
-            Pair(
-                first=first,
-                second=second,
-                disagreement=float((predicted[first] != predicted[second]).mean()),
-                only_first_right=only_first,
-                only_second_right=only_second,
-                mcnemar_p=float(binomtest(only_first, differing).pvalue) if differing else 1.0,
-            )
+    return [
+        Pair(
+            first=first,
+            second=second,
+            disagreement=float((predicted[first] != predicted[second]).mean()),
+            **compare(labels, predicted[first], predicted[second]).model_dump(),
         )
-    return pairs
+        for first, second in combinations(range(len(predicted)), 2)
+    ]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -20,7 +21,7 @@ from fer_ray.json_files import read_json
 from fer_ray.learning.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 from fer_ray.learning.metrics import wilson_interval
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
 CONFUSION_FILE, RELIABILITY_FILE, MISTAKES_FILE = "confusion.png", "reliability.png", "mistakes.png"
 
@@ -46,7 +47,7 @@ class Scores(_Part):
     accuracy_low: float = Field(description="Lower end of its 95% interval (Wilson 1927).")
     accuracy_high: float = Field(description="Upper end of it.")
     balanced_accuracy: float = Field(description="Plain mean of recall over the classes that have rows.")
-    macro_f1: float = Field(description="Plain mean of F1 over all classes.")
+    macro_f1: float = Field(description="Plain mean of F1 over the classes that have rows.")
     weighted_f1: float = Field(description="Mean of F1 weighted by each class's rows.")
     kappa: float = Field(description="Cohen's: agreement beyond chance, -1 to 1; 0 where all rows are of one class.")
     top2_accuracy: float = Field(description="Share of rows whose label is one of the two most probable.")
@@ -54,6 +55,14 @@ class Scores(_Part):
     ece: float = Field(description="Expected calibration error over 15 equal bins (Guo et al. 2017).")
     classes: dict[str, ClassScores] = Field(description="By name, csv order.")
     confusion: list[list[int]] = Field(description="Rows counted by true (first) and predicted label, csv order.")
+
+
+class Paired(_Part):
+    """Two classifiers on the same rows."""
+
+    only_first_right: int
+    only_second_right: int
+    mcnemar_p: float = Field(description="Exact two-sided McNemar test that both are right equally often.")
 
 
 class TtaScores(_Part):
@@ -66,6 +75,7 @@ class TtaScores(_Part):
     ece_uncalibrated: float = Field(description="As official.ece, every temperature 1.")
     nll_uncalibrated: float = Field(description="As official.nll, every temperature 1.")
     reliability: list[ReliabilityBin] = Field(description="The 15 bins of official.ece.")
+    against_fewest: Paired | None = Field(description="This and the TTA with the fewest views; null for that one.")
 
 
 class Member(_Part):
@@ -79,17 +89,16 @@ class Member(_Part):
     accuracy: float
     nll: float
     share: float | None = Field(description="Accuracy of all minus accuracy of all but this one; null if alone.")
+    against_all: Paired | None = Field(description="This one alone and all together; null if alone.")
+    against_others: Paired | None = Field(description="All together and all but this one; null if alone.")
 
 
-class Pair(_Part):
+class Pair(Paired):
     """Two members under the main TTA on every labelled row."""
 
     first: int = Field(description="Index in members.")
     second: int
     disagreement: float = Field(description="Share of rows for which they predict different labels.")
-    only_first_right: int
-    only_second_right: int
-    mcnemar_p: float = Field(description="Exact two-sided McNemar test that both are right equally often.")
 
 
 class Evaluation(_Part):
@@ -133,7 +142,7 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         labels: int, n, n > 0, csv order.
         probabilities: float, n × K, rows sum to 1, csv order.
     """
-    every = range(NUM_CLASSES)
+    every, present = range(NUM_CLASSES), np.unique(labels)
     # float32 sums of 1 ± 1e-7 are no longer 1 in float64, of which log_loss warns.
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
@@ -144,8 +153,8 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         accuracy=float(accuracy_score(labels, predicted)),
         accuracy_low=low,
         accuracy_high=high,
-        balanced_accuracy=float(recall_score(labels, predicted, labels=np.unique(labels), average="macro")),
-        macro_f1=float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0)),
+        balanced_accuracy=float(recall_score(labels, predicted, labels=present, average="macro")),
+        macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
         weighted_f1=float(f1_score(labels, predicted, labels=every, average="weighted", zero_division=0)),
         kappa=0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
         top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
@@ -154,6 +163,21 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         classes=_by_class(labels, predicted),
         confusion=confusion_matrix(labels, predicted, labels=every).tolist(),
     )
+
+
+def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired:
+    """Compare two classifiers by the rows that only one of them has right.
+
+    Args:
+        labels: int, n.
+        first: int, n, predicted by the one.
+        second: int, n, predicted by the other.
+    """
+    right, also = first == labels, second == labels
+    only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
+    differing = only_first + only_second
+    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=p)
 
 
 def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScores]:

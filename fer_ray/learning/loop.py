@@ -87,7 +87,7 @@ def fit(
         on_batch: called after each step with the images that this worker has just trained on.
         resume_from: a folder written by ``Snapshot.save(resumable=True)``.
     """
-    run = _Run(config, data)
+    run = _Run(config, data, resumes=resume_from is not None)
     if resume_from is not None:
         run.resume(resume_from)
     while not run.finished():
@@ -112,16 +112,20 @@ class _Run:
         evaluated: what is validated and kept: the average of the weights where one is kept, else ``model``.
     """
 
-    def __init__(self, config: Config, data: TrainingData):
-        require_trainable(config, data.info)
+    def __init__(self, config: Config, data: TrainingData, resumes: bool):
+        if not resumes:
+            require_trainable(config, data.info)
         self.config, self.data = config, data
         self.device = pick_device()
         self.dtype = resolve_precision(config.training.precision, self.device)
         self.workers = Workers(self.device)
         torch.manual_seed(config.training.seed)
-        self.model = place(models.build(config.model, data.info.size), self.device)
+        model = models.build(config.model, data.info.size)
+        if not resumes:
+            models.initialize(model, config.model, data.info.mean, data.info.std)
+        self.model = place(model, self.device)
         self.first_size = models.first_size(config)
-        self.stages = models.stages(config.model.name, self.model)
+        self.stages = [nn.ModuleList(parts) for parts in models.stages(config.model.name, self.model)]
         self.optimizer = make_optimizer(self.stages, config.optimizer)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model

@@ -11,7 +11,7 @@ class ClassificationMetrics:
     """Accuracy and each class's figures, all 0 to 1.
 
     A ratio without a denominator (a class never predicted, or never met) is 0, as in scikit-learn with
-    ``zero_division=0``; ``macro_f1`` is the plain mean over all classes.
+    ``zero_division=0``; ``macro_f1`` is the plain mean over the classes that were met.
     """
 
     accuracy: float
@@ -36,7 +36,8 @@ def classification_metrics(confusion: np.ndarray) -> ClassificationMetrics:
     recall = _ratio(hits, support)
     f1 = _ratio(2 * hits, support + predicted)
     accuracy = float(hits.sum() / confusion.sum()) if confusion.sum() else 0.0
-    return ClassificationMetrics(accuracy, float(f1.mean()), precision, recall, f1, support)
+    macro_f1 = float(f1[support > 0].mean()) if support.any() else 0.0
+    return ClassificationMetrics(accuracy, macro_f1, precision, recall, f1, support)
 
 
 def wilson_interval(right: int, rows: int) -> tuple[float, float]:

@@ -18,7 +18,7 @@ def require_trainable(config: Config, info: DatasetInfo) -> None:
 
 
 def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
-    """Say what is wrong: no such architecture, sizes or labels that don't go together, a teacher that can't be read.
+    """Say what is wrong: no such architecture, sizes or labels that don't go together, weights that can't be read.
 
     Args:
         config: what is to be trained.
@@ -34,8 +34,13 @@ def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
             f"training.accumulate = {config.training.accumulate}: leaves parts below 2 images of the batch of"
             f" {config.training.batch_size}. Make it smaller, or the batch larger."
         )
-    if info is None:
+    if info is None or problems:
         return problems
+    if config.model.pretrained is not None:
+        try:
+            models.initialize(models.build(config.model, info.size), config.model, info.mean, info.std)
+        except FerRayError as error:
+            problems += error.problems
     if config.loss.soft_labels and not info.soft_labels:
         problems.append(
             "loss.soft_labels = True: the dataset has no soft labels. Prepare it from fer2013.csv with --fer-plus"

@@ -116,10 +116,13 @@ class RunFolder:
         file = self.path / METRICS_FILE
         if not file.is_file():
             return []
-        try:
-            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}: not readable, {error}. Restore it or train again.") from error
+        history: list[Metrics] = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                history.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{file}: line {number}: {error.msg}. Restore it or train again.") from error
+        return history
 
     def profile(self) -> RunProfile | None:
         """Read ``profile.json``; None where the folder has none.

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fer_ray.config import ModelConfig
+from fer_ray.models.head import Head
 from fer_ray.models.registry import register
 
 _STEM_WIDTH = 32
@@ -54,18 +55,20 @@ class Fast(nn.Module):
                 blocks.append(Block(width, outputs, pool=ends_stage))
                 width = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(2 * width, num_classes)
+        self.classifier = Head(2 * width, num_classes, dropout)
 
     def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Map a normalised grey batch, B × 1 × H × W, to logits, B × num_classes."""
         features_bchw = self.blocks(self.stem(images_bchw))
         pooled = torch.cat([features_bchw.mean((2, 3)), features_bchw.amax((2, 3))], dim=1)
-        logits: torch.Tensor = self.classifier(self.dropout(pooled)) * _LOGIT_SCALE
+        logits: torch.Tensor = self.classifier(pooled) * _LOGIT_SCALE
         return logits
 
 
-@register("fast", "ours: strided stem, 6 conv with batch norm; minutes on two CPU cores")
+_PARTS = (("stem",), ("blocks.0",), ("blocks.1", "blocks.2"), ("blocks.3", "blocks.4", "blocks.5"), ("classifier",))
+
+
+@register("fast", "ours: strided stem, 6 conv with batch norm; minutes on two CPU cores", _PARTS)
 def fast(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
     """Build ``Fast``, for images of any size from 16 pixels."""
     return Fast(config.dropout, num_classes)

@@ -1,22 +1,42 @@
 """torchvision's residual networks, adapted to small grey images.
 
-The ImageNet stem (7×7 stride 2, then max-pool) leaves 48×48 faces 12 pixels wide before the first block. Here it
+The ImageNet stem (7×7 stride 2, then max-pool) leaves 48×48 faces 12 pixels wide before the first block. The small stem
 is a 3×3 convolution of stride 1 without the pool, as He et al. (arXiv 1512.03385, section 4.2) do for CIFAR.
 """
 
 from torch import nn
 
 from fer_ray.config import ModelConfig
-from fer_ray.models.registry import register
+from fer_ray.models.head import Head
+from fer_ray.models.registry import has_imagenet_stem, register
+
+_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",), ("fc",))
 
 
-@register("resnet18", "torchvision ResNet-18, 3×3 stem without stride for small images")
+@register("resnet18", "torchvision ResNet-18, 3×3 stem without stride", _STAGES, torchvision="resnet18")
 def resnet18(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """ResNet-18 with a small-image stem, grey input and dropout before the classifier."""
-    from torchvision.models import resnet  # takes as long to import as torch, and most runs build another network
+    """Eight basic blocks."""
+    return _resnet(config, num_classes)
 
-    network: nn.Module = resnet.resnet18(num_classes=num_classes)
-    network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    network.fc = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(512, num_classes))
+
+@register("resnet34", "torchvision ResNet-34, the same stem", _STAGES, torchvision="resnet34")
+def resnet34(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Sixteen basic blocks."""
+    return _resnet(config, num_classes)
+
+
+@register("resnet50", "torchvision ResNet-50, the same stem", _STAGES, torchvision="resnet50")
+def resnet50(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Sixteen bottleneck blocks."""
+    return _resnet(config, num_classes)
+
+
+def _resnet(config: ModelConfig, num_classes: int) -> nn.Module:
+    from torchvision.models import get_model  # takes as long to import as torch, and most runs build another network
+
+    network: nn.Module = get_model(config.name, num_classes=num_classes)
+    if not has_imagenet_stem(config):
+        network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    network.fc = Head(network.fc.in_features, num_classes, config.dropout)  # type: ignore[arg-type, union-attr]
     return network

@@ -42,7 +42,8 @@ def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[st
         Charts("Accuracy with 95% intervals", [_intervals(names, evaluations)]),
         *_pairs(names, folders),
     ]
-    headline = f"{len(names)} evaluations of {split} from {last:.2%} to {best:.2%} accuracy; the best is {names[0]}."
+    spread = f"from {last:.2%} to {best:.2%} accuracy; the best is {names[0]}" if last < best else f"all at {best:.2%}"
+    headline = f"{len(names)} evaluations of {split} {spread}."
     return Section(f"Evaluations of {split} compared", "Comparison", "", headline, blocks)
 
 

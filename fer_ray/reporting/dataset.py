@@ -64,12 +64,12 @@ def describe_dataset(folder: Path, info: DatasetInfo) -> str:
     lines += [
         "",
         f"{info.rejected:,} rejected{dropped} (rejects.parquet says why)",
-        f"{sum(held.duplicates for held in totals):,} exact duplicates, {sum(held.conflicts for held in totals):,}"
-        f" images under two labels, {sum(held.flat for held in totals):,} of one flat colour",
+        f"exact duplicates {sum(held.duplicates for held in totals):,}, under two labels"
+        f" {sum(held.conflicts for held in totals):,}, of one flat colour {sum(held.flat for held in totals):,}",
         *([f"{sum(near):,} nearly equal to an earlier image"] if near else []),
     ]
     for split, held in info.splits.items():
         if split != "train":
-            nearly = "" if held.near_leaked is None else f", {held.near_leaked:,} more nearly equal one of it"
-            lines.append(f"{held.leaked:,} of {split} also stand in train{nearly}")
+            nearly = "" if held.near_leaked is None else f", {held.near_leaked:,} more nearly equal to one of it"
+            lines.append(f"{split}: {held.leaked:,} also in train{nearly}")
     return "\n".join([*lines, f"Dataset: {folder}"])

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fer_ray.errors import DataError
 from fer_ray.learning.evaluation import (
     CONFUSION_FILE,
+    METRICS_FILE,
     MISTAKES_FILE,
+    PREDICTIONS_FILE,
     RELIABILITY_FILE,
     SAMPLES_FILE,
     Evaluation,
@@ -60,6 +63,12 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
         shown_as: where they are going to be, for a folder that is still being written.
     """
     evaluation = read_evaluation(folder)
+    listed = pq.read_metadata(folder / PREDICTIONS_FILE).num_rows
+    if listed != evaluation.rows:
+        raise DataError(
+            f"{folder / PREDICTIONS_FILE}: holds {listed} rows, {METRICS_FILE} says {evaluation.rows}. Run"
+            " `fer-ray evaluate` again."
+        )
     main = evaluation.main
     blocks: list[Block] = [
         _by_tta(evaluation),
@@ -130,9 +139,11 @@ def _by_tta(evaluation: Evaluation) -> Table:
         if measured.without_leaked and evaluation.leaked_rows:
             rows.append((f"{name}, without leaked images", *_cells(measured.without_leaked), *more))
     note = (
-        "Brackets hold the accuracy's 95% interval (Wilson). Leaked images are those whose very pixels also stand in"
-        " the training split. Macro-F1 is the plain mean of F1 over all classes."
+        "Brackets hold the accuracy's 95% interval (Wilson). Macro-F1 is the plain mean of F1 over the classes"
+        " that have images."
     )
+    if evaluation.leaked_rows:
+        note += " Leaked images are those whose very pixels also stand in the training split."
     columns = ("TTA", "Images", "Accuracy", "Macro-F1", "Views", "Images/s")
     return Table("By test-time augmentation", columns, rows, note)
 
@@ -172,15 +183,15 @@ def _members(evaluation: Evaluation) -> list[Table]:
             member.architecture,
             f"{member.parameters / 1e6:.2f} M",
             f"{member.epoch}",
-            f"{member.temperature:.2f}",
+            f"{member.temperature:.3f}",
             f"{member.accuracy:.2%}",
             f"{member.nll:.3f}",
             "–" if member.share is None else f"{100 * member.share:+.2f}",
         )
         for number, member in enumerate(evaluation.members, 1)
     ]
-    columns = ("Member", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL", "Share in points")
-    note = "Share is the accuracy of all members minus that without this one." if len(rows) > 1 else ""
+    columns = ("Member", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL", "Adds, points")
+    note = "Adds: the accuracy of all members minus that without this one." if len(rows) > 1 else ""
     tables = [Table("What was measured", columns, rows, note)]
     if evaluation.pairs:
         numbers = [f"{number}" for number in range(1, len(rows) + 1)]

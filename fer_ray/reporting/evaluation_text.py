@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fer_ray.learning.evaluation import Evaluation, Scores
+from fer_ray.wording import amount
 
 _PAIRS = 10  # shown; those of more than five members fill a page of their own
 
@@ -24,7 +25,7 @@ def _title(evaluation: Evaluation) -> str:
     names = list(dict.fromkeys(member.architecture for member in evaluation.members))
     what = names[0] if len(evaluation.members) == 1 else f"{len(evaluation.members)} networks ({', '.join(names)})"
     leaked = f", {evaluation.leaked_rows:,} of them also in train" if evaluation.leaked_rows else ""
-    return f"{what} on {evaluation.split}: {evaluation.rows:,} images{leaked}"
+    return f"{what} on {evaluation.split}: {amount(evaluation.rows, 'image')}{leaked}"
 
 
 def _by_tta(evaluation: Evaluation) -> str:

@@ -8,6 +8,7 @@ from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, Split
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import INFO_FILE, CheckpointInfo
 from fer_ray.learning.evaluation import Evaluation, Scores, read_evaluation
+from fer_ray.learning.metrics import wilson_interval
 
 ENOUGH = 20
 """Rows of a class below which nothing is said of it: the 95% interval of a share of them is over 40 points wide."""
@@ -83,6 +84,12 @@ def _find_dataset(evaluation: Evaluation, folders: Sequence[Path]) -> DatasetInf
 def _read_info(checkpoint: Path) -> CheckpointInfo | None:
     file = checkpoint / INFO_FILE
     return read_json(CheckpointInfo, file, "Remove it, or train again.") if file.is_file() else None
+
+
+def interval(right: int, rows: int) -> str:
+    """Return the 95% interval (Wilson) of a share of rows, such as ``26% to 50%``."""
+    low, high = wilson_interval(right, rows)
+    return f"{low:.0%} to {high:.0%}"
 
 
 def majority(scores: Scores) -> tuple[str, float]:

@@ -10,10 +10,11 @@ from itertools import accumulate
 import numpy as np
 from scipy.stats import binomtest
 
+from fer_ray.learning.evaluation import Paired
 from fer_ray.learning.metrics import wilson_interval
 from fer_ray.reporting.evaluation import confusions
-from fer_ray.reporting.evidence import ENOUGH, Evidence, majority
-from fer_ray.reporting.wording import amount, interval, points
+from fer_ray.reporting.evidence import ENOUGH, Evidence, interval, majority
+from fer_ray.wording import amount, points
 
 # Where a difference begins to matter to somebody who uses the network: a class found three times out of four or missed
 # every second time, one mistake in ten of a label going to one other label, five points.
@@ -40,7 +41,7 @@ def better_than_one_answer(evidence: Evidence) -> Iterator[str]:
 def not_better_than_one_answer(evidence: Evidence) -> Iterator[str]:
     """The interval reaches down to the share of the most frequent label."""
     scores, (name, share) = evidence.scores, majority(evidence.scores)
-    if scores.accuracy_low <= share < 1:
+    if scores.accuracy_low <= share and scores.accuracy < 1:
         yield (
             f"Always answering {name} would be right for {share:.1%} of the images; the accuracy of"
             f" {scores.accuracy:.1%} (95% interval {scores.accuracy_low:.1%} to {scores.accuracy_high:.1%}) is not"
@@ -99,6 +100,7 @@ def frequent_confusions(evidence: Evidence) -> Iterator[str]:
         for cell in confusions(evidence.scores)
         if cell[3] >= _OFTEN_CONFUSED and classes[cell[0]].support >= ENOUGH
     ]
+    often.sort(key=lambda cell: -cell[3])
     for label, predicted, count, share in often[:_CONFUSIONS_NAMED]:
         yield f"{label} is taken for {predicted} in {count:,} of {classes[label].support:,} images ({share:.1%})."
     if len(often) > _CONFUSIONS_NAMED:
@@ -113,11 +115,14 @@ def wrongly_frequent_answers(evidence: Evidence) -> Iterator[str]:
     counts = np.array(evidence.scores.confusion)
     for number, (name, one) in enumerate(evidence.scores.classes.items()):
         given = int(counts[:, number].sum())
-        if not one.support or abs(given / one.support - 1) < _OFTEN_WRONGLY_CHOSEN:
+        if one.support < ENOUGH or abs(given / one.support - 1) < _OFTEN_WRONGLY_CHOSEN:
             continue
         right = int(counts[number, number])
         if binomtest(given - right, given + one.support - 2 * right).pvalue < _CHANCE:
             way = "more" if given > one.support else "less"
+            if not given:
+                yield f"{name} is never the answer, and the label of {one.support:,} images."
+                continue
             yield (
                 f"{name} is the answer for {amount(given, 'image')} and the label of {one.support:,}:"
                 f" {abs(given / one.support - 1):.0%} {way} often than right."
@@ -140,7 +145,7 @@ def believable(evidence: Evidence) -> Iterator[str]:
     if scores.ece <= _CALIBRATED_ECE and _ece_by_chance(evidence) <= _CALIBRATED_ECE:
         yield (
             f"Confidence can be taken at its word: it lies {points(scores.ece)} from the share of right answers on"
-            " average (expected calibration error)."
+            f" average (expected calibration error{_fitted_here(evidence)})."
         )
 
 
@@ -153,7 +158,7 @@ def calibration_helped(evidence: Evidence) -> Iterator[str]:
         yield (
             f"Temperature scaling (T = {values}) lowers the expected calibration error from"
             f" {main.ece_uncalibrated:.3f} to {scores.ece:.3f}, and the negative log-likelihood from"
-            f" {main.nll_uncalibrated:.3f} to {scores.nll:.3f}."
+            f" {main.nll_uncalibrated:.3f} to {scores.nll:.3f}{_fitted_here(evidence)}."
         )
 
 
@@ -175,25 +180,25 @@ def not_believable(evidence: Evidence) -> Iterator[str]:
 def augmentation_pays(evidence: Evidence) -> Iterator[str]:
     """Of several TTAs, one with more views is more accurate than the one with the fewest; or none is."""
     tta = evidence.evaluation.tta
-    if len(tta) < 2:
+    others = [name for name in tta if tta[name].against_fewest]
+    if not others or evidence.scores.rows < 5 * ENOUGH:
         return
-    plain = min(tta, key=lambda name: tta[name].views)
-    best = max((name for name in tta if name != plain), key=lambda name: tta[name].official.accuracy)
+    (plain,) = set(tta) - set(others)
+    best = max(others, key=lambda name: tta[name].official.accuracy)
     gain = tta[best].official.accuracy - tta[plain].official.accuracy
     slower = tta[plain].images_per_s / tta[best].images_per_s
     speeds = f"{tta[best].images_per_s:,.0f} instead of {tta[plain].images_per_s:,.0f} images/s"
     if gain > 0:
-        within = tta[best].official.accuracy <= tta[plain].official.accuracy_high
-        doubt = f"; that lies within the 95% interval of {plain}" if within else ""
         yield (
-            f"TTA {best} raises accuracy over {plain} by {points(gain)}, to {tta[best].official.accuracy:.1%}, and"
-            f" takes {slower:.1f} times as long ({speeds}){doubt}."
+            f"TTA {best} raises accuracy over {plain} by {points(gain)}, to {tta[best].official.accuracy:.1%}"
+            f"{_surely(tta[best].against_fewest)}, and takes {slower:.1f} times as long ({speeds})."
         )
     else:
         level = f"{points(gain)} below {plain}" if gain else f"exactly as accurate as {plain}"
+        which = f"{best}, the best of the others," if len(others) > 1 else best
         yield (
-            f"TTA can be left out: {best}, the best of the others, is {level} and takes {slower:.1f} times as long"
-            f" ({speeds})."
+            f"TTA can be left out: {which} is {level}{_surely(tta[best].against_fewest)} and takes {slower:.1f} times"
+            f" as long ({speeds})."
         )
 
 
@@ -228,31 +233,44 @@ def sure_answers(evidence: Evidence) -> Iterator[str]:
 def members_add(evidence: Evidence) -> Iterator[str]:
     """Several members are more accurate than the best one alone."""
     members = evidence.evaluation.members
-    gain = evidence.scores.accuracy - max(member.accuracy for member in members)
+    best = max(members, key=lambda member: member.accuracy)
+    gain = evidence.scores.accuracy - best.accuracy
     if len(members) > 1 and gain > 0:
         yield (
             f"{len(members)} networks together are {points(gain)} more accurate than the best of them alone"
-            f"{_doubt(evidence, gain)}."
+            f"{_surely(best.against_all)}."
         )
 
 
-def members_to_leave_out(evidence: Evidence) -> Iterator[str]:
-    """Without a member, the others are as accurate or more so."""
-    for number, member in enumerate(evidence.evaluation.members, 1):
-        if member.share is not None and member.share <= 0:
-            fewer = round(-member.share * evidence.scores.rows)
-            more = f"{amount(fewer, 'image')} more" if fewer else "as many images"
-            yield (
-                f"Network {number} ({member.architecture}) can be left out: without it the others label {more} right,"
-                f" of {evidence.scores.rows:,}{_doubt(evidence, member.share)}."
-            )
+def member_to_leave_out(evidence: Evidence) -> Iterator[str]:
+    """Without one member, that of the least use, the others are as accurate or more so."""
+    members = [(number, one) for number, one in enumerate(evidence.evaluation.members, 1) if one.share is not None]
+    if not members:
+        return
+    number, member = min(members, key=lambda numbered: numbered[1].share or 0.0)
+    if (member.share or 0.0) <= 0:
+        fewer = round(-(member.share or 0.0) * evidence.scores.rows)
+        more = f"{amount(fewer, 'image')} more" if fewer else "as many images"
+        rest = "the other labels" if len(members) == 2 else "the others label"
+        yield (
+            f"Network {number} ({member.architecture}) can be left out: without it {rest} {more} right, of"
+            f" {evidence.scores.rows:,}{_surely(member.against_others)}."
+        )
 
 
-def _doubt(evidence: Evidence, difference: float) -> str:
-    """Return what to add to a difference in accuracy that is smaller than the interval's half."""
-    scores = evidence.scores
-    small = abs(difference) < (scores.accuracy_high - scores.accuracy_low) / 2
-    return "; so small a difference can be chance" if small else ""
+def _surely(paired: Paired | None) -> str:
+    """Return how sure a difference is, to be put behind it."""
+    if paired is None:
+        return ""
+    chance = ": so small a difference can be chance" if paired.mcnemar_p >= _CHANCE else ""
+    return f" (McNemar's p {paired.mcnemar_p:.2g}{chance})"
+
+
+def _fitted_here(evidence: Evidence) -> str:
+    """Return what to add to a figure of calibration on the rows that the temperature was fitted to."""
+    fitted = any(member.temperature != 1 for member in evidence.evaluation.members)
+    own = evidence.evaluation.split == "validation" and evidence.measured_where_trained
+    return ", on the images that the temperature was fitted to" if fitted and own else ""
 
 
 def _ece_by_chance(evidence: Evidence) -> float:

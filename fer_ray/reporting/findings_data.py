@@ -6,7 +6,7 @@ from fer_ray.data.store import DatasetInfo
 from fer_ray.learning.evaluation import Scores
 from fer_ray.learning.metrics import wilson_interval
 from fer_ray.reporting.evidence import ENOUGH, Evidence
-from fer_ray.reporting.wording import amount, points
+from fer_ray.wording import amount, points
 
 _LEAK_MATTERS = 0.005
 _RARE = 0.05
@@ -142,7 +142,7 @@ def few_rows(evidence: Evidence) -> Iterator[str]:
     if scores.accuracy_high - scores.accuracy_low >= _WIDE / 5:
         yield (
             f"With {amount(scores.rows, 'image')} the 95% interval of accuracy goes from {scores.accuracy_low:.1%} to"
-            f" {scores.accuracy_high:.1%}: a smaller difference between two networks can be chance."
+            f" {scores.accuracy_high:.1%}: figures measured on other images can differ by as much by chance."
         )
     wide = []
     for name, one in scores.classes.items():

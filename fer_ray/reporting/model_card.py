@@ -18,7 +18,7 @@ from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.evidence import Evidence, read_evidence
 from fer_ray.reporting.markdown import code_block, plain, table
 from fer_ray.reporting.reproduce import describe_machine
-from fer_ray.reporting.wording import amount
+from fer_ray.wording import amount
 
 CARD_FILE = "model_card.md"
 RULES: dict[str, tuple[Callable[[Evidence], Iterator[str]], ...]] = {
@@ -47,7 +47,7 @@ RULES: dict[str, tuple[Callable[[Evidence], Iterator[str]], ...]] = {
         figures.augmentation_pays,
         figures.second_answer,
         figures.sure_answers,
-        figures.members_to_leave_out,
+        figures.member_to_leave_out,
         data.unweighted,
         data.could_learn_more,
         data.stopped_at_its_best,
@@ -78,10 +78,10 @@ Age, gender, skin colour, pose, light and camera are not recorded in the dataset
 been measured."""
 _METRICS = """\
 Accuracy is the share of images whose most probable label is the given one, with its 95% interval (Wilson). Macro-F1,
-the plain mean of F1 over the labels, shows what accuracy hides where labels are uneven. ECE, the expected calibration
-error over 15 bins of confidence (Guo et al. 2017, arXiv 1706.04599), and the negative log-likelihood (NLL) tell
-whether probabilities can be believed. All are given by test-time augmentation (TTA), the views of an image that are
-averaged."""
+the plain mean of F1 over the labels that have images, shows what accuracy hides where labels are uneven. ECE, the
+expected calibration error over 15 bins of confidence (Guo et al. 2017, arXiv 1706.04599), and the negative
+log-likelihood (NLL) tell whether probabilities can be believed. All are given by test-time augmentation (TTA), the
+views of an image that are averaged."""
 
 
 def model_cards(folders: Sequence[Path]) -> str:
@@ -135,7 +135,7 @@ def swot(evidence: Evidence) -> dict[str, list[str]]:
 
 def _swot_text(evidence: Evidence) -> str:
     parts = [
-        f"Of TTA {evidence.evaluation.main_tta} on the {evidence.evaluation.split} split; all from the figures here."
+        f"Of TTA {evidence.evaluation.main_tta} on the {evidence.evaluation.split} split; all from measured figures."
     ]
     for heading, sentences in swot(evidence).items():
         lines = [f"- {plain(sentence)}" for sentence in sentences] or ["None of the figures is of this kind."]
@@ -170,7 +170,7 @@ def _evaluation_data(evidence: Evidence) -> str:
     evaluation, leaked = evidence.evaluation, evidence.evaluation.leaked_rows
     sentences = [f"The {evaluation.split} split of {evaluation.dataset}: {amount(evaluation.rows, 'labelled image')}."]
     if leaked:
-        sentences.append(f"Of these, {leaked:,} also stand, with the very same pixels, in that dataset's train split.")
+        sentences.append(f"Of them in that dataset's train split too, with the very same pixels: {leaked:,}.")
     fingerprint = f"Fingerprint of the dataset: `{evaluation.dataset_fingerprint}`."
     described = [] if evidence.measured_where_trained else _describe_dataset(evidence)
     return "\n\n".join([*map(plain, [*sentences, *evaluation.notes]), fingerprint, *described])
@@ -185,6 +185,9 @@ def _training_data(evidence: Evidence) -> str:
         for who, info in evidence.members
         if info.dataset_fingerprint != measured
     ]
+    if not evidence.measured_where_trained:
+        own = [who for who, info in evidence.members if info.dataset_fingerprint == measured]
+        parts += [f"{who} learnt from the dataset described under Evaluation data." for who in own]
     recipes: dict[str, str] = {}
     for who, info in evidence.members:
         recipes.setdefault(to_yaml(info.config), who)

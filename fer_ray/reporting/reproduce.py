@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fer_ray.provenance import PROVENANCE_FILE, Hardware, Start, read_provenance
 from fer_ray.reporting.html import Block, Code, Table
-from fer_ray.reporting.wording import amount
+from fer_ray.wording import amount
 
 _CAPTION = "How to reproduce"
 

@@ -49,7 +49,8 @@ def folder_section(folder: Path) -> Section:
         DataError: the folder is missing, of no known kind, or one of its files is missing or damaged.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. {_EXPECTED}")
+        what = "is a file" if folder.is_file() else "no such folder"
+        raise DataError(f"{folder}: {what}. {_EXPECTED}")
     kind = kind_of(folder)
     if kind is None:
         torn = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)

@@ -37,7 +37,7 @@ BAD_LINES = {
     "header again": ("emotion,pixels,Usage", "the header line again"),
     "open quotation mark": (f'3,"{FACE_TEXT},Training', "unexpected end of data"),
     "NUL bytes": (f"3,{pixels_text(9, 2303)}\0 9,Training", "'9\\x00'"),
-    "Usage unknown": (f"3,{FACE_TEXT},Holiday", "Usage 'Holiday'"),
+    "Usage unknown": (f"3,{FACE_TEXT},Holiday", "split 'Holiday'"),
     "binary": ("\x80\xff\x00\x1b", "column(s)"),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inputs import encoded, rows_of
+from inputs import encoded, picture, rows_of
 
 from fer_ray.data.images import decode
 from fer_ray.data.sources import open_source
@@ -235,3 +235,16 @@ def test_labels_of_any_make(labels: Any, names: list[str] | None, expected: Any,
     rows, _ = rows_of(tmp_path / "x.parquet")
     for row, label in zip(rows, expected, strict=True):
         assert label in row["reason"] if isinstance(label, str) else (row["label"], row["reason"]) == (label, None)
+
+
+@pytest.mark.parametrize("column", ["split", "Usage", "subset"])
+def test_a_column_names_the_split_of_each_row(column: str, tmp_path: Path) -> None:
+    names = ["Training", "train", "PublicTest", "valid", "PrivateTest", "test", "holiday", None]
+    table = pa.table({"image": [picture(shade) for shade in range(8)], "label": [3] * 8, column: names})
+    pq.write_table(table, tmp_path / "train.parquet")
+    rows, _ = rows_of(tmp_path / "train.parquet")
+    expected = ["train", "train", "validation", "validation", "test", "test"]
+    assert [row["split"] for row in rows if row["reason"] is None] == expected
+    assert [row["reason"] for row in rows if row["reason"]] == [
+        f"split '{name}', expected Training, PublicTest or PrivateTest; train, valid or test" for name in names[6:]
+    ]

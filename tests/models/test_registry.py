@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torchvision.ops import StochasticDepth
 
 from fer_ray.config import ModelConfig
 from fer_ray.config_files import load_config
 from fer_ray.errors import UsageError
-from fer_ray.models import architectures, build, first_size
+from fer_ray.models import architectures, build, find, first_size, stages
 from fer_ray.models.registry import register
 
 NAMES = [architecture.name for architecture in architectures()]
@@ -22,58 +23,93 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def images_for(name: str, count: int) -> torch.Tensor:
+    """Draw a batch, of smaller images where the architecture takes them: residual networks are slow on a CPU."""
+    side = 32 if find(name).any_size else 48
+    return torch.randn(count, 1, side, side)
+
+
 @pytest.mark.parametrize("size", [48, 64])
 def test_logits_shape(name: str, size: int) -> None:
-    assert build(ModelConfig(name=name), size)(torch.randn(2, 1, size, size)).shape == (2, 7)
+    model = build(ModelConfig(name=name), size, num_classes=5).eval()
+    with torch.inference_mode():
+        assert model(torch.randn(2, 1, size, size)).shape == (2, 5)
 
 
 def test_every_parameter_gets_a_gradient(name: str) -> None:
-    model = build(ModelConfig(name=name), 48)
-    F.cross_entropy(model(torch.randn(8, 1, 48, 48)), torch.arange(8) % 7).backward()
+    model, images = build(ModelConfig(name=name), 48), images_for(name, 7)
+    F.cross_entropy(model(images), torch.arange(7)).backward()
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert not without
 
 
 def test_overfits_one_batch(name: str) -> None:
-    model = build(ModelConfig(name=name, dropout=0), 48)
-    images, labels = torch.randn(14, 1, 48, 48), torch.arange(14) % 7
+    model, images, labels = build(ModelConfig(name=name, dropout=0), 48), images_for(name, 7), torch.arange(7)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(60):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
-        if loss.item() < 0.05:
+        if loss.item() < 0.1:
             break
-    assert loss.item() < 0.05
+    assert loss.item() < 0.1
 
 
 def test_safetensors_round_trip(name: str, tmp_path: Path) -> None:
     model, other = build(ModelConfig(name=name), 48).eval(), build(ModelConfig(name=name), 48).eval()
-    save_file(model.state_dict(), tmp_path / "model.safetensors")
-    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    images = torch.randn(3, 1, 48, 48)
-    assert torch.equal(model(images), other(images))
+    images = images_for(name, 2)
+    with torch.inference_mode():
+        expected, fresh = model(images), other(images)
+        assert not torch.equal(fresh, expected)
+        save_file(model.state_dict(), tmp_path / "model.safetensors")
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+        assert torch.equal(other(images), expected)
 
 
 def test_dropout_is_used(name: str) -> None:
-    model = build(ModelConfig(name=name, dropout=0.5), 48)
-    assert any(isinstance(module, torch.nn.Dropout) and module.p == 0.5 for module in model.modules())
+    images = images_for(name, 4)
+    with torch.inference_mode():
+        for dropout in (0.0, 0.5):
+            model = build(ModelConfig(name=name, dropout=dropout), 48)
+            for module in model.modules():  # the only other thing of chance
+                module.train(not isinstance(module, StochasticDepth))
+            assert torch.equal(model(images), model(images)) == (dropout == 0)
+
+
+def test_stages_hold_every_parameter_once_and_end_in_the_classifier(name: str) -> None:
+    for config in [ModelConfig(name=name), ModelConfig(name=name, input_size=64)]:
+        model = build(config, 48, num_classes=5)
+        parts = stages(name, model)
+        held = [id(weights) for stage in parts for module in stage for weights in module.parameters()]
+        assert sorted(held) == sorted(map(id, model.parameters()))
+        assert all(any(list(module.parameters()) for module in stage) for stage in parts)
+        (classifier,) = parts[-1]
+        assert {weights.shape[0] for weights in classifier.parameters()} == {5}
+        last = list(model.named_parameters())[-1][1]
+        assert any(weights is last for weights in classifier.parameters())
 
 
 def test_unknown_name_lists_near_ones() -> None:
     with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
         build(ModelConfig(name="resnet81"), 48)
+    with pytest.raises(UsageError, match="Did you mean 'lenet'"):
+        stages("lenett", torch.nn.Identity())
 
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="twice"):
-        register("cnn3", "again")(lambda config, size, num_classes: torch.nn.Identity())
+        register("cnn3", "again", (("0",),))(lambda config, size, num_classes: torch.nn.Identity())
 
 
 def test_growing_images_by_default_where_the_architecture_takes_them() -> None:
     assert first_size(load_config(None, ["model.name=fast"])) < 1
     assert first_size(load_config(None, ["model.name=cnn3"])) == 1
+
+
+def test_images_that_are_enlarged_anyway_dont_grow_unless_asked() -> None:
+    assert first_size(load_config(None, ["model.name=fast", "model.input_size=64"])) == 1
+    assert first_size(load_config(None, ["model.name=cnn3", "model.input_size=64", "schedule.first_size=0.5"])) == 0.5
 
 
 def test_an_architecture_of_one_size_refuses_growing_images() -> None:
@@ -83,6 +119,8 @@ def test_an_architecture_of_one_size_refuses_growing_images() -> None:
 
 
 @pytest.mark.parametrize("name", [each.name for each in architectures() if each.any_size])
-def test_any_size_holds(name: str) -> None:
-    model = build(ModelConfig(name=name), 48)
-    assert model(torch.randn(2, 1, 32, 32)).shape == model(torch.randn(2, 1, 48, 48)).shape
+@pytest.mark.parametrize("side", [16, 32])  # 32 is where training begins with 48
+def test_any_size_holds(name: str, side: int) -> None:
+    model = build(ModelConfig(name=name), 48).eval()
+    with torch.inference_mode():
+        assert model(torch.randn(1, 1, side, side)).shape == (1, 7)

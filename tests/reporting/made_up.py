@@ -7,7 +7,7 @@ from fer_ray.data.store import DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import CheckpointInfo
-from fer_ray.learning.evaluation import Evaluation, Member, TtaScores, score_predictions
+from fer_ray.learning.evaluation import Evaluation, Member, TtaScores, compare, score_predictions
 from fer_ray.reporting.evidence import Evidence
 
 FINGERPRINT = "f" * 64
@@ -21,7 +21,12 @@ def probabilities_of(predicted: np.ndarray, confidence: float) -> np.ndarray:
 
 
 def tta_scores(
-    labels: np.ndarray, probabilities: np.ndarray, leaked: np.ndarray, speed: float, views: int
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    leaked: np.ndarray,
+    speed: float,
+    views: int,
+    fewest: np.ndarray | None = None,
 ) -> TtaScores:
     official = score_predictions(labels, probabilities)
     clean = score_predictions(labels[~leaked], probabilities[~leaked]) if not leaked.all() else None
@@ -33,6 +38,7 @@ def tta_scores(
         ece_uncalibrated=official.ece,
         nll_uncalibrated=official.nll,
         reliability=reliability_bins(labels, probabilities),
+        against_fewest=None if fewest is None else compare(labels, probabilities.argmax(axis=1), fewest),
     )
 
 
@@ -90,7 +96,14 @@ def make_evidence(
     """
     copies = np.zeros(len(labels), dtype=bool) if leaked is None else leaked
     measured = {
-        name: tta_scores(labels, probabilities_of(predicted, confidence), copies, 1000 / views, views)
+        name: tta_scores(
+            labels,
+            probabilities_of(predicted, confidence),
+            copies,
+            1000 / views,
+            views,
+            next(iter(tta.values())) if views > 1 else None,
+        )
         for views, (name, predicted) in enumerate(tta.items(), 1)
     }
     main = list(measured)[-1]
@@ -103,6 +116,8 @@ def make_evidence(
         accuracy=measured[main].official.accuracy,
         nll=measured[main].official.nll,
         share=None,
+        against_all=None,
+        against_others=None,
     )
     evaluation = Evaluation(
         fer_ray_version="1",

@@ -9,6 +9,7 @@ from made_up import describe_dataset, describe_training, make_evidence
 from fer_ray.config_files import load_config
 from fer_ray.data.store import SplitInfo
 from fer_ray.emotions import EMOTIONS
+from fer_ray.learning.evaluation import Paired
 from fer_ray.learning.metrics import wilson_interval
 from fer_ray.reporting.evidence import Evidence
 from fer_ray.reporting.model_card import RULES, card_text, swot
@@ -88,13 +89,12 @@ def shared_by_rows(evidence: Evidence) -> set[str]:
 def test_views_that_pay_and_views_that_do_not() -> None:
     worse, better = mistaken((FEAR, SAD, 20), (SAD, FEAR, 20)), mistaken((FEAR, SAD, 6))
     gain = said(make_evidence(LABELS, {"none": worse, "flip": better}))
-    assert "TTA flip raises accuracy over none by 24.3 points, to 95.7%, and takes 2.0 times as long" in gain
+    assert "TTA flip raises accuracy over none by 24.3 points, to 95.7% (McNemar's p 1.2e-10), and takes 2.0" in gain
     assert "(500 instead of 1,000 images/s)." in gain
     small = said(make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 7)), "flip": better}))
-    assert "by 0.7 points, to 95.7%" in small
-    assert "that lies within the 95% interval of none" in small
+    assert "by 0.7 points, to 95.7% (McNemar's p 1: so small a difference can be chance)" in small
     loss = said(make_evidence(LABELS, {"none": better, "flip": worse}))
-    assert "TTA can be left out: flip, the best of the others, is 24.3 points below none" in loss
+    assert "TTA can be left out: flip is 24.3 points below none (McNemar's p 1.2e-10) and takes" in loss
     assert "TTA" not in said(make_evidence(LABELS, {"flip": better}))
 
 
@@ -205,17 +205,37 @@ def test_even_recall_is_a_strength_only_where_rows_are_uneven_and_no_class_is_mi
     assert even not in said(make_evidence(many, {"none": missed}))
 
 
-def test_members_without_use_and_the_doubt_about_them() -> None:
+def test_members_without_use_and_how_sure_that_is() -> None:
     evidence = make_evidence(LABELS, {"none": mistaken((FEAR, SAD, 6))})
     alone = evidence.evaluation.members[0]
-    worse = evidence.evaluation.model_copy(
-        update={"members": [alone.model_copy(update={"share": share, "accuracy": 0.9}) for share in (-1 / 140, 0.02)]}
+    unsure = Paired(only_first_right=1, only_second_right=2, mcnemar_p=1.0)
+    sure = Paired(only_first_right=0, only_second_right=8, mcnemar_p=0.0078)
+    members = [
+        alone.model_copy(update={"share": share, "accuracy": 0.9, "against_all": sure, "against_others": unsure})
+        for share in (-1 / 140, 0.0)
+    ]
+    text = said(Evidence(evidence.evaluation.model_copy(update={"members": members}), None, (None, None)))
+    left_out = "Network 1 (cnn3) can be left out: without it the other labels 1 image more right, of 140"
+    assert f"{left_out} (McNemar's p 1: so small a difference can be chance)." in text
+    assert "Network 2" not in text  # both can't be
+    assert "2 networks together are 5.7 points more accurate than the best of them alone (McNemar's p 0.0078)." in text
+
+
+def test_nothing_is_said_of_views_on_few_images() -> None:
+    labels = np.repeat(np.arange(7), 2)
+    assert "TTA" not in said(make_evidence(labels, {"none": labels, "flip": np.full(14, HAPPY)}))
+
+
+def test_a_class_that_is_never_the_answer() -> None:
+    predicted = np.where(LABELS == DISGUST, ANGRY, LABELS)
+    assert "disgust is never the answer, and the label of 20 images." in said(
+        make_evidence(LABELS, {"none": predicted})
     )
-    text = said(Evidence(worse, None, (None, None)))
-    doubt = "; so small a difference can be chance."
-    assert f"Network 1 (cnn3) can be left out: without it the others label 1 image more right, of 140{doubt}" in text
-    assert "Network 2" not in text
-    assert f"2 networks together are 5.7 points more accurate than the best of them alone{doubt}" not in text
+
+
+def test_one_class_only_all_wrong() -> None:
+    found = swot(make_evidence(np.full(8, HAPPY), {"none": np.full(8, SAD)}))
+    assert found["Weaknesses"][0].startswith("Always answering happy would be right for 100.0% of the images")
 
 
 def test_calibration_that_chance_explains_is_not_spoken_of() -> None:

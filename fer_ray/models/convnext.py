@@ -1,0 +1,44 @@
+"""torchvision's ConvNeXt-T (Liu et al., arXiv 2201.03545), adapted to small grey images.
+
+Its stem cuts an image into patches of 4 × 4 pixels, and it is halved three times after that: 1.5 pixels would be left
+of 48. The small stem's patches are 2 × 2, so that the four stages see 24, 12, 6 and 3 pixels. Stochastic depth and
+layer scale are torchvision's.
+"""
+
+from torch import nn
+
+from fer_ray.config import ModelConfig
+from fer_ray.models.head import Head
+from fer_ray.models.registry import has_imagenet_stem, register
+
+# The stem, and each stage with the halving before it; the norm before the classifier comes with its weights.
+_STAGES = (
+    ("features.0",),
+    ("features.1",),
+    ("features.2", "features.3"),
+    ("features.4", "features.5"),
+    ("features.6", "features.7", "classifier.0"),
+    ("classifier.2",),
+)
+
+
+@register("convnext_tiny", "torchvision ConvNeXt-T, 2×2 patches", _STAGES, torchvision="convnext_tiny")
+def convnext_tiny(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Eighteen blocks of depthwise 7×7 convolution, layer norm and an inverted bottleneck."""
+    from torchvision.models import get_model  # takes as long to import as torch, and most runs build another network
+
+    network = get_model("convnext_tiny", num_classes=num_classes)
+    if not has_imagenet_stem(config):
+        network.features[0][0] = nn.Conv2d(1, network.features[0][0].out_channels, 2, stride=2)
+        _initialize(network.features[0][0])
+    network.classifier[2] = Head(network.classifier[2].in_features, num_classes, config.dropout)
+    _initialize(network.classifier[2])
+    result: nn.Module = network
+    return result
+
+
+def _initialize(layer: nn.Conv2d | nn.Linear) -> None:
+    """Draw initial weights as appendix A.1 and torchvision's other layers have them."""
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)

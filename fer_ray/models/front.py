@@ -1,0 +1,65 @@
+"""What stands before a network's first layer where its images must be larger, or in colour."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Mean and deviation of ImageNet's red, green and blue, 0 to 1, by which torchvision's weights want images normalised.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Enlarge(nn.Module):
+    """Enlarge images to ``side`` × ``side`` pixels by bilinear interpolation."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Map B × C × H × W to B × C × side × side."""
+        if images_bchw.shape[-2:] == (self.side, self.side):
+            return images_bchw
+        return F.interpolate(images_bchw, (self.side, self.side), mode="bilinear", align_corners=False)
+
+
+class GreyToImageNet(nn.Module):
+    """Turn grey images into RGB ones normalised as ImageNet's.
+
+    Grey images arrive normalised by their own dataset's mean and deviation. ``scale`` and ``shift`` undo that and apply
+    ImageNet's in one step. They are buffers, so that they travel with the weights. Before
+    ``set_normalization`` the three channels are the image as it came.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1, 3, 1, 1))
+        self.register_buffer("shift", torch.zeros(1, 3, 1, 1))
+
+    def set_normalization(self, mean: float, std: float) -> None:
+        """Take the mean and deviation, of pixels from 0 to 1, by which images are normalised before they come here."""
+        imagenet_mean = self.shift.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+        imagenet_std = self.scale.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        self.scale.copy_(std / imagenet_std)
+        self.shift.copy_((mean - imagenet_mean) / imagenet_std)
+
+    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Map B × 1 × H × W to B × 3 × H × W."""
+        return images_bchw * self.scale + self.shift
+
+
+class Fronted(nn.Module):
+    """A network, ``body``, behind a front."""
+
+    def __init__(self, front: nn.Module, body: nn.Module):
+        super().__init__()
+        self.front = front
+        self.body = body
+
+    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Map a normalised grey batch, B × 1 × H × W, to logits, B × num_classes."""
+        logits: torch.Tensor = self.body(self.front(images_bchw))
+        return logits

@@ -1,0 +1,45 @@
+"""torchvision's GoogLeNet, the first Inception network (Szegedy et al., arXiv 1409.4842), without auxiliary heads.
+
+Its stem divides an image's side by eight before the first Inception module, which leaves 6 pixels of 48. The small stem
+is a 3×3 convolution of stride 1 without the first pool, as the residual networks here have it; the modules then see 24,
+12 and 6 pixels, not far from the 28, 14 and 7 that they were made for.
+"""
+
+from torch import nn
+
+from fer_ray.config import ModelConfig
+from fer_ray.models.head import Head
+from fer_ray.models.registry import has_imagenet_stem, register
+
+_STAGES = (
+    ("conv1", "conv2", "conv3"),
+    ("inception3a", "inception3b"),
+    ("inception4a", "inception4b", "inception4c", "inception4d", "inception4e"),
+    ("inception5a", "inception5b"),
+    ("fc",),
+)
+
+
+@register(
+    "inception",
+    "torchvision GoogLeNet (Inception v1), 3×3 stem without stride",
+    _STAGES,
+    torchvision="googlenet",
+    spare=("aux1.", "aux2."),
+)
+def inception(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Nine Inception modules."""
+    from torchvision.models import googlenet as make  # as long to import as torch; most runs build another network
+    from torchvision.models.googlenet import BasicConv2d
+
+    rgb = has_imagenet_stem(config)
+    # Its ImageNet weights come from TensorFlow, where images were scaled to -1 to 1: `transform_input` turns them so.
+    # Without `init_weights` layers draw torch's initial values; torchvision's own take seconds, and it is to drop them.
+    network: nn.Module = make(
+        num_classes=num_classes, aux_logits=False, init_weights=False, dropout=0, transform_input=rgb
+    )
+    if not rgb:
+        network.conv1 = BasicConv2d(1, 64, kernel_size=3, padding=1)
+        network.maxpool1 = nn.Identity()
+    network.fc = Head(1024, num_classes, config.dropout)
+    return network

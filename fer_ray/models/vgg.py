@@ -1,0 +1,61 @@
+"""torchvision's VGG networks with batch norm, adapted to small grey images (Simonyan & Zisserman, arXiv 1409.1556).
+
+The stem is the same for small and for ImageNet's images, but for its input channels: 3×3 convolutions of stride 1.
+
+Five poolings leave 2×2 pixels of a 48×48 face. torchvision's classifier would blow them up to 7×7 copies before dense
+layers 4,096 wide, which are 120 of its 134 million weights and here would see nothing new. One linear layer over the
+mean takes their place, as networks for CIFAR and FER-2013 have it (WuJie1010/Facial-Expression-Recognition.Pytorch,
+models/vgg.py). Pooling rounds up: rounded down, the last one would drop the right and bottom third of the face.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from fer_ray.config import ModelConfig
+from fer_ray.models.head import Head
+from fer_ray.models.registry import has_imagenet_stem, register
+
+
+def _stages(*convolutions: int) -> tuple[tuple[str, ...], ...]:
+    """Name the modules of each group of convolutions, each followed by norm and ReLU, and each group by a pooling."""
+    groups, start = [], 0
+    for count in convolutions:
+        end = start + 3 * count + 1
+        groups.append(tuple(f"features.{index}" for index in range(start, end)))
+        start = end
+    return (*groups, ("classifier",))
+
+
+@register(
+    "vgg16", "torchvision VGG-16 with batch norm, one linear layer", _stages(2, 2, 3, 3, 3), torchvision="vgg16_bn"
+)
+def vgg16(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Thirteen convolutions: torchvision's configuration D."""
+    return _vgg("D", config, num_classes)
+
+
+@register(
+    "vgg19", "torchvision VGG-19 with batch norm, one linear layer", _stages(2, 2, 4, 4, 4), torchvision="vgg19_bn"
+)
+def vgg19(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Sixteen convolutions: torchvision's configuration E."""
+    return _vgg("E", config, num_classes)
+
+
+def _vgg(layers: str, config: ModelConfig, num_classes: int) -> nn.Module:
+    from torchvision.models import vgg  # takes as long to import as torch, and most runs build another network
+
+    features = vgg.make_layers(vgg.cfgs[layers], batch_norm=True)
+    if not has_imagenet_stem(config):
+        features[0] = nn.Conv2d(1, 64, 3, padding=1)
+    for module in features:
+        if isinstance(module, nn.MaxPool2d):
+            module.ceil_mode = True
+        elif isinstance(module, nn.Conv2d):  # as torchvision's VGG class does
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    head = Head(512, num_classes, config.dropout)
+    return nn.Sequential(
+        OrderedDict(features=features, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=head)
+    )

@@ -1,0 +1,209 @@
+"""Transfer learning, with weights of random numbers in torchvision's own naming, and without a network."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from fer_ray.config import ModelConfig
+from fer_ray.errors import DataError, UsageError
+from fer_ray.models import architectures, build, find, initialize, stages
+
+FROM_TORCHVISION = [each.name for each in architectures() if each.torchvision]
+MEAN, STD = 0.508, 0.255
+
+
+def torchvision_network(name: str) -> torch.nn.Module:
+    """Make torchvision's network for the 1,000 classes of ImageNet."""
+    torch.manual_seed(1)
+    arguments = {"init_weights": False} if name == "inception" else {}  # its own values take seconds
+    network: torch.nn.Module = torchvision.models.get_model(find(name).torchvision, **arguments)
+    return network.eval()
+
+
+def torchvision_weights(name: str) -> dict[str, torch.Tensor]:
+    """Draw weights of torchvision's names and shapes; large ones repeat one number, for VGG's would fill half a GB."""
+    with torch.device("meta"):
+        network = torchvision_network(name)
+    return {
+        key: torch.rand(tensor.shape if tensor.numel() < 3e6 else 1).expand(tensor.shape).to(tensor.dtype)
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def problem_of(config: ModelConfig, error: type[UsageError | DataError]) -> str:
+    with pytest.raises(error) as caught:
+        initialize(build(config, 48), config, MEAN, STD)
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize("name", FROM_TORCHVISION)
+def test_weights_of_torchvision_load_but_for_the_classifier(name: str, tmp_path: Path) -> None:
+    theirs = torchvision_weights(name)
+    torch.save(theirs, tmp_path / "weights.pth")
+    config = ModelConfig(name=name, pretrained=str(tmp_path / "weights.pth"))
+    model = build(config, 48)
+    fresh = initialize(model, config, MEAN, STD)
+    (classifier,) = stages(name, model)[-1]
+    own = {name.removeprefix("body."): tensor for name, tensor in model.state_dict().items()}
+    assert len(fresh) == 2 == len(list(classifier.parameters()))
+    for key in own.keys() - set(fresh) - {"front.0.scale", "front.0.shift"}:
+        assert torch.equal(own[key], theirs[key]), key
+
+
+@pytest.mark.parametrize("name", ["resnet18", "inception", "efficientnet_b0", "convnext_tiny"])
+def test_it_computes_what_torchvision_does(name: str, tmp_path: Path) -> None:
+    """The classifier loads too where the classes are as many; grey pixels reach it as torchvision's own would."""
+    network = torchvision_network(name)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    config = ModelConfig(name=name, pretrained=str(tmp_path / "weights.safetensors"), input_size=64)
+    model = build(config, 48, num_classes=1000)
+    assert initialize(model, config, MEAN, STD) == []
+    pixels = torch.rand(2, 1, 48, 48)
+    enlarged = torch.nn.functional.interpolate(pixels, (64, 64), mode="bilinear", align_corners=False)
+    rgb = torchvision.transforms.functional.normalize(
+        enlarged.expand(-1, 3, -1, -1), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
+    if name == "inception":
+        network.transform_input = True  # as torchvision itself sets it along with the weights
+    with torch.inference_mode():
+        torch.testing.assert_close(model.eval()((pixels - MEAN) / STD), network(rgb), rtol=1e-3, atol=1e-4)
+
+
+def test_the_front_travels_with_the_weights(tmp_path: Path) -> None:
+    config = ModelConfig(name="resnet18", stem="imagenet", input_size=64)
+    model, other = build(config, 48).eval(), build(config, 48).eval()
+    initialize(model, config, MEAN, STD)
+    other.load_state_dict(model.state_dict())
+    images = torch.randn(2, 1, 48, 48)
+    with torch.inference_mode():
+        assert torch.equal(model(images), other(images))
+
+
+@pytest.mark.parametrize("name", ["fast", "cnn3", "resnet18"])
+def test_a_checkpoint_folder_goes_on_with_its_classifier(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    former = build(ModelConfig(name=name), 48)
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    save_file(former.state_dict(), tmp_path / "run" / "checkpoint" / "model.safetensors")
+    stem = "small" if name == "resnet18" else "auto"
+    config = ModelConfig(name=name, pretrained=str(tmp_path / "run" / "checkpoint"), stem=stem)
+    model = build(config, 48)
+    assert initialize(model, config, MEAN, STD) == []
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in former.state_dict().items())
+    fewer = build(config, 48, num_classes=3)
+    assert len(initialize(fewer, config, MEAN, STD)) == 2
+    beside = config.model_copy(update={"pretrained": str(tmp_path / "run")})
+    assert f"Did you mean {tmp_path / 'run' / 'checkpoint'}?" in problem_of(beside, UsageError)
+
+
+def test_a_checkpoint_with_a_front_loads_under_another(tmp_path: Path) -> None:
+    former_config = ModelConfig(name="resnet18", stem="imagenet")
+    former = build(former_config, 48)
+    initialize(former, former_config, 0.1, 0.1)
+    save_file(former.state_dict(), tmp_path / "model.safetensors")
+    config = ModelConfig(name="resnet18", pretrained=str(tmp_path), input_size=64)
+    model = build(config, 48)
+    assert initialize(model, config, MEAN, STD) == []
+    assert torch.equal(model.state_dict()["body.conv1.weight"], former.state_dict()["body.conv1.weight"])
+    assert not torch.equal(model.state_dict()["front.1.shift"], former.state_dict()["front.0.shift"])
+
+
+def test_imagenet_weights_come_from_torch_hubs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    file = Path(torchvision.models.get_model_weights("resnet18").DEFAULT.url).name
+    theirs = torchvision_weights("resnet18")
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(theirs, tmp_path / "checkpoints" / file)
+    config = ModelConfig(name="resnet18", pretrained="imagenet")
+    model = build(config, 48)
+    assert initialize(model, config, MEAN, STD) == ["fc.bias", "fc.weight"]
+    assert torch.equal(model.state_dict()["body.layer4.1.conv2.weight"], theirs["layer4.1.conv2.weight"])
+
+
+def test_a_failed_download_says_which_file_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(url: str, file: str, *args: object, **kwargs: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    problem = problem_of(ModelConfig(name="vgg16", pretrained="imagenet"), UsageError)
+    assert "no route to host" in problem
+    assert f"Put vgg16_bn-6c64b313.pth into {tmp_path / 'checkpoints'}" in problem
+    assert "model.pretrained=PATH/vgg16_bn-6c64b313.pth" in problem
+
+
+def test_a_damaged_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_bytes(b"half of it")
+    assert "resnet18-f37072fd.pth" in problem_of(ModelConfig(name="resnet18", pretrained="imagenet"), UsageError)
+
+
+@pytest.mark.parametrize("name", ["fast", "se_resnet18", "lenet"])
+def test_our_networks_have_no_imagenet_weights(name: str) -> None:
+    problem = problem_of(ModelConfig(name=name, pretrained="imagenet"), UsageError)
+    assert f"'{name}' was never trained on ImageNet" in problem and "resnet18" in problem
+    with pytest.raises(UsageError, match="has but one stem"):
+        build(ModelConfig(name=name, stem="imagenet"), 48)
+
+
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    theirs = torchvision_weights("resnet18")
+    theirs["layer1.0.conv1.weight"] = torch.zeros(64, 64, 5, 5)
+    theirs["layer9.conv.weight"] = theirs.pop("layer2.0.conv1.weight")
+    torch.save(theirs, tmp_path / "odd.pth")
+    problem = problem_of(ModelConfig(name="resnet18", pretrained=str(tmp_path / "odd.pth")), DataError)
+    assert "1 missing: layer2.0.conv1.weight" in problem
+    assert "1 not part of it: layer9.conv.weight" in problem
+    assert "1 of another shape: layer1.0.conv1.weight 64×64×5×5 instead of 64×64×3×3" in problem
+    problem = problem_of(ModelConfig(name="vgg16", pretrained=str(tmp_path / "odd.pth")), DataError)
+    assert "missing: features.0.bias, features.0.weight, features.1.bias, …" in problem
+    assert problem.endswith("Name weights of a vgg16.")
+
+
+def test_a_small_stem_wants_its_own_weights(tmp_path: Path) -> None:
+    torch.save(torchvision_weights("resnet18"), tmp_path / "weights.pth")
+    config = ModelConfig(name="resnet18", pretrained=str(tmp_path / "weights.pth"), stem="small")
+    problem = problem_of(config, DataError)
+    assert "conv1.weight 64×3×7×7 instead of 64×1×3×3. The first layers alone differ" in problem
+    assert problem.endswith("trained with model.stem=imagenet.")
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    for name in ("noise.pth", "noise.safetensors"):
+        (tmp_path / name).write_bytes(b"\x07" * 100)
+        assert "not readable as weights" in problem_of(
+            ModelConfig(name="resnet18", pretrained=str(tmp_path / name)), DataError
+        )
+    torch.save({"net": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "wrapped.pth")
+    problem = problem_of(ModelConfig(name="resnet18", pretrained=str(tmp_path / "wrapped.pth")), DataError)
+    assert "holds a dict with net, epoch, not tensors by name" in problem
+    assert "no such file" in problem_of(
+        ModelConfig(name="resnet18", pretrained=str(tmp_path / "absent.pth")), UsageError
+    )
+
+
+def test_a_pickle_runs_nothing(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "sprung",)  # type: ignore[return-value]
+
+    torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pth")
+    assert "not readable" in problem_of(ModelConfig(name="resnet18", pretrained=str(tmp_path / "trap.pth")), DataError)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_images_are_only_enlarged() -> None:
+    with pytest.raises(UsageError, match=r"input_size = 40: below the images' side of 48"):
+        build(ModelConfig(name="fast", input_size=40), 48)
+
+
+def test_one_size_suits_all_where_images_are_enlarged() -> None:
+    model = build(ModelConfig(name="lenet", input_size=64), 48).eval()
+    with torch.inference_mode():
+        assert model(torch.randn(2, 1, 48, 48)).shape == model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
