@@ -87,6 +87,13 @@ def recover_folder(dest: Path) -> None:
             old.rename(dest)
 
 
+def remove_leftovers(dest: Path) -> None:
+    """Remove what a kill left beside ``dest``; only for the one process that writes there."""
+    recover_folder(dest)
+    for suffix in ("partial", "old"):
+        shutil.rmtree(_beside(dest, suffix), ignore_errors=True)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that readers see all of it or the former one."""
     partial = _beside(path, "partial")

@@ -14,7 +14,7 @@ from fer_ray.data.store import schema
 from fer_ray.emotions import NUM_CLASSES
 
 _FILE_CHUNKS = 4
-_GROUP_ROWS = 512
+GROUP_ROWS = 512
 """Of a Parquet row group, which training reads as one where a split streams. Sources are often sorted by label, so the
 smaller it is the better a buffer mixes labels, and the less memory reading takes. Below this reading gets slower."""
 
@@ -45,7 +45,7 @@ class SplitWriter:
             with pq.ParquetWriter(file, self._schema, compression="none", write_statistics=["id"]) as out:
                 for chosen, pictures in self.spool.chunks(numbers[at : at + length]):
                     self._hash.update(pictures.data)
-                    out.write_table(self._table(chosen, pictures), row_group_size=_GROUP_ROWS)
+                    out.write_table(self._table(chosen, pictures), row_group_size=GROUP_ROWS)
                     yield len(chosen)
 
     def fingerprint(self) -> str:

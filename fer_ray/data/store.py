@@ -25,6 +25,7 @@ Columns of every split, rows ordered by source order:
 Near means by the rule of ``fer_ray.data.near_duplicates``.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,7 +173,7 @@ class PreparedDataset:
         try:
             tables = [pq.read_table(file, columns=columns) for file in self.files(split)]
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{self.path / split}: not readable: {error}. Prepare the dataset again.") from error
+            raise self._unreadable(split, error) from error
         rows = sum(len(table) for table in tables)
         expected = self.info.splits[split].rows
         if rows != expected:
@@ -199,8 +200,41 @@ class PreparedDataset:
             )
 
     def load(self, split: str) -> Split:
-        """Read the labelled rows of a split into memory."""
-        return to_split(self.table(split, self.info.learning_columns), self.info.size)
+        """Read the labelled rows of a split into memory, a row group at a time, so that it takes little beside them.
+
+        Raises:
+            DataError: a file can't be read, or there are other rows than ``dataset.json`` says.
+        """
+        size, rows, parts = self.info.size, 0, list[Split]()
+        images = np.empty((self.labelled(split), size, size), np.uint8)
+        try:
+            for file in self.files(split):
+                with pq.ParquetFile(file) as groups:
+                    for group in range(groups.num_row_groups):
+                        part = to_split(groups.read_row_group(group, columns=self.info.learning_columns), size)
+                        own = images[rows : rows + len(part)]
+                        own[:] = part.images[: len(own)]
+                        parts.append(dataclasses.replace(part, images=own))
+                        rows += len(part)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._unreadable(split, error) from error
+        if rows != len(images):
+            raise DataError(
+                f"{self.path / split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare the"
+                " dataset again."
+            )
+        soft = [part.soft_labels for part in parts if part.soft_labels is not None]
+        return Split(
+            ids=[id for part in parts for id in part.ids],
+            images=images,
+            labels=np.concatenate([np.empty(0, np.int64), *(part.labels for part in parts)]),
+            leaked=np.concatenate([np.empty(0, bool), *(part.leaked for part in parts)]),
+            soft_labels=np.concatenate(soft) if soft else None,
+        )
+
+    def _unreadable(self, split: str, error: Exception) -> DataError:
+        reason = " ".join(str(error).split()).rstrip(".")
+        return DataError(f"{self.path / split}: not readable: {reason}. Prepare the dataset again.")
 
 
 def to_split(table: pa.Table, size: int) -> Split:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fer_ray.config import Config
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import make_folder, recover_folder, write_whole
+from fer_ray.files import make_folder, recover_folder, remove_leftovers, write_whole
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import copy_checkpoint, load_training_state, read_info
 from fer_ray.learning.loop import Metrics, Snapshot
@@ -92,7 +92,8 @@ class RunFolder:
             FerRayError: the disk refuses.
         """
         with self.writing():
-            recover_folder(self.best)
+            remove_leftovers(self.best)
+            remove_leftovers(self.last)
             if last := self.resumable():
                 self._follow(load_training_state(last)["history"])
 
