@@ -66,7 +66,7 @@ def test_more_failures_than_allowed_end_with_the_last_checkpoint_whole(
     result = train_and_kill(tiny_dataset, tmp_path / "run", config("training.max_failures=0", "training.epochs=50"), 1)
     assert isinstance(result, FerRayError)
     assert "one failure more than training.max_failures = 0 allows" in str(result)
-    assert f"Whole are {tmp_path / 'run' / 'last'} (epoch " in str(result) and "go on with --resume" in str(result)
+    assert f"Kept whole: {tmp_path / 'run' / 'last'} (epoch " in str(result) and "go on with --resume" in str(result)
     run = RunFolder(tmp_path / "run")
     assert load_checkpoint(run.last).info.epoch == len(run.history()) < 50
 

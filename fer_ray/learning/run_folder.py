@@ -58,16 +58,15 @@ class RunFolder:
             cause = error if isinstance(error, OSError) else error.__cause__
             if not isinstance(cause, OSError):
                 raise
-            raise FerRayError(
-                f"{cause.filename or self.path}: can't be written: {cause.strerror or cause}. {self.what_is_kept()}"
-            ) from error
+            file = cause.filename2 or cause.filename or self.path  # of a copy the second is what was written
+            raise FerRayError(f"{file}: can't be written: {cause.strerror or cause}. {self.what_is_kept()}") from error
 
     def what_is_kept(self) -> str:
         """Say what is whole after a failure, and how to go on."""
         kept = [f"{folder} (epoch {read_info(folder).epoch})" for folder in (self.last, self.best) if folder.is_dir()]
         if not kept:
-            return "No epoch was finished, so nothing is kept: once that is mended, start again."
-        return f"Whole are {' and '.join(kept)}: once that is mended, go on with --resume."
+            return "No epoch was finished, so nothing is kept. Once that is mended, start again."
+        return f"Kept whole: {' and '.join(kept)}. Once that is mended, go on with --resume."
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.

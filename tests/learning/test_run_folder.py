@@ -85,7 +85,7 @@ def test_a_full_disk_stops_with_what_is_whole(
         fit(config(3), data, run.record)
     epoch = read_info(run.last).epoch
     assert str(raised.value).startswith(
-        f"{run.path}: can't be written: No space left on device. Whole are {run.last} (epoch {epoch})"
+        f"{run.path}: can't be written: No space left on device. Kept whole: {run.last} (epoch {epoch})"
     )
     assert "go on with --resume" in str(raised.value)
     assert load_checkpoint(run.best).info.epoch >= 1
