@@ -70,7 +70,9 @@ class OptimizerConfig(Section):
     """How weights follow gradients."""
 
     name: Literal["sgd", "adam", "adamw", "muon"] = Field(
-        "sgd", description="`sgd` (with Nesterov momentum), `adam`, `adamw`, or `muon` (AdamW for vectors)."
+        "sgd",
+        description="`sgd` (with Nesterov momentum), `adam`, `adamw`, or `muon` (AdamW for vectors; slow on"
+        " CPUs without bfloat16 instructions).",
     )
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(
