@@ -31,7 +31,8 @@ def write_prepared(
     file_rows: int = 64,
     soft: bool = False,
 ) -> PreparedDataset:
-    """A prepared dataset of 8 × 8 images that hold their row's number within the split, see ``numbers_in``.
+    """A prepared dataset of 8 × 8 images, the brighter the higher their label, that hold their row's number within the
+    split, see ``numbers_in``.
 
     Args:
         labels: of the rows of each split, None where unlabelled.
@@ -46,7 +47,7 @@ def write_prepared(
             {
                 "id": f"{split}/{number}",
                 "label": label,
-                "pixels": np.full(16, number, np.int32).view(np.uint8),
+                "pixels": np.append(np.array([number], np.int32).view(np.uint8), np.full(60, 30 * (label or 0) + 20)),
                 "width": 8,
                 "height": 8,
                 "duplicate_of": None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets_made import write_prepared
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
@@ -36,6 +37,7 @@ def test_files(run: Path) -> None:
         "config.yaml",
         "metrics.jsonl",
         "curves.png",
+        "profile.json",
         "checkpoint/model.safetensors",
         "checkpoint/checkpoint.json",
         "last/model.safetensors",
@@ -127,6 +129,19 @@ def test_a_run_that_diverges_at_once_leaves_its_folder_free(tiny_dataset: Prepar
     with pytest.raises(UsageError, match=r"training loss is nan.*Lower optimizer.learning_rate"):
         train(tiny_dataset.path, config("optimizer.name=sgd", "optimizer.learning_rate=10"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_stream_where_memory_does_not_hold_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The same rows held and streamed: as many are learnt from, and the network gets as good."""
+    labels = [label for label in range(7) for _ in range(300)]
+    dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::10]})
+    settings = config("training.epochs=6")
+    held = train(dataset.path, settings, tmp_path / "held")
+    streamed = train(dataset.path, settings, tmp_path / "streamed", data_memory=380_000)
+    said = capfd.readouterr().err
+    assert "train 2,100 rows × 192 bytes = 393.8 KiB, held in memory" in said
+    assert "train 2,100 rows × 192 bytes = 393.8 KiB, streamed from disk" in said
+    assert held.best["validation_accuracy"] > 0.9 and streamed.best["validation_accuracy"] > 0.9
 
 
 def test_missing_dataset(tmp_path: Path) -> None:
