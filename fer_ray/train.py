@@ -12,7 +12,7 @@ from fer_ray.config_files import load_config
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path
+from fer_ray.files import claim_output, local_path, make_folder
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.device import free_memory, pick_device
 from fer_ray.learning.loop import Metrics, Snapshot, fit
@@ -84,6 +84,7 @@ def train(
         _check_same_run(run, config, data)
     memory = data_memory or _half_of_what_is_left()
     with run.forgotten_on_failure(new=not resume):
+        make_folder(run.path)
         with run.writing():
             run.begin(config)
             record_start(run.path)

@@ -43,7 +43,7 @@ def test_unknown_stage() -> None:
         (["train", "--dataset", "s3://bucket/data", "--output", "run"], 2, "s3://"),
         (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "nothing to resume"),
         (["train", "--dataset", "data", "--output", "run", "--config", "data"], 2, "is a folder"),
-        (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "leaves a worker below 2"),
+        (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "have work for 64 at most"),
         (["train", "--dataset", "data", "--output", "data/dataset.json/run"], 2, "the folder can't be made"),
         (["report", "data", "--output", "data/dataset.json/report"], 2, "the folder can't be made"),
         (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "Did you mean"),

@@ -150,7 +150,7 @@ def test_training_learns_the_shares(soft_dataset: PreparedDataset) -> None:
 
 def test_shards_of_ray_train_carry_the_shares(soft_dataset: PreparedDataset) -> None:
     whole = soft_dataset.load("train")
-    shard = drain(train_dataset(soft_dataset), 48)
+    shard = drain(train_dataset(soft_dataset, 1), soft_dataset, 0, 1)
     assert shard.ids == whole.ids
     np.testing.assert_array_equal(shard.soft_labels, whole.soft_labels)
 

@@ -121,9 +121,7 @@ def test_the_profile_is_written_with_each_epoch(data: TrainingData, tmp_path: Pa
         totals.append(sum(profile["seconds"].values()))
 
     fit(config(2), data, record)
-    seconds = sum(line["seconds"] for line in run.history())
     assert 0 < totals[0] < totals[1]
-    assert totals[1] == pytest.approx(seconds, rel=0.2)
     profile = run.profile()
     assert profile is not None and profile.seconds["backward"] > 0 and profile.seconds["checkpoint"] > 0
     assert (profile.device, profile.workers, profile.streamed) == ("cpu", 1, False)
