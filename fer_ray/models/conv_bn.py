@@ -36,8 +36,8 @@ def _convolution(inputs: int, outputs: int, kernel: int, dropout: float) -> nn.S
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
+        nn.ReLU(inplace=True),
         nn.Dropout(dropout),
     )
 
