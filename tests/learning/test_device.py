@@ -1,0 +1,46 @@
+"""What a device is prepared for."""
+
+import subprocess
+import sys
+
+import pytest
+from torch import nn
+
+from fer_ray.learning.device import LAYOUT, pick_device, place
+
+_STEPS = """
+import platform, resource, sys
+import torch
+from fer_ray.learning.device import place
+
+if sys.argv[1] == "placed":
+    place(torch.nn.Linear(1, 1), torch.device("cpu"))
+
+def step():
+    return [torch.ones(5 * 2**20) for _ in range(5)]  # 20 MiB each
+
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(platform.libc_ver()[0], resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(argument: str) -> int:
+    """Return how many new pages ten steps ask the system for, in a process of its own."""
+    command = [sys.executable, "-c", _STEPS, argument]
+    libc, faults = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    if libc != "glibc":
+        pytest.skip(f"the C library is {libc}, which is left as it is")
+    return int(faults)
+
+
+def test_kernels_have_the_measured_layout() -> None:
+    convolution = place(nn.Conv2d(3, 4, 3), pick_device())
+    assert convolution.weight.is_contiguous(memory_format=LAYOUT)
+
+
+def test_a_cpu_keeps_what_a_step_freed() -> None:
+    assert page_faults("placed") < 0.05 * page_faults("plain")
