@@ -1,10 +1,12 @@
 """One Ray cluster and one small prepared dataset for all tests."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from postgres import new_database, running_server
 
 from fer_ray.data.store import PreparedDataset
 from fer_ray.prepare import prepare
@@ -36,3 +38,18 @@ def tiny_dataset(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("tiny") / "dataset"
     prepare("synthetic:712", path)
     return PreparedDataset(path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Return the URL of a PostgreSQL server of our own, to be given a database's name."""
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a fresh database of each kind that a search is promised to work with."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    return new_database(request.getfixturevalue("postgres"), f"study_{uuid.uuid4().hex}")

@@ -1,6 +1,5 @@
 """The Optuna study of a search: states, interrupted trials, and studies that stay apart."""
 
-from pathlib import Path
 
 import optuna
 import pytest
@@ -17,11 +16,6 @@ SPACE = SearchSpace.model_validate(
     }
 )
 OTHER = SearchSpace.model_validate({"search": {"optimizer.learning_rate": {"log_uniform": [0.01, 1]}}})
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'study.db'}"
 
 
 def metrics(epoch: int, accuracy: float) -> dict[str, float]:
