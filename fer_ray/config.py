@@ -120,7 +120,7 @@ class ScheduleConfig(Section):
         None,
         gt=0.25,
         le=1,
-        description="Side of the first epochs' images, as a share of the full side; null: 0.667 where the architecture"
+        description="Side of the first epoch's images, as a share of the full side; null: 0.667 where the architecture"
         " takes images of several sizes, else 1.",
     )
     full_size_from: float = Field(

@@ -49,13 +49,12 @@ def _plateaus(accuracies: Sequence[float], patience: int) -> int:
 def image_size(first_size: float, full_size_from: float, progress: float, full_size: int) -> int:
     """Return the side, in pixels, of the training images after a share ``progress``, 0 to 1, of all epochs.
 
-    Until the share ``full_size_from`` of the epochs it is ``first_size`` of the full side, a multiple of 8 pixels, then
-    the full side (progressive resizing, as in fast.ai's DAWNBench entry of 2018): early epochs learn coarse shapes at a
-    fraction of the cost.
+    It grows in steps of 8 pixels from ``first_size``, a share of the full size, to the full size (progressive
+    resizing, as in fast.ai's DAWNBench entry of 2018): early epochs learn coarse shapes at a fraction of the cost.
     """
-    if first_size == 1 or progress >= full_size_from:
-        return full_size
-    return max(8, int(full_size * first_size + 1e-6) // 8 * 8)
+    share = min(1.0, progress / full_size_from)
+    side = full_size * (first_size + (1 - first_size) * share)
+    return full_size if side == full_size else max(8, int(side + 1e-6) // 8 * 8)
 
 
 def trained_stages(config: ScheduleConfig, epoch: int, stages: int) -> int:

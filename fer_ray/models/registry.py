@@ -81,7 +81,7 @@ def find(name: str) -> Architecture:
 
 
 def first_size(config: Config) -> float:
-    """Return the side of the first epochs' images as a share of the full side, the automatic choice resolved.
+    """Return the side of the first epoch's images as a share of the full side, the automatic choice resolved.
 
     Raises:
         UsageError: no such architecture, or one of a single size that is asked to train on smaller images first.
