@@ -1,15 +1,27 @@
 """A source to prepare, and what a prepared folder holds."""
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo, schema
+from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, Split, SplitInfo, schema
 from fer_ray.emotions import EMOTIONS
+
+
+def read_split(archive: zipfile.ZipFile, prefix: str, count: int | None = None) -> Split:
+    """Read images of FER-2013's zip, drawn at random, so with the split's shares of the emotions; None reads all."""
+    names = sorted(name for name in archive.namelist() if Path(name).name.startswith(prefix))
+    chosen = [names[index] for index in np.random.default_rng(0).permutation(len(names))[:count]]
+    raw = [np.frombuffer(archive.read(name), np.uint8) for name in chosen]
+    images = np.stack([cv2.imdecode(image, cv2.IMREAD_GRAYSCALE) for image in raw])
+    labels = np.array([EMOTIONS.index(Path(name).parent.name) for name in chosen])
+    return Split(chosen, images, labels, np.zeros(len(chosen), bool))
 
 
 def write_csv(path: Path, rows: list[tuple[int, np.ndarray, str]]) -> Path:

@@ -8,28 +8,17 @@ import math
 import zipfile
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from datasets_made import read_split
 
 from fer_ray.config_files import load_config
-from fer_ray.data.store import DatasetInfo, Split
+from fer_ray.data.store import DatasetInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.models import architectures
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 LIGHT = {"cnn3", "fast", "lenet"}
-
-
-def read_split(archive: zipfile.ZipFile, prefix: str, count: int) -> Split:
-    """Read images of a split, drawn at random, so with the split's shares of the emotions."""
-    names = sorted(name for name in archive.namelist() if Path(name).name.startswith(prefix))
-    chosen = [names[index] for index in np.random.default_rng(0).permutation(len(names))[:count]]
-    raw = [np.frombuffer(archive.read(name), np.uint8) for name in chosen]
-    images = np.stack([cv2.imdecode(image, cv2.IMREAD_GRAYSCALE) for image in raw])
-    labels = np.array([EMOTIONS.index(Path(name).parent.name) for name in chosen])
-    return Split(chosen, images, labels, np.zeros(count, bool))
 
 
 @pytest.fixture(scope="module")
