@@ -10,9 +10,12 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import typer
+from matplotlib import cbook
 
 from fer_ray.config_files import SearchSpace, load_config, to_yaml
+from fer_ray.data.parts import part_file
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
 from fer_ray.files import claim_output, make_folder
@@ -48,6 +51,8 @@ FER-2013."""
 _BATCH = 32
 _PHOTOS_SEED = 1  # another one than the dataset's, so that no photo is one of its faces
 _PHOTO_SIZE = 96
+_PORTRAIT, _FACE = "grace_hopper.jpg", (slice(115, 345), slice(150, 380))
+"""A photo of the US Navy that comes with matplotlib, and the rows and columns of the face in it."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,9 @@ def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> De
     config = _prepare_and_tune(root, size)
     accuracy = _train(root, config, size)
     _evaluate_and_score(root, size)
+    _label_portrait(root)
     folders = [root / name for name in ("run", "evaluation", "search", "scores", "dataset")]
-    _step("6/6 One page of all that", ["report", *folders, "--output", root / "report", "--title", "Demo"])
+    _step("7/7 One page of all that", ["report", *folders, "--output", root / "report", "--title", "Demo"])
     page = report(folders, root / "report", title="Demo").page
     print(f"\nDone in {duration(time.monotonic() - began)}. Open this page in a browser:\n{page}", flush=True)
     return DemoResult(page, accuracy)
@@ -136,13 +142,13 @@ def write_photos(folder: Path, count: int) -> int:
 def _prepare_and_tune(root: Path, size: DemoSize) -> Path:
     """Return the configuration file of the best trial."""
     source, dataset, search = f"synthetic:{size.faces}", root / "dataset", root / "search"
-    title = f"1/6 Draw {size.faces:,} faces and prepare them as a dataset"
+    title = f"1/7 Draw {size.faces:,} faces and prepare them as a dataset"
     _step(title, ["prepare", source, dataset, "--size", size.image_size])
     prepare(source, dataset, size=size.image_size)
 
     spaces = _write_spaces(root / "spaces", size.trial_epochs)
     asked = [part for space in spaces for part in ("--space", space)]
-    title = f"2/6 Search: {size.trials} trials over {' and '.join(SPACES)}"
+    title = f"2/7 Search: {size.trials} trials over {' and '.join(SPACES)}"
     _step(title, ["tune", "--dataset", dataset, *asked, "--trials", size.trials, "--output", search])
     result = tune(dataset, spaces, search, trials=size.trials)
     print(f"best: trial {result.best.number}, {result.best.space}, validation accuracy {result.best.value:.2%}")
@@ -163,7 +169,7 @@ def _train(root: Path, config: Path, size: DemoSize) -> float:
     dataset, run, longer = root / "dataset", root / "run", f"training.epochs={size.epochs}"
     config = root / config.relative_to(root.absolute())
     _step(
-        "3/6 Train the best one longer",
+        "3/7 Train the best one longer",
         ["train", "--dataset", dataset, "--config", config, "--set", longer, "--output", run],
     )
     result = train(dataset, load_config(config, [longer]), run)
@@ -174,7 +180,7 @@ def _train(root: Path, config: Path, size: DemoSize) -> float:
 def _evaluate_and_score(root: Path, size: DemoSize) -> None:
     checkpoint, dataset, photos = root / "run" / "checkpoint", root / "dataset", root / "photos"
     _step(
-        "4/6 Measure it on the test split, with and without flipped views",
+        "4/7 Measure it on the test split, with and without flipped views",
         ["evaluate", checkpoint, "--dataset", dataset, "--output", root / "evaluation"],
     )
     print(describe_evaluation(evaluate(checkpoint, dataset, root / "evaluation").evaluation))
@@ -182,10 +188,26 @@ def _evaluate_and_score(root: Path, size: DemoSize) -> None:
     broken = write_photos(photos, size.photos)
     rate = float(np.ceil(100 * broken / (size.photos + broken)) / 100)
     _step(
-        f"5/6 Label a folder of {size.photos} photos and {broken} files that are no images",
+        f"5/7 Label a folder of {size.photos} photos and {broken} files that are no images",
         ["score", checkpoint, photos, "--output", root / "scores", "--max-error-rate", rate],
     )
     score(checkpoint, [photos], root / "scores", max_error_rate=rate)
+
+
+def _label_portrait(root: Path) -> None:
+    """Label a real face, by the network that comes with the package: drawn faces teach nothing about those."""
+    portrait, labels = root / "portrait", root / "portrait-label"
+    portrait.mkdir()
+    photo = cv2.imread(str(cbook.get_sample_data(_PORTRAIT, asfileobj=False)))
+    assert photo is not None, f"matplotlib comes with {_PORTRAIT}"
+    (portrait / "grace_hopper.png").write_bytes(_encode(photo[_FACE], ".png"))
+    _step(
+        "6/7 Label a real face with the network that comes with fer_ray, as no CHECKPOINT is named",
+        ["score", portrait, "--output", labels],
+    )
+    scored = score(None, [portrait], labels).path
+    (row,) = pq.read_table(part_file(scored, 0), columns=["label", "confidence"]).to_pylist()
+    print(f"Grace Hopper, in a photo of the US Navy: {row['label']}, confidence {row['confidence']:.0%}")
 
 
 def _step(title: str, arguments: Sequence[object]) -> None:

@@ -26,6 +26,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path, make_folder, recover_folder, write_whole
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start
+from fer_ray.weights import SHIPPED_CHECKPOINT
 
 SUMMARY_FILE = "summary.json"
 _SPEED = (
@@ -35,6 +36,7 @@ _SPEED = (
     "seconds_from_first_batch",
     "images_per_s_from_first_batch",
 )
+_CHECKPOINT_FILES = ("model.safetensors", "checkpoint.json")  # named here too, as their own module imports torch
 _MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
 
@@ -53,7 +55,7 @@ class ScoreResult:
 
 
 def score(
-    checkpoint: Path | str,
+    checkpoint: Path | str | None,
     inputs: Sequence[Path | str],
     output: Path | str,
     *,
@@ -67,7 +69,7 @@ def score(
     On a cluster, checkpoint, inputs and output are on storage that every node sees under the same path.
 
     Args:
-        checkpoint: a folder that ``train`` or ``tune`` wrote.
+        checkpoint: a folder that ``train`` or ``tune`` wrote; None for the network that comes with the package.
         inputs: folders, with all that is below them, and single files.
         output: the folder to make; an interrupted job's with ``resume``.
         tta: the views averaged for each image; a name in ``fer_ray.learning.tta.VIEWS``.
@@ -81,7 +83,8 @@ def score(
     """
     began = time.time()
     _check_arguments(batch_size, max_error_rate)
-    paths, folder, model = manifest.check_inputs(inputs), claim_output(output, resume), local_path(checkpoint)
+    paths, folder = manifest.check_inputs(inputs), claim_output(output, resume)
+    model = local_path(checkpoint or SHIPPED_CHECKPOINT)
     identity = _identify(model, tta)
     listed = resume and can_resume(folder, identity, paths)
     make_folder(folder)
@@ -117,7 +120,7 @@ def _identify(model: Path, tta: str) -> Identity:
     """Hash the checkpoint's files without loading it, as importing torch here would delay the workers."""
     recover_folder(model)
     try:
-        return Identity(sha256_of([model / "model.safetensors", model / "checkpoint.json"]), tta)
+        return Identity(sha256_of([model / name for name in _CHECKPOINT_FILES]), tta)
     except OSError:
         from fer_ray.learning.checkpoint import load_checkpoint
 
@@ -261,9 +264,24 @@ def _check_errors(folder: Path, totals: parts.Totals, max_error_rate: float) -> 
         )
 
 
+def _split_off_checkpoint(paths: list[Path]) -> tuple[Path | None, list[Path]]:
+    """Take the first path for a checkpoint where it is one, or holds one that was probably meant."""
+    first = local_path(paths[0])
+    recover_folder(first)
+    folders = [first, first / "checkpoint", first / "best"]
+    named = any((folder / name).is_file() for folder in folders for name in _CHECKPOINT_FILES)
+    return (paths[0], paths[1:]) if named else (None, paths)
+
+
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, such as RUN/checkpoint.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Folders, with all below them, and single files.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[CHECKPOINT] INPUT...",
+            help="Folder of a checkpoint, such as RUN/checkpoint; without one, the network that comes with fer_ray is"
+            " used. Then folders, with all below them, and single files.",
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Folder to make, or an interrupted job's with --resume.")],
     tta: Annotated[str, typer.Option(help="Views averaged for each image: none, flip, ten_crop, full.")] = "flip",
     batch_size: Annotated[str, typer.Option(help="Images a forward pass in each thread, or auto.")] = "auto",
@@ -274,6 +292,9 @@ def command(
     if batch_size != "auto" and not batch_size.isdecimal():
         raise UsageError(f"--batch-size {batch_size}: must be a whole number or auto.")
     number = None if batch_size == "auto" else int(batch_size)
+    checkpoint, inputs = _split_off_checkpoint(paths)
+    if checkpoint is None:
+        say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     score(checkpoint, inputs, output, tta=tta, batch_size=number, resume=resume, max_error_rate=max_error_rate)
 
 

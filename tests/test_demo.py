@@ -20,7 +20,8 @@ def test_demo(
     assert lines[-1] == str(tmp_path / "fer-demo" / "report" / "report.html")
     assert Path(lines[-1]) == result.page
     commands = [line.split() for line in lines if line.startswith("    fer-ray ")]
-    assert [words[1] for words in commands] == ["prepare", "tune", "train", "evaluate", "score", "report"]
+    assert [words[1] for words in commands] == ["prepare", "tune", "train", "evaluate", "score", "score", "report"]
+    assert any(line.startswith("Grace Hopper, in a photo of the US Navy: ") for line in lines)
     page = result.page.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
         assert f'<p class="what">{kind}</p>' in page

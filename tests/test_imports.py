@@ -31,6 +31,7 @@ LAYERS = [
         "memory",
         "progress",
         "provenance",
+        "weights",
         "wording",
     },
 ]

@@ -28,6 +28,7 @@ from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.tta import VIEWS
 from fer_ray.models import build
 from fer_ray.score import ScoreResult, command, score
+from fer_ray.weights import SHIPPED_CHECKPOINT
 
 ALPHABETICAL = tuple(sorted(EMOTIONS))  # unlike the order of the rows, which must not follow it
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(24, seed=0)[0]]
@@ -214,6 +215,27 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(DataError, match="no file in there"):
         score(checkpoint, [tmp_path / "empty"], out)
     assert not out.exists()
+
+
+def test_without_a_checkpoint_the_network_of_the_package_labels(
+    ray_cluster: None, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [images / "00.jpg", images / "01.jpg"]
+    command(names, tmp_path / "out", tta="flip")
+    assert "the network that comes with fer_ray" in capsys.readouterr().err
+    faces = np.stack([decode(face, 48).pixels for face in FACES[:2]])
+    expected = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(faces).probabilities
+    rows = read_rows(tmp_path / "out")
+    found = np.column_stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_run_is_no_input_where_its_checkpoint_was_meant(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
+    with pytest.raises(DataError, match=r"not a checkpoint.*Did you mean .*run/checkpoint\?"):
+        command([tmp_path / "run", images], tmp_path / "out")
+    with pytest.raises(UsageError, match="no INPUT"):
+        command([checkpoint], tmp_path / "out")
 
 
 def test_a_worker_fault_is_a_plain_error(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:

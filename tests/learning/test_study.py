@@ -1,6 +1,5 @@
 """The Optuna study of a search: states, interrupted trials, and studies that stay apart."""
 
-
 import optuna
 import pytest
 
