@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import typer
 
-from fer_ray.config_files import SearchSpace, load_config, to_yaml
+from fer_ray.config_files import load_config, to_yaml
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
 from fer_ray.files import claim_output, make_folder
@@ -22,6 +22,7 @@ from fer_ray.progress import duration
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_text import describe as describe_evaluation
 from fer_ray.score import score
+from fer_ray.search_spaces import SearchSpace
 from fer_ray.train import train
 from fer_ray.tune import tune
 
