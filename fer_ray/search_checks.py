@@ -5,7 +5,7 @@ from typing import Any
 
 from fer_ray.config_paths import path_problem, value_at
 from fer_ray.errors import UsageError
-from fer_ray.search_spaces import Distribution, Searched, SearchSpace, option_label, searched_paths
+from fer_ray.search_spaces import Distribution, Searched, SearchSpace, searched_paths
 
 
 def search_problems(space: SearchSpace, source: str) -> list[str]:
@@ -47,8 +47,8 @@ def _tree_problems(space: SearchSpace, search: Searched, outer: Mapping[str, Any
 def _option_problems(
     space: SearchSpace, outer: Mapping[str, Any], distribution: Distribution, value: Any, place: str
 ) -> Iterator[str]:
-    brought = distribution.branches[option_label(value)]
-    place = f"{place}.choice.{option_label(value)}"
+    label, brought = distribution.branch(value)
+    place = f"{place}.choice.{label}"
     fixed = {
         path: one.values[0]
         for path, one in brought.items()
@@ -116,4 +116,4 @@ def _default_problems(space: SearchSpace, search: Searched) -> Iterator[str]:
                 " Change one of them."
             )
         elif distribution.branches:
-            yield from _default_problems(space, distribution.branches[option_label(default)])
+            yield from _default_problems(space, distribution.branch(default)[1])

@@ -82,6 +82,11 @@ class Distribution(Section):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.values[0] <= value <= self.values[1]
 
+    def branch(self, value: Any) -> tuple[str, dict[str, "Distribution"]]:
+        """Return the label of a choice's option and what it brings; 0.0 is the option 0."""
+        label = option_label(next(option for option in self.values if option == value))
+        return label, self.branches[label]
+
     def extremes(self) -> tuple[Any, ...]:
         """Values by which it is checked: all of them, or of a range its ends and one in between."""
         if self.kind not in ("uniform", "log_uniform"):
@@ -197,5 +202,5 @@ def _draw(search: Searched, suggest: Suggest, prefix: str) -> Iterator[tuple[str
         value = suggest(prefix + path, path, distribution)
         yield path, value
         if distribution.branches:
-            label = option_label(value)
-            yield from _draw(distribution.branches[label], suggest, f"{prefix}{label}/")
+            label, brought = distribution.branch(value)
+            yield from _draw(brought, suggest, f"{prefix}{label}/")

@@ -89,6 +89,13 @@ def test_options_nest_and_set_what_only_goes_together() -> None:
     assert len({str(sorted(map(str, values.items()))) for values in space.candidates()}) == 10
 
 
+def test_numbers_as_options_are_found_however_they_are_written() -> None:
+    space = space_of("search: {augment.mixup: {choice: {0: , 0.8: {loss.label_smoothing: {uniform: [0.0, 0.2]}}}}}")
+    assert search_problems(space, "s") == [] and list(default_problems(space)) == []
+    assert space.draw(lambda name, path, distribution: 0.0) == {"augment.mixup": 0.0}
+    assert "0.8/loss.label_smoothing" in draw(space, mixup=0.8)["names"]
+
+
 def test_written_and_read_back(tmp_path: Path) -> None:
     space = space_of(CONDITIONAL)
     (tmp_path / "s.yaml").write_text(to_yaml(space))

@@ -22,7 +22,7 @@ from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strateg
 from fer_ray.learning.study import short
 from fer_ray.progress import duration
 from fer_ray.search_checks import default_problems
-from fer_ray.search_spaces import Searched, SearchSpace, option_label
+from fer_ray.search_spaces import Searched, SearchSpace
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -261,8 +261,8 @@ def _describe_search(space: SearchSpace, search: Searched, indent: str, first: b
             yield f"{indent}{path}: {values}"
             continue
         yield f"{indent}{path}: {distribution.kind} [{values}]" + f", first {short(value_at(space, path))}" * first
-        for value in distribution.values:
-            brought = distribution.branches.get(option_label(value), {})
+        for value in distribution.values if distribution.branches else ():
+            _, brought = distribution.branch(value)
             if brought:
                 yield f"{indent}  {short(value)}:"
                 yield from _describe_search(space, brought, f"{indent}    ", first and value == value_at(space, path))
