@@ -128,6 +128,18 @@ class ScheduleConfig(Section):
     )
 
 
+class ClassMultipliers(Section):
+    """Factors on the weights of the classes, whichever way those are made; 1 leaves a weight as it is."""
+
+    angry: float = Field(1.0, gt=0, le=100, description="Factor on the weight of angry.")
+    disgust: float = Field(1.0, gt=0, le=100, description="Factor on the weight of disgust.")
+    fear: float = Field(1.0, gt=0, le=100, description="Factor on the weight of fear.")
+    happy: float = Field(1.0, gt=0, le=100, description="Factor on the weight of happy.")
+    sad: float = Field(1.0, gt=0, le=100, description="Factor on the weight of sad.")
+    surprise: float = Field(1.0, gt=0, le=100, description="Factor on the weight of surprise.")
+    neutral: float = Field(1.0, gt=0, le=100, description="Factor on the weight of neutral.")
+
+
 class LossConfig(Section):
     """Cross-entropy and its corrections."""
 
@@ -141,6 +153,7 @@ class LossConfig(Section):
     class_weights: tuple[PositiveFloat, ...] | None = Field(
         None, description="Weight classes so instead, one number a class in csv order."
     )
+    class_multipliers: ClassMultipliers = ClassMultipliers()
     focal_gamma: float = Field(
         0.0, ge=0, le=10, description="Weigh each row by (1 - probability of its label) to this power; 0: all alike."
     )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import typer
 from matplotlib import cbook
 
-from fer_ray.config_files import SearchSpace, load_config, to_yaml
+from fer_ray.config_files import load_config, to_yaml
 from fer_ray.data.parts import part_file
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
@@ -25,6 +25,7 @@ from fer_ray.progress import duration
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_text import describe as describe_evaluation
 from fer_ray.score import score
+from fer_ray.search_spaces import SearchSpace
 from fer_ray.train import train
 from fer_ray.tune import tune
 

@@ -13,7 +13,9 @@ from fer_ray.learning.loop import fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.strategy import describe_objective
 from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.progress import say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.trials import search_section
@@ -25,7 +27,7 @@ class TuneResult:
     """A finished search.
 
     Attributes:
-        best: the complete trial with the best validation accuracy.
+        best: the complete trial that is best by the first objective.
         checkpoint: its checkpoint folder.
         config_file: its configuration, for ``train --config``.
         trials: all finished trials, by number.
@@ -48,8 +50,11 @@ def tune(
     max_concurrent: int | None = None,
     resume: bool = False,
     overrides: Sequence[str] = (),
+    objective: str = "accuracy",
+    sampler: str = "tpe",
+    scheduler: str | None = None,
 ) -> TuneResult:
-    """Search for the configuration with the best validation accuracy, and keep its checkpoint.
+    """Search for the configuration that is best on the validation split, and keep its checkpoint.
 
     Args:
         dataset: a folder that ``prepare`` wrote, with a validation split.
@@ -61,12 +66,30 @@ def tune(
         max_concurrent: trials at once; None for one a GPU or CPU core.
         resume: go on with an earlier search, or add trials to a finished one.
         overrides: ``path.to.field=value`` changes to every space.
+        objective: ``accuracy``, ``macro_f1``, or several with commas between, such as ``accuracy,images_per_s``;
+            ``best/`` is of the trial best by the first one, and ``trials.parquet`` marks the Pareto front.
+        sampler: of Optuna: ``tpe``, ``gp``, ``cmaes``, ``random`` or ``qmc``.
+        scheduler: what stops weak trials: ``asha``, ``hyperband``, ``median`` or ``none``. None for ``asha``, or
+            ``none`` with several objectives.
 
     Raises:
         UsageError: wrong arguments or spaces, all at once; a request that the cluster can't fit; no trial finished.
         DataError: the dataset can't be read, or isn't the one that the earlier search used.
     """
-    request = check_request(dataset, spaces, output, trials, time_budget, storage, max_concurrent, resume, overrides)
+    request = check_request(
+        dataset,
+        spaces,
+        output,
+        trials,
+        time_budget,
+        storage,
+        max_concurrent,
+        resume,
+        overrides,
+        objective=objective,
+        sampler=sampler,
+        scheduler=scheduler,
+    )
     return search(request, fit)
 
 
@@ -75,6 +98,8 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
     folder, data = SearchFolder(request.run), TrainingData.load(request.dataset)
     if not request.resume:
         plan(request, request.trials)  # refuses what doesn't fit before anything is written
+    for note in request.strategy.notes():
+        say(note)
     study = _open_study(request, folder)
     with folder.locked():
         record_start(folder.path)
@@ -95,7 +120,7 @@ def _open_study(request: SearchRequest, folder: SearchFolder) -> Study:
     name = folder.study_name() if request.resume else folder.new_study_name()
     open_study = Study.load if request.resume else Study.create
     storage = request.storage or folder.database(request.resume)
-    study = open_study(name, storage, request.spaces, request.dataset.info.fingerprint)
+    study = open_study(name, storage, request.spaces, request.dataset.info.fingerprint, request.strategy)
     folder.begin(name)
     return study
 
@@ -111,16 +136,38 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search, or add trials to it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change every space: path.to.field=value.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="accuracy, macro_f1, or several with commas, such as accuracy,images_per_s.")
+    ] = "accuracy",
+    sampler: Annotated[str, typer.Option(help="tpe, gp, cmaes, random or qmc, of Optuna.")] = "tpe",
+    scheduler: Annotated[
+        str | None, typer.Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
+    ] = None,
 ) -> None:
-    """Search hyperparameters and architectures for the best validation accuracy."""
-    request = check_request(dataset, space, output, trials, time_budget, storage, max_concurrent, resume, set_ or [])
+    """Search hyperparameters and architectures for what is best on the validation split."""
+    request = check_request(
+        dataset,
+        space,
+        output,
+        trials,
+        time_budget,
+        storage,
+        max_concurrent,
+        resume,
+        set_ or [],
+        objective=objective,
+        sampler=sampler,
+        scheduler=scheduler,
+    )
     if dry_run:
         print(describe_plan(request, plan(request, request.trials)))
         return
     result = search(request, fit)
     states = [record.state for record in result.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
-    print(f"best: trial {result.best.number}, validation accuracy {result.best.value:.2%}, {result.best.space}")
+    values = zip(request.strategy.objectives, result.best.values or (), strict=True)
+    measured = ", ".join(describe_objective(name, value) for name, value in values)
+    print(f"best: trial {result.best.number}, {measured}, {result.best.space}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
 
 

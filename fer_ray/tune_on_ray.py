@@ -6,32 +6,29 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 import torch
 from ray import tune as ray_tune
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.learning.loop import Metrics, Report, Snapshot
+from fer_ray.learning.predictor import prediction_speed
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, Share, share_out
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.search_log import SearchLog
-from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.learning.strategy import OBJECTIVES, Strategy
+from fer_ray.learning.study import Study
 from fer_ray.progress import ProgressBar
+from fer_ray.tune_schedulers import make_scheduler
 
 Objective = Callable[[Config, TrainingData, Report], None]
 """Trains a configuration and reports each epoch, as ``fit`` does."""
-
-REDUCTION = 3
-FIRST_RUNG = 100 / 9
-"""A trial goes on only among the best third of those that came as far: at 1/9 and 1/3 of its epochs (percent)."""
 
 
 def plan(request: SearchRequest, trials: int) -> Share:
@@ -57,7 +54,12 @@ def run_trials(
     """
     share = plan(request, left)
     work = ray_tune.with_parameters(
-        _run_trial, data=data, objective=objective, folder=folder.scratch, threads=share.threads
+        _run_trial,
+        data=data,
+        objective=objective,
+        folder=folder.scratch,
+        threads=share.threads,
+        strategy=request.strategy,
     )
     with (
         ProgressBar("searching", request.trials, "trials", study.counted()) as bar,
@@ -69,7 +71,7 @@ def run_trials(
             ray_tune.with_resources(work, share.resources),
             tune_config=ray_tune.TuneConfig(
                 search_alg=_StudySearcher(study),
-                scheduler=_Asha(study.records()),
+                scheduler=make_scheduler(request.strategy.scheduler, study.records()),
                 num_samples=left,
                 max_concurrent_trials=share.concurrent,
                 reuse_actors=True,
@@ -89,18 +91,25 @@ def run_trials(
         raise KeyboardInterrupt
 
 
-def _run_trial(params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int) -> None:
+def _run_trial(
+    params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int, strategy: Strategy
+) -> None:
     """Train one candidate in a trial's process, its best checkpoint going to ``folder/NUMBER``."""
     torch.set_num_threads(threads)
-    config, best = Config.model_validate_json(params["config"]), -1.0
+    config, best, speed = Config.model_validate_json(params["config"]), -1.0, Metrics()
+    checkpoint = folder / str(params["number"])
 
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
         nonlocal best
-        best = max(best, metrics["validation_accuracy"])
-        if snapshot.is_best:
-            snapshot.save(folder / str(params["number"]))
+        value = metrics[strategy.metrics[0]]
+        if value > best:
+            best = value
+            snapshot.save(checkpoint)
+        if "images_per_s" in strategy.objectives and not speed:
+            # Once: later epochs change the weights, not what they cost.
+            speed[OBJECTIVES["images_per_s"]] = prediction_speed(checkpoint, config.training.precision)
         progress = 100 * metrics["epoch"] / config.training.epochs
-        ray_tune.report({"metrics": metrics, "best": best, "progress": progress})
+        ray_tune.report({"metrics": metrics | speed, "value": value, "best": best, "progress": progress})
 
     try:
         if not folder.parent.is_dir():
@@ -109,7 +118,7 @@ def _run_trial(params: dict[str, Any], data: TrainingData, objective: Objective,
             )
         objective(config, data, report)
     except FerRayError as error:  # reported, not raised: the process stays good for the next trial
-        ray_tune.report({"error": str(error), "best": best, "progress": 0.0})
+        ray_tune.report({"error": str(error), "value": best, "best": best, "progress": 0.0})
 
 
 class _Unsaved:
@@ -132,36 +141,6 @@ class _StudySearcher(_Unsaved, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
-
-
-class _Asha(ASHAScheduler):
-    """Asynchronous successive halving (Li et al., arXiv 1810.05934) over the share of a trial's own epochs.
-
-    Shares, not epochs: spaces differ in length, and a learning rate that falls to 0 makes the same epoch of a shorter
-    run look better. A trial in its last epoch is never stopped. Starts from what earlier calls have measured.
-    """
-
-    def __init__(self, former: list[TrialRecord]):
-        super().__init__(
-            time_attr="progress",
-            metric="best",
-            mode="max",
-            max_t=100,
-            grace_period=FIRST_RUNG,  # type: ignore[arg-type]  # a number of any kind
-            reduction_factor=REDUCTION,
-        )
-        for record in (record for record in former if record.state != "FAIL"):
-            trial: Any = SimpleNamespace(trial_id=f"former-{record.number}")
-            controller: Any = None  # never looked at
-            self.on_trial_add(controller, trial)
-            for epoch in range(1, len(record.accuracies) + 1):
-                progress = 100 * epoch / record.config.training.epochs
-                self.on_trial_result(controller, trial, {"progress": progress, "best": max(record.accuracies[:epoch])})
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["progress"] >= 100 or "error" in result:
-            return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, trial, result))
 
 
 class _Recorder(_Unsaved, ray_tune.Callback):

@@ -61,31 +61,19 @@ def test_missing_file(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
-def test_search_values_outside_their_field(tmp_path: Path) -> None:
-    text = """
-search:
-  model.dropout: {uniform: [0.1, 1.5]}
-  optimizer.learning_rat: {log_uniform: [0.01, 0.1]}
-"""
-    problems = problems_of("search", text=text, tmp_path=tmp_path)
-    assert any("search.model.dropout" in problem and "1.5" in problem for problem in problems)
-    assert any("Did you mean 'optimizer.learning_rate'?" in problem for problem in problems)
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    (problem,) = problems_of("twice", text="model: {name: fast}\nmodel: {dropout: 0.2}\n", tmp_path=tmp_path)
+    assert "'model' stands there twice" in problem
 
 
-@pytest.mark.parametrize(
-    "distribution",
-    [
-        "{uniform: [1, 0]}",
-        "{log_uniform: [0, 1]}",
-        "{int: [1]}",
-        "{gauss: [0, 1]}",
-        "3",
-        "{uniform: [0, 1], int: [0, 1]}",
-    ],
-)
-def test_bad_distribution(distribution: str, tmp_path: Path) -> None:
-    (problem,) = problems_of(distribution, text=f"search: {{model.dropout: {distribution}}}\n", tmp_path=tmp_path)
-    assert "search.model.dropout" in problem
+def test_elements_and_nested_sections_by_path(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("schedule: {step_at: [0.3, 0.6]}\n")
+    overrides = ["schedule.step_at.1=0.8", "loss.class_multipliers.disgust=2"]
+    config = load_config(tmp_path / "config.yaml", overrides)
+    assert config.schedule.step_at == (0.3, 0.8)
+    assert (config.loss.class_multipliers.disgust, config.loss.class_multipliers.angry) == (2, 1)
+    (problem,) = problems_of("far", text="schedule: {step_at: [1]}", tmp_path=tmp_path, overrides=[overrides[0]])
+    assert "schedule.step_at.1" in problem and "1 elements" in problem
 
 
 def test_with_values_changes_only_what_is_named() -> None:

@@ -12,7 +12,7 @@ from fer_ray.data.store import PreparedDataset
 PACKAGE = Path(__file__).parent.parent / "fer_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))
 STAGES = {"prepare", "train", "tune", "evaluate", "score", "report", "demo", "models_stage"}
-ON_RAY = {"train_on_ray", "tune_on_ray"}
+ON_RAY = {"train_on_ray", "tune_on_ray", "tune_schedulers"}
 # Each layer may import itself and those after it.
 LAYERS = [
     {"cli"},
@@ -24,6 +24,7 @@ LAYERS = [
     {
         "config",
         "config_files",
+        "config_paths",
         "emotions",
         "errors",
         "files",
@@ -31,6 +32,8 @@ LAYERS = [
         "memory",
         "progress",
         "provenance",
+        "search_checks",
+        "search_spaces",
         "weights",
         "wording",
     },

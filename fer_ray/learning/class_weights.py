@@ -3,13 +3,15 @@
 import numpy as np
 
 from fer_ray.config import LossConfig
+from fer_ray.emotions import EMOTIONS
 
 
 def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
     """Return a weight a class, with mean 1 over the samples.
 
     Inverse frequency to ``class_weight_power``; or by effective number, (1 - beta) / (1 - beta ** n) for n samples
-    (Cui et al., arXiv 1901.05555, whose weights add up to K instead); or what ``class_weights`` gives.
+    (Cui et al., arXiv 1901.05555, whose weights add up to K instead); or what ``class_weights`` gives. Each is then
+    multiplied by its ``class_multipliers``.
 
     Args:
         counts: K; training images of each class, or the sum of their shares of votes for it.
@@ -27,5 +29,6 @@ def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
         weights[present] = (1 - config.effective_number) / (1 - config.effective_number**held)
     else:
         weights[present] = held**-config.class_weight_power
+    weights *= [getattr(config.class_multipliers, name) for name in EMOTIONS]
     weights *= counts.sum() / (weights * counts).sum()
     return weights.astype(np.float32)

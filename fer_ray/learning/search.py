@@ -6,17 +6,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from fer_ray.config_files import SearchSpace, load_search_space
+from fer_ray.config import Config
+from fer_ray.config_files import load_search_space
+from fer_ray.config_paths import value_at
 from fer_ray.data.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.requirements import requirement_problems
-from fer_ray.learning.study import short, value_at
+from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
+from fer_ray.learning.study import short
 from fer_ray.progress import duration
+from fer_ray.search_checks import default_problems
+from fer_ray.search_spaces import Searched, SearchSpace
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -33,6 +39,7 @@ class SearchRequest:
         storage: database URL of the study; None for the file in the run's folder.
         max_concurrent: trials at once; None to choose.
         resume: whether it goes on with an earlier search.
+        strategy: objectives, sampler and scheduler.
     """
 
     dataset: PreparedDataset
@@ -43,6 +50,7 @@ class SearchRequest:
     storage: str | None
     max_concurrent: int | None
     resume: bool
+    strategy: Strategy
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,10 @@ def check_request(
     max_concurrent: int | None,
     resume: bool,
     overrides: Iterable[str],
+    *,
+    objective: str = "accuracy",
+    sampler: str = "tpe",
+    scheduler: str | None = None,
 ) -> SearchRequest:
     """Check every argument and file of a search, which ``tune`` explains.
 
@@ -107,7 +119,7 @@ def check_request(
         DataError: only the dataset is wrong.
     """
     problems = _Problems()
-    prepared, run, seconds = None, Path(output), None
+    prepared, run, seconds, strategy = None, Path(output), None, DEFAULT_STRATEGY
     with problems.collect():
         prepared = PreparedDataset(local_path(dataset))
         prepared.check_trainable()
@@ -118,13 +130,15 @@ def check_request(
         seconds = None if time_budget is None else parse_duration(time_budget)
     with problems.collect():
         _check_storage(storage)
+    with problems.collect():
+        strategy = choose_strategy(objective, sampler, scheduler, loaded)
     if trials < 1:
         problems.add(f"--trials {trials}: at least 1.")
     if max_concurrent is not None and max_concurrent < 1:
         problems.add(f"--max-concurrent {max_concurrent}: at least 1.")
     problems.stop()
     assert prepared is not None
-    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume)
+    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume, strategy)
 
 
 def _load_spaces(
@@ -139,27 +153,34 @@ def _load_spaces(
             problems.add(f"--space {file}: a second space named '{name}'. Give each file its own name.")
         with problems.collect():
             spaces[name] = load_search_space(file, overrides)
-            for line in [*requirement_problems(spaces[name].defaults, info), *_space_problems(spaces[name])]:
+            for line in _space_problems(spaces[name], info):
                 problems.add(f"{file}: {line}")
     return spaces
 
 
-def _space_problems(space: SearchSpace) -> Iterator[str]:
+def _space_problems(space: SearchSpace, info: DatasetInfo | None) -> Iterator[str]:
     if not space.search:
         yield "nothing to search. Add a `search:` section, such as model.dropout: {uniform: [0.0, 0.6]}."
-    for path, distribution in space.search.items():
-        if path == "model.name":
-            yield "search.model.name: architectures are searched by a --space file for each."
-            continue
-        default, values = value_at(space, path), distribution.values
-        inside = default in values
-        if distribution.kind != "categorical":
-            inside = default is not None and values[0] <= default <= values[1]
-        if not inside:
-            yield (
-                f"{path} = {default!r}: the default, which is tried first, lies outside its search"
-                f" {distribution.kind} {list(values)}. Change one of them."
-            )
+    yield from default_problems(space)
+    wrong = requirement_problems(space.defaults, info)
+    yield from wrong
+    tried, found = {_demanding(space.defaults)}, dict[str, str]()
+    for values in [] if wrong else space.candidates():
+        config = space.with_values(values)
+        if _demanding(config) not in tried:
+            tried.add(_demanding(config))
+            for line in requirement_problems(config, info):
+                drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in line)
+                found.setdefault(line.partition(" = ")[0], f"search: may draw {drawn or 'that'}: {line}")
+    yield from found.values()
+
+
+def _demanding(config: Config) -> tuple[Any, ...]:
+    """What of a configuration ``requirement_problems`` looks at; the rest need not be tried anew."""
+    training, loss = config.training, config.loss
+    model = config.model.model_copy(update={"dropout": 0.0})
+    parts = (training.accumulate, training.batch_size, loss.soft_labels, loss.teachers)
+    return (model, config.schedule.first_size, *parts)
 
 
 def parse_duration(text: str) -> float:
@@ -218,14 +239,30 @@ def describe_plan(request: SearchRequest, share: Share) -> str:
     """Return what a search would do, for ``--dry-run``."""
     each = ", ".join(f"{amount:g} {name}" for name, amount in share.resources.items())
     budget = "" if request.time_budget is None else f", for at most {duration(request.time_budget)}"
+    objectives, strategy = " and ".join(request.strategy.objectives), request.strategy
     lines = [
         f"{request.trials} trials{budget}, {share.concurrent} at once ({share.reason}), each with {each}",
-        f"dataset: {request.dataset.path}; objective: best validation accuracy over a trial's epochs",
+        f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
+        f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
+        *strategy.notes(),
     ]
     for name, space in request.spaces.items():
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
-        for path, distribution in space.search.items():
-            values = ", ".join(short(value) for value in distribution.values)
-            lines.append(f"  {path}: {distribution.kind} [{values}], first {short(value_at(space, path))}")
+        lines += _describe_search(space, space.search, "  ", first=True)
     lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
+
+
+def _describe_search(space: SearchSpace, search: Searched, indent: str, first: bool) -> Iterator[str]:
+    """A line a path, those of an option below it; the first value is named where the defaults take this branch."""
+    for path, distribution in search.items():
+        values = ", ".join(short(value) for value in distribution.values)
+        if distribution.kind == "fixed":
+            yield f"{indent}{path}: {values}"
+            continue
+        yield f"{indent}{path}: {distribution.kind} [{values}]" + f", first {short(value_at(space, path))}" * first
+        for value in distribution.values if distribution.branches else ():
+            _, brought = distribution.branch(value)
+            if brought:
+                yield f"{indent}  {short(value)}:"
+                yield from _describe_search(space, brought, f"{indent}    ", first and value == value_at(space, path))

@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.engine import URL
 
-from fer_ray.config_files import SearchSpace, to_yaml
+from fer_ray.config import Config
+from fer_ray.config_files import to_yaml
+from fer_ray.config_paths import value_at
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
-from fer_ray.learning.study import Study, TrialRecord, value_at
+from fer_ray.learning.study import Study, TrialRecord
 
 
 class SearchFolder:
@@ -104,7 +106,7 @@ class SearchFolder:
     def write_table(self, study: Study) -> None:
         """Write ``trials.parquet``."""
         buffer = io.BytesIO()
-        pq.write_table(_trials_table(study.records(), study.spaces), buffer)
+        pq.write_table(_trials_table(study), buffer)
         write_whole(self.table, buffer.getvalue())
 
     def finish(self, study: Study) -> TrialRecord:
@@ -122,7 +124,8 @@ class SearchFolder:
             errors = [record.error for record in study.records() if record.error]
             why = f"the first failed with: {errors[0]}" if errors else "all were stopped early; give more --time-budget"
             raise UsageError(f"{self.path}: none of {len(study.records())} trials trained to its end: {why}")
-        value = load_checkpoint(self.best).info.metrics["validation_accuracy"] if self.best.is_dir() else None
+        metric = study.strategy.metrics[0]
+        value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None
         if value != best.value:
             raise DataError(
                 f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
@@ -133,26 +136,40 @@ class SearchFolder:
         return best
 
 
-def _trials_table(records: list[TrialRecord], spaces: Mapping[str, SearchSpace]) -> pa.Table:
-    """One row a finished trial, with a column for each config path that any space searches."""
+def _trials_table(study: Study) -> pa.Table:
+    """One row a finished trial, with a column for each config path that any space searches.
+
+    ``value`` is the first objective; ``accuracy``, ``macro_f1`` and ``images_per_s`` are of the epoch that is best by
+    it. ``pareto`` marks the trials than which no other is better by one objective and as good by the others. The names
+    of the objectives stand in the table's metadata, with commas between.
+    """
+    records, front = study.records(), set(study.pareto_front())
     columns: dict[str, list[Any]] = {
         "number": [record.number for record in records],
         "state": [record.state for record in records],
         "value": [record.value for record in records],
+        "accuracy": [record.accuracy for record in records],
         "macro_f1": [record.macro_f1 for record in records],
+        "images_per_s": [record.images_per_s for record in records],
+        "pareto": [record.number in front for record in records],
         "architecture": [record.config.model.name for record in records],
         "space": [record.space for record in records],
     }
-    for path in _parameter_paths(spaces):
-        columns[path] = [value_at(record.config, path) for record in records]
+    for path in dict.fromkeys(path for space in study.spaces.values() for path in space.paths):
+        columns[path] = [_value_of(record.config, path) for record in records]
     columns |= {
-        "epochs": [len(record.accuracies) for record in records],
+        "epochs": [len(record.by_epoch) for record in records],
         "best_epoch": [record.best_epoch for record in records],
         "seconds": [record.seconds for record in records],
         "error": [record.error for record in records],
     }
-    return pa.table(columns)
+    return pa.table(columns).replace_schema_metadata({"objectives": ",".join(study.strategy.objectives)})
 
 
-def _parameter_paths(spaces: Mapping[str, SearchSpace]) -> list[str]:
-    return list(dict.fromkeys(path for space in spaces.values() for path in space.search))
+def _value_of(config: Config, path: str) -> Any:
+    """A value as a column holds it; None for an element that the list of another space doesn't have."""
+    try:
+        value = value_at(config, path)
+    except (IndexError, TypeError, AttributeError):
+        return None
+    return str(value) if isinstance(value, tuple) else value

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.study import Study, TrialRecord, short, value_at
+from fer_ray.learning.study import Study, TrialRecord, short
 from fer_ray.progress import ProgressBar, duration, say
 
 
@@ -57,9 +57,9 @@ class SearchLog:
 
 def describe(record: TrialRecord, study: Study) -> str:
     """Return a finished trial as one line."""
-    values = [f"{path} {short(value_at(record.config, path))}" for path in study.spaces[record.space].search]
+    values = [f"{path} {short(value)}" for path, value in record.params.items()]
     shown = "" if record.value is None else f" {record.value:.2%}"
-    epochs = len(record.accuracies)
+    epochs = len(record.by_epoch)
     time_spent = f"{epochs} epoch{'s' * (epochs != 1)}, {duration(record.seconds or 0)}"
     line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
     return f"{line}; {record.error.splitlines()[0]}" if record.error else line

@@ -1,22 +1,28 @@
 """The memory of a search: an Optuna study over one or several search spaces, whose database is the truth."""
 
-import warnings
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from fer_ray.config import Config
-from fer_ray.config_files import Distribution, SearchSpace
+from fer_ray.config_paths import value_at
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.loop import Metrics
+from fer_ray.learning.parameters import default_parameters, restored, suggest
+from fer_ray.learning.storage import open_study
+from fer_ray.learning.strategy import DEFAULT_STRATEGY, OBJECTIVES, Strategy, make_sampler
+from fer_ray.search_spaces import Distribution, SearchSpace
 
 ARCHITECTURE = "architecture"
-"""The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH."""
+"""The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH, and
+SPACE/OPTION/CONFIG.PATH where an option brought them."""
+
+
+_BY_EPOCH = "by_epoch"
 
 
 @dataclass(frozen=True)
@@ -40,29 +46,40 @@ class TrialRecord:
     Attributes:
         number: from 0; the defaults of each space are the first.
         state: ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``.
-        value: best validation accuracy over its epochs; of a pruned trial, the last one; None where it has none.
-        macro_f1: of the epoch with the best validation accuracy.
+        values: of the objectives, in the epoch that is best by the first one; of a pruned trial, the first objective
+            in its last epoch; None where it has none.
+        accuracy: of the epoch that is best by the first objective, as are macro_f1 and images_per_s.
+        images_per_s: of prediction, measured in the trial; None where nobody asked.
         space: name of the search space it was drawn from.
+        params: what was drawn, by config path.
         config: what it trained.
-        accuracies: validation accuracy of each epoch, in order.
+        by_epoch: the first objective after each epoch, in order.
         seconds: spent in its epochs, training and validating.
         error: why it failed.
     """
 
     number: int
     state: str
-    value: float | None
+    values: tuple[float, ...] | None
+    accuracy: float | None
     macro_f1: float | None
+    images_per_s: float | None
     space: str
+    params: dict[str, Any]
     config: Config
-    accuracies: list[float]
+    by_epoch: list[float]
     seconds: float | None
     error: str | None
 
     @property
+    def value(self) -> float | None:
+        """Of the first objective."""
+        return self.values[0] if self.values else None
+
+    @property
     def best_epoch(self) -> int | None:
-        """The first epoch with the best validation accuracy, from 1."""
-        return 1 + self.accuracies.index(max(self.accuracies)) if self.accuracies else None
+        """The first epoch that is best by the first objective, from 1."""
+        return 1 + self.by_epoch.index(max(self.by_epoch)) if self.by_epoch else None
 
 
 class Study:
@@ -72,71 +89,106 @@ class Study:
         study: the Optuna study; its sampler is replaced.
     """
 
-    def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace]):
+    def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace], strategy: Strategy):
         self.name = study.study_name
-        self.spaces = dict(spaces)
+        self.spaces, self.strategy = dict(spaces), strategy
         self._study = study
-        self._study.sampler = _sampler(spaces, len(study.get_trials(deepcopy=False)))
+        seed = next(iter(spaces.values())).training.seed
+        self._study.sampler = make_sampler(strategy, seed, len(study.get_trials(deepcopy=False)))
         self._running: dict[int, _Running] = {}
+        self._finished: dict[int, TrialRecord] = {}
 
     @classmethod
-    def create(cls, name: str, storage: str, spaces: Mapping[str, SearchSpace], dataset_fingerprint: str) -> "Study":
+    def create(
+        cls,
+        name: str,
+        storage: str,
+        spaces: Mapping[str, SearchSpace],
+        dataset_fingerprint: str,
+        strategy: Strategy = DEFAULT_STRATEGY,
+    ) -> "Study":
         """Make a study and enqueue the defaults of each space.
 
         Raises:
             UsageError: the storage can't be opened, or has a study of this name.
         """
-        study = _open(storage, lambda: optuna.create_study(storage=storage, study_name=name, direction="maximize"))
+        directions = ["maximize"] * len(strategy.objectives)
+        study = open_study(
+            storage, lambda: optuna.create_study(storage=storage, study_name=name, directions=directions)
+        )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
-        study.set_user_attr("spaces", {key: space.model_dump(mode="json") for key, space in spaces.items()})
+        study.set_user_attr("objectives", list(strategy.objectives))
+        study.set_user_attr("spaces", _described(spaces))
         for key, space in spaces.items():
-            study.enqueue_trial(_parameters(key, space, spaces))
-        return cls(study, spaces)
+            architecture = {ARCHITECTURE: key} if len(spaces) > 1 else {}
+            study.enqueue_trial(architecture | default_parameters(space, _prefix(key, spaces)))
+        return cls(study, spaces, strategy)
 
     @classmethod
-    def load(cls, name: str, storage: str, spaces: Mapping[str, SearchSpace], dataset_fingerprint: str) -> "Study":
-        """Open a study to go on with it.
+    def load(
+        cls,
+        name: str,
+        storage: str,
+        spaces: Mapping[str, SearchSpace],
+        dataset_fingerprint: str,
+        strategy: Strategy = DEFAULT_STRATEGY,
+    ) -> "Study":
+        """Open a study to go on with it; sampler and scheduler may be other ones than before.
 
         Raises:
-            UsageError: the storage can't be opened, has no such study, or it searched other spaces.
+            UsageError: the storage can't be opened, has no such study, or it searched other spaces or by other
+                objectives.
             DataError: it searched on another dataset.
         """
-        study = _open(storage, lambda: optuna.load_study(storage=storage, study_name=name))
-        former = study.user_attrs.get("spaces")
-        if former != {key: space.model_dump(mode="json") for key, space in spaces.items()}:
+        study = open_study(storage, lambda: optuna.load_study(storage=storage, study_name=name))
+        former, problems = study.user_attrs.get("spaces"), list[str]()
+        if former != _described(spaces):
             names = ", ".join(former or {}) or "no known spaces"
-            raise UsageError(
+            problems.append(
                 f"study {name}: searched {names}, not the same as {', '.join(spaces)} with the values given now."
                 " Resume with the same --space files and --set values, or start a new search."
             )
+        objectives = study.user_attrs.get("objectives", [])
+        if objectives != list(strategy.objectives):
+            problems.append(
+                f"study {name}: its objective is {','.join(objectives)}, not {','.join(strategy.objectives)}. Resume"
+                f" with --objective {','.join(objectives)}, or start a new search."
+            )
+        if problems:
+            raise UsageError(problems)
         if study.user_attrs.get("dataset_fingerprint") != dataset_fingerprint:
             raise DataError(f"study {name}: searched on another dataset. Resume with that, or start a new search.")
-        return cls(study, spaces)
+        return cls(study, spaces, strategy)
 
     def ask(self) -> Candidate:
         """Draw the next candidate; its trial is RUNNING from now on."""
         trial = self._study.ask()
-        space = next(iter(self.spaces))
+        key = next(iter(self.spaces))
         if len(self.spaces) > 1:
-            space = trial.suggest_categorical(ARCHITECTURE, list(self.spaces))
-        values = {
-            path: _suggest(trial, self._parameter(space, path), distribution)
-            for path, distribution in self.spaces[space].search.items()
-        }
+            key = trial.suggest_categorical(ARCHITECTURE, list(self.spaces))
+        space = self.spaces[key]
+        prefix = _prefix(key, self.spaces)
+        values = space.draw(lambda name, _, searched: suggest(trial, prefix + name, searched))
         self._running[trial.number] = _Running(trial)
-        return Candidate(trial.number, space, self.spaces[space].with_values(values))
+        return Candidate(trial.number, key, space.with_values(values))
 
     def report(self, number: int, metrics: Metrics) -> None:
         """Note the metrics of a running trial's epoch, as ``fit`` reports them."""
-        running = self._running[number]
-        running.trial.report(metrics["validation_accuracy"], int(metrics["epoch"]))
+        running, first = self._running[number], self.strategy.metrics[0]
+        running.by_epoch.append(metrics[first])
         running.seconds += metrics["seconds"]
-        if metrics["validation_accuracy"] > running.best:
-            running.best, running.macro_f1 = metrics["validation_accuracy"], metrics["validation_macro_f1"]
+        if running.best is None or metrics[first] > running.best[first]:
+            running.best = metrics
+        if len(self.strategy.objectives) == 1:
+            running.trial.report(metrics[first], int(metrics["epoch"]))
+        else:  # Optuna has no intermediate values where objectives are several
+            running.trial.set_user_attr(_BY_EPOCH, running.by_epoch)
 
     def complete(self, number: int) -> TrialRecord:
-        """Close a trial that trained to its end; its value is the best validation accuracy of its epochs."""
-        return self._close(number, TrialState.COMPLETE, self._running[number].best)
+        """Close a trial that trained to its end; its values are those of the epoch best by the first objective."""
+        best = self._running[number].best
+        assert best is not None, "a trial that trained to its end has reported an epoch"
+        return self._close(number, TrialState.COMPLETE, [best[metric] for metric in self.strategy.metrics])
 
     def prune(self, number: int) -> TrialRecord:
         """Close a trial that was stopped early."""
@@ -177,57 +229,66 @@ class Study:
 
     def records(self) -> list[TrialRecord]:
         """All finished trials, by number."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [self._record(trial) for trial in trials if trial.state.is_finished()]
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and trial.number not in self._finished:
+                self._finished[trial.number] = self._record(trial)
+        return [record for _, record in sorted(self._finished.items())]
 
     def best(self) -> TrialRecord | None:
-        """The complete trial with the best value, the first of equal ones; None where no trial is complete."""
+        """The complete trial best by the first objective, the first of equal ones; None where no trial is complete."""
         complete = [record for record in self.records() if record.state == "COMPLETE"]
         return max(complete, key=lambda record: (record.value or 0.0, -record.number), default=None)
 
-    def _parameter(self, space: str, path: str) -> str:
-        return f"{space}/{path}" if len(self.spaces) > 1 else path
+    def pareto_front(self) -> list[int]:
+        """Numbers of the complete trials than which no other is better by one objective and as good by the others."""
+        return [trial.number for trial in self._study.best_trials]
 
-    def _close(self, number: int, state: TrialState, value: float | None = None) -> TrialRecord:
+    def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)
-        if running.macro_f1 is not None:
-            running.trial.set_user_attr("macro_f1", running.macro_f1)
+        for name, metric in OBJECTIVES.items():
+            if running.best is not None and metric in running.best:
+                running.trial.set_user_attr(name, running.best[metric])
         running.trial.set_user_attr("seconds", running.seconds)
-        return self._record(self._study.tell(running.trial, value, state=state))
+        return self._record(self._study.tell(running.trial, values, state=state))
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
-        space = trial.params.get(ARCHITECTURE, next(iter(self.spaces)))
-        values = {
-            path: trial.params[self._parameter(space, path)]
-            for path in self.spaces[space].search
-            if self._parameter(space, path) in trial.params
-        }
+        key = trial.params.get(ARCHITECTURE, next(iter(self.spaces)))
+        space, prefix, params = self.spaces[key], _prefix(key, self.spaces), dict[str, Any]()
+
+        def drawn(name: str, path: str, distribution: Distribution) -> Any:
+            if prefix + name not in trial.params:  # killed before it was drawn
+                return value_at(space, path)
+            params[path] = restored(trial.params[prefix + name], distribution)
+            return params[path]
+
+        by_epoch = [value for _, value in sorted(trial.intermediate_values.items())]
         return TrialRecord(
             number=trial.number,
             state=trial.state.name,
-            value=trial.value,
+            values=tuple(trial.values) if trial.values else None,
+            accuracy=trial.user_attrs.get("accuracy"),
             macro_f1=trial.user_attrs.get("macro_f1"),
-            space=space,
-            config=self.spaces[space].with_values(values),
-            accuracies=[value for _, value in sorted(trial.intermediate_values.items())],
+            images_per_s=trial.user_attrs.get("images_per_s"),
+            space=key,
+            config=space.with_values(space.draw(drawn)),
+            params=params,
+            by_epoch=by_epoch or trial.user_attrs.get(_BY_EPOCH, []),
             seconds=trial.user_attrs.get("seconds"),
             error=trial.user_attrs.get("error"),
         )
 
 
 class _Running:
-    """What is known of a trial before it ends."""
+    """What is known of a trial before it ends.
+
+    Attributes:
+        best: the metrics of the epoch that is best by the first objective.
+    """
 
     def __init__(self, trial: optuna.Trial):
-        self.trial = trial
-        self.best, self.seconds = -1.0, 0.0
-        self.macro_f1: float | None = None
-
-
-def value_at(config: Config, path: str) -> Any:
-    """The value at a config path such as ``model.dropout``."""
-    section, field = path.split(".")
-    return getattr(getattr(config, section), field)
+        self.trial, self.seconds = trial, 0.0
+        self.best: Metrics | None = None
+        self.by_epoch: list[float] = []
 
 
 def short(value: Any) -> str:
@@ -235,47 +296,11 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _open(storage: str, action: Any) -> optuna.Study:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = make_url(storage).render_as_string(hide_password=True)
-    try:
-        study: optuna.Study = action()
-    except KeyError:
-        raise UsageError(f"{shown}: has no study of this run. Name the --storage of its first call.") from None
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise UsageError(f"{shown}: {error}") from error
-    except SQLAlchemyError as error:
-        raise UsageError(f"{shown}: can't be opened as a database: {error}. Name another --storage.") from error
-    return study
+def _described(spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
+    """Search spaces as JSON has them, to be kept and compared."""
+    return {key: json.loads(space.model_dump_json()) for key, space in spaces.items()}
 
 
-def _sampler(spaces: Mapping[str, SearchSpace], trials: int) -> optuna.samplers.BaseSampler:
-    """TPE (Bergstra et al., NeurIPS 2011) over parameters jointly; grouped, as each space has its own parameters, and
-    with the constant liar, which keeps trials that run at once apart.
-
-    The seed takes in how many trials there are, so that a resumed search draws other candidates than its beginning.
-    """
-    seed = np.random.SeedSequence([next(iter(spaces.values())).training.seed, trials]).generate_state(1)[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=int(seed))
-
-
-def _parameters(key: str, space: SearchSpace, spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
-    """The defaults of a space as parameters of the study."""
-    defaults = {path: value_at(space, path) for path in space.search}
-    if len(spaces) == 1:
-        return defaults
-    return {ARCHITECTURE: key} | {f"{key}/{path}": value for path, value in defaults.items()}
-
-
-def _suggest(trial: optuna.Trial, name: str, distribution: Distribution) -> Any:
-    values = distribution.values
-    if distribution.kind == "categorical":
-        return trial.suggest_categorical(name, values)
-    if distribution.kind == "int":
-        return trial.suggest_int(name, values[0], values[1])
-    return trial.suggest_float(name, values[0], values[1], log=distribution.kind == "log_uniform")
+def _prefix(key: str, spaces: Mapping[str, SearchSpace]) -> str:
+    """What the names of a space's parameters begin with."""
+    return f"{key}/" if len(spaces) > 1 else ""

@@ -64,8 +64,9 @@ def _of_space(
     study: optuna.Study, key: str, paths: Sequence[str], trials: Sequence[FrozenTrial], several: bool
 ) -> Importances:
     own = [trial for trial in trials if not several or trial.params.get(ARCHITECTURE) == key]
-    if len(own) < MIN_TRIALS or len({trial.value for trial in own}) == 1:
+    if len(own) < MIN_TRIALS or len({trial.values[0] for trial in own}) == 1:
         return Importances(key, len(own), {})
     params = [f"{key}/{path}" if several else path for path in paths]
-    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=params)
+    evaluator = FanovaImportanceEvaluator(seed=0)
+    shares = get_param_importances(study, evaluator=evaluator, params=params, target=lambda trial: trial.values[0])
     return Importances(key, len(own), {name.rpartition("/")[2]: share for name, share in shares.items()})

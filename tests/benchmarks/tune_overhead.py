@@ -59,7 +59,7 @@ def measure(dataset: Path, run: Path, model: str, trials: int, epochs: int) -> l
     ends = [started, *(trial.datetime_complete for trial in study.trials if trial.datetime_complete)]
     walls = [(end - before).total_seconds() for before, end in pairwise(ends)]
     for wall, record in zip(walls, result.trials, strict=True):
-        print(f"trial {record.number}: {wall:.2f} s, {record.seconds or 0:.2f} s in {len(record.accuracies)} epochs")
+        print(f"trial {record.number}: {wall:.2f} s, {record.seconds or 0:.2f} s in {len(record.by_epoch)} epochs")
     return [wall - (record.seconds or 0) for wall, record in zip(walls, result.trials, strict=True)]
 
 

@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from fer_ray.config import LossConfig, OptimizerConfig, ScheduleConfig
+from fer_ray.config import ClassMultipliers, LossConfig, OptimizerConfig, ScheduleConfig
 from fer_ray.learning.class_weights import class_weights
 from fer_ray.learning.device import has_fast_bfloat16, resolve_precision
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
@@ -30,7 +30,7 @@ def test_class_weights_average_one_over_the_samples(power: float) -> None:
 
 
 def test_a_class_without_images_weighs_nothing() -> None:
-    weights = class_weights(np.array([10, 0, 5]), LossConfig(class_weight_power=0.5))
+    weights = class_weights(np.array([10, 0, 5, 3, 3, 3, 3]), LossConfig(class_weight_power=0.5))
     assert weights[1] == 0 and np.isfinite(weights).all()
 
 
@@ -114,6 +114,14 @@ def test_effective_number_of_fer2013() -> None:
 def test_given_class_weights_keep_their_ratios() -> None:
     weights = class_weights(FER2013_TRAINING, LossConfig(class_weights=(1, 2, 1, 1, 1, 1, 3)))
     np.testing.assert_allclose(weights / weights[0], [1, 2, 1, 1, 1, 1, 3], rtol=1e-6)
+
+
+def test_multipliers_scale_whatever_weights_there_are() -> None:
+    plain = class_weights(FER2013_TRAINING, LossConfig(class_weight_power=0.5))
+    multiplied = LossConfig(class_weight_power=0.5, class_multipliers=ClassMultipliers(disgust=3))
+    weights = class_weights(FER2013_TRAINING, multiplied)
+    np.testing.assert_allclose(weights / weights[0] / (plain / plain[0]), [1, 3, 1, 1, 1, 1, 1], rtol=1e-6)
+    assert (weights * FER2013_TRAINING).sum() / FER2013_TRAINING.sum() == pytest.approx(1)
 
 
 def test_stages_thaw_one_by_one_from_the_classifier() -> None:

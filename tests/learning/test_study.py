@@ -3,9 +3,9 @@
 import optuna
 import pytest
 
-from fer_ray.config_files import SearchSpace
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.study import Study
+from fer_ray.search_spaces import SearchSpace
 
 SPACE = SearchSpace.model_validate(
     {
@@ -40,7 +40,7 @@ def test_values_are_of_the_best_epoch(storage: str) -> None:
         study.report(number, metrics(epoch, accuracy))
     record = study.complete(number)
     assert (record.state, record.value, record.macro_f1, record.best_epoch) == ("COMPLETE", 0.4, 0.2, 2)
-    assert (record.accuracies, record.seconds) == ([0.1, 0.4, 0.4, 0.3], 6.0)
+    assert (record.by_epoch, record.seconds) == ([0.1, 0.4, 0.4, 0.3], 6.0)
     assert study.best() == record
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
-from fer_ray.config_files import SearchSpace
 from fer_ray.errors import DataError
 from fer_ray.learning.study import Study
 from fer_ray.reporting.importances import MIN_TRIALS, read_importances
+from fer_ray.search_spaces import SearchSpace
 
 SEARCH = {"model.dropout": {"uniform": [0.0, 0.6]}, "optimizer.learning_rate": {"uniform": [0.01, 0.9]}}
 SPACES = {name: SearchSpace.model_validate({"model": {"name": name}, "search": SEARCH}) for name in ("cnn3", "fast")}

@@ -1,0 +1,206 @@
+"""Search spaces: a training configuration and, in its ``search:`` section, what ``tune`` may change of it.
+
+    search:
+      model.dropout: {uniform: [0.0, 0.6]}
+      optimizer.learning_rate: {log_uniform: [0.01, 0.5]}
+      training.epochs: {int: [10, 40]}
+      training.batch_size: {categorical: [64, 128, 256]}
+      loss.class_multipliers.disgust: {log_uniform: [0.5, 2.0]}
+
+A ``choice`` is a categorical whose options bring what is searched, or set, along with them; they nest:
+
+    search:
+      optimizer.name:
+        choice:
+          sgd:
+            optimizer.learning_rate: {log_uniform: [0.01, 0.5]}
+          adamw:
+            optimizer.learning_rate: {log_uniform: [1.0e-4, 1.0e-2]}
+            optimizer.weight_decay: 0.01
+          muon:
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, model_serializer, model_validator
+
+from fer_ray.config import Config, Section
+from fer_ray.config_paths import validate, with_value
+
+_KINDS = ("uniform", "log_uniform", "int", "categorical", "choice")
+_DRAWS = 500
+
+
+class Distribution(Section):
+    """How one config value is searched; in YAML ``{KIND: [low, high]}``, ``{categorical: [values]}`` or
+    ``{choice: {option: {path: distribution or value}}}``.
+
+    Attributes:
+        kind: ``fixed`` is a plain value, which an option of a choice may set.
+        values: low and high, or all values; lists are tuples.
+        branches: of a choice, by ``option_label`` of the option: what it brings.
+    """
+
+    kind: Literal["uniform", "log_uniform", "int", "categorical", "choice", "fixed"]
+    values: tuple[Any, ...]
+    branches: dict[str, dict[str, "Distribution"]] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return {"kind": "fixed", "values": (_plain(raw),)}
+        if len(raw) != 1 or next(iter(raw)) not in _KINDS:
+            raise ValueError(f"must be one of {', '.join(_KINDS)} with its values, such as {{uniform: [0.0, 0.5]}}")
+        kind, values = next(iter(raw.items()))
+        if kind == "choice":
+            return _choice(values)
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"{kind} needs a list of values")
+        if kind != "categorical":
+            return {"kind": kind, "values": tuple(_range(kind, values))}
+        values = tuple(map(_plain, values))
+        if len({option_label(value) for value in values}) < len(values):
+            raise ValueError("categorical names a value twice")
+        return {"kind": kind, "values": values}
+
+    @model_serializer
+    def _to_yaml(self) -> Any:
+        if self.kind == "fixed":
+            return self.values[0]
+        if self.kind == "choice":
+            return {"choice": {value: self.branches[option_label(value)] for value in self.values}}
+        return {self.kind: list(self.values)}
+
+    def holds(self, value: Any) -> bool:
+        """Whether it can draw a value."""
+        if self.kind in ("categorical", "choice", "fixed"):
+            return value in self.values
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.values[0] <= value <= self.values[1]
+
+    def branch(self, value: Any) -> tuple[str, dict[str, "Distribution"]]:
+        """Return the label of a choice's option and what it brings; 0.0 is the option 0."""
+        label = option_label(next(option for option in self.values if option == value))
+        return label, self.branches[label]
+
+    def extremes(self) -> tuple[Any, ...]:
+        """Values by which it is checked: all of them, or of a range its ends and one in between."""
+        if self.kind not in ("uniform", "log_uniform"):
+            return self.values
+        low, high = self.values
+        return (low, high, low + 0.371 * (high - low))  # no whole number, so that one for a field of those shows
+
+
+Searched = Mapping[str, Distribution]
+Suggest = Callable[[str, str, Distribution], Any]
+"""Draws a value, given the name of the parameter, its config path and its distribution."""
+
+
+class SearchSpace(Config):
+    """A training configuration and what ``tune`` may change of it."""
+
+    search: dict[str, Distribution] = Field(default={}, description="Config path, as model.dropout, to distribution.")
+
+    @property
+    def defaults(self) -> Config:
+        """The configuration without its ``search:`` section."""
+        return Config.model_validate(self.model_dump(exclude={"search"}))
+
+    @property
+    def paths(self) -> list[str]:
+        """Config paths that are searched or set by some option, in the order of the file."""
+        return list(dict.fromkeys(searched_paths(self.search)))
+
+    def with_values(self, values: Mapping[str, Any]) -> Config:
+        """Return the defaults with the values at the given config paths replaced.
+
+        Raises:
+            UsageError: a path that is no field, or a value outside its field's range.
+        """
+        raw = self.model_dump(exclude={"search"})
+        for path, value in values.items():
+            raw = with_value(raw, path, value)
+        return validate(Config, raw, "configuration")
+
+    def draw(self, suggest: Suggest) -> dict[str, Any]:
+        """Return a value for each config path, those that the chosen options bring included.
+
+        Args:
+            suggest: is called for what is drawn, an option before what it brings. The parameter's name is the config
+                path, behind the options that brought it: ``sgd/optimizer.learning_rate``.
+        """
+        return dict(_draw(self.search, suggest, ""))
+
+    def candidates(self, seed: int = 0) -> Iterator[dict[str, Any]]:
+        """Draw some hundreds, at the ends of ranges mostly, to find those that fail; always the same ones."""
+        chance = random.Random(seed)
+        for _ in range(_DRAWS):
+            yield self.draw(lambda name, path, distribution: chance.choice(distribution.extremes()))
+
+
+def option_label(value: Any) -> str:
+    """Write an option as YAML does: ``sgd``, ``null``, ``true``, ``0.5``."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _choice(options: Any) -> dict[str, Any]:
+    if not isinstance(options, dict) or len(options) < 2:
+        raise ValueError("choice needs two options or more, each with what it brings, such as {sgd: {}, adamw: {}}")
+    branches = {}
+    for option, brought in options.items():
+        if not isinstance(brought, dict | None):
+            raise ValueError(f"option {option_label(option)} brings {brought!r}, not a mapping of config paths")
+        branches[option_label(option)] = brought or {}
+    return {"kind": "choice", "values": tuple(options), "branches": branches}
+
+
+def _plain(value: Any) -> Any:
+    """A value as a configuration holds it: lists as tuples, and 1e-4, which YAML 1.1 reads as text, as a number."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _range(kind: str, values: Sequence[Any]) -> list[float]:
+    number: type = int if kind == "int" else float
+    try:
+        low, high = (number(value) for value in values)
+        whole = kind != "int" or [low, high] == [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{kind} needs two numbers [low, high]") from None
+    if not whole:
+        raise ValueError("int needs whole numbers")
+    if not low < high:
+        raise ValueError(f"{kind} needs low < high, not [{low}, {high}]")
+    if kind == "log_uniform" and low <= 0:
+        raise ValueError(f"log_uniform needs low > 0, not {low}")
+    return [low, high]
+
+
+def searched_paths(search: Searched) -> Iterator[str]:
+    """Every config path that is searched or set, on whichever branch."""
+    for path, distribution in search.items():
+        yield path
+        for brought in distribution.branches.values():
+            yield from searched_paths(brought)
+
+
+def _draw(search: Searched, suggest: Suggest, prefix: str) -> Iterator[tuple[str, Any]]:
+    for path, distribution in search.items():
+        if distribution.kind == "fixed":
+            yield path, distribution.values[0]
+            continue
+        value = suggest(prefix + path, path, distribution)
+        yield path, value
+        if distribution.branches:
+            label, brought = distribution.branch(value)
+            yield from _draw(brought, suggest, f"{prefix}{label}/")
