@@ -134,7 +134,11 @@ class SearchFolder:
 
 
 def _trials_table(records: list[TrialRecord], spaces: Mapping[str, SearchSpace]) -> pa.Table:
-    """One row a finished trial, with a column for each config path that any space searches."""
+    """One row a finished trial, with a column for each config path that any space searches.
+
+    Such a column is null where the trial's own space doesn't search the path, and its field's metadata say by ``kind``
+    how it was searched: ``uniform``, ``log_uniform``, ``int`` or ``categorical``.
+    """
     columns: dict[str, list[Any]] = {
         "number": [record.number for record in records],
         "state": [record.state for record in records],
@@ -143,16 +147,31 @@ def _trials_table(records: list[TrialRecord], spaces: Mapping[str, SearchSpace])
         "architecture": [record.config.model.name for record in records],
         "space": [record.space for record in records],
     }
-    for path in _parameter_paths(spaces):
-        columns[path] = [value_at(record.config, path) for record in records]
+    kinds = _searched_paths(spaces)
+    for path in kinds:
+        columns[path] = [
+            value_at(record.config, path) if path in spaces[record.space].search else None for record in records
+        ]
     columns |= {
         "epochs": [len(record.accuracies) for record in records],
+        "planned_epochs": [record.config.training.epochs for record in records],
         "best_epoch": [record.best_epoch for record in records],
         "seconds": [record.seconds for record in records],
+        "started": [record.started for record in records],
+        "ended": [record.ended for record in records],
         "error": [record.error for record in records],
     }
-    return pa.table(columns)
+    table = pa.table(columns)
+    fields = [
+        field.with_metadata({"kind": kinds[field.name]}) if field.name in kinds else field for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
-def _parameter_paths(spaces: Mapping[str, SearchSpace]) -> list[str]:
-    return list(dict.fromkeys(path for space in spaces.values() for path in space.search))
+def _searched_paths(spaces: Mapping[str, SearchSpace]) -> dict[str, str]:
+    """Each config path and the kind of its distribution, in the first space that searches it."""
+    kinds: dict[str, str] = {}
+    for space in spaces.values():
+        for path, distribution in space.search.items():
+            kinds.setdefault(path, distribution.kind)
+    return kinds

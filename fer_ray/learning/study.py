@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class TrialRecord:
         accuracies: validation accuracy of each epoch, in order.
         seconds: spent in its epochs, training and validating.
         error: why it failed.
+        started: when it was drawn, by the clock of the driver; None where the database doesn't know.
+        ended: when it was closed; of one that a dead driver left, when the search was resumed.
     """
 
     number: int
@@ -58,6 +61,8 @@ class TrialRecord:
     accuracies: list[float]
     seconds: float | None
     error: str | None
+    started: datetime | None
+    ended: datetime | None
 
     @property
     def best_epoch(self) -> int | None:
@@ -212,6 +217,8 @@ class Study:
             accuracies=[value for _, value in sorted(trial.intermediate_values.items())],
             seconds=trial.user_attrs.get("seconds"),
             error=trial.user_attrs.get("error"),
+            started=_in_utc(trial.datetime_start),
+            ended=_in_utc(trial.datetime_complete),
         )
 
 
@@ -222,6 +229,11 @@ class _Running:
         self.trial = trial
         self.best, self.seconds = -1.0, 0.0
         self.macro_f1: float | None = None
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """Optuna writes local times without their zone."""
+    return None if moment is None else moment.astimezone(UTC)
 
 
 def value_at(config: Config, path: str) -> Any:
