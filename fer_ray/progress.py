@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 _LOG_INTERVAL_S, _DETAILED_INTERVAL_S = 15.0, 60.0
@@ -125,7 +126,7 @@ class _Bar(Progress):
 
 class _Count(ProgressColumn):
     def __init__(self, bar: ProgressBar):
-        super().__init__()
+        super().__init__(Column(no_wrap=True))  # on a narrow terminal the bar itself gives way
         self.bar = bar
 
     def render(self, task: Task) -> Text:

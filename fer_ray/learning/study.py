@@ -1,7 +1,7 @@
 """The memory of a search: an Optuna study over one or several search spaces, whose database is the truth."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fer_ray.config import Config
@@ -18,6 +19,9 @@ from fer_ray.learning.loop import Metrics
 
 ARCHITECTURE = "architecture"
 """The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH."""
+
+SQLITE_PATIENCE_S = 60
+"""How long a write waits for others who use the study's file."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,9 @@ class Study:
         Raises:
             UsageError: the storage can't be opened, or has a study of this name.
         """
-        study = _open(storage, lambda: optuna.create_study(storage=storage, study_name=name, direction="maximize"))
+        study = _open(
+            storage, lambda opened: optuna.create_study(storage=opened, study_name=name, direction="maximize")
+        )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
         study.set_user_attr("spaces", {key: space.model_dump(mode="json") for key, space in spaces.items()})
         for key, space in spaces.items():
@@ -106,7 +112,7 @@ class Study:
             UsageError: the storage can't be opened, has no such study, or it searched other spaces.
             DataError: it searched on another dataset.
         """
-        study = _open(storage, lambda: optuna.load_study(storage=storage, study_name=name))
+        study = _open(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
         former = study.user_attrs.get("spaces")
         if former != {key: space.model_dump(mode="json") for key, space in spaces.items()}:
             names = ", ".join(former or {}) or "no known spaces"
@@ -247,14 +253,18 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _open(storage: str, action: Any) -> optuna.Study:
+def _open(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> optuna.Study:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = make_url(storage).render_as_string(hide_password=True)
+    url = make_url(storage)
+    shown = url.render_as_string(hide_password=True)
+    # A dashboard that reads much locks SQLite's file for as long; Python's 5 s of patience would then end the search
+    # (optuna-dashboard issue 545).
+    patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
     try:
-        study: optuna.Study = action()
+        study = action(RDBStorage(storage, engine_kwargs=patience))
     except KeyError:
         raise UsageError(f"{shown}: has no study of this run. Name the --storage of its first call.") from None
     except optuna.exceptions.DuplicatedStudyError as error:

@@ -21,7 +21,7 @@ class Importances:
     Attributes:
         space: its name.
         trials: complete ones that the shares rest on, or that there are.
-        shares: config path to its share of the variance of the accuracy, largest first, sum 1; empty below
+        shares: config path to its share of the variance of the first objective, largest first, sum 1; empty below
             ``MIN_TRIALS``, or where all trials came out equal.
         conditional: config paths that only some of its trials have a value at, which are left out of the shares.
     """

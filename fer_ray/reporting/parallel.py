@@ -1,4 +1,4 @@
-"""Parallel coordinates of a search: a line a complete trial through all its values, to its accuracy."""
+"""Parallel coordinates of a search: a line a complete trial through all its values, to what it reached."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from fer_ray.reporting.charts import to_png
 from fer_ray.reporting.html import Figure
-from fer_ray.reporting.search_table import SearchTable, Trial
+from fer_ray.reporting.search_table import Objective, SearchTable, Trial
 from fer_ray.reporting.trial_charts import spread
 
 # By lightness, which the colour-blind see as others do, and which a page in dark mode turns over as a whole.
@@ -38,14 +38,25 @@ def parallel_figure(table: SearchTable) -> list[Figure]:
     """Draw the complete trials, better ones darker and on top; nothing for fewer than two."""
     trials = sorted(table.complete, key=lambda trial: trial["value"])
     axes_of_values = [
-        _axis(value.label, value.path, value.kind, trials)
+        _axis(value.label, value.path, value.kind, trials, "{:.4g}".format)
         for value in table.searched
         if len({trial[value.path] for trial in trials}) > 1
     ]
     if len(trials) < 2 or not axes_of_values:
         return []
-    first = [_axis("space", "space", "categorical", trials)] if len({trial["space"] for trial in trials}) > 1 else []
-    lines = [*first, *axes_of_values, _axis("accuracy", "value", "percent", trials)]
+    several = len({trial["space"] for trial in trials}) > 1
+    space = [_axis("space", "space", "categorical", trials, str)] if several else []
+    reached = [
+        _axis(
+            objective.label,
+            "value" if objective is table.objective else objective.name,
+            "uniform",
+            trials,
+            objective.tick,
+        )
+        for objective in table.objectives[::-1]
+    ]
+    lines = [*space, *axes_of_values, *reached]
     width = max(_LEAST_INCHES, _INCHES_AN_AXIS * (len(lines) + 0.6))
     canvas = Canvas(figsize=(width, _HEIGHT), layout="constrained")
     axes = canvas.subplots()
@@ -54,10 +65,10 @@ def parallel_figure(table: SearchTable) -> list[Figure]:
         _draw_axis(axes, number, line)
     axes.set(xlim=(-0.35, len(lines) - 0.75), ylim=(-0.2 if any(line.has_absent for line in lines) else -0.04, 1.04))
     axes.set_axis_off()
-    _colour_bar(canvas, axes, trials)
+    _colour_bar(canvas, axes, trials, table.objective)
     alt = (
         f"A line for each of {len(trials)} complete trials through its values of"
-        f" {', '.join(line.label for line in lines[:-1])} to its accuracy, the best one marked;"
+        f" {', '.join(line.label for line in lines[:-1])} to its {lines[-1].label}, the best one marked;"
         " the table of trials has the values."
     )
     return [Figure(to_png(canvas), alt, _caption(lines))]
@@ -65,7 +76,7 @@ def parallel_figure(table: SearchTable) -> list[Figure]:
 
 def _caption(lines: Sequence[_Axis]) -> str:
     absent = " A line through the foot of an axis has no value there." if any(line.has_absent for line in lines) else ""
-    return f"Each complete trial is a line through its values; darker is more accurate, the best is orange.{absent}"
+    return f"Each complete trial is a line through its values; darker is better, the best is orange.{absent}"
 
 
 def _draw_trials(axes: Axes, lines: Sequence[_Axis], trials: Sequence[Trial]) -> None:
@@ -96,7 +107,7 @@ def _draw_axis(axes: Axes, number: int, line: _Axis) -> None:
     )
 
 
-def _axis(label: str, column: str, kind: str, trials: Sequence[Trial]) -> _Axis:
+def _axis(label: str, column: str, kind: str, trials: Sequence[Trial], write: Callable[[Any], str]) -> _Axis:
     values = [trial[column] for trial in trials if trial[column] is not None]
     has_absent = len(values) < len(trials)
     if kind == "categorical":
@@ -111,8 +122,7 @@ def _axis(label: str, column: str, kind: str, trials: Sequence[Trial]) -> _Axis:
     def place(trial: Trial) -> float | None:
         return None if trial[column] is None else share(trial[column])
 
-    form = "{:.1%}" if kind == "percent" else "{:.4g}"
-    ticks = [(share(tick), form.format(tick)) for tick in _ticks(kind, low, high)]
+    ticks = [(share(tick), write(tick)) for tick in _ticks(kind, low, high)]
     return _Axis(label, place, ticks, has_absent)
 
 
@@ -145,10 +155,10 @@ def _scale(trials: Sequence[Trial]) -> Normalize:
     return Normalize(low, values[-1] if values[-1] > low else low + 1e-6, clip=True)
 
 
-def _colour_bar(canvas: Canvas, axes: Axes, trials: Sequence[Trial]) -> None:
+def _colour_bar(canvas: Canvas, axes: Axes, trials: Sequence[Trial], objective: Objective) -> None:
     bar = canvas.colorbar(
         ScalarMappable(_scale(trials), _COLOURS), ax=axes, extend="min", fraction=0.04, pad=0.02, aspect=25
     )
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    bar.ax.yaxis.set_major_formatter(objective.tick)
     bar.ax.tick_params(labelsize=8)
-    bar.set_label("validation accuracy", fontsize=8)
+    bar.set_label(objective.label, fontsize=8)

@@ -1,4 +1,4 @@
-"""``trials.parquet`` of a search as the page needs it: its trials, what was searched, and the time that it took."""
+"""``trials.parquet`` of a search as the page needs it: trials, what was searched for and by which values, and time."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,6 +16,34 @@ _STATES = ("COMPLETE", "PRUNED", "FAIL")
 
 Trial = dict[str, Any]
 """A row of the table: column to value."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search wants to be large.
+
+    Attributes:
+        name: such as ``accuracy``, also the column of a second objective; the first one's is ``value``.
+        label: in words.
+    """
+
+    name: str
+    label: str
+
+    def write(self, value: float) -> str:
+        """Return a value as a reader says it: ``64.51%``, ``0.632``, ``1,383``."""
+        return {"accuracy": f"{value:.2%}", "macro_f1": f"{value:.3f}"}.get(self.name, f"{value:,.0f}")
+
+    def tick(self, value: float, position: float | None = None) -> str:
+        """Return a tick of an axis, with as many decimals as it has, two at most."""
+        return {"accuracy": f"{100 * value:.4g}%", "macro_f1": f"{value:.3g}"}.get(self.name, f"{value:,.0f}")
+
+
+OBJECTIVES = {
+    "accuracy": Objective("accuracy", "validation accuracy"),
+    "macro_f1": Objective("macro_f1", "validation macro-F1"),
+    "images_per_s": Objective("images_per_s", "images/s predicted"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +72,17 @@ class SearchTable:
     Attributes:
         trials: the rows of ``trials.parquet``.
         searched: its columns that are config paths.
+        objectives: the first one is the column ``value``, by which trials are ranked.
     """
 
     trials: Sequence[Trial]
     searched: Sequence[SearchedValue]
+    objectives: Sequence[Objective] = (OBJECTIVES["accuracy"],)
+
+    @property
+    def objective(self) -> Objective:
+        """The first one."""
+        return self.objectives[0]
 
     @cached_property
     def complete(self) -> list[Trial]:
@@ -69,6 +104,13 @@ class SearchTable:
         """Names of the search spaces, by alphabet."""
         return sorted({trial["space"] for trial in self.trials})
 
+    @property
+    def front(self) -> list[Trial]:
+        """Of two objectives, the trials that none beats in both, the best by the first one first; else none."""
+        if len(self.objectives) < 2:
+            return []
+        return sorted((trial for trial in self.complete if trial["pareto"]), key=lambda trial: -trial["value"])
+
     def ranked(self) -> list[Trial]:
         """Complete trials, then pruned, then failed ones, the best value first among each."""
         return sorted(self.trials, key=lambda trial: (_STATES.index(trial["state"]), -(trial["value"] or 0.0)))
@@ -82,7 +124,9 @@ def read_search_table(folder: Path) -> SearchTable:
     """
     table = pq.read_table(folder / TRIALS_FILE)
     searched = [SearchedValue(field.name, _kind(field)) for field in table.schema if "." in field.name]
-    return SearchTable(table.to_pylist(), searched)
+    # Searches for accuracy alone name no objective.
+    names = (table.schema.metadata or {}).get(b"objectives", b"accuracy").decode().split(",")
+    return SearchTable(table.to_pylist(), searched, [OBJECTIVES[name] for name in names])
 
 
 def _kind(field: pa.Field) -> str:

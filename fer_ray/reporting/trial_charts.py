@@ -17,6 +17,7 @@ from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Figure
 from fer_ray.reporting.importances import Importances
 from fer_ray.reporting.search_table import Clock, SearchedValue, SearchTable, Trial
+from fer_ray.wording import amount
 
 # Okabe & Ito's colours, which differ for the colour-blind too, without the yellow that white swallows.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,7 +40,7 @@ def _styles(table: SearchTable) -> dict[str, _Style]:
 
 
 def trial_figure(table: SearchTable) -> Figure:
-    """Draw the accuracy of each trial by its number, with the best so far; at least one trial has a value."""
+    """Draw the value of each trial by its number, with the best so far; at least one trial has a value."""
     canvas, axes = new_chart()
     styles = _styles(table)
     _marks(axes, table.measured, [trial["number"] for trial in table.measured], styles)
@@ -49,15 +50,16 @@ def trial_figure(table: SearchTable) -> Figure:
     if numbers:
         axes.step(numbers, _best_so_far(table.complete), where="post", color="0.4", linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel="validation accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set(xlabel="trial", ylabel=table.objective.label)
+    axes.yaxis.set_major_formatter(table.objective.tick)
     _legend(canvas, table, styles, best=bool(numbers), failed=bool(failed))
-    alt = "Validation accuracy of each trial by its number, and the best so far; the table of trials has the values."
-    return Figure(to_png(canvas), alt, "Accuracy by trial")
+    what = table.objective.label.capitalize()
+    alt = f"{what} of each trial by its number, and the best so far; the table of trials has the values."
+    return Figure(to_png(canvas), alt, f"{what} by trial")
 
 
 def time_figure(table: SearchTable, clock: Clock) -> list[Figure]:
-    """Draw the best accuracy so far by the time that the search had run; nothing where no times are known."""
+    """Draw the best value so far by the time that the search had run; nothing where no times are known."""
     ends = clock.ended(table.complete)
     if not ends:
         return []
@@ -66,32 +68,58 @@ def time_figure(table: SearchTable, clock: Clock) -> list[Figure]:
     styles = _styles(table)
     x, y = [second / length for second, _ in ends], _best_so_far([trial for _, trial in ends])
     if len(styles) > 1:
-        for space, style in styles.items():
-            own = [(second / length, trial) for second, trial in ends if trial["space"] == space]
-            steps = _best_so_far([trial for _, trial in own])
-            # To the end of the search, so that the lines compare at every moment.
-            axes.step(
-                [second for second, _ in own] + [clock.seconds / length],
-                steps + steps[-1:] if own else [None],
-                where="post",
-                color=style.colour,
-                linewidth=1,
-                alpha=0.8,
-            )
+        _steps_of_spaces(axes, [(second / length, trial) for second, trial in ends], clock.seconds / length, styles)
     axes.step([*x, clock.seconds / length], [*y, y[-1]], where="post", color="0.3", linewidth=1.8)
     better = [number for number in range(len(y)) if number == 0 or y[number] > y[number - 1]]
     for number in better:
         style = styles[ends[number][1]["space"]]
         axes.plot(x[number], y[number], style.marker, color=style.colour, markersize=6)
-    axes.set(xlabel=f"{unit} in which trials ran", ylabel="best validation accuracy so far", xlim=(0, None))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    _legend(canvas, table, styles, best=True, pruned=False)
-    alt = "Best validation accuracy so far by the time that the search had run."
-    return [Figure(to_png(canvas), alt, f"Best so far by time; {len(better)} trials were better than all before")]
+    axes.set(xlabel=f"{unit} in which trials ran", ylabel=f"best {table.objective.label} so far", xlim=(0, None))
+    axes.yaxis.set_major_formatter(table.objective.tick)
+    if len(styles) > 1:
+        _legend(canvas, table, styles, best=True, pruned=False)
+    alt = f"Best {table.objective.label} so far by the time that the search had run."
+    return [Figure(to_png(canvas), alt, f"Best so far by time; {amount(len(better), 'trial')} better than all before")]
+
+
+def _steps_of_spaces(
+    axes: Axes, ends: Sequence[tuple[float, Trial]], last: float, styles: Mapping[str, _Style]
+) -> None:
+    """Draw the best so far of each space, to the end of the search, so that the lines compare at every moment."""
+    for space, style in styles.items():
+        own = [(moment, trial) for moment, trial in ends if trial["space"] == space]
+        if own:
+            steps = _best_so_far([trial for _, trial in own])
+            moments = [*(moment for moment, _ in own), last]
+            axes.step(moments, [*steps, steps[-1]], where="post", color=style.colour, linewidth=1, alpha=0.8)
+
+
+def front_figure(table: SearchTable) -> list[Figure]:
+    """Draw the complete trials by two objectives, those that none beats in both joined; nothing for one objective."""
+    front = table.front
+    if not front:
+        return []
+    canvas, axes = new_chart()
+    styles = _styles(table)
+    first, second = table.objectives[:2]
+    _marks(axes, table.complete, [trial[second.name] for trial in table.complete], styles)
+    x, y = [trial[second.name] for trial in front], [trial["value"] for trial in front]
+    # Between two of the front lies what neither reaches: the step shows what is beaten, a straight line would not.
+    axes.step(x, y, where="pre", color="0.35", linewidth=1)
+    axes.plot(x, y, "o", color="black", markerfacecolor="none", markersize=10)
+    axes.set(xlabel=second.label, ylabel=first.label)
+    axes.xaxis.set_major_formatter(second.tick)
+    axes.yaxis.set_major_formatter(first.tick)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    if len(styles) > 1:
+        _legend(canvas, table, styles, best=False, pruned=False)
+    alt = f"Complete trials by {second.label} and {first.label}; the table below has those of the front."
+    caption = f"The {len(front)} ringed trials are the front: no other is better in both."
+    return [Figure(to_png(canvas), alt, caption)]
 
 
 def slice_figures(table: SearchTable, order: Sequence[str] = ()) -> list[Figure]:
-    """Draw the accuracy of the trials by each searched value that has more than one.
+    """Draw the value of the trials by each searched value that has more than one.
 
     Args:
         order: config paths that come first, such as those that mattered most.
@@ -149,10 +177,12 @@ def _slice(table: SearchTable, value: SearchedValue) -> Figure:
     _failures(axes, failed)
     best = table.best
     if best and best[value.path] is not None:
-        axes.plot(place(best), best["value"], "*", color="black", markersize=11, markerfacecolor="white")
-    axes.set(xlabel=value.label, ylabel="validation accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    alt = f"Validation accuracy of the trials by {value.path}; the table of trials has the values."
+        axes.plot(place(best), best["value"], "*", color="black", markersize=12, markerfacecolor="white", zorder=5)
+    axes.set(xlabel=value.label, ylabel=table.objective.label)
+    axes.yaxis.set_major_formatter(table.objective.tick)
+    if len(styles) > 1:
+        _legend(canvas, table, styles, best=False, pruned=False)
+    alt = f"{table.objective.label.capitalize()} of the trials by {value.path}; the table of trials has the values."
     return Figure(to_png(canvas), alt, value.path)
 
 

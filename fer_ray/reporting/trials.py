@@ -11,12 +11,12 @@ from fer_ray.reporting.importances import MIN_TRIALS, Importances, importances
 from fer_ray.reporting.parallel import parallel_figure
 from fer_ray.reporting.pruning import failure_tables, last_line, pruning_tables
 from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.reporting.search_table import Clock, SearchTable, read_search_table
-from fer_ray.reporting.trial_charts import importance_figures, slice_figures, time_figure, trial_figure
+from fer_ray.reporting.search_table import OBJECTIVES, Clock, Objective, SearchTable, read_search_table
+from fer_ray.reporting.trial_charts import front_figure, importance_figures, slice_figures, time_figure, trial_figure
 
 _BEST_FILE = "best.yaml"
 _SLICES = (
-    "Filled marks are complete trials, hollow ones pruned trials, whose accuracy is that of an early epoch; a cross at"
+    "Filled marks are complete trials, hollow ones pruned trials, whose value is that of an early epoch; a cross at"
     " the foot is a failed one, the star the best. A searcher tries most often what went well, so a value that few"
     " trials have may look worse than it is."
 )
@@ -29,9 +29,9 @@ def search_section(folder: Path, shown_as: Path) -> Section:
     blocks: list[Block] = []
     if table.measured:
         blocks.append(Charts("History", [*time_figure(table, clock), trial_figure(table)], _pauses(clock)))
-    blocks += [*_spaces(table), *_what_mattered(found), *parallel_figure(table)]
+    blocks += [*_front(table), *_spaces(table), *_what_mattered(found, table.objective), *parallel_figure(table)]
     if slices := slice_figures(table, [path for one in found for path in one.shares]):
-        blocks.append(Charts("Accuracy by each value", slices, _SLICES))
+        blocks.append(Charts(f"{table.objective.label.capitalize()} by each value", slices, _SLICES))
     blocks += [*pruning_tables(table, clock), *failure_tables(table), _trials(table)]
     facts = {}
     if (folder / _BEST_FILE).is_file():
@@ -61,26 +61,33 @@ def _headline(table: SearchTable) -> str:
 
 
 def _trials(table: SearchTable) -> Table:
-    columns = {"number": "Trial", "state": "State", "value": "Accuracy", "macro_f1": "Macro-F1", "space": "Space"}
-    columns |= {value.path: value.label for value in table.searched}
+    columns = {"number": "Trial", "state": "State", "value": table.objective.label.capitalize()}
+    columns |= {other.name: other.label.capitalize() for other in _also_measured(table)}
+    columns |= {"space": "Space"} | {value.path: value.label for value in table.searched}
     columns |= {"epochs": "Epochs", "planned_epochs": "of", "seconds": "Seconds"}
     if any(trial["error"] for trial in table.trials):
         columns["error"] = "Error"
-    rows = [[_cell(name, trial[name]) for name in columns] for trial in table.ranked()]
+    rows = [[_cell(name, trial[name], table) for name in columns] for trial in table.ranked()]
     note = (
-        "The best first. Accuracy is that of a trial's best epoch on the validation split, of a pruned trial its last."
-        " The best trial is picked by it, so its own value is a little high. Pruned trials were stopped early."
+        f"The best first. {table.objective.label.capitalize()} is that of a trial's best epoch, of a pruned trial its"
+        " last. The best trial is picked by it, so its own value is a little high. Pruned trials were stopped early."
     )
     return Table("Trials", list(columns.values()), rows, note)
 
 
-def _cell(name: str, value: Any) -> str:
+def _also_measured(table: SearchTable) -> list[Objective]:
+    """What else was measured of the trials, beside the first objective."""
+    others = [one for one in OBJECTIVES.values() if one is not table.objective]
+    return [one for one in others if any(trial.get(one.name) is not None for trial in table.trials)]
+
+
+def _cell(name: str, value: Any, table: SearchTable) -> str:
     if value is None:
         return "" if name == "error" else "–"
     if name == "value":
-        return f"{value:.2%}"
-    if name == "macro_f1":
-        return f"{value:.3f}"
+        return table.objective.write(value)
+    if name in OBJECTIVES:
+        return OBJECTIVES[name].write(value)
     if name == "seconds":
         return f"{value:,.0f}"
     if name == "error":
@@ -88,13 +95,13 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _what_mattered(found: Sequence[Importances]) -> list[Charts]:
+def _what_mattered(found: Sequence[Importances], objective: Objective) -> list[Charts]:
     figures = importance_figures([one for one in found if one.shares])
     few = [f"{one.space} has {one.trials:,}" for one in found if one.trials < MIN_TRIALS]
     notes = []
     if figures:
         notes.append(
-            "Share of the variance of validation accuracy that a value explains (fANOVA, Hutter et al. 2014), by a"
+            f"Share of the variance of {objective.label} that a value explains (fANOVA, Hutter et al. 2014), by a"
             " forest over the complete trials alone; pruned ones don't count."
         )
         conditional = list(dict.fromkeys(path for one in found if one.shares for path in one.conditional))
@@ -107,6 +114,24 @@ def _what_mattered(found: Sequence[Importances]) -> list[Charts]:
     return [Charts("What mattered", figures, " ".join(notes))] if notes else []
 
 
+def _front(table: SearchTable) -> list[Block]:
+    """The trials that are best in one way or another, where there are two objectives."""
+    front = table.front
+    if not front:
+        return []
+    columns = ("Trial", *(objective.label.capitalize() for objective in table.objectives), "Space")
+    rows = [
+        (
+            str(trial["number"]),
+            table.objective.write(trial["value"]),
+            *(objective.write(trial[objective.name]) for objective in table.objectives[1:]),
+            trial["space"],
+        )
+        for trial in front
+    ]
+    return [Charts("Pareto front", front_figure(table)), Table("Trials of the front", columns, rows)]
+
+
 def _spaces(table: SearchTable) -> list[Table]:
     """The best of each space, where there are several."""
     if len(table.spaces) < 2:
@@ -116,9 +141,9 @@ def _spaces(table: SearchTable) -> list[Table]:
         own = [trial for trial in table.complete if trial["space"] == space]
         best = max(own, key=lambda trial: trial["value"], default=None)
         tried = [trial for trial in table.trials if trial["space"] == space]
-        shown = (f"{best['value']:.2%}", str(best["number"])) if best else ("–", "–")
+        shown = (table.objective.write(best["value"]), str(best["number"])) if best else ("–", "–")
         spent = sum(trial["seconds"] or 0.0 for trial in tried)
         rows.append((best["value"] if best else 0.0, (space, *shown, f"{len(own)}", f"{len(tried)}", f"{spent:,.0f}")))
     rows.sort(key=lambda row: -row[0])
-    columns = ("Space", "Best accuracy", "Trial", "Complete trials", "Trials", "Seconds")
+    columns = ("Space", f"Best {table.objective.label}", "Trial", "Complete trials", "Trials", "Seconds")
     return [Table("By space", columns, [row for _, row in rows])]

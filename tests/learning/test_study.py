@@ -7,7 +7,7 @@ import pytest
 
 from fer_ray.config_files import SearchSpace
 from fer_ray.errors import DataError, UsageError
-from fer_ray.learning.study import Study
+from fer_ray.learning.study import SQLITE_PATIENCE_S, Study
 
 SPACE = SearchSpace.model_validate(
     {
@@ -102,3 +102,9 @@ def test_resuming_wants_the_same_spaces_and_dataset(storage: str) -> None:
         Study.load("s", storage, {"a": OTHER}, "data")
     with pytest.raises(DataError, match="another dataset"):
         Study.load("s", storage, {"a": SPACE}, "others")
+
+
+def test_a_file_that_a_dashboard_reads_is_waited_for(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    with study._study._storage._backend.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * SQLITE_PATIENCE_S

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_up_search import SECONDS, Scripted, write_search
@@ -87,11 +88,27 @@ def test_trials_stand_best_first_and_values_of_other_spaces_are_left_empty(tmp_p
 def test_charts_are_there_as_far_as_the_trials_go(tmp_path: Path, count: int) -> None:
     folder = write_search(tmp_path / "s", {"fast": FAST}, [Scripted([0.5 + 0.001 * i]) for i in range(count)])
     shown = charts(section(folder))
-    assert [caption.split(";")[0] for caption in shown["History"]] == ["Best so far by time", "Accuracy by trial"]
-    slices = set(shown.get("Accuracy by each value", []))
+    assert [caption.split(";")[0] for caption in shown["History"]] == [
+        "Best so far by time",
+        "Validation accuracy by trial",
+    ]
+    slices = set(shown.get("Validation accuracy by each value", []))
     assert slices <= {"model.dropout", "optimizer.learning_rate", "optimizer.name"}
     assert ("model.dropout" in slices) == (count > 1)
     assert len(shown["What mattered"]) == (count >= 20)
+
+
+def test_two_objectives_show_the_front(tmp_path: Path) -> None:
+    """Trial 1 is beaten by trial 0 in both; 0 and 2 are each best in one."""
+    folder = write_search(tmp_path / "s", {"fast": FAST}, [Scripted([0.7]), Scripted([0.5]), Scripted([0.6])])
+    file = folder / "trials.parquet"
+    table = pq.read_table(file).append_column("images_per_s", pa.array([900.0, 800.0, 1400.0]))
+    table = table.append_column("pareto", pa.array([True, False, True]))
+    pq.write_table(table.replace_schema_metadata({"objectives": "accuracy,images_per_s"}), file)
+    shown = section(folder)
+    assert shown.headline.startswith("3 trials (3 COMPLETE), 2 of them on the Pareto front; the best is trial 0")
+    assert tables(shown)["Trials of the front"] == [("0", "70.00%", "900", "fast"), ("2", "60.00%", "1,400", "fast")]
+    assert charts(shown)["Pareto front"] == ["The 2 ringed trials are the front: no other is better in both."]
 
 
 def test_time_leaves_out_pauses_and_trials_of_a_dead_driver() -> None:
