@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from fer_ray.reporting.charts import to_png
 from fer_ray.reporting.html import Figure
-from fer_ray.reporting.search_table import Objective, SearchTable, Trial
+from fer_ray.reporting.search_table import Objective, SearchedValue, SearchTable, Trial
 from fer_ray.reporting.trial_charts import spread
 
 # By lightness, which the colour-blind see as others do, and which a page in dark mode turns over as a whole.
@@ -22,6 +22,7 @@ _COLOURS = LinearSegmentedColormap.from_list("light to dark", ["#c9d3dc", "#7fa3
 _BEST = "#D55E00"
 _ABSENT = -0.14
 _INCHES_AN_AXIS, _LEAST_INCHES, _HEIGHT = 1.25, 6.5, 3.6
+_MOST_VALUES = 6
 
 
 @dataclass(frozen=True)
@@ -34,29 +35,32 @@ class _Axis:
     has_absent: bool
 
 
-def parallel_figure(table: SearchTable) -> list[Figure]:
-    """Draw the complete trials, better ones darker and on top; nothing for fewer than two."""
-    trials = sorted(table.complete, key=lambda trial: trial["value"])
-    axes_of_values = [
-        _axis(value.label, value.path, value.kind, trials, "{:.4g}".format)
-        for value in table.searched
-        if len({trial[value.path] for trial in trials}) > 1
-    ]
-    if len(trials) < 2 or not axes_of_values:
+def parallel_figures(table: SearchTable, order: Sequence[str] = ()) -> list[Figure]:
+    """Draw the complete trials, better ones darker and on top; nothing for fewer than two.
+
+    Args:
+        order: config paths that come first, such as those that mattered most. Six values stand in a figure, further
+            ones in another, so that a page shows each at a size that can be read.
+    """
+    trials = sorted(table.complete, key=lambda trial: (trial["value"], -trial["number"]))
+    values = [value for value in table.in_order(order) if len({trial[value.path] for trial in trials}) > 1]
+    if len(trials) < 2:
         return []
-    several = len({trial["space"] for trial in trials}) > 1
-    space = [_axis("space", "space", "categorical", trials, str)] if several else []
-    reached = [
-        _axis(
-            objective.label,
-            "value" if objective is table.objective else objective.name,
-            "uniform",
-            trials,
-            objective.tick,
-        )
-        for objective in table.objectives[::-1]
+    return [
+        _figure(table, values[first : first + _MOST_VALUES], trials, first + 1, len(values))
+        for first in range(0, len(values), _MOST_VALUES)
     ]
-    lines = [*space, *axes_of_values, *reached]
+
+
+def _figure(
+    table: SearchTable, values: Sequence[SearchedValue], trials: Sequence[Trial], first: int, of: int
+) -> Figure:
+    several = len({trial["space"] for trial in trials}) > 1
+    lines = [_axis("space", "space", "categorical", trials, str)] if several else []
+    lines += [_axis(value.label, value.path, value.kind, trials, "{:.4g}".format) for value in values]
+    for objective in table.objectives[::-1]:
+        column = "value" if objective is table.objective else objective.name
+        lines.append(_axis(objective.label, column, "uniform", trials, objective.tick))
     width = max(_LEAST_INCHES, _INCHES_AN_AXIS * (len(lines) + 0.6))
     canvas = Canvas(figsize=(width, _HEIGHT), layout="constrained")
     axes = canvas.subplots()
@@ -71,7 +75,8 @@ def parallel_figure(table: SearchTable) -> list[Figure]:
         f" {', '.join(line.label for line in lines[:-1])} to its {lines[-1].label}, the best one marked;"
         " the table of trials has the values."
     )
-    return [Figure(to_png(canvas), alt, _caption(lines))]
+    which = "" if of <= _MOST_VALUES else f"Values {first} to {first + len(values) - 1} of {of}. "
+    return Figure(to_png(canvas, colours=128), alt, which + _caption(lines))
 
 
 def _caption(lines: Sequence[_Axis]) -> str:
@@ -81,7 +86,7 @@ def _caption(lines: Sequence[_Axis]) -> str:
 
 def _draw_trials(axes: Axes, lines: Sequence[_Axis], trials: Sequence[Trial]) -> None:
     scale = _scale(trials)
-    thin = 1.1 if len(trials) <= 60 else 0.7
+    thin = 1.5 if len(trials) <= 20 else 1.1 if len(trials) <= 60 else 0.7
     for trial in trials:
         is_best = trial is trials[-1]
         places = [line.place(trial) for line in lines]

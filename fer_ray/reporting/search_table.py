@@ -104,6 +104,11 @@ class SearchTable:
         """Names of the search spaces, by alphabet."""
         return sorted({trial["space"] for trial in self.trials})
 
+    def in_order(self, first: Sequence[str]) -> list[SearchedValue]:
+        """Return the searched values, those at the given config paths first and in their order."""
+        ranks = {path: rank for rank, path in reversed(list(enumerate(first)))}
+        return sorted(self.searched, key=lambda value: ranks.get(value.path, len(ranks)))
+
     @property
     def front(self) -> list[Trial]:
         """Of two objectives, the trials that none beats in both, the best by the first one first; else none."""

@@ -124,9 +124,7 @@ def slice_figures(table: SearchTable, order: Sequence[str] = ()) -> list[Figure]
     Args:
         order: config paths that come first, such as those that mattered most.
     """
-    ranks = {path: rank for rank, path in enumerate(order)}
-    values = sorted(table.searched, key=lambda value: ranks.get(value.path, len(ranks)))
-    return [_slice(table, value) for value in values if _differs(table, value)]
+    return [_slice(table, value) for value in table.in_order(order) if _differs(table, value)]
 
 
 def importance_figures(found: Sequence[Importances]) -> list[Figure]:

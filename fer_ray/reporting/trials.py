@@ -8,7 +8,7 @@ from fer_ray.config_files import load_config
 from fer_ray.progress import duration
 from fer_ray.reporting.html import Block, Charts, Code, Section, Table
 from fer_ray.reporting.importances import MIN_TRIALS, Importances, importances
-from fer_ray.reporting.parallel import parallel_figure
+from fer_ray.reporting.parallel import parallel_figures
 from fer_ray.reporting.pruning import failure_tables, last_line, pruning_tables
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.search_table import OBJECTIVES, Clock, Objective, SearchTable, read_search_table
@@ -26,11 +26,17 @@ def search_section(folder: Path, shown_as: Path) -> Section:
     """Show a search; arguments as in ``evaluation_section``."""
     table = read_search_table(folder)
     clock, found = Clock(table.trials), importances(table)
+    order = [path for one in found for path in one.shares]
     blocks: list[Block] = []
     if table.measured:
         blocks.append(Charts("History", [*time_figure(table, clock), trial_figure(table)], _pauses(clock)))
-    blocks += [*_front(table), *_spaces(table), *_what_mattered(found, table.objective), *parallel_figure(table)]
-    if slices := slice_figures(table, [path for one in found for path in one.shares]):
+    blocks += [
+        *_front(table),
+        *_spaces(table),
+        *_what_mattered(found, table.objective),
+        *parallel_figures(table, order),
+    ]
+    if slices := slice_figures(table, order):
         blocks.append(Charts(f"{table.objective.label.capitalize()} by each value", slices, _SLICES))
     blocks += [*pruning_tables(table, clock), *failure_tables(table), _trials(table)]
     facts = {}
@@ -55,9 +61,10 @@ def _headline(table: SearchTable) -> str:
     best = table.best
     if best is None:
         return f"{counted}; none trained to its end."
-    return (
-        f"{counted}; the best is trial {best['number']}, {best['space']}, with {best['value']:.2%} validation accuracy."
-    )
+    if len(table.objectives) > 1:
+        counted += f", {len(table.front)} of them on the Pareto front"
+    reached = f"{table.objective.write(best['value'])} {table.objective.label}"
+    return f"{counted}; the best is trial {best['number']}, {best['space']}, with {reached}."
 
 
 def _trials(table: SearchTable) -> Table:
