@@ -39,7 +39,7 @@ def importances(table: SearchTable) -> list[Importances]:
 
 def _of_space(table: SearchTable, space: str) -> Importances:
     own = [trial for trial in table.complete if trial["space"] == space]
-    conditional, everywhere = [], []
+    conditional, everywhere = list[SearchedValue](), list[SearchedValue]()
     for value in table.searched:
         tried = {trial[value.path] for trial in own}
         if len(tried) > 1:
