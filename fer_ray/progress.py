@@ -2,20 +2,32 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
-_LOG_INTERVAL_S = 15.0
+_LOG_INTERVAL_S, _DETAILED_INTERVAL_S = 15.0, 60.0
 _CONSOLE = Console(stderr=True)
 
 
 def say(message: str) -> None:
     """Print one line for the user, on the error stream, so that results on the output stream stay clean."""
     _CONSOLE.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+class Details(Protocol):
+    """What is under way, shown below a bar: drawn anew all the time on a terminal, as plain lines in a log."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
+
+    def lines(self) -> list[str]:
+        """Return it as plain text."""
+        ...
 
 
 class ProgressBar:
@@ -26,12 +38,22 @@ class ProgressBar:
         total: units in all, or None while unknown.
         unit: the plural name of what is counted.
         start: units that an earlier run has finished; they don't count in the rate.
+        details: what to show below; a log then has lines once a minute, not every 15 s.
     """
 
-    def __init__(self, description: str, total: int | None, unit: str = "images", start: int = 0):
+    def __init__(
+        self,
+        description: str,
+        total: int | None,
+        unit: str = "images",
+        start: int = 0,
+        details: Details | None = None,
+    ):
         self.description, self.total, self.unit = description, total, unit
         self.done = self.start = start
         self.note = ""
+        self._details = details
+        self._interval = _DETAILED_INTERVAL_S if details else _LOG_INTERVAL_S
         self._began = self._last_line = time.monotonic()
         self._said: int | None = None
         self._bar: Progress | None = None
@@ -44,7 +66,8 @@ class ProgressBar:
                 _Count(self),
                 TimeRemainingColumn(),
             ]
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=_CONSOLE)
+            columns.append(TextColumn("{task.fields[note]}"))
+            self._bar = _Bar(*columns, console=_CONSOLE, details=self._details)
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, note="")
             self._bar.start()
         return self
@@ -55,7 +78,12 @@ class ProgressBar:
         self.note = self.note if note is None else note
         if self._bar:
             self._bar.update(self._task, completed=self.done, note=self.note)
-        elif time.monotonic() - self._last_line >= _LOG_INTERVAL_S:
+        else:
+            self.touch()
+
+    def touch(self) -> None:
+        """Note that the details have changed: a log gets its lines if the last ones are old enough."""
+        if self._bar is None and time.monotonic() - self._last_line >= self._interval:
             self._line()
 
     def rate(self) -> float:
@@ -79,12 +107,26 @@ class ProgressBar:
             line += f", {per_time(rate, self.unit)}"
         if self.total and rate and self.done < self.total and not ended:
             line += f", {duration((self.total - self.done) / rate)} left"
-        print(f"{line}  {self.note}".rstrip(), file=sys.stderr, flush=True)
+        below = self._details.lines() if self._details and not ended else []
+        print("\n  ".join([f"{line}  {self.note}".rstrip(), *below]), file=sys.stderr, flush=True)
+
+
+class _Bar(Progress):
+    """A bar with details below it."""
+
+    def __init__(self, *columns: ProgressColumn | str, console: Console, details: Details | None):
+        self._details = details
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self._details:
+            yield self._details
 
 
 class _Count(ProgressColumn):
     def __init__(self, bar: ProgressBar):
-        super().__init__()
+        super().__init__(Column(no_wrap=True))  # on a narrow terminal the bar itself gives way
         self.bar = bar
 
     def render(self, task: Task) -> Text:

@@ -194,6 +194,15 @@ def searched_paths(search: Searched) -> Iterator[str]:
             yield from searched_paths(brought)
 
 
+def drawn_paths(search: Searched) -> Iterator[tuple[str, str]]:
+    """Every config path that is drawn, on whichever branch, and the kind of its distribution."""
+    for path, distribution in search.items():
+        if distribution.kind != "fixed":
+            yield path, distribution.kind
+        for brought in distribution.branches.values():
+            yield from drawn_paths(brought)
+
+
 def _draw(search: Searched, suggest: Suggest, prefix: str) -> Iterator[tuple[str, Any]]:
     for path, distribution in search.items():
         if distribution.kind == "fixed":

@@ -10,10 +10,10 @@ import typer
 
 from fer_ray.files import write_whole
 from fer_ray.learning.loop import fit
+from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.strategy import describe_objective
 from fer_ray.learning.study import Study, TrialRecord
 from fer_ray.progress import say
 from fer_ray.provenance import record_start
@@ -166,7 +166,7 @@ def command(
     states = [record.state for record in result.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
     values = zip(request.strategy.objectives, result.best.values or (), strict=True)
-    measured = ", ".join(describe_objective(name, value) for name, value in values)
+    measured = ", ".join(f"{OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}" for name, value in values)
     print(f"best: trial {result.best.number}, {measured}, {result.best.space}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
 

@@ -17,12 +17,14 @@ from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.learning.loop import Metrics, Report, Snapshot
+from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.predictor import prediction_speed
 from fer_ray.learning.rows import TrainingData
+from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search import SearchRequest, Share, share_out
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.search_log import SearchLog
-from fer_ray.learning.strategy import OBJECTIVES, Strategy
+from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_schedulers import make_scheduler
@@ -61,12 +63,13 @@ def run_trials(
         threads=share.threads,
         strategy=request.strategy,
     )
+    running = RunningTrials(request.strategy.first)
     with (
-        ProgressBar("searching", request.trials, "trials", study.counted()) as bar,
+        ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
         runtime.deferred_interrupt("Stopping the running trials. Ctrl-C again leaves at once.") as interrupted,
         runtime.quiet_ray_tune(),
     ):
-        log = SearchLog(study, folder, bar)
+        log = SearchLog(study, folder, bar, running)
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(work, share.resources),
             tune_config=ray_tune.TuneConfig(
@@ -101,13 +104,13 @@ def _run_trial(
 
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
         nonlocal best
-        value = metrics[strategy.metrics[0]]
+        value = metrics[strategy.first.metric]
         if value > best:
             best = value
             snapshot.save(checkpoint)
         if "images_per_s" in strategy.objectives and not speed:
             # Once: later epochs change the weights, not what they cost.
-            speed[OBJECTIVES["images_per_s"]] = prediction_speed(checkpoint, config.training.precision)
+            speed[OBJECTIVES["images_per_s"].metric] = prediction_speed(checkpoint, config.training.precision)
         progress = 100 * metrics["epoch"] / config.training.epochs
         ray_tune.report({"metrics": metrics | speed, "value": value, "best": best, "progress": progress})
 
@@ -137,7 +140,7 @@ class _StudySearcher(_Unsaved, Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         candidate = self._study.ask()
-        return {"number": candidate.number, "config": candidate.config.model_dump_json()}
+        return {"number": candidate.number, "space": candidate.space, "config": candidate.config.model_dump_json()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
@@ -148,6 +151,10 @@ class _Recorder(_Unsaved, ray_tune.Callback):
 
     def __init__(self, log: SearchLog):
         self._log = log
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        config = Config.model_validate_json(trial.config["config"])
+        self._log.began(trial.config["number"], trial.config["space"], config.training.epochs)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         # `done` is the scheduler's decision alone: a trial that ends by itself reports nothing more.

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
@@ -46,8 +47,11 @@ def write_search(folder: Path) -> Path:
         "space": ["fast", "cnn3", "cnn3"],
         "optimizer.learning_rate": [0.1, 0.001, 0.01],
         "epochs": [4, 1, 0],
+        "planned_epochs": [4, 4, 4],
         "best_epoch": [4, 1, None],
         "seconds": [10.0, 2.0, None],
+        "started": [datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in range(3)],
+        "ended": [datetime(2026, 3, 1, 12, minute, 10, tzinfo=UTC) for minute in range(3)],
         "error": [None, None, f"first line\n{HOSTILE} diverged"],
     }
     pq.write_table(pa.table(trials), folder / "trials.parquet")

@@ -36,7 +36,7 @@ def epochs_of(scheduler: Any, number: int, values: list[float]) -> int:
 def former(number: int, values: list[float], state: str = "COMPLETE") -> TrialRecord:
     config = Config(training=TrainingConfig(epochs=9))
     best = max(values)
-    return TrialRecord(number, state, (best,), best, best, None, "s", {}, config, values, 1.0, None)
+    return TrialRecord(number, state, (best,), best, best, None, "s", {}, config, values, 1.0, None, None, None)
 
 
 @pytest.mark.parametrize("name", STOPPING)

@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.engine import URL
 
-from fer_ray.config import Config
 from fer_ray.config_files import to_yaml
-from fer_ray.config_paths import value_at
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.search_spaces import SearchSpace, drawn_paths
 
 
 class SearchFolder:
@@ -124,7 +123,7 @@ class SearchFolder:
             errors = [record.error for record in study.records() if record.error]
             why = f"the first failed with: {errors[0]}" if errors else "all were stopped early; give more --time-budget"
             raise UsageError(f"{self.path}: none of {len(study.records())} trials trained to its end: {why}")
-        metric = study.strategy.metrics[0]
+        metric = study.strategy.first.metric
         value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None
         if value != best.value:
             raise DataError(
@@ -141,7 +140,9 @@ def _trials_table(study: Study) -> pa.Table:
 
     ``value`` is the first objective; ``accuracy``, ``macro_f1`` and ``images_per_s`` are of the epoch that is best by
     it. ``pareto`` marks the trials than which no other is better by one objective and as good by the others. The names
-    of the objectives stand in the table's metadata, with commas between.
+    of the objectives stand in the table's metadata, with commas between. The column of a config path is null where it
+    was not drawn for the trial, and its field's metadata say by ``kind`` how it is searched: ``uniform``,
+    ``log_uniform``, ``int`` or ``categorical``.
     """
     records, front = study.records(), set(study.pareto_front())
     columns: dict[str, list[Any]] = {
@@ -155,21 +156,34 @@ def _trials_table(study: Study) -> pa.Table:
         "architecture": [record.config.model.name for record in records],
         "space": [record.space for record in records],
     }
-    for path in dict.fromkeys(path for space in study.spaces.values() for path in space.paths):
-        columns[path] = [_value_of(record.config, path) for record in records]
+    kinds = _searched_kinds(study.spaces)
+    for path in kinds:
+        columns[path] = [_cell(record.params.get(path)) for record in records]
     columns |= {
         "epochs": [len(record.by_epoch) for record in records],
+        "planned_epochs": [record.config.training.epochs for record in records],
         "best_epoch": [record.best_epoch for record in records],
         "seconds": [record.seconds for record in records],
+        "started": [record.started for record in records],
+        "ended": [record.ended for record in records],
         "error": [record.error for record in records],
     }
-    return pa.table(columns).replace_schema_metadata({"objectives": ",".join(study.strategy.objectives)})
+    table = pa.table(columns)
+    fields = [
+        field.with_metadata({"kind": kinds[field.name]}) if field.name in kinds else field for field in table.schema
+    ]
+    return table.cast(pa.schema(fields, {"objectives": ",".join(study.strategy.objectives)}))
 
 
-def _value_of(config: Config, path: str) -> Any:
-    """A value as a column holds it; None for an element that the list of another space doesn't have."""
-    try:
-        value = value_at(config, path)
-    except (IndexError, TypeError, AttributeError):
-        return None
+def _cell(value: Any) -> Any:
+    """A value as a column holds it: lists as text."""
     return str(value) if isinstance(value, tuple) else value
+
+
+def _searched_kinds(spaces: Mapping[str, SearchSpace]) -> dict[str, str]:
+    """Each config path that is drawn, and the kind of its distribution where it first stands."""
+    kinds: dict[str, str] = {}
+    for space in spaces.values():
+        for path, kind in drawn_paths(space.search):
+            kinds.setdefault(path, "categorical" if kind == "choice" else kind)
+    return kinds

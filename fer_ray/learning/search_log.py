@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study, TrialRecord, short
 from fer_ray.progress import ProgressBar, duration, say
@@ -10,10 +11,14 @@ from fer_ray.progress import ProgressBar, duration, say
 class SearchLog:
     """Tells the study what becomes of each trial, keeps the best checkpoint and says a line a trial."""
 
-    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar):
-        self._study, self._folder, self._bar = study, folder, bar
+    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar, running: RunningTrials):
+        self._study, self._folder, self._bar, self._running = study, folder, bar, running
         self._stopped: set[int] = set()
         self._errors: dict[int, str] = {}
+
+    def began(self, number: int, space: str, epochs: int) -> None:
+        """Note that a trial of so many epochs has begun to run."""
+        self._running.began(number, space, epochs)
 
     def report(self, number: int, result: dict[str, Any], stopped: bool) -> None:
         """Note what a trial reported: an epoch's ``metrics``, or its ``error``.
@@ -25,6 +30,8 @@ class SearchLog:
             self._errors[number] = result["error"]
             return
         self._study.report(number, result["metrics"])
+        self._running.reported(number, result["metrics"])
+        self._bar.touch()
         if stopped:
             self._stopped.add(number)
 
@@ -49,16 +56,19 @@ class SearchLog:
             self._close(self._study.prune(number))
 
     def _close(self, record: TrialRecord) -> None:
+        self._running.ended(record.number)
         self._folder.keep_best(self._study)
         best = self._study.best()
-        self._bar.advance(1, f"best {best.value:.2%}" if best else "")
-        say(describe(record, self._study))
+        shown = None if best is None or best.value is None else self._study.strategy.first.write(best.value)
+        self._bar.advance(1, f"best {shown}" if shown else "")
+        news = "; the best so far" if best and best.number == record.number else ""
+        say(describe(record, self._study) + news)
 
 
 def describe(record: TrialRecord, study: Study) -> str:
     """Return a finished trial as one line."""
     values = [f"{path} {short(value)}" for path, value in record.params.items()]
-    shown = "" if record.value is None else f" {record.value:.2%}"
+    shown = "" if record.value is None else f" {study.strategy.first.write(record.value)}"
     epochs = len(record.by_epoch)
     time_spent = f"{epochs} epoch{'s' * (epochs != 1)}, {duration(record.seconds or 0)}"
     line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"

@@ -10,14 +10,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from fer_ray.errors import UsageError, did_you_mean
+from fer_ray.learning.objectives import OBJECTIVES, Objective
 from fer_ray.search_spaces import Searched, SearchSpace
-
-OBJECTIVES = {
-    "accuracy": "validation_accuracy",
-    "macro_f1": "validation_macro_f1",
-    "images_per_s": "inference_images_per_s",
-}
-"""What can be searched for, and the metric of an epoch that measures it. More is better in each."""
 
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
@@ -41,9 +35,14 @@ class Strategy:
     scheduler: str = "asha"
 
     @property
+    def first(self) -> Objective:
+        """The first objective."""
+        return OBJECTIVES[self.objectives[0]]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics of an epoch that measure the objectives."""
-        return tuple(OBJECTIVES[name] for name in self.objectives)
+        return tuple(OBJECTIVES[name].metric for name in self.objectives)
 
     def notes(self) -> list[str]:
         """Say what a user may not expect of it."""
@@ -59,13 +58,6 @@ class Strategy:
 
 
 DEFAULT_STRATEGY = Strategy()
-
-
-def describe_objective(name: str, value: float) -> str:
-    """Write what an objective came to: ``validation accuracy 66.21%``."""
-    if name == "images_per_s":
-        return f"{value:,.0f} images/s"
-    return f"validation accuracy {value:.2%}" if name == "accuracy" else f"validation macro-F1 {value:.3f}"
 
 
 def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces: Mapping[str, SearchSpace]) -> Strategy:

@@ -3,18 +3,21 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fer_ray.config import Config
 from fer_ray.config_paths import value_at
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.loop import Metrics
+from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import default_parameters, restored, suggest
 from fer_ray.learning.storage import open_study
-from fer_ray.learning.strategy import DEFAULT_STRATEGY, OBJECTIVES, Strategy, make_sampler
+from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler
 from fer_ray.search_spaces import Distribution, SearchSpace
 
 ARCHITECTURE = "architecture"
@@ -56,6 +59,8 @@ class TrialRecord:
         by_epoch: the first objective after each epoch, in order.
         seconds: spent in its epochs, training and validating.
         error: why it failed.
+        started: when it was drawn, by the clock of the driver; None where the database doesn't know.
+        ended: when it was closed; of one that a dead driver left, when the search was resumed.
     """
 
     number: int
@@ -70,6 +75,8 @@ class TrialRecord:
     by_epoch: list[float]
     seconds: float | None
     error: str | None
+    started: datetime | None
+    ended: datetime | None
 
     @property
     def value(self) -> float | None:
@@ -112,9 +119,9 @@ class Study:
         Raises:
             UsageError: the storage can't be opened, or has a study of this name.
         """
-        directions = ["maximize"] * len(strategy.objectives)
+        directions = [StudyDirection.MAXIMIZE] * len(strategy.objectives)
         study = open_study(
-            storage, lambda: optuna.create_study(storage=storage, study_name=name, directions=directions)
+            storage, lambda opened: optuna.create_study(storage=opened, study_name=name, directions=directions)
         )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
         study.set_user_attr("objectives", list(strategy.objectives))
@@ -140,7 +147,7 @@ class Study:
                 objectives.
             DataError: it searched on another dataset.
         """
-        study = open_study(storage, lambda: optuna.load_study(storage=storage, study_name=name))
+        study = open_study(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
         former, problems = study.user_attrs.get("spaces"), list[str]()
         if former != _described(spaces):
             names = ", ".join(former or {}) or "no known spaces"
@@ -174,7 +181,7 @@ class Study:
 
     def report(self, number: int, metrics: Metrics) -> None:
         """Note the metrics of a running trial's epoch, as ``fit`` reports them."""
-        running, first = self._running[number], self.strategy.metrics[0]
+        running, first = self._running[number], self.strategy.first.metric
         running.by_epoch.append(metrics[first])
         running.seconds += metrics["seconds"]
         if running.best is None or metrics[first] > running.best[first]:
@@ -245,9 +252,9 @@ class Study:
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)
-        for name, metric in OBJECTIVES.items():
-            if running.best is not None and metric in running.best:
-                running.trial.set_user_attr(name, running.best[metric])
+        for objective in OBJECTIVES.values():
+            if running.best is not None and objective.metric in running.best:
+                running.trial.set_user_attr(objective.name, running.best[objective.metric])
         running.trial.set_user_attr("seconds", running.seconds)
         return self._record(self._study.tell(running.trial, values, state=state))
 
@@ -275,6 +282,8 @@ class Study:
             by_epoch=by_epoch or trial.user_attrs.get(_BY_EPOCH, []),
             seconds=trial.user_attrs.get("seconds"),
             error=trial.user_attrs.get("error"),
+            started=_in_utc(trial.datetime_start),
+            ended=_in_utc(trial.datetime_complete),
         )
 
 
@@ -289,6 +298,11 @@ class _Running:
         self.trial, self.seconds = trial, 0.0
         self.best: Metrics | None = None
         self.by_epoch: list[float] = []
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """Optuna writes local times without their zone."""
+    return None if moment is None else moment.astimezone(UTC)
 
 
 def short(value: Any) -> str:

@@ -4,6 +4,7 @@ import io
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 _INCHES = (4.6, 3.3)
 _DPI = 150
@@ -23,8 +24,12 @@ def style_axes(axes: Axes) -> None:
     axes.grid(alpha=0.3)
 
 
-def to_png(canvas: Canvas) -> bytes:
-    """Return a drawn canvas as a PNG."""
+def to_png(canvas: Canvas, colours: int | None = None) -> bytes:
+    """Return a drawn canvas as a PNG; with so many colours alone, where hundreds of lines would make a large file."""
     out = io.BytesIO()
     canvas.savefig(out, dpi=_DPI, format="png")
-    return out.getvalue()
+    if colours is None:
+        return out.getvalue()
+    few = io.BytesIO()
+    Image.open(out).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(few, format="png", optimize=True)
+    return few.getvalue()

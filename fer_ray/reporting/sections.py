@@ -15,7 +15,8 @@ from fer_ray.reporting.html import Block, Section, Table, read_figure
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.runs import compare_runs, run_section
 from fer_ray.reporting.scoring import SUMMARY_FILE, scoring_section
-from fer_ray.reporting.trials import TRIALS_FILE, search_section
+from fer_ray.reporting.search_table import TRIALS_FILE
+from fer_ray.reporting.trials import search_section
 
 
 @dataclass(frozen=True)

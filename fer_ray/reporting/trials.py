@@ -1,148 +1,157 @@
-"""A search as a section of a report: its trials as a table, and how the best value grew."""
+"""A search as a section of a report: what it found, how, what mattered, and what it cost."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-
 from fer_ray.config_files import load_config
-from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.html import Block, Charts, Code, Figure, Section, Table
-from fer_ray.reporting.importances import MIN_TRIALS, Importances, read_importances
+from fer_ray.learning.objectives import OBJECTIVES, Objective
+from fer_ray.progress import duration
+from fer_ray.reporting.html import Block, Charts, Code, Section, Table
+from fer_ray.reporting.importances import MIN_TRIALS, Importances, importances
+from fer_ray.reporting.parallel import parallel_figures
+from fer_ray.reporting.pruning import failure_tables, last_line, pruning_tables
 from fer_ray.reporting.reproduce import reproduce_blocks
+from fer_ray.reporting.search_table import Clock, SearchTable, read_search_table
+from fer_ray.reporting.trial_charts import front_figure, importance_figures, slice_figures, time_figure, trial_figure
 
-TRIALS_FILE = "trials.parquet"
 _BEST_FILE = "best.yaml"
-_FIXED = {
-    "number": "Trial",
-    "state": "State",
-    "value": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "architecture": "Architecture",
-}
-_MARKERS = {"COMPLETE": "o", "PRUNED": "v"}
+_SLICES = (
+    "Filled marks are complete trials, hollow ones pruned trials, whose value is that of an early epoch; a cross at"
+    " the foot is a failed one, the star the best. A searcher tries most often what went well, so a value that few"
+    " trials have may look worse than it is."
+)
 
 
 def search_section(folder: Path, shown_as: Path) -> Section:
     """Show a search; arguments as in ``evaluation_section``."""
-    trials = pq.read_table(folder / TRIALS_FILE).to_pylist()
-    complete = [trial for trial in trials if trial["state"] == "COMPLETE" and trial["value"] is not None]
-    best = max(complete, key=lambda trial: trial["value"], default=None)
-    headline = f"{_counted(trials)}; none trained to its end."
-    if best:
-        headline = (
-            f"{_counted(trials)}; the best is trial {best['number']}, {best['architecture']}, with {best['value']:.2%}"
-            " validation accuracy."
-        )
-    importances = read_importances(folder)
+    table = read_search_table(folder)
+    clock, found = Clock(table.trials), importances(table)
+    order = [path for one in found for path in one.shares]
     blocks: list[Block] = []
-    if any(trial["value"] is not None for trial in trials):
-        blocks.append(Charts("History", [_history(trials)], _left_out(importances)))
-    blocks += [*_spaces(trials), *_importances(importances), _table(trials)]
+    if table.measured:
+        blocks.append(Charts("History", [*time_figure(table, clock), trial_figure(table)], _pauses(clock)))
+    blocks += [
+        *_front(table),
+        *_spaces(table),
+        *_what_mattered(found, table.objective),
+        *parallel_figures(table, order),
+    ]
+    if slices := slice_figures(table, order):
+        blocks.append(Charts(f"{table.objective.label.capitalize()} by each value", slices, _SLICES))
+    blocks += [*pruning_tables(table, clock), *failure_tables(table), _trials(table)]
     facts = {}
     if (folder / _BEST_FILE).is_file():
         facts = {"Seed": str(load_config(folder / _BEST_FILE).training.seed)}
     blocks += reproduce_blocks(folder, facts)
     if facts:
         blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
-    return Section(shown_as.name, "Search", str(shown_as), headline, blocks)
+    return Section(shown_as.name, "Search", str(shown_as), _headline(table), blocks)
 
 
-def _counted(trials: list[dict[str, Any]]) -> str:
-    states = [trial["state"] for trial in trials]
+def _pauses(clock: Clock) -> str:
+    if clock.pause < 60:
+        return ""
+    return f"Pauses between calls of the search, {duration(clock.pause)} in all, are left out of the time."
+
+
+def _headline(table: SearchTable) -> str:
+    states = [trial["state"] for trial in table.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(trials)} trials ({counts})" if trials else "No trials"
+    counted = f"{len(states)} trial{'s' * (len(states) != 1)} ({counts})" if states else "No trials"
+    best = table.best
+    if best is None:
+        return f"{counted}; none trained to its end."
+    if len(table.objectives) > 1:
+        counted += f", {len(table.front)} of them on the Pareto front"
+    reached = f"{table.objective.write(best['value'])} {table.objective.label}"
+    return f"{counted}; the best is trial {best['number']}, {best['space']}, with {reached}."
 
 
-def _table(trials: list[dict[str, Any]]) -> Table:
-    columns = dict(_FIXED)
-    if trials:
-        # Config paths are the columns with a dot.
-        columns |= {path: path.partition(".")[2].replace("_", " ") for path in trials[0] if "." in path}
-        columns |= {"epochs": "Epochs", "seconds": "Seconds"}
-        if any(trial.get("error") for trial in trials):
-            columns["error"] = "Error"
-    rows = [[_cell(name, trial.get(name)) for name in columns] for trial in trials]
+def _trials(table: SearchTable) -> Table:
+    columns = {"number": "Trial", "state": "State", "value": table.objective.label.capitalize()}
+    columns |= {other.name: other.label.capitalize() for other in _also_measured(table)}
+    columns |= {"space": "Space"} | {value.path: value.label for value in table.searched}
+    columns |= {"epochs": "Epochs", "planned_epochs": "of", "seconds": "Seconds"}
+    if any(trial["error"] for trial in table.trials):
+        columns["error"] = "Error"
+    rows = [[_cell(name, trial[name], table) for name in columns] for trial in table.ranked()]
     note = (
-        "Accuracy is that of a trial's best epoch on the validation split, of a pruned trial its last. The best trial"
-        " is picked by it, so its own value is a little high. Pruned trials were stopped early, as others were ahead."
+        f"The best first. {table.objective.label.capitalize()} is that of a trial's best epoch, of a pruned trial its"
+        " last. The best trial is picked by it, so its own value is a little high. Pruned trials were stopped early."
     )
     return Table("Trials", list(columns.values()), rows, note)
 
 
-def _cell(name: str, value: Any) -> str:
+def _also_measured(table: SearchTable) -> list[Objective]:
+    """What else was measured of the trials, beside the first objective."""
+    others = [one for one in OBJECTIVES.values() if one is not table.objective]
+    return [one for one in others if any(trial.get(one.name) is not None for trial in table.trials)]
+
+
+def _cell(name: str, value: Any, table: SearchTable) -> str:
     if value is None:
         return "" if name == "error" else "–"
     if name == "value":
-        return f"{value:.2%}"
-    if name == "macro_f1":
-        return f"{value:.3f}"
+        return table.objective.write(value)
+    if name in OBJECTIVES:
+        return OBJECTIVES[name].write(value)
     if name == "seconds":
         return f"{value:,.0f}"
     if name == "error":
-        return str(value).splitlines()[-1][:200] if value else ""
+        return last_line(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _history(trials: list[dict[str, Any]]) -> Figure:
-    measured = [trial for trial in trials if trial["value"] is not None]
-    canvas, axes = new_chart()
-    names = sorted({trial["architecture"] for trial in measured})
-    for number, name in enumerate(names):
-        for state in sorted({trial["state"] for trial in measured}):
-            some = [trial for trial in measured if (trial["architecture"], trial["state"]) == (name, state)]
-            if some:
-                label = name if state == "COMPLETE" else f"{name}, {state.lower()}"
-                x, y = [trial["number"] for trial in some], [trial["value"] for trial in some]
-                axes.plot(x, y, _MARKERS.get(state, "x"), color=f"C{number}", label=label)
-    complete = [trial for trial in measured if trial["state"] == "COMPLETE"]
-    best = [max(trial["value"] for trial in complete[: i + 1]) for i in range(len(complete))]
-    axes.step(
-        [trial["number"] for trial in complete], best, where="post", color="0.4", linewidth=1, label="best so far"
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set(xlabel="trial", ylabel="validation accuracy")
-    axes.legend(frameon=False, fontsize=8)
-    alt = "Validation accuracy of each trial by its number, and the best so far; the table of trials has the values."
-    return Figure(to_png(canvas), alt, "Accuracy by trial")
-
-
-def _importances(found: list[Importances]) -> list[Table]:
-    rows = [
-        (f"{one.space}: {path}" if len(found) > 1 else path, f"{share:.1%}", f"{one.trials:,}")
-        for one in found
-        for path, share in one.shares.items()
-    ]
-    if not rows:
-        return []
-    note = (
-        "Share of the variance of validation accuracy that a value explains (fANOVA, Hutter et al. 2014), by a forest"
-        " over the complete trials alone; pruned ones don't count."
-    )
-    return [Table("What mattered", ("Value", "Importance", "Complete trials"), rows, note)]
-
-
-def _left_out(found: list[Importances]) -> str:
+def _what_mattered(found: Sequence[Importances], objective: Objective) -> list[Charts]:
+    figures = importance_figures([one for one in found if one.shares])
     few = [f"{one.space} has {one.trials:,}" for one in found if one.trials < MIN_TRIALS]
-    if not few:
-        return ""
-    return f"The importance of a value is left out below {MIN_TRIALS} complete trials of its space: {', '.join(few)}."
+    notes = []
+    if figures:
+        notes.append(
+            f"Share of the variance of {objective.label} that a value explains (fANOVA, Hutter et al. 2014), by a"
+            " forest over the complete trials alone; pruned ones don't count."
+        )
+        conditional = list(dict.fromkeys(path for one in found if one.shares for path in one.conditional))
+        if conditional:
+            notes.append(f"Left out, as only some trials have them: {', '.join(conditional)}.")
+    if few:
+        notes.append(
+            f"Left out below {MIN_TRIALS} complete trials of a space, where it would be chance: {', '.join(few)}."
+        )
+    return [Charts("What mattered", figures, " ".join(notes))] if notes else []
 
 
-def _spaces(trials: list[dict[str, Any]]) -> list[Table]:
-    """The best of each architecture, where there are several."""
-    complete = [trial for trial in trials if trial["state"] == "COMPLETE" and trial["value"] is not None]
-    names = sorted({trial["architecture"] for trial in trials})
-    if len(names) < 2:
+def _front(table: SearchTable) -> list[Block]:
+    """The trials that are best in one way or another, where there are two objectives."""
+    front = table.front
+    if not front:
+        return []
+    columns = ("Trial", *(objective.label.capitalize() for objective in table.objectives), "Space")
+    rows = [
+        (
+            str(trial["number"]),
+            table.objective.write(trial["value"]),
+            *(objective.write(trial[objective.name]) for objective in table.objectives[1:]),
+            trial["space"],
+        )
+        for trial in front
+    ]
+    return [Charts("Pareto front", front_figure(table)), Table("Trials of the front", columns, rows)]
+
+
+def _spaces(table: SearchTable) -> list[Table]:
+    """The best of each space, where there are several."""
+    if len(table.spaces) < 2:
         return []
     rows = []
-    for name in names:
-        own = [trial for trial in complete if trial["architecture"] == name]
+    for space in table.spaces:
+        own = [trial for trial in table.complete if trial["space"] == space]
         best = max(own, key=lambda trial: trial["value"], default=None)
-        tried = sum(trial["architecture"] == name for trial in trials)
-        rows.append(
-            (name, *((f"{best['value']:.2%}", str(best["number"])) if best else ("–", "–")), f"{len(own)}", f"{tried}")
-        )
-    return [Table("By architecture", ("Architecture", "Best accuracy", "Trial", "Complete trials", "Trials"), rows)]
+        tried = [trial for trial in table.trials if trial["space"] == space]
+        shown = (table.objective.write(best["value"]), str(best["number"])) if best else ("–", "–")
+        spent = sum(trial["seconds"] or 0.0 for trial in tried)
+        rows.append((best["value"] if best else 0.0, (space, *shown, f"{len(own)}", f"{len(tried)}", f"{spent:,.0f}")))
+    rows.sort(key=lambda row: -row[0])
+    columns = ("Space", f"Best {table.objective.label}", "Trial", "Complete trials", "Trials", "Seconds")
+    return [Table("By space", columns, [row for _, row in rows])]

@@ -1,9 +1,12 @@
 """The Optuna study of a search: states, interrupted trials, and studies that stay apart."""
 
+from pathlib import Path
+
 import optuna
 import pytest
 
 from fer_ray.errors import DataError, UsageError
+from fer_ray.learning.storage import SQLITE_PATIENCE_S
 from fer_ray.learning.study import Study
 from fer_ray.search_spaces import SearchSpace
 
@@ -95,3 +98,10 @@ def test_resuming_wants_the_same_spaces_and_dataset(storage: str) -> None:
         Study.load("s", storage, {"a": OTHER}, "data")
     with pytest.raises(DataError, match="another dataset"):
         Study.load("s", storage, {"a": SPACE}, "others")
+
+
+def test_a_file_that_a_dashboard_reads_is_waited_for(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    with study._study._storage._backend.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * SQLITE_PATIENCE_S
