@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, checkpoint_within
 from fer_ray.data import manifest, parts
 from fer_ray.data.score_job import Identity, can_resume, forget_job, sha256_of, write_job
 from fer_ray.emotions import EMOTIONS
@@ -36,7 +37,6 @@ _SPEED = (
     "seconds_from_first_batch",
     "images_per_s_from_first_batch",
 )
-_CHECKPOINT_FILES = ("model.safetensors", "checkpoint.json")  # named here too, as their own module imports torch
 _MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
 
@@ -120,7 +120,7 @@ def _identify(model: Path, tta: str) -> Identity:
     """Hash the checkpoint's files without loading it, as importing torch here would delay the workers."""
     recover_folder(model)
     try:
-        return Identity(sha256_of([model / name for name in _CHECKPOINT_FILES]), tta)
+        return Identity(sha256_of([model / WEIGHTS_FILE, model / INFO_FILE]), tta)
     except OSError:
         from fer_ray.learning.checkpoint import load_checkpoint
 
@@ -268,8 +268,7 @@ def _split_off_checkpoint(paths: list[Path]) -> tuple[Path | None, list[Path]]:
     """Take the first path for a checkpoint where it is one, or holds one that was probably meant."""
     first = local_path(paths[0])
     recover_folder(first)
-    folders = [first, first / "checkpoint", first / "best"]
-    named = any((folder / name).is_file() for folder in folders for name in _CHECKPOINT_FILES)
+    named = any((first / file).is_file() or checkpoint_within(first, file) for file in (WEIGHTS_FILE, INFO_FILE))
     return (paths[0], paths[1:]) if named else (None, paths)
 
 

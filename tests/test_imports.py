@@ -22,6 +22,7 @@ LAYERS = [
     {"models"},
     {"data", "runtime"},
     {
+        "checkpoint_files",
         "config",
         "config_files",
         "config_paths",

@@ -7,7 +7,8 @@ from pathlib import Path
 from datasets_made import read_split
 from safetensors.torch import load_file
 
-from fer_ray.learning.checkpoint import WEIGHTS_FILE, load_checkpoint
+from fer_ray.checkpoint_files import WEIGHTS_FILE
+from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.predictor import Predictor
 from fer_ray.reporting.model_card import CARD_FILE
 from fer_ray.weights import SHIPPED_CHECKPOINT

@@ -18,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from fer_ray import __version__
+from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, checkpoint_within
 from fer_ray.config import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
@@ -26,7 +27,7 @@ from fer_ray.json_files import read_json
 from fer_ray.models import build
 
 FORMAT_VERSION = 1
-WEIGHTS_FILE, INFO_FILE, TRAINING_FILE = "model.safetensors", "checkpoint.json", "training.pt"
+TRAINING_FILE = "training.pt"
 _REMEDY = "Name a folder that `fer-ray train` or `fer-ray tune` wrote, such as RUN/checkpoint."
 
 
@@ -116,8 +117,8 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
     missing = [name for name in (WEIGHTS_FILE, INFO_FILE) if not (folder / name).is_file()]
     if missing:
-        inside = [child for child in ("checkpoint", "best") if (folder / child / INFO_FILE).is_file()]
-        hint = f" Did you mean {folder / inside[0]}?" if inside else f" {_REMEDY}"
+        inside = checkpoint_within(folder, INFO_FILE)
+        hint = f" Did you mean {inside}?" if inside else f" {_REMEDY}"
         raise DataError(f"{folder}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
     info = read_info(folder)
     try:

@@ -34,4 +34,5 @@ def cnn3(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    # ReLU after max-pool gives the same values, from a quarter of the work.
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True))

@@ -32,6 +32,7 @@ def lenet(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    # ReLU after max-pool gives the same values, from a quarter of the work.
     return nn.Sequential(nn.Conv2d(inputs, outputs, 5), nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU(inplace=True))
 
 

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from fer_ray.checkpoint_files import WEIGHTS_FILE, checkpoint_within
 from fer_ray.config import ModelConfig
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
 from fer_ray.models.front import GreyToImageNet
 from fer_ray.models.registry import Architecture, architectures, find, has_imagenet_stem, without_front
 
-_CHECKPOINT_WEIGHTS = "model.safetensors"  # in a checkpoint folder
 _NAMED = 3  # tensors in an error message
 
 Weights = dict[str, torch.Tensor]
@@ -73,11 +73,11 @@ def _imagenet(architecture: Architecture) -> Weights:
 
 def _read(path: Path) -> Weights:
     """Read a state dict from a file or from a checkpoint folder."""
-    file = path / _CHECKPOINT_WEIGHTS if path.is_dir() else path
+    file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
-        inside = [child for child in ("checkpoint", "best") if (path / child / _CHECKPOINT_WEIGHTS).is_file()]
-        hint = f"Did you mean {path / inside[0]}?" if inside else "Name `imagenet`, a file or a checkpoint folder."
-        what = f"has no {_CHECKPOINT_WEIGHTS}" if path.is_dir() else "no such file or folder"
+        inside = checkpoint_within(path, WEIGHTS_FILE)
+        hint = f"Did you mean {inside}?" if inside else "Name `imagenet`, a file or a checkpoint folder."
+        what = f"has no {WEIGHTS_FILE}" if path.is_dir() else "no such file or folder"
         raise UsageError(f"model.pretrained = '{path}': {what}. {hint}")
     try:
         if file.suffix == ".safetensors":

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_ray.checkpoint_files import INFO_FILE
 from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
 from fer_ray.json_files import read_json
-from fer_ray.learning.checkpoint import INFO_FILE, CheckpointInfo
+from fer_ray.learning.checkpoint import CheckpointInfo
 from fer_ray.learning.evaluation import Evaluation, Scores, read_evaluation
 from fer_ray.learning.metrics import wilson_interval
 
