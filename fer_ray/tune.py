@@ -14,7 +14,8 @@ from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request, describe_plan
 from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.learning.study import Study
+from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.progress import say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.html import render_page
@@ -103,7 +104,8 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
     study = _open_study(request, folder)
     with folder.locked():
         record_start(folder.path)
-        study.fail_interrupted()
+        if interrupted := study.fail_interrupted():
+            say(f"{interrupted} trial{'s' * (interrupted > 1)} of the former call, interrupted, will be gone on with.")
         folder.keep_best(study)
         try:
             left = request.trials - study.counted()

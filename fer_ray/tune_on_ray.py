@@ -4,13 +4,13 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import torch
 from ray import tune as ray_tune
+from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from fer_ray import runtime
@@ -22,15 +22,20 @@ from fer_ray.learning.predictor import prediction_speed
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search import SearchRequest, Share, share_out
-from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.search_folder import SearchFolder, kept_epochs
 from fer_ray.learning.search_log import SearchLog
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_schedulers import make_scheduler
 
-Objective = Callable[[Config, TrainingData, Report], None]
-"""Trains a configuration and reports each epoch, as ``fit`` does."""
+
+class Objective(Protocol):
+    """Trains a configuration and reports each epoch, as ``fit`` does."""
+
+    def __call__(self, config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
+        """Train; ``resume_from`` is a folder of an earlier epoch, written by ``Snapshot.save(resumable=True)``."""
+        ...
 
 
 def plan(request: SearchRequest, trials: int) -> Share:
@@ -49,7 +54,7 @@ def plan(request: SearchRequest, trials: int) -> Share:
 def run_trials(
     request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder, left: int, objective: Objective
 ) -> None:
-    """Run trials until ``left`` more are finished, the time is over or Ctrl-C is pressed.
+    """Run trials until ``left`` more count as finished, the time is over or Ctrl-C is pressed.
 
     Raises:
         KeyboardInterrupt: after the running trials were stopped and closed.
@@ -73,9 +78,9 @@ def run_trials(
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(work, share.resources),
             tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study),
+                search_alg=_StudySearcher(study, folder, request.trials),
                 scheduler=make_scheduler(request.strategy.scheduler, study.records()),
-                num_samples=left,
+                num_samples=-1,  # the searcher says when it is enough
                 max_concurrent_trials=share.concurrent,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
@@ -97,29 +102,38 @@ def run_trials(
 def _run_trial(
     params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int, strategy: Strategy
 ) -> None:
-    """Train one candidate in a trial's process, its best checkpoint going to ``folder/NUMBER``."""
+    """Train one candidate in a trial's process, its best and last checkpoint going to ``folder/NUMBER``.
+
+    Where the last one of a trial that this one continues lies there, its epochs are reported again.
+    """
     torch.set_num_threads(threads)
     config, best, speed = Config.model_validate_json(params["config"]), -1.0, Metrics()
-    checkpoint = folder / str(params["number"])
+    kept = kept_epochs(folder, params["number"], strategy.first.metric)
 
-    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+    def tell(metrics: Metrics, former: bool = False) -> None:
         nonlocal best
         value = metrics[strategy.first.metric]
-        if value > best:
-            best = value
-            snapshot.save(checkpoint)
+        best = max(best, value)
         if "images_per_s" in strategy.objectives and not speed:
             # Once: later epochs change the weights, not what they cost.
-            speed[OBJECTIVES["images_per_s"].metric] = prediction_speed(checkpoint, config.training.precision)
+            speed[OBJECTIVES["images_per_s"].metric] = prediction_speed(kept.best, config.training.precision)
         progress = 100 * metrics["epoch"] / config.training.epochs
-        ray_tune.report({"metrics": metrics | speed, "value": value, "best": best, "progress": progress})
+        result = {"metrics": metrics | speed, "value": value, "best": best, "progress": progress, "former": former}
+        ray_tune.report(result)
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        kept.record(metrics, snapshot)
+        tell(metrics)
 
     try:
         if not folder.parent.is_dir():
             raise UsageError(
                 f"{folder.parent}: not visible on {os.uname().nodename}. Put it on a disk all nodes share."
             )
-        objective(config, data, report)
+        history = kept.catch_up()
+        for metrics in history:
+            tell(metrics, former=metrics is not history[-1])  # nobody may have heard of the last one before
+        objective(config, data, report, resume_from=kept.resumable())
     except FerRayError as error:  # reported, not raised: the process stays good for the next trial
         ray_tune.report({"error": str(error), "value": best, "best": best, "progress": 0.0})
 
@@ -132,14 +146,25 @@ class _Unsaved:
 
 
 class _StudySearcher(_Unsaved, Searcher):
-    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them."""
+    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them.
 
-    def __init__(self, study: Study):
+    Args:
+        trials: that shall count as finished in the end.
+    """
+
+    def __init__(self, study: Study, folder: SearchFolder, trials: int):
         super().__init__(metric="best", mode="max")
-        self._study = study
+        self._study, self._folder, self._trials = study, folder, trials
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next candidate, ``FINISHED``, or None while those that run are enough if none of them is lost."""
+        left = self._trials - self._study.counted()
+        if left <= 0:
+            return Searcher.FINISHED
+        if len(self._study.running()) >= left:
+            return None
         candidate = self._study.ask()
+        self._folder.take_over(candidate)
         return {"number": candidate.number, "space": candidate.space, "config": candidate.config.model_dump_json()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -166,7 +191,10 @@ class _Recorder(_Unsaved, ray_tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
         error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
-        self._log.crashed(trial.config["number"], getattr(error, "cause", error))
+        if isinstance(error, RayActorError) and not error.actor_init_failed:
+            self._log.lost(trial.config["number"], error)
+        else:
+            self._log.crashed(trial.config["number"], getattr(error, "cause", error))
 
 
 class _Stop(_Unsaved, ray_tune.Stopper):

@@ -19,7 +19,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
-from fer_ray.learning.study import short
+from fer_ray.learning.trial_records import short
 from fer_ray.progress import duration
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import Searched, SearchSpace

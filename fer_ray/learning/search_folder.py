@@ -18,14 +18,16 @@ from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
-from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.learning.kept_epochs import KeptEpochs
+from fer_ray.learning.study import Candidate, Study
+from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.search_spaces import SearchSpace, drawn_paths
 
 
 class SearchFolder:
     """Writes and reads a search's folder. Each file and folder is replaced as a whole, so a kill leaves none torn.
 
-    While it runs, ``.trials/NUMBER/`` holds a trial's best checkpoint so far and ``.ray/`` what Ray Tune writes.
+    While it runs, ``.trials/NUMBER/`` holds a trial's best and last checkpoint and ``.ray/`` what Ray Tune writes.
     """
 
     def __init__(self, path: Path):
@@ -85,21 +87,26 @@ class SearchFolder:
                 ) from None
             yield
 
-    def trial(self, number: int) -> Path:
-        """Where a trial keeps its best checkpoint."""
-        return self.scratch / str(number)
+    def take_over(self, candidate: Candidate) -> None:
+        """Let a trial go on in the folder of the one that it continues, whose process may still be about to end."""
+        for number in candidate.continues:
+            if (self.scratch / str(number)).is_dir():
+                (self.scratch / str(number)).rename(self.scratch / str(candidate.number))
+                return
 
     def keep_best(self, study: Study) -> None:
-        """Take over the checkpoint of the study's best trial, and remove those of all other finished trials."""
+        """Take over the checkpoint of the study's best trial, and remove those of all trials that are not needed."""
         recover_folder(self.best)
         best = study.best()
-        if best is not None and self.trial(best.number).is_dir():
-            with whole_folder(self.best, replace=True) as partial:
-                shutil.copytree(self.trial(best.number), partial, dirs_exist_ok=True)
-            write_whole(self.best_config, to_yaml(best.config))
-        running = {str(number) for number in study.running()}
+        if best is not None:
+            trained = kept_epochs(self.scratch, best.number, study.strategy.first.metric).best
+            if trained.is_dir():
+                with whole_folder(self.best, replace=True) as partial:
+                    shutil.copytree(trained, partial, dirs_exist_ok=True)
+                write_whole(self.best_config, to_yaml(best.config))
+        needed = {str(number) for number in study.needed()}
         for folder in self.scratch.glob("*"):
-            if folder.name.removeprefix(".").split(".")[0] not in running:
+            if folder.name not in needed:
                 shutil.rmtree(folder)
 
     def write_table(self, study: Study) -> None:
@@ -130,9 +137,15 @@ class SearchFolder:
                 f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
                 " Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        if not study.needed():
+            shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.ray, ignore_errors=True)
         return best
+
+
+def kept_epochs(scratch: Path, number: int, metric: str) -> KeptEpochs:
+    """Return the checkpoints of a trial, the best one by a metric."""
+    return KeptEpochs(scratch / str(number) / "best", scratch / str(number) / "last", metric)
 
 
 def _trials_table(study: Study) -> pa.Table:
@@ -142,7 +155,8 @@ def _trials_table(study: Study) -> pa.Table:
     it. ``pareto`` marks the trials than which no other is better by one objective and as good by the others. The names
     of the objectives stand in the table's metadata, with commas between. The column of a config path is null where it
     was not drawn for the trial, and its field's metadata say by ``kind`` how it is searched: ``uniform``,
-    ``log_uniform``, ``int`` or ``categorical``.
+    ``log_uniform``, ``int`` or ``categorical``. ``continues`` is the number of the interrupted trial that one went on
+    with.
     """
     records, front = study.records(), set(study.pareto_front())
     columns: dict[str, list[Any]] = {
@@ -167,6 +181,7 @@ def _trials_table(study: Study) -> pa.Table:
         "started": [record.started for record in records],
         "ended": [record.ended for record in records],
         "error": [record.error for record in records],
+        "continues": pa.array([record.continues for record in records], pa.int64()),
     }
     table = pa.table(columns)
     fields = [

@@ -8,7 +8,8 @@ import pytest
 from fer_ray.errors import UsageError
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.strategy import SAMPLERS, Strategy, choose_strategy
-from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.learning.study import Study
+from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.search_spaces import SearchSpace
 
 SPACE = SearchSpace.model_validate(

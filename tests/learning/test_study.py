@@ -60,16 +60,56 @@ def test_only_complete_trials_are_best_and_the_first_of_equals(storage: str) -> 
     assert study.records()[4].error == "it broke"
 
 
-def test_interrupted_trials_fail_do_not_count_and_are_tried_again(storage: str) -> None:
+def test_interrupted_trials_fail_do_not_count_and_are_continued(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
     resumed = Study.load("s", storage, {"a": SPACE}, "data")
     assert resumed.fail_interrupted() == 1
     assert resumed.counted() == 0
     record = resumed.records()[0]
-    assert record.state == "FAIL" and "interrupted" in (record.error or "")
+    assert record.state == "FAIL" and record.interrupted and "interrupted" in (record.error or "")
+    assert resumed.needed() == {0}  # its folder is to be taken over
     again = resumed.ask()
-    assert (again.number, again.config) == (1, lost.config)
+    assert (again.number, again.config, again.continues) == (1, lost.config, (0,))
+    assert resumed.needed() == {1}
+    once_more = Study.load("s", storage, {"a": SPACE}, "data")
+    assert once_more.fail_interrupted() == 1
+    assert once_more.needed() == {0, 1}  # killed before it took the folder over, perhaps
+    assert once_more.ask().continues == (1, 0)
+
+
+def test_a_kill_while_a_trial_is_handed_on_neither_loses_nor_doubles_it(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    lost = study.ask()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(study, "_interrupt", killed)
+        study.fail_interrupted()
+    resumed = Study.load("s", storage, {"a": SPACE}, "data")
+    assert resumed.fail_interrupted() == 1
+    states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).trials]
+    assert states == ["FAIL", "WAITING"]
+    assert resumed.ask().config == lost.config
+
+
+def test_what_is_lost_too_often_fails(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    most = SPACE.training.max_failures
+    for failures in range(1, most + 1):
+        record = study.lose(study.ask().number, "the node died")
+        assert record.interrupted and record.error == "interrupted: the node died"
+        assert study.counted() == 0, failures
+        study = Study.load("s", storage, {"a": SPACE}, "data")  # a resume in between begins no new count
+    last = study.ask()
+    assert (last.config, last.continues) == (SPACE.defaults, tuple(reversed(range(most))))
+    record = study.lose(last.number, "the node died")
+    assert not record.interrupted and f"lost {most + 1} times" in (record.error or "")
+    assert study.counted() == 1 and study.needed() == set()
 
 
 def test_a_resumed_search_draws_other_candidates(storage: str) -> None:
