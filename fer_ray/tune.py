@@ -101,11 +101,10 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
         plan(request, request.trials)  # refuses what doesn't fit before anything is written
     for note in request.strategy.notes():
         say(note)
-    study = _open_study(request, folder)
+    study = None if request.resume else _new_study(request, folder)
     with folder.locked():
+        study = study or _former_study(request, folder)
         record_start(folder.path)
-        if interrupted := study.fail_interrupted():
-            say(f"{interrupted} trial{'s' * (interrupted > 1)} of the former call, interrupted, will be gone on with.")
         folder.keep_best(study)
         try:
             left = request.trials - study.counted()
@@ -118,12 +117,30 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
         return TuneResult(best, folder.best, folder.best_config, study.records())
 
 
-def _open_study(request: SearchRequest, folder: SearchFolder) -> Study:
-    name = folder.study_name() if request.resume else folder.new_study_name()
-    open_study = Study.load if request.resume else Study.create
-    storage = request.storage or folder.database(request.resume)
-    study = open_study(name, storage, request.spaces, request.dataset.info.fingerprint, request.strategy)
+def _new_study(request: SearchRequest, folder: SearchFolder) -> Study:
+    name, storage = folder.new_study_name(), request.storage or folder.database(resume=False)
+    study = Study.create(name, storage, request.spaces, request.dataset.info.fingerprint, request.strategy)
     folder.begin(name)
+    return study
+
+
+def _former_study(request: SearchRequest, folder: SearchFolder) -> Study:
+    """Open the study of an earlier call, or a new one that begins with its trials where the spaces have changed."""
+    name, storage = folder.study_name(), request.storage or folder.database(resume=True)
+    study = Study.load(name, storage, request.dataset.info.fingerprint, request.strategy)
+    interrupted = study.fail_interrupted()
+    if study.searches(request.spaces):
+        if interrupted:
+            say(f"{interrupted} trial{'s' * (interrupted > 1)} of the former call, interrupted, will be gone on with.")
+        return study
+    study = study.with_spaces(folder.new_study_name(), request.spaces)
+    folder.begin(study.name)
+    counted = [record for record in study.records() if not record.interrupted]
+    outside = sum(record.is_outside for record in counted)
+    say(
+        f"The spaces have changed: {len(counted) - outside} of {len(counted)} earlier trials fit them, and the sampler"
+        f" learns from these. The other {outside} stay in {folder.table.name} and compete for {folder.best.name}/."
+    )
     return study
 
 

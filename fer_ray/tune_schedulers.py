@@ -33,14 +33,15 @@ def make_scheduler(name: str, former: list[TrialRecord]) -> TrialScheduler:
 
     Args:
         name: one of ``fer_ray.learning.strategy.SCHEDULERS``.
-        former: finished trials of the study.
+        former: finished trials of the study. Those that its present spaces can't draw are left out: by shares of
+            epochs, trials are comparable only where a search has chosen their lengths.
     """
     if name == "none":
         return FIFOScheduler()
     kinds: dict[str, Callable[[], TrialScheduler]] = {"asha": _Asha, "hyperband": _Hyperband, "median": _Median}
     scheduler = kinds[name]()
     controller: Any = None  # never looked at
-    for record in (record for record in former if record.state != "FAIL"):
+    for record in (record for record in former if record.state != "FAIL" and not record.is_outside):
         trial: Any = _Former(record.number)
         scheduler.on_trial_add(controller, trial)
         for epoch, value in enumerate(record.by_epoch, start=1):

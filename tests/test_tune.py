@@ -1,5 +1,6 @@
 """The tune stage: the study, its files, resuming, and calls that are refused."""
 
+import json
 import os
 import signal
 import sys
@@ -108,7 +109,7 @@ class Search:
 
     def study(self) -> optuna.Study:
         storage = f"sqlite:///{self.run / 'study.db'}"
-        (name,) = optuna.get_all_study_names(storage)
+        name = json.loads((self.run / "study.json").read_text())["study"]
         return optuna.load_study(study_name=name, storage=storage)
 
     def counted(self) -> int:
@@ -189,9 +190,36 @@ def test_resume_closes_what_a_dead_driver_left_and_adds_trials(scripted: Search)
     assert len(scripted.states()) == 4
 
 
+def test_resume_with_a_changed_space_keeps_every_trial(scripted: Search, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best trial doesn't fit the changed space: it stays the best one, and the sampler learns from the other."""
+    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7])
+    best = pq.read_table(scripted.run / "trials.parquet").to_pylist()[1]
+    low, high = sorted((best["model.dropout"], 0.5))
+    middle = (low + high) / 2
+    kept = f"[{middle}, 0.7]" if best["model.dropout"] < 0.5 else f"[0.2, {middle}]"
+    changed = SPACE.replace("[0.2, 0.7]", kept) + "  optimizer.weight_decay: {uniform: [0.0, 0.01]}"
+    scripted.space.write_text(changed)
+    former = scripted.study()
+    result = scripted([0.3, 0.4, 0.5], trials=1, resume=True)
+    assert "1 of 2 earlier trials fit them" in " ".join(capsys.readouterr().err.split())
+    trials = scripted.study().trials
+    assert scripted.study().study_name != former.study_name and former.trials[1].state.name == "COMPLETE"
+    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert trials[0].values == former.trials[0].values and trials[0].datetime_start == former.trials[0].datetime_start
+    assert trials[0].params.keys() == trials[2].params.keys() and "optimizer.weight_decay" in trials[0].params
+    table = pq.read_table(scripted.run / "trials.parquet").to_pylist()
+    assert [row["state"] for row in table] == ["COMPLETE"] * 3
+    assert {**table[1], "optimizer.weight_decay": None} == {**best, "optimizer.weight_decay": None}
+    assert (result.best.number, result.best.value) == (1, 0.7)
+    assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == 0.7
+    scripted.space.write_text(SPACE)
+    scripted(resume=True)
+    assert scripted.states()[:2] == ["COMPLETE", "COMPLETE"]  # the first space again, and what fits that
+
+
 def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
     scripted.run.mkdir()
-    (scripted.run / "study.json").write_text('{"study": "elsewhere"}')
+    (scripted.run / "study.json").write_text('{"study": "elsewhere", "former": []}')
     with pytest.raises(UsageError, match="--storage"):
         search(scripted.request(2, resume=True), Scripted([], scripted.calls))
     assert not (scripted.run / "study.db").exists()

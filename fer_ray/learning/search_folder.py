@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.study import Candidate, Study
 from fer_ray.learning.trial_records import TrialRecord
-from fer_ray.search_spaces import SearchSpace, drawn_paths
+from fer_ray.search_spaces import drawn_paths
 
 
 class SearchFolder:
@@ -42,23 +42,27 @@ class SearchFolder:
         return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
 
     def begin(self, name: str) -> None:
-        """Note which study this folder is of."""
-        write_whole(self._name, json.dumps({"study": name}))
+        """Note which study this folder is of from now on, and which ones before."""
+        former = self._studies() if self._name.is_file() else []
+        write_whole(self._name, json.dumps({"study": name, "former": former}))
 
     def study_name(self) -> str:
-        """Return the name of the study that was begun here.
+        """Return the name of the study that this folder is of.
 
         Raises:
             UsageError: there is none.
         """
+        return self._studies()[-1]
+
+    def _studies(self) -> list[str]:
         try:
-            name: str = json.loads(self._name.read_text(encoding="utf-8"))["study"]
+            noted = json.loads(self._name.read_text(encoding="utf-8"))
+            return [*noted["former"], noted["study"]]
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(
                 f"{self.path}: no search to resume, {self._name.name} is not readable ({error})."
                 " Name the folder of a search, or start one without --resume."
             ) from error
-        return name
 
     def database(self, resume: bool) -> str:
         """Return the URL of the study's own database, used where no other is named.
@@ -170,7 +174,7 @@ def _trials_table(study: Study) -> pa.Table:
         "architecture": [record.config.model.name for record in records],
         "space": [record.space for record in records],
     }
-    kinds = _searched_kinds(study.spaces)
+    kinds = _searched_kinds(study)
     for path in kinds:
         columns[path] = [_cell(record.params.get(path)) for record in records]
     columns |= {
@@ -195,10 +199,16 @@ def _cell(value: Any) -> Any:
     return str(value) if isinstance(value, tuple) else value
 
 
-def _searched_kinds(spaces: Mapping[str, SearchSpace]) -> dict[str, str]:
-    """Each config path that is drawn, and the kind of its distribution where it first stands."""
+def _searched_kinds(study: Study) -> dict[str, str]:
+    """Each config path that is drawn, and the kind of its distribution where it first stands.
+
+    What only former spaces of the search have drawn has a kind as its values look.
+    """
     kinds: dict[str, str] = {}
-    for space in spaces.values():
+    for space in study.spaces.values():
         for path, kind in drawn_paths(space.search):
             kinds.setdefault(path, "categorical" if kind == "choice" else kind)
+    for record in study.records():
+        for path, value in record.params.items():
+            kinds.setdefault(path, {float: "uniform", int: "int"}.get(type(value), "categorical"))
     return kinds

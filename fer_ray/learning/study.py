@@ -9,8 +9,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fer_ray.config import Config
-from fer_ray.config_files import to_yaml
+from fer_ray.config_files import space_from_yaml, to_yaml
 from fer_ray.errors import DataError, UsageError
+from fer_ray.learning.carried_trials import carried_finished, carried_waiting
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import draw, parameters_of
@@ -79,48 +80,53 @@ class Study:
         )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
         study.set_user_attr("objectives", list(strategy.objectives))
-        study.set_user_attr("spaces", _described(spaces))
-        for key, space in spaces.items():
-            defaults = parameters_of(space.defaults, key, spaces)
-            assert defaults is not None, "a request whose defaults lie outside their space is refused"
-            study.enqueue_trial(defaults)
+        _begin(study, spaces)
         return cls(study, spaces, strategy)
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        storage: str,
-        spaces: Mapping[str, SearchSpace],
-        dataset_fingerprint: str,
-        strategy: Strategy = DEFAULT_STRATEGY,
-    ) -> "Study":
-        """Open a study to go on with it; sampler and scheduler may be other ones than before.
+    def load(cls, name: str, storage: str, dataset_fingerprint: str, strategy: Strategy = DEFAULT_STRATEGY) -> "Study":
+        """Open a study, with the spaces that it has; sampler and scheduler may be other ones than before.
 
         Raises:
-            UsageError: the storage can't be opened, has no such study, or it searched other spaces or by other
-                objectives.
+            UsageError: the storage can't be opened, has no such study, or that has other objectives.
             DataError: it searched on another dataset.
         """
         study = open_study(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
-        former, problems = study.user_attrs.get("spaces"), list[str]()
-        if former != _described(spaces):
-            names = ", ".join(former or {}) or "no known spaces"
-            problems.append(
-                f"study {name}: searched {names}, not the same as {', '.join(spaces)} with the values given now."
-                " Resume with the same --space files and --set values, or start a new search."
-            )
-        objectives = study.user_attrs.get("objectives", [])
+        attributes = study.user_attrs
+        objectives = attributes["objectives"]
         if objectives != list(strategy.objectives):
-            problems.append(
+            raise UsageError(
                 f"study {name}: its objective is {','.join(objectives)}, not {','.join(strategy.objectives)}. Resume"
                 f" with --objective {','.join(objectives)}, or start a new search."
             )
-        if problems:
-            raise UsageError(problems)
-        if study.user_attrs.get("dataset_fingerprint") != dataset_fingerprint:
+        if attributes["dataset_fingerprint"] != dataset_fingerprint:
             raise DataError(f"study {name}: searched on another dataset. Resume with that, or start a new search.")
+        spaces = {key: space_from_yaml(text, f"study {name}: space {key}") for key, text in attributes["spaces"]}
         return cls(study, spaces, strategy)
+
+    def with_spaces(self, name: str, spaces: Mapping[str, SearchSpace]) -> "Study":
+        """Make a study over other spaces in the same database, which begins with the trials of this one.
+
+        Each keeps its number. Those that the spaces could have drawn too are trials like any other for the sampler;
+        the records of the rest stay what they were, and the sampler hears nothing of them.
+
+        Args:
+            name: of the new study; this one stays in the database as it is.
+        """
+        study = optuna.create_study(storage=self._study._storage, study_name=name, directions=self._study.directions)
+        for key, value in self._study.user_attrs.items():
+            study.set_user_attr(key, value)
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state.is_finished():
+                study.add_trial(carried_finished(trial, self._finished[trial.number], spaces))
+            elif waiting := carried_waiting(trial, self.spaces, spaces):
+                study.add_trial(waiting)
+        _begin(study, spaces)
+        return Study(study, spaces, self.strategy)
+
+    def searches(self, spaces: Mapping[str, SearchSpace]) -> bool:
+        """Whether these are its spaces, in this order, which is that of a parameter's categories."""
+        return list(self.spaces.items()) == list(spaces.items())
 
     def ask(self) -> Candidate:
         """Draw the next candidate; its trial is RUNNING from now on."""
@@ -276,6 +282,10 @@ def _beats(one: TrialRecord, other: TrialRecord) -> bool:
     return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
 
 
-def _described(spaces: Mapping[str, SearchSpace]) -> dict[str, str]:
-    """Search spaces as text, to be kept and compared."""
-    return {key: to_yaml(space) for key, space in spaces.items()}
+def _begin(study: optuna.Study, spaces: Mapping[str, SearchSpace]) -> None:
+    """Note what a study searches, and enqueue the defaults of each space where it has no trial of them."""
+    study.set_user_attr("spaces", [(key, to_yaml(space)) for key, space in spaces.items()])
+    for key, space in spaces.items():
+        defaults = parameters_of(space.defaults, key, spaces)
+        assert defaults is not None, "a request whose defaults lie outside their space is refused"
+        study.enqueue_trial(defaults, skip_if_exists=True)

@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from fer_ray.config import Config
+from fer_ray.config_paths import value_at
 from fer_ray.learning.parameters import recall
 from fer_ray.search_spaces import SearchSpace
 
@@ -19,6 +20,8 @@ FAILURES = "failures"
 """User attribute: how often the process or node of those before it was lost."""
 INTERRUPTED = "interrupted"
 """User attribute of a FAIL that doesn't count: another trial goes on with it."""
+OUTSIDE = "outside"
+"""User attribute: the record of a trial that the spaces can't draw, which itself is a FAIL without parameters."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class TrialRecord:
         ended: when it was closed; of one that a dead driver left, when the search was resumed.
         continues: number of the interrupted trial that it went on with.
         interrupted: whether it ended through no fault of its own. Such a trial doesn't count; another one continues it.
+        is_outside: whether it was drawn from former spaces of the search, and the present ones can't draw it.
     """
 
     number: int
@@ -61,6 +65,7 @@ class TrialRecord:
     ended: datetime | None
     continues: int | None = None
     interrupted: bool = False
+    is_outside: bool = False
 
     @property
     def value(self) -> float | None:
@@ -72,29 +77,47 @@ class TrialRecord:
         """The first epoch that is best by the first objective, from 1."""
         return 1 + self.by_epoch.index(max(self.by_epoch)) if self.by_epoch else None
 
+    def outside(self) -> dict[str, Any]:
+        """Return what a trial without parameters doesn't tell, as JSON has it."""
+        return {
+            "state": self.state,
+            "values": self.values,
+            "space": self.space,
+            "config": self.config.model_dump_json(),
+            "drawn": list(self.params),
+            "by_epoch": self.by_epoch,
+        }
+
 
 def read_record(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> TrialRecord:
     """Read a finished trial of a study over the given spaces."""
-    key, drawn, config = recall(trial.params, spaces)
-    by_epoch = [value for _, value in sorted(trial.intermediate_values.items())]
     attributes = trial.user_attrs
+    state, values = trial.state.name, trial.values
+    by_epoch = [value for _, value in sorted(trial.intermediate_values.items())] or attributes.get(BY_EPOCH, [])
+    if outside := attributes.get(OUTSIDE):
+        state, values, by_epoch = outside["state"], outside["values"], outside["by_epoch"]
+        key, config = outside["space"], Config.model_validate_json(outside["config"])
+        drawn = {path: value_at(config, path) for path in outside["drawn"]}
+    else:
+        key, drawn, config = recall(trial.params, spaces)
     return TrialRecord(
         number=trial.number,
-        state=trial.state.name,
-        values=tuple(trial.values) if trial.values else None,
+        state=state,
+        values=tuple(values) if values else None,
         accuracy=attributes.get("accuracy"),
         macro_f1=attributes.get("macro_f1"),
         images_per_s=attributes.get("images_per_s"),
         space=key,
         config=config,
         params=drawn,
-        by_epoch=by_epoch or attributes.get(BY_EPOCH, []),
+        by_epoch=by_epoch,
         seconds=attributes.get("seconds"),
         error=attributes.get("error"),
         started=_in_utc(trial.datetime_start),
         ended=_in_utc(trial.datetime_complete),
         continues=attributes.get(CONTINUES),
         interrupted=INTERRUPTED in attributes,
+        is_outside=OUTSIDE in attributes,
     )
 
 
