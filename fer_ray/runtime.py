@@ -10,10 +10,11 @@ from typing import Any
 
 import ray
 
-from fer_ray.errors import UsageError
+from fer_ray.errors import FerRayError, UsageError
 from fer_ray.progress import say
 
 _STARTS = 3
+_VITAL = ("raylet", "gcs_server")
 
 
 def connect(dashboard: bool = False) -> None:
@@ -64,6 +65,21 @@ def quiet_ray_data() -> None:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
+
+
+def require_running() -> None:
+    """Check that the Ray which this process has started still runs; does nothing where it joined a cluster.
+
+    Raises:
+        FerRayError: a process without which nothing goes on has died. Ray itself would wait for it, or end the process.
+    """
+    node = ray._private.worker._global_node
+    died = [kind for kind, _ in node.dead_processes() if kind in _VITAL] if node else []
+    if died:
+        raise FerRayError(
+            f"Ray's {' and '.join(died)} on this machine died, and all that ran with it. Was it killed, or was memory"
+            " short? Its log folder, /tmp/ray/session_latest/logs, says more."
+        )
 
 
 @contextmanager

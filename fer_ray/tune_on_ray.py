@@ -58,6 +58,7 @@ def run_trials(
 
     Raises:
         KeyboardInterrupt: after the running trials were stopped and closed.
+        FerRayError: Ray has died; the running trials are left to a resume.
     """
     share = plan(request, left)
     work = ray_tune.with_parameters(
@@ -93,7 +94,10 @@ def run_trials(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except _LostError as lost:
+            raise FerRayError(f"{lost.__cause__} The study is whole: go on with --resume.") from None
         log.search_stopped(interrupted.is_set())
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -208,4 +212,12 @@ class _Stop(_Unsaved, ray_tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        try:
+            runtime.require_running()
+        except FerRayError as error:
+            raise _LostError from error
         return self._interrupted.is_set() or time.monotonic() > self._deadline
+
+
+class _LostError(BaseException):
+    """Ray has died. No ``Exception``: at one of those Ray Tune would wait for its actors, which are gone, to end."""
