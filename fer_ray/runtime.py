@@ -12,6 +12,7 @@ import ray
 
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.progress import say
+from fer_ray.resources import Resources, describe_resources, fitting, room
 
 _STARTS = 3
 _VITAL = ("raylet", "gcs_server")
@@ -145,28 +146,28 @@ def require(count: int, each: dict[str, float], purpose: str) -> None:
     Raises:
         UsageError: they don't fit; the message shows the arithmetic.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(_fitting(node, each) for node in nodes)
-    if room >= count:
+    held = nodes()
+    there_is = room(held, each)
+    if there_is >= count:
         return
-    need = ", ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
-    has = "; ".join(_describe(node, each) for node in nodes)
+    need = ", ".join(describe_resources({name: amount for name, amount in each.items() if amount}))
+    has = "; ".join(_describe(node, each) for node in held)
     raise UsageError(
-        f"{purpose}: {count} × ({need}) asked for, room for {room}. {len(nodes)} node(s), with {has}."
+        f"{purpose}: {count} × ({need}) asked for, room for {there_is}. {len(held)} node(s), with {has}."
         " Ask for less, or add nodes to the cluster."
     )
 
 
+def nodes() -> list[dict[str, float]]:
+    """Return what each living node has: resource name to amount."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def most_on_a_node(each: dict[str, float]) -> int:
     """Return how many workers that each need the given resources fit on the node that has room for most, at least 1."""
-    return max([1, *(_fitting(node["Resources"], each) for node in ray.nodes() if node["Alive"])])
+    return max([1, *(fitting(node, each) for node in nodes())])
 
 
-def _fitting(node: dict[str, float], each: dict[str, float]) -> int:
-    counts = [int(node.get(name, 0) / amount + 1e-6) for name, amount in each.items() if amount]
-    return min(counts) if counts else 0
-
-
-def _describe(node: dict[str, float], each: dict[str, float]) -> str:
-    parts = [f"{node.get(name, 0):g} {name}" for name, amount in each.items() if amount]
-    return f"{' and '.join(parts)} (room for {_fitting(node, each)})"
+def _describe(node: Resources, each: Resources) -> str:
+    parts = describe_resources({name: node.get(name, 0) for name, amount in each.items() if amount})
+    return f"{' and '.join(parts)} (room for {fitting(node, each)})"

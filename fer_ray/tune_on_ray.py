@@ -1,74 +1,49 @@
 """The trials of a search on Ray Tune: its searcher, scheduler, callback and stopper, all around the study."""
 
 import math
-import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import torch
 from ray import tune as ray_tune
-from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from fer_ray import runtime
 from fer_ray.config import Config
-from fer_ray.errors import FerRayError, UsageError
-from fer_ray.learning.loop import Metrics, Report, Snapshot
-from fer_ray.learning.objectives import OBJECTIVES
-from fer_ray.learning.predictor import prediction_speed
+from fer_ray.errors import FerRayError
+from fer_ray.learning.loop import Metrics, Snapshot
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
-from fer_ray.learning.search import SearchRequest, Share, share_out
+from fer_ray.learning.search import SearchRequest
 from fer_ray.learning.search_folder import SearchFolder, kept_epochs
 from fer_ray.learning.search_log import SearchLog
+from fer_ray.learning.search_plan import Share
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
+from fer_ray.learning.trial_epochs import Objective, TrialEpochs
+from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_schedulers import make_scheduler
-
-
-class Objective(Protocol):
-    """Trains a configuration and reports each epoch, as ``fit`` does."""
-
-    def __call__(self, config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
-        """Train; ``resume_from`` is a folder of an earlier epoch, written by ``Snapshot.save(resumable=True)``."""
-        ...
-
-
-def plan(request: SearchRequest, trials: int) -> Share:
-    """Connect to Ray and share out its nodes.
-
-    Raises:
-        UsageError: the trials don't fit; the message shows the arithmetic.
-    """
-    runtime.connect()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    share = share_out(nodes, trials, request.max_concurrent)
-    runtime.require(share.concurrent, share.resources, "trials at once")
-    return share
+from fer_ray.tune_workers import DRIVER, run_trial_on_workers
 
 
 def run_trials(
-    request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder, left: int, objective: Objective
+    request: SearchRequest,
+    data: TrainingData,
+    study: Study,
+    folder: SearchFolder,
+    objective: Objective,
+    share: Share,
 ) -> None:
-    """Run trials until ``left`` more count as finished, the time is over or Ctrl-C is pressed.
+    """Run trials until as many count as finished as were asked for, the time is over or Ctrl-C is pressed.
 
     Raises:
         KeyboardInterrupt: after the running trials were stopped and closed.
         FerRayError: Ray has died; the running trials are left to a resume.
     """
-    share = plan(request, left)
-    work = ray_tune.with_parameters(
-        _run_trial,
-        data=data,
-        objective=objective,
-        folder=folder.scratch,
-        threads=share.threads,
-        strategy=request.strategy,
-    )
     running = RunningTrials(request.strategy.first)
     with (
         ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
@@ -77,20 +52,21 @@ def run_trials(
     ):
         log = SearchLog(study, folder, bar, running)
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(work, share.resources),
+            _function(share, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
                 search_alg=_StudySearcher(study, folder, request.trials),
                 scheduler=make_scheduler(request.strategy.scheduler, study.records()),
                 num_samples=-1,  # the searcher says when it is enough
                 max_concurrent_trials=share.concurrent,
-                reuse_actors=True,
+                # A process that waits for workers can't be told to leave them; it ends, and they with it.
+                reuse_actors=share.workers == 1,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),
             run_config=ray_tune.RunConfig(
                 name="tune",
                 storage_path=str(folder.ray),
                 stop=_Stop(request.time_budget, interrupted),
-                callbacks=[_Recorder(log)],
+                callbacks=[_Recorder(log, FailureReader(share.processes))],
                 verbose=0,
             ),
         )
@@ -103,6 +79,16 @@ def run_trials(
         raise KeyboardInterrupt
 
 
+def _function(share: Share, data: TrainingData, objective: Objective, folder: SearchFolder, strategy: Strategy) -> Any:
+    """Return what Tune calls for each trial, with the resources of the process that it is called in."""
+    common = {"objective": objective, "folder": folder.scratch, "strategy": strategy}
+    if share.workers > 1:
+        work = ray_tune.with_parameters(run_trial_on_workers, data=[ray.put(data)], share=share, **common)
+        return ray_tune.with_resources(work, DRIVER)
+    work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, **common)
+    return ray_tune.with_resources(work, share.resources)
+
+
 def _run_trial(
     params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int, strategy: Strategy
 ) -> None:
@@ -111,35 +97,18 @@ def _run_trial(
     Where the last one of a trial that this one continues lies there, its epochs are reported again.
     """
     torch.set_num_threads(threads)
-    config, best, speed = Config.model_validate_json(params["config"]), -1.0, Metrics()
-    kept = kept_epochs(folder, params["number"], strategy.first.metric)
-
-    def tell(metrics: Metrics, former: bool = False) -> None:
-        nonlocal best
-        value = metrics[strategy.first.metric]
-        best = max(best, value)
-        if "images_per_s" in strategy.objectives and not speed:
-            # Once: later epochs change the weights, not what they cost.
-            speed[OBJECTIVES["images_per_s"].metric] = prediction_speed(kept.best, config.training.precision)
-        progress = 100 * metrics["epoch"] / config.training.epochs
-        result = {"metrics": metrics | speed, "value": value, "best": best, "progress": progress, "former": former}
-        ray_tune.report(result)
+    config = Config.model_validate_json(params["config"])
+    epochs = TrialEpochs(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
 
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        kept.record(metrics, snapshot)
-        tell(metrics)
+        ray_tune.report(epochs.keep(metrics, snapshot))
 
     try:
-        if not folder.parent.is_dir():
-            raise UsageError(
-                f"{folder.parent}: not visible on {os.uname().nodename}. Put it on a disk all nodes share."
-            )
-        history = kept.catch_up()
-        for metrics in history:
-            tell(metrics, former=metrics is not history[-1])  # nobody may have heard of the last one before
-        objective(config, data, report, resume_from=kept.resumable())
+        for result in epochs.former():
+            ray_tune.report(result)
+        objective(config, data, report, resume_from=epochs.resumable())
     except FerRayError as error:  # reported, not raised: the process stays good for the next trial
-        ray_tune.report({"error": str(error), "value": best, "best": best, "progress": 0.0})
+        ray_tune.report({"error": str(error), "value": epochs.best, "best": epochs.best, "progress": 0.0})
 
 
 class _Unsaved:
@@ -178,8 +147,8 @@ class _StudySearcher(_Unsaved, Searcher):
 class _Recorder(_Unsaved, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log."""
 
-    def __init__(self, log: SearchLog):
-        self._log = log
+    def __init__(self, log: SearchLog, failures: FailureReader):
+        self._log, self._failures = log, failures
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
@@ -195,10 +164,9 @@ class _Recorder(_Unsaved, ray_tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
         error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
-        if isinstance(error, RayActorError) and not error.actor_init_failed:
-            self._log.lost(trial.config["number"], error)
-        else:
-            self._log.crashed(trial.config["number"], getattr(error, "cause", error))
+        failure = self._failures.read(getattr(error, "cause", error))
+        close = self._log.lost if failure.lost else self._log.crashed
+        close(trial.config["number"], failure.text)
 
 
 class _Stop(_Unsaved, ray_tune.Stopper):

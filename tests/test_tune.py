@@ -23,7 +23,11 @@ from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_tr
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request
-from fer_ray.tune import Objective, TuneResult, search, tune
+from fer_ray.learning.search_plan import Share
+from fer_ray.learning.trial_cost import TrialCost
+from fer_ray.learning.trial_epochs import Objective
+from fer_ray.tune import TuneResult, search, tune
+from fer_ray.tune_preflight import Measured
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -105,7 +109,8 @@ class Search:
             file.unlink()
         objective: Objective = Scripted(list(script), self.calls)
         done = self.counted() if resume else 0
-        return search(self.request(done + (len(script) if trials is None else trials), resume), objective)
+        asked = done + (len(script) if trials is None else trials)
+        return search(self.request(asked, resume), objective, cost_nothing)
 
     def study(self) -> optuna.Study:
         storage = f"sqlite:///{self.run / 'study.db'}"
@@ -130,6 +135,11 @@ def diverge() -> None:
 
 def die() -> None:
     os._exit(1)
+
+
+def cost_nothing(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+    """Stand in for a measured step."""
+    return {name: TrialCost({48: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces}, 1.0
 
 
 def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
@@ -221,7 +231,7 @@ def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
     scripted.run.mkdir()
     (scripted.run / "study.json").write_text('{"study": "elsewhere", "former": []}')
     with pytest.raises(UsageError, match="--storage"):
-        search(scripted.request(2, resume=True), Scripted([], scripted.calls))
+        search(scripted.request(2, resume=True), Scripted([], scripted.calls), cost_nothing)
     assert not (scripted.run / "study.db").exists()
 
 
@@ -281,22 +291,3 @@ def test_wrong_calls_end_before_ray_starts(
     problems = capsys.readouterr().err
     assert end.value.code == 2
     assert "nowhere" in problems and "none.yaml" in problems and "--trials 0" in problems
-
-
-def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(SPACE)
-    with pytest.raises(UsageError, match=r"3 × \(1 CPU\) asked for, room for 2"):
-        tune(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", trials=9, max_concurrent=3)
-    assert not (tmp_path / "run").exists()
-
-
-def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "s.yaml").write_text(SPACE)
-    arguments = ["--dataset", tiny_dataset.path, "--space", tmp_path / "s.yaml", "--output", tmp_path / "run"]
-    with pytest.raises(SystemExit) as end:
-        main(["tune", *map(str, arguments), "--trials", "9", "--time-budget", "2h", "--dry-run"])
-    plan = capsys.readouterr().out
-    assert end.value.code == 0
-    assert "9 trials, for at most 2 h 00 min, 2 at once" in plan
-    assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
-    assert not (tmp_path / "run").exists()

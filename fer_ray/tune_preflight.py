@@ -1,0 +1,91 @@
+"""Before a search: how many trials the cluster holds at once, going by a measured step of each space."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+from fer_ray import runtime
+from fer_ray.errors import UsageError
+from fer_ray.learning.rows import TrainingData
+from fer_ray.learning.search import SearchRequest
+from fer_ray.learning.search_plan import Plan, Share, gpu_part, plan_problems, share_out
+from fer_ray.learning.trial_cost import TrialCost, measure_trial
+from fer_ray.memory import is_out_of_memory
+from fer_ray.progress import say
+from fer_ray.wording import amount
+
+Measured = tuple[dict[str, TrialCost], float]
+"""What a process of each space costs, and the seconds until it was ready."""
+Measure = Callable[[SearchRequest, TrainingData, Share], Measured]
+
+
+def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> Plan:
+    """Plan a search on the cluster, which is connected to or started.
+
+    Args:
+        trials: that are left to run.
+        measure: ``measure_costs``, or figures of a test's.
+
+    Raises:
+        UsageError: the trials fit nowhere, or not as asked; the message shows the arithmetic.
+    """
+    runtime.connect(dashboard=request.needs.workers > 1)
+    costs, start = measure(request, data, _share(request, trials, {}))
+    plan = Plan(_share(request, trials, costs), costs, start)
+    if problems := plan_problems(plan, request):
+        raise UsageError(problems)
+    return plan
+
+
+def _share(request: SearchRequest, trials: int, costs: Mapping[str, TrialCost]) -> Share:
+    memory = max((cost.memory for cost in costs.values()), default=0)
+    share = share_out(runtime.nodes(), trials, request.max_concurrent, request.needs, memory, gpu_part(costs))
+    workers = f"workers of {amount(share.concurrent, 'trial')} at once"
+    runtime.require(share.processes, share.resources, "trials at once" if share.workers == 1 else workers)
+    return share
+
+
+def measure_costs(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+    """Measure a step of each space's defaults, in as many processes at once as trials will be, on one node.
+
+    The processes stay, so that the first trials begin in them.
+
+    Raises:
+        UsageError: a step fails, for lack of memory above all.
+    """
+    say(f"Measuring a step of {', '.join(request.spaces)}.")
+    rows = ray.put(data)
+    resources = dict(share.resources)
+    task = ray.remote(_measure).options(
+        num_cpus=resources.pop("CPU"), num_gpus=resources.pop("GPU", 0), resources=resources, max_retries=0
+    )
+    count = min(share.processes, runtime.most_on_a_node(share.resources))
+    began = time.monotonic()
+    try:
+        results = ray.get([task.remote(request, rows, share.threads) for _ in range(count)])
+    except (RayTaskError, OutOfMemoryError, WorkerCrashedError) as error:
+        raise _refusal(error) from error
+    start = time.monotonic() - began - max(seconds for _, seconds in results)
+    return {name: TrialCost.most([costs[name] for costs, _ in results]) for name in request.spaces}, start
+
+
+def _measure(request: SearchRequest, data: TrainingData, threads: int) -> tuple[dict[str, TrialCost], float]:
+    """In a process such as a trial's: the cost of each space, and the seconds that measuring took."""
+    began = time.monotonic()
+    torch.set_num_threads(threads)
+    costs = {name: measure_trial(space.defaults, data, request.needs.workers) for name, space in request.spaces.items()}
+    return costs, time.monotonic() - began
+
+
+def _refusal(error: Any) -> Exception:
+    cause = getattr(error, "cause", error)
+    if not is_out_of_memory(cause) and not isinstance(error, WorkerCrashedError):
+        return cause if isinstance(cause, Exception) else error
+    return UsageError(
+        f"a measured step of the defaults needs more memory than there is: {str(cause).splitlines()[0]}. Lower"
+        " training.batch_size or --max-concurrent, or choose a smaller network."
+    )
