@@ -24,7 +24,7 @@ Measure = Callable[[SearchRequest, TrainingData, Share], Measured]
 
 
 def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> Plan:
-    """Plan a search on the cluster, which is connected to or started.
+    """Plan a search by what its trials are measured to cost.
 
     Args:
         trials: that are left to run.
@@ -33,15 +33,25 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     Raises:
         UsageError: the trials fit nowhere, or not as asked; the message shows the arithmetic.
     """
-    runtime.connect(dashboard=request.needs.workers > 1)
-    costs, start = measure(request, data, _share(request, trials, {}))
-    plan = Plan(_share(request, trials, costs), costs, start)
+    costs, start = measure(request, data, share_cluster(request, trials, {}))
+    plan = Plan(share_cluster(request, trials, costs), costs, start)
     if problems := plan_problems(plan, request):
         raise UsageError(problems)
     return plan
 
 
-def _share(request: SearchRequest, trials: int, costs: Mapping[str, TrialCost]) -> Share:
+def share_cluster(request: SearchRequest, trials: int, costs: Mapping[str, TrialCost]) -> Share:
+    """Share out the cluster, which is connected to or started.
+
+    Args:
+        trials: that are left to run.
+        costs: of a process of each space, where they are known already.
+
+    Raises:
+        UsageError: the trials fit nowhere; the message shows the arithmetic.
+    """
+    # Ray Train asks the dashboard for the state of actors, to clean up after those that died.
+    runtime.connect(dashboard=request.needs.workers > 1)
     memory = max((cost.memory for cost in costs.values()), default=0)
     share = share_out(runtime.nodes(), trials, request.max_concurrent, request.needs, memory, gpu_part(costs))
     workers = f"workers of {amount(share.concurrent, 'trial')} at once"

@@ -34,6 +34,8 @@ training: {epochs: 9}
 search: {model.dropout: {uniform: [0.1, 0.5]}}
 """
 PATIENCE_S = 30
+OF_THE_CLUSTER = ("_AutoscalingCoordinatorActor", "_StatsActor")
+"""Actors that Ray starts once and keeps."""
 
 
 def by_dropout(config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
@@ -56,8 +58,8 @@ def no_cost(request: SearchRequest, data: TrainingData, share: Share) -> Measure
 
 def left_over() -> list[str]:
     groups = [f"placement group {id}" for id, group in placement_group_table().items() if group["state"] != "REMOVED"]
-    actors = [f"{actor.class_name} {actor.state}" for actor in list_actors() if actor.state != "DEAD"]
-    return groups + actors
+    actors = [actor for actor in list_actors() if actor.state != "DEAD" and actor.class_name not in OF_THE_CLUSTER]
+    return groups + [f"{actor.class_name} {actor.state}" for actor in actors]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ def test_ended_trials_leave_nothing_behind(tiny_dataset: PreparedDataset, tmp_pa
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])

@@ -23,8 +23,8 @@ from fer_ray.learning.predictor import EVAL_BATCH
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.schedules import image_size
 
-_SECONDS, _MOST_STEPS = 1.0, 100
-"""A measured epoch has so many steps that it takes a second, where memory and dataset allow."""
+_SECONDS, _MOST_STEPS = 0.5, 100
+"""A measured epoch has so many steps that it takes half a second, where the dataset allows."""
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -139,7 +139,7 @@ class _Seconds(NamedTuple):
 
 
 def _measure(config: Config, data: TrainingData, folder: Path | None) -> _Seconds:
-    """Measure one step of each epoch, or as many as take a second; checkpoints go to ``folder``, None writes none."""
+    """Measure a step, or as many as take ``_SECONDS``; checkpoints go to ``folder``, unless that is None."""
     one = _second_epoch(config, data, config.training.batch_size, folder)
     batch = config.training.batch_size
     steps = min(math.ceil(_SECONDS / (one.train * batch)), _MOST_STEPS, len(data.train) // batch)
