@@ -75,7 +75,7 @@ def require_running() -> None:
         FerRayError: a process without which nothing goes on has died. Ray itself would wait for it, or end the process.
     """
     node = ray._private.worker._global_node
-    died = [kind for kind, _ in node.dead_processes() if kind in _VITAL] if node else []
+    died: list[str] = [kind for kind, _ in node.dead_processes() if kind in _VITAL] if node else []
     if died:
         raise FerRayError(
             f"Ray's {' and '.join(died)} on this machine died, and all that ran with it. Was it killed, or was memory"

@@ -236,7 +236,7 @@ def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
 
 
 def test_a_trial_whose_process_is_lost_goes_on_after_its_last_epoch(scripted: Search) -> None:
-    result = scripted([0.3, 0.6, die], [0.4], [0.2, 0.3, 0.4], trials=2)
+    result = scripted([0.3, 0.6, die], [0.4], [0.4, 0.5, 0.5], trials=2)
     trials = scripted.study().trials
     assert scripted.states() == ["FAIL", "COMPLETE", "COMPLETE"]
     assert trials[1].params == trials[0].params and trials[1].user_attrs["continues"] == 0

@@ -80,6 +80,7 @@ def describe(record: TrialRecord, study: Study) -> str:
     values = [f"{path} {short(value)}" for path, value in record.params.items()]
     shown = "" if record.value is None else f" {study.strategy.first.write(record.value)}"
     epochs = len(record.by_epoch)
-    time_spent = f"{epochs} epoch{'s' * (epochs != 1)}, {duration(record.seconds or 0)}"
+    time_spent = f"{epochs} epoch{'s' * (epochs != 1)}"
+    time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
     line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
-    return f"{line}; {record.error.splitlines()[0]}" if record.error else line
+    return f"{line}; {record.error.splitlines()[0].rstrip('.')}" if record.error else line

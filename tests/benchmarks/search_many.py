@@ -29,6 +29,7 @@ from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import check_request
 from fer_ray.learning.search_log import SearchLog
 from fer_ray.learning.study import Study
+from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.tune import search
 
 EVERY = 50
@@ -149,7 +150,7 @@ def main() -> None:
     clock.watch(Study, "ask", "draw")
     one_more, close = print_each(clock), SearchLog._close
 
-    def closed(log: SearchLog, record: Any) -> None:
+    def closed(log: SearchLog, record: TrialRecord) -> None:
         close(log, record)
         one_more()
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -110,11 +111,11 @@ def test_interrupted_trials_go_on_where_they_fit(storage: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_goes_on(sampler: str, storage: str) -> None:
+def test_every_sampler_goes_on(sampler: str, tmp_path: Path) -> None:
     if sampler == "cmaes" and find_spec("cmaes") is None:
         pytest.skip("the package cmaes is not installed")
-    study = Study.create("one", storage, {"a": WIDE}, "data", Strategy(sampler=sampler))
-    run_trials(study, 12)
+    study = Study.create("one", f"sqlite:///{tmp_path}/s.db", {"a": WIDE}, "data", Strategy(sampler=sampler))
+    run_trials(study, 12, epochs=1)
     changed = study.with_spaces("two", {"a": NARROW})
     records = run_trials(changed, 4)[12:]
     assert all(record.config.model.dropout >= 0.3 for record in records)
