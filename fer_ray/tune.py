@@ -24,7 +24,7 @@ from fer_ray.reporting.html import render_page
 from fer_ray.reporting.trials import search_section
 from fer_ray.runtime import nodes
 from fer_ray.tune_on_ray import run_trials
-from fer_ray.tune_preflight import Measure, measure_costs, preflight
+from fer_ray.tune_preflight import Measure, measure_costs, measure_where_tight, preflight
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def tune(
     return search(request, fit)
 
 
-def search(request: SearchRequest, objective: Objective, measure: Measure = measure_costs) -> TuneResult:
+def search(request: SearchRequest, objective: Objective, measure: Measure = measure_where_tight) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
     folder, data = SearchFolder(request.run), TrainingData.load(request.dataset)
     # Of a new search before anything is written, as it refuses what doesn't fit.

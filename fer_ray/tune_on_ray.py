@@ -66,7 +66,7 @@ def run_trials(
                 name="tune",
                 storage_path=str(folder.ray),
                 stop=_Stop(request.time_budget, interrupted),
-                callbacks=[_Recorder(log, FailureReader(share.processes))],
+                callbacks=[_Recorder(log, FailureReader(share.concurrent))],
                 verbose=0,
             ),
         )

@@ -16,10 +16,14 @@ from fer_ray.learning.search_plan import Plan, Share, gpu_part, plan_problems, s
 from fer_ray.learning.trial_cost import TrialCost, measure_trial
 from fer_ray.memory import is_out_of_memory
 from fer_ray.progress import say
+from fer_ray.resources import fitting
 from fer_ray.wording import amount
 
+AMPLE = 4 << 30
+"""Bytes of a node's memory a process, from which on a search asks no more how much it takes; of `fast` and `cnn3` with
+their batch of 128 images it is 1.2 GiB."""
 Measured = tuple[dict[str, TrialCost], float]
-"""What a process of each space costs, and the seconds until it was ready."""
+"""What a process of each space costs, where that was measured, and the seconds until it was ready."""
 Measure = Callable[[SearchRequest, TrainingData, Share], Measured]
 
 
@@ -28,7 +32,7 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
 
     Args:
         trials: that are left to run.
-        measure: ``measure_costs``, or figures of a test's.
+        measure: ``measure_costs`` or ``measure_where_tight``.
 
     Raises:
         UsageError: the trials fit nowhere, or not as asked; the message shows the arithmetic.
@@ -59,10 +63,20 @@ def share_cluster(request: SearchRequest, trials: int, costs: Mapping[str, Trial
     return share
 
 
+def measure_where_tight(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+    """Measure as ``measure_costs`` where memory may be what keeps trials from running at once; else nothing.
+
+    It takes some seconds, as Ray runs no trial in a process that measured: worth it before processes are killed for
+    lack of memory, and no good to a search that has plenty.
+    """
+    parts = [node.get("memory", 0) / count for node in runtime.nodes() if (count := fitting(node, share.resources))]
+    if min(parts, default=0) < AMPLE or 0 < share.resources.get("GPU", 0) < 1:
+        return measure_costs(request, data, share)
+    return {}, 0.0
+
+
 def measure_costs(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
     """Measure a step of each space's defaults, in as many processes at once as trials will be, on one node.
-
-    The processes stay, so that the first trials begin in them.
 
     Raises:
         UsageError: a step fails, for lack of memory above all.

@@ -2,14 +2,19 @@
 
     python tests/search_on_workers.py DATASET FOLDER
 
-The trials learn nothing: the accuracy after each epoch is the dropout. The third one runs out of memory.
+The trials learn nothing: the accuracy after each epoch is the dropout. The third one runs out of memory; the fourth one
+presses Ctrl-C and hangs.
 """
 
+import contextlib
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import ray
 import torch.distributed as dist
 from ray.util import placement_group_table
@@ -43,6 +48,9 @@ def by_dropout(config: Config, data: TrainingData, report: Report, *, resume_fro
     calls = FOLDER / "calls"
     if dist.get_rank() == 0:
         (calls / str(len(list(calls.iterdir())))).touch()
+        if (calls / "3").exists():
+            os.kill(int((FOLDER / "driver").read_text()), signal.SIGINT)
+            time.sleep(600)
         if (calls / "2").exists():
             raise MemoryError("Unable to allocate 3.2 GiB")
     accuracy, history = config.model.dropout, list[dict[str, float]]()
@@ -67,24 +75,17 @@ def main() -> None:
     (FOLDER / "s.yaml").write_text(SPACE)
     runtime.start_ray(num_cpus=2, num_gpus=0, include_dashboard=True)
     request = check_request(
-        DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 3, None, None, None, False, [], workers_per_trial=2
+        DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, None, None, None, False, [], workers_per_trial=2
     )
-    result = search(request, by_dropout, no_cost)
+    (FOLDER / "driver").write_text(str(os.getpid()))
+    with contextlib.suppress(KeyboardInterrupt):
+        search(request, by_dropout, no_cost)
     ended = time.monotonic()
     while (left := left_over()) and time.monotonic() < ended + PATIENCE_S:
         time.sleep(0.2)
-    print(
-        json.dumps(
-            {
-                "states": [trial.state for trial in result.trials],
-                "values": [trial.by_epoch for trial in result.trials],
-                "dropouts": [trial.params["model.dropout"] for trial in result.trials],
-                "error": result.trials[2].error,
-                "left": left,
-                "seconds_until_gone": time.monotonic() - ended,
-            }
-        )
-    )
+    columns = ["state", "error", "epochs", "value", "model.dropout"]
+    trials = pq.read_table(FOLDER / "run" / "trials.parquet", columns=columns).to_pylist()
+    print(json.dumps({"trials": trials, "left": left, "seconds_until_gone": time.monotonic() - ended}))
     ray.shutdown()
 
 

@@ -12,6 +12,7 @@ import pytest
 from ray import cloudpickle
 from test_tune import SPACE, Scripted, Search, cost_nothing
 
+from fer_ray import runtime, tune_preflight
 from fer_ray.cli import main
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
@@ -53,6 +54,30 @@ def test_more_memory_than_there_is_is_refused(scripted: Search) -> None:
     with pytest.raises(UsageError, match=r"1 × \(1 CPU, 1,024 TiB memory\) asked for, room for 0.*GiB memory"):
         search(scripted.request(3), Scripted([], scripted.calls), measure)
     assert not scripted.run.exists()
+
+
+@pytest.mark.parametrize(
+    ("node", "resources", "measured"),
+    [
+        ({"CPU": 2, "memory": 9 << 30}, {"CPU": 1}, False),
+        ({"CPU": 4, "memory": 9 << 30}, {"CPU": 1}, True),
+        ({"CPU": 4, "memory": 9 << 30}, {"CPU": 2}, False),
+        ({"CPU": 2, "GPU": 1, "memory": 90 << 30}, {"CPU": 1, "GPU": 1}, False),
+        ({"CPU": 2, "GPU": 1, "memory": 90 << 30}, {"CPU": 1, "GPU": 0.5}, True),
+    ],
+)
+def test_a_search_measures_where_memory_may_be_short(
+    node: dict[str, float],
+    resources: dict[str, float],
+    measured: bool,
+    scripted: Search,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "nodes", lambda: [node])
+    monkeypatch.setattr(tune_preflight, "measure_costs", cost_nothing)
+    data = TrainingData.load(scripted.dataset)
+    costs, _ = tune_preflight.measure_where_tight(scripted.request(3), data, Share(1, 1, resources, "as asked"))
+    assert bool(costs) == measured
 
 
 def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

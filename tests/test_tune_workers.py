@@ -19,9 +19,12 @@ def test_ended_trials_leave_nothing_behind(tiny_dataset: PreparedDataset, tmp_pa
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["states"] == ["COMPLETE", "PRUNED", "FAIL"]
-    best, weak, _ = found["dropouts"]
-    assert found["values"] == [[best] * 9, [weak], []]
-    assert found["error"].startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
+    complete, pruned, failed, interrupted = found["trials"]
+    assert (complete["state"], complete["epochs"], complete["value"]) == ("COMPLETE", 9, complete["model.dropout"])
+    assert (pruned["state"], pruned["epochs"], pruned["value"]) == ("PRUNED", 1, pruned["model.dropout"])
+    assert (failed["state"], failed["epochs"]) == ("FAIL", 0)
+    assert failed["error"].startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
+    assert (interrupted["state"], interrupted["epochs"]) == ("FAIL", 0)
+    assert "interrupted" in interrupted["error"]
     assert found["left"] == []
     assert "1 trial of 2 workers at once" in run.stderr and "Traceback" not in run.stderr

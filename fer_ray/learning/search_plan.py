@@ -48,7 +48,8 @@ class Plan:
     """A share and what the trials cost in it.
 
     Attributes:
-        costs: of one process, by the name of the space, trained with its defaults.
+        costs: of one process, by the name of the space, trained with its defaults; empty where nothing was measured,
+            so that memory and disk aren't known.
         start: seconds until a process is ready to train.
     """
 
@@ -59,7 +60,7 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes of one process, whichever space it trains."""
-        return max(cost.memory for cost in self.costs.values())
+        return max((cost.memory for cost in self.costs.values()), default=0)
 
     @property
     def disk(self) -> int:
@@ -67,8 +68,8 @@ class Plan:
 
         While a checkpoint is replaced, the former one still is there.
         """
-        best = max(cost.best for cost in self.costs.values())
-        last = max(cost.last for cost in self.costs.values())
+        best = max((cost.best for cost in self.costs.values()), default=0)
+        last = max((cost.last for cost in self.costs.values()), default=0)
         return self.share.concurrent * (best + 2 * last) + 2 * best
 
 
@@ -158,7 +159,8 @@ def summary(plan: Plan) -> str:
     workers = f" of {share.workers} workers" if share.workers > 1 else ""
     return (
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)}{workers} at once ({share.reason}), each process with"
-        f" {' and '.join(describe_resources(share.resources))}; at most {describe_bytes(plan.disk)} of disk."
+        f" {' and '.join(describe_resources(share.resources))}"
+        + (f"; at most {describe_bytes(plan.disk)} of disk." if plan.costs else ".")
     )
 
 

@@ -25,11 +25,11 @@ class FailureReader:
     """Reads the errors of a search's trials.
 
     Args:
-        processes: that train at once.
+        concurrent: trials at once.
     """
 
-    def __init__(self, processes: int):
-        self._processes, self._killed = processes, killed_for_memory()
+    def __init__(self, concurrent: int):
+        self._concurrent, self._killed = concurrent, killed_for_memory()
 
     def read(self, error: object) -> Failure:
         """Say what an error means; to be called once for each.
@@ -46,6 +46,6 @@ class FailureReader:
 
     def _advice(self) -> str:
         ways = "Lower training.batch_size, or raise training.accumulate, which computes a batch in parts"
-        if self._processes == 1:
+        if self._concurrent == 1:
             return ways
-        return f"{ways}, or train fewer trials at once (--max-concurrent): {self._processes} processes train together"
+        return f"{ways}, or train fewer trials at once (--max-concurrent, now {self._concurrent})"

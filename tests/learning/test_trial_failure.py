@@ -22,7 +22,7 @@ def test_out_of_memory_says_what_to_change(error: Exception) -> None:
     assert failure.text.startswith(
         f"out of memory: {str(error).splitlines()[0].rstrip('.')}. Lower training.batch_size"
     )
-    assert "(--max-concurrent): 2 processes" in failure.text and "\n" not in failure.text
+    assert "(--max-concurrent, now 2)." in failure.text and "\n" not in failure.text
     assert not failure.lost
     assert "--max-concurrent" not in FailureReader(1).read(error).text
 
