@@ -66,7 +66,8 @@ def no_cost(request: SearchRequest, data: TrainingData, share: Share) -> Measure
 
 def left_over() -> list[str]:
     groups = [f"placement group {id}" for id, group in placement_group_table().items() if group["state"] != "REMOVED"]
-    actors = [actor for actor in list_actors() if actor.state != "DEAD" and actor.class_name not in OF_THE_CLUSTER]
+    listed = list_actors(address=ray.get_runtime_context().gcs_address)  # other clusters may run on this machine
+    actors = [actor for actor in listed if actor.state != "DEAD" and actor.class_name not in OF_THE_CLUSTER]
     return groups + [f"{actor.class_name} {actor.state}" for actor in actors]
 
 
