@@ -29,7 +29,7 @@ from fer_ray.learning.checkpoint import load_checkpoint
 
 LEFT_IN_THE_END = {"study.db", "study.json", "trials.parquet", "best.yaml", "report.html", "provenance.json", "best"}
 SPACE = """
-model: {name: cnn3}
+model: {name: cnn3, dropout: 0.5}
 optimizer: {name: adam, learning_rate: 0.001}
 schedule: {first_size: 1}
 training: {epochs: 3, batch_size: 64, max_failures: 1000}
