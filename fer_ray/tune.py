@@ -212,7 +212,7 @@ def command(
         print(describe_plan(request, plan, nodes()))
         return
     result = search(request, fit)
-    states = [record.state for record in result.trials]
+    states = [record.state for record in result.trials if not record.interrupted]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
     values = zip(request.strategy.objectives, result.best.values or (), strict=True)
     measured = ", ".join(f"{OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}" for name, value in values)

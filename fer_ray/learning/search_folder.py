@@ -159,8 +159,8 @@ def _trials_table(study: Study) -> pa.Table:
     it. ``pareto`` marks the trials than which no other is better by one objective and as good by the others. The names
     of the objectives stand in the table's metadata, with commas between. The column of a config path is null where it
     was not drawn for the trial, and its field's metadata say by ``kind`` how it is searched: ``uniform``,
-    ``log_uniform``, ``int`` or ``categorical``. ``continues`` is the number of the interrupted trial that one went on
-    with.
+    ``log_uniform``, ``int`` or ``categorical``. ``interrupted`` marks the failed trials that another one went on
+    with, and ``continues`` is, in that other one, their number.
     """
     records, front = study.records(), set(study.pareto_front())
     columns: dict[str, list[Any]] = {
@@ -185,6 +185,7 @@ def _trials_table(study: Study) -> pa.Table:
         "started": [record.started for record in records],
         "ended": [record.ended for record in records],
         "error": [record.error for record in records],
+        "interrupted": [record.interrupted for record in records],
         "continues": pa.array([record.continues for record in records], pa.int64()),
     }
     table = pa.table(columns)

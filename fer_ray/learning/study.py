@@ -234,10 +234,13 @@ class Study:
         self._study.enqueue_trial(parameters, user_attrs={CONTINUES: number, FAILURES: failures})
 
     def _interrupt(self, number: int, key: int, error: str) -> TrialRecord:
-        """Close a trial, by its key in the database, that another one goes on with: that one counts its seconds too."""
+        """Close a trial, by its key in the database, that another one goes on with: that one counts its seconds too.
+
+        Of the error the first line is kept; Ray adds paragraphs of what may have been the cause.
+        """
         self._running.pop(number, None)
         storage = self._study._storage  # an `optuna.Trial` of it would draw parameters anew
-        storage.set_trial_user_attr(key, "error", f"interrupted: {error}")
+        storage.set_trial_user_attr(key, "error", f"interrupted: {error.splitlines()[0]}")
         storage.set_trial_user_attr(key, INTERRUPTED, True)
         return self._note(self._study.tell(number, state=TrialState.FAIL))
 

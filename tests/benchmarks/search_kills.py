@@ -29,7 +29,7 @@ from fer_ray.learning.checkpoint import load_checkpoint
 
 LEFT_IN_THE_END = {"study.db", "study.json", "trials.parquet", "best.yaml", "report.html", "provenance.json", "best"}
 SPACE = """
-model: {name: cnn3}
+model: {name: cnn3, dropout: 0.5}
 optimizer: {name: adam, learning_rate: 0.001}
 schedule: {first_size: 1}
 training: {epochs: 3, batch_size: 64, max_failures: 1000}
@@ -114,7 +114,7 @@ def finish(process: subprocess.Popen[bytes], kind: str) -> str:
 def wait_for_the_end_of(met: dict[int, str]) -> None:
     """Check that the processes of a search end with it: nobody else writes to a resumed one."""
     deadline = time.monotonic() + PATIENCE_S
-    while left := [name for pid, name in met.items() if processes().get(pid, (0, ""))[1] == name]:
+    while left := {pid: met[pid] for pid, (_, name) in processes().items() if met.get(pid) == name}:
         assert time.monotonic() < deadline, f"{PATIENCE_S} s after the search these still run: {left}"
         time.sleep(0.5)
 
