@@ -209,7 +209,8 @@ class TrainingConfig(Section):
         2,
         ge=0,
         le=1000,
-        description="Times that several workers start again from the last epoch, after one of them died.",
+        description="Times that a run of several workers, or a trial of a search, goes on from its last epoch after a"
+        " process or node of it was lost.",
     )
 
 

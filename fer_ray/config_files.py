@@ -57,6 +57,15 @@ def to_yaml(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 
+def space_from_yaml(text: str, source: str) -> SearchSpace:
+    """Read back what ``to_yaml`` has written of a search space.
+
+    Raises:
+        UsageError: this version of the program has other fields; ``source`` begins each message.
+    """
+    return validate(SearchSpace, yaml.safe_load(text), source)
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Reads YAML, of which a key that stands twice in a mapping is an error; PyYAML itself keeps the last one."""
 

@@ -1,4 +1,4 @@
-"""Amounts of memory: read, written, and how much is left."""
+"""Amounts of memory: read, written, how much is left, and errors that mean none is."""
 
 import os
 import re
@@ -13,6 +13,7 @@ _UNITS = {
     **{prefix + "iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
 }
 _CGROUP = Path("/sys/fs/cgroup")
+_SIGNS = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def parse_bytes(text: str) -> int:
@@ -52,3 +53,24 @@ def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGRO
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
         available = min(available, max(0, int(text) - int(used.read_text())))
     return available
+
+
+def is_out_of_memory(error: object) -> bool:
+    """Say whether an error means that memory ran out: Python's, PyTorch's on a GPU or CPU, or Ray's watch over a node.
+
+    Told by names and texts, as neither PyTorch nor Ray may be imported here.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
+
+
+def killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the kernel of this machine has killed so far as memory ran out; 0 where it can't say.
+
+    Args:
+        vmstat: the kernel's counters.
+    """
+    lines = vmstat.read_text().splitlines() if vmstat.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -10,10 +10,12 @@ from typing import Any
 
 import ray
 
-from fer_ray.errors import UsageError
+from fer_ray.errors import FerRayError, UsageError
 from fer_ray.progress import say
+from fer_ray.resources import Resources, describe_resources, fitting, room
 
 _STARTS = 3
+_VITAL = ("raylet", "gcs_server")
 
 
 def connect(dashboard: bool = False) -> None:
@@ -64,6 +66,21 @@ def quiet_ray_data() -> None:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
+
+
+def require_running() -> None:
+    """Check that the Ray which this process has started still runs; does nothing where it joined a cluster.
+
+    Raises:
+        FerRayError: a process without which nothing goes on has died. Ray itself would wait for it, or end the process.
+    """
+    node = ray._private.worker._global_node
+    died: list[str] = [kind for kind, _ in node.dead_processes() if kind in _VITAL] if node else []
+    if died:
+        raise FerRayError(
+            f"Ray's {' and '.join(died)} on this machine died, and all that ran with it. Was it killed, or was memory"
+            " short? Its log folder, /tmp/ray/session_latest/logs, says more."
+        )
 
 
 @contextmanager
@@ -129,28 +146,28 @@ def require(count: int, each: dict[str, float], purpose: str) -> None:
     Raises:
         UsageError: they don't fit; the message shows the arithmetic.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(_fitting(node, each) for node in nodes)
-    if room >= count:
+    held = nodes()
+    there_is = room(held, each)
+    if there_is >= count:
         return
-    need = ", ".join(f"{amount:g} {name}" for name, amount in each.items() if amount)
-    has = "; ".join(_describe(node, each) for node in nodes)
+    need = ", ".join(describe_resources({name: amount for name, amount in each.items() if amount}))
+    has = "; ".join(_describe(node, each) for node in held)
     raise UsageError(
-        f"{purpose}: {count} × ({need}) asked for, room for {room}. {len(nodes)} node(s), with {has}."
+        f"{purpose}: {count} × ({need}) asked for, room for {there_is}. {len(held)} node(s), with {has}."
         " Ask for less, or add nodes to the cluster."
     )
 
 
+def nodes() -> list[dict[str, float]]:
+    """Return what each living node has: resource name to amount."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def most_on_a_node(each: dict[str, float]) -> int:
     """Return how many workers that each need the given resources fit on the node that has room for most, at least 1."""
-    return max([1, *(_fitting(node["Resources"], each) for node in ray.nodes() if node["Alive"])])
+    return max([1, *(fitting(node, each) for node in nodes())])
 
 
-def _fitting(node: dict[str, float], each: dict[str, float]) -> int:
-    counts = [int(node.get(name, 0) / amount + 1e-6) for name, amount in each.items() if amount]
-    return min(counts) if counts else 0
-
-
-def _describe(node: dict[str, float], each: dict[str, float]) -> str:
-    parts = [f"{node.get(name, 0):g} {name}" for name, amount in each.items() if amount]
-    return f"{' and '.join(parts)} (room for {_fitting(node, each)})"
+def _describe(node: Resources, each: Resources) -> str:
+    parts = describe_resources({name: node.get(name, 0) for name, amount in each.items() if amount})
+    return f"{' and '.join(parts)} (room for {fitting(node, each)})"

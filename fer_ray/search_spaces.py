@@ -203,6 +203,15 @@ def drawn_paths(search: Searched) -> Iterator[tuple[str, str]]:
             yield from drawn_paths(brought)
 
 
+def values_of(search: Searched, path: str) -> Iterator[Any]:
+    """Every value, or end of a range, that a config path may be given, on whichever branch."""
+    for each, distribution in search.items():
+        if each == path:
+            yield from distribution.values
+        for brought in distribution.branches.values():
+            yield from values_of(brought, path)
+
+
 def _draw(search: Searched, suggest: Suggest, prefix: str) -> Iterator[tuple[str, Any]]:
     for path, distribution in search.items():
         if distribution.kind == "fixed":

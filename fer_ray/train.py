@@ -15,11 +15,12 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path, make_folder
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.device import free_memory, pick_device
+from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics, Snapshot, fit
 from fer_ray.learning.profile import bottleneck
 from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.run_folder import RunFolder, best_epoch, describe_epoch
+from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.memory import available_memory, parse_bytes
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import ray
 import ray.train
@@ -17,7 +18,7 @@ from fer_ray.data import shards
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.learning.loop import Metrics, Snapshot, fit
+from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, say
@@ -47,31 +48,15 @@ def train_on_ray(
     placement = Placement(data, workers, memory // min(workers, runtime.most_on_a_node(resources)))
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))
-    held = placement.holds("train")
     progress = ray.remote(num_cpus=0)(_Progress).remote()
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={
-            "config": config,
-            "placement": placement,
-            "run": run,
-            "progress": progress,
-            "threads": threads,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            name=".ray",
-            storage_path=str(run.path),
-            failure_config=FailureConfig(max_failures=config.training.max_failures),
-            callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
-        ),
-        datasets={"train": shards.train_dataset(data, workers)} if held else None,
-        dataset_config=DataConfig(datasets_to_split=["train"]),
+    run_config = RunConfig(
+        name=".ray",
+        storage_path=str(run.path),
+        failure_config=FailureConfig(max_failures=config.training.max_failures),
+        callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
     )
+    rows = shards.train_dataset(data, workers) if placement.holds("train") else None
+    trainer = make_trainer(_RunJob(config, placement, run, progress), workers, resources, threads, run_config, rows)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(progress, bar, done))
     watcher.start()
@@ -84,6 +69,64 @@ def train_on_ray(
     finally:
         done.set()
         watcher.join()
+
+
+class Job(Protocol):
+    """What several workers train together; each of them gets a copy."""
+
+    def begin(self) -> None:
+        """Make ready; called in the first worker alone."""
+
+    def train(self, rank: int, report: Report) -> None:
+        """Train on the share of the worker of this rank, as ``fit`` does."""
+
+    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
+        """Keep an epoch; called in the first worker alone."""
+
+
+def make_trainer(
+    job: Job,
+    workers: int,
+    resources: dict[str, float],
+    threads: int,
+    run_config: RunConfig,
+    rows: ray.data.Dataset | None = None,
+) -> TorchTrainer:
+    """Return what trains a job on ``workers`` processes of Ray Train.
+
+    Args:
+        resources: of one worker, as Ray names them.
+        threads: of one worker.
+        run_config: where Ray Train notes what, and what it does about failures.
+        rows: to be split over the workers, which get them by ``ray.train.get_dataset_shard("train")``; None where they
+            have rows by other means.
+    """
+    return TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "threads": threads},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=resources.get("GPU", 0) > 0, resources_per_worker=resources
+        ),
+        run_config=run_config,
+        datasets=None if rows is None else {"train": rows},
+        dataset_config=DataConfig(datasets_to_split=["train"]),
+    )
+
+
+def _work(loop: dict[str, Any]) -> None:
+    """Train on one Ray Train worker."""
+    job: Job = loop["job"]
+    torch.set_num_threads(loop["threads"])
+    rank = ray.train.get_context().get_world_rank()
+    if rank == 0:
+        job.begin()
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        if rank == 0:
+            job.record(metrics, snapshot)
+        ray.train.report(metrics)
+
+    job.train(rank, report)
 
 
 class _Failures(UserCallback):
@@ -103,14 +146,19 @@ class _Failures(UserCallback):
         self._count += 1
         if self._count <= self._most:
             self._progress.say.remote(
-                f"{_first_failure(worker_exceptions)}. Starting again after epoch {len(self._run.history())}: failure"
-                f" {self._count} of {self._most} allowed (training.max_failures)."
+                f"{_describe_failure(worker_exceptions)}. Starting again after epoch {len(self._run.history())}:"
+                f" failure {self._count} of {self._most} allowed (training.max_failures)."
             )
 
 
-def _first_failure(errors: Mapping[int, Exception]) -> str:
+def first_failure(errors: Mapping[int, Exception]) -> tuple[int, Exception]:
+    """Return the rank and error from which those of the other workers follow."""
     # What Ray itself says of a worker comes first: with a process lost, errors of others follow from that.
-    rank, error = min(errors.items(), key=lambda item: not type(item[1]).__module__.startswith("ray."))
+    return min(errors.items(), key=lambda item: not type(item[1]).__module__.startswith("ray."))
+
+
+def _describe_failure(errors: Mapping[int, Exception]) -> str:
+    rank, error = first_failure(errors)
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return f"worker {rank}: {reason[0].rstrip('.')}"
 
@@ -119,7 +167,7 @@ def _to_tell(error: TrainingFailedError, run: RunFolder, most: int) -> Exception
     """Return what the user needs to hear of the end of a run."""
     if isinstance(error, WorkerGroupError):
         return FerRayError(
-            f"{_first_failure(error.worker_failures)}: one failure more than training.max_failures = {most} allows."
+            f"{_describe_failure(error.worker_failures)}: one failure more than training.max_failures = {most} allows."
             f" Ray's log folder, /tmp/ray/session_latest/logs, says more. {run.what_is_kept()}"
         )
     cause = getattr(error, "controller_failure", None)
@@ -158,33 +206,34 @@ def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
             return
 
 
-def _work(job: dict[str, Any]) -> None:
-    """Train on one Ray Train worker."""
-    config, placement, run, progress = job["config"], job["placement"], job["run"], job["progress"]
-    torch.set_num_threads(job["threads"])
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
-    if rank == 0:
-        run.catch_up()
-        progress.start_at.remote(len(run.history()) * placement.dataset.labelled("train"))
+@dataclass(frozen=True)
+class _RunJob:
+    """The run of ``fer-ray train``, whose folder the first worker writes."""
 
-    def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        if rank == 0:
-            run.record(metrics, snapshot)
-            progress.say.remote(describe_epoch(metrics))
-        ray.train.report(metrics)
+    config: Config
+    placement: Placement
+    run: RunFolder
+    progress: Any
 
-    fit(config, _rows(placement, rank), report, progress.add.remote, run.resumable())
+    def begin(self) -> None:
+        self.run.catch_up()
+        self.progress.start_at.remote(len(self.run.history()) * self.placement.dataset.labelled("train"))
 
+    def train(self, rank: int, report: Report) -> None:
+        fit(self.config, self._rows(rank), report, self.progress.add.remote, self.run.resumable())
 
-def _rows(placement: Placement, rank: int) -> TrainingData:
-    data, workers = placement.dataset, placement.workers
-    return TrainingData(
-        shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
-        if placement.holds("train")
-        else placement.load("train", rank),
-        shards.validation_shard(data, rank, workers)
-        if placement.holds("validation")
-        else placement.load("validation", rank),
-        data.info,
-    )
+    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
+        self.run.record(metrics, snapshot)
+        self.progress.say.remote(describe_epoch(metrics))
+
+    def _rows(self, rank: int) -> TrainingData:
+        placement, data, workers = self.placement, self.placement.dataset, self.placement.workers
+        return TrainingData(
+            shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
+            if placement.holds("train")
+            else placement.load("train", rank),
+            shards.validation_shard(data, rank, workers)
+            if placement.holds("validation")
+            else placement.load("validation", rank),
+            data.info,
+        )

@@ -1,10 +1,8 @@
 """The trials of a search on Ray Tune: its searcher, scheduler, callback and stopper, all around the study."""
 
 import math
-import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +13,37 @@ from ray.tune.search import Searcher
 
 from fer_ray import runtime
 from fer_ray.config import Config
-from fer_ray.errors import FerRayError, UsageError
-from fer_ray.learning.loop import Metrics, Report, Snapshot
-from fer_ray.learning.objectives import OBJECTIVES
-from fer_ray.learning.predictor import prediction_speed
+from fer_ray.errors import FerRayError
+from fer_ray.learning.loop import Metrics, Snapshot
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
-from fer_ray.learning.search import SearchRequest, Share, share_out
-from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.search import SearchRequest
+from fer_ray.learning.search_folder import SearchFolder, kept_epochs
 from fer_ray.learning.search_log import SearchLog
+from fer_ray.learning.search_plan import Share
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
+from fer_ray.learning.trial_epochs import Objective, TrialEpochs
+from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_schedulers import make_scheduler
-
-Objective = Callable[[Config, TrainingData, Report], None]
-"""Trains a configuration and reports each epoch, as ``fit`` does."""
-
-
-def plan(request: SearchRequest, trials: int) -> Share:
-    """Connect to Ray and share out its nodes.
-
-    Raises:
-        UsageError: the trials don't fit; the message shows the arithmetic.
-    """
-    runtime.connect()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    share = share_out(nodes, trials, request.max_concurrent)
-    runtime.require(share.concurrent, share.resources, "trials at once")
-    return share
+from fer_ray.tune_workers import DRIVER, run_trial_on_workers
 
 
 def run_trials(
-    request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder, left: int, objective: Objective
+    request: SearchRequest,
+    data: TrainingData,
+    study: Study,
+    folder: SearchFolder,
+    objective: Objective,
+    share: Share,
 ) -> None:
-    """Run trials until ``left`` more are finished, the time is over or Ctrl-C is pressed.
+    """Run trials until as many count as finished as were asked for, the time is over or Ctrl-C is pressed.
 
     Raises:
         KeyboardInterrupt: after the running trials were stopped and closed.
+        FerRayError: Ray has died; the running trials are left to a resume.
     """
-    share = plan(request, left)
-    work = ray_tune.with_parameters(
-        _run_trial,
-        data=data,
-        objective=objective,
-        folder=folder.scratch,
-        threads=share.threads,
-        strategy=request.strategy,
-    )
     running = RunningTrials(request.strategy.first)
     with (
         ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
@@ -71,57 +52,63 @@ def run_trials(
     ):
         log = SearchLog(study, folder, bar, running)
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(work, share.resources),
+            _function(share, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study),
+                search_alg=_StudySearcher(study, folder, request.trials),
                 scheduler=make_scheduler(request.strategy.scheduler, study.records()),
-                num_samples=left,
+                num_samples=-1,  # the searcher says when it is enough
                 max_concurrent_trials=share.concurrent,
-                reuse_actors=True,
+                # A process that waits for workers can't be told to leave them; it ends, and they with it.
+                reuse_actors=share.workers == 1,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),
             run_config=ray_tune.RunConfig(
                 name="tune",
                 storage_path=str(folder.ray),
                 stop=_Stop(request.time_budget, interrupted),
-                callbacks=[_Recorder(log)],
+                callbacks=[_Recorder(log, FailureReader(share.concurrent))],
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except _LostError as lost:
+            raise FerRayError(f"{lost.__cause__} The study is whole: go on with --resume.") from None
         log.search_stopped(interrupted.is_set())
     if interrupted.is_set():
         raise KeyboardInterrupt
 
 
+def _function(share: Share, data: TrainingData, objective: Objective, folder: SearchFolder, strategy: Strategy) -> Any:
+    """Return what Tune calls for each trial, with the resources of the process that it is called in."""
+    common = {"objective": objective, "folder": folder.scratch, "strategy": strategy}
+    if share.workers > 1:
+        work = ray_tune.with_parameters(run_trial_on_workers, data=[ray.put(data)], share=share, **common)
+        return ray_tune.with_resources(work, DRIVER)
+    work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, **common)
+    return ray_tune.with_resources(work, share.resources)
+
+
 def _run_trial(
     params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int, strategy: Strategy
 ) -> None:
-    """Train one candidate in a trial's process, its best checkpoint going to ``folder/NUMBER``."""
+    """Train one candidate in a trial's process, its best and last checkpoint going to ``folder/NUMBER``.
+
+    Where the last one of a trial that this one continues lies there, its epochs are reported again.
+    """
     torch.set_num_threads(threads)
-    config, best, speed = Config.model_validate_json(params["config"]), -1.0, Metrics()
-    checkpoint = folder / str(params["number"])
+    config = Config.model_validate_json(params["config"])
+    epochs = TrialEpochs(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
 
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        nonlocal best
-        value = metrics[strategy.first.metric]
-        if value > best:
-            best = value
-            snapshot.save(checkpoint)
-        if "images_per_s" in strategy.objectives and not speed:
-            # Once: later epochs change the weights, not what they cost.
-            speed[OBJECTIVES["images_per_s"].metric] = prediction_speed(checkpoint, config.training.precision)
-        progress = 100 * metrics["epoch"] / config.training.epochs
-        ray_tune.report({"metrics": metrics | speed, "value": value, "best": best, "progress": progress})
+        ray_tune.report(epochs.keep(metrics, snapshot))
 
     try:
-        if not folder.parent.is_dir():
-            raise UsageError(
-                f"{folder.parent}: not visible on {os.uname().nodename}. Put it on a disk all nodes share."
-            )
-        objective(config, data, report)
+        for result in epochs.former():
+            ray_tune.report(result)
+        objective(config, data, report, resume_from=epochs.resumable())
     except FerRayError as error:  # reported, not raised: the process stays good for the next trial
-        ray_tune.report({"error": str(error), "value": best, "best": best, "progress": 0.0})
+        ray_tune.report({"error": str(error), "value": epochs.best, "best": epochs.best, "progress": 0.0})
 
 
 class _Unsaved:
@@ -132,14 +119,25 @@ class _Unsaved:
 
 
 class _StudySearcher(_Unsaved, Searcher):
-    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them."""
+    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them.
 
-    def __init__(self, study: Study):
+    Args:
+        trials: that shall count as finished in the end.
+    """
+
+    def __init__(self, study: Study, folder: SearchFolder, trials: int):
         super().__init__(metric="best", mode="max")
-        self._study = study
+        self._study, self._folder, self._trials = study, folder, trials
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next candidate, ``FINISHED``, or None while those that run are enough if none of them is lost."""
+        left = self._trials - self._study.counted()
+        if left <= 0:
+            return Searcher.FINISHED
+        if len(self._study.running()) >= left:
+            return None
         candidate = self._study.ask()
+        self._folder.take_over(candidate)
         return {"number": candidate.number, "space": candidate.space, "config": candidate.config.model_dump_json()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -149,8 +147,8 @@ class _StudySearcher(_Unsaved, Searcher):
 class _Recorder(_Unsaved, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log."""
 
-    def __init__(self, log: SearchLog):
-        self._log = log
+    def __init__(self, log: SearchLog, failures: FailureReader):
+        self._log, self._failures = log, failures
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
@@ -166,7 +164,9 @@ class _Recorder(_Unsaved, ray_tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
         error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
-        self._log.crashed(trial.config["number"], getattr(error, "cause", error))
+        failure = self._failures.read(getattr(error, "cause", error))
+        close = self._log.lost if failure.lost else self._log.crashed
+        close(trial.config["number"], failure.text)
 
 
 class _Stop(_Unsaved, ray_tune.Stopper):
@@ -180,4 +180,12 @@ class _Stop(_Unsaved, ray_tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        try:
+            runtime.require_running()
+        except FerRayError as error:
+            raise _LostError from error
         return self._interrupted.is_set() or time.monotonic() > self._deadline
+
+
+class _LostError(BaseException):
+    """Ray has died. No ``Exception``: at one of those Ray Tune would wait for its actors, which are gone, to end."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from fer_ray.learning.study import TrialRecord
+from fer_ray.learning.trial_records import TrialRecord
 
 REDUCTION = 3
 FIRST_RUNG = 100 / 9
@@ -27,24 +27,26 @@ trials are as 9 : 5 : 3 (Li et al., JMLR 2018, arXiv 1603.06560, algorithm 1 wit
 def make_scheduler(name: str, former: list[TrialRecord]) -> TrialScheduler:
     """Make a scheduler that starts from what earlier calls have measured.
 
-    It wants results with ``progress`` (percent of a trial's epochs), ``value`` (the first objective in this epoch) and
-    ``best`` (the same, the best so far), and trials with their ``number`` in the configuration.
+    It wants results with ``progress`` (percent of a trial's epochs), ``value`` (the first objective in this epoch),
+    ``best`` (the same, the best so far) and ``former`` (whether the trial has gone on after this epoch already, before
+    it was interrupted, which no decision can take back), and trials with their ``number`` in the configuration.
 
     Args:
         name: one of ``fer_ray.learning.strategy.SCHEDULERS``.
-        former: finished trials of the study.
+        former: finished trials of the study. Those that its present spaces can't draw are left out: by shares of
+            epochs, trials are comparable only where a search has chosen their lengths.
     """
     if name == "none":
         return FIFOScheduler()
     kinds: dict[str, Callable[[], TrialScheduler]] = {"asha": _Asha, "hyperband": _Hyperband, "median": _Median}
     scheduler = kinds[name]()
     controller: Any = None  # never looked at
-    for record in (record for record in former if record.state != "FAIL"):
+    for record in (record for record in former if record.state != "FAIL" and not record.is_outside):
         trial: Any = _Former(record.number)
         scheduler.on_trial_add(controller, trial)
         for epoch, value in enumerate(record.by_epoch, start=1):
             progress = 100 * epoch / record.config.training.epochs
-            result = {"progress": progress, "value": value, "best": max(record.by_epoch[:epoch])}
+            result = {"progress": progress, "value": value, "best": max(record.by_epoch[:epoch]), "former": True}
             scheduler.on_trial_result(controller, trial, result)
     return scheduler
 
@@ -73,7 +75,13 @@ class _Asha(ASHAScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["progress"] >= 100 or "error" in result:
             return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, trial, result))
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        return str(TrialScheduler.CONTINUE) if result["former"] else decision
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Forget a trial that failed: another one may go on with it, and none is compared with it twice."""
+        for _, recorded in self._trial_info.pop(trial.trial_id)._rungs:
+            recorded.pop(trial.trial_id, None)
 
 
 class _Hyperband(_Asha):
@@ -112,7 +120,11 @@ class _Median(MedianStoppingRule):
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(tune_controller, trial, result))
         self._stopped_trials.discard(trial)  # a trial of an earlier call has more results than up to that decision
-        return str(TrialScheduler.CONTINUE) if result["progress"] >= 100 else decision
+        return str(TrialScheduler.CONTINUE) if result["progress"] >= 100 or result["former"] else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Leave out the last result, which Ray's rule would count a second time."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Forget a trial that failed, as ``_Asha`` does."""
+        self._results.pop(trial, None)

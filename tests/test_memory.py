@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fer_ray.errors import UsageError
-from fer_ray.memory import available_memory, describe_bytes, parse_bytes
+from fer_ray.memory import available_memory, describe_bytes, killed_for_memory, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,9 @@ def test_a_container_has_no_more_than_its_limit_leaves(tmp_path: Path) -> None:
     assert available_memory(meminfo, tmp_path) == 1_024_000
     (tmp_path / "memory.max").write_text("500000\n")
     assert available_memory(meminfo, tmp_path) == 200_000
+
+
+def test_the_kernel_counts_what_it_killed(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 3\noom_kill_x 9\n")
+    assert killed_for_memory(tmp_path / "vmstat") == 3
+    assert killed_for_memory(tmp_path / "none") == 0

@@ -49,6 +49,7 @@ def write_search(folder: Path) -> Path:
         "epochs": [4, 1, 0],
         "planned_epochs": [4, 4, 4],
         "best_epoch": [4, 1, None],
+        "interrupted": [False, False, False],
         "seconds": [10.0, 2.0, None],
         "started": [datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in range(3)],
         "ended": [datetime(2026, 3, 1, 12, minute, 10, tzinfo=UTC) for minute in range(3)],

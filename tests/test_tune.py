@@ -1,5 +1,6 @@
 """The tune stage: the study, its files, resuming, and calls that are refused."""
 
+import json
 import os
 import signal
 import sys
@@ -18,11 +19,15 @@ from fer_ray.config import Config
 from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchRequest, check_request
-from fer_ray.tune import Objective, TuneResult, search, tune
+from fer_ray.learning.search_plan import Share
+from fer_ray.learning.trial_cost import TrialCost
+from fer_ray.learning.trial_epochs import Objective
+from fer_ray.tune import TuneResult, search, tune
+from fer_ray.tune_preflight import Measured
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -31,7 +36,7 @@ SPACE = """
 model: {name: cnn3, dropout: 0.5}
 optimizer: {name: adam, learning_rate: 0.001}
 schedule: {first_size: 1}
-training: {epochs: 3}
+training: {epochs: 3, max_failures: 1}
 search:
   model.dropout: {uniform: [0.2, 0.7]}
   optimizer.learning_rate: {log_uniform: [1.0e-4, 1.0e-2]}
@@ -42,45 +47,47 @@ search:
 class Scripted:
     """A stand-in for ``fit`` that takes its accuracies from a script, a line for each call in turn.
 
-    Where a line holds something else than a number, it is called.
+    Where a line holds something else than a number, it is called. A call that goes on has a line of what is left.
     """
 
     script: list[list[float | Callable[[], None]]]
     calls: Path
 
-    def __call__(self, config: Config, data: TrainingData, report: Callable[..., None]) -> None:
+    def __call__(
+        self, config: Config, data: TrainingData, report: Callable[..., None], *, resume_from: Path | None
+    ) -> None:
         call = len(list(self.calls.iterdir()))
         (self.calls / str(call)).touch()
-        best = -1.0
-        for epoch, step in enumerate(self.script[call], start=1):
+        history = load_training_state(resume_from)["history"] if resume_from else []
+        for step in self.script[call]:
             if callable(step):
                 step()
                 continue
-            metrics = {"epoch": float(epoch), "validation_accuracy": step, "validation_macro_f1": step / 2}
-            metrics |= {"seconds": 0.0}
-            report(metrics, Snapshot(step > best, config, data, metrics))
-            best = max(best, step)
+            metrics = {"epoch": 1.0 + len(history), "validation_accuracy": step, "validation_macro_f1": step / 2}
+            metrics |= {"seconds": 1.0}
+            history = [*history, metrics]
+            report(metrics, Snapshot(config, data, history))
 
 
 @dataclass
 class Snapshot:
-    is_best: bool
     config: Config
     data: TrainingData
-    metrics: dict[str, float]
+    history: list[dict[str, float]]
 
-    def save(self, folder: Path) -> None:
-        info = self.data.info
+    def save(self, folder: Path, resumable: bool = False) -> None:
+        info, metrics = self.data.info, self.history[-1]
         description = CheckpointInfo(
             config=self.config,
             mean=info.mean,
             std=info.std,
             size=info.size,
-            epoch=int(self.metrics["epoch"]),
-            metrics=self.metrics,
+            epoch=int(metrics["epoch"]),
+            metrics=metrics,
             dataset_fingerprint=info.fingerprint,
         )
-        save_checkpoint(folder, models.build(self.config.model, info.size).state_dict(), description)
+        weights = models.build(self.config.model, info.size).state_dict()
+        save_checkpoint(folder, weights, description, {"history": self.history} if resumable else None)
 
 
 class Search:
@@ -91,21 +98,23 @@ class Search:
         self.calls.mkdir()
         self.space.write_text(SPACE)
 
-    def request(self, trials: int, resume: bool = False, time_budget: str | None = None) -> SearchRequest:
-        return check_request(self.dataset.path, [self.space], self.run, trials, time_budget, None, 1, resume, [])
+    def request(self, trials: int, resume: bool = False) -> SearchRequest:
+        return check_request(self.dataset.path, [self.space], self.run, trials, None, None, 1, resume, [])
 
     def __call__(
-        self, *script: list[float | Callable[[], None]], resume: bool = False, time_budget: str | None = None
+        self, *script: list[float | Callable[[], None]], trials: int | None = None, resume: bool = False
     ) -> TuneResult:
+        """Run as many trials as the script has lines, or as many as are told where some of them don't count."""
         for file in self.calls.iterdir():
             file.unlink()
         objective: Objective = Scripted(list(script), self.calls)
         done = self.counted() if resume else 0
-        return search(self.request(done + len(script), resume, time_budget), objective)
+        asked = done + (len(script) if trials is None else trials)
+        return search(self.request(asked, resume), objective, cost_nothing)
 
     def study(self) -> optuna.Study:
         storage = f"sqlite:///{self.run / 'study.db'}"
-        (name,) = optuna.get_all_study_names(storage)
+        name = json.loads((self.run / "study.json").read_text())["study"]
         return optuna.load_study(study_name=name, storage=storage)
 
     def counted(self) -> int:
@@ -128,23 +137,30 @@ def die() -> None:
     os._exit(1)
 
 
+def cost_nothing(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+    """Stand in for a measured step."""
+    return {name: TrialCost({48: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces}, 1.0
+
+
 def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     """One search with every end that a trial can have."""
-    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [die], [0.3, 0.6, 0.6]]
-    result = scripted(*script)
+    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [die], [die], [0.3, 0.6, 0.6]]
+    result = scripted(*script, trials=5)
 
     trials = scripted.study().trials
-    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "COMPLETE"]
+    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "COMPLETE"]
     reported = [list(trial.intermediate_values.values()) for trial in trials]
-    assert reported == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.3, 0.6, 0.6]]
-    assert [trial.value for trial in trials] == [0.5, 0.1, None, None, 0.6]
+    assert reported == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [], [0.3, 0.6, 0.6]]
+    assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6]
     assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
     assert trials[2].user_attrs["error"] == "the run diverged"
-    assert "died" in trials[3].user_attrs["error"]
-    assert trials[4].user_attrs["macro_f1"] == 0.3
+    assert trials[3].user_attrs["interrupted"] and "died" in trials[3].user_attrs["error"]
+    assert trials[3].params == trials[4].params and trials[4].user_attrs["continues"] == 3
+    assert "lost 2 times, once more than training.max_failures = 1 allows" in trials[4].user_attrs["error"]
+    assert trials[5].user_attrs["macro_f1"] == 0.3
     assert scripted.study().study_name.startswith("run-")
 
-    assert result.best.number == 4 and result.best.best_epoch == 2
+    assert result.best.number == 5 and result.best.best_epoch == 2
     checkpoint = load_checkpoint(result.checkpoint)
     assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.6, 2)
     assert load_config(result.config_file) == checkpoint.info.config == result.best.config
@@ -161,11 +177,12 @@ def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     }
 
     table = pq.read_table(scripted.run / "trials.parquet").to_pydict()
-    assert table["number"] == [0, 1, 2, 3, 4]
+    assert table["number"] == [0, 1, 2, 3, 4, 5]
     assert table["state"] == scripted.states()
-    assert table["epochs"] == [3, 1, 1, 0, 3]
-    assert table["best_epoch"] == [2, 1, 1, None, 2]
-    assert table["architecture"] == ["cnn3"] * 5
+    assert table["epochs"] == [3, 1, 1, 0, 0, 3]
+    assert table["best_epoch"] == [2, 1, 1, None, None, 2]
+    assert table["continues"] == [None, None, None, None, 3, None]
+    assert table["architecture"] == ["cnn3"] * 6
     assert table["model.dropout"] == [trial.params["model.dropout"] for trial in trials]
 
 
@@ -183,12 +200,50 @@ def test_resume_closes_what_a_dead_driver_left_and_adds_trials(scripted: Search)
     assert len(scripted.states()) == 4
 
 
+def test_resume_with_a_changed_space_keeps_every_trial(scripted: Search, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best trial doesn't fit the changed space: it stays the best one, and the sampler learns from the other."""
+    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7])
+    best = pq.read_table(scripted.run / "trials.parquet").to_pylist()[1]
+    low, high = sorted((best["model.dropout"], 0.5))
+    middle = (low + high) / 2
+    kept = f"[{middle}, 0.7]" if best["model.dropout"] < 0.5 else f"[0.2, {middle}]"
+    changed = SPACE.replace("[0.2, 0.7]", kept) + "  optimizer.weight_decay: {uniform: [0.0, 0.01]}"
+    scripted.space.write_text(changed)
+    former = scripted.study()
+    result = scripted([0.3, 0.4, 0.5], trials=1, resume=True)
+    assert "1 of 2 earlier trials fit them" in " ".join(capsys.readouterr().err.split())
+    trials = scripted.study().trials
+    assert scripted.study().study_name != former.study_name and former.trials[1].state.name == "COMPLETE"
+    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert trials[0].values == former.trials[0].values and trials[0].datetime_start == former.trials[0].datetime_start
+    assert trials[0].params.keys() == trials[2].params.keys() and "optimizer.weight_decay" in trials[0].params
+    table = pq.read_table(scripted.run / "trials.parquet").to_pylist()
+    assert [row["state"] for row in table] == ["COMPLETE"] * 3
+    assert {**table[1], "optimizer.weight_decay": None} == {**best, "optimizer.weight_decay": None}
+    assert (result.best.number, result.best.value) == (1, 0.7)
+    assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == 0.7
+    scripted.space.write_text(SPACE)
+    scripted(resume=True)
+    assert scripted.states()[:2] == ["COMPLETE", "COMPLETE"]  # the first space again, and what fits that
+
+
 def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
     scripted.run.mkdir()
-    (scripted.run / "study.json").write_text('{"study": "elsewhere"}')
+    (scripted.run / "study.json").write_text('{"study": "elsewhere", "former": []}')
     with pytest.raises(UsageError, match="--storage"):
-        search(scripted.request(2, resume=True), Scripted([], scripted.calls))
+        search(scripted.request(2, resume=True), Scripted([], scripted.calls), cost_nothing)
     assert not (scripted.run / "study.db").exists()
+
+
+def test_a_trial_whose_process_is_lost_goes_on_after_its_last_epoch(scripted: Search) -> None:
+    result = scripted([0.3, 0.6, die], [0.4], [0.6, 0.6, 0.6], trials=2)
+    trials = scripted.study().trials
+    assert scripted.states() == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[1].params == trials[0].params and trials[1].user_attrs["continues"] == 0
+    assert trials[1].intermediate_values == {1: 0.3, 2: 0.6, 3: 0.4} and trials[1].user_attrs["seconds"] == 3
+    assert (result.best.number, result.best.value, result.best.continues) == (1, 0.6, 0)
+    assert load_checkpoint(result.checkpoint).info.epoch == 2  # of the process that was lost
+    assert not (scripted.run / ".trials").exists()
 
 
 def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
@@ -196,7 +251,11 @@ def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
     with pytest.raises(KeyboardInterrupt):
         scripted([0.2, 0.3, 0.4], [0.3, lambda: os.kill(driver, signal.SIGINT), 0.5, 0.6], [0.1, 0.1, 0.1])
     assert scripted.states()[:2] == ["COMPLETE", "FAIL"] and "RUNNING" not in scripted.states()
-    assert scripted([0.5, 0.6, 0.7], resume=True).best.value == 0.7
+    # An epoch that was over before the driver heard of it is kept too.
+    done = len(load_training_state(scripted.run / ".trials" / "1" / "last")["history"])
+    assert 1 <= len(scripted.study().trials[1].intermediate_values) <= done <= 2
+    assert scripted([0.7] * (3 - done), resume=True).best.value == 0.7
+    assert list(scripted.study().trials[2].intermediate_values.values()) == [0.3, 0.5][:done] + [0.7] * (3 - done)
 
 
 def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
@@ -233,22 +292,3 @@ def test_wrong_calls_end_before_ray_starts(
     problems = capsys.readouterr().err
     assert end.value.code == 2
     assert "nowhere" in problems and "none.yaml" in problems and "--trials 0" in problems
-
-
-def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(SPACE)
-    with pytest.raises(UsageError, match=r"3 × \(1 CPU\) asked for, room for 2"):
-        tune(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", trials=9, max_concurrent=3)
-    assert not (tmp_path / "run").exists()
-
-
-def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "s.yaml").write_text(SPACE)
-    arguments = ["--dataset", tiny_dataset.path, "--space", tmp_path / "s.yaml", "--output", tmp_path / "run"]
-    with pytest.raises(SystemExit) as end:
-        main(["tune", *map(str, arguments), "--trials", "9", "--time-budget", "2h", "--dry-run"])
-    plan = capsys.readouterr().out
-    assert end.value.code == 0
-    assert "9 trials, for at most 2 h 00 min, 2 at once" in plan
-    assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
-    assert not (tmp_path / "run").exists()

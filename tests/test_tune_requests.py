@@ -92,6 +92,12 @@ def test_bad_spaces(
             ["is weaker", "Leave it out"],
         ),
         (["--scheduler", "halving"], [GOOD], ["--scheduler halving", "asha, hyperband, median, none"]),
+        (["--workers-per-trial", "0"], [GOOD], ["--workers-per-trial 0: at least 1"]),
+        (["--workers-per-trial", "65"], [GOOD], ["s0 trains with batches of 128", "work for 64 at most"]),
+        (["--cpus-per-trial", "0"], [GOOD], ["--cpus-per-trial 0: whole CPUs"]),
+        (["--cpus-per-trial", "3", "--workers-per-trial", "2"], [GOOD], ["--cpus-per-trial 3", "a multiple of 2"]),
+        (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: 0, a part of one GPU"]),
+        (["--gpus-per-trial", "1", "--workers-per-trial", "2"], [GOOD], ["whole GPUs for each of 2 worker(s)"]),
     ],
 )
 def test_bad_requests(

@@ -7,7 +7,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from fer_ray.config import Config, TrainingConfig
-from fer_ray.learning.study import TrialRecord
+from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.tune_schedulers import make_scheduler
 
 STRONG, WEAK = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66, 0.66, 0.67], [0.1] * 9
@@ -24,7 +24,7 @@ def epochs_of(scheduler: Any, number: int, values: list[float]) -> int:
     trial, controller = FakeTrial(number), SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
     scheduler.on_trial_add(controller, trial)
     for epoch, value in enumerate(values, start=1):
-        result = {"progress": 100 * epoch / len(values), "value": value, "best": max(values[:epoch])}
+        result = {"progress": 100 * epoch / len(values), "value": value, "best": max(values[:epoch]), "former": False}
         decision = scheduler.on_trial_result(controller, trial, result)
         if decision == TrialScheduler.STOP:
             return epoch
@@ -82,3 +82,27 @@ def test_a_trial_that_failed_is_left_to_fail(name: str) -> None:
     scheduler.on_trial_add(None, trial)
     result = {"error": "it broke", "value": -1.0, "best": -1.0, "progress": 0.0}
     assert scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_epochs_of_before_an_interruption_are_not_judged_again(name: str) -> None:
+    scheduler = make_scheduler(name, [former(number, STRONG) for number in range(17)])
+    trial, controller = FakeTrial(17), SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
+    scheduler.on_trial_add(controller, trial)
+    for epoch in (1, 2, 3):
+        result = {"progress": 100 * epoch / 9, "value": 0.1, "best": 0.1, "former": epoch < 3}
+        decision = scheduler.on_trial_result(controller, trial, result)
+        assert (decision == TrialScheduler.STOP) == (epoch == 3)
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_trials_that_failed_are_compared_with_nobody(name: str) -> None:
+    scheduler = make_scheduler(name, [])
+    controller = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
+    for number in range(17):
+        trial = FakeTrial(number)
+        scheduler.on_trial_add(controller, trial)
+        result = {"progress": 50.0, "value": 0.9, "best": 0.9, "former": False}
+        scheduler.on_trial_result(controller, trial, result)
+        scheduler.on_trial_error(controller, trial)
+    assert epochs_of(scheduler, 17, WEAK) == 9

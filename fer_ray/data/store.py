@@ -116,6 +116,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: np.ndarray) -> "Split":
+        """Return some rows, by numbers, in their order."""
+        soft = None if self.soft_labels is None else self.soft_labels[rows]
+        return Split([self.ids[row] for row in rows], self.images[rows], self.labels[rows], self.leaked[rows], soft)
+
 
 def schema(size: int, soft_labels: bool = False) -> pa.Schema:
     """Return the Arrow schema of a split's Parquet files for images of ``size`` × ``size`` pixels."""

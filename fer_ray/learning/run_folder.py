@@ -9,21 +9,22 @@ from pathlib import Path
 from fer_ray.config import Config
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import make_folder, recover_folder, remove_leftovers, write_whole
+from fer_ray.files import make_folder, write_whole
 from fer_ray.json_files import read_json
-from fer_ray.learning.checkpoint import copy_checkpoint, load_training_state, read_info
+from fer_ray.learning.checkpoint import read_info
+from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.loop import Metrics, Snapshot
 from fer_ray.learning.profile import PROFILE_FILE, RunProfile
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
 
 
-class RunFolder:
+class RunFolder(KeptEpochs):
     """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn."""
 
     def __init__(self, path: Path):
+        super().__init__(path / "checkpoint", path / "last", "validation_accuracy")
         self.path = path
-        self.best, self.last = path / "checkpoint", path / "last"
         self.config_file, self.curves_file = path / CONFIG_FILE, path / CURVES_FILE
 
     def begin(self, config: Config) -> None:
@@ -71,41 +72,29 @@ class RunFolder:
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
 
-        ``last/`` comes first and is the truth, from which ``catch_up`` makes the rest again: whatever the moment of a
-        kill, a resumed run lists each epoch once and keeps the best one.
+        Whatever the moment of a kill, a resumed run lists each epoch once and keeps the best one.
 
         Raises:
             FerRayError: the disk refuses; the state after the epoch before is whole.
         """
         with self.writing():
             with snapshot.stopwatch.span("checkpoint"):
-                snapshot.save(self.last, resumable=True)
-                self._follow(snapshot.history)
+                super().record(metrics, snapshot)
             write_whole(self.path / PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
 
-    def catch_up(self) -> None:
-        """Finish a ``record`` that a kill cut off.
+    def catch_up(self) -> list[Metrics]:
+        """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.
 
         Raises:
             DataError: ``last/`` is damaged.
             FerRayError: the disk refuses.
         """
         with self.writing():
-            remove_leftovers(self.best)
-            remove_leftovers(self.last)
-            if last := self.resumable():
-                self._follow(load_training_state(last)["history"])
+            return super().catch_up()
 
     def _follow(self, history: Sequence[Metrics]) -> None:
-        """Let ``checkpoint/`` and ``metrics.jsonl`` follow ``last/``."""
-        if best_epoch(history)["epoch"] == history[-1]["epoch"]:
-            copy_checkpoint(self.last, self.best)
+        super()._follow(history)
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
-
-    def resumable(self) -> Path | None:
-        """Return the folder to resume from, None before the first epoch was finished."""
-        recover_folder(self.last)
-        return self.last if self.last.is_dir() else None
 
     def history(self) -> list[Metrics]:
         """Read ``metrics.jsonl``, one entry an epoch; empty before the first.
@@ -132,11 +121,6 @@ class RunFolder:
         """
         file = self.path / PROFILE_FILE
         return read_json(RunProfile, file, "Remove it; the run is usable without.") if file.is_file() else None
-
-
-def best_epoch(history: Sequence[Metrics]) -> Metrics:
-    """Return the metrics of the epoch whose checkpoint is kept: the first with the highest validation accuracy."""
-    return max(history, key=lambda line: line["validation_accuracy"])
 
 
 def describe_epoch(metrics: Metrics) -> str:

@@ -1,6 +1,5 @@
-"""What a search was asked to do, checked whole before anything starts, and how it shares out a cluster."""
+"""What a search was asked to do, checked whole before anything starts."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,18 +12,31 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_search_space
-from fer_ray.config_paths import value_at
 from fer_ray.data.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
-from fer_ray.learning.study import short
-from fer_ray.progress import duration
+from fer_ray.learning.trial_records import short
 from fer_ray.search_checks import default_problems
-from fer_ray.search_spaces import Searched, SearchSpace
+from fer_ray.search_spaces import SearchSpace, values_of
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What each trial shall have.
+
+    Attributes:
+        workers: processes that train it together; above 1 through Ray Train.
+        cpus: of all its processes together; None to choose.
+        gpus: of all its processes together; None for one a process where there are any.
+    """
+
+    workers: int = 1
+    cpus: int | None = None
+    gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class SearchRequest:
         time_budget: seconds after which nothing runs any more; None for no limit.
         storage: database URL of the study; None for the file in the run's folder.
         max_concurrent: trials at once; None to choose.
+        needs: what each of them shall have.
         resume: whether it goes on with an earlier search.
         strategy: objectives, sampler and scheduler.
     """
@@ -49,28 +62,9 @@ class SearchRequest:
     time_budget: float | None
     storage: str | None
     max_concurrent: int | None
+    needs: Needs
     resume: bool
     strategy: Strategy
-
-
-@dataclass(frozen=True)
-class Share:
-    """How the cluster is shared out.
-
-    Attributes:
-        concurrent: trials at once.
-        resources: of one trial, as Ray names them.
-        reason: why so many at once.
-    """
-
-    concurrent: int
-    resources: dict[str, float]
-    reason: str
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of one trial."""
-        return int(self.resources["CPU"])
 
 
 class _Problems:
@@ -111,6 +105,9 @@ def check_request(
     objective: str = "accuracy",
     sampler: str = "tpe",
     scheduler: str | None = None,
+    workers_per_trial: int = 1,
+    cpus_per_trial: int | None = None,
+    gpus_per_trial: float | None = None,
 ) -> SearchRequest:
     """Check every argument and file of a search, which ``tune`` explains.
 
@@ -136,9 +133,36 @@ def check_request(
         problems.add(f"--trials {trials}: at least 1.")
     if max_concurrent is not None and max_concurrent < 1:
         problems.add(f"--max-concurrent {max_concurrent}: at least 1.")
+    needs = Needs(workers_per_trial, cpus_per_trial, gpus_per_trial)
+    for line in _needs_problems(needs, loaded):
+        problems.add(line)
     problems.stop()
     assert prepared is not None
-    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume, strategy)
+    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, needs, resume, strategy)
+
+
+def _needs_problems(needs: Needs, spaces: Mapping[str, SearchSpace]) -> Iterator[str]:
+    workers, cpus, gpus = needs.workers, needs.cpus, needs.gpus
+    if workers < 1:
+        yield f"--workers-per-trial {workers}: at least 1."
+        return
+    if cpus is not None and (cpus < workers or cpus % workers):
+        yield (
+            f"--cpus-per-trial {cpus}: whole CPUs for each of {workers} worker(s), at least 1. Choose a multiple of"
+            f" {workers}."
+        )
+    if gpus is not None and (gpus < 0 or (gpus / workers) % 1 * (workers > 1 or gpus > 1)):
+        yield (
+            f"--gpus-per-trial {gpus:g}: 0, a part of one GPU for a trial of one worker, or whole GPUs for each of"
+            f" {workers} worker(s)."
+        )
+    for name, space in spaces.items():
+        batch = min([space.training.batch_size, *values_of(space.search, "training.batch_size")])
+        if workers > max(1, batch // 2):
+            yield (
+                f"--workers-per-trial {workers}: {name} trains with batches of {batch} (training.batch_size), which"
+                f" have work for {max(1, batch // 2)} at most, of 2 images a step or more."
+            )
 
 
 def _load_spaces(
@@ -207,62 +231,3 @@ def _check_storage(storage: str | None) -> None:
     except ImportError as error:
         shown = url.render_as_string(hide_password=True)
         raise UsageError(f"--storage {shown}: its driver is missing ({error}). Install that package.") from error
-
-
-def share_out(nodes: Sequence[Mapping[str, float]], trials: int, max_concurrent: int | None) -> Share:
-    """Share a cluster among trials that run at once.
-
-    Args:
-        nodes: resource name to amount, for each node.
-        trials: that are left to run.
-        max_concurrent: trials at once; None for a trial a GPU, or without GPUs a trial a CPU core. Small
-            convolutions gain little from a second thread, so that many one-thread trials finish earlier.
-    """
-    cpus = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = sum(node.get("GPU", 0) for node in nodes)
-    if max_concurrent is not None:
-        concurrent, reason = max_concurrent, "as asked"
-    elif gpus:
-        concurrent, reason = max(1, int(gpus)), "one a GPU"
-    else:
-        concurrent, reason = max(1, sum(cpus)), "one a CPU core"
-    if trials < concurrent:
-        concurrent, reason = max(1, trials), "no more are left to run"
-    fitting = [each for each in range(1, max(cpus, default=0) + 1) if sum(n // each for n in cpus) >= concurrent]
-    resources: dict[str, float] = {"CPU": max(fitting, default=1)}
-    if gpus:
-        resources["GPU"] = 1 if concurrent <= gpus else 1 / math.ceil(concurrent / gpus)
-    return Share(concurrent, resources, reason)
-
-
-def describe_plan(request: SearchRequest, share: Share) -> str:
-    """Return what a search would do, for ``--dry-run``."""
-    each = ", ".join(f"{amount:g} {name}" for name, amount in share.resources.items())
-    budget = "" if request.time_budget is None else f", for at most {duration(request.time_budget)}"
-    objectives, strategy = " and ".join(request.strategy.objectives), request.strategy
-    lines = [
-        f"{request.trials} trials{budget}, {share.concurrent} at once ({share.reason}), each with {each}",
-        f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
-        f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
-        *strategy.notes(),
-    ]
-    for name, space in request.spaces.items():
-        lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
-        lines += _describe_search(space, space.search, "  ", first=True)
-    lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
-    return "\n".join(lines)
-
-
-def _describe_search(space: SearchSpace, search: Searched, indent: str, first: bool) -> Iterator[str]:
-    """A line a path, those of an option below it; the first value is named where the defaults take this branch."""
-    for path, distribution in search.items():
-        values = ", ".join(short(value) for value in distribution.values)
-        if distribution.kind == "fixed":
-            yield f"{indent}{path}: {values}"
-            continue
-        yield f"{indent}{path}: {distribution.kind} [{values}]" + f", first {short(value_at(space, path))}" * first
-        for value in distribution.values if distribution.branches else ():
-            _, brought = distribution.branch(value)
-            if brought:
-                yield f"{indent}  {short(value)}:"
-                yield from _describe_search(space, brought, f"{indent}    ", first and value == value_at(space, path))

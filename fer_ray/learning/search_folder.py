@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
-from fer_ray.learning.study import Study, TrialRecord
-from fer_ray.search_spaces import SearchSpace, drawn_paths
+from fer_ray.learning.kept_epochs import KeptEpochs
+from fer_ray.learning.study import Candidate, Study
+from fer_ray.learning.trial_records import TrialRecord
+from fer_ray.search_spaces import drawn_paths
 
 
 class SearchFolder:
     """Writes and reads a search's folder. Each file and folder is replaced as a whole, so a kill leaves none torn.
 
-    While it runs, ``.trials/NUMBER/`` holds a trial's best checkpoint so far and ``.ray/`` what Ray Tune writes.
+    While it runs, ``.trials/NUMBER/`` holds a trial's best and last checkpoint and ``.ray/`` what Ray Tune writes.
     """
 
     def __init__(self, path: Path):
@@ -40,23 +42,27 @@ class SearchFolder:
         return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
 
     def begin(self, name: str) -> None:
-        """Note which study this folder is of."""
-        write_whole(self._name, json.dumps({"study": name}))
+        """Note which study this folder is of from now on, and which ones before."""
+        former = self._studies() if self._name.is_file() else []
+        write_whole(self._name, json.dumps({"study": name, "former": former}))
 
     def study_name(self) -> str:
-        """Return the name of the study that was begun here.
+        """Return the name of the study that this folder is of.
 
         Raises:
             UsageError: there is none.
         """
+        return self._studies()[-1]
+
+    def _studies(self) -> list[str]:
         try:
-            name: str = json.loads(self._name.read_text(encoding="utf-8"))["study"]
+            noted = json.loads(self._name.read_text(encoding="utf-8"))
+            return [*noted["former"], noted["study"]]
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(
                 f"{self.path}: no search to resume, {self._name.name} is not readable ({error})."
                 " Name the folder of a search, or start one without --resume."
             ) from error
-        return name
 
     def database(self, resume: bool) -> str:
         """Return the URL of the study's own database, used where no other is named.
@@ -85,21 +91,26 @@ class SearchFolder:
                 ) from None
             yield
 
-    def trial(self, number: int) -> Path:
-        """Where a trial keeps its best checkpoint."""
-        return self.scratch / str(number)
+    def take_over(self, candidate: Candidate) -> None:
+        """Let a trial go on in the folder of the one that it continues, whose process may still be about to end."""
+        for number in candidate.continues:
+            if (self.scratch / str(number)).is_dir():
+                (self.scratch / str(number)).rename(self.scratch / str(candidate.number))
+                return
 
     def keep_best(self, study: Study) -> None:
-        """Take over the checkpoint of the study's best trial, and remove those of all other finished trials."""
+        """Take over the checkpoint of the study's best trial, and remove those of all trials that are not needed."""
         recover_folder(self.best)
         best = study.best()
-        if best is not None and self.trial(best.number).is_dir():
-            with whole_folder(self.best, replace=True) as partial:
-                shutil.copytree(self.trial(best.number), partial, dirs_exist_ok=True)
-            write_whole(self.best_config, to_yaml(best.config))
-        running = {str(number) for number in study.running()}
+        if best is not None:
+            trained = kept_epochs(self.scratch, best.number, study.strategy.first.metric).best
+            if trained.is_dir():
+                with whole_folder(self.best, replace=True) as partial:
+                    shutil.copytree(trained, partial, dirs_exist_ok=True)
+                write_whole(self.best_config, to_yaml(best.config))
+        needed = {str(number) for number in study.needed()}
         for folder in self.scratch.glob("*"):
-            if folder.name.removeprefix(".").split(".")[0] not in running:
+            if folder.name not in needed:
                 shutil.rmtree(folder)
 
     def write_table(self, study: Study) -> None:
@@ -130,9 +141,15 @@ class SearchFolder:
                 f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
                 " Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        if not study.needed():
+            shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.ray, ignore_errors=True)
         return best
+
+
+def kept_epochs(scratch: Path, number: int, metric: str) -> KeptEpochs:
+    """Return the checkpoints of a trial, the best one by a metric."""
+    return KeptEpochs(scratch / str(number) / "best", scratch / str(number) / "last", metric)
 
 
 def _trials_table(study: Study) -> pa.Table:
@@ -142,7 +159,8 @@ def _trials_table(study: Study) -> pa.Table:
     it. ``pareto`` marks the trials than which no other is better by one objective and as good by the others. The names
     of the objectives stand in the table's metadata, with commas between. The column of a config path is null where it
     was not drawn for the trial, and its field's metadata say by ``kind`` how it is searched: ``uniform``,
-    ``log_uniform``, ``int`` or ``categorical``.
+    ``log_uniform``, ``int`` or ``categorical``. ``interrupted`` marks the failed trials that another one went on
+    with, and ``continues`` is, in that other one, their number.
     """
     records, front = study.records(), set(study.pareto_front())
     columns: dict[str, list[Any]] = {
@@ -156,7 +174,7 @@ def _trials_table(study: Study) -> pa.Table:
         "architecture": [record.config.model.name for record in records],
         "space": [record.space for record in records],
     }
-    kinds = _searched_kinds(study.spaces)
+    kinds = _searched_kinds(study)
     for path in kinds:
         columns[path] = [_cell(record.params.get(path)) for record in records]
     columns |= {
@@ -167,6 +185,8 @@ def _trials_table(study: Study) -> pa.Table:
         "started": [record.started for record in records],
         "ended": [record.ended for record in records],
         "error": [record.error for record in records],
+        "interrupted": [record.interrupted for record in records],
+        "continues": pa.array([record.continues for record in records], pa.int64()),
     }
     table = pa.table(columns)
     fields = [
@@ -180,10 +200,16 @@ def _cell(value: Any) -> Any:
     return str(value) if isinstance(value, tuple) else value
 
 
-def _searched_kinds(spaces: Mapping[str, SearchSpace]) -> dict[str, str]:
-    """Each config path that is drawn, and the kind of its distribution where it first stands."""
+def _searched_kinds(study: Study) -> dict[str, str]:
+    """Each config path that is drawn, and the kind of its distribution where it first stands.
+
+    What only former spaces of the search have drawn has a kind as its values look.
+    """
     kinds: dict[str, str] = {}
-    for space in spaces.values():
+    for space in study.spaces.values():
         for path, kind in drawn_paths(space.search):
             kinds.setdefault(path, "categorical" if kind == "choice" else kind)
+    for record in study.records():
+        for path, value in record.params.items():
+            kinds.setdefault(path, {float: "uniform", int: "int"}.get(type(value), "categorical"))
     return kinds

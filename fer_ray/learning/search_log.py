@@ -4,7 +4,8 @@ from typing import Any
 
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.study import Study, TrialRecord, short
+from fer_ray.learning.study import Study
+from fer_ray.learning.trial_records import TrialRecord, short
 from fer_ray.progress import ProgressBar, duration, say
 
 
@@ -45,11 +46,19 @@ class SearchLog:
             self._close(self._study.complete(number))
 
     def crashed(self, number: int, error: object) -> None:
-        """Close a trial whose process failed."""
+        """Close a trial that failed by an error of its own."""
         self._close(self._study.fail(number, str(error).strip()))
 
+    def lost(self, number: int, error: object) -> None:
+        """Close a trial whose process or node was lost; another one goes on with it, if that was not too often."""
+        self._close(self._study.lose(number, str(error).strip()))
+
     def search_stopped(self, interrupted: bool) -> None:
-        """Close the trials that ran when the search was stopped; interrupted ones are tried again by a resume."""
+        """Close the trials that ran when the search was stopped.
+
+        Interrupted ones are gone on with by a resume. Those that the time budget stops are PRUNED for good: samplers
+        learn from how far they came as from any pruned trial, and each has had what the user gave it.
+        """
         if interrupted:
             self._study.fail_interrupted()
         for number in self._study.running():
@@ -60,8 +69,9 @@ class SearchLog:
         self._folder.keep_best(self._study)
         best = self._study.best()
         shown = None if best is None or best.value is None else self._study.strategy.first.write(best.value)
-        self._bar.advance(1, f"best {shown}" if shown else "")
+        self._bar.advance(0 if record.interrupted else 1, f"best {shown}" if shown else "")
         news = "; the best so far" if best and best.number == record.number else ""
+        news = "; another trial goes on with it" if record.interrupted else news
         say(describe(record, self._study) + news)
 
 
@@ -70,6 +80,7 @@ def describe(record: TrialRecord, study: Study) -> str:
     values = [f"{path} {short(value)}" for path, value in record.params.items()]
     shown = "" if record.value is None else f" {study.strategy.first.write(record.value)}"
     epochs = len(record.by_epoch)
-    time_spent = f"{epochs} epoch{'s' * (epochs != 1)}, {duration(record.seconds or 0)}"
+    time_spent = f"{epochs} epoch{'s' * (epochs != 1)}"
+    time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
     line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
-    return f"{line}; {record.error.splitlines()[0]}" if record.error else line
+    return f"{line}; {record.error.splitlines()[0].rstrip('.')}" if record.error else line

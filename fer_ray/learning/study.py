@@ -1,9 +1,7 @@
 """The memory of a search: an Optuna study over one or several search spaces, whose database is the truth."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -11,21 +9,16 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fer_ray.config import Config
-from fer_ray.config_paths import value_at
+from fer_ray.config_files import space_from_yaml, to_yaml
 from fer_ray.errors import DataError, UsageError
+from fer_ray.learning.carried_trials import carried_finished, carried_waiting
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.objectives import OBJECTIVES
-from fer_ray.learning.parameters import default_parameters, restored, suggest
+from fer_ray.learning.parameters import draw, parameters_of
 from fer_ray.learning.storage import open_study
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler
-from fer_ray.search_spaces import Distribution, SearchSpace
-
-ARCHITECTURE = "architecture"
-"""The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH, and
-SPACE/OPTION/CONFIG.PATH where an option brought them."""
-
-
-_BY_EPOCH = "by_epoch"
+from fer_ray.learning.trial_records import BY_EPOCH, CONTINUES, FAILURES, INTERRUPTED, TrialRecord, read_record
+from fer_ray.search_spaces import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -35,58 +28,13 @@ class Candidate:
     Attributes:
         number: of the trial in its study, from 0.
         space: name of the search space it was drawn from.
+        continues: numbers of the interrupted trials that it goes on with, the nearest first.
     """
 
     number: int
     space: str
     config: Config
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """What the study knows of a finished trial.
-
-    Attributes:
-        number: from 0; the defaults of each space are the first.
-        state: ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``.
-        values: of the objectives, in the epoch that is best by the first one; of a pruned trial, the first objective
-            in its last epoch; None where it has none.
-        accuracy: of the epoch that is best by the first objective, as are macro_f1 and images_per_s.
-        images_per_s: of prediction, measured in the trial; None where nobody asked.
-        space: name of the search space it was drawn from.
-        params: what was drawn, by config path.
-        config: what it trained.
-        by_epoch: the first objective after each epoch, in order.
-        seconds: spent in its epochs, training and validating.
-        error: why it failed.
-        started: when it was drawn, by the clock of the driver; None where the database doesn't know.
-        ended: when it was closed; of one that a dead driver left, when the search was resumed.
-    """
-
-    number: int
-    state: str
-    values: tuple[float, ...] | None
-    accuracy: float | None
-    macro_f1: float | None
-    images_per_s: float | None
-    space: str
-    params: dict[str, Any]
-    config: Config
-    by_epoch: list[float]
-    seconds: float | None
-    error: str | None
-    started: datetime | None
-    ended: datetime | None
-
-    @property
-    def value(self) -> float | None:
-        """Of the first objective."""
-        return self.values[0] if self.values else None
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The first epoch that is best by the first objective, from 1."""
-        return 1 + self.by_epoch.index(max(self.by_epoch)) if self.by_epoch else None
+    continues: tuple[int, ...] = ()
 
 
 class Study:
@@ -100,10 +48,17 @@ class Study:
         self.name = study.study_name
         self.spaces, self.strategy = dict(spaces), strategy
         self._study = study
+        trials = study.get_trials(deepcopy=False)
         seed = next(iter(spaces.values())).training.seed
-        self._study.sampler = make_sampler(strategy, seed, len(study.get_trials(deepcopy=False)))
+        self._study.sampler = make_sampler(strategy, seed, len(trials))
         self._running: dict[int, _Running] = {}
-        self._finished: dict[int, TrialRecord] = {}
+        self._continues = {
+            trial.number: trial.user_attrs[CONTINUES] for trial in trials if CONTINUES in trial.user_attrs
+        }
+        # Read once: the search's folder is locked, so that nobody else closes a trial.
+        self._finished = {
+            trial.number: read_record(trial, self.spaces) for trial in trials if trial.state.is_finished()
+        }
 
     @classmethod
     def create(
@@ -125,59 +80,63 @@ class Study:
         )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
         study.set_user_attr("objectives", list(strategy.objectives))
-        study.set_user_attr("spaces", _described(spaces))
-        for key, space in spaces.items():
-            architecture = {ARCHITECTURE: key} if len(spaces) > 1 else {}
-            study.enqueue_trial(architecture | default_parameters(space, _prefix(key, spaces)))
+        _begin(study, spaces)
         return cls(study, spaces, strategy)
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        storage: str,
-        spaces: Mapping[str, SearchSpace],
-        dataset_fingerprint: str,
-        strategy: Strategy = DEFAULT_STRATEGY,
-    ) -> "Study":
-        """Open a study to go on with it; sampler and scheduler may be other ones than before.
+    def load(cls, name: str, storage: str, dataset_fingerprint: str, strategy: Strategy = DEFAULT_STRATEGY) -> "Study":
+        """Open a study, with the spaces that it has; sampler and scheduler may be other ones than before.
 
         Raises:
-            UsageError: the storage can't be opened, has no such study, or it searched other spaces or by other
-                objectives.
+            UsageError: the storage can't be opened, has no such study, or that has other objectives.
             DataError: it searched on another dataset.
         """
         study = open_study(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
-        former, problems = study.user_attrs.get("spaces"), list[str]()
-        if former != _described(spaces):
-            names = ", ".join(former or {}) or "no known spaces"
-            problems.append(
-                f"study {name}: searched {names}, not the same as {', '.join(spaces)} with the values given now."
-                " Resume with the same --space files and --set values, or start a new search."
-            )
-        objectives = study.user_attrs.get("objectives", [])
+        attributes = study.user_attrs
+        objectives = attributes["objectives"]
         if objectives != list(strategy.objectives):
-            problems.append(
+            raise UsageError(
                 f"study {name}: its objective is {','.join(objectives)}, not {','.join(strategy.objectives)}. Resume"
                 f" with --objective {','.join(objectives)}, or start a new search."
             )
-        if problems:
-            raise UsageError(problems)
-        if study.user_attrs.get("dataset_fingerprint") != dataset_fingerprint:
+        if attributes["dataset_fingerprint"] != dataset_fingerprint:
             raise DataError(f"study {name}: searched on another dataset. Resume with that, or start a new search.")
+        spaces = {key: space_from_yaml(text, f"study {name}: space {key}") for key, text in attributes["spaces"]}
         return cls(study, spaces, strategy)
+
+    def with_spaces(self, name: str, spaces: Mapping[str, SearchSpace]) -> "Study":
+        """Make a study over other spaces in the same database, which begins with the trials of this one.
+
+        Each keeps its number. Those that the spaces could have drawn too are trials like any other for the sampler;
+        the records of the rest stay what they were, and the sampler hears nothing of them.
+
+        Args:
+            name: of the new study; this one stays in the database as it is.
+        """
+        study = optuna.create_study(storage=self._study._storage, study_name=name, directions=self._study.directions)
+        for key, value in self._study.user_attrs.items():
+            study.set_user_attr(key, value)
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state.is_finished():
+                study.add_trial(carried_finished(trial, self._finished[trial.number], spaces))
+            elif waiting := carried_waiting(trial, self.spaces, spaces):
+                study.add_trial(waiting)
+        _begin(study, spaces)
+        return Study(study, spaces, self.strategy)
+
+    def searches(self, spaces: Mapping[str, SearchSpace]) -> bool:
+        """Whether these are its spaces, in this order, which is that of a parameter's categories."""
+        return list(self.spaces.items()) == list(spaces.items())
 
     def ask(self) -> Candidate:
         """Draw the next candidate; its trial is RUNNING from now on."""
         trial = self._study.ask()
-        key = next(iter(self.spaces))
-        if len(self.spaces) > 1:
-            key = trial.suggest_categorical(ARCHITECTURE, list(self.spaces))
-        space = self.spaces[key]
-        prefix = _prefix(key, self.spaces)
-        values = space.draw(lambda name, _, searched: suggest(trial, prefix + name, searched))
-        self._running[trial.number] = _Running(trial)
-        return Candidate(trial.number, key, space.with_values(values))
+        key, config = draw(trial, self.spaces)
+        attributes = trial.user_attrs
+        if CONTINUES in attributes:
+            self._continues[trial.number] = attributes[CONTINUES]
+        self._running[trial.number] = _Running(trial, attributes.get(FAILURES, 0), config.training.max_failures)
+        return Candidate(trial.number, key, config, tuple(self._line_of(trial.number)))
 
     def report(self, number: int, metrics: Metrics) -> None:
         """Note the metrics of a running trial's epoch, as ``fit`` reports them."""
@@ -189,7 +148,7 @@ class Study:
         if len(self.strategy.objectives) == 1:
             running.trial.report(metrics[first], int(metrics["epoch"]))
         else:  # Optuna has no intermediate values where objectives are several
-            running.trial.set_user_attr(_BY_EPOCH, running.by_epoch)
+            running.trial.set_user_attr(BY_EPOCH, running.by_epoch)
 
     def complete(self, number: int) -> TrialRecord:
         """Close a trial that trained to its end; its values are those of the epoch best by the first objective."""
@@ -206,39 +165,55 @@ class Study:
         self._running[number].trial.set_user_attr("error", error)
         return self._close(number, TrialState.FAIL)
 
-    def running(self) -> list[int]:
-        """Numbers of the trials that this process asked for and hasn't closed."""
-        return list(self._running)
+    def lose(self, number: int, error: str) -> TrialRecord:
+        """Close a trial whose process or node was lost; another one will go on with it.
+
+        What is lost more than ``training.max_failures`` times is closed as one that crashed.
+        """
+        running = self._running[number]
+        failures = running.failures + 1
+        if failures > running.most:
+            again = f"lost {failures} times, once more than training.max_failures = {running.most} allows"
+            return self.fail(number, f"{error}\n{again}" if running.most else error)
+        self._hand_on(number, running.trial.params, failures)
+        return self._interrupt(number, running.trial._trial_id, error)
 
     def fail_interrupted(self) -> int:
-        """Close as FAIL what an interrupted search left RUNNING, and enqueue the same parameters again.
+        """Close as FAIL what an interrupted search left RUNNING; other trials will go on with the same parameters.
 
         Returns:
             How many there were.
         """
-        left = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        trials = self._study.get_trials(deepcopy=False)
+        handed_on = {trial.user_attrs.get(CONTINUES) for trial in trials}  # by a search that was killed within this
+        left = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for trial in left:
             # Killed within `ask`, it has only some of the parameters that were enqueued for it.
             again = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            writable = optuna.Trial(self._study, trial._trial_id)
-            writable.set_user_attr("error", "interrupted: the search was stopped while it ran")
-            writable.set_user_attr("interrupted", True)
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            if again:
-                self._study.enqueue_trial(again)
-        self._running.clear()
+            if again and trial.number not in handed_on:
+                self._hand_on(trial.number, again, trial.user_attrs.get(FAILURES, 0))
+            self._interrupt(trial.number, trial._trial_id, "the search was stopped while it ran")
         return len(left)
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that this process asked for and hasn't closed."""
+        return list(self._running)
+
+    def needed(self) -> set[int]:
+        """Numbers of the trials whose folders are still of use: those that run, and those that are to be continued."""
+        needed = set(self._running)
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            former = trial.user_attrs.get(CONTINUES)
+            if former is not None:
+                needed |= {former, *self._line_of(former)}
+        return needed
 
     def counted(self) -> int:
         """Finished trials that count towards the number asked for: all but the interrupted ones."""
-        trials = self._study.get_trials(deepcopy=False)
-        return sum(trial.state.is_finished() and "interrupted" not in trial.user_attrs for trial in trials)
+        return sum(not record.interrupted for record in self._finished.values())
 
     def records(self) -> list[TrialRecord]:
         """All finished trials, by number."""
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and trial.number not in self._finished:
-                self._finished[trial.number] = self._record(trial)
         return [record for _, record in sorted(self._finished.items())]
 
     def best(self) -> TrialRecord | None:
@@ -248,7 +223,33 @@ class Study:
 
     def pareto_front(self) -> list[int]:
         """Numbers of the complete trials than which no other is better by one objective and as good by the others."""
-        return [trial.number for trial in self._study.best_trials]
+        complete = [record for record in self.records() if record.state == "COMPLETE"]
+        return [record.number for record in complete if not any(_beats(other, record) for other in complete)]
+
+    def _hand_on(self, number: int, parameters: dict[str, Any], failures: int) -> None:
+        """Enqueue a trial that goes on with another one.
+
+        This comes before that one is closed: a kill in between leaves it RUNNING, and not lost.
+        """
+        self._study.enqueue_trial(parameters, user_attrs={CONTINUES: number, FAILURES: failures})
+
+    def _interrupt(self, number: int, key: int, error: str) -> TrialRecord:
+        """Close a trial, by its key in the database, that another one goes on with: that one counts its seconds too.
+
+        Of the error the first line is kept; Ray adds paragraphs of what may have been the cause.
+        """
+        self._running.pop(number, None)
+        storage = self._study._storage  # an `optuna.Trial` of it would draw parameters anew
+        storage.set_trial_user_attr(key, "error", f"interrupted: {error.splitlines()[0]}")
+        storage.set_trial_user_attr(key, INTERRUPTED, True)
+        return self._note(self._study.tell(number, state=TrialState.FAIL))
+
+    def _line_of(self, number: int) -> Iterator[int]:
+        """Yield the trials that a trial goes on with, the nearest first."""
+        former = self._continues.get(number)
+        while former is not None:
+            yield former
+            former = self._continues.get(former)
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)
@@ -256,65 +257,38 @@ class Study:
             if running.best is not None and objective.metric in running.best:
                 running.trial.set_user_attr(objective.name, running.best[objective.metric])
         running.trial.set_user_attr("seconds", running.seconds)
-        return self._record(self._study.tell(running.trial, values, state=state))
+        return self._note(self._study.tell(running.trial, values, state=state))
 
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
-        key = trial.params.get(ARCHITECTURE, next(iter(self.spaces)))
-        space, prefix, params = self.spaces[key], _prefix(key, self.spaces), dict[str, Any]()
-
-        def drawn(name: str, path: str, distribution: Distribution) -> Any:
-            if prefix + name not in trial.params:  # killed before it was drawn
-                return value_at(space, path)
-            params[path] = restored(trial.params[prefix + name], distribution)
-            return params[path]
-
-        by_epoch = [value for _, value in sorted(trial.intermediate_values.items())]
-        return TrialRecord(
-            number=trial.number,
-            state=trial.state.name,
-            values=tuple(trial.values) if trial.values else None,
-            accuracy=trial.user_attrs.get("accuracy"),
-            macro_f1=trial.user_attrs.get("macro_f1"),
-            images_per_s=trial.user_attrs.get("images_per_s"),
-            space=key,
-            config=space.with_values(space.draw(drawn)),
-            params=params,
-            by_epoch=by_epoch or trial.user_attrs.get(_BY_EPOCH, []),
-            seconds=trial.user_attrs.get("seconds"),
-            error=trial.user_attrs.get("error"),
-            started=_in_utc(trial.datetime_start),
-            ended=_in_utc(trial.datetime_complete),
-        )
+    def _note(self, trial: FrozenTrial) -> TrialRecord:
+        self._finished[trial.number] = record = read_record(trial, self.spaces)
+        return record
 
 
 class _Running:
     """What is known of a trial before it ends.
 
     Attributes:
+        failures: how often the process or node of those that it continues was lost.
+        most: times that may happen before it is given up.
         best: the metrics of the epoch that is best by the first objective.
     """
 
-    def __init__(self, trial: optuna.Trial):
-        self.trial, self.seconds = trial, 0.0
+    def __init__(self, trial: optuna.Trial, failures: int, most: int):
+        self.trial, self.failures, self.most = trial, failures, most
+        self.seconds = 0.0
         self.best: Metrics | None = None
         self.by_epoch: list[float] = []
 
 
-def _in_utc(moment: datetime | None) -> datetime | None:
-    """Optuna writes local times without their zone."""
-    return None if moment is None else moment.astimezone(UTC)
+def _beats(one: TrialRecord, other: TrialRecord) -> bool:
+    pairs = list(zip(one.values or (), other.values or (), strict=True))
+    return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
 
 
-def short(value: Any) -> str:
-    """Write a parameter's value for a line of text."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _described(spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
-    """Search spaces as JSON has them, to be kept and compared."""
-    return {key: json.loads(space.model_dump_json()) for key, space in spaces.items()}
-
-
-def _prefix(key: str, spaces: Mapping[str, SearchSpace]) -> str:
-    """What the names of a space's parameters begin with."""
-    return f"{key}/" if len(spaces) > 1 else ""
+def _begin(study: optuna.Study, spaces: Mapping[str, SearchSpace]) -> None:
+    """Note what a study searches, and enqueue the defaults of each space where it has no trial of them."""
+    study.set_user_attr("spaces", [(key, to_yaml(space)) for key, space in spaces.items()])
+    for key, space in spaces.items():
+        defaults = parameters_of(space.defaults, key, spaces)
+        assert defaults is not None, "a request whose defaults lie outside their space is refused"
+        study.enqueue_trial(defaults, skip_if_exists=True)

@@ -44,14 +44,17 @@ class SearchTable:
     """The finished trials of a search, by number.
 
     Attributes:
-        trials: the rows of ``trials.parquet``.
+        trials: the rows of ``trials.parquet``, without those of interrupted trials: other ones went on with these, and
+            have all that was trained.
         searched: its columns that are config paths.
         objectives: the first one is the column ``value``, by which trials are ranked.
+        interrupted: how many were.
     """
 
     trials: Sequence[Trial]
     searched: Sequence[SearchedValue]
     objectives: Sequence[Objective] = (OBJECTIVES["accuracy"],)
+    interrupted: int = 0
 
     @property
     def objective(self) -> Objective:
@@ -105,7 +108,9 @@ def read_search_table(folder: Path) -> SearchTable:
     searched = [SearchedValue(field.name, _kind(field)) for field in table.schema if "." in field.name]
     # Searches for accuracy alone name no objective.
     names = (table.schema.metadata or {}).get(b"objectives", b"accuracy").decode().split(",")
-    return SearchTable(table.to_pylist(), searched, [OBJECTIVES[name] for name in names])
+    rows = table.to_pylist()
+    trials = [row for row in rows if not row["interrupted"]]
+    return SearchTable(trials, searched, [OBJECTIVES[name] for name in names], len(rows) - len(trials))
 
 
 def _kind(field: pa.Field) -> str:

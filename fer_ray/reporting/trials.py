@@ -59,6 +59,8 @@ def _headline(table: SearchTable) -> str:
     states = [trial["state"] for trial in table.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     counted = f"{len(states)} trial{'s' * (len(states) != 1)} ({counts})" if states else "No trials"
+    if table.interrupted:
+        counted += f", {table.interrupted} more interrupted and gone on with as these"
     best = table.best
     if best is None:
         return f"{counted}; none trained to its end."

@@ -6,7 +6,7 @@ import pytest
 
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.learning.search import check_request, parse_duration, share_out
+from fer_ray.learning.search import check_request, parse_duration
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -20,27 +20,6 @@ def test_durations(text: str, seconds: float) -> None:
 def test_wrong_durations(text: str) -> None:
     with pytest.raises(UsageError, match="such as 90s, 30m or 2h"):
         parse_duration(text)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "asked", "concurrent", "resources"),
-    [
-        ([{"CPU": 2}], None, 2, {"CPU": 1}),
-        ([{"CPU": 8}], 1, 1, {"CPU": 8}),
-        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, 2, {"CPU": 4}),  # 6 each would fit no node
-        ([{"CPU": 4}], 3, 3, {"CPU": 1}),
-        ([{"CPU": 2}], 5, 5, {"CPU": 1}),  # left for `require` to refuse
-        ([{"CPU": 16, "GPU": 4}], None, 4, {"CPU": 4, "GPU": 1}),
-        ([{"CPU": 16, "GPU": 1}], 2, 2, {"CPU": 8, "GPU": 0.5}),
-        ([{"CPU": 16, "GPU": 2}], 3, 3, {"CPU": 5, "GPU": 0.5}),
-        ([{"CPU": 16, "GPU": 4}], 2, 2, {"CPU": 8, "GPU": 1}),
-        ([{}, {"CPU": 16}], 4, 4, {"CPU": 4}),
-        ([{"CPU": 64}], None, 20, {"CPU": 3}),  # no more trials than that
-    ],
-)
-def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: int, resources: dict[str, float]) -> None:
-    share = share_out(nodes, 20, asked)
-    assert (share.concurrent, share.resources) == (concurrent, resources)
 
 
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: str(file.stem))

@@ -8,7 +8,8 @@ import pytest
 from fer_ray.errors import UsageError
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.strategy import SAMPLERS, Strategy, choose_strategy
-from fer_ray.learning.study import Study, TrialRecord
+from fer_ray.learning.study import Study
+from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.search_spaces import SearchSpace
 
 SPACE = SearchSpace.model_validate(
@@ -61,9 +62,9 @@ def test_samplers_follow_their_seed_and_go_on(sampler: str, tmp_path: Path) -> N
         pytest.skip("the package cmaes is not installed")
     strategy, drawn = Strategy(sampler=sampler), []
     for name in ("one", "two"):
-        arguments = (name, f"sqlite:///{tmp_path / name}.db", {"s": SPACE}, "data", strategy)
-        run_trials(Study.create(*arguments), 12)
-        records = run_trials(Study.load(*arguments), 2)
+        database = f"sqlite:///{tmp_path / name}.db"
+        run_trials(Study.create(name, database, {"s": SPACE}, "data", strategy), 12)
+        records = run_trials(Study.load(name, database, "data", strategy), 2)
         drawn.append([record.params for record in records])
     assert drawn[0] == drawn[1]
     assert len({tuple(params.values()) for params in drawn[0]}) == 14
@@ -89,8 +90,8 @@ def test_options_of_a_choice_are_searched_apart(tmp_path: Path) -> None:
 
 
 def test_two_objectives(tmp_path: Path) -> None:
-    arguments = ("s", f"sqlite:///{tmp_path}/s.db", {"s": SPACE}, "data", TWO)
-    study = Study.create(*arguments)
+    database = f"sqlite:///{tmp_path}/s.db"
+    study = Study.create("s", database, {"s": SPACE}, "data", TWO)
     records = run_trials(study, 10)
     lost = study.ask()
     assert study.prune(lost.number).values is None  # its time was over before an epoch
@@ -100,9 +101,9 @@ def test_two_objectives(tmp_path: Path) -> None:
         assert (record.number in front) == (not any(dominates(other, record) for other in records))
     best = study.best()
     assert best is not None and best.accuracy == max(record.accuracy or 0 for record in records)
-    assert Study.load(*arguments).records() == study.records()
+    assert Study.load("s", database, "data", TWO).records() == study.records()
     with pytest.raises(UsageError, match="--objective accuracy,images_per_s"):
-        Study.load("s", arguments[1], {"s": SPACE}, "data")
+        Study.load("s", database, "data")
 
 
 def test_macro_f1_picks_its_own_epoch(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.storage import SQLITE_PATIENCE_S
+from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
 from fer_ray.search_spaces import SearchSpace
 
@@ -60,23 +61,63 @@ def test_only_complete_trials_are_best_and_the_first_of_equals(storage: str) -> 
     assert study.records()[4].error == "it broke"
 
 
-def test_interrupted_trials_fail_do_not_count_and_are_tried_again(storage: str) -> None:
+def test_interrupted_trials_fail_do_not_count_and_are_continued(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
-    resumed = Study.load("s", storage, {"a": SPACE}, "data")
+    resumed = Study.load("s", storage, "data")
     assert resumed.fail_interrupted() == 1
     assert resumed.counted() == 0
     record = resumed.records()[0]
-    assert record.state == "FAIL" and "interrupted" in (record.error or "")
+    assert record.state == "FAIL" and record.interrupted and "interrupted" in (record.error or "")
+    assert resumed.needed() == {0}  # its folder is to be taken over
     again = resumed.ask()
-    assert (again.number, again.config) == (1, lost.config)
+    assert (again.number, again.config, again.continues) == (1, lost.config, (0,))
+    assert resumed.needed() == {1}
+    once_more = Study.load("s", storage, "data")
+    assert once_more.fail_interrupted() == 1
+    assert once_more.needed() == {0, 1}  # killed before it took the folder over, perhaps
+    assert once_more.ask().continues == (1, 0)
+
+
+def test_a_kill_while_a_trial_is_handed_on_neither_loses_nor_doubles_it(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    lost = study.ask()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(study, "_interrupt", killed)
+        study.fail_interrupted()
+    resumed = Study.load("s", storage, "data")
+    assert resumed.fail_interrupted() == 1
+    states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).trials]
+    assert states == ["FAIL", "WAITING"]
+    assert resumed.ask().config == lost.config
+
+
+def test_what_is_lost_too_often_fails(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    most = SPACE.training.max_failures
+    for failures in range(1, most + 1):
+        record = study.lose(study.ask().number, "the node died")
+        assert record.interrupted and record.error == "interrupted: the node died"
+        assert study.counted() == 0, failures
+        study = Study.load("s", storage, "data")  # a resume in between begins no new count
+    last = study.ask()
+    assert (last.config, last.continues) == (SPACE.defaults, tuple(reversed(range(most))))
+    record = study.lose(last.number, "the node died")
+    assert not record.interrupted and f"lost {most + 1} times" in (record.error or "")
+    assert study.counted() == 1 and study.needed() == set()
 
 
 def test_a_resumed_search_draws_other_candidates(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     drawn = []
     for _ in range(3):
-        study = Study.load("s", storage, {"a": SPACE}, "data")
+        study = Study.load("s", storage, "data")
         candidate = study.ask()
         study.fail(candidate.number, "no matter")
         drawn.append(candidate.config.model.dropout)
@@ -89,15 +130,15 @@ def test_studies_stay_apart(storage: str) -> None:
     with pytest.raises(UsageError, match="one"):
         Study.create("one", storage, {"a": SPACE}, "data")
     with pytest.raises(UsageError, match="no study of this run"):
-        Study.load("three", storage, {"a": SPACE}, "data")
+        Study.load("three", storage, "data")
 
 
-def test_resuming_wants_the_same_spaces_and_dataset(storage: str) -> None:
+def test_resuming_wants_the_same_objectives_and_dataset(storage: str) -> None:
     Study.create("s", storage, {"a": SPACE}, "data")
-    with pytest.raises(UsageError, match="same --space"):
-        Study.load("s", storage, {"a": OTHER}, "data")
+    with pytest.raises(UsageError, match="--objective accuracy"):
+        Study.load("s", storage, "data", Strategy(("macro_f1",)))
     with pytest.raises(DataError, match="another dataset"):
-        Study.load("s", storage, {"a": SPACE}, "others")
+        Study.load("s", storage, "others")
 
 
 def test_a_file_that_a_dashboard_reads_is_waited_for(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Scripted:
-    """A trial: its accuracy in each epoch, and how it ends: ``complete``, ``prune``, or with an error."""
+    """A trial: its accuracy in each epoch, and how it ends: ``complete``, ``prune``, ``lose``, or with an error."""
 
     accuracies: Sequence[float]
     end: str = "complete"
@@ -31,6 +31,8 @@ def write_search(folder: Path, spaces: dict[str, SearchSpace], script: Sequence[
             study.report(number, {"epoch": float(epoch), **metrics})
         if trial.end in ("complete", "prune"):
             getattr(study, trial.end)(number)
+        elif trial.end == "lose":
+            study.lose(number, "the node died")
         else:
             study.fail(number, trial.end)
     SearchFolder(folder).write_table(study)

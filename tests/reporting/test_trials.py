@@ -50,6 +50,14 @@ def test_pruning_saved_the_epochs_that_were_not_trained(tmp_path: Path) -> None:
     assert rows["Time saved, estimated"] == "32 s: without pruning, 1 min 00 s"
 
 
+def test_an_interrupted_trial_is_shown_as_the_one_that_continues_it(tmp_path: Path) -> None:
+    script = [Scripted([0.5], "lose"), Scripted([0.5, 0.6]), Scripted([], "broke")]
+    shown = section(write_search(tmp_path / "s", {"fast": FAST}, script))
+    assert shown.headline.startswith("2 trials (1 COMPLETE, 1 FAIL), 1 more interrupted and gone on with as these; ")
+    assert [row[0] for row in tables(shown)["Trials"]] == ["1", "2"]
+    assert tables(shown)["Failed trials"] == [("broke", "1", "2")]
+
+
 def test_failures_that_differ_in_numbers_alone_stand_together(tmp_path: Path) -> None:
     errors = ["Traceback\nno memory for 20 MiB", "the loss is not finite", "Traceback\nno memory for 3.5 MiB"]
     script = [Scripted([], error) for error in errors]

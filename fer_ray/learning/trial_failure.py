@@ -1,0 +1,51 @@
+"""Why a trial failed, in words that say what to change."""
+
+from dataclasses import dataclass
+
+from fer_ray.memory import is_out_of_memory, killed_for_memory
+
+_LOST = ("ActorDiedError", "ActorUnavailableError", "RayActorError")
+"""Names of Ray's errors, which may not be imported here, for a process or node that is gone."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of a trial that failed.
+
+    Attributes:
+        text: as the study keeps it.
+        lost: whether its process or node is gone, without memory having run out: another trial may go on with it.
+    """
+
+    text: str
+    lost: bool
+
+
+class FailureReader:
+    """Reads the errors of a search's trials.
+
+    Args:
+        concurrent: trials at once.
+    """
+
+    def __init__(self, concurrent: int):
+        self._concurrent, self._killed = concurrent, killed_for_memory()
+
+    def read(self, error: object) -> Failure:
+        """Say what an error means; to be called once for each.
+
+        The kernel kills a process without a word where memory runs out. It counts how often it did, which tells of
+        those on the machine of the driver.
+        """
+        text = str(error).strip() or type(error).__name__
+        gone = type(error).__name__ in _LOST and not getattr(error, "actor_init_failed", False)
+        killed, self._killed = self._killed, killed_for_memory()
+        if is_out_of_memory(error) or (gone and self._killed > killed):
+            return Failure(f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}.", lost=False)
+        return Failure(text, lost=gone)
+
+    def _advice(self) -> str:
+        ways = "Lower training.batch_size, or raise training.accumulate, which computes a batch in parts"
+        if self._concurrent == 1:
+            return ways
+        return f"{ways}, or train fewer trials at once (--max-concurrent, now {self._concurrent})"

@@ -1,0 +1,27 @@
+"""What the nodes of a Ray cluster have, and how many processes fit on them."""
+
+from collections.abc import Iterable, Mapping
+
+from fer_ray.memory import describe_bytes
+
+Resources = Mapping[str, float]
+"""Ray's name of a resource to its amount; ``memory`` is in bytes."""
+
+
+def fitting(node: Resources, each: Resources) -> int:
+    """Return how many processes fit on a node that each need ``each``; amounts of 0 need nothing."""
+    counts = [int(node.get(name, 0) / amount + 1e-6) for name, amount in each.items() if amount]
+    return min(counts) if counts else 0
+
+
+def room(nodes: Iterable[Resources], each: Resources) -> int:
+    """Return how many processes fit on several nodes."""
+    return sum(fitting(node, each) for node in nodes)
+
+
+def describe_resources(amounts: Resources) -> list[str]:
+    """Return amounts as a reader says them: ``2 CPU``, ``0.25 GPU``, ``1.2 GiB memory``."""
+    return [
+        f"{describe_bytes(amount) if name == 'memory' else format(amount, 'g')} {name}"
+        for name, amount in amounts.items()
+    ]

@@ -1,0 +1,44 @@
+"""What a user is told of trials that ran out of memory, and of others."""
+
+import pytest
+import torch
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from fer_ray.learning import trial_failure
+from fer_ray.learning.trial_failure import Failure, FailureReader
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3.2 GiB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore lines"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
+        OutOfMemoryError("Task was killed due to the node running low on memory.\nMore lines"),
+    ],
+)
+def test_out_of_memory_says_what_to_change(error: Exception) -> None:
+    failure = FailureReader(2).read(error)
+    assert failure.text.startswith(
+        f"out of memory: {str(error).splitlines()[0].rstrip('.')}. Lower training.batch_size"
+    )
+    assert "(--max-concurrent, now 2)." in failure.text and "\n" not in failure.text
+    assert not failure.lost
+    assert "--max-concurrent" not in FailureReader(1).read(error).text
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    reader = FailureReader(2)
+    assert reader.read(ValueError("wrong\nlines")) == Failure("wrong\nlines", lost=False)
+    assert reader.read(RuntimeError("device-side assert")) == Failure("device-side assert", lost=False)
+    assert reader.read(KeyError()) == Failure("KeyError", lost=False)
+
+
+def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([3, 3, 4, 4])
+    monkeypatch.setattr(trial_failure, "killed_for_memory", lambda: next(counts))
+    reader = FailureReader(1)
+    assert reader.read(ActorDiedError()).lost
+    killed = reader.read(ActorDiedError())
+    assert killed.text.startswith("out of memory: The actor died") and not killed.lost
+    assert reader.read(ActorDiedError()).lost
