@@ -1,5 +1,6 @@
 """Search hyperparameters and architectures: Ray Tune runs the trials, an Optuna study chooses and remembers them."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from fer_ray.confirm_on_ray import train_seed_runs
 from fer_ray.files import write_whole
+from fer_ray.learning.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
 from fer_ray.learning.loop import fit
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.rows import TrainingData
@@ -17,6 +20,7 @@ from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study, TrialRecord
 from fer_ray.progress import say
 from fer_ray.provenance import record_start
+from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.trials import search_section
 from fer_ray.tune_on_ray import Objective, plan, run_trials
@@ -31,12 +35,14 @@ class TuneResult:
         checkpoint: its checkpoint folder.
         config_file: its configuration, for ``train --config``.
         trials: all finished trials, by number.
+        confirmed: the configurations that were trained again with new seeds, the best mean first.
     """
 
     best: TrialRecord
     checkpoint: Path
     config_file: Path
     trials: list[TrialRecord]
+    confirmed: list[Confirmed]
 
 
 def tune(
@@ -53,6 +59,7 @@ def tune(
     objective: str = "accuracy",
     sampler: str = "tpe",
     scheduler: str | None = None,
+    confirm: bool = False,
 ) -> TuneResult:
     """Search for the configuration that is best on the validation split, and keep its checkpoint.
 
@@ -71,6 +78,9 @@ def tune(
         sampler: of Optuna: ``tpe``, ``gp``, ``cmaes``, ``random`` or ``qmc``.
         scheduler: what stops weak trials: ``asha``, ``hyperband``, ``median`` or ``none``. None for ``asha``, or
             ``none`` with several objectives.
+        confirm: train the best three configurations again, with three new seeds each, after the search and beyond its
+            time budget. ``confirm/`` keeps their runs and ``confirm.parquet`` their figures; ``best/`` stays the
+            search's own.
 
     Raises:
         UsageError: wrong arguments or spaces, all at once; a request that the cluster can't fit; no trial finished.
@@ -89,6 +99,7 @@ def tune(
         objective=objective,
         sampler=sampler,
         scheduler=scheduler,
+        confirm=confirm,
     )
     return search(request, fit)
 
@@ -112,8 +123,33 @@ def search(request: SearchRequest, objective: Objective) -> TuneResult:
         finally:
             folder.write_table(study)
         best = folder.finish(study)
-        write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
-        return TuneResult(best, folder.best, folder.best_config, study.records())
+        _write_page(folder)
+        if request.confirm:
+            _confirm(request, data, study, folder)
+        confirmed = read_confirmation(folder.path)
+        return TuneResult(best, folder.best, folder.best_config, study.records(), confirmed)
+
+
+def _write_page(folder: SearchFolder) -> None:
+    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
+
+
+def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:
+    """Train the best configurations with new seeds, as far as that isn't done, and show them on the page."""
+    first, errors = request.strategy.first, dict[str, str]()
+    runs = seed_runs(study.records(), first, folder.path / "confirm")
+    for run in runs:
+        run.begin()
+    left = [run for run in runs if not run.folder.closed()]
+    try:
+        if left:
+            share = plan(request, len(left))
+            say(describe_runs(runs, left, share.concurrent))
+            errors = train_seed_runs(left, data, share, first, folder.ray)
+    finally:
+        write_confirmation(folder.path, runs, first, errors)
+        shutil.rmtree(folder.ray, ignore_errors=True)
+        _write_page(folder)
 
 
 def _open_study(request: SearchRequest, folder: SearchFolder) -> Study:
@@ -143,6 +179,10 @@ def command(
     scheduler: Annotated[
         str | None, typer.Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
     ] = None,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="Then train the best three configurations with three new seeds each."),
+    ] = False,
 ) -> None:
     """Search hyperparameters and architectures for what is best on the validation split."""
     request = check_request(
@@ -158,6 +198,7 @@ def command(
         objective=objective,
         sampler=sampler,
         scheduler=scheduler,
+        confirm=confirm,
     )
     if dry_run:
         print(describe_plan(request, plan(request, request.trials)))
@@ -169,6 +210,8 @@ def command(
     measured = ", ".join(f"{OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}" for name, value in values)
     print(f"best: trial {result.best.number}, {measured}, {result.best.space}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
+    for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if confirm else ():
+        print(sentence)
 
 
 if __name__ == "__main__":

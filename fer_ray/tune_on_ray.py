@@ -83,7 +83,7 @@ def run_trials(
             run_config=ray_tune.RunConfig(
                 name="tune",
                 storage_path=str(folder.ray),
-                stop=_Stop(request.time_budget, interrupted),
+                stop=Stop(request.time_budget, interrupted),
                 callbacks=[_Recorder(log)],
                 verbose=0,
             ),
@@ -124,14 +124,7 @@ def _run_trial(
         ray_tune.report({"error": str(error), "value": best, "best": best, "progress": 0.0})
 
 
-class _Unsaved:
-    """A part of the search that Ray Tune leaves out of the state it writes: the study is the truth."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class _StudySearcher(_Unsaved, Searcher):
+class _StudySearcher(runtime.Unsaved, Searcher):
     """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them."""
 
     def __init__(self, study: Study):
@@ -146,7 +139,7 @@ class _StudySearcher(_Unsaved, Searcher):
         pass
 
 
-class _Recorder(_Unsaved, ray_tune.Callback):
+class _Recorder(runtime.Unsaved, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log."""
 
     def __init__(self, log: SearchLog):
@@ -164,12 +157,17 @@ class _Recorder(_Unsaved, ray_tune.Callback):
         self._log.ended(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
-        error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
-        self._log.crashed(trial.config["number"], getattr(error, "cause", error))
+        self._log.crashed(trial.config["number"], worker_error(trial))
 
 
-class _Stop(_Unsaved, ray_tune.Stopper):
+def worker_error(trial: Any) -> object:
+    """Return what was raised in the worker of a failed trial; else the text of Tune's own trouble."""
+    file = Path(trial.pickled_error_file)
+    error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
+    return getattr(error, "cause", error)
+
+
+class Stop(runtime.Unsaved, ray_tune.Stopper):
     """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
 
     def __init__(self, seconds: float | None, interrupted: threading.Event):

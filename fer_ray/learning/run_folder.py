@@ -9,7 +9,7 @@ from pathlib import Path
 from fer_ray.config import Config
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import make_folder, recover_folder, remove_leftovers, write_whole
+from fer_ray.files import make_folder, recover_folder, remove_folder, remove_leftovers, write_whole
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import copy_checkpoint, load_training_state, read_info
 from fer_ray.learning.loop import Metrics, Snapshot
@@ -19,10 +19,15 @@ CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves
 
 
 class RunFolder:
-    """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn."""
+    """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: of the folder.
+        metric: by which an epoch is the best one.
+    """
+
+    def __init__(self, path: Path, metric: str = "validation_accuracy"):
+        self.path, self.metric = path, metric
         self.best, self.last = path / "checkpoint", path / "last"
         self.config_file, self.curves_file = path / CONFIG_FILE, path / CURVES_FILE
 
@@ -98,9 +103,17 @@ class RunFolder:
 
     def _follow(self, history: Sequence[Metrics]) -> None:
         """Let ``checkpoint/`` and ``metrics.jsonl`` follow ``last/``."""
-        if best_epoch(history)["epoch"] == history[-1]["epoch"]:
+        if best_epoch(history, self.metric)["epoch"] == history[-1]["epoch"]:
             copy_checkpoint(self.last, self.best)
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
+
+    def close(self) -> None:
+        """Remove ``last/`` of a run that trained to its end, for a run that nobody will ask for more epochs."""
+        remove_folder(self.last)
+
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self.resumable() is None and bool(self.history())
 
     def resumable(self) -> Path | None:
         """Return the folder to resume from, None before the first epoch was finished."""
@@ -134,9 +147,9 @@ class RunFolder:
         return read_json(RunProfile, file, "Remove it; the run is usable without.") if file.is_file() else None
 
 
-def best_epoch(history: Sequence[Metrics]) -> Metrics:
-    """Return the metrics of the epoch whose checkpoint is kept: the first with the highest validation accuracy."""
-    return max(history, key=lambda line: line["validation_accuracy"])
+def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:
+    """Return the metrics of the epoch whose checkpoint is kept: the first with the highest value."""
+    return max(history, key=lambda line: line[metric])
 
 
 def describe_epoch(metrics: Metrics) -> str:

@@ -17,6 +17,7 @@ from fer_ray.config_paths import value_at
 from fer_ray.data.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import claim_output, local_path
+from fer_ray.learning.confirmation import CONFIGURATIONS, SEEDS
 from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.learning.study import short
@@ -40,6 +41,7 @@ class SearchRequest:
         max_concurrent: trials at once; None to choose.
         resume: whether it goes on with an earlier search.
         strategy: objectives, sampler and scheduler.
+        confirm: whether the best configurations are trained again with new seeds afterwards.
     """
 
     dataset: PreparedDataset
@@ -51,6 +53,7 @@ class SearchRequest:
     max_concurrent: int | None
     resume: bool
     strategy: Strategy
+    confirm: bool
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def check_request(
     objective: str = "accuracy",
     sampler: str = "tpe",
     scheduler: str | None = None,
+    confirm: bool = False,
 ) -> SearchRequest:
     """Check every argument and file of a search, which ``tune`` explains.
 
@@ -138,7 +142,7 @@ def check_request(
         problems.add(f"--max-concurrent {max_concurrent}: at least 1.")
     problems.stop()
     assert prepared is not None
-    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume, strategy)
+    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume, strategy, confirm)
 
 
 def _load_spaces(
@@ -249,6 +253,8 @@ def describe_plan(request: SearchRequest, share: Share) -> str:
     for name, space in request.spaces.items():
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
         lines += _describe_search(space, space.search, "  ", first=True)
+    if request.confirm:
+        lines.append(f"then the best {CONFIGURATIONS} configurations again, with {SEEDS} new seeds each: confirm/")
     lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
 
