@@ -60,6 +60,7 @@ def tune(
     sampler: str = "tpe",
     scheduler: str | None = None,
     confirm: bool = False,
+    loggers: Sequence[str] = (),
 ) -> TuneResult:
     """Search for the configuration that is best on the validation split, and keep its checkpoint.
 
@@ -81,6 +82,7 @@ def tune(
         confirm: train the best three configurations again, with three new seeds each, after the search and beyond its
             time budget. ``confirm/`` keeps their runs and ``confirm.parquet`` their figures; ``best/`` stays the
             search's own.
+        loggers: ``tensorboard`` and ``mlflow``, which are shown the trials while they run.
 
     Raises:
         UsageError: wrong arguments or spaces, all at once; a request that the cluster can't fit; no trial finished.
@@ -100,6 +102,7 @@ def tune(
         sampler=sampler,
         scheduler=scheduler,
         confirm=confirm,
+        loggers=loggers,
     )
     return search(request, fit)
 
@@ -183,6 +186,9 @@ def command(
         bool,
         typer.Option("--confirm", help="Then train the best three configurations with three new seeds each."),
     ] = False,
+    log: Annotated[
+        list[str] | None, typer.Option(help="tensorboard or mlflow, or both: shows them the trials as they run.")
+    ] = None,
 ) -> None:
     """Search hyperparameters and architectures for what is best on the validation split."""
     request = check_request(
@@ -199,6 +205,7 @@ def command(
         sampler=sampler,
         scheduler=scheduler,
         confirm=confirm,
+        loggers=log or [],
     )
     if dry_run:
         print(describe_plan(request, plan(request, request.trials)))

@@ -27,6 +27,7 @@ from fer_ray.learning.search_log import SearchLog
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
 from fer_ray.progress import ProgressBar
+from fer_ray.tune_loggers import make_loggers
 from fer_ray.tune_schedulers import make_scheduler
 
 Objective = Callable[[Config, TrainingData, Report], None]
@@ -70,6 +71,8 @@ def run_trials(
         runtime.quiet_ray_tune(),
     ):
         log = SearchLog(study, folder, bar, running)
+        first = request.strategy.first
+        loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(work, share.resources),
             tune_config=ray_tune.TuneConfig(
@@ -84,7 +87,7 @@ def run_trials(
                 name="tune",
                 storage_path=str(folder.ray),
                 stop=Stop(request.time_budget, interrupted),
-                callbacks=[_Recorder(log)],
+                callbacks=[_Recorder(log), *loggers],
                 verbose=0,
             ),
         )

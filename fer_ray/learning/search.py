@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fer_ray.config import Config
 from fer_ray.config_files import load_search_space
 from fer_ray.config_paths import value_at
 from fer_ray.data.store import DatasetInfo, PreparedDataset
-from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.confirmation import CONFIGURATIONS, SEEDS
 from fer_ray.learning.requirements import requirement_problems
@@ -25,6 +26,8 @@ from fer_ray.progress import duration
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import Searched, SearchSpace
 
+LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
+"""What can look on at a search, and the package that it needs."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -42,6 +45,7 @@ class SearchRequest:
         resume: whether it goes on with an earlier search.
         strategy: objectives, sampler and scheduler.
         confirm: whether the best configurations are trained again with new seeds afterwards.
+        loggers: names in ``LOGGERS``.
     """
 
     dataset: PreparedDataset
@@ -54,6 +58,7 @@ class SearchRequest:
     resume: bool
     strategy: Strategy
     confirm: bool
+    loggers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ def check_request(
     sampler: str = "tpe",
     scheduler: str | None = None,
     confirm: bool = False,
+    loggers: Sequence[str] = (),
 ) -> SearchRequest:
     """Check every argument and file of a search, which ``tune`` explains.
 
@@ -140,9 +146,22 @@ def check_request(
         problems.add(f"--trials {trials}: at least 1.")
     if max_concurrent is not None and max_concurrent < 1:
         problems.add(f"--max-concurrent {max_concurrent}: at least 1.")
+    for line in _logger_problems(loggers):
+        problems.add(line)
     problems.stop()
     assert prepared is not None
-    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, resume, strategy, confirm)
+    once = tuple(dict.fromkeys(loggers))
+    return SearchRequest(
+        prepared, loaded, run, trials, seconds, storage, max_concurrent, resume, strategy, confirm, once
+    )
+
+
+def _logger_problems(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name not in LOGGERS:
+            yield f"--log {name}: choose tensorboard or mlflow.{did_you_mean(name, LOGGERS)}"
+        elif find_spec(LOGGERS[name]) is None:
+            yield f"--log {name}: needs the package {LOGGERS[name]}. Install it by `pip install {LOGGERS[name]}`."
 
 
 def _load_spaces(
