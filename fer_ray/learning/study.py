@@ -17,7 +17,7 @@ from fer_ray.learning.loop import Metrics
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import default_parameters, restored, suggest
 from fer_ray.learning.storage import open_study
-from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler
+from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler, name_objectives
 from fer_ray.search_spaces import Distribution, SearchSpace
 
 ARCHITECTURE = "architecture"
@@ -125,6 +125,7 @@ class Study:
         )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
         study.set_user_attr("objectives", list(strategy.objectives))
+        name_objectives(study, strategy)
         study.set_user_attr("spaces", _described(spaces))
         for key, space in spaces.items():
             architecture = {ARCHITECTURE: key} if len(spaces) > 1 else {}
