@@ -91,8 +91,9 @@ class _ShownTo(runtime.Unsaved, ray_tune.Callback):
         if "error" in result:
             self._failed.add(number)
             return
-        metrics = {name: value for name, value in result["metrics"].items() if name != "epoch"}
-        metrics |= {STEP: int(result["metrics"]["epoch"]), f"best_{self._objective.metric}": result["best"]}
+        # The best so far stands first, as TensorBoard's table of trials begins with it.
+        metrics = {f"best_{self._objective.metric}": result["best"], **result["metrics"]}
+        metrics[STEP] = int(metrics.pop("epoch"))
         self._tell("log_trial_result", iteration, self._shown[number], metrics)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
