@@ -8,7 +8,6 @@ from matplotlib.lines import Line2D
 
 from fer_ray.learning.confirmation import Confirmed, resolution
 from fer_ray.learning.objectives import OBJECTIVES, Objective
-from fer_ray.progress import duration
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Block, Charts, Figure, Table
 from fer_ray.reporting.pruning import last_line
@@ -128,12 +127,12 @@ def _runs(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
     rows = [row for one in confirmed for row in one.rows]
     failed = any(row["error"] is not None for row in rows)
     columns = ["Run", *(f"Validation {_short(one)}" for one in _shown(objective).values())]
-    columns += ["Best epoch", "Epochs", "Time", *["Error"] * failed]
+    columns += ["Best epoch", "Epochs", "Seconds", *["Error"] * failed]
     cells = []
     for row in rows:
         figures = [one.write(row[name]) if row["error"] is None else "–" for name, one in _shown(objective).items()]
         epoch = "–" if row["best_epoch"] is None else str(row["best_epoch"])
-        line = [row["run"], *figures, epoch, str(row["epochs"]), duration(row["seconds"])]
+        line = [row["run"], *figures, epoch, str(row["epochs"]), f"{row['seconds']:,.0f}"]
         cells.append(line + ["" if row["error"] is None else last_line(row["error"])] * failed)
     note = "Each is a folder in confirm/, which report and evaluate take; several together are one classifier."
     return Table("Runs with new seeds", columns, cells, note)
