@@ -94,6 +94,14 @@ def remove_leftovers(dest: Path) -> None:
         shutil.rmtree(_beside(dest, suffix), ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder, so that a kill leaves it whole or absent; ``remove_leftovers`` takes what is left beside it."""
+    partial = _beside(path, "partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    path.rename(partial)
+    shutil.rmtree(partial)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that readers see all of it or the former one."""
     partial = _beside(path, "partial")

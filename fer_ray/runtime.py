@@ -111,6 +111,13 @@ def quiet_ray_tune() -> Iterator[None]:
                 os.environ[name] = value
 
 
+class Unsaved:
+    """A part of a run of Ray Tune that it leaves out of the state it writes, which nothing reads."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 @contextmanager
 def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C sets instead of raising; a second one raises ``KeyboardInterrupt``.

@@ -1,18 +1,21 @@
 """Search hyperparameters and architectures: Ray Tune runs the trials, an Optuna study chooses and remembers them."""
 
+import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fer_ray.confirm_on_ray import train_seed_runs
 from fer_ray.files import write_whole
+from fer_ray.learning.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
 from fer_ray.learning.loop import fit
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchRequest, check_request
+from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.search_plan import describe_plan, summary
 from fer_ray.learning.study import Study
@@ -20,11 +23,12 @@ from fer_ray.learning.trial_epochs import Objective
 from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.progress import say
 from fer_ray.provenance import record_start
+from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.trials import search_section
 from fer_ray.runtime import nodes
 from fer_ray.tune_on_ray import run_trials
-from fer_ray.tune_preflight import Measure, measure_costs, measure_where_tight, preflight
+from fer_ray.tune_preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,14 @@ class TuneResult:
         checkpoint: its checkpoint folder.
         config_file: its configuration, for ``train --config``.
         trials: all finished trials, by number.
+        confirmed: the configurations that were trained again with new seeds, the best mean first.
     """
 
     best: TrialRecord
     checkpoint: Path
     config_file: Path
     trials: list[TrialRecord]
+    confirmed: list[Confirmed]
 
 
 def tune(
@@ -61,6 +67,8 @@ def tune(
     workers_per_trial: int = 1,
     cpus_per_trial: int | None = None,
     gpus_per_trial: float | None = None,
+    confirm: bool = False,
+    loggers: Sequence[str] = (),
 ) -> TuneResult:
     """Search for the configuration that is best on the validation split, and keep its checkpoint.
 
@@ -83,13 +91,17 @@ def tune(
             a trial on two cores.
         cpus_per_trial: of all its workers together; None for as many as the trials at once leave each.
         gpus_per_trial: of all its workers together, such as 0.25; None for one a worker where there are any.
+        confirm: train the best three configurations again, with three new seeds each, after the search and beyond its
+            time budget. ``confirm/`` keeps their runs and ``confirm.parquet`` their figures; ``best/`` stays the
+            search's own.
+        loggers: ``tensorboard`` and ``mlflow``, which are shown the trials while they run.
 
     Raises:
         UsageError: wrong arguments or spaces, all at once; a request that the cluster or the disk can't fit; no trial
             finished.
         DataError: the dataset can't be read, or isn't the one that the earlier search used.
     """
-    request = check_request(
+    asked = SearchArguments(
         dataset,
         spaces,
         output,
@@ -99,14 +111,16 @@ def tune(
         max_concurrent,
         resume,
         overrides,
-        objective=objective,
-        sampler=sampler,
-        scheduler=scheduler,
-        workers_per_trial=workers_per_trial,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
+        objective,
+        sampler,
+        scheduler,
+        workers_per_trial,
+        cpus_per_trial,
+        gpus_per_trial,
+        confirm,
+        loggers,
     )
-    return search(request, fit)
+    return search(check_request(asked), fit)
 
 
 def search(request: SearchRequest, objective: Objective, measure: Measure = measure_where_tight) -> TuneResult:
@@ -130,8 +144,35 @@ def search(request: SearchRequest, objective: Objective, measure: Measure = meas
         finally:
             folder.write_table(study)
         best = folder.finish(study)
-        write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
-        return TuneResult(best, folder.best, folder.best_config, study.records())
+        _write_page(folder)
+        if request.confirm:
+            _confirm(request, data, study, folder)
+        confirmed = read_confirmation(folder.path)
+        return TuneResult(best, folder.best, folder.best_config, study.records(), confirmed)
+
+
+def _write_page(folder: SearchFolder) -> None:
+    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
+
+
+def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:
+    """Train the best configurations with new seeds, as far as that isn't done, and show them on the page."""
+    first, errors = request.strategy.first, dict[str, str]()
+    runs = seed_runs(study.records(), first, folder.path / "confirm")
+    for run in runs:
+        run.begin()
+    left = [run for run in runs if not run.folder.closed()]
+    try:
+        if left:
+            # A run is of one worker, which has all that a trial has.
+            needs = replace(request.needs, workers=1)
+            share = share_cluster(replace(request, needs=needs), len(left), {})
+            say(describe_runs(runs, left, share.concurrent))
+            errors = train_seed_runs(left, data, share, first, folder.ray)
+    finally:
+        write_confirmation(folder.path, runs, first, errors)
+        shutil.rmtree(folder.ray, ignore_errors=True)
+        _write_page(folder)
 
 
 def _new_study(request: SearchRequest, folder: SearchFolder) -> Study:
@@ -161,6 +202,27 @@ def _former_study(request: SearchRequest, folder: SearchFolder) -> Study:
     return study
 
 
+_Objective = Annotated[
+    str, typer.Option(help="accuracy, macro_f1, or several with commas, such as accuracy,images_per_s.")
+]
+_Scheduler = Annotated[
+    str | None, typer.Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
+]
+_Workers = Annotated[
+    int, typer.Option(help="Processes that train a trial together; above 1 some 20 s more a trial to start them.")
+]
+_Cpus = Annotated[int | None, typer.Option(help="Of all its workers; default what there is, shared.")]
+_Gpus = Annotated[
+    float | None, typer.Option(help="Of all its workers, such as 0.25; default one a worker, where there are any.")
+]
+_Confirm = Annotated[
+    bool, typer.Option("--confirm", help="Then train the best three configurations with three new seeds each.")
+]
+_Log = Annotated[
+    list[str] | None, typer.Option(help="tensorboard or mlflow, or both: shows them the trials as they run.")
+]
+
+
 def command(
     dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
     space: Annotated[list[str], typer.Option(help="YAML search space; several to choose among architectures.")],
@@ -172,25 +234,17 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search, or add trials to it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change every space: path.to.field=value.")] = None,
-    objective: Annotated[
-        str, typer.Option(help="accuracy, macro_f1, or several with commas, such as accuracy,images_per_s.")
-    ] = "accuracy",
+    objective: _Objective = "accuracy",
     sampler: Annotated[str, typer.Option(help="tpe, gp, cmaes, random or qmc, of Optuna.")] = "tpe",
-    scheduler: Annotated[
-        str | None, typer.Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
-    ] = None,
-    workers_per_trial: Annotated[
-        int, typer.Option(help="Processes that train a trial together; above 1 some 20 s more a trial to start them.")
-    ] = 1,
-    cpus_per_trial: Annotated[
-        int | None, typer.Option(help="Of all its workers; default what there is, shared.")
-    ] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="Of all its workers, such as 0.25; default one a worker, where there are any.")
-    ] = None,
+    scheduler: _Scheduler = None,
+    workers_per_trial: _Workers = 1,
+    cpus_per_trial: _Cpus = None,
+    gpus_per_trial: _Gpus = None,
+    confirm: _Confirm = False,
+    log: _Log = None,
 ) -> None:
     """Search hyperparameters and architectures for what is best on the validation split."""
-    request = check_request(
+    asked = SearchArguments(
         dataset,
         space,
         output,
@@ -200,24 +254,32 @@ def command(
         max_concurrent,
         resume,
         set_ or [],
-        objective=objective,
-        sampler=sampler,
-        scheduler=scheduler,
-        workers_per_trial=workers_per_trial,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
+        objective,
+        sampler,
+        scheduler,
+        workers_per_trial,
+        cpus_per_trial,
+        gpus_per_trial,
+        confirm,
+        log or [],
     )
+    request = check_request(asked)
     if dry_run:
-        plan = preflight(request, TrainingData.load(request.dataset), request.trials, measure_costs)
+        plan = preflight(request, TrainingData.load(request.dataset), trials, measure_costs)
         print(describe_plan(request, plan, nodes()))
-        return
-    result = search(request, fit)
+    else:
+        _print_result(search(request, fit), request)
+
+
+def _print_result(result: TuneResult, request: SearchRequest) -> None:
     states = [record.state for record in result.trials if not record.interrupted]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
     values = zip(request.strategy.objectives, result.best.values or (), strict=True)
     measured = ", ".join(f"{OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}" for name, value in values)
     print(f"best: trial {result.best.number}, {measured}, {result.best.space}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
+    for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.confirm else ():
+        print(sentence)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from fer_ray.learning.study import Study
 from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar
+from fer_ray.tune_loggers import make_loggers
 from fer_ray.tune_schedulers import make_scheduler
 from fer_ray.tune_workers import DRIVER, run_trial_on_workers
 
@@ -51,6 +52,8 @@ def run_trials(
         runtime.quiet_ray_tune(),
     ):
         log = SearchLog(study, folder, bar, running)
+        first = request.strategy.first
+        loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
         tuner = ray_tune.Tuner(
             _function(share, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
@@ -65,8 +68,8 @@ def run_trials(
             run_config=ray_tune.RunConfig(
                 name="tune",
                 storage_path=str(folder.ray),
-                stop=_Stop(request.time_budget, interrupted),
-                callbacks=[_Recorder(log, FailureReader(share.concurrent))],
+                stop=Stop(request.time_budget, interrupted),
+                callbacks=[_Recorder(log, FailureReader(share.concurrent)), *loggers],
                 verbose=0,
             ),
         )
@@ -111,14 +114,7 @@ def _run_trial(
         ray_tune.report({"error": str(error), "value": epochs.best, "best": epochs.best, "progress": 0.0})
 
 
-class _Unsaved:
-    """A part of the search that Ray Tune leaves out of the state it writes: the study is the truth."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class _StudySearcher(_Unsaved, Searcher):
+class _StudySearcher(runtime.Unsaved, Searcher):
     """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them.
 
     Args:
@@ -144,7 +140,7 @@ class _StudySearcher(_Unsaved, Searcher):
         pass
 
 
-class _Recorder(_Unsaved, ray_tune.Callback):
+class _Recorder(runtime.Unsaved, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log."""
 
     def __init__(self, log: SearchLog, failures: FailureReader):
@@ -162,14 +158,19 @@ class _Recorder(_Unsaved, ray_tune.Callback):
         self._log.ended(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        file = Path(trial.pickled_error_file)  # what was raised in a worker; else Tune's own trouble
-        error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
-        failure = self._failures.read(getattr(error, "cause", error))
+        failure = self._failures.read(worker_error(trial))
         close = self._log.lost if failure.lost else self._log.crashed
         close(trial.config["number"], failure.text)
 
 
-class _Stop(_Unsaved, ray_tune.Stopper):
+def worker_error(trial: Any) -> object:
+    """Return what was raised in the worker of a failed trial; else the text of Tune's own trouble."""
+    file = Path(trial.pickled_error_file)
+    error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
+    return getattr(error, "cause", error)
+
+
+class Stop(runtime.Unsaved, ray_tune.Stopper):
     """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
 
     def __init__(self, seconds: float | None, interrupted: threading.Event):

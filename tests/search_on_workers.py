@@ -25,7 +25,7 @@ from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.learning.loop import Report
 from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchRequest, check_request
+from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_plan import Share
 from fer_ray.learning.trial_cost import TrialCost
 from fer_ray.tune import search
@@ -75,9 +75,7 @@ def main() -> None:
     (FOLDER / "calls").mkdir()
     (FOLDER / "s.yaml").write_text(SPACE)
     runtime.start_ray(num_cpus=2, num_gpus=0, include_dashboard=True)
-    request = check_request(
-        DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, None, None, None, False, [], workers_per_trial=2
-    )
+    request = check_request(SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, workers_per_trial=2))
     (FOLDER / "driver").write_text(str(os.getpid()))
     with contextlib.suppress(KeyboardInterrupt):
         search(request, by_dropout, no_cost)

@@ -12,7 +12,15 @@ from fer_ray.data.store import PreparedDataset
 PACKAGE = Path(__file__).parent.parent / "fer_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))
 STAGES = {"prepare", "train", "tune", "evaluate", "score", "report", "demo", "models_stage"}
-ON_RAY = {"train_on_ray", "tune_on_ray", "tune_preflight", "tune_schedulers", "tune_workers"}
+ON_RAY = {
+    "confirm_on_ray",
+    "train_on_ray",
+    "tune_loggers",
+    "tune_on_ray",
+    "tune_preflight",
+    "tune_schedulers",
+    "tune_workers",
+}
 # Each layer may import itself and those after it.
 LAYERS = [
     {"cli"},

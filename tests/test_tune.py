@@ -22,7 +22,7 @@ from fer_ray.errors import UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchRequest, check_request
+from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_plan import Share
 from fer_ray.learning.trial_cost import TrialCost
 from fer_ray.learning.trial_epochs import Objective
@@ -99,7 +99,9 @@ class Search:
         self.space.write_text(SPACE)
 
     def request(self, trials: int, resume: bool = False) -> SearchRequest:
-        return check_request(self.dataset.path, [self.space], self.run, trials, None, None, 1, resume, [])
+        return check_request(
+            SearchArguments(self.dataset.path, [self.space], self.run, trials, max_concurrent=1, resume=resume)
+        )
 
     def __call__(
         self, *script: list[float | Callable[[], None]], trials: int | None = None, resume: bool = False

@@ -7,6 +7,7 @@ import pytest
 from fer_ray import runtime
 from fer_ray.cli import main
 from fer_ray.data.store import PreparedDataset
+from fer_ray.learning import search
 
 GOOD = "search: {model.dropout: {uniform: [0.0, 0.6]}}"
 
@@ -114,6 +115,23 @@ def test_bad_requests(
     error = refused(tiny_dataset.path, files, tmp_path / "run", arguments, capsys)
     for part in said:
         assert part in error
+
+
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
+def test_a_logger_that_is_not_installed(
+    name: str,
+    package: str,
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(search, "find_spec", lambda asked: None if asked == package else object())
+    (tmp_path / "s.yaml").write_text(GOOD)
+    arguments = ["--log", name, "--log", "wandb"]
+    error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)
+    assert f"needs the package {package}. Install it by `pip install {package}`." in error
+    assert "--log wandb: choose tensorboard or mlflow." in error
 
 
 def test_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.learning.loop import fit
 from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchRequest, check_request
+from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_plan import Plan, Share
 from fer_ray.tune import search, tune
 from fer_ray.tune_preflight import Measured, measure_costs
@@ -124,7 +124,7 @@ def test_a_search_keeps_to_its_disk(tiny_dataset: PreparedDataset, tmp_path: Pat
     watcher.start()
     try:
         search(
-            check_request(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5, None, None, None, False, []),
+            check_request(SearchArguments(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
             fit,
             measure,
         )

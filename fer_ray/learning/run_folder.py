@@ -9,7 +9,7 @@ from pathlib import Path
 from fer_ray.config import Config
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import make_folder, write_whole
+from fer_ray.files import make_folder, remove_folder, write_whole
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.kept_epochs import KeptEpochs
@@ -20,10 +20,15 @@ CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves
 
 
 class RunFolder(KeptEpochs):
-    """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn."""
+    """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn.
 
-    def __init__(self, path: Path):
-        super().__init__(path / "checkpoint", path / "last", "validation_accuracy")
+    Args:
+        path: of the folder.
+        metric: by which an epoch is the best one.
+    """
+
+    def __init__(self, path: Path, metric: str = "validation_accuracy"):
+        super().__init__(path / "checkpoint", path / "last", metric)
         self.path = path
         self.config_file, self.curves_file = path / CONFIG_FILE, path / CURVES_FILE
 
@@ -95,6 +100,14 @@ class RunFolder(KeptEpochs):
     def _follow(self, history: Sequence[Metrics]) -> None:
         super()._follow(history)
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
+
+    def close(self) -> None:
+        """Remove ``last/`` of a run that trained to its end, for a run that nobody will ask for more epochs."""
+        remove_folder(self.last)
+
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self.resumable() is None and bool(self.history())
 
     def history(self) -> list[Metrics]:
         """Read ``metrics.jsonl``, one entry an epoch; empty before the first.

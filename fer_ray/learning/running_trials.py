@@ -28,17 +28,20 @@ class _Running:
 
 
 class RunningTrials:
-    """Knows how far each running trial is, and how good by the first objective."""
+    """Knows how far each running trial is, and how good by the first objective.
+
+    A trial goes by its number, a run that trains its configuration again by the folder's name.
+    """
 
     def __init__(self, objective: Objective = OBJECTIVES["accuracy"]) -> None:
         self._objective = objective
-        self._trials: dict[int, _Running] = {}
+        self._trials: dict[int | str, _Running] = {}
 
-    def began(self, number: int, space: str, epochs: int) -> None:
+    def began(self, number: int | str, space: str, epochs: int) -> None:
         """Note that a trial of so many epochs has begun to run."""
         self._trials[number] = _Running(space, epochs)
 
-    def reported(self, number: int, metrics: Metrics) -> None:
+    def reported(self, number: int | str, metrics: Metrics) -> None:
         """Note the metrics of a trial's epoch, as ``fit`` reports them."""
         trial = self._trials[number]
         trial.epoch, trial.last = int(metrics["epoch"]), metrics[self._objective.metric]
@@ -46,7 +49,7 @@ class RunningTrials:
         trial.seconds += metrics["seconds"]
         trial.reported = time.monotonic()
 
-    def ended(self, number: int) -> None:
+    def ended(self, number: int | str) -> None:
         """Forget a trial, if it began at all."""
         self._trials.pop(number, None)
 

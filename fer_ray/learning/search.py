@@ -1,9 +1,10 @@
 """What a search was asked to do, checked whole before anything starts."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from fer_ray.config import Config
 from fer_ray.config_files import load_search_space
 from fer_ray.data.store import DatasetInfo, PreparedDataset
-from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
@@ -21,7 +22,32 @@ from fer_ray.learning.trial_records import short
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import SearchSpace, values_of
 
+LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
+"""What can look on at a search, and the package that it needs."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class SearchArguments:
+    """A search as a user asks for it; ``fer_ray.tune.tune`` explains each argument."""
+
+    dataset: Path | str
+    spaces: Sequence[Path | str]
+    output: Path | str
+    trials: int
+    time_budget: str | None = None
+    storage: str | None = None
+    max_concurrent: int | None = None
+    resume: bool = False
+    overrides: Sequence[str] = ()
+    objective: str = "accuracy"
+    sampler: str = "tpe"
+    scheduler: str | None = None
+    workers_per_trial: int = 1
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    confirm: bool = False
+    loggers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +79,8 @@ class SearchRequest:
         needs: what each of them shall have.
         resume: whether it goes on with an earlier search.
         strategy: objectives, sampler and scheduler.
+        confirm: whether the best configurations are trained again with new seeds afterwards.
+        loggers: names in ``LOGGERS``.
     """
 
     dataset: PreparedDataset
@@ -65,6 +93,8 @@ class SearchRequest:
     needs: Needs
     resume: bool
     strategy: Strategy
+    confirm: bool
+    loggers: tuple[str, ...]
 
 
 class _Problems:
@@ -91,54 +121,53 @@ class _Problems:
             raise self.kind(self.lines)
 
 
-def check_request(
-    dataset: Path | str,
-    spaces: Sequence[Path | str],
-    output: Path | str,
-    trials: int,
-    time_budget: str | None,
-    storage: str | None,
-    max_concurrent: int | None,
-    resume: bool,
-    overrides: Iterable[str],
-    *,
-    objective: str = "accuracy",
-    sampler: str = "tpe",
-    scheduler: str | None = None,
-    workers_per_trial: int = 1,
-    cpus_per_trial: int | None = None,
-    gpus_per_trial: float | None = None,
-) -> SearchRequest:
-    """Check every argument and file of a search, which ``tune`` explains.
+def check_request(asked: SearchArguments) -> SearchRequest:
+    """Check every argument and file of a search.
 
     Raises:
         UsageError: a wrong argument or space; the message lists all problems, those of the dataset too.
         DataError: only the dataset is wrong.
     """
     problems = _Problems()
-    prepared, run, seconds, strategy = None, Path(output), None, DEFAULT_STRATEGY
+    prepared, run, seconds, strategy = None, Path(asked.output), None, DEFAULT_STRATEGY
     with problems.collect():
-        prepared = PreparedDataset(local_path(dataset))
+        prepared = PreparedDataset(local_path(asked.dataset))
         prepared.check_trainable()
-    loaded = _load_spaces(spaces, list(overrides), prepared.info if prepared else None, problems)
+    loaded = _load_spaces(asked.spaces, list(asked.overrides), prepared.info if prepared else None, problems)
     with problems.collect():
-        run = claim_output(output, resume)
+        run = claim_output(asked.output, asked.resume)
     with problems.collect():
-        seconds = None if time_budget is None else parse_duration(time_budget)
+        seconds = None if asked.time_budget is None else parse_duration(asked.time_budget)
     with problems.collect():
-        _check_storage(storage)
+        _check_storage(asked.storage)
     with problems.collect():
-        strategy = choose_strategy(objective, sampler, scheduler, loaded)
-    if trials < 1:
-        problems.add(f"--trials {trials}: at least 1.")
-    if max_concurrent is not None and max_concurrent < 1:
-        problems.add(f"--max-concurrent {max_concurrent}: at least 1.")
-    needs = Needs(workers_per_trial, cpus_per_trial, gpus_per_trial)
-    for line in _needs_problems(needs, loaded):
+        strategy = choose_strategy(asked.objective, asked.sampler, asked.scheduler, loaded)
+    needs = Needs(asked.workers_per_trial, asked.cpus_per_trial, asked.gpus_per_trial)
+    for line in (*_count_problems(asked), *_needs_problems(needs, loaded), *_logger_problems(asked.loggers)):
         problems.add(line)
     problems.stop()
     assert prepared is not None
-    return SearchRequest(prepared, loaded, run, trials, seconds, storage, max_concurrent, needs, resume, strategy)
+    return SearchRequest(
+        dataset=prepared,
+        spaces=loaded,
+        run=run,
+        trials=asked.trials,
+        time_budget=seconds,
+        storage=asked.storage,
+        max_concurrent=asked.max_concurrent,
+        needs=needs,
+        resume=asked.resume,
+        strategy=strategy,
+        confirm=asked.confirm,
+        loggers=tuple(dict.fromkeys(asked.loggers)),
+    )
+
+
+def _count_problems(asked: SearchArguments) -> Iterator[str]:
+    if asked.trials < 1:
+        yield f"--trials {asked.trials}: at least 1."
+    if asked.max_concurrent is not None and asked.max_concurrent < 1:
+        yield f"--max-concurrent {asked.max_concurrent}: at least 1."
 
 
 def _needs_problems(needs: Needs, spaces: Mapping[str, SearchSpace]) -> Iterator[str]:
@@ -163,6 +192,14 @@ def _needs_problems(needs: Needs, spaces: Mapping[str, SearchSpace]) -> Iterator
                 f"--workers-per-trial {workers}: {name} trains with batches of {batch} (training.batch_size), which"
                 f" have work for {max(1, batch // 2)} at most, of 2 images a step or more."
             )
+
+
+def _logger_problems(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name not in LOGGERS:
+            yield f"--log {name}: choose tensorboard or mlflow.{did_you_mean(name, LOGGERS)}"
+        elif find_spec(LOGGERS[name]) is None:
+            yield f"--log {name}: needs the package {LOGGERS[name]}. Install it by `pip install {LOGGERS[name]}`."
 
 
 def _load_spaces(

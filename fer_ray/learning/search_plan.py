@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_ray.config_paths import value_at
+from fer_ray.learning.confirmation import CONFIGURATIONS, SEEDS
 from fer_ray.learning.search import Needs, SearchRequest
 from fer_ray.learning.trial_cost import TrialCost
 from fer_ray.learning.trial_records import short
@@ -183,6 +184,8 @@ def describe_plan(request: SearchRequest, plan: Plan, nodes: Sequence[Resources]
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
         lines += _describe_search(space, space.search, "  ", first=True)
     lines += [*_describe_costs(request, plan, nodes), *_describe_time(request, plan)]
+    if request.confirm:
+        lines.append(f"then the best {CONFIGURATIONS} configurations again, with {SEEDS} new seeds each: confirm/")
     lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
 

@@ -120,6 +120,13 @@ def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.
         return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=fresh)
 
 
+def name_objectives(study: optuna.Study, strategy: Strategy) -> None:
+    """Tell Optuna what the values of trials are called, which its dashboard shows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([OBJECTIVES[name].label for name in strategy.objectives])
+
+
 def _objective_problems(asked: str, objectives: Sequence[str]) -> list[str]:
     problems = [
         f"--objective {asked}: '{name}' is none of {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}"

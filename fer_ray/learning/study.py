@@ -16,7 +16,7 @@ from fer_ray.learning.loop import Metrics
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import draw, parameters_of
 from fer_ray.learning.storage import open_study
-from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler
+from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler, name_objectives
 from fer_ray.learning.trial_records import BY_EPOCH, CONTINUES, FAILURES, INTERRUPTED, TrialRecord, read_record
 from fer_ray.search_spaces import SearchSpace
 
@@ -80,6 +80,7 @@ class Study:
         )
         study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
         study.set_user_attr("objectives", list(strategy.objectives))
+        name_objectives(study, strategy)
         _begin(study, spaces)
         return cls(study, spaces, strategy)
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fer_ray.config_files import load_config
+from fer_ray.learning.confirmation import read_confirmation
 from fer_ray.learning.objectives import OBJECTIVES, Objective
 from fer_ray.progress import duration
+from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
 from fer_ray.reporting.html import Block, Charts, Code, Section, Table
 from fer_ray.reporting.importances import MIN_TRIALS, Importances, importances
 from fer_ray.reporting.parallel import parallel_figures
@@ -25,10 +27,10 @@ _SLICES = (
 
 def search_section(folder: Path, shown_as: Path) -> Section:
     """Show a search; arguments as in ``evaluation_section``."""
-    table = read_search_table(folder)
+    table, confirmed = read_search_table(folder), read_confirmation(folder)
     clock, found = Clock(table.trials), importances(table)
     order = [path for one in found for path in one.shares]
-    blocks: list[Block] = []
+    blocks = confirmation_blocks(confirmed, table.objective)
     if table.measured:
         blocks.append(Charts("History", [*time_figure(table, clock), trial_figure(table)], _pauses(clock)))
     blocks += [
@@ -46,7 +48,8 @@ def search_section(folder: Path, shown_as: Path) -> Section:
     blocks += reproduce_blocks(folder, facts)
     if facts:
         blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
-    return Section(shown_as.name, "Search", str(shown_as), _headline(table), blocks)
+    notes = [" ".join(confirmation_sentences(confirmed, table.objective))] if confirmed else []
+    return Section(shown_as.name, "Search", str(shown_as), _headline(table), blocks, notes)
 
 
 def _pauses(clock: Clock) -> str:

@@ -26,7 +26,7 @@ from fer_ray.config import Config
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.learning.loop import Metrics, Report
 from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import check_request
+from fer_ray.learning.search import SearchArguments, check_request
 from fer_ray.learning.search_log import SearchLog
 from fer_ray.learning.study import Study
 from fer_ray.learning.trial_records import TrialRecord
@@ -160,17 +160,15 @@ def main() -> None:
         space = Path(folder) / "space.yaml"
         space.write_text(SPACE)
         request = check_request(
-            arguments.dataset,
-            [space],
-            Path(folder) / "run",
-            arguments.trials,
-            None,
-            arguments.storage,
-            None,
-            False,
-            [],
-            sampler=arguments.sampler,
-            scheduler="none",
+            SearchArguments(
+                arguments.dataset,
+                [space],
+                Path(folder) / "run",
+                arguments.trials,
+                storage=arguments.storage,
+                sampler=arguments.sampler,
+                scheduler="none",
+            )
         )
         began = time.perf_counter()
         search(request, train_nothing)

@@ -1,31 +1,36 @@
-"""What a search costs a trial beyond its training loop.
+"""What a search costs a trial beyond its training loop, and how busy it keeps the CPUs.
 
-    python tests/benchmarks/tune_overhead.py --dataset DATASET --model cnn3 --trials 8
+    python tests/benchmarks/tune_overhead.py --dataset DATASET --model cnn3 --trials 20
 
-Searches a 4,000-image subset, one trial at a time. A trial's time runs from the end of the trial before it, so that the
-gaps between trials count: choosing parameters, writing the study, starting, building the network, keeping the best
-checkpoint. From it goes what the loop itself says of its epochs (training and validation). The first trial, which also
-starts Ray and a process, is shown apart.
+Searches a 4,000-image subset with as many short trials at once as there are CPUs. A trial's cost runs from the last
+epoch of the trial before it in the same process to its own last epoch, less what the loop itself says of its epochs
+(training and validation): so choosing parameters, writing the study, starting, building the network and keeping
+checkpoints are in it. The first trial of each process, which waits for Ray and for PyTorch to be imported, is left out.
+
+The CPUs are busy with training as far as their trials are in an epoch. That share is taken from the moment at which
+every process has begun its first epoch to the last epoch of the last trial, and to the beginning of the last trial,
+after which a CPU that is done with its own has nothing left to do.
 """
 
 import argparse
 import platform
 import statistics
+import sys
 import tempfile
-from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pyarrow.parquet as pq
-import torch
+from epoch_journal import Entry, Journal, beyond_the_loop
+from ray import cloudpickle
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
-from fer_ray.tune import tune
+from fer_ray.learning.search import SearchArguments, check_request
+from fer_ray.tune import search
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 ROWS = {"train": 4000, "validation": 1000}
+cloudpickle.register_pickle_by_value(sys.modules["epoch_journal"])  # workers don't find the folder of the benchmarks
 
 
 def subset(dataset: PreparedDataset, folder: Path) -> Path:
@@ -36,47 +41,51 @@ def subset(dataset: PreparedDataset, folder: Path) -> Path:
     for name, split in info.splits.items():
         rows = generator.permutation(split.rows)[: ROWS[name]]
         table = dataset.table(name).take(rows)
-        split.rows = len(table)
+        counts = np.bincount(table["label"].to_numpy(), minlength=len(info.label_names))
+        split.rows, split.labels = len(table), dict(zip(info.label_names, counts.tolist(), strict=True))
         (folder / name).mkdir(parents=True)
         pq.write_table(table, folder / name / "part-0.parquet")
     (folder / DATASET_FILE).write_text(info.model_dump_json(), encoding="utf-8")
     return folder
 
 
-def measure(dataset: Path, run: Path, model: str, trials: int, epochs: int) -> list[float]:
-    """Return each trial's seconds beyond its loop, the first trial's included."""
-    started = datetime.now()
-    result = tune(
-        dataset,
-        [SPACES / f"{model}.yaml"],
-        run,
-        trials=trials,
-        max_concurrent=1,
-        overrides=[f"training.epochs={epochs}"],
-    )
-    storage = f"sqlite:///{run / 'study.db'}"
-    study = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage)
-    ends = [started, *(trial.datetime_complete for trial in study.trials if trial.datetime_complete)]
-    walls = [(end - before).total_seconds() for before, end in pairwise(ends)]
-    for wall, record in zip(walls, result.trials, strict=True):
-        print(f"trial {record.number}: {wall:.2f} s, {record.seconds or 0:.2f} s in {len(record.by_epoch)} epochs")
-    return [wall - (record.seconds or 0) for wall, record in zip(walls, result.trials, strict=True)]
+def busy_share(trials: dict[str, list[Entry]], begin: float, end: float) -> float:
+    """Return the share of the time from ``begin`` to ``end`` that the processes spent in epochs."""
+    spans = [
+        (entry.moment - entry.seconds, entry.moment) for entries in trials.values() for entry in entries if entry.epoch
+    ]
+    spent = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
+    return spent / (end - begin) / len({entries[0].process for entries in trials.values()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--model", default="cnn3")
-    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         small = subset(PreparedDataset(arguments.dataset), Path(folder) / "dataset")
-        beyond = measure(small, Path(folder) / "run", arguments.model, arguments.trials, arguments.epochs)
-    later = beyond[1:]
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {arguments.model}")
-    print(f"beyond the loop: first trial {beyond[0]:.2f} s; then, of {len(later)} trials,", end=" ")
-    print(f"median {statistics.median(later):.2f} s, max {max(later):.2f} s")
+        space, overrides = SPACES / f"{arguments.model}.yaml", [f"training.epochs={arguments.epochs}"]
+        request = check_request(
+            SearchArguments(small, [space], Path(folder) / "run", arguments.trials, overrides=overrides)
+        )
+        journal = Journal(Path(folder) / "epochs.jsonl")
+        search(request, journal)
+        trials = journal.read()
+    beyond, lengths = list(beyond_the_loop(trials)), [sum(e.seconds for e in entries) for entries in trials.values()]
+    processes = {entries[0].process: entries[0] for entries in reversed(trials.values())}
+    started = max(first.moment for first in processes.values())
+    print(f"{platform.processor() or platform.machine()}, {len(processes)} trials at once, {arguments.model}")
+    print(f"{len(trials)} trials, median {statistics.median(lengths):.2f} s in their epochs")
+    print(f"beyond them, of {len(beyond)}: median {statistics.median(beyond):.2f} s, max {max(beyond):.2f} s")
+    last_began = max(entries[0].moment for entries in trials.values())
+    ended = max(entries[-1].moment for entries in trials.values())
+    print(
+        f"CPUs in epochs: {busy_share(trials, started, ended):.1%} to the end,"
+        f" {busy_share(trials, started, last_began):.1%} while trials were left to start"
+    )
 
 
 if __name__ == "__main__":

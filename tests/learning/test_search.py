@@ -6,7 +6,7 @@ import pytest
 
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.learning.search import check_request, parse_duration
+from fer_ray.learning.search import SearchArguments, check_request, parse_duration
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -24,7 +24,7 @@ def test_wrong_durations(text: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: str(file.stem))
 def test_shipped_spaces(file: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    request = check_request(tiny_dataset.path, [file], tmp_path / "run", 1, None, None, None, False, [])
+    request = check_request(SearchArguments(tiny_dataset.path, [file], tmp_path / "run", 1))
     space = request.spaces[file.stem]
     assert space.model.name == file.stem
     assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power"} <= set(space.search)
@@ -36,15 +36,15 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     empty.write_text("model: {name: cnn3}")
     with pytest.raises(UsageError) as failure:
         check_request(
-            tmp_path / "nothing",
-            [outside, empty, empty, tmp_path / "missing.yaml"],
-            "s3://bucket/run",
-            trials=0,
-            time_budget="soon",
-            storage="nonsense",
-            max_concurrent=0,
-            resume=False,
-            overrides=[],
+            SearchArguments(
+                tmp_path / "nothing",
+                [outside, empty, empty, tmp_path / "missing.yaml"],
+                "s3://bucket/run",
+                trials=0,
+                time_budget="soon",
+                storage="nonsense",
+                max_concurrent=0,
+            )
         )
     expected = [
         ("outside.yaml", "cnn4", "Did you mean 'cnn3'"),

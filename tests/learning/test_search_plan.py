@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from datasets_made import write_prepared
 
-from fer_ray.learning.search import Needs, SearchRequest, check_request
+from fer_ray.learning.search import Needs, SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_plan import Plan, Share, describe_plan, gpu_part, plan_problems, share_out
 from fer_ray.learning.trial_cost import TrialCost
 
@@ -91,7 +91,7 @@ def request_(tmp_path: Path) -> SearchRequest:
         "model: {name: cnn3}\nschedule: {first_size: 1}\ntraining: {epochs: 10}\n"
         "search: {training.epochs: {int: [5, 20]}}"
     )
-    return check_request(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, "2h", None, None, False, [])
+    return check_request(SearchArguments(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, "2h"))
 
 
 def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:

@@ -28,6 +28,7 @@ def metrics(epoch: int, accuracy: float) -> dict[str, float]:
 
 def test_defaults_come_first_then_what_the_search_draws(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE, "b": OTHER}, "data")
+    assert optuna.load_study(study_name="s", storage=storage).metric_names == ["validation accuracy"]
     first, second, third = study.ask(), study.ask(), study.ask()
     assert (first.space, first.config) == ("a", SPACE.defaults)
     assert (second.space, second.config) == ("b", OTHER.defaults)

@@ -1,0 +1,143 @@
+"""The runs with new seeds on Ray Tune: as many at once as trials, each going on where an earlier call left it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune as ray_tune
+
+from fer_ray import runtime
+from fer_ray.errors import FerRayError
+from fer_ray.learning.confirmation import SeedRun
+from fer_ray.learning.kept_epochs import best_epoch
+from fer_ray.learning.loop import Metrics
+from fer_ray.learning.objectives import Objective
+from fer_ray.learning.rows import TrainingData
+from fer_ray.learning.running_trials import RunningTrials
+from fer_ray.learning.search_plan import Share
+from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.tune_on_ray import Stop, worker_error
+
+
+def train_seed_runs(
+    runs: Sequence[SeedRun], data: TrainingData, share: Share, objective: Objective, storage: Path
+) -> dict[str, str]:
+    """Train each run to its end.
+
+    A worker that dies makes its run start again from the last epoch, ``training.max_failures`` times.
+
+    Args:
+        runs: that aren't finished, at least one.
+        share: of the cluster, as for as many trials.
+        storage: where Ray Tune may write; to be removed afterwards.
+
+    Returns:
+        The errors of those that failed, by name.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C; each run's last finished epoch is kept.
+    """
+    named = {run.name: run for run in runs}
+    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=share.threads)
+    epochs, done = (sum(count) for count in zip(*map(_epochs, runs), strict=True))
+    running = RunningTrials(objective)
+    with (
+        ProgressBar("confirming", epochs, "epochs", done, running) as bar,
+        runtime.deferred_interrupt("Stopping the runs. Ctrl-C again leaves at once.") as interrupted,
+        runtime.quiet_ray_tune(),
+    ):
+        recorder = _Recorder(named, bar, running, objective)
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(work, share.resources),
+            param_space={"run": ray_tune.grid_search(list(named))},
+            tune_config=ray_tune.TuneConfig(
+                max_concurrent_trials=share.concurrent,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config["run"]),
+            ),
+            run_config=ray_tune.RunConfig(
+                name="confirm",
+                storage_path=str(storage),
+                stop=Stop(None, interrupted),
+                failure_config=ray_tune.FailureConfig(max_failures=runs[0].config.training.max_failures),
+                callbacks=[recorder],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return recorder.errors
+
+
+def _epochs(run: SeedRun) -> tuple[int, int]:
+    """How many a run has in all, and how many are done."""
+    return run.config.training.epochs, len(run.folder.history())
+
+
+def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun], threads: int) -> None:
+    """Train one of the runs in a trial's process."""
+    torch.set_num_threads(threads)
+    try:
+        runs[params["run"]].train(data, lambda metrics: ray_tune.report({"metrics": metrics}))
+    except FerRayError as error:  # reported, not raised: it would come again, and the process stays good for the next
+        ray_tune.report({"error": str(error)})
+
+
+class _Recorder(runtime.Unsaved, ray_tune.Callback):
+    """Shows what becomes of the runs."""
+
+    def __init__(self, runs: dict[str, SeedRun], bar: ProgressBar, running: RunningTrials, objective: Objective):
+        self.errors: dict[str, str] = {}
+        self._runs, self._bar, self._running, self._objective = runs, bar, running, objective
+        self._done = {name: _epochs(run)[1] for name, run in runs.items()}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        run = self._runs[trial.config["run"]]
+        self._running.began(run.name, run.trial.space, run.config.training.epochs)
+        for metrics in run.folder.history():
+            self._running.reported(run.name, metrics)
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        name = trial.config["run"]
+        if "error" in result:
+            self.errors[name] = result["error"]
+            return
+        metrics: Metrics = result["metrics"]
+        self._running.reported(name, metrics)
+        self._advance(name, int(metrics["epoch"]))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        run = self._runs[trial.config["run"]]
+        self._running.ended(run.name)
+        if run.name in self.errors:
+            self._failed(run.name)
+        elif run.folder.closed():  # Tune ends those too that Ctrl-C stops
+            self._advance(run.name, run.config.training.epochs)  # where patience ended it, none of them is left
+            say(_describe(run, self._objective))
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        name = trial.config["run"]
+        self.errors[name] = str(worker_error(trial)).strip()
+        self._running.ended(name)
+        self._failed(name)
+
+    def _advance(self, name: str, epoch: int) -> None:
+        new = max(0, epoch - self._done[name])
+        self._done[name] += new
+        self._bar.advance(new)
+
+    def _failed(self, name: str) -> None:
+        self._advance(name, self._runs[name].config.training.epochs)
+        say(f"run {name} failed: {self.errors[name].splitlines()[0]}")
+
+
+def _describe(run: SeedRun, objective: Objective) -> str:
+    """Return a finished run as one line."""
+    history = run.folder.history()
+    best, seconds = best_epoch(history, objective.metric), sum(line["seconds"] for line in history)
+    return (
+        f"run {run.name}: {objective.label} {objective.write(best[objective.metric])} in epoch {best['epoch']:.0f} of"
+        f" {len(history)}, {duration(seconds)}; trial {run.trial.number} had {objective.write(run.trial.value or 0.0)}"
+    )

@@ -1,0 +1,160 @@
+"""What became of a search's best configurations with new seeds: table, chart, and what it says of the search."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import mean
+
+from matplotlib.lines import Line2D
+
+from fer_ray.learning.confirmation import Confirmed, resolution
+from fer_ray.learning.objectives import OBJECTIVES, Objective
+from fer_ray.reporting.charts import new_chart, to_png
+from fer_ray.reporting.html import Block, Charts, Figure, Table
+from fer_ray.reporting.pruning import last_line
+from fer_ray.wording import amount, points
+
+_COLOUR = "#0072B2"
+_NOTE = (
+    "The search picked these configurations by the very figures in the second column, which are high by luck too. The"
+    " seeds are new ones and none of their runs is picked; each run still has its best epoch, as trials do. The spread"
+    " (SD) is that of the seeds, not of the choice of validation images, which all runs share."
+)
+
+
+def confirmation_blocks(confirmed: Sequence[Confirmed], objective: Objective) -> list[Block]:
+    """Show the runs with new seeds beside the search's own figures; nothing where there are none.
+
+    Args:
+        confirmed: as ``read_confirmation`` returns them, the best mean first.
+        objective: the first one of the search.
+    """
+    if not confirmed:
+        return []
+    blocks: list[Block] = [_by_configuration(confirmed, objective)]
+    if any(one.values() for one in confirmed):
+        blocks.append(Charts("Each seed", [_figure(confirmed, objective)]))
+    return [*blocks, _runs(confirmed, objective)]
+
+
+def confirmation_sentences(confirmed: Sequence[Confirmed], objective: Objective) -> list[str]:
+    """Say how far the search's own figures were too high, whether its order held, and how sure that is.
+
+    Args:
+        confirmed: as for ``confirmation_blocks``.
+    """
+    measured = [one for one in confirmed if one.values()]
+    failed = sum(row["error"] is not None for one in confirmed for row in one.rows)
+    left_out = [f"{amount(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out."] * bool(failed)
+    if not measured:
+        return left_out
+    by_search = sorted(measured, key=lambda one: (-one.searched(), one.trial))
+    sentences = [_optimism(by_search, objective)]
+    if len(measured) > 1:
+        sentences.append(_order(measured, by_search, objective))
+    return [*sentences, *_sureness(measured, objective), *left_out]
+
+
+def _optimism(by_search: Sequence[Confirmed], objective: Objective) -> str:
+    best = by_search[0]
+    seeds, gap = amount(len(best.values()), "new seed"), best.searched() - best.mean()
+    verdict = f"{_gap(gap, objective)} too high" if gap > 0 else f"not too high, but {_gap(gap, objective)} below it"
+    if _gap(gap, objective) == _gap(0.0, objective):
+        verdict = "neither too high nor too low"
+    text = (
+        f"Trial {best.trial} had {objective.write(best.searched())} in the search and has"
+        f" {objective.write(best.mean())} in the mean of {seeds}: its own figure was {verdict}"
+    )
+    if len(by_search) == 1:
+        return f"{text}."
+    average = mean(one.searched() - one.mean() for one in by_search)
+    side = "too high" if average > 0 else "too low"
+    return f"{text}; those of all {len(by_search)} were {_gap(average, objective)} {side} in the mean."
+
+
+def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: Objective) -> str:
+    former = ", ".join(str(one.trial) for one in by_search)
+    if [one.trial for one in by_mean] == [one.trial for one in by_search]:
+        return f"The order of the search held (trials {former})."
+    now = ", ".join(f"{one.trial} ({objective.write(one.mean())})" for one in by_mean)
+    return f"The order of the search did not hold: it was trials {former}, and by the means it is {now}."
+
+
+def _sureness(by_mean: Sequence[Confirmed], objective: Objective) -> list[str]:
+    least = resolution(by_mean)
+    if least is None or len(by_mean) < 2:
+        return []
+    told_apart = any(first.mean() - second.mean() > least for first, second in pairwise(by_mean))
+    which = "some neighbours do" if told_apart else "no neighbours do"
+    return [f"For so few seeds to tell means apart, they must differ by {_gap(least, objective)} (95%), and {which}."]
+
+
+def _gap(difference: float, objective: Objective) -> str:
+    return points(difference) if objective.name == "accuracy" else f"{abs(difference):.3f}"
+
+
+def _spread(spread: float | None, objective: Objective) -> str:
+    if spread is None:
+        return "–"
+    return f"{100 * spread:.2f}" if objective.name == "accuracy" else f"{spread:.3f}"
+
+
+def _shown(objective: Objective) -> dict[str, Objective]:
+    """The objective and the other one of accuracy and macro-F1, by the columns that hold them."""
+    others = [name for name in ("accuracy", "macro_f1") if name != objective.name]
+    return {"value": objective} | {name: OBJECTIVES[name] for name in others}
+
+
+def _by_configuration(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
+    columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
+    for one in _shown(objective).values():
+        columns += [f"Mean {_short(one)}", "SD, points" if one.name == "accuracy" else "SD"]
+    rows = []
+    for found in confirmed:
+        values = found.values()
+        ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
+        cells = [f"{found.trial} ({found.space})", objective.write(found.searched()), str(len(values)), *ends]
+        for name, one in _shown(objective).items():
+            cells += [one.write(found.mean(name)) if values else "–", _spread(found.spread(name), one)]
+        rows.append(cells)
+    return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
+
+
+def _short(objective: Objective) -> str:
+    return objective.label.removeprefix("validation ")
+
+
+def _runs(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
+    rows = [row for one in confirmed for row in one.rows]
+    failed = any(row["error"] is not None for row in rows)
+    columns = ["Run", *(f"Validation {_short(one)}" for one in _shown(objective).values())]
+    columns += ["Best epoch", "Epochs", "Seconds", *["Error"] * failed]
+    cells = []
+    for row in rows:
+        figures = [one.write(row[name]) if row["error"] is None else "–" for name, one in _shown(objective).items()]
+        epoch = "–" if row["best_epoch"] is None else str(row["best_epoch"])
+        line = [row["run"], *figures, epoch, str(row["epochs"]), f"{row['seconds']:,.0f}"]
+        cells.append(line + ["" if row["error"] is None else last_line(row["error"])] * failed)
+    note = "Each is a folder in confirm/, which report and evaluate take; several together are one classifier."
+    return Table("Runs with new seeds", columns, cells, note)
+
+
+def _figure(confirmed: Sequence[Confirmed], objective: Objective) -> Figure:
+    """Draw the value of each run, the means, and what the search had."""
+    canvas, axes = new_chart()
+    for place, one in enumerate(confirmed):
+        axes.plot(place, one.searched(), "*", color="black", markerfacecolor="none", markersize=12)
+        values = one.values()
+        axes.plot([place] * len(values), values, "o", color=_COLOUR, alpha=0.8)
+        if values:
+            axes.hlines(one.mean(), place - 0.25, place + 0.25, color=_COLOUR)
+    axes.set_xticks(range(len(confirmed)), [f"trial {one.trial}" for one in confirmed])
+    axes.set(xlim=(-0.6, len(confirmed) - 0.4), ylabel=objective.label)
+    axes.yaxis.set_major_formatter(objective.tick)
+    handles = [
+        Line2D([], [], linestyle="", marker="*", color="black", markerfacecolor="none", markersize=10, label="search"),
+        Line2D([], [], linestyle="", marker="o", color=_COLOUR, label="new seed"),
+        Line2D([], [], color=_COLOUR, label="mean of new seeds"),
+    ]
+    canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    alt = f"{objective.label.capitalize()} of each run with a new seed, their means, and the trials' own in the search."
+    return Figure(to_png(canvas), alt, "The search's own figure of each configuration beside those of new seeds")

@@ -1,0 +1,80 @@
+"""A journal of what several processes train: each epoch with its moment, whoever runs the search."""
+
+import json
+import os
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from fer_ray.config import Config
+from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
+from fer_ray.learning.rows import TrainingData
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An epoch; ``epoch`` 0 is the beginning of a trial.
+
+    Attributes:
+        moment: seconds by the clock of the machine, before the epoch is reported.
+        seconds: spent in it, training and validating.
+        images: trained on in it.
+    """
+
+    trial: str
+    process: int
+    moment: float
+    epoch: int
+    epochs: int
+    accuracy: float = 0.0
+    seconds: float = 0.0
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Trains as ``fit`` does and notes each epoch in a file, a line each, that all processes of the machine share."""
+
+    file: Path
+
+    def __call__(self, config: Config, data: TrainingData, report: Report, *, resume_from: Path | None = None) -> None:
+        trial, epochs = uuid.uuid4().hex, config.training.epochs
+        self._note(Entry(trial, os.getpid(), time.time(), 0, epochs))
+
+        def noted(metrics: Metrics, snapshot: Snapshot) -> None:
+            figures = metrics["validation_accuracy"], metrics["seconds"], len(data.train)
+            self._note(Entry(trial, os.getpid(), time.time(), int(metrics["epoch"]), epochs, *figures))
+            report(metrics, snapshot)
+
+        fit(config, data, noted, resume_from=resume_from)
+
+    def _note(self, entry: Entry) -> None:
+        with self.file.open("a") as file:  # a line this short is appended as a whole
+            file.write(json.dumps(vars(entry)) + "\n")
+
+    def read(self, until: float = float("inf")) -> dict[str, list[Entry]]:
+        """Return the entries of each trial up to a moment, in order."""
+        trials = defaultdict(list)
+        for line in self.file.read_text().splitlines():
+            entry = Entry(**json.loads(line))
+            if entry.moment <= until:
+                trials[entry.trial].append(entry)
+        return trials
+
+
+def beyond_the_loop(trials: dict[str, list[Entry]]) -> Iterator[float]:
+    """Yield each trial's seconds beyond its epochs, but for the first trial of each process.
+
+    They are counted from the last epoch of the trial before in the same process to the trial's own last epoch, so that
+    closing the one, choosing and starting the other, and keeping checkpoints are in them.
+    """
+    by_process = defaultdict(list)
+    for entries in trials.values():
+        by_process[entries[0].process].append(entries)
+    for own in by_process.values():
+        for before, trial in pairwise(sorted(own, key=lambda entries: entries[0].moment)):
+            yield trial[-1].moment - before[-1].moment - sum(entry.seconds for entry in trial)
