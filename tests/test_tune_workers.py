@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fer_ray.data.store import PreparedDataset
+
+pytestmark = pytest.mark.heavy
 
 
 def test_ended_trials_leave_nothing_behind(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
