@@ -232,7 +232,7 @@ class _RunJob:
             shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
             if placement.holds("train")
             else placement.load("train", rank),
-            shards.validation_shard(data, rank, workers)
+            data.load("validation").share(rank, workers)
             if placement.holds("validation")
             else placement.load("validation", rank),
             data.info,

@@ -29,6 +29,7 @@ from fer_ray.reporting.trials import search_section
 from fer_ray.runtime import nodes
 from fer_ray.tune_on_ray import run_trials
 from fer_ray.tune_preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
+from fer_ray.wording import amount
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _former_study(request: SearchRequest, folder: SearchFolder) -> Study:
     interrupted = study.fail_interrupted()
     if study.searches(request.spaces):
         if interrupted:
-            say(f"{interrupted} trial{'s' * (interrupted > 1)} of the former call, interrupted, will be gone on with.")
+            say(f"{amount(interrupted, 'trial')} of the former call, interrupted, will be gone on with.")
         return study
     study = study.with_spaces(folder.new_study_name(), request.spaces)
     folder.begin(study.name)

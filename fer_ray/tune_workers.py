@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray import tune as ray_tune
 from ray.train import FailureConfig, RunConfig
@@ -17,7 +16,6 @@ from ray.util.queue import Empty, Queue
 
 from fer_ray.config import Config
 from fer_ray.data.store import Split
-from fer_ray.data.stream import StreamedSplit
 from fer_ray.learning.loop import Metrics, Report, Snapshot
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search_folder import kept_epochs
@@ -128,15 +126,10 @@ class _TrialJob:
 
     def train(self, rank: int, report: Report) -> None:
         data = ray.get(self.data[0])
-        train, validation = (_part(split, rank, self.workers) for split in (data.train, data.validation))
-        own = TrainingData(train, validation, data.info)
+        train, validation = data.train, data.validation
+        assert isinstance(train, Split) and isinstance(validation, Split), "a search holds its rows in memory"
+        own = TrainingData(train.share(rank, self.workers), validation.share(rank, self.workers), data.info)
         self.objective(self.config, own, report, resume_from=self.epochs.resumable())
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         self.results.put(self.epochs.keep(metrics, snapshot))
-
-
-def _part(split: Split | StreamedSplit, rank: int, workers: int) -> Split:
-    """Every ``workers``-th row from row ``rank`` on."""
-    assert isinstance(split, Split), "a search holds its rows in memory"
-    return split.take(np.arange(rank, len(split), workers))

@@ -5,7 +5,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 
@@ -69,9 +68,3 @@ def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Spli
             " changed meanwhile: start again."
         )
     return split
-
-
-def validation_shard(dataset: PreparedDataset, rank: int, workers: int) -> Split:
-    """Return every ``workers``-th validation row from row ``rank`` on: over all ranks, each row exactly once."""
-    split = dataset.load("validation")
-    return split.take(np.arange(rank, len(split), workers))

@@ -116,6 +116,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def share(self, rank: int, workers: int) -> "Split":
+        """Return every ``workers``-th row from row ``rank`` on: over all ranks, each row exactly once."""
+        return self.take(np.arange(rank, len(self), workers))
+
     def take(self, rows: np.ndarray) -> "Split":
         """Return some rows, by numbers, in their order."""
         soft = None if self.soft_labels is None else self.soft_labels[rows]

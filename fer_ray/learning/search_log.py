@@ -7,6 +7,7 @@ from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study
 from fer_ray.learning.trial_records import TrialRecord, short
 from fer_ray.progress import ProgressBar, duration, say
+from fer_ray.wording import amount
 
 
 class SearchLog:
@@ -79,8 +80,7 @@ def describe(record: TrialRecord, study: Study) -> str:
     """Return a finished trial as one line."""
     values = [f"{path} {short(value)}" for path, value in record.params.items()]
     shown = "" if record.value is None else f" {study.strategy.first.write(record.value)}"
-    epochs = len(record.by_epoch)
-    time_spent = f"{epochs} epoch{'s' * (epochs != 1)}"
+    time_spent = amount(len(record.by_epoch), "epoch")
     time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
     line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
     return f"{line}; {record.error.splitlines()[0].rstrip('.')}" if record.error else line

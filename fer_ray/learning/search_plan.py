@@ -15,6 +15,7 @@ from fer_ray.memory import describe_bytes
 from fer_ray.progress import duration
 from fer_ray.resources import Resources, describe_resources, room
 from fer_ray.search_spaces import Searched, SearchSpace, values_of
+from fer_ray.wording import amount
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def summary(plan: Plan) -> str:
     share = plan.share
     workers = f" of {share.workers} workers" if share.workers > 1 else ""
     return (
-        f"{share.concurrent} trial{'s' * (share.concurrent > 1)}{workers} at once ({share.reason}), each process with"
+        f"{amount(share.concurrent, 'trial')}{workers} at once ({share.reason}), each process with"
         f" {' and '.join(describe_resources(share.resources))}"
         + (f"; at most {describe_bytes(plan.disk)} of disk." if plan.costs else ".")
     )

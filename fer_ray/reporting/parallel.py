@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from fer_ray.learning.objectives import Objective
 from fer_ray.reporting.charts import to_png
 from fer_ray.reporting.html import Figure
-from fer_ray.reporting.search_table import SearchedValue, SearchTable, Trial
+from fer_ray.reporting.search_table import SearchedValue, SearchTable, Trial, choices
 from fer_ray.reporting.trial_charts import spread
 
 # By lightness, which the colour-blind see as others do, and which a page in dark mode turns over as a whole.
@@ -133,15 +133,15 @@ def _axis(label: str, column: str, kind: str, trials: Sequence[Trial], write: Ca
 
 
 def _categories(label: str, column: str, values: Sequence[Any], has_absent: bool) -> _Axis:
-    choices = sorted(set(values), key=lambda choice: (str(type(choice)), choice))
-    last = max(1, len(choices) - 1)
-    places = {choice: number / last for number, choice in enumerate(choices)}
+    tried = choices(values)
+    last = max(1, len(tried) - 1)
+    places = {choice: number / last for number, choice in enumerate(tried)}
 
     def place(trial: Trial) -> float | None:
         value = trial[column]
         return None if value is None else places[value] + spread(trial, min(0.08, 0.4 / last))
 
-    return _Axis(label, place, [(places[choice], str(choice)) for choice in choices], has_absent)
+    return _Axis(label, place, [(places[choice], str(choice)) for choice in tried], has_absent)
 
 
 def _ticks(kind: str, low: float, high: float) -> list[float]:

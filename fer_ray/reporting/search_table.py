@@ -1,7 +1,7 @@
 """``trials.parquet`` of a search as the page needs it: trials, what was searched for and by which values, and time."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -120,6 +120,11 @@ def _kind(field: pa.Field) -> str:
     if pa.types.is_integer(field.type):
         return "int"
     return "uniform" if pa.types.is_floating(field.type) else "categorical"
+
+
+def choices(values: Iterable[Any]) -> list[Any]:
+    """Return the different values of a categorical, which may be of several types, in one order always."""
+    return sorted(set(values), key=lambda choice: (str(type(choice)), choice))
 
 
 class Clock:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Figure
 from fer_ray.reporting.importances import Importances
-from fer_ray.reporting.search_table import Clock, SearchedValue, SearchTable, Trial
+from fer_ray.reporting.search_table import Clock, SearchedValue, SearchTable, Trial, choices
 from fer_ray.wording import amount
 
 # Okabe & Ito's colours, which differ for the colour-blind too, without the yellow that white swallows.
@@ -155,12 +155,12 @@ def _slice(table: SearchTable, value: SearchedValue) -> Figure:
     having = [trial for trial in table.trials if trial[value.path] is not None]
     places: Mapping[Any, float] = {}
     if value.kind == "categorical":
-        choices = sorted({trial[value.path] for trial in having}, key=lambda choice: (str(type(choice)), choice))
-        places = {choice: place for place, choice in enumerate(choices)}
-        axes.set_xticks(range(len(choices)), [str(choice) for choice in choices])
-        if sum(len(str(choice)) for choice in choices) > 40:
+        tried = choices(trial[value.path] for trial in having)
+        places = {choice: place for place, choice in enumerate(tried)}
+        axes.set_xticks(range(len(tried)), [str(choice) for choice in tried])
+        if sum(len(str(choice)) for choice in tried) > 40:
             axes.tick_params(axis="x", labelrotation=30)
-        axes.set_xlim(-0.5, len(choices) - 0.5)
+        axes.set_xlim(-0.5, len(tried) - 0.5)
     elif value.kind == "log_uniform":
         axes.set_xscale("log")
         if max(trial[value.path] for trial in having) > 10 * min(trial[value.path] for trial in having):

@@ -7,6 +7,7 @@ from typing import Any
 from fer_ray.config_files import load_config
 from fer_ray.learning.confirmation import read_confirmation
 from fer_ray.learning.objectives import OBJECTIVES, Objective
+from fer_ray.learning.trial_records import short
 from fer_ray.progress import duration
 from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
 from fer_ray.reporting.html import Block, Charts, Code, Section, Table
@@ -16,6 +17,7 @@ from fer_ray.reporting.pruning import failure_tables, last_line, pruning_tables
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.search_table import Clock, SearchTable, read_search_table
 from fer_ray.reporting.trial_charts import front_figure, importance_figures, slice_figures, time_figure, trial_figure
+from fer_ray.wording import amount
 
 _BEST_FILE = "best.yaml"
 _SLICES = (
@@ -61,7 +63,7 @@ def _pauses(clock: Clock) -> str:
 def _headline(table: SearchTable) -> str:
     states = [trial["state"] for trial in table.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    counted = f"{len(states)} trial{'s' * (len(states) != 1)} ({counts})" if states else "No trials"
+    counted = f"{amount(len(states), 'trial')} ({counts})" if states else "No trials"
     if table.interrupted:
         counted += f", {table.interrupted} more interrupted and gone on with as these"
     best = table.best
@@ -105,7 +107,7 @@ def _cell(name: str, value: Any, table: SearchTable) -> str:
         return f"{value:,.0f}"
     if name == "error":
         return last_line(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return short(value)
 
 
 def _what_mattered(found: Sequence[Importances], objective: Objective) -> list[Charts]:
