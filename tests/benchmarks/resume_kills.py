@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+from process_tree import descendants
 
 from fer_ray.learning.checkpoint import load_checkpoint, load_training_state
 
@@ -43,18 +44,6 @@ def command(arguments: argparse.Namespace, run: Path, workers: int) -> list[str]
         parts += ["--set", f"{path}={value}"]
     parts += ["--workers", str(workers)]
     return parts + (["--resume"] if run.is_dir() and any(run.iterdir()) else [])
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Return the names of all processes that a process has started, by their ids."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    names = {int(row[0]): row[2] for row in rows if len(row) > 2}
-    found, count = {pid}, 0
-    while len(found) > count:
-        count = len(found)
-        found |= {int(child) for child, parent, *_ in rows if int(parent) in found}
-    return {one: names[one] for one in found - {pid} if one in names}
 
 
 def kill_driver(process: subprocess.Popen[bytes]) -> None:
