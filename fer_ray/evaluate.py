@@ -21,7 +21,7 @@ from fer_ray.files import claim_output, local_path, whole_folder
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
-from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, compare_members, load_members, measure_members
+from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, load_members
 from fer_ray.learning.evaluation import (
     CONFUSION_FILE,
     METRICS_FILE,
@@ -35,6 +35,7 @@ from fer_ray.learning.evaluation import (
     compare,
     score_predictions,
 )
+from fer_ray.learning.member_scores import compare_members, measure_members
 from fer_ray.learning.predictor import Predictions
 from fer_ray.learning.tta import VIEWS
 from fer_ray.progress import say

@@ -1,6 +1,5 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, say
+from fer_ray.shared_progress import shared_progress
 
 
 def train_on_ray(
@@ -48,27 +48,21 @@ def train_on_ray(
     placement = Placement(data, workers, memory // min(workers, runtime.most_on_a_node(resources)))
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))
-    progress = ray.remote(num_cpus=0)(_Progress).remote()
-    run_config = RunConfig(
-        name=".ray",
-        storage_path=str(run.path),
-        failure_config=FailureConfig(max_failures=config.training.max_failures),
-        callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
-    )
     rows = shards.train_dataset(data, workers) if placement.holds("train") else None
-    trainer = make_trainer(_RunJob(config, placement, run, progress), workers, resources, threads, run_config, rows)
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(progress, bar, done))
-    watcher.start()
-    try:
-        trainer.fit()
-    except SystemExit:  # at Ctrl-C Ray stops the workers, then ends the process as if all were well
-        raise KeyboardInterrupt from None
-    except TrainingFailedError as error:
-        raise _to_tell(error, run, config.training.max_failures) from error
-    finally:
-        done.set()
-        watcher.join()
+    with shared_progress(bar) as progress:
+        run_config = RunConfig(
+            name=".ray",
+            storage_path=str(run.path),
+            failure_config=FailureConfig(max_failures=config.training.max_failures),
+            callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
+        )
+        trainer = make_trainer(_RunJob(config, placement, run, progress), workers, resources, threads, run_config, rows)
+        try:
+            trainer.fit()
+        except SystemExit:  # at Ctrl-C Ray stops the workers, then ends the process as if all were well
+            raise KeyboardInterrupt from None
+        except TrainingFailedError as error:
+            raise _to_tell(error, run, config.training.max_failures) from error
 
 
 class Job(Protocol):
@@ -172,38 +166,6 @@ def _to_tell(error: TrainingFailedError, run: RunFolder, most: int) -> Exception
         )
     cause = getattr(error, "controller_failure", None)
     return cause if isinstance(cause, FerRayError) else error
-
-
-class _Progress:
-    """Keeps, for all workers, how many images were trained on and what is to be said."""
-
-    def __init__(self) -> None:
-        self.images, self.lines = 0, list[str]()
-
-    def start_at(self, images: int) -> None:
-        self.images = images
-
-    def add(self, images: int) -> None:
-        self.images += images
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def take(self) -> tuple[int, list[str]]:
-        """Return the images since the beginning of the run, and the lines since the last look."""
-        lines, self.lines = self.lines, []
-        return self.images, lines
-
-
-def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
-    while True:
-        last = done.wait(0.5)
-        images, lines = ray.get(progress.take.remote())
-        bar.advance(max(images, bar.start) - bar.done)
-        for line in lines:
-            say(line)
-        if last:
-            return
 
 
 @dataclass(frozen=True)

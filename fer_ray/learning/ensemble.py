@@ -1,8 +1,7 @@
-"""Several checkpoints as one classifier: the mean of their calibrated probabilities, and what each of them adds."""
+"""Several checkpoints as one classifier: the mean of their calibrated probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from fer_ray.emotions import csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.learning.evaluation import Member, Pair, compare, score_predictions
 from fer_ray.learning.predictor import Predictions, Predictor, average_views
 
 
@@ -90,55 +88,3 @@ class Ensemble:
             uncalibrated=torch.stack(uncalibrated).mean(dim=0).numpy(),
             views=len(views_vnk),
         )
-
-
-def measure_members(
-    folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: EnsemblePredictions
-) -> list[Member]:
-    """Measure each member alone, and by how much the ensemble would be worse without it.
-
-    Args:
-        folders: of the members.
-        members: in the order of ``predictions.members``.
-        labels: int, n, n > 0, csv order.
-        predictions: of those n images.
-    """
-    together, several = predictions.mean.labels, len(members) > 1
-    measured = []
-    for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
-        alone = score_predictions(labels, predictions.members[number])
-        others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1) if several else together
-        share = float((together == labels).mean() - (others == labels).mean())
-        measured.append(
-            Member(
-                checkpoint=str(folder),
-                architecture=member.info.config.model.name,
-                parameters=sum(parameter.numel() for parameter in member.model.parameters()),
-                epoch=member.info.epoch,
-                temperature=member.info.temperature,
-                accuracy=alone.accuracy,
-                nll=alone.nll,
-                share=share if several else None,
-                against_all=compare(labels, predictions.members[number].argmax(axis=1), together) if several else None,
-                against_others=compare(labels, together, others) if several else None,
-            )
-        )
-    return measured
-
-
-def compare_members(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
-    """Compare each two members by the rows on which they differ.
-
-    Args:
-        labels: int, n, n > 0.
-        predicted: int, M × n, of each member.
-    """
-    return [
-        Pair(
-            first=first,
-            second=second,
-            disagreement=float((predicted[first] != predicted[second]).mean()),
-            **compare(labels, predicted[first], predicted[second]).model_dump(),
-        )
-        for first, second in combinations(range(len(predicted)), 2)
-    ]

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.json_files import read_json
 from fer_ray.learning.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
-from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.intervals import wilson_interval
 
 FORMAT_VERSION = 3
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"

@@ -1,9 +1,8 @@
-"""Figures of merit from a confusion matrix, and how sure a share is."""
+"""Figures of merit from a confusion matrix."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,6 @@ def classification_metrics(confusion: np.ndarray) -> ClassificationMetrics:
     accuracy = float(hits.sum() / confusion.sum()) if confusion.sum() else 0.0
     macro_f1 = float(f1[support > 0].mean()) if support.any() else 0.0
     return ClassificationMetrics(accuracy, macro_f1, precision, recall, f1, support)
-
-
-def wilson_interval(right: int, rows: int) -> tuple[float, float]:
-    """Return the ends of the 95% interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
-    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
-    return float(ends.low), float(ends.high)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.learning.ensemble import compare_members
 from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Scores, read_evaluation
+from fer_ray.learning.member_scores import compare_members
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.evaluation import pairs_table
 from fer_ray.reporting.evaluation_text import accuracy_text

@@ -9,7 +9,7 @@ from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, Split
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import CheckpointInfo
 from fer_ray.learning.evaluation import Evaluation, Scores, read_evaluation
-from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.intervals import wilson_interval
 
 ENOUGH = 20
 """Rows of a class below which nothing is said of it: the 95% interval of a share of them is over 40 points wide."""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from fer_ray.learning.evaluation import Paired
-from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.intervals import wilson_interval
 from fer_ray.reporting.evaluation import confusions
 from fer_ray.reporting.evidence import ENOUGH, Evidence, interval, majority
 from fer_ray.wording import amount, points

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fer_ray.data.store import DatasetInfo
 from fer_ray.learning.evaluation import Scores
-from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.intervals import wilson_interval
 from fer_ray.reporting.evidence import ENOUGH, Evidence
 from fer_ray.wording import amount, points
 

@@ -6,9 +6,9 @@ from statistics import median
 
 from fer_ray.config_files import load_config
 from fer_ray.errors import DataError
+from fer_ray.learning.intervals import wilson_interval
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics
-from fer_ray.learning.metrics import wilson_interval
 from fer_ray.learning.profile import PARTS, bottleneck
 from fer_ray.learning.run_folder import RunFolder
 from fer_ray.progress import duration

@@ -13,13 +13,8 @@ from fer_ray.config import Config, ModelConfig
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
-from fer_ray.learning.ensemble import (
-    Ensemble,
-    EnsemblePredictions,
-    compare_members,
-    load_members,
-    measure_members,
-)
+from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, load_members
+from fer_ray.learning.member_scores import compare_members, measure_members
 from fer_ray.learning.predictor import Predictions, Predictor
 from fer_ray.models import build
 

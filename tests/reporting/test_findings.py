@@ -10,7 +10,7 @@ from fer_ray.config_files import load_config
 from fer_ray.data.store import SplitInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.learning.evaluation import Paired
-from fer_ray.learning.metrics import wilson_interval
+from fer_ray.learning.intervals import wilson_interval
 from fer_ray.reporting.evidence import Evidence
 from fer_ray.reporting.model_card import RULES, card_text, swot
 

@@ -1,0 +1,55 @@
+"""One progress bar for several processes; in a module of its own, so that its actor does without PyTorch's imports."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from fer_ray.progress import ProgressBar, say
+
+
+class SharedProgress:
+    """Keeps, for all workers, how many images were trained on and what is to be said."""
+
+    def __init__(self) -> None:
+        self.images, self.lines = 0, list[str]()
+
+    def start_at(self, images: int) -> None:
+        self.images = images
+
+    def add(self, images: int) -> None:
+        self.images += images
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> tuple[int, list[str]]:
+        """Return the images since the beginning of the run, and the lines since the last look."""
+        lines, self.lines = self.lines, []
+        return self.images, lines
+
+
+@contextmanager
+def shared_progress(bar: ProgressBar) -> Iterator[Any]:
+    """Yield the handle of a ``SharedProgress`` actor, whose images and lines the bar shows until the end."""
+    progress, done = ray.remote(num_cpus=0)(SharedProgress).remote(), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(progress, bar, done))
+    watcher.start()
+    try:
+        yield progress
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
+    while True:
+        last = done.wait(0.5)
+        images, lines = ray.get(progress.take.remote())
+        bar.advance(max(images, bar.start) - bar.done)
+        for line in lines:
+            say(line)
+        if last:
+            return
