@@ -34,9 +34,9 @@ def fer2013_zip() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    """Return a prepared dataset of 712 drawn faces: 570 for training, and for validation and test an odd 71 each."""
+    """Return 712 drawn faces of 24 × 24 pixels, prepared: 570 for training, an odd 71 each for validation and test."""
     path = tmp_path_factory.mktemp("tiny") / "dataset"
-    prepare("synthetic:712", path)
+    prepare("synthetic:712", path, size=24)
     return PreparedDataset(path)
 
 

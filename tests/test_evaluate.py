@@ -258,7 +258,7 @@ def test_wrong_calls(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: 
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=["flip", "none", "flip"])
     with pytest.raises(UsageError, match="in use"):
         evaluate(checkpoint, tiny_dataset.path, tiny_dataset.path)
-    small = write_checkpoint(tmp_path / "small", tiny_dataset, size=24)
-    with pytest.raises(DataError, match="--size 24"):
-        evaluate(small, tiny_dataset.path, tmp_path / "out")
+    large = write_checkpoint(tmp_path / "large", tiny_dataset, size=32)
+    with pytest.raises(DataError, match="--size 32"):
+        evaluate(large, tiny_dataset.path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

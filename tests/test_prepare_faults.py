@@ -55,7 +55,7 @@ def counted(*args, **kwargs):
     return real(*args, **kwargs)
 
 setattr(owner, name, counted)
-prepare(source, dest)
+prepare(source, dest, size=24)
 """
 
 
@@ -70,7 +70,7 @@ def test_killed_at_any_point_and_run_again_it_ends_with_the_same_dataset(
         assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stderr}"
         assert list(tmp_path.iterdir()) == [partial], moment
         assert (partial / "dataset.json").exists() == (moment == "after the last write"), moment
-    prepare("synthetic:712", dest)
+    prepare("synthetic:712", dest, size=24)
     assert list(tmp_path.iterdir()) == [dest]
     assert hashes(dest) == hashes(tiny_dataset.path)
 

@@ -158,7 +158,7 @@ def test_a_model_card_where_there_is_an_evaluation(folders: dict[str, Path], tmp
     evaluation = json.loads((folders["evaluation"] / "metrics.json").read_text())
     accuracy = evaluation["tta"]["none"]["official"]["accuracy"]
     assert f"| none | 71 | {accuracy:.2%} (" in text
-    assert f"From {PreparedDataset(folders['dataset']).info.source} (synthetic), 48 × 48 pixels" in text
+    assert f"From {PreparedDataset(folders['dataset']).info.source} (synthetic), 24 × 24 pixels" in text
     assert "class_weight_power: 0.0" in text
 
 

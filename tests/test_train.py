@@ -23,6 +23,9 @@ def config(*overrides: str) -> Config:
     return load_config(None, [*quick, "training.batch_size=64", "training.epochs=2", *overrides])
 
 
+WILD = ["optimizer.name=sgd", "optimizer.learning_rate=10", "optimizer.momentum=0.99", "schedule.name=constant"]
+
+
 @pytest.fixture(scope="module")
 def run(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("train") / "run"
@@ -127,7 +130,7 @@ def test_a_dataset_without_labels_in_a_split(tiny_dataset: PreparedDataset, tmp_
 
 def test_a_run_that_diverges_at_once_leaves_its_folder_free(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"training loss is nan.*Lower optimizer.learning_rate"):
-        train(tiny_dataset.path, config("optimizer.name=sgd", "optimizer.learning_rate=10"), tmp_path / "run")
+        train(tiny_dataset.path, config(*WILD), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

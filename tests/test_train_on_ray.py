@@ -49,21 +49,28 @@ def test_shards_leave_no_row_out(tmp_path: Path, ray_cluster: None) -> None:
     assert sorted(number for own in numbers for number in own) == labelled
 
 
-def test_a_worker_that_is_killed_starts_again(
-    tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
+def test_two_workers_stream_what_memory_does_not_hold_and_start_again_when_one_is_killed(
+    tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = train_and_kill(tiny_dataset, tmp_path / "run", config("training.epochs=4"), kills=1)
+    labels = [label for label in range(7) for _ in range(571)]
+    dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::30]})
+    result = train_and_kill(dataset, tmp_path / "run", config("training.epochs=8"), kills=1, data_memory=650_000)
     assert isinstance(result, TrainResult)
-    assert [line["epoch"] for line in RunFolder(tmp_path / "run").history()] == [1, 2, 3, 4]
-    assert {line["validation_rows"] for line in result.history} == {71}
+    assert [line["epoch"] for line in RunFolder(tmp_path / "run").history()] == list(range(1, 9))
+    assert {line["validation_rows"] for line in result.history} == {134}
+    profile = RunFolder(tmp_path / "run").profile()
+    assert profile is not None and profile.streamed and profile.workers == 2
     said = capfd.readouterr().err
+    assert "train 1,999 rows × 192 bytes = 374.8 KiB, streamed from disk" in said
     assert "failure 1 of 2 allowed (training.max_failures)" in said and "Starting again after epoch" in said
 
 
 def test_more_failures_than_allowed_end_with_the_last_checkpoint_whole(
     tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None
 ) -> None:
-    result = train_and_kill(tiny_dataset, tmp_path / "run", config("training.max_failures=0", "training.epochs=50"), 1)
+    result = train_and_kill(
+        tiny_dataset, tmp_path / "run", config("training.max_failures=0", "training.epochs=50"), kills=1
+    )
     assert isinstance(result, FerRayError)
     assert "one failure more than training.max_failures = 0 allows" in str(result)
     assert f"Kept whole: {tmp_path / 'run' / 'last'} (epoch " in str(result) and "go on with --resume" in str(result)
@@ -71,13 +78,15 @@ def test_more_failures_than_allowed_end_with_the_last_checkpoint_whole(
     assert load_checkpoint(run.last).info.epoch == len(run.history()) < 50
 
 
-def train_and_kill(dataset: PreparedDataset, output: Path, config: Config, kills: int) -> TrainResult | Exception:
+def train_and_kill(
+    dataset: PreparedDataset, output: Path, config: Config, kills: int, **options: int
+) -> TrainResult | Exception:
     """Train on two workers, one of which is killed after each of the first epochs."""
     ended = list[TrainResult | Exception]()
 
     def run() -> None:
         try:
-            ended.append(train(dataset.path, config, output, workers=2))
+            ended.append(train(dataset.path, config, output, workers=2, **options))
         except Exception as error:
             ended.append(error)
 
@@ -113,24 +122,12 @@ def test_a_diverged_run_is_not_tried_again(
     with pytest.raises(UsageError, match=r"training loss is nan.*Lower optimizer\.learning_rate"):
         train(
             tiny_dataset.path,
-            config("optimizer.name=sgd", "optimizer.learning_rate=10"),
+            config("optimizer.name=sgd", "optimizer.learning_rate=10", "schedule.name=constant"),
             tmp_path / "run",
             workers=2,
         )
     assert "Starting again" not in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_two_workers_stream_what_memory_does_not_hold(
-    tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    labels = [label for label in range(7) for _ in range(571)]
-    dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::30]})
-    result = train(dataset.path, config(), tmp_path / "run", workers=2, data_memory=650_000)
-    assert "train 1,999 rows × 192 bytes = 374.8 KiB, streamed from disk" in capfd.readouterr().err
-    assert [line["validation_rows"] for line in result.history] == [134, 134]
-    profile = RunFolder(tmp_path / "run").profile()
-    assert profile is not None and profile.streamed and profile.workers == 2
 
 
 def test_memory_too_small_to_stream_in(tmp_path: Path, ray_cluster: None) -> None:

@@ -178,13 +178,13 @@ def test_the_average_of_the_weights_is_validated_and_kept(data: TrainingData, tm
 
 def test_a_student_learns_its_teacher_and_not_the_labels(data: TrainingData, tmp_path: Path) -> None:
     """With labels that say nothing, all that the student can know it has from its teacher."""
-    fit(config("training.epochs=8"), data, lambda metrics, snapshot: snapshot.save(tmp_path / "teacher"))
+    quick = "optimizer.learning_rate=4e-3"
+    fit(config("training.epochs=8", quick), data, lambda metrics, snapshot: snapshot.save(tmp_path / "teacher"))
     shuffled = replace(data.train, labels=np.random.default_rng(0).permutation(data.train.labels))
     noise = replace(data, train=shuffled)
-    alone = history_of(config("training.epochs=6"), noise)[-1]["validation_accuracy"]
-    taught = history_of(
-        config("training.epochs=6", f"loss.teachers=[{tmp_path / 'teacher'}]", "loss.distill_weight=1"), noise
-    )[-1]["validation_accuracy"]
+    alone = history_of(config("training.epochs=3", quick), noise)[-1]["validation_accuracy"]
+    teacher = [f"loss.teachers=[{tmp_path / 'teacher'}]", "loss.distill_weight=1"]
+    taught = history_of(config("training.epochs=8", quick, *teacher), noise)[-1]["validation_accuracy"]
     assert alone < 0.35 < 0.5 < taught
 
 
@@ -212,7 +212,7 @@ def test_class_weights_level_the_classes(
     power: float, low: float, high: float, data: TrainingData, tmp_path: Path
 ) -> None:
     """On noise with labels of 9 to 1, a network can learn only how common a class is; weights level that."""
-    images = np.random.default_rng(0).integers(0, 256, (400, 48, 48), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (400, data.info.size, data.info.size), dtype=np.uint8)
     labels = (np.arange(400) % 10 == 0).astype(np.int64)
     split = Split([str(i) for i in range(400)], images, labels, np.zeros(400, bool))
     settings = config(f"loss.class_weight_power={power}", "training.epochs=3")
