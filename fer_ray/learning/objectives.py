@@ -17,6 +17,11 @@ class Objective:
     metric: str
     label: str
 
+    @property
+    def title(self) -> str:
+        """The label at the beginning of a sentence or heading."""
+        return self.label[0].upper() + self.label[1:]
+
     def write(self, value: float) -> str:
         """Return a value as a reader says it: ``64.51%``, ``0.632``, ``1,383``."""
         return {"accuracy": f"{value:.2%}", "macro_f1": f"{value:.3f}"}.get(self.name, f"{value:,.0f}")

@@ -156,5 +156,5 @@ def _figure(confirmed: Sequence[Confirmed], objective: Objective) -> Figure:
         Line2D([], [], color=_COLOUR, label="mean of new seeds"),
     ]
     canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    alt = f"{objective.label.capitalize()} of each run with a new seed, their means, and the trials' own in the search."
+    alt = f"{objective.title} of each run with a new seed, their means, and the trials' own in the search."
     return Figure(to_png(canvas), alt, "The search's own figure of each configuration beside those of new seeds")

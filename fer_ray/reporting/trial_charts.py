@@ -53,7 +53,7 @@ def trial_figure(table: SearchTable) -> Figure:
     axes.set(xlabel="trial", ylabel=table.objective.label)
     axes.yaxis.set_major_formatter(table.objective.tick)
     _legend(canvas, table, styles, best=bool(numbers), failed=bool(failed))
-    what = table.objective.label.capitalize()
+    what = table.objective.title
     alt = f"{what} of each trial by its number, and the best so far; the table of trials has the values."
     return Figure(to_png(canvas), alt, f"{what} by trial")
 
@@ -180,7 +180,7 @@ def _slice(table: SearchTable, value: SearchedValue) -> Figure:
     axes.yaxis.set_major_formatter(table.objective.tick)
     if len(styles) > 1:
         _legend(canvas, table, styles, best=False, pruned=False)
-    alt = f"{table.objective.label.capitalize()} of the trials by {value.path}; the table of trials has the values."
+    alt = f"{table.objective.title} of the trials by {value.path}; the table of trials has the values."
     return Figure(to_png(canvas), alt, value.path)
 
 

@@ -42,7 +42,7 @@ def search_section(folder: Path, shown_as: Path) -> Section:
         *parallel_figures(table, order),
     ]
     if slices := slice_figures(table, order):
-        blocks.append(Charts(f"{table.objective.label.capitalize()} by each value", slices, _SLICES))
+        blocks.append(Charts(f"{table.objective.title} by each value", slices, _SLICES))
     blocks += [*pruning_tables(table, clock), *failure_tables(table), _trials(table)]
     facts = {}
     if (folder / _BEST_FILE).is_file():
@@ -76,15 +76,15 @@ def _headline(table: SearchTable) -> str:
 
 
 def _trials(table: SearchTable) -> Table:
-    columns = {"number": "Trial", "state": "State", "value": table.objective.label.capitalize()}
-    columns |= {other.name: other.label.capitalize() for other in _also_measured(table)}
+    columns = {"number": "Trial", "state": "State", "value": table.objective.title}
+    columns |= {other.name: other.title for other in _also_measured(table)}
     columns |= {"space": "Space"} | {value.path: value.label for value in table.searched}
     columns |= {"epochs": "Epochs", "planned_epochs": "of", "seconds": "Seconds"}
     if any(trial["error"] for trial in table.trials):
         columns["error"] = "Error"
     rows = [[_cell(name, trial[name], table) for name in columns] for trial in table.ranked()]
     note = (
-        f"The best first. {table.objective.label.capitalize()} is that of a trial's best epoch, of a pruned trial its"
+        f"The best first. {table.objective.title} is that of a trial's best epoch, of a pruned trial its"
         " last. The best trial is picked by it, so its own value is a little high. Pruned trials were stopped early."
     )
     return Table("Trials", list(columns.values()), rows, note)
@@ -134,7 +134,7 @@ def _front(table: SearchTable) -> list[Block]:
     front = table.front
     if not front:
         return []
-    columns = ("Trial", *(objective.label.capitalize() for objective in table.objectives), "Space")
+    columns = ("Trial", *(objective.title for objective in table.objectives), "Space")
     rows = [
         (
             str(trial["number"]),
