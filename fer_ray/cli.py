@@ -9,6 +9,7 @@ from typing import Any
 
 from fer_ray import __version__
 from fer_ray.errors import FerRayError
+from fer_ray.interrupts import interrupt_on_sigterm
 
 STAGES = {
     "prepare": "Read face images of any known format into a prepared dataset.",
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "--version":
         print(f"fer_ray {__version__}")
         sys.exit(0)
+    interrupt_on_sigterm()
     try:
         _run(name, arguments[1:])
     except KeyboardInterrupt:  # while modules were being imported

@@ -1,6 +1,6 @@
 """The training configuration: frozen pydantic models of its sections."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -103,7 +103,7 @@ class ScheduleConfig(Section):
     warmup: float = Field(
         0.15, ge=0, lt=1, description="Share of all steps in which the rate of `one_cycle` and `cosine` rises."
     )
-    step_at: tuple[float, ...] = Field(
+    step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="Shares of all steps, 0 to 1, after which `step` lowers the rate."
     )
     plateau_patience: int = Field(
@@ -126,6 +126,14 @@ class ScheduleConfig(Section):
     full_size_from: float = Field(
         0.67, gt=0, le=1, description="Share of the epochs after which images have their full side."
     )
+
+    @model_validator(mode="after")
+    def _frozen_first(self) -> Self:
+        if self.unfreeze_epochs and not self.head_epochs:
+            raise ValueError(
+                "unfreeze_epochs does nothing without head_epochs, in which all but the classifier is frozen"
+            )
+        return self
 
 
 class ClassMultipliers(Section):
@@ -223,3 +231,12 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if self.schedule.head_epochs >= self.training.epochs and self.model.pretrained is None:
+            raise ValueError(
+                f"schedule.head_epochs = {self.schedule.head_epochs} of training.epochs = {self.training.epochs}: all"
+                " but the classifier would stay random. Lower it, or start from weights (model.pretrained)"
+            )
+        return self

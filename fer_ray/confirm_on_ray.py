@@ -17,7 +17,8 @@ from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_plan import Share
 from fer_ray.progress import ProgressBar, duration, say
-from fer_ray.tune_on_ray import Stop, worker_error
+from fer_ray.tune_on_ray import Stop
+from fer_ray.tune_runtime import adapted_tune, worker_error
 
 
 def train_seed_runs(
@@ -45,7 +46,7 @@ def train_seed_runs(
     with (
         ProgressBar("confirming", epochs, "epochs", done, running) as bar,
         runtime.deferred_interrupt("Stopping the runs. Ctrl-C again leaves at once.") as interrupted,
-        runtime.quiet_ray_tune(),
+        adapted_tune(),
     ):
         recorder = _Recorder(named, bar, running, objective)
         tuner = ray_tune.Tuner(

@@ -1,5 +1,6 @@
 """Output folders that are either whole or absent."""
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,25 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
     if resume and not in_use:
         raise UsageError(f"{folder}: nothing to resume, the folder is missing or empty. Run once without --resume.")
     return folder
+
+
+@contextmanager
+def locked_folder(folder: Path, otherwise: str) -> Iterator[None]:
+    """Keep other processes of this machine from entering the same block for a folder; a kill frees it.
+
+    Args:
+        folder: that exists; its ``.lock`` stays.
+        otherwise: what to say where another process is inside.
+
+    Raises:
+        UsageError: one is.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{folder}: {otherwise}. Wait for its end or stop it, then --resume.") from None
+        yield
 
 
 def make_folder(path: Path) -> None:

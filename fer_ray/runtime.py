@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from fer_ray.errors import FerRayError, UsageError
+from fer_ray.interrupts import interrupt_on_sigterm
 from fer_ray.progress import say
 from fer_ray.resources import Resources, describe_resources, fitting, room
 
@@ -56,6 +57,7 @@ def start_ray(**options: Any) -> None:
                 raise
             say("Ray did not start in time; trying again.")
             ray.shutdown()
+    interrupt_on_sigterm()  # Ray's own handler would abort without a word to the user
     quiet_ray_data()
 
 
@@ -83,34 +85,6 @@ def require_running() -> None:
         )
 
 
-@contextmanager
-def quiet_ray_tune() -> Iterator[None]:
-    """Turn off Ray Tune's console output, its own result files and its handling of Ctrl-C, which would end a search
-    as if it were finished.
-    """
-    switches = {
-        "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # of Tune's own state, which nothing reads
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    }
-    former = {name: os.environ.get(name) for name in switches}
-    logger = logging.getLogger("ray.tune")
-    level = logger.level
-    os.environ.update(switches)
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for name, value in former.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 class Unsaved:
     """A part of a run of Ray Tune that it leaves out of the state it writes, which nothing reads."""
 
@@ -120,7 +94,7 @@ class Unsaved:
 
 @contextmanager
 def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets instead of raising; a second one raises ``KeyboardInterrupt``.
+    """Yield an event that the first Ctrl-C or SIGTERM sets instead of raising; a second raises ``KeyboardInterrupt``.
 
     Args:
         notice: said at the first.
@@ -133,13 +107,17 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
     def note(number: int, frame: Any) -> None:
         interrupted.set()
         say(notice)
-        signal.signal(signal.SIGINT, former)
+        restore()
 
-    former = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, former)
+        restore()
 
 
 def require(count: int, each: dict[str, float], purpose: str) -> None:

@@ -12,7 +12,7 @@ from fer_ray.config_files import load_config
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path, make_folder
+from fer_ray.files import claim_output, local_path, locked_folder, make_folder
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.device import free_memory, pick_device
 from fer_ray.learning.kept_epochs import best_epoch
@@ -22,9 +22,11 @@ from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.memory import available_memory, parse_bytes
+from fer_ray.models import can_grow
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
+from fer_ray.wording import amount
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,10 @@ def train(
     memory = data_memory or _half_of_what_is_left()
     with run.forgotten_on_failure(new=not resume):
         make_folder(run.path)
-        with run.writing():
+        with run.writing(), locked_folder(run.path, "another process is training here"):
             run.begin(config)
             record_start(run.path)
-        _train(config, data, run, workers, gpus_per_worker, memory)
+            _train(config, data, run, workers, gpus_per_worker, memory)
     history = run.history()
     return TrainResult(run.best, best_epoch(history), history)
 
@@ -125,6 +127,11 @@ def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> No
             f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
         )
     last = run.resumable()
+    if last is None and (done := len(run.history())):
+        raise DataError(
+            f"{run.path}: has {amount(done, 'epoch')} but no {run.last.name}/ to go on from. Restore that, or start"
+            " anew in another folder."
+        )
     if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(
             f"{data.path}: not the dataset that {run.path} was trained on. Resume with that, or start anew."
@@ -173,9 +180,12 @@ def command(
     )
     seconds = sum(line["seconds"] for line in result.history)
     print(f"best {describe_epoch(result.best)}")
-    print(f"{len(result.history)} epochs in {duration(seconds)}; checkpoint: {result.checkpoint}")
+    if (done := len(result.history)) < settings.training.epochs:
+        patience = amount(settings.training.patience or 0, "epoch")
+        print(f"stopped early: no better for {patience} (training.patience), {settings.training.epochs} were allowed")
+    print(f"{amount(done, 'epoch')} in {duration(seconds)}; checkpoint: {result.checkpoint}")
     if profile := RunFolder(result.checkpoint.parent).profile():
-        print(bottleneck(profile))
+        print(bottleneck(profile, can_grow(settings)))
 
 
 if __name__ == "__main__":

@@ -144,8 +144,8 @@ def search(request: SearchRequest, objective: Objective, measure: Measure = meas
                 run_trials(request, data, study, folder, objective, plan.share)
         finally:
             folder.write_table(study)
+            _write_page(folder)
         best = folder.finish(study)
-        _write_page(folder)
         if request.confirm:
             _confirm(request, data, study, folder)
         confirmed = read_confirmation(folder.path)
@@ -192,6 +192,8 @@ def _former_study(request: SearchRequest, folder: SearchFolder) -> Study:
         if interrupted:
             say(f"{amount(interrupted, 'trial')} of the former call, interrupted, will be gone on with.")
         return study
+    if interrupted:
+        say(f"{amount(interrupted, 'trial')} of the former call, interrupted, will be gone on with where they fit.")
     study = study.with_spaces(folder.new_study_name(), request.spaces)
     folder.begin(study.name)
     counted = [record for record in study.records() if not record.interrupted]

@@ -27,6 +27,7 @@ from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_loggers import make_loggers
+from fer_ray.tune_runtime import adapted_tune, worker_error
 from fer_ray.tune_schedulers import make_scheduler
 from fer_ray.tune_workers import DRIVER, run_trial_on_workers
 
@@ -49,7 +50,7 @@ def run_trials(
     with (
         ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
         runtime.deferred_interrupt("Stopping the running trials. Ctrl-C again leaves at once.") as interrupted,
-        runtime.quiet_ray_tune(),
+        adapted_tune(),
     ):
         log = SearchLog(study, folder, bar, running)
         first = request.strategy.first
@@ -161,13 +162,6 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
         failure = self._failures.read(worker_error(trial))
         close = self._log.lost if failure.lost else self._log.crashed
         close(trial.config["number"], failure.text)
-
-
-def worker_error(trial: Any) -> object:
-    """Return what was raised in the worker of a failed trial; else the text of Tune's own trouble."""
-    file = Path(trial.pickled_error_file)
-    error = ray.cloudpickle.loads(file.read_bytes()) if file.is_file() else Path(trial.error_file).read_text()
-    return getattr(error, "cause", error)
 
 
 class Stop(runtime.Unsaved, ray_tune.Stopper):

@@ -72,7 +72,7 @@ def test_elements_and_nested_sections_by_path(tmp_path: Path) -> None:
     config = load_config(tmp_path / "config.yaml", overrides)
     assert config.schedule.step_at == (0.3, 0.8)
     assert (config.loss.class_multipliers.disgust, config.loss.class_multipliers.angry) == (2, 1)
-    (problem,) = problems_of("far", text="schedule: {step_at: [1]}", tmp_path=tmp_path, overrides=[overrides[0]])
+    (problem,) = problems_of("far", text="schedule: {step_at: [0.5]}", tmp_path=tmp_path, overrides=[overrides[0]])
     assert "schedule.step_at.1" in problem and "1 elements" in problem
 
 

@@ -19,6 +19,7 @@ ON_RAY = {
     "tune_loggers",
     "tune_on_ray",
     "tune_preflight",
+    "tune_runtime",
     "tune_schedulers",
     "tune_workers",
 }
@@ -38,6 +39,7 @@ LAYERS = [
         "emotions",
         "errors",
         "files",
+        "interrupts",
         "json_files",
         "memory",
         "progress",

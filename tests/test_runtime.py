@@ -1,11 +1,15 @@
 """Starting Ray."""
 
+import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
 
 from fer_ray import runtime
+from fer_ray.interrupts import interrupt_on_sigterm
 
 TIMEOUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
 
@@ -39,3 +43,32 @@ def test_other_errors_and_a_third_failure_are_raised(failures: list[Exception], 
     with pytest.raises(type(error), match=str(error)[:20]):
         runtime.start_ray()
     assert len(failures) == left
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put back what signals do."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def test_sigterm_interrupts_once_ray_has_started(failures: list[Exception], handlers: None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    runtime.start_ray()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_interrupt_is_noted_and_the_second_raised(
+    number: signal.Signals, handlers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_on_sigterm()
+    with runtime.deferred_interrupt("Stopping.") as interrupted:
+        os.kill(os.getpid(), number)
+        assert interrupted.is_set() and "Stopping." in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

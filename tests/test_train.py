@@ -8,10 +8,12 @@ import pytest
 import yaml
 from datasets_made import write_prepared
 
+from fer_ray.cli import main
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
+from fer_ray.files import locked_folder
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.predictor import Predictor
@@ -41,6 +43,7 @@ def test_files(run: Path) -> None:
         "metrics.jsonl",
         "curves.png",
         "profile.json",
+        ".lock",
         "checkpoint/model.safetensors",
         "checkpoint/checkpoint.json",
         "last/model.safetensors",
@@ -78,15 +81,50 @@ def test_two_workers_learn_as_one_does(tiny_dataset: PreparedDataset, tmp_path: 
     assert abs(half / best.info.temperature - 1) > 1e-3
 
 
-def test_resume_goes_on_after_the_last_epoch(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
-    """A run of three epochs whose last one is undone, as a kill would."""
+def test_resume_of_a_finished_run_changes_nothing(tiny_dataset: PreparedDataset, run: Path) -> None:
+    history = (run / "metrics.jsonl").read_bytes()
+    again = train(tiny_dataset.path, config(), run, resume=True)
+    assert [line["epoch"] for line in again.history] == [1, 2]
+    assert (run / "metrics.jsonl").read_bytes() == history
+
+
+def test_resume_without_what_it_would_go_on_from(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
+    """Nothing that is whole is overwritten, neither from a damaged last epoch nor by starting over."""
     output = tmp_path / "run"
-    result = train(tiny_dataset.path, config("training.epochs=3"), output)
+    shutil.copytree(run, output)
+    before = {name: (output / "checkpoint" / name).read_bytes() for name in ("model.safetensors", "checkpoint.json")}
+    weights, state = output / "last" / "model.safetensors", output / "last" / "training.pt"
+    for file in (weights, state):
+        content = file.read_bytes()
+        file.write_bytes(content[:5000])
+        with pytest.raises(DataError, match=rf"last/{file.name}: damaged"):
+            train(tiny_dataset.path, config(), output, resume=True)
+        file.write_bytes(content)
     shutil.rmtree(output / "last")
-    shutil.rmtree(output / "checkpoint")
-    again = train(tiny_dataset.path, config("training.epochs=3"), output, resume=True)
-    assert [line["epoch"] for line in again.history] == [1, 2, 3]
-    assert again.best["validation_accuracy"] == result.best["validation_accuracy"]
+    with pytest.raises(DataError, match="has 2 epochs but no last/ to go on from"):
+        train(tiny_dataset.path, config(), output, resume=True)
+    assert {name: (output / "checkpoint" / name).read_bytes() for name in before} == before
+
+
+def test_two_processes_do_not_train_in_one_folder(tiny_dataset: PreparedDataset, run: Path) -> None:
+    with (
+        locked_folder(run, "this test is here"),
+        pytest.raises(UsageError, match=r"another process is training here\. Wait for its end"),
+    ):
+        train(tiny_dataset.path, config(), run, resume=True)
+
+
+def test_an_early_end_is_said(
+    tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["model.name=lenet", "optimizer.learning_rate=1e-9", "training.epochs=9", "training.patience=1"]
+    arguments = ["--dataset", str(tiny_dataset.path), "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as end:
+        main(["train", *arguments, *(part for option in options for part in ("--set", option))])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "stopped early: no better for 1 epoch (training.patience), 9 were allowed" in said
+    assert "schedule.first_size" not in said  # which lenet refuses
 
 
 def test_resume_with_another_configuration(tiny_dataset: PreparedDataset, run: Path) -> None:

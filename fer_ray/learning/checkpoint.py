@@ -5,6 +5,7 @@ A folder from which a run resumes also holds ``training.pt`` (optimizer, counter
 """
 
 import io
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +141,17 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     """Read what ``save_checkpoint`` got as ``training``.
 
     Raises:
-        DataError: the folder has none.
+        DataError: the folder has none, or a damaged one.
     """
     recover_folder(folder)
     file = folder / TRAINING_FILE
     if not file.is_file():
         raise DataError(f"{file}: missing, so the run can't go on from {folder}. Start it anew in another folder.")
-    state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{file}: damaged: {reason[0]}. The run can't go on from it: restore it, or start anew in another folder."
+        ) from error
     return state

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer_ray.files import recover_folder, remove_leftovers
-from fer_ray.learning.checkpoint import copy_checkpoint, load_training_state
+from fer_ray.learning.checkpoint import copy_checkpoint, load_checkpoint, load_training_state
 from fer_ray.learning.loop import Metrics, Snapshot
 
 
@@ -42,6 +42,7 @@ class KeptEpochs:
         if not self.last.is_dir():
             return []
         history: list[Metrics] = load_training_state(self.last)["history"]
+        load_checkpoint(self.last)  # damaged, it must not take the place of a best one that is whole
         self._follow(history)
         return history
 

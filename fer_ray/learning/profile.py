@@ -113,18 +113,24 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def bottleneck(profile: RunProfile) -> str:
-    """Say in a line what most of the time went to, and what would help."""
+def bottleneck(profile: RunProfile, can_grow: bool) -> str:
+    """Say in a line what most of the time went to, and what would help.
+
+    Args:
+        profile: of a run.
+        can_grow: whether its images could have been smaller in the first epochs, and weren't.
+    """
     shares = profile.shares()
     network = shares["forward"] + shares["backward"]
     single: dict[str, float] = {part: share for part, share in shares.items() if part not in ("forward", "backward")}
     name, share = max((single | {"forward and backward": network}).items(), key=lambda item: item[1])
-    return f"Most of the time went to {name} ({share:.0%}). {_remedy(name, profile)}"
+    return f"Most of the time went to {name} ({share:.0%}). {_remedy(name, profile, can_grow)}"
 
 
-def _remedy(name: str, profile: RunProfile) -> str:
+def _remedy(name: str, profile: RunProfile, can_grow: bool) -> str:
     if name == "forward and backward":
-        ways = ["smaller images in the first epochs (schedule.first_size)", "a smaller network"]
+        ways = ["smaller images in the first epochs (schedule.first_size)"] if can_grow else []
+        ways.append("a smaller network")
         if profile.precision == "float32" and has_fast_bfloat16(torch.device(profile.device)):
             ways.insert(0, "bfloat16 (training.precision)")
         ways.append("a GPU" if profile.device == "cpu" else "more GPUs (--workers)")

@@ -1,5 +1,7 @@
 """What a configuration needs of the files and the dataset, checked before anything starts."""
 
+import torch
+
 from fer_ray import models
 from fer_ray.config import Config
 from fer_ray.data.store import DatasetInfo
@@ -27,16 +29,20 @@ def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
     problems = list[str]()
     try:
         models.first_size(config)
+        if info is not None:
+            with torch.device("meta"):  # without memory or time for weights
+                models.build(config.model, info.size)
     except UsageError as error:
         problems += error.problems
+    buildable = not problems
     if config.training.accumulate > config.training.batch_size // 2:
         problems.append(
             f"training.accumulate = {config.training.accumulate}: leaves parts below 2 images of the batch of"
             f" {config.training.batch_size}. Make it smaller, or the batch larger."
         )
-    if info is None or problems:
+    if info is None:
         return problems
-    if config.model.pretrained is not None:
+    if config.model.pretrained is not None and buildable:
         try:
             models.initialize(models.build(config.model, info.size), config.model, info.mean, info.std)
         except FerRayError as error:

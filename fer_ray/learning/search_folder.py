@@ -1,6 +1,5 @@
 """The folder of a search: ``study.db``, ``trials.parquet``, ``best.yaml``, ``report.html`` and ``best/`` (weights)."""
 
-import fcntl
 import io
 import json
 import shutil
@@ -16,12 +15,13 @@ from sqlalchemy.engine import URL
 
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import make_folder, recover_folder, whole_folder, write_whole
+from fer_ray.files import locked_folder, make_folder, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.study import Candidate, Study
 from fer_ray.learning.trial_records import TrialRecord
 from fer_ray.search_spaces import drawn_paths
+from fer_ray.wording import amount
 
 
 class SearchFolder:
@@ -58,9 +58,10 @@ class SearchFolder:
         try:
             noted = json.loads(self._name.read_text(encoding="utf-8"))
             return [*noted["former"], noted["study"]]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it names no study"
             raise UsageError(
-                f"{self.path}: no search to resume, {self._name.name} is not readable ({error})."
+                f"{self.path}: no search to resume, {self._name.name} can't be read: {reason}."
                 " Name the folder of a search, or start one without --resume."
             ) from error
 
@@ -82,13 +83,7 @@ class SearchFolder:
         Raises:
             UsageError: one does.
         """
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"{self.path}: another process is searching here. Wait for its end or stop it, then --resume."
-                ) from None
+        with locked_folder(self.path, "another process is searching here"):
             yield
 
     def take_over(self, candidate: Candidate) -> None:
@@ -131,9 +126,11 @@ class SearchFolder:
         """
         best = study.best()
         if best is None:
-            errors = [record.error for record in study.records() if record.error]
-            why = f"the first failed with: {errors[0]}" if errors else "all were stopped early; give more --time-budget"
-            raise UsageError(f"{self.path}: none of {len(study.records())} trials trained to its end: {why}")
+            counted = [record for record in study.records() if not record.interrupted]
+            errors = [record.error for record in counted if record.error]
+            more = "all were stopped early; go on with --resume and more --time-budget"
+            why = f"the first failed with: {errors[0]}" if errors else more
+            raise UsageError(f"{self.path}: none of {amount(len(counted), 'trial')} trained to its end: {why}")
         metric = study.strategy.first.metric
         value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None
         if value != best.value:

@@ -58,12 +58,13 @@ class SearchLog:
         """Close the trials that ran when the search was stopped.
 
         Interrupted ones are gone on with by a resume. Those that the time budget stops are PRUNED for good: samplers
-        learn from how far they came as from any pruned trial, and each has had what the user gave it.
+        learn from how far they came as from any pruned trial, and each has had what the user gave it. One that had no
+        time for an epoch tells nothing, and is begun again by a resume.
         """
         if interrupted:
             self._study.fail_interrupted()
         for number in self._study.running():
-            self._close(self._study.prune(number))
+            self._close(self._study.stop(number))
 
     def _close(self, record: TrialRecord) -> None:
         self._running.ended(record.number)

@@ -15,7 +15,7 @@ from fer_ray.learning.carried_trials import carried_finished, carried_waiting
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import draw, parameters_of
-from fer_ray.learning.storage import open_study
+from fer_ray.learning.storage import open_study, require_there
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler, name_objectives
 from fer_ray.learning.trial_records import BY_EPOCH, CONTINUES, FAILURES, INTERRUPTED, TrialRecord, read_record
 from fer_ray.search_spaces import SearchSpace
@@ -92,6 +92,7 @@ class Study:
             UsageError: the storage can't be opened, has no such study, or that has other objectives.
             DataError: it searched on another dataset.
         """
+        require_there(storage)
         study = open_study(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
         attributes = study.user_attrs
         objectives = attributes["objectives"]
@@ -178,6 +179,14 @@ class Study:
             return self.fail(number, f"{error}\n{again}" if running.most else error)
         self._hand_on(number, running.trial.params, failures)
         return self._interrupt(number, running.trial._trial_id, error)
+
+    def stop(self, number: int) -> TrialRecord:
+        """Close a trial whose search has no more time: PRUNED, or, before its first epoch, handed on to another."""
+        running = self._running[number]
+        if running.by_epoch:
+            return self.prune(number)
+        self._hand_on(number, running.trial.params, running.failures)
+        return self._interrupt(number, running.trial._trial_id, "the search's time was over before the first epoch")
 
     def fail_interrupted(self) -> int:
         """Close as FAIL what an interrupted search left RUNNING; other trials will go on with the same parameters.

@@ -14,7 +14,8 @@ class Failure:
 
     Attributes:
         text: as the study keeps it.
-        lost: whether its process or node is gone, without memory having run out: another trial may go on with it.
+        lost: whether its process or node is gone by no fault of its own, as far as can be told: another trial may go on
+            with it.
     """
 
     text: str
@@ -34,14 +35,16 @@ class FailureReader:
     def read(self, error: object) -> Failure:
         """Say what an error means; to be called once for each.
 
-        The kernel kills a process without a word where memory runs out. It counts how often it did, which tells of
-        those on the machine of the driver.
+        The kernel kills a process without a word where memory runs out, the one that takes most. It counts how often it
+        did, which tells of those on the machine of the driver. Ray's memory monitor says that it killed a process, but
+        that needn't be the one that took the memory: so another trial may go on with it.
         """
         text = str(error).strip() or type(error).__name__
         gone = type(error).__name__ in _LOST and not getattr(error, "actor_init_failed", False)
         killed, self._killed = self._killed, killed_for_memory()
         if is_out_of_memory(error) or (gone and self._killed > killed):
-            return Failure(f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}.", lost=False)
+            by_ray = not gone and type(error).__module__.startswith("ray.")
+            return Failure(f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}.", lost=by_ray)
         return Failure(text, lost=gone)
 
     def _advice(self) -> str:

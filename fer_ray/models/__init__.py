@@ -2,12 +2,13 @@
 
 from fer_ray.models import cnn3, conv_bn, convnext, efficientnet, fast, inception, lenet, resnet, se_resnet, vgg
 from fer_ray.models.pretrained import initialize
-from fer_ray.models.registry import Architecture, architectures, build, find, first_size, stages
+from fer_ray.models.registry import Architecture, architectures, build, can_grow, find, first_size, stages
 
 __all__ = [
     "Architecture",
     "architectures",
     "build",
+    "can_grow",
     "cnn3",
     "conv_bn",
     "convnext",

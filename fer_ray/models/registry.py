@@ -97,6 +97,15 @@ def first_size(config: Config) -> float:
     return asked
 
 
+def can_grow(config: Config) -> bool:
+    """Say whether a run's first epochs could have smaller images, and haven't.
+
+    Raises:
+        UsageError: as for ``first_size``.
+    """
+    return find(config.model.name).any_size and first_size(config) == 1
+
+
 def has_imagenet_stem(config: ModelConfig) -> bool:
     """Say whether a network has the first layers, for RGB images, with which torchvision trained its weights.
 

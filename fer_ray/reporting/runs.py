@@ -11,6 +11,7 @@ from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.profile import PARTS, bottleneck
 from fer_ray.learning.run_folder import RunFolder
+from fer_ray.models import can_grow
 from fer_ray.progress import duration
 from fer_ray.reporting.curves import accuracy_figure, curve_figures
 from fer_ray.reporting.html import Block, Charts, Code, Section, Table
@@ -84,7 +85,7 @@ def _profile_blocks(run: RunFolder) -> list[Block]:
         (part.capitalize(), what, duration(profile.seconds.get(part, 0.0)), f"{share:.1%}")
         for (part, what), share in zip(PARTS.items(), profile.shares().values(), strict=True)
     ]
-    note = bottleneck(profile)
+    note = bottleneck(profile, can_grow(load_config(run.config_file)))
     if profile.workers > 1:
         note += f" Measured on the first of {profile.workers} workers."
     return [Table("Where the time went", ("Part", "What it is", "Time", "Share"), rows, note)]

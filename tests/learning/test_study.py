@@ -1,5 +1,7 @@
 """The Optuna study of a search: states, interrupted trials, and studies that stay apart."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import optuna
@@ -60,6 +62,38 @@ def test_only_complete_trials_are_best_and_the_first_of_equals(storage: str) -> 
     assert best is not None and best.number == 2
     assert [record.state for record in study.records()] == ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "FAIL"]
     assert study.records()[4].error == "it broke"
+
+
+def test_what_had_no_time_for_an_epoch_is_begun_again(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    defaults, other = study.ask(), study.ask()
+    study.report(other.number, metrics(1, 0.3))
+    assert study.stop(defaults.number).interrupted and study.stop(other.number).state == "PRUNED"
+    assert study.counted() == 1
+    again = study.ask()
+    assert (again.config, again.continues) == (defaults.config, (defaults.number,))
+
+
+def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.db"
+    with contextlib.closing(sqlite3.connect(file)) as theirs:
+        theirs.execute("create table studies (a int)")
+    before = file.read_bytes()
+    with pytest.raises(UsageError, match=r"theirs\.db: holds tables of another program \(studies\)"):
+        Study.create("s", f"sqlite:///{file}", {"a": SPACE}, "data")
+    assert file.read_bytes() == before
+
+
+def test_a_study_is_not_looked_for_in_a_new_database(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"other\.db: no such database"):
+        Study.load("s", f"sqlite:///{tmp_path / 'other.db'}", "data")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_database_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "s.db").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(UsageError, match=r"database of studies: file is not a database\. Restore it"):
+        Study.load("s", f"sqlite:///{tmp_path / 's.db'}", "data")
 
 
 def test_interrupted_trials_fail_do_not_count_and_are_continued(storage: str) -> None:

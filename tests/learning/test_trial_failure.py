@@ -23,7 +23,7 @@ def test_out_of_memory_says_what_to_change(error: Exception) -> None:
         f"out of memory: {str(error).splitlines()[0].rstrip('.')}. Lower training.batch_size"
     )
     assert "(--max-concurrent, now 2)." in failure.text and "\n" not in failure.text
-    assert not failure.lost
+    assert failure.lost == isinstance(error, OutOfMemoryError)  # by Ray, which may have killed another
     assert "--max-concurrent" not in FailureReader(1).read(error).text
 
 
