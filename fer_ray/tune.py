@@ -222,7 +222,7 @@ _Confirm = Annotated[
     bool, typer.Option("--confirm", help="Then train the best three configurations with three new seeds each.")
 ]
 _Log = Annotated[
-    list[str] | None, typer.Option(help="tensorboard or mlflow, or both: shows them the trials as they run.")
+    str | None, typer.Option(help="tensorboard, mlflow, or both with a comma: shows them the trials as they run.")
 ]
 
 
@@ -264,7 +264,7 @@ def command(
         cpus_per_trial,
         gpus_per_trial,
         confirm,
-        log or [],
+        log.split(",") if log else [],
     )
     request = check_request(asked)
     if dry_run:

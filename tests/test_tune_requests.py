@@ -128,7 +128,7 @@ def test_a_logger_that_is_not_installed(
 ) -> None:
     monkeypatch.setattr(search, "find_spec", lambda asked: None if asked == package else object())
     (tmp_path / "s.yaml").write_text(GOOD)
-    arguments = ["--log", name, "--log", "wandb"]
+    arguments = ["--log", f"{name},wandb"]
     error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)
     assert f"needs the package {package}. Install it by `pip install {package}`." in error
     assert "--log wandb: choose tensorboard or mlflow." in error

@@ -128,6 +128,10 @@ class SearchFolder:
         if best is None:
             counted = [record for record in study.records() if not record.interrupted]
             errors = [record.error for record in counted if record.error]
+            if not counted:
+                raise UsageError(
+                    f"{self.path}: no trial had time for an epoch. Go on with --resume and more --time-budget."
+                )
             more = "all were stopped early; go on with --resume and more --time-budget"
             why = f"the first failed with: {errors[0]}" if errors else more
             raise UsageError(f"{self.path}: none of {amount(len(counted), 'trial')} trained to its end: {why}")

@@ -20,7 +20,7 @@ def pruning_tables(table: SearchTable, clock: Clock) -> list[Table]:
     rows = [
         ("Pruned trials", f"{len(pruned):,} of {len(table.trials):,} ({len(pruned) / len(table.trials):.0%})"),
         ("Epochs that they trained", f"{trained:,} of {planned:,} ({trained / planned:.0%})"),
-        ("Time of all trials", duration(spent)),
+        ("Time in epochs of all trials", duration(spent)),
         ("Time saved, estimated", f"{duration(saved)}: without pruning, {duration(spent + saved)}"),
     ]
     if clock.at_once >= 1:

@@ -46,7 +46,7 @@ def test_pruning_saved_the_epochs_that_were_not_trained(tmp_path: Path) -> None:
     assert SECONDS * (9 + 7) == 32
     assert rows["Pruned trials"] == "2 of 3 (67%)"
     assert rows["Epochs that they trained"] == "4 of 20 (20%)"
-    assert rows["Time of all trials"] == "28 s"
+    assert rows["Time in epochs of all trials"] == "28 s"
     assert rows["Time saved, estimated"] == "32 s: without pruning, 1 min 00 s"
 
 
