@@ -175,6 +175,11 @@ class LossConfig(Section):
         0.9, gt=0, le=1, description="Share of the loss that follows the teachers; the rest follows the labels."
     )
 
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _one_teacher(cls, teachers: object) -> object:
+        return (teachers,) if isinstance(teachers, str) else teachers
+
     @field_validator("class_weights")
     @classmethod
     def _one_a_class(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:

@@ -121,8 +121,7 @@ def _train(
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
-    former = load_config(run.config_file)
-    if former != config:
+    if load_config(run.former_config_file()) != config:
         raise UsageError(
             f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
         )
@@ -167,7 +166,7 @@ def command(
 ) -> None:
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
-        config = RunFolder(claim_output(output, resume)).config_file
+        config = RunFolder(claim_output(output, resume)).former_config_file()
     settings = load_config(config, set_ or [])
     result = train(
         dataset,

@@ -76,6 +76,10 @@ def test_elements_and_nested_sections_by_path(tmp_path: Path) -> None:
     assert "schedule.step_at.1" in problem and "1 elements" in problem
 
 
+def test_a_single_teacher_needs_no_list() -> None:
+    assert load_config(None, ["loss.teachers=runs/a/checkpoint"]).loss.teachers == ("runs/a/checkpoint",)
+
+
 def test_with_values_changes_only_what_is_named() -> None:
     space = load_search_space(None)
     changed = space.with_values({"model.dropout": 0.5})

@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 
 from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
@@ -117,10 +117,14 @@ def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Pa
     (better / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     text = report([folders["run"], better, folders["run"]], tmp_path / "out").page.read_text("utf-8")
     name = f"{folders['run'].parent.name}/run"
-    assert "to 100.00% validation accuracy; the best is b/run." in text
+    assert "to 100.00% validation accuracy; the best is b/run." in text and "datasets" not in text
     rows = re.findall(r'<tr><th scope="row">([^<]*/run)</th><td[^>]*>cnn3', text)
     assert rows == ["b/run", name]
     assert f"Validation accuracy by epoch of {name}, b/run" in text
+    info = better / "checkpoint" / "checkpoint.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"dataset_fingerprint": "another"}))
+    text = report([folders["run"], better], tmp_path / "apart").page.read_text("utf-8")
+    assert "They are of 2 datasets: accuracies on different images don&#39;t compare." in text
     alone = report([better], tmp_path / "out2").page.read_text("utf-8")
     assert "Comparison" not in alone
 

@@ -2,8 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets_made import write_prepared
@@ -183,6 +186,34 @@ def test_rows_stream_where_memory_does_not_hold_them(tmp_path: Path, capfd: pyte
     assert "train 2,100 rows × 192 bytes = 393.8 KiB, held in memory" in said
     assert "train 2,100 rows × 192 bytes = 393.8 KiB, streamed from disk" in said
     assert held.best["validation_accuracy"] > 0.9 and streamed.best["validation_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda table: table.drop_columns(["flags"]), r"part-00000\.parquet: has no column 'flags'"),
+        (lambda table: table.set_column(2, "pixels", pa.array([b""] * len(table))), r"column 'pixels' is binary"),
+        (
+            lambda table: table.set_column(1, "label", pa.array([9] * len(table), pa.int8())),
+            "label 9: labels are numbers from 0 to 6",
+        ),
+    ],
+)
+def test_a_damaged_dataset_is_told_and_leaves_no_run(
+    change: Callable[[pa.Table], pa.Table], problem: str, tiny_dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset.path, data)
+    file = data / "train" / "part-00000.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    with pytest.raises(DataError, match=problem):
+        train(data, config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_where_no_run_is(tiny_dataset: PreparedDataset) -> None:
+    with pytest.raises(UsageError, match=r"no training run to resume, it has no config\.yaml"):
+        train(tiny_dataset.path, config(), tiny_dataset.path, resume=True)
 
 
 def test_missing_dataset(tmp_path: Path) -> None:

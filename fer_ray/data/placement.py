@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.data.stream import StreamedSplit
+from fer_ray.errors import UsageError
 from fer_ray.memory import describe_bytes
 
 
@@ -57,7 +58,19 @@ class Placement:
         if not self.holds("train"):
             train = self.load("train", 0)
             assert isinstance(train, StreamedSplit)
-            train.capacity(batch)
+            reading, mixing = train.needed(batch)
+            streaming, holding = (
+                self.memory - train.memory + reading + mixing,
+                self._bytes("train") + self._bytes("validation"),
+            )
+            if streaming > self.memory:
+                each = " a worker" if self.workers > 1 else ""
+                raise UsageError(
+                    f"--data-memory: {describe_bytes(self.memory)}{each} is too little. Streaming takes"
+                    f" {describe_bytes(streaming)}, of which reading {describe_bytes(reading)}; holding all rows takes"
+                    f" {describe_bytes(holding)}. Raise --data-memory to at least"
+                    f" {min(streaming, holding):,} bytes{each}."
+                )
 
     def __str__(self) -> str:
         each = " a worker" if self.workers > 1 else ""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fer_ray.data import store
 from fer_ray.data.store import DATASET_FILE, PreparedDataset, images_of, soft_labels_of
 from fer_ray.errors import DataError
 
@@ -143,8 +144,7 @@ def labels_of(piece: Piece) -> np.ndarray:
     Raises:
         DataError: the file can't be read.
     """
-    labels: np.ndarray = table_of(piece, ["label"])["label"].to_numpy().astype(np.int64)
-    return labels
+    return store.labels_of(table_of(piece, ["label"]))
 
 
 def read_piece(piece: Piece, size: int, soft: bool) -> Block:
@@ -156,7 +156,7 @@ def read_piece(piece: Piece, size: int, soft: bool) -> Block:
     table = table_of(piece, ["label", "pixels", *(["soft_label"] if soft else [])])
     return Block(
         images_of(table["pixels"], size),
-        table["label"].to_numpy().astype(np.int64),
+        store.labels_of(table),
         soft_labels_of(table) if soft else None,
     )
 

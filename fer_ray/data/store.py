@@ -195,7 +195,7 @@ class PreparedDataset:
         """Check that there are labelled rows to learn from, and to choose the best epoch or trial by.
 
         Raises:
-            DataError: a split is missing or wholly unlabelled.
+            DataError: a split is missing or wholly unlabelled, or a file has other columns than ``schema``.
         """
         remedies = {
             "train": "Prepare a source that has labelled training images.",
@@ -207,13 +207,35 @@ class PreparedDataset:
             raise DataError(
                 [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
             )
+        for split in remedies:
+            self._check_columns(split)
+
+    def _check_columns(self, split: str) -> None:
+        """Check that each file of a split has the columns that are learnt from, of the right types."""
+        expected, problems = schema(self.info.size, self.info.soft_labels), list[str]()
+        for file in self.files(split):
+            try:
+                found = pq.read_schema(file)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise self._unreadable(split, error) from error
+            for name in self.info.learning_columns:
+                if name not in found.names:
+                    problems.append(f"{file}: has no column '{name}'. Prepare the dataset again.")
+                elif found.field(name).type != expected.field(name).type:
+                    problems.append(
+                        f"{file}: column '{name}' is {found.field(name).type}, {expected.field(name).type} expected."
+                        " Prepare the dataset again."
+                    )
+        if problems:
+            raise DataError(problems)
 
     def load(self, split: str) -> Split:
         """Read the labelled rows of a split into memory, a row group at a time, so that it takes little beside them.
 
         Raises:
-            DataError: a file can't be read, or there are other rows than ``dataset.json`` says.
+            DataError: a file can't be read, or there are other rows or columns than ``dataset.json`` says.
         """
+        self._check_columns(split)
         size, rows, parts = self.info.size, 0, list[Split]()
         images = np.empty((self.labelled(split), size, size), np.uint8)
         try:
@@ -253,10 +275,23 @@ def to_split(table: pa.Table, size: int) -> Split:
     return Split(
         ids=table["id"].to_pylist(),
         images=images_of(table["pixels"], size),
-        labels=table["label"].to_numpy().astype(np.int64),
+        labels=labels_of(table),
         leaked=np.array(leaked, dtype=bool),
         soft_labels=soft_labels_of(table) if "soft_label" in table.column_names else None,
     )
+
+
+def labels_of(table: pa.Table) -> np.ndarray:
+    """Turn the ``label`` column of labelled rows into an array, int64, n, csv order.
+
+    Raises:
+        DataError: a label is no number of a class.
+    """
+    labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+    wrong = labels[(labels < 0) | (labels >= NUM_CLASSES)]
+    if len(wrong):
+        raise DataError(f"label {wrong[0]}: labels are numbers from 0 to {NUM_CLASSES - 1}. Prepare the dataset again.")
+    return labels
 
 
 def soft_labels_of(table: pa.Table) -> np.ndarray:

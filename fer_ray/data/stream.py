@@ -78,17 +78,23 @@ class StreamedSplit:
             UsageError: ``memory`` is too small to mix rows in.
             DataError: a file can't be read.
         """
-        row = self.dataset.info.row_bytes
-        reading = (READERS * _READING + AHEAD + 1) * self._largest * row + 2 * batch * row
-        least = min(4 * batch, len(self))
-        rows = min((self.memory - reading) // row, len(self))
-        if rows < least:
+        reading, mixing = self.needed(batch)
+        if self.memory < reading + mixing:
             raise UsageError(
                 f"{describe_bytes(self.memory)} of memory for the rows of {self.split}: reading takes"
-                f" {describe_bytes(reading)}, and {least:,} rows × {row:,} bytes are the least to mix. Raise"
-                f" --data-memory: {reading + least * row:,} bytes a worker are enough."
+                f" {describe_bytes(reading)}, and {describe_bytes(mixing)} are the least to mix rows in."
             )
-        return rows
+        return min((self.memory - reading) // self.dataset.info.row_bytes, len(self))
+
+    def needed(self, batch: int) -> tuple[int, int]:
+        """Return the bytes that reading takes where ``batch`` rows are drawn at once, and the least to mix rows in.
+
+        Raises:
+            DataError: a file can't be read.
+        """
+        row = self.dataset.info.row_bytes
+        reading = (READERS * _READING + AHEAD + 1) * self._largest * row + 2 * batch * row
+        return reading, min(4 * batch, len(self)) * row
 
     def shuffled(self, seed: int, batches: int) -> Iterator[Block]:
         """Yield each row once, in an order that seed, rank and workers decide.

@@ -37,6 +37,18 @@ class RunFolder(KeptEpochs):
         make_folder(self.path)
         write_whole(self.config_file, to_yaml(config))
 
+    def former_config_file(self) -> Path:
+        """Return the file of the configuration that ``begin`` noted.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not self.config_file.is_file():
+            raise UsageError(
+                f"{self.path}: no training run to resume, it has no {CONFIG_FILE}. Name the folder of one."
+            )
+        return self.config_file
+
     @contextmanager
     def forgotten_on_failure(self, new: bool) -> Iterator[None]:
         """Remove a new run's folder again where the block fails before its first epoch, so that a mended call starts.

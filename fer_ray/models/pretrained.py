@@ -117,6 +117,12 @@ def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
     if unfit:
         raise DataError(_misfit(config, own, given, unfit))
     loaded = fitting - head if fresh_head else fitting
+    wild = sorted(name for name in loaded if not given[name].isfinite().all())
+    if wild:
+        raise DataError(
+            f"model.pretrained = '{config.pretrained}': {_some(wild)} hold values that are not finite. Name"
+            " weights of a training that did not diverge."
+        )
     body.load_state_dict({name: given[name] for name in loaded}, strict=False)
     return sorted(head & own.keys()) if fresh_head else []
 

@@ -6,6 +6,7 @@ from statistics import median
 
 from fer_ray.config_files import load_config
 from fer_ray.errors import DataError
+from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.intervals import wilson_interval
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics
@@ -111,6 +112,9 @@ def compare_runs(folders: Mapping[str, Path]) -> Section:
         Charts("Curves", [accuracy_figure(histories)]),
     ]
     headline = f"{len(names)} runs from {last:.2%} to {best:.2%} validation accuracy; the best is {names[0]}."
+    datasets = {read_info(RunFolder(folder).best).dataset_fingerprint for folder in folders.values()}
+    if len(datasets) > 1:
+        headline += f" They are of {len(datasets)} datasets: accuracies on different images don't compare."
     return Section("Runs compared", "Comparison", "", headline, blocks)
 
 

@@ -50,6 +50,8 @@ def test_what_streams_gets_what_the_rest_leaves(dataset: PreparedDataset) -> Non
 
 
 def test_memory_too_small_to_stream_is_told_before_anything_starts(dataset: PreparedDataset) -> None:
-    with pytest.raises(UsageError, match="Raise --data-memory"):
+    """The less of what streaming and holding take is named; here it is holding."""
+    with pytest.raises(UsageError, match=r"^--data-memory: 18\.8 KiB is too little\.") as raised:
         Placement(dataset, 1, 100 * ROW).require_room(batch=8)
+    assert f"Raise --data-memory to at least {220 * ROW:,} bytes." in str(raised.value)
     Placement(dataset, 1, 220 * ROW).require_room(batch=8)

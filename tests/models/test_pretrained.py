@@ -1,5 +1,6 @@
 """Transfer learning, with weights of random numbers in torchvision's own naming, and without a network."""
 
+import math
 from pathlib import Path
 from urllib.error import URLError
 
@@ -207,3 +208,12 @@ def test_one_size_suits_all_where_images_are_enlarged() -> None:
     model = build(ModelConfig(name="lenet", input_size=64), 48).eval()
     with torch.inference_mode():
         assert model(torch.randn(2, 1, 48, 48)).shape == model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    weights = build(ModelConfig(name="lenet"), 48).state_dict()
+    first = next(iter(weights))
+    weights[first][0] = math.nan
+    torch.save(weights, tmp_path / "weights.pth")
+    problem = problem_of(ModelConfig(name="lenet", pretrained=str(tmp_path / "weights.pth")), DataError)
+    assert f"{first} hold values that are not finite" in problem
