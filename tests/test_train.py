@@ -19,7 +19,9 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import locked_folder
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.learning.loop import Metrics, Snapshot
 from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.run_folder import RunFolder
 from fer_ray.train import train
 
 
@@ -82,6 +84,26 @@ def test_two_workers_learn_as_one_does(tiny_dataset: PreparedDataset, tmp_path: 
     assert best.info.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
     half = fit_temperature(logits[::2], validation.labels[::2])
     assert abs(half / best.info.temperature - 1) > 1e-3
+
+
+def test_resume_goes_on_after_the_last_epoch(
+    tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of three epochs that is stopped after the second goes on to what it would have become."""
+    whole = train(tiny_dataset.path, config("training.epochs=3"), tmp_path / "whole")
+    record = RunFolder.record
+
+    def stop_after_two(run: RunFolder, metrics: Metrics, snapshot: Snapshot) -> None:
+        record(run, metrics, snapshot)
+        if metrics["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RunFolder, "record", stop_after_two)
+        train(tiny_dataset.path, config("training.epochs=3"), tmp_path / "run")
+    again = train(tiny_dataset.path, config("training.epochs=3"), tmp_path / "run", resume=True)
+    assert [line["epoch"] for line in again.history] == [1, 2, 3]
+    assert again.best["validation_accuracy"] == whole.best["validation_accuracy"]
 
 
 def test_resume_of_a_finished_run_changes_nothing(tiny_dataset: PreparedDataset, run: Path) -> None:

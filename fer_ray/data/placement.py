@@ -59,27 +59,27 @@ class Placement:
             train = self.load("train", 0)
             assert isinstance(train, StreamedSplit)
             reading, mixing = train.needed(batch)
-            streaming, holding = (
-                self.memory - train.memory + reading + mixing,
-                self._bytes("train") + self._bytes("validation"),
-            )
+            streaming = self.memory - train.memory + reading + mixing
+            holding = self._bytes("train") + self._bytes("validation")
             if streaming > self.memory:
-                each = " a worker" if self.workers > 1 else ""
                 raise UsageError(
-                    f"--data-memory: {describe_bytes(self.memory)}{each} is too little. Streaming takes"
+                    f"--data-memory: {describe_bytes(self.memory)}{self._each} is too little. Streaming takes"
                     f" {describe_bytes(streaming)}, of which reading {describe_bytes(reading)}; holding all rows takes"
                     f" {describe_bytes(holding)}. Raise --data-memory to at least"
-                    f" {min(streaming, holding):,} bytes{each}."
+                    f" {min(streaming, holding):,} bytes{self._each}."
                 )
 
     def __str__(self) -> str:
-        each = " a worker" if self.workers > 1 else ""
         parts = [
             f"{split} {self._rows(split):,} rows × {self.dataset.info.row_bytes:,} bytes ="
             f" {describe_bytes(self._bytes(split))}, {'held in memory' if self.holds(split) else 'streamed from disk'}"
             for split in ("train", "validation")
         ]
-        return f"Data{each}: {'; '.join(parts)}; limit {describe_bytes(self.memory)}{each} (--data-memory)."
+        return f"Data{self._each}: {'; '.join(parts)}; limit {describe_bytes(self.memory)}{self._each} (--data-memory)."
+
+    @property
+    def _each(self) -> str:
+        return " a worker" if self.workers > 1 else ""
 
     def _rows(self, split: str) -> int:
         return -(-self.dataset.labelled(split) // self.workers)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -32,7 +33,7 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
     # (optuna-dashboard issue 545).
     patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
     try:
-        _require_ours(storage)
+        _require_ours(storage, patience or {})
         return action(RDBStorage(storage, engine_kwargs=patience))
     except KeyError:
         raise UsageError(f"{shown}: has no study of this run. Name the --storage of its first call.") from None
@@ -56,13 +57,17 @@ def require_there(storage: str) -> None:
         raise UsageError(f"{url.database}: no such database. Name the --storage of the search's first call.")
 
 
-def _require_ours(storage: str) -> None:
+def _require_ours(storage: str, options: dict[str, Any]) -> None:
     """Check that a database is empty or Optuna's, before Optuna makes its tables there.
+
+    Args:
+        storage: its URL.
+        options: of its engine.
 
     Raises:
         UsageError: it holds tables of something else.
     """
-    engine = create_engine(storage)
+    engine = create_engine(storage, **options)
     try:
         tables = set(inspect(engine).get_table_names())
     finally:
