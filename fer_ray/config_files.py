@@ -1,11 +1,12 @@
 """Configurations and search spaces in files: read from YAML, changed by ``--set a.b=value``, written back."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
 
 from fer_ray.config import Config
@@ -44,9 +45,10 @@ def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) ->
     source = str(path) if path is not None else "configuration"
     try:
         space = validate(SearchSpace, raw, source)
-        problems += search_problems(space, source)
     except UsageError as error:
         problems += error.problems
+        space = _readable_part(raw)
+    problems += search_problems(space, source)
     if problems:
         raise UsageError(problems)
     return space
@@ -64,6 +66,21 @@ def space_from_yaml(text: str, source: str) -> SearchSpace:
         UsageError: this version of the program has other fields; ``source`` begins each message.
     """
     return validate(SearchSpace, yaml.safe_load(text), source)
+
+
+def _readable_part(raw: dict[str, Any]) -> SearchSpace:
+    """The defaults with what is sound in ``search:`` alone, to check its paths although the rest can't be read.
+
+    Nothing is searched in it where the defaults themselves are wrong: the checks would blame their ranges.
+    """
+    sections = {name: section for name, section in raw.items() if name != "search"}
+    search = raw.get("search")
+    sound = dict[Any, Any]()
+    for path, distribution in search.items() if isinstance(search, dict) else ():
+        with suppress(ValidationError):
+            SearchSpace.model_validate(sections | {"search": {path: distribution}})
+            sound[path] = distribution
+    return SearchSpace.model_validate(sections | {"search": sound}) if sound else SearchSpace()
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -18,7 +18,7 @@ def local_path(path: Path | str) -> Path:
     text = str(path)
     scheme, colon, _ = text.partition(":/")
     if colon and len(scheme) > 1 and scheme.isalnum():
-        raise UsageError(f"{text}: this stage works on local paths, not {scheme}:// URLs. Copy it to a local folder.")
+        raise UsageError(f"{text}: this stage works on local paths, not URLs. Copy it to a local folder.")
     return Path(text).expanduser().absolute()
 
 

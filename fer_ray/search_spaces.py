@@ -25,7 +25,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from fer_ray.config import Config, Section
 from fer_ray.config_paths import validate, with_value
@@ -105,6 +105,13 @@ class SearchSpace(Config):
 
     search: dict[str, Distribution] = Field(default={}, description="Config path, as model.dropout, to distribution.")
 
+    @field_validator("search", mode="before")
+    @classmethod
+    def _search_from_yaml(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict | None):
+            raise ValueError("needs a mapping of config paths, such as {model.dropout: {uniform: [0.0, 0.5]}}")
+        return {str(path): distribution for path, distribution in (raw or {}).items()}
+
     @property
     def defaults(self) -> Config:
         """The configuration without its ``search:`` section."""
@@ -173,6 +180,8 @@ def _plain(value: Any) -> Any:
 def _range(kind: str, values: Sequence[Any]) -> list[float]:
     number: type = int if kind == "int" else float
     try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
         low, high = (number(value) for value in values)
         whole = kind != "int" or [low, high] == [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):

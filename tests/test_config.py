@@ -1,5 +1,6 @@
 """The configuration: reading, overriding, and the messages that a wrong one gives."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,20 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override",
-    ["training.epochs", "model.name.x=3", "training.precision=half", "augment.flip=.nan", "training.epochs=0"],
+    ("override", "said"),
+    [
+        ("training.epochs", "must read path.to.field=value"),
+        ("model.name.x=3", "valid string"),
+        ("training.precision=half", "training.precision = 'half'"),
+        ("augment.flip=.nan", "augment.flip = nan"),
+        ("training.epochs=0", "greater than or equal to 1"),
+        ("schedule.step_at.0=0.5", "needs a list"),
+        ("training=5", "is a section"),
+    ],
 )
-def test_bad_override(override: str, tmp_path: Path) -> None:
-    problems_of(override, tmp_path=tmp_path, overrides=[override])
+def test_bad_override(override: str, said: str, tmp_path: Path) -> None:
+    (problem,) = problems_of(override, tmp_path=tmp_path, overrides=[override])
+    assert re.search(said, problem)
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "model: [", "model: 3\n"])

@@ -57,6 +57,9 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("training.accumulate: {int: [1, 100]}", ["may draw training.accumulate", "below 2 images"]),
         ("model.stem: {categorical: [auto, large]}", ["model.stem = 'large'"]),
+        ("model.dropout: {uniform: [false, true]}", ["uniform needs two numbers"]),
+        ("3: {uniform: [0, 1]}\n  model.dropout: {uniform: [0]}", ["search.3: no such", "needs two numbers"]),
+        ("", ["nothing to search"]),
     ],
 )
 def test_bad_spaces(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study
@@ -79,9 +80,12 @@ class SearchLog:
 
 def describe(record: TrialRecord, study: Study) -> str:
     """Return a finished trial as one line."""
-    values = [f"{path} {short(value)}" for path, value in record.params.items()]
-    shown = "" if record.value is None else f" {study.strategy.first.write(record.value)}"
+    strategy = study.strategy
+    drawn = [f"{path} {short(value)}" for path, value in record.params.items()]
+    reached = "" if record.value is None else f" {strategy.first.write(record.value)}"
+    for name, value in zip(strategy.objectives[1:], (record.values or ())[1:], strict=False):
+        reached += f", {OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}"
     time_spent = amount(len(record.by_epoch), "epoch")
     time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
-    line = f"trial {record.number} {record.state}{shown}: {record.space}, {', '.join(values)}; {time_spent}"
+    line = f"trial {record.number} {record.state}{reached}: {record.space}, {', '.join(drawn)}; {time_spent}"
     return f"{line}; {record.error.splitlines()[0].rstrip('.')}" if record.error else line

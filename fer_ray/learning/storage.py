@@ -42,7 +42,8 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
         raise UsageError(
-            f"{shown}: can't be opened as a database of studies: {reason}. Restore it, or name another --storage."
+            f"{shown}: can't be opened as a database of studies: {reason}. Restore it from a copy, or search anew with"
+            " another --storage or --output."
         ) from error
 
 

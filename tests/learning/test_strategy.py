@@ -7,6 +7,7 @@ import pytest
 
 from fer_ray.errors import UsageError
 from fer_ray.learning.objectives import OBJECTIVES
+from fer_ray.learning.search_log import describe
 from fer_ray.learning.strategy import SAMPLERS, Strategy, choose_strategy
 from fer_ray.learning.study import Study
 from fer_ray.learning.trial_records import TrialRecord
@@ -99,6 +100,8 @@ def test_two_objectives(tmp_path: Path) -> None:
     for record in records:
         assert record.values == (record.accuracy, record.images_per_s) and record.by_epoch[1] == record.values[0]
         assert (record.number in front) == (not any(dominates(other, record) for other in records))
+        speed = f"{record.values[1]:,.0f}"
+        assert f" {record.value:.2%}, images/s predicted {speed}: s, " in describe(record, study)
     best = study.best()
     assert best is not None and best.accuracy == max(record.accuracy or 0 for record in records)
     assert Study.load("s", database, "data", TWO).records() == study.records()
