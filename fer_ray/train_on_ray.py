@@ -1,5 +1,6 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,10 +50,11 @@ def train_on_ray(
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))
     rows = shards.train_dataset(data, workers) if placement.holds("train") else None
+    notes = run.path / ".ray"
     with shared_progress(bar) as progress:
         run_config = RunConfig(
-            name=".ray",
-            storage_path=str(run.path),
+            name=notes.name,
+            storage_path=str(notes.parent),
             failure_config=FailureConfig(max_failures=config.training.max_failures),
             callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
         )
@@ -63,6 +65,8 @@ def train_on_ray(
             raise KeyboardInterrupt from None
         except TrainingFailedError as error:
             raise _to_tell(error, run, config.training.max_failures) from error
+        finally:
+            shutil.rmtree(notes, ignore_errors=True)  # Ray Train's own; a resume goes by last/
 
 
 class Job(Protocol):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets_made import numbers_in, write_prepared
+from process_tree import descendants
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
@@ -106,14 +106,8 @@ def train_and_kill(
 
 def training_workers() -> set[int]:
     """The ids of the processes that train now, of those that this one has started."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    lines = [line.split(None, 2) for line in listed.splitlines()]
-    processes = {int(pid): (int(parent), name) for pid, parent, name in lines}
-    own, count = {os.getpid()}, 0
-    while len(own) > count:
-        count = len(own)
-        own |= {pid for pid, (parent, _) in processes.items() if parent in own}
-    return {pid for pid in own if pid in processes and processes[pid][1].startswith("ray::RayTrainWorker")}
+    started = descendants(os.getpid())
+    return {process.pid for process, command in started.items() if command.startswith("ray::RayTrainWorker")}
 
 
 def test_a_diverged_run_is_not_tried_again(

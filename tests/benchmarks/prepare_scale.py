@@ -5,8 +5,8 @@
 Writes a CSV in the form of fer2013.csv with random pixels (11 to 99, 6.9 KB a row; every 32nd image is a copy of the
 one before, eight of ten rows are for training), prepares it and removes both. Memory is the proportional set size (PSS)
 summed over the process and all its descendants (Ray's processes, its workers and the object store, shared pages
-counted once), read from /proc twice a second; the peak is printed. CPU seconds are theirs too, and say how time grows
-where other work shares the cores. Before a line is printed, rows and duplicates are counted.
+counted once), read twice a second; the peak is printed. CPU seconds are theirs too, and say how time grows where other
+work shares the cores. Before a line is printed, rows and duplicates are counted.
 """
 
 import argparse
@@ -17,15 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 PIXELS = 48 * 48
 CHUNK = 5000  # rows written at once
 COPY_EVERY = 32
-TICKS = os.sysconf("SC_CLK_TCK")  # of /proc's CPU times, a second
 NEED = 3 * 7000  # bytes of disk a row: the CSV, and with room to spare the pixels on their way and the dataset
 USAGES = [*["Training"] * 8, "PublicTest", "PrivateTest"]
 
@@ -50,50 +50,33 @@ def write_csv(file: Path, rows: int) -> int:
     return copies
 
 
-def family(root: int) -> dict[int, float]:
-    """Return the ids of a process and its descendants, and the CPU seconds that each has used."""
-    parents, seconds = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
-            continue
-        process = int(stat.parent.name)
-        parents[process], seconds[process] = int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS
-    members, added = {root}, {root}
-    while added:
-        added = {child for child, parent in parents.items() if parent in added} - members
-        members |= added
-    return {member: seconds.get(member, 0.0) for member in members}
-
-
-def pss(processes: Iterable[int]) -> int:
-    """Return the proportional set size of processes, in bytes."""
-    total = 0
-    for process in processes:
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) << 10
-    return total
+def usage(root: int) -> dict[psutil.Process, tuple[float, int]]:
+    """Return CPU seconds and bytes (PSS) of a process and its descendants; of those that have ended, nothing."""
+    found = dict[psutil.Process, tuple[float, int]]()
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(root)
+        for member in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                times = member.cpu_times()
+                found[member] = times.user + times.system, member.memory_full_info().pss
+    return found
 
 
 def measure(source: Path, dest: Path, options: list[str]) -> tuple[float, float, int]:
     """Return seconds, CPU seconds, and the peak memory in bytes."""
     command = [sys.executable, "-m", "fer_ray.prepare", str(source), str(dest), *options]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    began, peak, used = time.perf_counter(), 0, {}
+    began, peak, seen = time.perf_counter(), 0, dict[psutil.Process, float]()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            members = family(process.pid)
-            used |= members
-            peak = max(peak, pss(members))
+            now = usage(process.pid)
+            seen |= {member: cpu for member, (cpu, _) in now.items()}
+            peak = max(peak, sum(memory for _, memory in now.values()))
             time.sleep(0.5)
     seconds = time.perf_counter() - began
     if process.returncode:
         sys.exit(f"fer-ray prepare: exit code {process.returncode}")
-    return seconds, sum(used.values()), peak
+    return seconds, sum(seen.values()), peak
 
 
 def check(dest: Path, rows: int, copies: int) -> None:

@@ -26,7 +26,6 @@ from process_tree import descendants
 from fer_ray.learning.checkpoint import load_checkpoint, load_training_state
 
 EPOCHS = 6
-PARTIAL_KEPT = {".ray"}  # Ray Train's own folder
 
 
 def command(arguments: argparse.Namespace, run: Path, workers: int) -> list[str]:
@@ -59,7 +58,8 @@ def kill_driver(process: subprocess.Popen[bytes]) -> None:
 
 def training_workers(process: subprocess.Popen[bytes]) -> set[int]:
     """Return the ids of a driver's workers."""
-    return {pid for pid, name in descendants(process.pid).items() if name.startswith("ray::RayTrainWorker")}
+    started = descendants(process.pid)
+    return {one.pid for one, name in started.items() if name.startswith("ray::RayTrainWorker")}
 
 
 def undisturbed(arguments: argparse.Namespace, run: Path, workers: int) -> float:
@@ -127,7 +127,7 @@ def check(run: Path, what: str) -> None:
     assert load_checkpoint(run / "checkpoint").info.epoch == best["epoch"], f"{what}: another best epoch"
     assert load_checkpoint(run / "last").info.epoch == EPOCHS, f"{what}: another last epoch"
     assert load_training_state(run / "last")["history"] == lines, f"{what}: last/ has another history"
-    left = [path.name for path in run.iterdir() if path.name.startswith(".") and path.name not in PARTIAL_KEPT]
+    left = [path.name for path in run.iterdir() if path.name.startswith(".") and path.name != ".lock"]
     assert not left, f"{what}: left over are {left}"
     print(f"{what}: {EPOCHS} epochs, each once, all files whole", flush=True)
 

@@ -23,8 +23,9 @@ from collections import Counter
 from pathlib import Path
 
 import optuna
+import psutil
 import pyarrow.parquet as pq
-from process_tree import descendants, processes
+from process_tree import descendants
 
 from fer_ray.learning.checkpoint import load_checkpoint
 
@@ -46,7 +47,7 @@ def victims(process: subprocess.Popen[bytes], kind: str) -> list[int]:
     if kind == "driver":
         return [process.pid]
     name = {"raylet": "/raylet/raylet", "trial": "ray::ImplicitFunc"}[kind]
-    return [pid for pid, command in descendants(process.pid).items() if name in command.split(" --")[0]]
+    return [one.pid for one, command in descendants(process.pid).items() if name in command.split(" --")[0]]
 
 
 def command(arguments: argparse.Namespace, space: Path, run: Path) -> list[str]:
@@ -62,7 +63,7 @@ def disturb(arguments: argparse.Namespace, space: Path, run: Path, kind: str, le
     A search that ends before is checked, and the next one starts in a folder of its own.
     """
     process = subprocess.Popen(command(arguments, space, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    kills, met = 0, dict[int, str]()
+    kills, met = 0, dict[psutil.Process, str]()
     while process.poll() is None and kills < left:
         met |= descendants(process.pid)
         if not (run / "study.json").is_file() or not victims(process, "trial"):
@@ -96,12 +97,20 @@ def finish(process: subprocess.Popen[bytes], kind: str) -> str:
         raise SystemExit(f"{PATIENCE_S} s after its raylet was killed the search still hangs") from None
 
 
-def wait_for_the_end_of(met: dict[int, str]) -> None:
+def wait_for_the_end_of(met: dict[psutil.Process, str]) -> None:
     """Check that the processes of a search end with it: nobody else writes to a resumed one."""
     deadline = time.monotonic() + PATIENCE_S
-    while left := {pid: met[pid] for pid, (_, name) in processes().items() if met.get(pid) == name}:
+    while left := [command for one, command in met.items() if runs(one)]:
         assert time.monotonic() < deadline, f"{PATIENCE_S} s after the search these still run: {left}"
         time.sleep(0.5)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process runs still, and is not one that has ended and that nobody has asked about."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def load(run: Path) -> optuna.Study:
