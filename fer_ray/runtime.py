@@ -27,14 +27,25 @@ def connect(dashboard: bool = False) -> None:
 
     Args:
         dashboard: start Ray's dashboard too, on loopback; Ray Train asks it for the state of actors.
+
+    Raises:
+        UsageError: no cluster lets us in at ``RAY_ADDRESS``.
     """
     if ray.is_initialized():
         return
-    remote = bool(os.environ.get("RAY_ADDRESS"))
+    remote = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {} if remote else {"include_dashboard": dashboard}
     # Ray says at each start that token authentication is on; the README says so once.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    start_ray(**options)
+    try:
+        start_ray(**options)
+    except ConnectionError as error:
+        mode = f"now {os.environ['RAY_AUTH_MODE']}" if "RAY_AUTH_MODE" in os.environ else "not set now"
+        raise UsageError(
+            f"RAY_ADDRESS={remote}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token,"
+            f" as Ray's do, also wants RAY_AUTH_MODE=token, {mode}, and its token in ~/.ray/auth_token; `ray job"
+            " submit` sees to both. To start Ray on this machine, unset RAY_ADDRESS."
+        ) from error
     if not remote:
         total = ray.cluster_resources()
         say(f"Ray started on this machine: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs.")

@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from fer_ray import runtime
+from fer_ray.errors import UsageError
 from fer_ray.interrupts import interrupt_on_sigterm
 
 TIMEOUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
@@ -43,6 +44,14 @@ def test_other_errors_and_a_third_failure_are_raised(failures: list[Exception], 
     with pytest.raises(type(error), match=str(error)[:20]):
         runtime.start_ray()
     assert len(failures) == left
+
+
+def test_a_cluster_that_lets_nobody_in(failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    failures += [ConnectionError("Failed to connect")]
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UsageError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379: Failed to connect.*token, not set now"):
+        runtime.connect()
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class RunFolder(KeptEpochs):
             yield
         except (OSError, UsageError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__
-            if not isinstance(cause, OSError):
+            if not isinstance(cause, OSError) or isinstance(cause, ConnectionError):  # a disk breaks no connection
                 raise
             file = cause.filename2 or cause.filename or self.path  # of a copy the second is what was written
             raise FerRayError(f"{file}: can't be written: {cause.strerror or cause}. {self.what_is_kept()}") from error

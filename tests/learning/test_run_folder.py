@@ -95,6 +95,11 @@ def test_a_full_disk_stops_with_what_is_whole(
     assert [line["epoch"] for line in run.history()] == [1, 2, 3]
 
 
+def test_a_broken_connection_is_no_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="to Ray"), RunFolder(tmp_path / "run").writing():
+        raise ConnectionError("Failed to connect to Ray")
+
+
 def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
 
