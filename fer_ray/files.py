@@ -16,9 +16,10 @@ def local_path(path: Path | str) -> Path:
         UsageError: the path is a URL such as ``s3://bucket/folder``.
     """
     text = str(path)
-    scheme, colon, _ = text.partition(":/")
+    scheme, colon, rest = text.partition(":/")
     if colon and len(scheme) > 1 and scheme.isalnum():
-        raise UsageError(f"{text}: this stage works on local paths, not URLs. Copy it to a local folder.")
+        url = f"{scheme}://{rest.lstrip('/')}"  # a Path has made one slash of two
+        raise UsageError(f"{url}: this stage works on local paths, not URLs. Copy it to a local folder.")
     return Path(text).expanduser().absolute()
 
 

@@ -48,6 +48,7 @@ def test_other_errors_and_a_third_failure_are_raised(failures: list[Exception], 
 
 def test_a_cluster_that_lets_nobody_in(failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     failures += [ConnectionError("Failed to connect")]
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests have started it
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(UsageError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379: Failed to connect.*token, not set now"):
