@@ -15,6 +15,8 @@ from fer_ray.interrupts import interrupt_on_sigterm
 from fer_ray.progress import say
 from fer_ray.resources import Resources, describe_resources, fitting, room
 
+LOCAL = "local"
+"""``ray.init``'s word for a Ray of one's own. Without it Ray joins whatever ``ray start`` last noted on this machine."""
 _STARTS = 3
 _VITAL = ("raylet", "gcs_server")
 
@@ -29,39 +31,47 @@ def connect(dashboard: bool = False) -> None:
         dashboard: start Ray's dashboard too, on loopback; Ray Train asks it for the state of actors.
 
     Raises:
-        UsageError: no cluster lets us in at ``RAY_ADDRESS``.
+        UsageError: ``RAY_ADDRESS`` is no address, or no cluster lets us in there.
     """
     if ray.is_initialized():
         return
-    remote = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {} if remote else {"include_dashboard": dashboard}
+    address = os.environ.get("RAY_ADDRESS") or LOCAL
+    options: dict[str, Any] = {"include_dashboard": dashboard} if address == LOCAL else {}
     # Ray says at each start that token authentication is on; the README says so once.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
-        start_ray(**options)
+        start_ray(address, **options)
+    except ValueError as error:
+        if address == LOCAL:
+            raise
+        raise UsageError(
+            f"RAY_ADDRESS={address}: is no address of a cluster. Give its HOST:PORT, such as 10.0.0.1:6379"
+            " (`ray job submit` alone takes http://HOST:8265), or unset it to start Ray on this machine."
+        ) from error
     except ConnectionError as error:
         mode = f"now {os.environ['RAY_AUTH_MODE']}" if "RAY_AUTH_MODE" in os.environ else "not set now"
         raise UsageError(
-            f"RAY_ADDRESS={remote}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token,"
+            f"RAY_ADDRESS={address}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token,"
             f" as Ray's do, also wants RAY_AUTH_MODE=token, {mode}, and its token in ~/.ray/auth_token; `ray job"
             " submit` sees to both. To start Ray on this machine, unset RAY_ADDRESS."
         ) from error
-    if not remote:
+    if address == LOCAL:
         total = ray.cluster_resources()
         say(f"Ray started on this machine: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs.")
 
 
-def start_ray(**options: Any) -> None:
+def start_ray(address: str = LOCAL, **options: Any) -> None:
     """Call ``ray.init`` with the settings that every stage shares, again where a busy machine was too slow for it.
 
     Args:
+        address: of a cluster; by default Ray is started here, whatever else runs, or ran, on this machine.
         options: of ``ray.init``, beside those.
     """
     # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, _STARTS + 1):
         try:
-            ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
+            ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
             break
         except Exception as error:  # Ray gives its nodes 30 s, which no setting changes, and raises no kind of its own
             if attempt == _STARTS or "timed out during startup" not in str(error):

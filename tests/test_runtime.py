@@ -20,7 +20,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     """Make ``ray.init`` raise these, from the last to the first, before it succeeds; nothing is started."""
     waiting = list[Exception]()
 
-    def init(**options: Any) -> None:
+    def init(address: str, **options: Any) -> None:
         if waiting:
             raise waiting.pop()
 
@@ -53,6 +53,30 @@ def test_a_cluster_that_lets_nobody_in(failures: list[Exception], monkeypatch: p
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(UsageError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379: Failed to connect.*token, not set now"):
         runtime.connect()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265"])  # the second is what `ray job submit` takes
+def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UsageError, match=f"^RAY_ADDRESS={address}: is no address of a cluster"):
+        runtime.connect()
+
+
+@pytest.mark.parametrize(("asked", "address"), [(None, "local"), ("", "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
+def test_only_ray_address_names_a_cluster(
+    failures: list[Exception], monkeypatch: pytest.MonkeyPatch, asked: str | None, address: str
+) -> None:
+    # Without an address Ray joins what `ray start` noted last on this machine, though that may have ended long ago.
+    joined: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda address=None, **options: joined.append(address))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("RAY_ADDRESS", asked)
+    runtime.connect()
+    assert joined == [address]
 
 
 @pytest.fixture
