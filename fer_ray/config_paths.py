@@ -10,13 +10,6 @@ from fer_ray.errors import UsageError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 
-_WORDS = {
-    "tuple_type": "needs a list, such as [0.5, 0.75]",
-    "model_type": "is a section; set its fields, such as `training.epochs`",
-    "dict_type": "needs a mapping, such as {disgust: 2.0}",
-}
-"""Where pydantic speaks of Python's types."""
-
 
 def config_paths() -> list[str]:
     """Every field of a configuration, without the elements of lists."""
@@ -99,7 +92,13 @@ def _explain(model: type[BaseModel], item: Any, source: str) -> str:
         fields = _fields_at(model, item["loc"][:-1])
         key = str(item["loc"][-1])
         return f"{source}: unknown key '{path}'.{did_you_mean(key, fields)} Known here: {', '.join(sorted(fields))}."
-    message = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+    # Pydantic speaks of Python's types in these.
+    if item["type"] == "tuple_type":
+        message = "needs a list, such as [0.5, 0.75]"
+    elif item["type"] == "model_type":
+        message = f"is a section. Set one of its fields: {', '.join(_fields_at(model, item['loc']))}"
+    else:
+        message = item["msg"].removeprefix("Value error, ")
     return f"{source}: {path} = {item['input']!r}: {message}."
 
 

@@ -139,6 +139,6 @@ def _describe(run: SeedRun, objective: Objective) -> str:
     history = run.folder.history()
     best, seconds = best_epoch(history, objective.metric), sum(line["seconds"] for line in history)
     return (
-        f"run {run.name}: {objective.label} {objective.write(best[objective.metric])} in epoch {best['epoch']:.0f} of"
+        f"run {run.name}: {objective.named(best[objective.metric])} in epoch {best['epoch']:.0f} of"
         f" {len(history)}, {duration(seconds)}; trial {run.trial.number} had {objective.write(run.trial.value or 0.0)}"
     )

@@ -16,7 +16,7 @@ from fer_ray.progress import say
 from fer_ray.resources import Resources, describe_resources, fitting, room
 
 LOCAL = "local"
-"""``ray.init``'s word for a Ray of one's own. Without it Ray joins whatever ``ray start`` last noted on this machine."""
+"""``ray.init``'s word for a Ray of one's own. Without it Ray joins what ``ray start`` last noted on this machine."""
 _STARTS = 3
 _VITAL = ("raylet", "gcs_server")
 

@@ -278,7 +278,7 @@ def _print_result(result: TuneResult, request: SearchRequest) -> None:
     states = [record.state for record in result.trials if not record.interrupted]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
     values = zip(request.strategy.objectives, result.best.values or (), strict=True)
-    measured = ", ".join(f"{OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}" for name, value in values)
+    measured = ", ".join(OBJECTIVES[name].named(value) for name, value in values)
     print(f"best: trial {result.best.number}, {measured}, {result.best.space}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
     for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.confirm else ():

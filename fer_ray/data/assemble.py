@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fer_ray.data.columns import images_of
 from fer_ray.data.rows import raw_schema
-from fer_ray.data.store import SPLITS, images_of
+from fer_ray.data.store import SPLITS
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 
 NO_LABEL = -1

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fer_ray.data import store
-from fer_ray.data.store import DATASET_FILE, PreparedDataset, images_of, soft_labels_of
+from fer_ray.data.columns import images_of, labels_of, soft_labels_of
+from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError
 
 READERS = 2
@@ -138,13 +138,13 @@ def mixed(pieces: Sequence[Piece], strata: int, random: np.random.Generator) -> 
     return order
 
 
-def labels_of(piece: Piece) -> np.ndarray:
+def read_labels(piece: Piece) -> np.ndarray:
     """Read the labels of a piece, int64.
 
     Raises:
         DataError: the file can't be read.
     """
-    return store.labels_of(table_of(piece, ["label"]))
+    return labels_of(table_of(piece, ["label"]))
 
 
 def read_piece(piece: Piece, size: int, soft: bool) -> Block:
@@ -156,7 +156,7 @@ def read_piece(piece: Piece, size: int, soft: bool) -> Block:
     table = table_of(piece, ["label", "pixels", *(["soft_label"] if soft else [])])
     return Block(
         images_of(table["pixels"], size),
-        store.labels_of(table),
+        labels_of(table),
         soft_labels_of(table) if soft else None,
     )
 

@@ -13,10 +13,10 @@ from fer_ray.data.row_groups import (
     Block,
     Piece,
     deal,
-    labels_of,
     mixed,
     pieces_of,
     read_ahead,
+    read_labels,
     read_piece,
 )
 from fer_ray.data.store import PreparedDataset
@@ -56,7 +56,7 @@ class StreamedSplit:
     def label_sums(self) -> np.ndarray:
         """Rows of each class, float64, K, csv order."""
         sums = np.zeros(NUM_CLASSES)
-        for labels in read_ahead(labels_of, self._pieces):
+        for labels in read_ahead(read_labels, self._pieces):
             sums += np.bincount(labels, minlength=NUM_CLASSES)
         return sums
 

@@ -26,6 +26,10 @@ class Objective:
         """Return a value as a reader says it: ``64.51%``, ``0.632``, ``1,383``."""
         return {"accuracy": f"{value:.2%}", "macro_f1": f"{value:.3f}"}.get(self.name, f"{value:,.0f}")
 
+    def named(self, value: float) -> str:
+        """Return a value behind its label: ``validation accuracy 64.51%``."""
+        return f"{self.label} {self.write(value)}"
+
     def tick(self, value: float, position: float | None = None) -> str:
         """Return a tick of an axis, with as many decimals as it has, two at most."""
         return {"accuracy": f"{100 * value:.4g}%", "macro_f1": f"{value:.3g}"}.get(self.name, f"{value:,.0f}")

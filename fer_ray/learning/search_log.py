@@ -84,7 +84,7 @@ def describe(record: TrialRecord, study: Study) -> str:
     drawn = [f"{path} {short(value)}" for path, value in record.params.items()]
     reached = "" if record.value is None else f" {strategy.first.write(record.value)}"
     for name, value in zip(strategy.objectives[1:], (record.values or ())[1:], strict=False):
-        reached += f", {OBJECTIVES[name].label} {OBJECTIVES[name].write(value)}"
+        reached += f", {OBJECTIVES[name].named(value)}"
     time_spent = amount(len(record.by_epoch), "epoch")
     time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
     line = f"trial {record.number} {record.state}{reached}: {record.space}, {', '.join(drawn)}; {time_spent}"

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fer_ray.data.columns import images_of
 from fer_ray.data.sources import open_source
-from fer_ray.data.store import PreparedDataset, images_of
+from fer_ray.data.store import PreparedDataset
 from fer_ray.prepare import prepare
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
