@@ -117,7 +117,7 @@ def ray_as_documented(space: SearchSpace, arguments: argparse.Namespace, journal
         "int": lambda low, high: tune.randint(low, high + 1),
         "categorical": lambda *values: tune.choice(list(values)),
     }
-    ray.init(log_to_driver=False, include_dashboard=False)
+    ray.init("local", log_to_driver=False, include_dashboard=False)
     data = TrainingData.load(PreparedDataset(arguments.dataset))
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train, data=data), {"cpu": 1}),
