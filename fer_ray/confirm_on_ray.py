@@ -16,9 +16,9 @@ from fer_ray.learning.objectives import Objective
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_plan import Share
+from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar, duration, say
-from fer_ray.tune_on_ray import Stop
-from fer_ray.tune_runtime import adapted_tune, worker_error
+from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
 
 
 def train_seed_runs(
@@ -38,6 +38,7 @@ def train_seed_runs(
 
     Raises:
         KeyboardInterrupt: at Ctrl-C; each run's last finished epoch is kept.
+        FerRayError: Ray has died; likewise.
     """
     named = {run.name: run for run in runs}
     work = ray_tune.with_parameters(_train, data=data, runs=named, threads=share.threads)
@@ -48,7 +49,7 @@ def train_seed_runs(
         runtime.deferred_interrupt("Stopping the runs. Ctrl-C again leaves at once.") as interrupted,
         adapted_tune(),
     ):
-        recorder = _Recorder(named, bar, running, objective)
+        recorder = _Recorder(named, bar, running, objective, FailureReader(share.concurrent))
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(work, share.resources),
             param_space={"run": ray_tune.grid_search(list(named))},
@@ -66,7 +67,7 @@ def train_seed_runs(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        run_to_its_end(tuner)
     if interrupted.is_set():
         raise KeyboardInterrupt
     return recorder.errors
@@ -89,9 +90,17 @@ def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun],
 class _Recorder(runtime.Unsaved, ray_tune.Callback):
     """Shows what becomes of the runs."""
 
-    def __init__(self, runs: dict[str, SeedRun], bar: ProgressBar, running: RunningTrials, objective: Objective):
+    def __init__(
+        self,
+        runs: dict[str, SeedRun],
+        bar: ProgressBar,
+        running: RunningTrials,
+        objective: Objective,
+        failures: FailureReader,
+    ):
         self.errors: dict[str, str] = {}
-        self._runs, self._bar, self._running, self._objective = runs, bar, running, objective
+        self._runs, self._bar, self._running = runs, bar, running
+        self._objective, self._failures = objective, failures
         self._done = {name: _epochs(run)[1] for name, run in runs.items()}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -120,7 +129,7 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name = trial.config["run"]
-        self.errors[name] = str(worker_error(trial)).strip()
+        self.errors[name] = self._failures.read(worker_error(trial)).text
         self._running.ended(name)
         self._failed(name)
 

@@ -1,8 +1,5 @@
 """The trials of a search on Ray Tune: its searcher, scheduler, callback and stopper, all around the study."""
 
-import math
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_loggers import make_loggers
-from fer_ray.tune_runtime import adapted_tune, worker_error
+from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
 from fer_ray.tune_schedulers import make_scheduler
 from fer_ray.tune_workers import DRIVER, run_trial_on_workers
 
@@ -74,10 +71,7 @@ def run_trials(
                 verbose=0,
             ),
         )
-        try:
-            tuner.fit()
-        except _LostError as lost:
-            raise FerRayError(f"{lost.__cause__} The study is whole: go on with --resume.") from None
+        run_to_its_end(tuner)
         log.search_stopped(interrupted.is_set())
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -162,25 +156,3 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
         failure = self._failures.read(worker_error(trial))
         close = self._log.lost if failure.lost else self._log.crashed
         close(trial.config["number"], failure.text)
-
-
-class Stop(runtime.Unsaved, ray_tune.Stopper):
-    """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
-
-    def __init__(self, seconds: float | None, interrupted: threading.Event):
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
-        self._interrupted = interrupted
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        try:
-            runtime.require_running()
-        except FerRayError as error:
-            raise _LostError from error
-        return self._interrupted.is_set() or time.monotonic() > self._deadline
-
-
-class _LostError(BaseException):
-    """Ray has died. No ``Exception``: at one of those Ray Tune would wait for its actors, which are gone, to end."""

@@ -1,16 +1,23 @@
 """Ray Tune as searches run it: without output of its own, and with trials that fail where Ray would end the search."""
 
 import logging
+import math
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
+from ray import tune as ray_tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
+
+from fer_ray import runtime
+from fer_ray.errors import FerRayError
 
 _SWITCHES = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
@@ -73,3 +80,37 @@ def worker_error(trial: Any) -> object:
         error = cloudpickle.loads(Path(pickled).read_bytes())
         return getattr(error, "cause", error)
     return Path(text).read_text() if text else "failed without an error"
+
+
+def run_to_its_end(tuner: ray_tune.Tuner) -> None:
+    """Run Ray Tune until its trials have ended, or its ``Stop`` says so.
+
+    Raises:
+        FerRayError: Ray has died.
+    """
+    try:
+        tuner.fit()
+    except _LostError as lost:
+        raise FerRayError(f"{lost.__cause__} What was finished is kept: go on with --resume.") from None
+
+
+class Stop(runtime.Unsaved, ray_tune.Stopper):
+    """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
+
+    def __init__(self, seconds: float | None, interrupted: threading.Event):
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self._interrupted = interrupted
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        try:
+            runtime.require_running()
+        except FerRayError as error:
+            raise _LostError from error
+        return self._interrupted.is_set() or time.monotonic() > self._deadline
+
+
+class _LostError(BaseException):
+    """Ray has died. No ``Exception``: at one of those Ray Tune would wait for its actors, which are gone, to end."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,11 @@ from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from test_tune import SPACE
 
+from fer_ray import runtime
 from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import FerRayError
 from fer_ray.learning.trial_failure import FailureReader
-from fer_ray.tune_runtime import adapted_tune, worker_error
+from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
 
 
 def test_a_kill_for_memory_is_the_death_of_one_actor(
@@ -52,6 +55,21 @@ def test_ray_tune_is_left_as_it_was() -> None:
 def test_a_trial_without_an_error_of_its_own() -> None:
     trial: Any = SimpleNamespace(pickled_error_file=None, error_file=None)
     assert worker_error(trial) == "failed without an error"
+
+
+def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def died() -> None:
+        raise FerRayError("Ray's raylet on this machine died.")
+
+    def fit() -> None:
+        try:
+            Stop(None, threading.Event()).stop_all()
+        except Exception:  # as Tune's loop does, to wait for its actors
+            pytest.fail("Tune would wait forever")
+
+    monkeypatch.setattr(runtime, "require_running", died)
+    with pytest.raises(FerRayError, match=r"raylet on this machine died\. What was finished is kept: .* --resume"):
+        run_to_its_end(SimpleNamespace(fit=fit))  # type: ignore[arg-type]
 
 
 GREEDY = """

@@ -1,5 +1,6 @@
 """Parallel coordinates of a search: a line a complete trial through all its values, to what it reached."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,17 +41,15 @@ def parallel_figures(table: SearchTable, order: Sequence[str] = ()) -> list[Figu
     """Draw the complete trials, better ones darker and on top; nothing for fewer than two.
 
     Args:
-        order: config paths that come first, such as those that mattered most. Six values stand in a figure, further
-            ones in another, so that a page shows each at a size that can be read.
+        order: config paths that come first, such as those that mattered most. At most six values stand in a figure, so
+            that a page shows each at a size that can be read; more are dealt to several of much the same width.
     """
     trials = sorted(table.complete, key=lambda trial: (trial["value"], -trial["number"]))
     values = [value for value in table.in_order(order) if len({trial[value.path] for trial in trials}) > 1]
-    if len(trials) < 2:
+    if len(trials) < 2 or not values:
         return []
-    return [
-        _figure(table, values[first : first + _MOST_VALUES], trials, first + 1, len(values))
-        for first in range(0, len(values), _MOST_VALUES)
-    ]
+    parts = np.array_split(np.arange(len(values)), math.ceil(len(values) / _MOST_VALUES))
+    return [_figure(table, values[part[0] : part[-1] + 1], trials, int(part[0]) + 1, len(values)) for part in parts]
 
 
 def _figure(
