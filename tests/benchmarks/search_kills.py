@@ -59,10 +59,11 @@ def command(arguments: argparse.Namespace, space: Path, run: Path) -> list[str]:
 
 def disturb(
     arguments: argparse.Namespace, space: Path, run: Path, kind: str, left: int, met: dict[psutil.Process, str]
-) -> int:
-    """Start or resume a search, kill at a random moment once it trains, and return the kills: more than one of trials.
+) -> tuple[int, bool]:
+    """Start or resume a search and kill at a random moment once it trains; return the kills and whether it ended.
 
-    A search that ends before is checked, and the next one starts in a folder of its own. ``met`` gains its processes.
+    Of trials several are killed. A search that has ended is checked: the next one needs a folder of its own. ``met``
+    gains the processes of this one.
     """
     process = subprocess.Popen(command(arguments, space, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     kills = 0
@@ -87,7 +88,7 @@ def disturb(
         raise SystemExit(f"the search ended with {process.returncode}:\n{said}")
     elif kind == "raylet":
         assert process.returncode == 1 and "--resume" in said and "Traceback" not in said, said
-    return kills
+    return kills, process.returncode == 0
 
 
 def finish(process: subprocess.Popen[bytes], kind: str) -> str:
@@ -178,8 +179,9 @@ def main() -> None:
         for kind in arguments.kinds.split(","):
             kills, searches, run, met = 0, 1, Path(folder) / kind, dict[psutil.Process, str]()
             while kills < arguments.kills:
-                kills += disturb(arguments, space, run, kind, arguments.kills - kills, met)
-                if (run / "report.html").is_file():
+                struck, ended = disturb(arguments, space, run, kind, arguments.kills - kills, met)
+                kills += struck
+                if ended:
                     searches += 1
                     run = run.with_name(f"{kind}-{searches}")
             if run.is_dir():
