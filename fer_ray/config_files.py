@@ -14,7 +14,7 @@ from fer_ray.config_paths import validate, with_value
 from fer_ray.errors import UsageError
 from fer_ray.files import local_path
 from fer_ray.search_checks import search_problems
-from fer_ray.search_spaces import SearchSpace
+from fer_ray.search_spaces import Distribution, SearchSpace
 
 
 def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Config:
@@ -77,10 +77,27 @@ def _readable_part(raw: dict[str, Any]) -> SearchSpace:
     search = raw.get("search")
     sound = dict[Any, Any]()
     for path, distribution in search.items() if isinstance(search, dict) else ():
+        part = _readable_options(distribution)
         with suppress(ValidationError):
-            SearchSpace.model_validate(sections | {"search": {path: distribution}})
-            sound[path] = distribution
+            SearchSpace.model_validate(sections | {"search": {path: part}})
+            sound[path] = part
     return SearchSpace.model_validate(sections | {"search": sound}) if sound else SearchSpace()
+
+
+def _readable_options(distribution: Any) -> Any:
+    """A choice without what its options bring that can't be read; anything else as it is."""
+    options = distribution.get("choice") if isinstance(distribution, dict) else None
+    if not isinstance(options, dict):
+        return distribution
+    sound = dict[Any, Any]()
+    for option, brought in options.items():
+        sound[option] = {}
+        for path, inner in brought.items() if isinstance(brought, dict) else ():
+            part = _readable_options(inner)
+            with suppress(ValidationError):
+                Distribution.model_validate(part)
+                sound[option][path] = part
+    return distribution | {"choice": sound}
 
 
 class _UniqueKeys(yaml.SafeLoader):

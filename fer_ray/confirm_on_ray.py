@@ -17,6 +17,7 @@ from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_plan import Share
 from fer_ray.learning.trial_failure import FailureReader
+from fer_ray.learning.trial_records import error_line
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
 
@@ -140,7 +141,7 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
 
     def _failed(self, name: str) -> None:
         self._advance(name, self._runs[name].config.training.epochs)
-        say(f"run {name} failed: {self.errors[name].splitlines()[0]}")
+        say(f"run {name} failed: {error_line(self.errors[name])}")
 
 
 def _describe(run: SeedRun, objective: Objective) -> str:

@@ -3,10 +3,12 @@
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fer_ray.errors import UsageError
+
+_LOCK = ".lock"
 
 
 def local_path(path: Path | str) -> Path:
@@ -32,7 +34,7 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
     folder = local_path(path)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; an output folder was expected. Choose another path.")
-    in_use = folder.is_dir() and any(folder.iterdir())
+    in_use = folder.is_dir() and any(path.name != _LOCK for path in folder.iterdir())
     if in_use and not resume:
         raise UsageError(
             f"{folder}: the output folder is in use, and nothing is overwritten. Choose a new folder, remove this one,"
@@ -44,6 +46,24 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
 
 
 @contextmanager
+def own_output(folder: Path, resume: bool, otherwise: str) -> Iterator[None]:
+    """Make an output folder that was claimed, and keep other processes of this machine from it.
+
+    Args:
+        folder: as ``claim_output`` returned it, which is asked once more: another process may have been quicker.
+        resume: as there.
+        otherwise: what to say where another process is at work in it.
+
+    Raises:
+        UsageError: one is, or has been since; or the folder can't be made.
+    """
+    make_folder(folder)
+    with locked_folder(folder, otherwise):
+        claim_output(folder, resume)
+        yield
+
+
+@contextmanager
 def locked_folder(folder: Path, otherwise: str) -> Iterator[None]:
     """Keep other processes of this machine from entering the same block for a folder; a kill frees it.
 
@@ -52,13 +72,18 @@ def locked_folder(folder: Path, otherwise: str) -> Iterator[None]:
         otherwise: what to say where another process is inside.
 
     Raises:
-        UsageError: one is.
+        UsageError: one is; or the folder can't be written or locked.
     """
-    with (folder / ".lock").open("w") as file:
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context((folder / _LOCK).open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{folder}: {otherwise}. Wait for its end or stop it, then --resume.") from None
+        except OSError as error:
+            raise UsageError(
+                f"{folder / _LOCK}: can't be locked: {error.strerror}. Choose an output where you may write."
+            ) from error
         yield
 
 

@@ -20,8 +20,8 @@ def room(nodes: Iterable[Resources], each: Resources) -> int:
 
 
 def describe_resources(amounts: Resources) -> list[str]:
-    """Return amounts as a reader says them: ``2 CPU``, ``0.25 GPU``, ``1.2 GiB memory``."""
+    """Return amounts as a reader says them: ``2 CPUs``, ``0.25 GPU``, ``1.2 GiB memory``."""
     return [
-        f"{describe_bytes(amount) if name == 'memory' else format(amount, 'g')} {name}"
+        f"{describe_bytes(amount)} memory" if name == "memory" else f"{amount:g} {name}{'s' * (amount > 1)}"
         for name, amount in amounts.items()
     ]

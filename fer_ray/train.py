@@ -12,7 +12,7 @@ from fer_ray.config_files import load_config
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path, locked_folder, make_folder
+from fer_ray.files import claim_output, local_path, own_output
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.device import free_memory, pick_device
 from fer_ray.learning.kept_epochs import best_epoch
@@ -86,12 +86,14 @@ def train(
     if resume:
         _check_same_run(run, config, data)
     memory = data_memory or _half_of_what_is_left()
-    with run.forgotten_on_failure(new=not resume):
-        make_folder(run.path)
-        with run.writing(), locked_folder(run.path, "another process is training here"):
-            run.begin(config)
-            record_start(run.path)
-            _train(config, data, run, workers, gpus_per_worker, memory)
+    with (
+        own_output(run.path, resume, "another process is training here"),
+        run.forgotten_on_failure(new=not resume),
+        run.writing(),
+    ):
+        run.begin(config)
+        record_start(run.path)
+        _train(config, data, run, workers, gpus_per_worker, memory)
     history = run.history()
     return TrainResult(run.best, best_epoch(history), history)
 

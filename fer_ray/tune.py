@@ -18,6 +18,7 @@ from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.search_plan import describe_plan, summary
+from fer_ray.learning.storage import database_told_of
 from fer_ray.learning.study import Study
 from fer_ray.learning.trial_epochs import Objective
 from fer_ray.learning.trial_records import TrialRecord
@@ -131,9 +132,10 @@ def search(request: SearchRequest, objective: Objective, measure: Measure = meas
     plan = None if request.resume else preflight(request, data, request.trials, measure)
     for note in request.strategy.notes():
         say(note)
-    study = None if request.resume else _new_study(request, folder)
-    with folder.locked():
-        study = study or _former_study(request, folder)
+    storage = request.storage or folder.database
+    with folder.locked(request.resume), database_told_of(storage):
+        begin = _former_study if request.resume else _new_study
+        study = begin(request, folder, storage)
         record_start(folder.path)
         folder.keep_best(study)
         try:
@@ -176,17 +178,16 @@ def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: S
         _write_page(folder)
 
 
-def _new_study(request: SearchRequest, folder: SearchFolder) -> Study:
-    name, storage = folder.new_study_name(), request.storage or folder.database(resume=False)
+def _new_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
+    name = folder.new_study_name()
     study = Study.create(name, storage, request.spaces, request.dataset.info.fingerprint, request.strategy)
     folder.begin(name)
     return study
 
 
-def _former_study(request: SearchRequest, folder: SearchFolder) -> Study:
+def _former_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
     """Open the study of an earlier call, or a new one that begins with its trials where the spaces have changed."""
-    name, storage = folder.study_name(), request.storage or folder.database(resume=True)
-    study = Study.load(name, storage, request.dataset.info.fingerprint, request.strategy)
+    study = Study.load(folder.study_name(), storage, request.dataset.info.fingerprint, request.strategy)
     interrupted = study.fail_interrupted()
     if study.searches(request.spaces):
         if interrupted:
@@ -197,6 +198,9 @@ def _former_study(request: SearchRequest, folder: SearchFolder) -> Study:
     study = study.with_spaces(folder.new_study_name(), request.spaces)
     folder.begin(study.name)
     counted = [record for record in study.records() if not record.interrupted]
+    if not counted:
+        say("The spaces have changed, before any trial was finished.")
+        return study
     outside = sum(record.is_outside for record in counted)
     say(
         f"The spaces have changed: {len(counted) - outside} of {len(counted)} earlier trials fit them, and the sampler"

@@ -23,4 +23,4 @@ def test_room_on_nodes(each: dict[str, float], on_each: list[int]) -> None:
 
 
 def test_amounts_with_their_units() -> None:
-    assert describe_resources({"CPU": 2.0, "GPU": 0.25, "memory": 3 << 29}) == ["2 CPU", "0.25 GPU", "1.5 GiB memory"]
+    assert describe_resources({"CPU": 2.0, "GPU": 0.25, "memory": 3 << 29}) == ["2 CPUs", "0.25 GPU", "1.5 GiB memory"]

@@ -18,7 +18,8 @@ from fer_ray.cli import main
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
-from fer_ray.errors import UsageError
+from fer_ray.errors import FerRayError, UsageError
+from fer_ray.files import locked_folder
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.rows import TrainingData
@@ -266,10 +267,30 @@ def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
 
 def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
     with pytest.raises(
-        UsageError, match="none of 2 trials trained to its end: the first failed with: the run diverged"
+        UsageError, match=r"none of 2 trials trained .* says: the run diverged\. report\.html .* more --trials\."
     ):
         scripted([diverge], [diverge])
     assert scripted.states() == ["FAIL", "FAIL"]
+
+
+def test_a_search_that_another_one_preceded_writes_nothing(scripted: Search) -> None:
+    asked = scripted.request(2)  # while the folder is free
+    scripted.run.mkdir()
+    with locked_folder(scripted.run, ""), pytest.raises(UsageError, match="another process is searching here"):
+        search(asked, Scripted([], scripted.calls), cost_nothing)
+    assert [path.name for path in scripted.run.iterdir()] == [".lock"]
+    scripted([0.2, 0.3, 0.4])  # a folder that holds nothing but a lock is free
+    before = (scripted.run / "study.json").read_text()
+    with pytest.raises(UsageError, match="in use, and nothing is overwritten"):
+        search(asked, Scripted([], scripted.calls), cost_nothing)
+    assert (scripted.run / "study.json").read_text() == before and scripted.counted() == 1
+
+
+def test_a_database_that_goes_away_ends_the_search_in_words(scripted: Search) -> None:
+    database = scripted.run / "study.db"
+    with pytest.raises(FerRayError, match=r"study\.db: the study's database no longer .* go on with --resume\.$"):
+        scripted([0.2, database.unlink, 0.3, 0.4])
+    assert (scripted.run / "report.html").is_file()
 
 
 def test_two_spaces_in_one_study(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model.stem: {categorical: [auto, large]}", ["model.stem = 'large'"]),
         ("model.dropout: {uniform: [false, true]}", ["uniform needs two numbers"]),
         ("3: {uniform: [0, 1]}\n  model.dropout: {uniform: [0]}", ["search.3: no such", "needs two numbers"]),
+        (
+            "optimizer.name: {choice: {adam: {optimizer.momentumm: 0.9}, sgd: {model.dropout: {uniform: [0.5, 0.1]}}}}",
+            ["needs low < high", "choice.adam.optimizer.momentumm"],
+        ),
         ("", ["nothing to search"]),
     ],
 )
@@ -100,6 +104,9 @@ def test_bad_spaces(
         (["--workers-per-trial", "65"], [GOOD], ["s0 trains with batches of 128", "work for 64 at most"]),
         (["--cpus-per-trial", "0"], [GOOD], ["--cpus-per-trial 0: whole CPUs"]),
         (["--cpus-per-trial", "3", "--workers-per-trial", "2"], [GOOD], ["--cpus-per-trial 3", "a multiple of 2"]),
+        (["--storage", "postgre://me:SECRET@host/a"], [GOOD], ["--storage postgre://me:***@host/a: Can't load plugin"]),
+        (["--storage", "me:SECRET@host/a"], [GOOD], ["Could not parse", "Give a database URL"]),
+        (["--storage", "sqlite://"], [GOOD], ["--storage sqlite://: is in memory"]),
         (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: 0, a part of one GPU"]),
         (["--gpus-per-trial", "1", "--workers-per-trial", "2"], [GOOD], ["whole GPUs for each of 2 worker(s)"]),
     ],

@@ -7,6 +7,7 @@ seeds that no trial had, of which none is picked, say what the configuration is 
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,7 +19,7 @@ from scipy.stats import t as student
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
-from fer_ray.errors import UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.files import remove_leftovers, write_whole
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics, Snapshot, fit
@@ -108,10 +109,17 @@ def seed_runs(records: Sequence[TrialRecord], objective: Objective, folder: Path
     """
     return [
         SeedRun(trial, config, RunFolder(folder / f"{trial.number}-seed{config.training.seed}", objective.metric))
-        for step in range(1, SEEDS + 1)
+        for step in range(SEEDS)
         for trial in best_configurations(records)
-        for config in [with_seed(trial.config, trial.config.training.seed + step)]
+        for config in [with_seed(trial.config, _new_seeds(trial, records)[step])]
     ]
+
+
+def _new_seeds(trial: TrialRecord, records: Sequence[TrialRecord]) -> list[int]:
+    """The next seeds after a trial's own with which no trial has trained its configuration."""
+    own = with_seed(trial.config, 0)
+    had = {record.config.training.seed for record in records if with_seed(record.config, 0) == own}
+    return list(islice((seed for seed in count(trial.config.training.seed + 1) if seed not in had), SEEDS))
 
 
 def best_configurations(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -126,10 +134,11 @@ def best_configurations(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def describe_runs(runs: Sequence[SeedRun], left: Sequence[SeedRun], concurrent: int) -> str:
     """Say what is about to run: how many of all runs, with how many at once, and about how long."""
-    trials = ", ".join(str(number) for number in dict.fromkeys(run.trial.number for run in runs))
+    trials = list(dict.fromkeys(run.trial.number for run in runs))
+    named = f"{'trial' if len(trials) == 1 else 'trials'} {', '.join(map(str, trials))}"
     seconds = sum(run.seconds_left for run in left) / concurrent
     return (
-        f"confirming trials {trials} with {SEEDS} new seeds each: {len(left)} of {amount(len(runs), 'run')} left,"
+        f"confirming {named} with {SEEDS} new seeds each: {len(left)} of {amount(len(runs), 'run')} left,"
         f" {concurrent} at once, about {duration(seconds)} by what the trials took"
     )
 
@@ -232,7 +241,7 @@ def read_confirmation(folder: Path) -> list[Confirmed]:
     """Read ``confirm.parquet`` of a search, the best mean first, those whose runs all failed last; empty without it.
 
     Raises:
-        OSError, pyarrow.ArrowException: the file can't be read.
+        DataError: the file can't be read.
     """
     rows = _read_rows(folder)
     found = [
@@ -245,7 +254,13 @@ def read_confirmation(folder: Path) -> list[Confirmed]:
 
 def _read_rows(folder: Path) -> list[Row]:
     file = folder / CONFIRM_FILE
-    return pq.read_table(file).to_pylist() if file.is_file() else []
+    try:
+        return pq.read_table(file).to_pylist() if file.is_file() else []
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"{file}: not readable: {reason}. Remove it; `tune --resume --confirm` makes it again from the runs."
+        ) from error
 
 
 def resolution(confirmed: Sequence[Confirmed]) -> float | None:

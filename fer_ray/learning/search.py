@@ -19,6 +19,7 @@ from fer_ray.files import claim_output, local_path
 from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.learning.trial_records import short
+from fer_ray.provenance import redacted
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import SearchSpace, values_of
 
@@ -264,7 +265,9 @@ def _check_storage(storage: str | None) -> None:
         url = make_url(storage)
         url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"--storage {storage}: {error}. {remedy}") from error
+        raise UsageError(f"--storage {redacted(storage)}: {redacted(str(error))}. {remedy}") from error
     except ImportError as error:
         shown = url.render_as_string(hide_password=True)
         raise UsageError(f"--storage {shown}: its driver is missing ({error}). Install that package.") from error
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UsageError(f"--storage {storage}: is in memory, so that nothing could be resumed. Name a file. {remedy}")

@@ -15,11 +15,11 @@ from sqlalchemy.engine import URL
 
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import locked_folder, make_folder, recover_folder, whole_folder, write_whole
+from fer_ray.files import own_output, recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.study import Candidate, Study
-from fer_ray.learning.trial_records import TrialRecord
+from fer_ray.learning.trial_records import TrialRecord, error_line
 from fer_ray.search_spaces import drawn_paths
 from fer_ray.wording import amount
 
@@ -37,8 +37,7 @@ class SearchFolder:
         self.page, self._name = path / "report.html", path / "study.json"
 
     def new_study_name(self) -> str:
-        """Make the folder and return a name that no other search's study has."""
-        make_folder(self.path)
+        """Return a name that no other search's study has."""
         return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
 
     def begin(self, name: str) -> None:
@@ -62,28 +61,25 @@ class SearchFolder:
             reason = error.strerror if isinstance(error, OSError) else "it names no study"
             raise UsageError(
                 f"{self.path}: no search to resume, {self._name.name} can't be read: {reason}."
-                " Name the folder of a search, or start one without --resume."
+                " Name the folder of a search, or remove this one and start without --resume."
             ) from error
 
-    def database(self, resume: bool) -> str:
-        """Return the URL of the study's own database, used where no other is named.
-
-        Raises:
-            UsageError: with ``resume``, where it isn't there.
-        """
-        file = self.path / "study.db"
-        if resume and not file.is_file():
-            raise UsageError(f"{file}: missing. Name the --storage that this search was started with.")
-        return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+    @property
+    def database(self) -> str:
+        """The URL of the study's own database, used where no other is named."""
+        return URL.create("sqlite", database=str(self.path / "study.db")).render_as_string(hide_password=False)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from searching in this folder.
+    def locked(self, resume: bool) -> Iterator[None]:
+        """Keep other processes from searching in this folder, which is made where it isn't there.
+
+        Args:
+            resume: whether an earlier search goes on in it.
 
         Raises:
-            UsageError: one does.
+            UsageError: one does, or has begun a search there since this one was asked for.
         """
-        with locked_folder(self.path, "another process is searching here"):
+        with own_output(self.path, resume, "another process is searching here"):
             yield
 
     def take_over(self, candidate: Candidate) -> None:
@@ -132,8 +128,12 @@ class SearchFolder:
                 raise UsageError(
                     f"{self.path}: no trial had time for an epoch. Go on with --resume and more --time-budget."
                 )
-            more = "all were stopped early; go on with --resume and more --time-budget"
-            why = f"the first failed with: {errors[0]}" if errors else more
+            why = "all were stopped early. Go on with --resume and more --time-budget."
+            if errors:
+                why = (
+                    f"the first that failed says: {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors"
+                    " of all. Mend their cause and go on with --resume and more --trials."
+                )
             raise UsageError(f"{self.path}: none of {amount(len(counted), 'trial')} trained to its end: {why}")
         metric = study.strategy.first.metric
         value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None

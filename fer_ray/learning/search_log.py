@@ -6,7 +6,7 @@ from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study
-from fer_ray.learning.trial_records import TrialRecord, short
+from fer_ray.learning.trial_records import TrialRecord, error_line, short
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.wording import amount
 
@@ -88,4 +88,4 @@ def describe(record: TrialRecord, study: Study) -> str:
     time_spent = amount(len(record.by_epoch), "epoch")
     time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
     line = f"trial {record.number} {record.state}{reached}: {record.space}, {', '.join(drawn)}; {time_spent}"
-    return f"{line}; {record.error.splitlines()[0].rstrip('.')}" if record.error else line
+    return f"{line}; {error_line(record.error).rstrip('.')}" if record.error else line

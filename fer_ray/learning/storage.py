@@ -1,8 +1,9 @@
 """The database that a study lies in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.storages import RDBStorage
@@ -10,7 +11,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from fer_ray.errors import UsageError
+from fer_ray.errors import FerRayError, UsageError
 
 SQLITE_PATIENCE_S = 60
 """How long a write waits for others who use the study's file."""
@@ -27,8 +28,7 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
         UsageError: it can't be opened, has no such study, or one already.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = make_url(storage)
-    shown = url.render_as_string(hide_password=True)
+    url, shown = make_url(storage), _shown(storage)
     # A dashboard that reads much locks SQLite's file for as long; Python's 5 s of patience would then end the search
     # (optuna-dashboard issue 545).
     patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
@@ -40,10 +40,9 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
     except optuna.exceptions.DuplicatedStudyError as error:
         raise UsageError(f"{shown}: {error}") from error
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
         raise UsageError(
-            f"{shown}: can't be opened as a database of studies: {reason}. Restore it from a copy, or search anew with"
-            " another --storage or --output."
+            f"{shown}: can't be opened as a database of studies: {_reason(error)}. Restore it from a copy, or"
+            " search anew with another --storage or --output."
         ) from error
 
 
@@ -56,6 +55,42 @@ def require_there(storage: str) -> None:
     url = make_url(storage)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise UsageError(f"{url.database}: no such database. Name the --storage of the search's first call.")
+
+
+@contextmanager
+def database_told_of(storage: str) -> Iterator[None]:
+    """Say in words that a database no longer answers, wherever Ray Tune has wrapped its error.
+
+    Args:
+        storage: its URL.
+
+    Raises:
+        FerRayError: it doesn't, or refuses what is written.
+    """
+    try:
+        yield
+    except FerRayError:
+        raise
+    except Exception as error:
+        links, link = list[BaseException](), cast(BaseException | None, error)
+        while link is not None:
+            links.append(link)
+            link = link.__cause__ or link.__context__
+        if not (told := [one for one in links if isinstance(one, SQLAlchemyError)]):
+            raise
+        raise FerRayError(
+            f"{_shown(storage)}: the study's database no longer does what it is asked: {_reason(told[-1])}. What it had"
+            " written is kept. Once that is mended, go on with --resume."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a database says, without what SQLAlchemy adds."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
+
+
+def _shown(storage: str) -> str:
+    return make_url(storage).render_as_string(hide_password=True)
 
 
 def _require_ours(storage: str, options: dict[str, Any]) -> None:
@@ -74,6 +109,5 @@ def _require_ours(storage: str, options: dict[str, Any]) -> None:
     finally:
         engine.dispose()
     if tables and "version_info" not in tables:
-        shown = make_url(storage).render_as_string(hide_password=True)
         named = ", ".join(sorted(tables)[:3])
-        raise UsageError(f"{shown}: holds tables of another program ({named}). Name another --storage.")
+        raise UsageError(f"{_shown(storage)}: holds tables of another program ({named}). Name another --storage.")

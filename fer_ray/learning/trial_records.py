@@ -1,5 +1,6 @@
 """What is known of a finished trial, and how it lies in an Optuna study."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,6 +125,13 @@ def read_record(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> TrialR
 def _in_utc(moment: datetime | None) -> datetime | None:
     """Optuna writes local times without their zone."""
     return None if moment is None else moment.astimezone(UTC)
+
+
+def error_line(error: str | None, width: int = 200) -> str:
+    """Return what an error says, without a traceback before or paragraphs behind it, as one line."""
+    lines = (error or "").strip().splitlines() or ["no message"]
+    said = lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
+    return textwrap.shorten(said, width, placeholder=" …")
 
 
 def short(value: Any) -> str:

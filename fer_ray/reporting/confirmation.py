@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 
 from fer_ray.learning.confirmation import Confirmed, resolution
 from fer_ray.learning.objectives import OBJECTIVES, Objective
+from fer_ray.learning.trial_records import error_line
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Block, Charts, Figure, Table
-from fer_ray.reporting.pruning import last_line
 from fer_ray.wording import amount, points
 
 _COLOUR = "#0072B2"
@@ -68,7 +68,8 @@ def _optimism(by_search: Sequence[Confirmed], objective: Objective) -> str:
         return f"{text}."
     average = mean(one.searched() - one.mean() for one in by_search)
     side = "too high" if average > 0 else "too low"
-    return f"{text}; those of all {len(by_search)} were {_gap(average, objective)} {side} in the mean."
+    those = "both" if len(by_search) == 2 else f"all {len(by_search)}"
+    return f"{text}; those of {those} were {_gap(average, objective)} {side} in the mean."
 
 
 def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: Objective) -> str:
@@ -133,7 +134,7 @@ def _runs(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
         figures = [one.write(row[name]) if row["error"] is None else "–" for name, one in _shown(objective).items()]
         epoch = "–" if row["best_epoch"] is None else str(row["best_epoch"])
         line = [row["run"], *figures, epoch, str(row["epochs"]), f"{row['seconds']:,.0f}"]
-        cells.append(line + ["" if row["error"] is None else last_line(row["error"])] * failed)
+        cells.append(line + ["" if row["error"] is None else error_line(row["error"])] * failed)
     note = "Each is a folder in confirm/, which report and evaluate take; several together are one classifier."
     return Table("Runs with new seeds", columns, cells, note)
 

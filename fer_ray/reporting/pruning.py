@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 
+from fer_ray.learning.trial_records import error_line
 from fer_ray.progress import duration
 from fer_ray.reporting.html import Table
 from fer_ray.reporting.search_table import Clock, SearchTable, Trial
@@ -46,17 +47,11 @@ def failure_tables(table: SearchTable) -> list[Table]:
     groups: dict[str, list[Trial]] = defaultdict(list)
     for trial in table.trials:
         if trial["state"] == "FAIL":
-            groups[re.sub(r"\d[\d.,]*", "#", last_line(trial["error"]))].append(trial)
+            groups[re.sub(r"\d[\d.,]*", "#", error_line(trial["error"]))].append(trial)
     rows = []
     for group in sorted(groups.values(), key=len, reverse=True):
         numbers = ", ".join(str(trial["number"]) for trial in group[:_NUMBERS_SHOWN])
         more = f" and {len(group) - _NUMBERS_SHOWN} more" if len(group) > _NUMBERS_SHOWN else ""
-        rows.append((last_line(group[0]["error"]), f"{len(group)}", numbers + more))
+        rows.append((error_line(group[0]["error"]), f"{len(group)}", numbers + more))
     note = "Errors that differ only in numbers stand together, with the words of the first."
     return [Table("Failed trials", ("Error", "Trials", "Their numbers"), rows, note)] if rows else []
-
-
-def last_line(error: str | None) -> str:
-    """Return what an error says, without the traceback before it."""
-    lines = (error or "").strip().splitlines()
-    return lines[-1].strip()[:200] if lines else "no message"

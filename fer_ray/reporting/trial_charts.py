@@ -95,7 +95,7 @@ def _steps_of_spaces(
 
 
 def front_figure(table: SearchTable) -> list[Figure]:
-    """Draw the complete trials by two objectives, those that none beats in both joined; nothing for one objective."""
+    """Draw the complete trials by the first two objectives, the front ringed; nothing for one objective."""
     front = table.front
     if not front:
         return []
@@ -104,8 +104,10 @@ def front_figure(table: SearchTable) -> list[Figure]:
     first, second = table.objectives[:2]
     _marks(axes, table.complete, [trial[second.name] for trial in table.complete], styles)
     x, y = [trial[second.name] for trial in front], [trial["value"] for trial in front]
-    # Between two of the front lies what neither reaches: the step shows what is beaten, a straight line would not.
-    axes.step(x, y, where="pre", color="0.35", linewidth=1)
+    others = " and ".join(objective.label for objective in table.objectives[2:])
+    if not others:
+        # Between two of the front lies what neither reaches: the step shows what is beaten, a straight line would not.
+        axes.step(x, y, where="pre", color="0.35", linewidth=1)
     axes.plot(x, y, "o", color="black", markerfacecolor="none", markersize=10)
     axes.set(xlabel=second.label, ylabel=first.label)
     axes.xaxis.set_major_formatter(second.tick)
@@ -114,16 +116,19 @@ def front_figure(table: SearchTable) -> list[Figure]:
     if len(styles) > 1:
         _legend(canvas, table, styles, best=False, pruned=False)
     alt = f"Complete trials by {second.label} and {first.label}; the table below has those of the front."
-    caption = f"The {len(front)} ringed trials are the front: no other is better in both."
+    caption = f"The {len(front)} ringed trials are the front: no other is better in one and as good in the rest"
+    caption += f", of which {others} is not shown here." if others else "."
     return [Figure(to_png(canvas), alt, caption)]
 
 
 def slice_figures(table: SearchTable, order: Sequence[str] = ()) -> list[Figure]:
-    """Draw the value of the trials by each searched value that has more than one.
+    """Draw the value of the trials by each searched value that has more than one; nothing where none has a value.
 
     Args:
         order: config paths that come first, such as those that mattered most.
     """
+    if not table.measured:
+        return []
     return [_slice(table, value) for value in table.in_order(order) if _differs(table, value)]
 
 

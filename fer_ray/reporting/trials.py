@@ -7,13 +7,13 @@ from typing import Any
 from fer_ray.config_files import load_config
 from fer_ray.learning.confirmation import read_confirmation
 from fer_ray.learning.objectives import OBJECTIVES, Objective
-from fer_ray.learning.trial_records import short
+from fer_ray.learning.trial_records import error_line, short
 from fer_ray.progress import duration
 from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
 from fer_ray.reporting.html import Block, Charts, Code, Section, Table
 from fer_ray.reporting.importances import MIN_TRIALS, Importances, importances
 from fer_ray.reporting.parallel import parallel_figures
-from fer_ray.reporting.pruning import failure_tables, last_line, pruning_tables
+from fer_ray.reporting.pruning import failure_tables, pruning_tables
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.search_table import Clock, SearchTable, read_search_table
 from fer_ray.reporting.trial_charts import front_figure, importance_figures, slice_figures, time_figure, trial_figure
@@ -43,7 +43,7 @@ def search_section(folder: Path, shown_as: Path) -> Section:
     ]
     if slices := slice_figures(table, order):
         blocks.append(Charts(f"{table.objective.title} by each value", slices, _SLICES))
-    blocks += [*pruning_tables(table, clock), *failure_tables(table), _trials(table)]
+    blocks += [*pruning_tables(table, clock), *failure_tables(table), *([_trials(table)] if table.trials else [])]
     facts = {}
     if (folder / _BEST_FILE).is_file():
         facts = {"Seed": str(load_config(folder / _BEST_FILE).training.seed)}
@@ -65,7 +65,8 @@ def _headline(table: SearchTable) -> str:
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     counted = f"{amount(len(states), 'trial')} ({counts})" if states else "No trials"
     if table.interrupted:
-        counted += f", {table.interrupted} more interrupted and gone on with as these"
+        then = "more interrupted and gone on with as these" if states else "interrupted, to be gone on with"
+        counted += f", {table.interrupted} {then}"
     best = table.best
     if best is None:
         return f"{counted}; none trained to its end."
@@ -106,7 +107,7 @@ def _cell(name: str, value: Any, table: SearchTable) -> str:
     if name == "seconds":
         return f"{value:,.0f}"
     if name == "error":
-        return last_line(value)
+        return error_line(value, 80)
     return short(value)
 
 

@@ -9,7 +9,7 @@ from datasets_made import write_prepared
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
-from fer_ray.errors import UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.confirmation import (
     Confirmed,
@@ -84,6 +84,20 @@ def test_the_best_distinct_configurations_get_three_new_seeds_each(tmp_path: Pat
     assert all(with_seed(run.config, 5) == run.trial.config for run in runs)
     assert runs[0].seconds_left == 3 * 8.0 / 2
     assert len(seed_runs(records[:1], ACCURACY, tmp_path)) == 3
+
+
+def test_a_seed_that_some_trial_had_is_not_new(tmp_path: Path) -> None:
+    own = config()  # of seed 5
+    others = [trial(number, 0.4, with_seed(own, seed)) for number, seed in ((1, 7), (2, 6), (3, 9))]
+    another = trial(4, 0.3, config("training.seed=8", "model.dropout=0.4"))
+    runs = seed_runs([trial(0, 0.5, own), *others, another], ACCURACY, tmp_path)
+    assert [run.name for run in runs if run.trial.number == 0] == ["0-seed8", "0-seed10", "0-seed11"]
+
+
+def test_a_damaged_table_is_told(tmp_path: Path) -> None:
+    (tmp_path / "confirm.parquet").write_bytes(bytes(100))
+    with pytest.raises(DataError, match=r"confirm\.parquet: not readable: .*[^.]\. Remove it; `tune --resume"):
+        read_confirmation(tmp_path)
 
 
 def test_a_run_keeps_what_predicts_and_its_metrics(data: TrainingData, run: SeedRun) -> None:

@@ -30,7 +30,7 @@ def sentences(*confirmed: Confirmed, objective: str = "accuracy") -> str:
 def test_the_search_was_too_optimistic_and_its_order_changed() -> None:
     text = sentences(made(7, 0.66, [0.64, 0.65, 0.63]), made(2, 0.658, [0.65, 0.66, 0.655]))
     assert "Trial 7 had 66.00% in the search and has 64.00% in the mean of 3 new seeds" in text
-    assert "its own figure was 2 points too high; those of all 2 were 1.2 points too high in the mean." in text
+    assert "its own figure was 2 points too high; those of both were 1.2 points too high in the mean." in text
     assert "did not hold: it was trials 7, 2, and by the means it is 2 (65.50%), 7 (64.00%)." in text
     assert "they must differ by 1.8 points (95%), and no neighbours do." in text
 
@@ -38,7 +38,7 @@ def test_the_search_was_too_optimistic_and_its_order_changed() -> None:
 def test_the_search_was_right() -> None:
     text = sentences(made(7, 0.66, [0.668, 0.67, 0.669]), made(2, 0.64, [0.639, 0.641, 0.64]))
     assert "its own figure was not too high, but 0.9 points below it;" in text
-    assert "those of all 2 were 0.5 points too low in the mean." in text
+    assert "those of both were 0.5 points too low in the mean." in text
     assert "The order of the search held (trials 7, 2)." in text
     assert "and some neighbours do." in text
 

@@ -70,6 +70,34 @@ def test_failures_that_differ_in_numbers_alone_stand_together(tmp_path: Path) ->
     assert "Pruning" not in tables(shown)
 
 
+def test_a_search_without_a_value_has_no_charts_of_it(tmp_path: Path) -> None:
+    why = "The actor died.\n\tclass_name: x\nThe actor is dead because " + 30 * "of many causes "
+    shown = section(write_search(tmp_path / "s", {"fast": FAST}, [Scripted([], why), Scripted([], 30 * "long words ")]))
+    assert set(charts(shown)) == {"What mattered"}
+    died, long = (row[-1] for row in tables(shown)["Trials"])
+    assert died == "The actor died." and long.endswith("long …") and len(long) <= 80
+
+
+def test_a_search_whose_trials_were_all_interrupted(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "s", {"fast": FAST}, [Scripted([0.7]), Scripted([0.5])])
+    file = folder / "trials.parquet"
+    table = pq.read_table(file)
+    both = pa.array([True, True])
+    pq.write_table(table.set_column(table.column_names.index("interrupted"), "interrupted", both), file)
+    shown = section(folder)
+    assert shown.headline == "No trials, 2 interrupted, to be gone on with; none trained to its end."
+    assert "Trials" not in tables(shown)
+
+
+def test_seven_values_stand_in_two_figures_of_much_the_same_width(tmp_path: Path) -> None:
+    names = ["rotation", "zoom", "shift", "flip", "contrast", "brightness"]
+    defaults = {name: getattr(FAST.augment, name) for name in names}
+    searched = DROPOUT | {f"augment.{name}": {"uniform": [low, low + 0.1]} for name, low in defaults.items()}
+    folder = write_search(tmp_path / "s", {"fast": space("fast", searched)}, [Scripted([0.5]), Scripted([0.6])])
+    captions = [block.caption for block in section(folder).blocks if isinstance(block, Figure)]
+    assert [caption.split(". ")[0] for caption in captions] == ["Values 1 to 4 of 7", "Values 5 to 7 of 7"]
+
+
 def test_trials_stand_best_first_and_values_of_other_spaces_are_left_empty(tmp_path: Path) -> None:
     script = [Scripted([0.5]), Scripted([0.6]), Scripted([0.9], "prune"), Scripted([], "broke"), Scripted([0.7])]
     folder = write_search(tmp_path / "s", {"fast": FAST, "cnn3": CNN3}, script)
@@ -117,7 +145,20 @@ def test_two_objectives_show_the_front(tmp_path: Path) -> None:
     shown = section(folder)
     assert shown.headline.startswith("3 trials (3 COMPLETE), 2 of them on the Pareto front; the best is trial 0")
     assert tables(shown)["Trials of the front"] == [("0", "70.00%", "900", "fast"), ("2", "60.00%", "1,400", "fast")]
-    assert charts(shown)["Pareto front"] == ["The 2 ringed trials are the front: no other is better in both."]
+    assert charts(shown)["Pareto front"] == [
+        "The 2 ringed trials are the front: no other is better in one and as good in the rest."
+    ]
+
+
+def test_three_objectives_join_nothing_and_name_what_is_not_shown(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "s", {"fast": FAST}, [Scripted([0.7]), Scripted([0.5])])
+    file = folder / "trials.parquet"
+    table = pq.read_table(file).drop_columns(["images_per_s", "pareto"])
+    table = table.append_column("images_per_s", pa.array([800.0, 900.0]))
+    table = table.append_column("pareto", pa.array([True, True]))
+    pq.write_table(table.replace_schema_metadata({"objectives": "accuracy,macro_f1,images_per_s"}), file)
+    (caption,) = charts(section(folder))["Pareto front"]
+    assert caption.endswith("as good in the rest, of which images/s predicted is not shown here.")
 
 
 def test_time_leaves_out_pauses_and_trials_of_a_dead_driver() -> None:
