@@ -139,6 +139,12 @@ def test_two_processes_do_not_train_in_one_folder(tiny_dataset: PreparedDataset,
         train(tiny_dataset.path, config(), run, resume=True)
 
 
+def test_a_new_run_leaves_what_another_process_has_just_begun(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    with locked_folder(tmp_path, ""), pytest.raises(UsageError, match="another process is training here"):
+        train(tiny_dataset.path, config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_an_early_end_is_said(
     tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

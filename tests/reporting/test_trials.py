@@ -75,7 +75,7 @@ def test_a_search_without_a_value_has_no_charts_of_it(tmp_path: Path) -> None:
     shown = section(write_search(tmp_path / "s", {"fast": FAST}, [Scripted([], why), Scripted([], 30 * "long words ")]))
     assert set(charts(shown)) == {"What mattered"}
     died, long = (row[-1] for row in tables(shown)["Trials"])
-    assert died == "The actor died." and long.endswith("long …") and len(long) <= 80
+    assert died == "The actor died." and long.endswith("words …") and len(long) <= 80
 
 
 def test_a_search_whose_trials_were_all_interrupted(tmp_path: Path) -> None:
