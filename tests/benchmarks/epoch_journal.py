@@ -78,3 +78,20 @@ def beyond_the_loop(trials: dict[str, list[Entry]]) -> Iterator[float]:
     for own in by_process.values():
         for before, trial in pairwise(sorted(own, key=lambda entries: entries[0].moment)):
             yield trial[-1].moment - before[-1].moment - sum(entry.seconds for entry in trial)
+
+
+def busy_share(trials: dict[str, list[Entry]], begin: float, end: float) -> float:
+    """Return the share of the time from ``begin`` to ``end`` that the processes spent in epochs."""
+    spans = [
+        (entry.moment - entry.seconds, entry.moment) for entries in trials.values() for entry in entries if entry.epoch
+    ]
+    spent = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
+    return spent / (end - begin) / len({entries[0].process for entries in trials.values()})
+
+
+def always_busy(trials: dict[str, list[Entry]]) -> tuple[float, float]:
+    """Return the moments between which every process had begun its first epoch and none had finished its last one."""
+    by_process = defaultdict(list)
+    for entries in trials.values():
+        by_process[entries[0].process] += [entry.moment for entry in entries]
+    return max(map(min, by_process.values())), min(map(max, by_process.values()))

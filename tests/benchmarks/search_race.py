@@ -13,9 +13,10 @@ that have the whole machine:
   each epoch. The rows are placed in the object store once, which the documentation advises and the tutorial doesn't do.
 
 The time begins with the process, imports and Ray's start included, and is the same for all: an epoch counts whose
-validation is over by its end. Of each are printed the best validation accuracy, the trials by how they ended, and the
-images trained; then the ratios of the images, ours over each. As many trials ran at the end as run at once. Who comes
-first changes from repeat to repeat.
+validation is over by its end. Of each are printed the best validation accuracy, the trials by how they ended, the
+images trained, and the share of the time that its processes were in epochs, from the moment at which each had begun
+one; then the ratios of the images, ours over each. As many trials ran at the end as run at once. Who comes first
+changes from repeat to repeat.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from epoch_journal import Entry, Journal
+from epoch_journal import Entry, Journal, always_busy, busy_share
 from ray import cloudpickle
 
 from fer_ray.config_files import load_search_space
@@ -170,7 +171,8 @@ def describe(name: str, trials: dict[str, list[Entry]]) -> str:
     best = max((entry.accuracy for entries in trials.values() for entry in entries), default=0.0)
     return (
         f"{name}: best {best:.2%}, {len(trials)} trials begun: {complete} complete,"
-        f" {len(trials) - complete - running} stopped early, {running} running; {images(trials):,} images"
+        f" {len(trials) - complete - running} stopped early, {running} running; {images(trials):,} images;"
+        f" in epochs {busy_share(trials, *always_busy(trials)):.1%} of the time"
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from epoch_journal import Entry, Journal, beyond_the_loop
+from epoch_journal import Journal, beyond_the_loop, busy_share
 from ray import cloudpickle
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
@@ -47,15 +47,6 @@ def subset(dataset: PreparedDataset, folder: Path) -> Path:
         pq.write_table(table, folder / name / "part-0.parquet")
     (folder / DATASET_FILE).write_text(info.model_dump_json(), encoding="utf-8")
     return folder
-
-
-def busy_share(trials: dict[str, list[Entry]], begin: float, end: float) -> float:
-    """Return the share of the time from ``begin`` to ``end`` that the processes spent in epochs."""
-    spans = [
-        (entry.moment - entry.seconds, entry.moment) for entries in trials.values() for entry in entries if entry.epoch
-    ]
-    spent = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
-    return spent / (end - begin) / len({entries[0].process for entries in trials.values()})
 
 
 def main() -> None:
