@@ -53,7 +53,7 @@ def write_search(folder: Path) -> Path:
         "seconds": [10.0, 2.0, None],
         "started": [datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in range(3)],
         "ended": [datetime(2026, 3, 1, 12, minute, 10, tzinfo=UTC) for minute in range(3)],
-        "error": [None, None, f"first line\n{HOSTILE} diverged"],
+        "error": [None, None, f"Traceback (most recent call last):\n{HOSTILE} diverged"],
     }
     pq.write_table(pa.table(trials), folder / "trials.parquet")
     return folder
@@ -90,7 +90,7 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     assert "the best is trial 0, fast, with 71.00% validation accuracy" in text
     assert "2 files, 1 of them could not be labelled; 1 min 05 s, 1,234 images/s" in text
     assert "&lt;b onload=x&gt;&amp;.jpg" in text
-    assert "first line" not in text
+    assert "Traceback" not in text
     assert HOSTILE not in text
     assert "http://" not in text
     assert "https://" not in text

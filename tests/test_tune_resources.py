@@ -35,9 +35,9 @@ def scripted(tiny_dataset: PreparedDataset, tmp_path: Path) -> Search:
 def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SPACE)
     said: list[tuple[dict[str, Any], str]] = [
-        ({"max_concurrent": 3}, r"3 × \(1 CPU\) asked for, room for 2. 1 node\(s\), with 2 CPU"),
-        ({"cpus_per_trial": 4}, r"1 × \(4 CPU\) asked for, room for 0. 1 node\(s\), with 2 CPU"),
-        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) asked for, room for 0. 1 node\(s\), with 2 CPU and 0 GPU"),
+        ({"max_concurrent": 3}, r"3 × \(1 CPU\) asked for, room for 2. 1 node\(s\), with 2 CPUs"),
+        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) asked for, room for 0. 1 node\(s\), with 2 CPUs"),
+        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) asked for, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
         ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) asked for, room for 2"),
     ]
     for asked, message in said:
