@@ -24,7 +24,7 @@ from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_loggers import make_loggers
-from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
+from fer_ray.tune_runtime import Stop, adapted_tune, forget_metrics, run_to_its_end, worker_error
 from fer_ray.tune_schedulers import make_scheduler
 from fer_ray.tune_workers import DRIVER, run_trial_on_workers
 
@@ -151,8 +151,10 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._log.ended(trial.config["number"])
+        forget_metrics(trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         failure = self._failures.read(worker_error(trial))
         close = self._log.lost if failure.lost else self._log.crashed
         close(trial.config["number"], failure.text)
+        forget_metrics(trial)

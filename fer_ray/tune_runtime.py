@@ -82,6 +82,12 @@ def worker_error(trial: Any) -> object:
     return Path(text).read_text() if text else "failed without an error"
 
 
+def forget_metrics(trial: Any) -> None:
+    """Drop what Ray Tune keeps of each metric of a trial that has ended, for queries that nobody makes."""
+    trial.metric_analysis.clear()
+    trial.metric_n_steps.clear()
+
+
 def run_to_its_end(tuner: ray_tune.Tuner) -> None:
     """Run Ray Tune until its trials have ended, or its ``Stop`` says so.
 

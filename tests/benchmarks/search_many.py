@@ -3,8 +3,8 @@
     python tests/benchmarks/search_many.py --dataset DATASET --trials 500
 
 The trials train nothing: each reports one epoch with an accuracy that follows from its parameters, and the checkpoint
-of an untrained network. After each 50, the driver's memory (PSS: shared pages count by their share), and the seconds a
-trial since the last line: in all, and those in which the driver wrote to the study's database, read from it, and drew
+of an untrained network. After each 50, the driver's memory (USS: what no other process shares), and the seconds a trial
+since the last line: in all, and those in which the driver wrote to the study's database, read from it, and drew
 parameters (with the reads of that).
 """
 
@@ -19,6 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import psutil
 from optuna.storages import RDBStorage
 
 from fer_ray import models
@@ -108,12 +109,6 @@ class Clock:
         setattr(owner, name, timed)
 
 
-def own_memory() -> int:
-    """Return this process's memory in bytes (PSS)."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
 def print_each(clock: Clock) -> Callable[[], None]:
     """Return what is to be called after each trial: it prints a line after every 50."""
     finished, began = 0, time.perf_counter()
@@ -124,8 +119,9 @@ def print_each(clock: Clock) -> Callable[[], None]:
         if finished % EVERY == 0:
             now = time.perf_counter()
             each = {kind: 1000 * seconds / EVERY for kind, seconds in clock.seconds.items()}
+            own = psutil.Process().memory_full_info().uss / 2**20
             print(
-                f"{finished:4} trials: {own_memory() / 2**20:6.1f} MiB; a trial {1000 * (now - began) / EVERY:6.1f} ms,"
+                f"{finished:4} trials: {own:6.1f} MiB; a trial {1000 * (now - began) / EVERY:6.1f} ms,"
                 f" of which writing {each['write']:5.1f} ms, reading {each['read']:5.1f} ms, drawing"
                 f" {each['draw']:5.1f} ms",
                 flush=True,
