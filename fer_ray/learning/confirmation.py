@@ -107,11 +107,15 @@ def seed_runs(records: Sequence[TrialRecord], objective: Objective, folder: Path
         objective: by which trials are compared.
         folder: in which each run has its own.
     """
+    chosen = [(trial, _new_seeds(trial, records)) for trial in best_configurations(records)]
     return [
-        SeedRun(trial, config, RunFolder(folder / f"{trial.number}-seed{config.training.seed}", objective.metric))
+        SeedRun(
+            trial,
+            with_seed(trial.config, seeds[step]),
+            RunFolder(folder / f"{trial.number}-seed{seeds[step]}", objective.metric),
+        )
         for step in range(SEEDS)
-        for trial in best_configurations(records)
-        for config in [with_seed(trial.config, _new_seeds(trial, records)[step])]
+        for trial, seeds in chosen
     ]
 
 

@@ -261,13 +261,13 @@ def _check_storage(storage: str | None) -> None:
     if storage is None:
         return
     remedy = "Give a database URL, such as sqlite:////shared/study.db or postgresql://user@host/name."
+    shown = redacted(storage)
     try:
         url = make_url(storage)
         url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"--storage {redacted(storage)}: {redacted(str(error))}. {remedy}") from error
+        raise UsageError(f"--storage {shown}: {redacted(str(error))}. {remedy}") from error
     except ImportError as error:
-        shown = url.render_as_string(hide_password=True)
         raise UsageError(f"--storage {shown}: its driver is missing ({error}). Install that package.") from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UsageError(f"--storage {storage}: is in memory, so that nothing could be resumed. Name a file. {remedy}")
+        raise UsageError(f"--storage {shown}: is in memory, so that nothing could be resumed. Name a file. {remedy}")

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_ray.errors import FerRayError, UsageError
+from fer_ray.provenance import redacted
 
 SQLITE_PATIENCE_S = 60
 """How long a write waits for others who use the study's file."""
@@ -28,7 +29,7 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
         UsageError: it can't be opened, has no such study, or one already.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url, shown = make_url(storage), _shown(storage)
+    url, shown = make_url(storage), redacted(storage)
     # A dashboard that reads much locks SQLite's file for as long; Python's 5 s of patience would then end the search
     # (optuna-dashboard issue 545).
     patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
@@ -79,18 +80,14 @@ def database_told_of(storage: str) -> Iterator[None]:
         if not (told := [one for one in links if isinstance(one, SQLAlchemyError)]):
             raise
         raise FerRayError(
-            f"{_shown(storage)}: the study's database no longer does what it is asked: {_reason(told[-1])}. What it had"
-            " written is kept. Once that is mended, go on with --resume."
+            f"{redacted(storage)}: the study's database no longer does what it is asked: {_reason(told[-1])}. What it"
+            " had written is kept. Once that is mended, go on with --resume."
         ) from error
 
 
 def _reason(error: Exception) -> str:
     """What a database says, without what SQLAlchemy adds."""
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
-
-
-def _shown(storage: str) -> str:
-    return make_url(storage).render_as_string(hide_password=True)
 
 
 def _require_ours(storage: str, options: dict[str, Any]) -> None:
@@ -110,4 +107,4 @@ def _require_ours(storage: str, options: dict[str, Any]) -> None:
         engine.dispose()
     if tables and "version_info" not in tables:
         named = ", ".join(sorted(tables)[:3])
-        raise UsageError(f"{_shown(storage)}: holds tables of another program ({named}). Name another --storage.")
+        raise UsageError(f"{redacted(storage)}: holds tables of another program ({named}). Name another --storage.")

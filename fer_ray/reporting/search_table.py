@@ -88,7 +88,7 @@ class SearchTable:
 
     @property
     def front(self) -> list[Trial]:
-        """Of two objectives, the trials that none beats in both, the best by the first one first; else none."""
+        """Of several objectives, the trials of the Pareto front, the best by the first one first; else none."""
         if len(self.objectives) < 2:
             return []
         return sorted((trial for trial in self.complete if trial["pareto"]), key=lambda trial: -trial["value"])

@@ -131,7 +131,7 @@ def _what_mattered(found: Sequence[Importances], objective: Objective) -> list[C
 
 
 def _front(table: SearchTable) -> list[Block]:
-    """The trials that are best in one way or another, where there are two objectives."""
+    """The trials that are best in one way or another, where there are several objectives."""
     front = table.front
     if not front:
         return []

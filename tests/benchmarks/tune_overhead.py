@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from epoch_journal import Journal, beyond_the_loop, busy_share
+from epoch_journal import Journal, always_busy, beyond_the_loop, busy_share
 from ray import cloudpickle
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
@@ -66,8 +66,7 @@ def main() -> None:
         search(request, journal)
         trials = journal.read()
     beyond, lengths = list(beyond_the_loop(trials)), [sum(e.seconds for e in entries) for entries in trials.values()]
-    processes = {entries[0].process: entries[0] for entries in reversed(trials.values())}
-    started = max(first.moment for first in processes.values())
+    processes, (started, _) = {entries[0].process for entries in trials.values()}, always_busy(trials)
     print(f"{platform.processor() or platform.machine()}, {len(processes)} trials at once, {arguments.model}")
     print(f"{len(trials)} trials, median {statistics.median(lengths):.2f} s in their epochs")
     print(f"beyond them, of {len(beyond)}: median {statistics.median(beyond):.2f} s, max {max(beyond):.2f} s")
