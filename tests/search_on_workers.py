@@ -19,7 +19,7 @@ import ray
 import torch.distributed as dist
 from ray.util import placement_group_table
 from ray.util.state import list_actors
-from test_tune import Snapshot
+from scripted_search import Snapshot
 
 from fer_ray import runtime
 from fer_ray.config import Config

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
-from test_tune import SPACE, Scripted, Search, cost_nothing
+from scripted_search import SPACE, Scripted, Search, cost_nothing
 
 from fer_ray import runtime, tune_preflight
 from fer_ray.cli import main

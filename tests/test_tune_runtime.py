@@ -17,7 +17,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train._internal.storage import StorageContext
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
-from test_tune import SPACE
+from scripted_search import SPACE
 
 from fer_ray import runtime
 from fer_ray.data.store import PreparedDataset

@@ -1,0 +1,124 @@
+"""A search whose trials take their accuracies from a script, for tests of what becomes of them."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from ray import cloudpickle
+
+from fer_ray import models
+from fer_ray.config import Config
+from fer_ray.data.store import PreparedDataset
+from fer_ray.learning.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
+from fer_ray.learning.rows import TrainingData
+from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
+from fer_ray.learning.search_plan import Share
+from fer_ray.learning.trial_cost import TrialCost
+from fer_ray.learning.trial_epochs import Objective
+from fer_ray.tune import TuneResult, search
+from fer_ray.tune_preflight import Measured
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
+
+SPACE = """
+model: {name: cnn3, dropout: 0.5}
+optimizer: {name: adam, learning_rate: 0.001}
+schedule: {first_size: 1}
+training: {epochs: 3, max_failures: 1}
+search:
+  model.dropout: {uniform: [0.2, 0.7]}
+  optimizer.learning_rate: {log_uniform: [1.0e-4, 1.0e-2]}
+"""
+
+
+@dataclass
+class Scripted:
+    """A stand-in for ``fit`` that takes its accuracies from a script, a line for each call in turn.
+
+    Where a line holds something else than a number, it is called. A call that goes on has a line of what is left.
+    """
+
+    script: list[list[float | Callable[[], None]]]
+    calls: Path
+
+    def __call__(
+        self, config: Config, data: TrainingData, report: Callable[..., None], *, resume_from: Path | None
+    ) -> None:
+        call = len(list(self.calls.iterdir()))
+        (self.calls / str(call)).touch()
+        history = load_training_state(resume_from)["history"] if resume_from else []
+        for step in self.script[call]:
+            if callable(step):
+                step()
+                continue
+            metrics = {"epoch": 1.0 + len(history), "validation_accuracy": step, "validation_macro_f1": step / 2}
+            metrics |= {"seconds": 1.0}
+            history = [*history, metrics]
+            report(metrics, Snapshot(config, data, history))
+
+
+@dataclass
+class Snapshot:
+    config: Config
+    data: TrainingData
+    history: list[dict[str, float]]
+
+    def save(self, folder: Path, resumable: bool = False) -> None:
+        info, metrics = self.data.info, self.history[-1]
+        description = CheckpointInfo(
+            config=self.config,
+            mean=info.mean,
+            std=info.std,
+            size=info.size,
+            epoch=int(metrics["epoch"]),
+            metrics=metrics,
+            dataset_fingerprint=info.fingerprint,
+        )
+        weights = models.build(self.config.model, info.size).state_dict()
+        save_checkpoint(folder, weights, description, {"history": self.history} if resumable else None)
+
+
+class Search:
+    """A search in a fresh folder, one trial at a time, with a scripted objective."""
+
+    def __init__(self, dataset: PreparedDataset, folder: Path):
+        self.dataset, self.run, self.calls, self.space = dataset, folder / "run", folder / "calls", folder / "s.yaml"
+        self.calls.mkdir()
+        self.space.write_text(SPACE)
+
+    def request(self, trials: int, resume: bool = False) -> SearchRequest:
+        return check_request(
+            SearchArguments(self.dataset.path, [self.space], self.run, trials, max_concurrent=1, resume=resume)
+        )
+
+    def __call__(
+        self, *script: list[float | Callable[[], None]], trials: int | None = None, resume: bool = False
+    ) -> TuneResult:
+        """Run as many trials as the script has lines, or as many as are told where some of them don't count."""
+        for file in self.calls.iterdir():
+            file.unlink()
+        objective: Objective = Scripted(list(script), self.calls)
+        done = self.counted() if resume else 0
+        asked = done + (len(script) if trials is None else trials)
+        return search(self.request(asked, resume), objective, cost_nothing)
+
+    def study(self) -> optuna.Study:
+        storage = f"sqlite:///{self.run / 'study.db'}"
+        name = json.loads((self.run / "study.json").read_text())["study"]
+        return optuna.load_study(study_name=name, storage=storage)
+
+    def counted(self) -> int:
+        return sum(trial.state.is_finished() and "interrupted" not in trial.user_attrs for trial in self.study().trials)
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.study().trials]
+
+
+def cost_nothing(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+    """Stand in for a measured step."""
+    return {
+        name: TrialCost({data.info.size: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces
+    }, 1.0
