@@ -8,27 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from fer_ray import __version__
 from fer_ray.data.store import PreparedDataset, Split
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError, did_you_mean
-from fer_ray.files import claim_output, local_path, whole_folder
+from fer_ray.files import claim_output, local_path
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
 from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, load_members
 from fer_ray.learning.evaluation import (
-    CONFUSION_FILE,
-    METRICS_FILE,
-    MISTAKES_FILE,
-    PREDICTIONS_FILE,
-    RELIABILITY_FILE,
-    SAMPLES_FILE,
     Evaluation,
     Scores,
     TtaScores,
@@ -36,21 +27,13 @@ from fer_ray.learning.evaluation import (
     score_predictions,
 )
 from fer_ray.learning.member_scores import compare_members, measure_members
-from fer_ray.learning.predictor import Predictions
 from fer_ray.learning.tta import VIEWS
 from fer_ray.progress import say
-from fer_ray.provenance import Start, record_start, this_start
-from fer_ray.reporting.confusion import save_confusion
-from fer_ray.reporting.evaluation import evaluation_section, spread, write_samples
+from fer_ray.provenance import this_start
+from fer_ray.reporting.evaluation_files import write_evaluation
 from fer_ray.reporting.evaluation_text import describe
-from fer_ray.reporting.html import render_page
-from fer_ray.reporting.mistakes import save_mistakes
-from fer_ray.reporting.model_card import CARD_FILE, model_card
-from fer_ray.reporting.reliability import save_reliability
 from fer_ray.wording import amount
 
-_CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
-_MISTAKES = 24
 _WARM_UP = 64  # images predicted before the clock starts
 
 
@@ -128,7 +111,7 @@ def evaluate(
         tta=_measure_all(rows, outcomes),
         notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
-    _write(folder, evaluation, rows, main, start)
+    write_evaluation(folder, evaluation, rows, main, start)
     return EvaluationResult(folder, evaluation)
 
 
@@ -213,65 +196,6 @@ def _measure(
         reliability=reliability_bins(rows.labels, probabilities),
         against_fewest=None if is_fewest else compare(rows.labels, predictions.mean.labels, fewest.mean.labels),
     )
-
-
-def _write(folder: Path, evaluation: Evaluation, rows: Split, predictions: EnsemblePredictions, start: Start) -> None:
-    measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
-    with whole_folder(folder) as partial:
-        record_start(partial, start)
-        (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        pq.write_table(_table(rows, predictions.mean), partial / PREDICTIONS_FILE)
-        save_confusion(np.array(measured.official.confusion), EMOTIONS, title, partial / CONFUSION_FILE)
-        panels = {"temperature 1": reliability_bins(rows.labels, predictions.uncalibrated)}
-        if any(member.temperature != 1 for member in evaluation.members):
-            panels["calibrated"] = measured.reliability
-        save_reliability(panels, title, partial / RELIABILITY_FILE)
-        _write_mistakes(partial / MISTAKES_FILE, rows, predictions.mean, title)
-        _write_samples(partial / SAMPLES_FILE, rows, predictions.mean)
-        (partial / "report.html").write_text(render_page("Evaluation", [evaluation_section(partial, folder)]), "utf-8")
-        (partial / CARD_FILE).write_text(model_card(partial, folder.name), "utf-8")
-
-
-def _table(rows: Split, predictions: Predictions) -> pa.Table:
-    columns = {
-        "id": rows.ids,
-        "label": rows.labels.astype(np.int8),
-        "predicted": predictions.labels.astype(np.int8),
-        "confidence": predictions.probabilities.max(axis=1),
-        **{f"p_{name}": predictions.probabilities[:, label] for label, name in enumerate(EMOTIONS)},
-        "tta_std": predictions.tta_std,
-        "leaked": rows.leaked,
-    }
-    return pa.table(columns)
-
-
-def _write_mistakes(file: Path, rows: Split, predictions: Predictions, title: str) -> None:
-    confidence = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predictions.labels != rows.labels)
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
-    captions = [
-        f"{EMOTIONS[rows.labels[row]]} →\n{EMOTIONS[predictions.labels[row]]} {confidence[row]:.1%}" for row in chosen
-    ]
-    if captions:
-        what = f"The most confident of {len(wrong):,} mistakes, label → prediction; {title}"
-        save_mistakes(rows.images[chosen], captions, what, file)
-
-
-def _write_samples(file: Path, rows: Split, predictions: Predictions) -> None:
-    right = predictions.labels == rows.labels
-    chosen = [
-        spread(np.flatnonzero((rows.labels == label) & (right == wanted)), count)
-        for wanted, count in ((True, _CORRECT_SAMPLES), (False, _WRONG_SAMPLES))
-        for label in range(NUM_CLASSES)
-    ]
-    numbers = np.concatenate(chosen)
-    columns = {
-        "id": [rows.ids[number] for number in numbers],
-        "label": [EMOTIONS[label] for label in rows.labels[numbers]],
-        "predicted": [EMOTIONS[label] for label in predictions.labels[numbers]],
-        "confidence": predictions.probabilities[numbers].max(axis=1),
-    }
-    write_samples(file, columns, rows.images[numbers])
 
 
 def command(
