@@ -80,18 +80,19 @@ def beyond_the_loop(trials: dict[str, list[Entry]]) -> Iterator[float]:
             yield trial[-1].moment - before[-1].moment - sum(entry.seconds for entry in trial)
 
 
-def busy_share(trials: dict[str, list[Entry]], begin: float, end: float) -> float:
-    """Return the share of the time from ``begin`` to ``end`` that the processes spent in epochs."""
+def busy_share(trials: dict[str, list[Entry]], begin: float, end: float, at_once: int) -> float:
+    """Return the share of the time from ``begin`` to ``end`` that so many trials at once spent in epochs."""
     spans = [
         (entry.moment - entry.seconds, entry.moment) for entries in trials.values() for entry in entries if entry.epoch
     ]
     spent = sum(max(0.0, min(last, end) - max(first, begin)) for first, last in spans)
-    return spent / (end - begin) / len({entries[0].process for entries in trials.values()})
+    return spent / (end - begin) / at_once
 
 
-def always_busy(trials: dict[str, list[Entry]]) -> tuple[float, float]:
-    """Return the moments between which every process had begun its first epoch and none had finished its last one."""
-    by_process = defaultdict(list)
+def all_begun(trials: dict[str, list[Entry]], at_once: int) -> float:
+    """Return the moment at which so many processes had begun their first epoch."""
+    begun = dict[int, float]()
     for entries in trials.values():
-        by_process[entries[0].process] += [entry.moment for entry in entries]
-    return max(map(min, by_process.values())), min(map(max, by_process.values()))
+        for entry in entries[1:2]:
+            begun[entry.process] = min(begun.get(entry.process, entry.moment), entry.moment - entry.seconds)
+    return sorted(begun.values())[min(at_once, len(begun)) - 1]

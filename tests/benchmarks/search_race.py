@@ -14,9 +14,9 @@ that have the whole machine:
 
 The time begins with the process, imports and Ray's start included, and is the same for all: an epoch counts whose
 validation is over by its end. Of each are printed the best validation accuracy, the trials by how they ended, the
-images trained, and the share of the time that its processes were in epochs, from the moment at which each had begun
-one; then the ratios of the images, ours over each. As many trials ran at the end as run at once. Who comes first
-changes from repeat to repeat.
+images trained, and the share of the time that as many trials as run at once were in epochs, from the moment at which
+so many had begun, without the epochs that the end cut off; then the ratios of the images, ours over each. Who comes
+first changes from repeat to repeat.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from epoch_journal import Entry, Journal, always_busy, busy_share
+from epoch_journal import Entry, Journal, all_begun, busy_share
 from ray import cloudpickle
 
 from fer_ray.config_files import load_search_space
@@ -164,15 +164,17 @@ def race(name: str, arguments: argparse.Namespace, journal: Journal) -> float:
     return deadline
 
 
-def describe(name: str, trials: dict[str, list[Entry]]) -> str:
+def describe(name: str, trials: dict[str, list[Entry]], deadline: float) -> str:
     """Return what a contestant came to as one line."""
     complete = sum(entries[-1].epoch == entries[-1].epochs for entries in trials.values())
-    running = min(AT_ONCE[name], len(trials) - complete)
+    at_once = AT_ONCE[name]
+    running = min(at_once, len(trials) - complete)
+    share = busy_share(trials, all_begun(trials, at_once), deadline, at_once) if images(trials) else 0.0
     best = max((entry.accuracy for entries in trials.values() for entry in entries), default=0.0)
     return (
         f"{name}: best {best:.2%}, {len(trials)} trials begun: {complete} complete,"
         f" {len(trials) - complete - running} stopped early, {running} running; {images(trials):,} images;"
-        f" in epochs {busy_share(trials, *always_busy(trials)):.1%} of the time"
+        f" in epochs {share:.1%} of the time"
     )
 
 
@@ -208,9 +210,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 journal = Journal(Path(folder) / "epochs.jsonl")
                 journal.file.touch()
-                trials = journal.read(race(name, arguments, journal))
+                deadline = race(name, arguments, journal)
+                trials = journal.read(deadline)
             trained[name].append(images(trials))
-            print(f"{repeat + 1} {describe(name, trials)}", flush=True)
+            print(f"{repeat + 1} {describe(name, trials, deadline)}", flush=True)
             if not trained[name][-1]:
                 sys.exit(f"{name}: no epoch was over in {arguments.minutes:g} minutes. Give more --minutes.")
     for name in CONTESTANTS[1:]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from epoch_journal import Journal, always_busy, beyond_the_loop, busy_share
+from epoch_journal import Journal, all_begun, beyond_the_loop, busy_share
 from ray import cloudpickle
 
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
@@ -66,15 +66,16 @@ def main() -> None:
         search(request, journal)
         trials = journal.read()
     beyond, lengths = list(beyond_the_loop(trials)), [sum(e.seconds for e in entries) for entries in trials.values()]
-    processes, (started, _) = {entries[0].process for entries in trials.values()}, always_busy(trials)
-    print(f"{platform.processor() or platform.machine()}, {len(processes)} trials at once, {arguments.model}")
+    at_once = len({entries[0].process for entries in trials.values()})
+    started = all_begun(trials, at_once)
+    print(f"{platform.processor() or platform.machine()}, {at_once} trials at once, {arguments.model}")
     print(f"{len(trials)} trials, median {statistics.median(lengths):.2f} s in their epochs")
     print(f"beyond them, of {len(beyond)}: median {statistics.median(beyond):.2f} s, max {max(beyond):.2f} s")
     last_began = max(entries[0].moment for entries in trials.values())
     ended = max(entries[-1].moment for entries in trials.values())
     print(
-        f"CPUs in epochs: {busy_share(trials, started, ended):.1%} to the end,"
-        f" {busy_share(trials, started, last_began):.1%} while trials were left to start"
+        f"CPUs in epochs: {busy_share(trials, started, ended, at_once):.1%} to the end,"
+        f" {busy_share(trials, started, last_began, at_once):.1%} while trials were left to start"
     )
 
 
