@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 STAGES = {"prepare", "train", "tune", "evaluate", "score", "report", "demo", "models_stage"}
 ON_RAY = {
     "confirm_on_ray",
+    "score_on_ray",
     "shared_progress",
     "train_on_ray",
     "tune_loggers",
@@ -39,9 +40,11 @@ LAYERS = [
         "emotions",
         "errors",
         "files",
+        "folders",
         "interrupts",
         "json_files",
         "memory",
+        "object_stores",
         "progress",
         "provenance",
         "resources",

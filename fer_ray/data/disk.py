@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-FileProblem = Literal["missing", "not_a_file", "too_large", "unreadable"]
-"""Why the bytes of a file can't be had: not there; a folder, pipe or device; over ``MAX_BYTES``; the rest."""
+from fer_ray.data.listing import Content, runs_of, walk
+
+FileProblem = Literal["missing", "not_a_file", "too_large", "timeout", "unreadable"]
+"""Why the bytes of a file can't be had: not there; a folder, pipe or device; over ``MAX_BYTES``; no answer in time;
+the rest."""
 
 MAX_BYTES = 256 << 20
 """Larger image files are not read, neither from a folder nor out of an archive."""
@@ -65,49 +68,40 @@ def read_file(path: bytes) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError("missing", error.strerror or str(error)) from error
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise FileError("not_a_file", "a socket or device") from error
+        if error.errno in (errno.ENXIO, errno.EISDIR):
+            what = "a folder" if error.errno == errno.EISDIR else "a socket or device"
+            raise FileError("not_a_file", what) from error
         raise FileError("unreadable", error.strerror or str(error)) from error
 
 
 def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None) -> Iterator[bytes]:
-    """Yield the files below the inputs, in the order of inputs and then of names, a folder's content in its place.
+    """Yield the files below the inputs, in the order of inputs; those of a folder before those of the folders in it.
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
-    begin with a dot are left out. Links to folders are followed, and each folder is listed once, however often links
-    lead to it.
+    begin with a dot are left out. Links to folders are followed, and below one input each folder is listed once,
+    however often links lead to it.
 
     Args:
         inputs: folders and files.
-        unlistable: told about each folder that can't be listed; without it such a folder is yielded itself, so that
-            reading it says why.
+        unlistable: as in ``fer_ray.data.listing.walk``.
     """
-    seen: set[tuple[int, int]] = set()
     for path in inputs:
-        yield from _walk(os.fsencode(path), seen, unlistable)
+        if path.is_dir():
+            yield from walk(os.fsencode(path), _list_folder, unlistable)
+        else:
+            yield os.fsencode(path)
 
 
-def _walk(root: bytes, seen: set[tuple[int, int]], unlistable: Callable[[OSError], None] | None) -> Iterator[bytes]:
-    pending = [(root, Path(os.fsdecode(root)).is_dir())]  # a stack, as deep trees would exhaust recursion
-    while pending:
-        path, is_folder = pending.pop()
-        if not is_folder:
-            yield path
-            continue
-        try:
-            status = Path(os.fsdecode(path)).stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                content = sorted((entry.path, _is_folder(entry)) for entry in entries if entry.name[:1] != b".")
-        except OSError as error:
-            if unlistable is None:
-                yield path
-            else:
-                unlistable(error)
-            continue
-        pending.extend(reversed(content))
+def _list_folder(path: bytes) -> Content:
+    status = Path(os.fsdecode(path)).stat()
+    return Content((status.st_dev, status.st_ino), runs_of(_entries(path)))
+
+
+def _entries(path: bytes) -> Iterator[tuple[bytes, bool]]:
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name[:1] != b".":
+                yield entry.path, _is_folder(entry)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

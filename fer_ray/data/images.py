@@ -2,7 +2,7 @@
 
 What a file is called doesn't matter, only its content. JPEG and plain PNG go through OpenCV, measured 2 to 10 times
 faster than Pillow on faces of 48 to 1,024 pixels; a large JPEG is shrunk while it is decoded. BMP, GIF, TIFF, WebP,
-PNM and the rarer sorts of JPEG and PNG go through Pillow.
+AVIF, JPEG 2000, PNM and the rarer sorts of JPEG and PNG go through Pillow.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 ImageProblem = Literal["empty", "not_an_image", "truncated", "too_large", "undecodable"]
 """What can be wrong with a file: no bytes; no known image; its end is missing; more pixels than allowed; the rest."""
@@ -26,7 +26,17 @@ MAX_PIXELS = 80_000_000
 """Images with more pixels than this are refused by default, judged by their header."""
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that starts another program
+_PILLOW_FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]  # none that starts another program
+_PILLOW_FORMATS += [name for name, feature in (("AVIF", "avif"), ("JPEG2000", "jpg_2000")) if features.check(feature)]
+_NO_IMAGES = {  # by what they begin with
+    b"PK\x03\x04": "a .zip archive: name it as an INPUT of its own to score what is in it",
+    b"PAR1": "a Parquet file: name it as an INPUT of its own to score what is in it",
+    b"%PDF": "a PDF document",
+    b"<svg": "an SVG drawing, which has no pixels: render it first",
+    b"<?xml": "an XML document, such as an SVG drawing, which has no pixels: render it first",
+}
+_HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
+_LARGE_PIXELS = 16_000_000
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -34,6 +44,10 @@ _REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
 }
 warnings.filterwarnings("ignore", module="PIL")  # on damaged files and many pixels: both are errors here
+
+
+_one_large = threading.Lock()
+"""Held while an image of more than ``_LARGE_PIXELS`` is decoded whole: many threads' would fill the memory."""
 
 
 class ImageError(Exception):
@@ -67,7 +81,9 @@ class DecodedImage:
     height: int
 
 
-def decode(data: bytes, size: int | None = None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode(
+    data: bytes, size: int | None = None, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None
+) -> DecodedImage:
     """Decode an image of any common kind to grey.
 
     Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), which is also what a JPEG's luma holds. 16-bit samples are
@@ -79,14 +95,17 @@ def decode(data: bytes, size: int | None = None, max_pixels: int = MAX_PIXELS) -
         size: side of the square to resize to, by area where it shrinks and bilinear where it grows, the aspect
             ratio not kept; None leaves the size as it is.
         max_pixels: refuse images with more pixels, before decoding them.
+        shorter_side: pixels that suffice of it: a larger JPEG then comes at a half, a quarter or an eighth of its size.
+            None takes twice ``size``, and without one the whole.
 
     Raises:
         ImageError: no picture comes out, with the kind of problem.
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
+    suffices = shorter_side if size is None else shorter_side or 2 * size
     decoder = _decode_jpeg if data.startswith(_JPEG) else _decode_png if data.startswith(_PNG) else _decode_other
-    image = decoder(data, size, max_pixels)
+    image = decoder(data, suffices, max_pixels)
     return image if size is None else DecodedImage(resize(image.pixels, size), image.width, image.height)
 
 
@@ -137,18 +156,19 @@ class _JpegHeader(NamedTuple):
     scan: int  # where the first scan starts
 
 
-def _decode_jpeg(data: bytes, size: int | None, max_pixels: int) -> DecodedImage:
+def _decode_jpeg(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
     header = _jpeg_header(data)
     _check_pixels(header.width, header.height, max_pixels)
-    # Inside a scan FF is always escaped, so this is the true end; libjpeg itself paints a missing rest grey.
-    if data.find(b"\xff\xd9", header.scan) < 0:
+    # Inside a scan FF is always escaped, so this is an end; libjpeg itself paints a missing rest grey.
+    if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise ImageError("truncated", "the JPEG has no end marker")
     if header.components not in (1, 3):  # CMYK, which Pillow reads with Adobe's inversion
-        return _decode_other(data, size, max_pixels)
-    shrink = 1 if size is None else next(s for s in _REDUCED if s == 1 or min(header[:2]) >= 2 * s * size)
-    pixels = _opencv(data, _REDUCED[shrink])
+        return _decode_other(data, suffices, max_pixels)
+    shrink = next(s for s in _REDUCED if s == 1 or (suffices and min(header[:2]) >= s * suffices))
+    with _alone_if_large(header.width * header.height // shrink**2):
+        pixels = _opencv(data, _REDUCED[shrink])
     if pixels is None:
-        return _decode_other(data, size, max_pixels)
+        return _decode_other(data, suffices, max_pixels)
     width, height = header.width, header.height
     if pixels.shape != (-(-height // shrink), -(-width // shrink)):  # EXIF turned it on its side
         width, height = height, width
@@ -178,7 +198,7 @@ def _jpeg_header(data: bytes) -> _JpegHeader:
     raise ImageError("truncated", "the JPEG ends inside its header")
 
 
-def _decode_png(data: bytes, size: int | None, max_pixels: int) -> DecodedImage:
+def _decode_png(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
     if len(data) < 33:
         raise ImageError("truncated", "the PNG ends inside its header")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -188,10 +208,10 @@ def _decode_png(data: bytes, size: int | None, max_pixels: int) -> DecodedImage:
     if end < 0 or len(data) < end + 8:  # the chunk's name and checksum
         raise ImageError("truncated", "the PNG has no end chunk")
     plain = depth == 8 and colour in (0, 2) and b"tRNS" not in data[:4096] and b"eXIf" not in data
-    pixels = _opencv(data, cv2.IMREAD_COLOR) if plain else None
-    if pixels is None:
-        return _decode_other(data, size, max_pixels)
-    return DecodedImage(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), width, height)
+    with _alone_if_large(width * height):
+        pixels = _opencv(data, cv2.IMREAD_COLOR) if plain else None
+        grey = None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    return _decode_other(data, suffices, max_pixels) if grey is None else DecodedImage(grey, width, height)
 
 
 def _opencv(data: bytes, flags: int) -> np.ndarray | None:
@@ -202,19 +222,19 @@ def _opencv(data: bytes, flags: int) -> np.ndarray | None:
     return pixels
 
 
-def _decode_other(data: bytes, size: int | None, max_pixels: int) -> DecodedImage:
-    del size  # nothing to gain: the caller resizes, and these are rare
+def _decode_other(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
+    del suffices  # nothing to gain: the caller resizes, and these are rare
     if data.startswith(b"RIFF") and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise ImageError("truncated", "the file is shorter than its header says")
     Image.init()  # Pillow loads its rarer formats only when told to, once
     try:
         with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             _check_pixels(*image.size, max_pixels)
-            grey = _to_grey(ImageOps.exif_transpose(image))
+            with _alone_if_large(image.width * image.height):
+                grey = _to_grey(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise ImageError(
-            "not_an_image", f"no JPEG, PNG, BMP, GIF, TIFF, WebP or PNM image; the content starts with {data[:8]!r}"
-        ) from None
+        _check_tiff(data)
+        raise ImageError("not_an_image", _what_it_is(data)) from None
     except Image.DecompressionBombError:
         raise ImageError("too_large", f"far more than the {max_pixels:,} pixels allowed") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
@@ -222,6 +242,28 @@ def _decode_other(data: bytes, size: int | None, max_pixels: int) -> DecodedImag
         kind: ImageProblem = "truncated" if "truncated" in text.lower() else "undecodable"
         raise ImageError(kind, text) from error
     return DecodedImage(grey, grey.shape[1], grey.shape[0])
+
+
+def _check_tiff(data: bytes) -> None:
+    """Tell a TIFF that was cut off, whose directory of images often stands at its end."""
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    if data[:4] in (b"II*\0", b"MM\0*") and int.from_bytes(data[4:8], order) + 2 > len(data):
+        raise ImageError("truncated", "the TIFF's directory lies beyond its end")
+
+
+def _what_it_is(data: bytes) -> str:
+    if data[4:12] in _HEIF:
+        return "a HEIC photo, which is not decoded here: convert it to JPEG"
+    if data[257:262] == b"ustar":
+        return "a .tar archive: name it as an INPUT of its own to score what is in it"
+    known = next((what for start, what in _NO_IMAGES.items() if data[:64].lstrip().startswith(start)), None)
+    return known or f"no JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF or PNM image; the content starts with {data[:8]!r}"
+
+
+@contextlib.contextmanager
+def _alone_if_large(pixels: int) -> Iterator[None]:
+    with _one_large if pixels > _LARGE_PIXELS else contextlib.nullcontext():
+        yield
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

@@ -22,12 +22,12 @@ from fer_ray.data.disk import is_regular, list_files, shown
 from fer_ray.data.image_trees import IMAGE_SUFFIXES
 from fer_ray.data.images import ImageError, decode, quiet_decoders
 from fer_ray.data.naming import SPLIT_NAMES, read_label, read_split, split_of_file
+from fer_ray.data.parquet_columns import IMAGE, find_column, holds_bytes, is_text
 from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
 
 _MAGIC = b"PAR1"
-_IMAGE = ("image", "img", "img_bytes")
 _LABEL = ("label", "labels", "emotion")
 _SPLIT = ("split", "usage", "subset")
 _TASK_ROWS = 2048  # row groups are read together up to this
@@ -119,14 +119,14 @@ def _starts_as_parquet(file: bytes) -> bool:
 
 def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
     path = shown(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    image, label, split_column = (_column(schema, names) for names in (_IMAGE, _LABEL, _SPLIT))
+    image, label, split_column = (find_column(schema, names) for names in (IMAGE, _LABEL, _SPLIT))
     if image is None:
         raise DataError(
-            f"{shown(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(_IMAGE)}. Rename the"
+            f"{shown(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE)}. Rename the"
             " one that holds the image files' bytes."
         )
     problems = []
-    if not _holds_bytes(schema.field(image).type):
+    if not holds_bytes(schema.field(image).type):
         problems.append(
             f"{shown(file)}: column {image} is {schema.field(image).type}, expected bytes or a struct of them."
             " Store the image files' bytes in it."
@@ -135,7 +135,7 @@ def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
         problems.append(
             f"{shown(file)}: column {label} is {schema.field(label).type}, expected numbers or names. Store one a row."
         )
-    if split_column is not None and not _is_text(schema.field(split_column).type):
+    if split_column is not None and not is_text(schema.field(split_column).type):
         found = schema.field(split_column).type
         problems.append(f"{shown(file)}: column {split_column} is {found}, expected names of splits such as train.")
     if problems:
@@ -145,25 +145,9 @@ def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
     return _Layout(path, image, label, _class_names(schema, label), has_numbers, split_column, split)
 
 
-def _column(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
-    by_name = {name.lower(): name for name in schema.names}
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _holds_bytes(type: pa.DataType) -> bool:
-    if pa.types.is_struct(type):
-        return type.get_field_index("bytes") >= 0 and _holds_bytes(type.field("bytes").type)
-    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type))
-
-
 def _is_label_type(type: pa.DataType) -> bool:
     of_values = type.value_type if pa.types.is_dictionary(type) else type
-    return _is_text(type) or _is_number(of_values) or bool(pa.types.is_null(type))
-
-
-def _is_text(type: pa.DataType) -> bool:
-    of_values = type.value_type if pa.types.is_dictionary(type) else type
-    return bool(pa.types.is_string(of_values) or pa.types.is_large_string(of_values))
+    return is_text(type) or _is_number(of_values) or bool(pa.types.is_null(type))
 
 
 def _is_number(type: pa.DataType) -> bool:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fer_ray.data.disk import MAX_BYTES, FileError
 from fer_ray.errors import DataError
@@ -17,55 +17,70 @@ from fer_ray.errors import DataError
 Member = dict[str, Any]
 """``path``; ``problem``, why it can't be read, or None; and where its bytes lie and how they are packed."""
 
+PLACE = ("offset", "packed", "length", "method", "crc")
+"""The entries of a ``Member``, all integers, that say where its bytes lie and how they are packed."""
+
 _LOCAL_HEADER = 30  # bytes of a member's own header, before its name and extra field
 
 
 def list_members(path: Path) -> list[Member]:
     """List the files in a .zip. A single root folder that is named as the .zip is no part of their paths.
 
-    Backslashes in names, which some programs of Windows write, count as slashes.
-
     Raises:
         DataError: the .zip is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+        with path.open("rb") as file:
+            members = read_directory(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path}: not readable as a .zip: {error}. Copy or download it again.") from error
-    names = [info.filename.replace("\\", "/") for info in infos]
     root = f"{path.stem}/"
-    cut = len(root) if all(name.startswith(root) for name in names) else 0
+    cut = len(root) if all(member["path"].startswith(root) for member in members) else 0
+    return [member | {"path": member["path"][cut:]} for member in members]
+
+
+def read_directory(file: IO[bytes]) -> list[Member]:
+    """List the files in a .zip, open to read anywhere in it.
+
+    Backslashes in names, which some programs of Windows write, count as slashes.
+
+    Raises:
+        zipfile.BadZipFile, OSError, ValueError, NotImplementedError: the .zip is damaged.
+    """
+    with zipfile.ZipFile(file) as archive:
+        infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    names = [info.filename.replace("\\", "/") for info in infos]
     last = {name: number for number, name in enumerate(names)}
     return [
-        _member(info, name[cut:], last[name] != number)
-        for number, (info, name) in enumerate(zip(infos, names, strict=True))
+        _member(info, name, last[name] != number) for number, (info, name) in enumerate(zip(infos, names, strict=True))
     ]
+
+
+def read_member(file: IO[bytes], member: Member) -> bytes:
+    """Return a member's bytes.
+
+    Raises:
+        FileError: they can't be had.
+    """
+    file.seek(member["offset"])
+    header = file.read(_LOCAL_HEADER)
+    file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
+    return _unpack(file.read(member["packed"]), member)
 
 
 @contextmanager
 def member_loader(path: Path) -> Iterator[Callable[[Member], bytes]]:
     """Yield a function that returns a member's bytes; it raises ``FileError`` where they can't be had."""
     with path.open("rb") as file:
-
-        def load(member: Member) -> bytes:
-            file.seek(member["offset"])
-            header = file.read(_LOCAL_HEADER)
-            file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
-            return _unpack(file.read(member["packed"]), member)
-
-        yield load
+        yield lambda member: read_member(file, member)
 
 
 def _member(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> Member:
+    place = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
     return {
         "path": path,
         "problem": _problem(info, path, is_doubled),
-        "offset": info.header_offset,
-        "packed": info.compress_size,
-        "length": info.file_size,
-        "method": info.compress_type,
-        "crc": info.CRC,
+        **dict(zip(PLACE, place, strict=True)),
     }
 
 

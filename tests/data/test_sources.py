@@ -183,7 +183,7 @@ def test_synthetic_splits_eight_one_one() -> None:
     ("files", "words"),
     [
         ({}, "no files"),
-        ({"a/b.jpg": b"x", "readme.txt": b"x"}, "such as a/b.jpg, readme.txt"),
+        ({"a/b.jpg": b"x", "readme.txt": b"x"}, "such as readme.txt, a/b.jpg"),
         ({"fer.csv": b"emotion,pixels\n"}, "fer.csv"),
     ],
 )

@@ -1,0 +1,252 @@
+"""What a scoring job is given: folders, files, patterns, lists, containers and URLs, and the images they stand for.
+
+===========================  ==========================================================================================
+input                        its images
+===========================  ==========================================================================================
+a folder, ``s3://B/PREFIX``  every file below it, whatever its name, but for names that begin with a dot
+a pattern                    what ``photos/2024-*/**/*.jpg`` matches: ``*`` and ``?`` within a name, ``**`` any folders;
+                             a folder that it matches, with all below it
+.txt, .lst                   the path or URL on each line; or between NUL bytes, as ``find -print0`` writes them
+.parquet                     image files' bytes in ``image``, or paths and URLs in ``path``
+.zip, .tar                   the members that are called like images (``fer_ray.data.archives``)
+any other file               itself
+===========================  ==========================================================================================
+
+Relative paths in a list start at the list's folder. A container that a pattern matches or a list names is opened as if
+it were named itself; below a folder it is a file among others, as a list is below a folder, in a pattern or in a list.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from fer_ray.data.archives import Entry, is_container, list_container, open_anywhere
+from fer_ray.data.disk import list_files
+from fer_ray.data.listing import Content, runs_of, walk
+from fer_ray.data.parquet_columns import IMAGE, find_column, is_text
+from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.files import local_path
+from fer_ray.object_stores import as_url, locate
+
+PATH = ("path", "file", "filename", "file_name", "url", "uri")
+"""Names of a column of paths or URLs."""
+_LISTS = (".txt", ".lst")
+_LINE_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
+    """Return the inputs as absolute paths and URLs.
+
+    Raises:
+        UsageError: there is none, or one is of an unknown kind.
+        DataError: one is missing.
+    """
+    if not inputs:
+        raise UsageError("no INPUT: name folders, images, lists, .zip or .tar files, or s3:// or gs:// prefixes.")
+    places, problems = [], list[str]()
+    for given in inputs:
+        place = as_url(given) or str(local_path(given))
+        places.append(place)
+        if problem := _problem(place):
+            problems.append(problem)
+    if problems:
+        raise DataError(problems)
+    return places
+
+
+def list_entries(inputs: Sequence[str], passed_over: Callable[[], None]) -> Iterator[Entry]:
+    """Yield the images of the inputs, in their order; an image that several stand for comes as often.
+
+    Args:
+        inputs: as ``check_inputs`` returns them.
+        passed_over: called for each member of a container that is no image by its name.
+
+    Raises:
+        DataError: a list can't be read.
+    """
+    for place in inputs:
+        if _is_pattern(place):
+            for file in _matching(place):
+                yield from _opened(file, passed_over)
+        elif _is_folder(place):
+            yield from map(Entry, _below(place))
+        else:
+            yield from _file(os.fsencode(place), passed_over)
+
+
+def is_plain_folder(place: str) -> bool:
+    """Say whether the input is a folder or prefix, whose images are listed once each in any case."""
+    return not _is_pattern(place) and _is_folder(place)
+
+
+def _problem(place: str) -> str | None:
+    suffixes = [suffix.lower() for suffix in PurePosixPath(place).suffixes[-2:]]
+    if suffixes[-1:] == [".tgz"] or (suffixes[:1] == [".tar"] and len(suffixes) == 2):
+        return (
+            f"{place}: a compressed .tar, in which nothing can be found without reading all before it. Unpack it to a"
+            " .tar or a folder."
+        )
+    if _is_pattern(place):
+        base, _ = _split_pattern(place)
+        return None if _exists(base) else f"{place}: no such folder as {base}. Mend the pattern."
+    if _exists(place):
+        return None
+    where = "" if as_url(place) else f"; relative paths start at {Path.cwd()}"
+    return f"{place}: no such file or folder. Name an existing one{where}."
+
+
+def _exists(place: str) -> bool:
+    if not as_url(place):
+        return os.path.lexists(place)
+    return bool(_info(place).type != fs.FileType.NotFound)
+
+
+def _is_folder(place: str) -> bool:
+    return bool(_info(place).type == fs.FileType.Directory) if as_url(place) else Path(place).is_dir()
+
+
+def _info(url: str) -> fs.FileInfo:
+    filesystem, path = locate(url)
+    try:
+        return filesystem.get_file_info(path)
+    except OSError as error:
+        raise DataError(f"{url}: can't be reached: {error}. Check name, network and credentials.") from error
+
+
+def _below(folder: str) -> Iterator[bytes]:
+    if not as_url(folder):
+        yield from list_files([Path(folder)])
+        return
+    filesystem, path = locate(folder)
+    scheme = folder.partition("://")[0]
+
+    def list_prefix(url: bytes) -> Content:
+        _, place = locate(os.fsdecode(url))
+        found = filesystem.get_file_info(fs.FileSelector(place))
+        return Content(
+            None,
+            runs_of(
+                (os.fsencode(f"{scheme}://{info.path}"), info.type == fs.FileType.Directory)
+                for info in found
+                if not info.base_name.startswith(".")
+            ),
+        )
+
+    yield from walk(os.fsencode(f"{scheme}://{path}"), list_prefix)
+
+
+def _is_pattern(place: str) -> bool:
+    """Say whether it is one; a local name that exists and has such characters in it is itself meant."""
+    return bool(_MAGIC.search(place)) and (as_url(place) is not None or not os.path.lexists(place))
+
+
+def _split_pattern(place: str) -> tuple[str, re.Pattern[str]]:
+    """Return the folder that a pattern starts at, and an expression for what lies below that."""
+    parts = place.split("/")
+    first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+    *folders, last = parts[first:]
+    expression = "".join(r"(?:[^/]+/)*" if part == "**" else _within_name(part) + "/" for part in folders)
+    expression += ".*" if last == "**" else _within_name(last) + "(?:/.*)?"
+    return "/".join(parts[:first]) or "/", re.compile(expression, re.DOTALL)
+
+
+def _within_name(part: str) -> str:
+    """Translate a part of a pattern: ``*``, ``?``, and sets such as ``[0-9]`` or ``[!ab]``."""
+    text = ""
+    for piece in re.split(r"(\*|\?|\[!?[^]]+\])", part):
+        if piece == "*":
+            text += "[^/]*"
+        elif piece == "?":
+            text += "[^/]"
+        elif piece.startswith("[") and piece.endswith("]"):
+            text += "[" + re.sub(r"[\\[&~|]", r"\\\g<0>", piece[1:-1]).replace("!", "^", int(piece[1] == "!")) + "]"
+        else:
+            text += re.escape(piece)
+    return text
+
+
+def _matching(pattern: str) -> Iterator[bytes]:
+    base, expression = _split_pattern(pattern)
+    start = len(os.fsencode(base.rstrip("/"))) + 1
+    for file in _below(base):
+        if expression.fullmatch(os.fsdecode(file[start:])):
+            yield file
+
+
+def _file(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
+    """Yield what a file stands for that was named itself."""
+    name = os.fsdecode(file)
+    if name.lower().endswith(_LISTS):
+        listed = _lines(file)
+    elif name.lower().endswith(".parquet") and (column := _path_column(file)):
+        listed = _cells(file, column)
+    else:
+        yield from _opened(file, passed_over)
+        return
+    folder = name.rpartition("/")[0]
+    for line in listed:
+        text = os.fsdecode(line)
+        try:
+            place = as_url(text) or (text if text.startswith("/") else f"{folder}/{text}")
+        except FerRayError as error:
+            yield Entry(line, problem=f"missing: {error}")
+        else:
+            yield from _opened(os.fsencode(place), passed_over)
+
+
+def _opened(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
+    if is_container(os.fsdecode(file)):
+        yield from list_container(file, passed_over)
+    else:
+        yield Entry(file)
+
+
+def _lines(file: bytes) -> Iterator[bytes]:
+    shown = os.fsdecode(file)
+    try:
+        with open_anywhere(file) as opened:
+            end, rest = b"", b""
+            while block := opened.read(_BLOCK_BYTES):
+                end = end or (b"\0" if b"\0" in block else b"\n")
+                *lines, rest = (rest + block).split(end)
+                if len(rest) > _LINE_BYTES:
+                    raise DataError(
+                        f"{shown}: a line of more than {_LINE_BYTES:,} bytes: that is no list of paths. Give images"
+                        " another suffix than .txt."
+                    )
+                yield from (line for line in map(_stripped, lines) if line)
+            if _stripped(rest):
+                yield _stripped(rest)
+    except OSError as error:
+        raise DataError(f"{shown}: the list can't be read: {error}. Check it, or leave it out.") from error
+
+
+def _stripped(line: bytes) -> bytes:
+    return line.removesuffix(b"\r")
+
+
+def _path_column(file: bytes) -> str | None:
+    """Return the column of paths of a Parquet file that has none of images; None where it isn't such a list."""
+    try:
+        with open_anywhere(file) as opened, pq.ParquetFile(opened) as table:
+            schema = table.schema_arrow
+    except (OSError, pa.ArrowException):
+        return None  # listing it as a container says what is wrong
+    column = find_column(schema, PATH)
+    is_list = find_column(schema, IMAGE) is None and column is not None and is_text(schema.field(column).type)
+    return column if is_list else None
+
+
+def _cells(file: bytes, column: str) -> Iterator[bytes]:
+    try:
+        with open_anywhere(file) as opened, pq.ParquetFile(opened) as table:
+            for batch in table.iter_batches(columns=[column]):
+                yield from (os.fsencode(cell) for cell in batch[0].to_pylist() if cell)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{os.fsdecode(file)}: the list can't be read: {error}. Write it anew.") from error

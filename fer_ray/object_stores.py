@@ -1,0 +1,138 @@
+"""Object stores by URL, ``s3://bucket/key`` and ``gs://bucket/key``, through pyarrow's filesystems.
+
+Credentials come from where the stores' own tools take them: environment variables, profiles, roles.
+``AWS_ENDPOINT_URL`` names a server other than Amazon's, ``AWS_REGION`` the region; without it the bucket is asked.
+"""
+
+import functools
+import io
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyarrow import fs
+
+from fer_ray.errors import DataError, UsageError
+
+# A path that was made of a URL has one slash of the two.
+_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+):(?://|/(?!/))(?P<rest>.*)", re.DOTALL)
+_CONNECT_S, _REQUEST_S = 10.0, 60.0
+_ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
+_READS, _PAUSE_S = 5, 0.1
+T = TypeVar("T")
+
+
+def as_url(place: Path | str) -> str | None:
+    """Return the URL that a text, or a path made of one, names; None for a local path.
+
+    Raises:
+        UsageError: no known kind of URL, or one without a bucket.
+    """
+    match = _URL.fullmatch(str(place))
+    if not match:
+        return None
+    scheme, rest = match["scheme"].lower(), match["rest"]
+    if scheme not in ("s3", "gs"):
+        raise UsageError(f"{place}: no known kind of URL. Name a local path, or one that begins with s3:// or gs://.")
+    if not rest.split("/")[0]:
+        raise UsageError(f"{place}: names no bucket. Write {scheme}://BUCKET/KEY.")
+    return f"{scheme}://{rest}"
+
+
+def locate(url: str) -> tuple[fs.FileSystem, str]:
+    """Return the filesystem of a URL and the path in it, ``bucket/key``, without a slash at its end.
+
+    Raises:
+        DataError: the store can't be reached.
+    """
+    scheme, _, path = url.partition("://")
+    return _open(scheme, path.split("/")[0]), path.rstrip("/")
+
+
+@functools.cache
+def _open(scheme: str, bucket: str) -> fs.FileSystem:
+    if scheme == "gs":
+        return fs.GcsFileSystem()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    server_scheme, _, server = endpoint.rpartition("://")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not region and not endpoint:
+        try:
+            region = fs.resolve_s3_region(bucket)
+        except OSError as error:
+            raise DataError(
+                f"s3://{bucket}: {error}. Check the bucket's name and the network, or set AWS_REGION."
+            ) from error
+    return fs.S3FileSystem(
+        region=region,
+        endpoint_override=server or None,
+        scheme=server_scheme or "https",
+        connect_timeout=_CONNECT_S,
+        request_timeout=_REQUEST_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    )
+
+
+class ObjectFile(io.RawIOBase):
+    """An object, open to read anywhere in it; each ``read`` is one request, and is made again where it fails.
+
+    pyarrow makes requests again itself, but not those for a few bytes whose refusal (a page of XML) is longer than what
+    was asked for.
+
+    Raises:
+        OSError: it can't be read.
+    """
+
+    def __init__(self, url: str):
+        filesystem, path = locate(url)
+        self._file = _persistently(lambda: filesystem.open_input_file(path))
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def size(self) -> int:
+        """Return its bytes."""
+        return int(self._file.size())
+
+    def readinto(self, buffer: Any) -> int:
+        data = _persistently(lambda: self._file.read_at(len(buffer), self._at))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        data: bytes = _persistently(lambda: self._file.read_at(self.size() - self._at, self._at))
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size()}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _persistently(read: Callable[[], T]) -> T:
+    for attempt in range(1, _READS):
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if "ACCESS_DENIED" in str(error):
+                raise
+            time.sleep(_PAUSE_S * 3**attempt)
+    return read()

@@ -1,0 +1,128 @@
+"""An S3 server of the tests' own, which can be told to answer badly, as real ones do under load."""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pyarrow import fs
+
+BUCKET = "faces"
+_BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+@dataclass
+class Faults:
+    """How badly the server answers.
+
+    Attributes:
+        busy_every: of so many requests for an object one is answered by 503; 0 for none.
+        slow_every: of so many one is answered late.
+        late_s: by how much.
+        answered: requests by what became of them.
+    """
+
+    busy_every: int = 0
+    slow_every: int = 0
+    late_s: float = 0.5
+    answered: Counter[str] = field(default_factory=Counter)
+    _asked: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def around(self, app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+        """Return the server's application with these faults before it."""
+
+        def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            with self._lock:
+                self._asked += 1
+                number = self._asked
+            if self.busy_every and number % self.busy_every == 0:
+                self.answered["busy"] += 1
+                start_response("503 Slow Down", [("Content-Type", "application/xml")])
+                return [_BUSY]
+            if self.slow_every and number % self.slow_every == 0:
+                self.answered["slow"] += 1
+                time.sleep(self.late_s)
+            self.answered["well"] += 1
+            return app(environ, start_response)
+
+        return answer
+
+
+@dataclass(frozen=True)
+class Store:
+    """A running server.
+
+    Attributes:
+        endpoint: its URL.
+        filesystem: of it, past the faults.
+        faults: to be changed while it runs.
+    """
+
+    endpoint: str
+    filesystem: fs.FileSystem
+    faults: Faults
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object."""
+        with self.filesystem.open_output_stream(f"{BUCKET}/{key}") as stream:
+            stream.write(content)
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content."""
+        with self.filesystem.open_input_file(f"{BUCKET}/{key}") as stream:
+            content: bytes = stream.read()
+        return content
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys of the objects below a prefix, without it."""
+        selector = fs.FileSelector(f"{BUCKET}/{prefix}", recursive=True, allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        start = len(f"{BUCKET}/{prefix}/")
+        return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
+
+
+@contextmanager
+def running_store() -> Iterator[Store]:
+    """Start a server with an empty bucket, and set the environment by which S3 clients find it.
+
+    Skips the test where moto is not installed.
+    """
+    pytest.importorskip("moto.server", reason="moto, an S3 server for tests, is not installed")
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    faults = Faults()
+    app = DomainDispatcherApplication(create_backend_app)
+    servers = [make_server("127.0.0.1", 0, one, threaded=True) for one in (app, faults.around(app))]
+    for server in servers:
+        server.log_startup = lambda: None  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    plain, faulty = (f"http://127.0.0.1:{server.port}" for server in servers)
+    settings = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": faulty,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        filesystem = fs.S3FileSystem(
+            endpoint_override=plain, region="us-east-1", allow_bucket_creation=True, allow_bucket_deletion=True
+        )
+        filesystem.create_dir(BUCKET)
+        yield Store(faulty, filesystem, faults)
+    for server in servers:
+        server.shutdown()
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment, for processes that are to find the server too."""
+    return dict(os.environ)
