@@ -1,5 +1,37 @@
 """Train, tune and run image classifiers for facial expressions on Ray."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fer_ray.learning.predictor import Predictor
 
 __version__ = version("fer_ray")
+
+
+def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip") -> Predictor:
+    """Return a checkpoint, or several as one classifier, ready to predict as ``fer-ray score`` does.
+
+    >>> import fer_ray
+    >>> fer_ray.load("runs/fast/checkpoint").predict(["face.jpg"]).names
+    ['happy']
+
+    Args:
+        checkpoints: checkpoint folders; None for the network that comes with the package.
+        tta: views averaged of each image; one of ``fer_ray.learning.tta.NAMES``.
+
+    Raises:
+        UsageError: no such TTA, or a checkpoint named twice.
+        DataError: a checkpoint can't be read, or they differ in image size or labels.
+    """
+    from fer_ray.files import local_path
+    from fer_ray.learning.predictor import Predictor, load_members
+    from fer_ray.weights import SHIPPED_CHECKPOINT
+
+    several = checkpoints or SHIPPED_CHECKPOINT
+    folders = [several] if isinstance(several, (Path, str)) else several
+    return Predictor(load_members([local_path(folder) for folder in folders]), tta)

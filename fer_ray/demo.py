@@ -15,7 +15,6 @@ import typer
 from matplotlib import cbook
 
 from fer_ray.config_files import load_config, to_yaml
-from fer_ray.data.parts import part_file
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
 from fer_ray.files import claim_output, make_folder
@@ -52,8 +51,8 @@ FER-2013."""
 _BATCH = 32
 _PHOTOS_SEED = 1  # another one than the dataset's, so that no photo is one of its faces
 _PHOTO_SIZE = 96
-_PORTRAIT, _FACE = "grace_hopper.jpg", (slice(115, 345), slice(150, 380))
-"""A photo of the US Navy that comes with matplotlib, and the rows and columns of the face in it."""
+_PORTRAIT = "grace_hopper.jpg"
+"""A photo of the US Navy that comes with matplotlib."""
 
 
 @dataclass(frozen=True)
@@ -197,17 +196,13 @@ def _evaluate_and_score(root: Path, size: DemoSize) -> None:
 
 def _label_portrait(root: Path) -> None:
     """Label a real face, by the network that comes with the package: drawn faces teach nothing about those."""
-    portrait, labels = root / "portrait", root / "portrait-label"
-    portrait.mkdir()
-    photo = cv2.imread(str(cbook.get_sample_data(_PORTRAIT, asfileobj=False)))
-    assert photo is not None, f"matplotlib comes with {_PORTRAIT}"
-    (portrait / "grace_hopper.png").write_bytes(_encode(photo[_FACE], ".png"))
+    photo, labels = Path(cbook.get_sample_data(_PORTRAIT, asfileobj=False)), root / "portrait-label"
     _step(
-        "6/7 Label a real face with the network that comes with fer_ray, as no CHECKPOINT is named",
-        ["score", portrait, "--output", labels],
+        "6/7 Find and label the face in a photo with the network that comes with fer_ray, as no CHECKPOINT is named",
+        ["score", photo, "--faces", "detect", "--output", labels],
     )
-    scored = score(None, [portrait], labels).path
-    (row,) = pq.read_table(part_file(scored, 0), columns=["label", "confidence"]).to_pylist()
+    score(None, [photo], labels, faces="detect")
+    (row,) = pq.read_table(labels / "part-00000.parquet", columns=["label", "confidence"]).to_pylist()
     print(f"Grace Hopper, in a photo of the US Navy: {row['label']}, confidence {row['confidence']:.0%}")
 
 

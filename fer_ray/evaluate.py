@@ -18,7 +18,6 @@ from fer_ray.files import claim_output, local_path
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
-from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, load_members
 from fer_ray.learning.evaluation import (
     Evaluation,
     Scores,
@@ -27,7 +26,8 @@ from fer_ray.learning.evaluation import (
     score_predictions,
 )
 from fer_ray.learning.member_scores import compare_members, measure_members
-from fer_ray.learning.tta import VIEWS
+from fer_ray.learning.predictor import Predictions, Predictor, load_members
+from fer_ray.learning.tta import NAMES
 from fer_ray.progress import say
 from fer_ray.provenance import this_start
 from fer_ray.reporting.evaluation_files import write_evaluation
@@ -75,7 +75,7 @@ def evaluate(
         dataset: a folder that ``prepare`` wrote.
         output: the folder to make; absent or empty before, whole or absent after.
         split: which split; None takes test, or validation where the dataset has no test split.
-        tta: names in ``fer_ray.learning.tta.VIEWS``; pictures and predictions are those of the last one.
+        tta: among ``fer_ray.learning.tta.NAMES``; pictures and predictions are those of the last one.
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
@@ -119,13 +119,13 @@ def _check_tta(tta: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(tta))
     twice = [name for name in names if list(tta).count(name) > 1]
     problems = [
-        f"--tta {name}: no such test-time augmentation.{did_you_mean(name, VIEWS)} Known: {', '.join(VIEWS)}."
+        f"--tta {name}: no such test-time augmentation.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}."
         for name in names
-        if name not in VIEWS
+        if name not in NAMES
     ]
     problems += [f"--tta {name}: is named more than once. Name it once." for name in twice]
     if not names:
-        problems = [f"--tta: none given. Name one or more of {', '.join(VIEWS)}, with commas between."]
+        problems = [f"--tta: none given. Name one or more of {', '.join(NAMES)}, with commas between."]
     if problems:
         raise UsageError(problems)
     return names
@@ -165,36 +165,34 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, lea
     return notes
 
 
-def _predict(members: Sequence[Checkpoint], tta: str, precision: str, rows: Split) -> tuple[EnsemblePredictions, float]:
+def _predict(members: Sequence[Checkpoint], tta: str, precision: str, rows: Split) -> tuple[Predictions, float]:
     """Return the predictions, and how many images a second they took."""
     say(f"predicting {amount(len(rows), 'image')}, TTA {tta}")
-    ensemble = Ensemble(members, tta, precision)
-    ensemble.predict(rows.images[:_WARM_UP])
+    predictor = Predictor(members, tta, precision)
+    predictor.predict(rows.images[:_WARM_UP])
     began = time.monotonic()
-    predictions = ensemble.predict(rows.images)
+    predictions = predictor.predict(rows.images)
     return predictions, len(rows) / (time.monotonic() - began)
 
 
-def _measure_all(rows: Split, outcomes: dict[str, tuple[EnsemblePredictions, float]]) -> dict[str, TtaScores]:
-    fewest, _ = min(outcomes.values(), key=lambda outcome: outcome[0].views)
+def _measure_all(rows: Split, outcomes: dict[str, tuple[Predictions, float]]) -> dict[str, TtaScores]:
+    fewest, _ = min(outcomes.values(), key=lambda outcome: outcome[0].views.mean())
     return {name: _measure(rows, predictions, speed, fewest) for name, (predictions, speed) in outcomes.items()}
 
 
-def _measure(
-    rows: Split, predictions: EnsemblePredictions, images_per_s: float, fewest: EnsemblePredictions
-) -> TtaScores:
+def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest: Predictions) -> TtaScores:
     is_fewest = predictions is fewest
-    kept, probabilities = ~rows.leaked, predictions.mean.probabilities
+    kept, probabilities = ~rows.leaked, predictions.probabilities
     uncalibrated = score_predictions(rows.labels, predictions.uncalibrated)
     return TtaScores(
         official=score_predictions(rows.labels, probabilities),
         without_leaked=score_predictions(rows.labels[kept], probabilities[kept]) if kept.any() else None,
         images_per_s=images_per_s,
-        views=predictions.views,
+        views=float(predictions.views.mean()),
         ece_uncalibrated=uncalibrated.ece,
         nll_uncalibrated=uncalibrated.nll,
         reliability=reliability_bins(rows.labels, probabilities),
-        against_fewest=None if is_fewest else compare(rows.labels, predictions.mean.labels, fewest.mean.labels),
+        against_fewest=None if is_fewest else compare(rows.labels, predictions.labels, fewest.labels),
     )
 
 
@@ -210,7 +208,7 @@ def command(
     tta: Annotated[
         str,
         typer.Option(
-            help=f"Test-time augmentations, with commas between, of {', '.join(VIEWS)}. Pictures and predictions are"
+            help=f"Test-time augmentations, with commas between, of {', '.join(NAMES)}. Pictures and predictions are"
             " those of the last."
         ),
     ] = "none,flip",

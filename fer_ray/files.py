@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_ray.errors import UsageError
 
-_LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
 def local_path(path: Path | str) -> Path:
@@ -34,7 +34,7 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
     folder = local_path(path)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; an output folder was expected. Choose another path.")
-    in_use = folder.is_dir() and any(path.name != _LOCK for path in folder.iterdir())
+    in_use = folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
     if in_use and not resume:
         raise UsageError(
             f"{folder}: the output folder is in use, and nothing is overwritten. Choose a new folder, remove this one,"
@@ -76,13 +76,13 @@ def locked_folder(folder: Path, otherwise: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context((folder / _LOCK).open("w"))
+            file = stack.enter_context((folder / LOCK_FILE).open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{folder}: {otherwise}. Wait for its end or stop it, then --resume.") from None
         except OSError as error:
             raise UsageError(
-                f"{folder / _LOCK}: can't be locked: {error.strerror}. Choose an output where you may write."
+                f"{folder / LOCK_FILE}: can't be locked: {error.strerror}. Choose an output where you may write."
             ) from error
         yield
 

@@ -1,44 +1,34 @@
-"""Stage ``score``: label every file below the inputs, one row a file, whatever is wrong with it.
+"""Stage ``score``: label every image of the inputs, one row an input, whatever is wrong with it."""
 
-An actor with many threads reads, decodes and predicts a chunk of the file list in one call and writes it as a part: no
-pixels travel through Ray, and the parts on disk are the whole state of a job.
-"""
-
-import json
-import pickle
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, checkpoint_within
-from fer_ray.data import manifest, parts
-from fer_ray.data.score_job import Identity, can_resume, forget_job, sha256_of, write_job
-from fer_ray.emotions import EMOTIONS
-from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import claim_output, local_path, make_folder, recover_folder, write_whole
-from fer_ray.progress import ProgressBar, duration, say
-from fer_ray.provenance import record_start
+from fer_ray.data import manifest, parts, score_totals
+from fer_ray.data.archives import Entry
+from fer_ray.data.faces import DETECT, NO_FACES, load_detector
+from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
+from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
+from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
+from fer_ray.files import local_path, own_output, recover_folder
+from fer_ray.folders import Folder, claim_folder
+from fer_ray.progress import say
+from fer_ray.provenance import PROVENANCE_FILE, record_start
+from fer_ray.reporting.scoring_summary import describe, summarise, write_summary
 from fer_ray.weights import SHIPPED_CHECKPOINT
+from fer_ray.wording import amount
 
-SUMMARY_FILE = "summary.json"
-_SPEED = (
-    "scored_in_this_run",
-    "seconds",
-    "images_per_s",
-    "seconds_from_first_batch",
-    "images_per_s_from_first_batch",
-)
-_MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
-_SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
+TTA_NAMES = ("none", "flip", "ten_crop", "full", "adaptive")  # importing theirs would import torch
 
 
 @dataclass(frozen=True)
@@ -46,255 +36,256 @@ class ScoreResult:
     """A finished scoring job.
 
     Attributes:
-        path: the folder of ``part-*.parquet`` and ``summary.json``.
+        path: the folder or prefix of ``part-*`` and ``summary.json``.
         summary: the contents of ``summary.json``.
     """
 
-    path: Path
+    path: str
     summary: dict[str, Any]
 
 
 def score(
-    checkpoint: Path | str | None,
+    checkpoints: Path | str | Sequence[Path | str] | None,
     inputs: Sequence[Path | str],
     output: Path | str,
     *,
     tta: str = "flip",
+    faces: str = NO_FACES,
+    format: str = "parquet",
     batch_size: int | None = None,
+    gpus_per_actor: float = 1,
+    timeout_s: float = 60,
     resume: bool = False,
     max_error_rate: float = 0.01,
 ) -> ScoreResult:
-    """Label files with a checkpoint and write one row a file (columns: ``fer_ray.data.parts``).
+    """Label images with a checkpoint, or several as one, and write one row an input (columns: ``fer_ray.data.parts``).
 
-    On a cluster, checkpoint, inputs and output are on storage that every node sees under the same path.
+    On a cluster, checkpoints and local inputs and outputs are on storage that every node sees under the same path.
 
     Args:
-        checkpoint: a folder that ``train`` or ``tune`` wrote; None for the network that comes with the package.
-        inputs: folders, with all that is below them, and single files.
-        output: the folder to make; an interrupted job's with ``resume``.
-        tta: the views averaged for each image; a name in ``fer_ray.learning.tta.VIEWS``.
-        batch_size: images a forward pass in each thread; None for what measured well on the device.
-        resume: score only what an interrupted job left of its own list of files.
-        max_error_rate: share of files, 0 to 1, that may fail. With more, all is written and then the job fails.
+        checkpoints: folders that ``train`` or ``tune`` wrote; None for the network that comes with the package.
+        inputs: folders, files, patterns, lists, containers and URLs (``fer_ray.data.inputs``).
+        output: the folder to make, or an ``s3://`` or ``gs://`` prefix; an interrupted or finished job's with
+            ``resume``.
+        tta: the views averaged for each image; one of ``fer_ray.learning.tta.NAMES``.
+        faces: ``none`` takes each image as a face, ``detect`` finds faces in it; or ``MODULE:FACTORY`` of a detector.
+        format: of the parts: ``parquet`` or ``csv``.
+        batch_size: images a forward pass; None for what measures fastest on the device.
+        gpus_per_actor: a part of a GPU, above 0 to 1, where there are GPUs.
+        timeout_s: for reading and decoding one input.
+        resume: score what an interrupted job left, and what is new in its inputs.
+        max_error_rate: share of inputs, 0 to 1, that may fail. With more, all is written and then the job fails.
 
     Raises:
         UsageError: an argument out of range, an output in use, or another job's with ``resume``.
-        DataError: an input or the checkpoint is missing or not usable, or too many files failed.
+        DataError: an input or a checkpoint is missing or not usable, or too many inputs failed.
     """
     began = time.time()
-    _check_arguments(batch_size, max_error_rate)
-    paths, folder = manifest.check_inputs(inputs), claim_output(output, resume)
-    model = local_path(checkpoint or SHIPPED_CHECKPOINT)
-    identity = _identify(model, tta)
-    listed = resume and can_resume(folder, identity, paths)
-    make_folder(folder)
-    with _leaving_nothing(folder):
-        _list_while_ray_starts(folder, paths, identity, listed)
-        record_start(folder)
-        sizes = manifest.chunk_sizes(folder)
-        speed = _score_chunks(folder, model, tta, batch_size, sizes)
-    totals = parts.count_parts(folder, sizes)
-    job = {"checkpoint": str(model), "tta": tta, "inputs": list(map(str, paths)), "fingerprint": identity.fingerprint}
-    summary = _summarise(totals, speed, time.time() - began) | job
-    if not speed["files"] and (folder / SUMMARY_FILE).is_file():
-        say("No file was left to score; the speed below is that of the run before.")
-        former = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        summary |= {name: former[name] for name in _SPEED}
-    write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    print(_describe(folder, summary))
+    _check_arguments(tta, format, batch_size, gpus_per_actor, timeout_s, max_error_rate)
+    places, folder = check_inputs(inputs), claim_folder(output, resume)
+    several = checkpoints or SHIPPED_CHECKPOINT
+    models = [local_path(model) for model in ([several] if isinstance(several, (Path, str)) else several)]
+    asked = Job(_identify(models, tta, faces), places, format)
+    with _owned(folder, resume), _leaving_nothing(folder):
+        job = former_job(folder, asked) if resume else None
+        listing_s = _list_while_ray_starts(folder, asked, job)
+        with folder.as_local(PROVENANCE_FILE) as place:
+            record_start(place)
+        layout = parts.lay_out(manifest.read_chunks(folder))
+        options = ScoringOptions(models, tta, faces, "auto", batch_size, timeout_s)
+        speed = _score(folder, job or asked, options, layout, gpus_per_actor)
+        speed.listing_s = listing_s
+        folder.remove_folder(parts.PIECES)  # with what killed actors left unfinished in it
+        totals = score_totals.count_parts(folder, layout, format)
+        facts = {
+            "checkpoints": list(map(str, models)),
+            "tta": tta,
+            "faces": faces,
+            "inputs": places,
+            "fingerprint": asked.identity.fingerprint,
+        }
+        summary = summarise(totals, speed, time.time() - began, facts)
+        write_summary(folder, summary, totals, layout)
+    print(describe(folder.shown, summary))
     _check_errors(folder, totals, max_error_rate)
-    return ScoreResult(folder, summary)
+    return ScoreResult(folder.shown, summary)
 
 
-def _check_arguments(batch_size: int | None, max_error_rate: float) -> None:
+def _check_arguments(
+    tta: str, format: str, batch_size: int | None, gpus: float, timeout_s: float, max_error_rate: float
+) -> None:
     problems = []
+    if tta not in TTA_NAMES:
+        near = did_you_mean(tta, TTA_NAMES)
+        problems.append(f"--tta {tta}: no such test-time augmentation.{near} Known: {', '.join(TTA_NAMES)}.")
+    if format not in parts.FORMATS:
+        problems.append(f"--format {format}: must be {' or '.join(parts.FORMATS)}.")
     if batch_size is not None and batch_size < 1:
         problems.append(f"--batch-size {batch_size}: must be 1 or more, or auto.")
+    if not 0 < gpus <= 1:
+        problems.append(f"--gpus-per-actor {gpus:g}: must be above 0 and at most 1; 0.5 lets two share a GPU.")
+    if not timeout_s > 0:
+        problems.append(f"--timeout {timeout_s:g}: must be seconds above 0.")
     if not 0 <= max_error_rate <= 1:
-        problems.append(f"--max-error-rate {max_error_rate}: must be 0 to 1; 0.01 lets one file of a hundred fail.")
+        problems.append(f"--max-error-rate {max_error_rate}: must be 0 to 1; 0.01 lets one input of a hundred fail.")
     if problems:
         raise UsageError(problems)
 
 
-def _identify(model: Path, tta: str) -> Identity:
-    """Hash the checkpoint's files without loading it, as importing torch here would delay the workers."""
-    recover_folder(model)
+def _identify(models: Sequence[Path], tta: str, faces: str) -> Identity:
+    """Hash the checkpoints' files without loading them, as importing torch here would delay the workers."""
+    detector = load_detector(faces)
+    for model in models:
+        recover_folder(model)
     try:
-        return Identity(sha256_of([model / WEIGHTS_FILE, model / INFO_FILE]), tta)
+        hashed = sha256_of([model / file for model in models for file in (WEIGHTS_FILE, INFO_FILE)])
     except OSError:
-        from fer_ray.learning.checkpoint import load_checkpoint
+        from fer_ray.learning.predictor import load_members
 
-        load_checkpoint(model)  # raises, and says what is wrong
+        load_members(models)  # raises, and says what is wrong
         raise
+    return Identity(hashed, tta, detector.name if detector else "")
 
 
 @contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """Take the list of files away again where a job fails before its first part, so that a mended call can start."""
+def _owned(folder: Folder, resume: bool) -> Iterator[None]:
+    """Keep other jobs of this machine from a local output; in an object store two of a kind write the same rows."""
+    with own_output(folder.local, resume, "another job is writing there") if folder.local else nullcontext():
+        yield
+
+
+@contextmanager
+def _leaving_nothing(folder: Folder) -> Iterator[None]:
+    """Take the list of inputs away again where a job fails before its first rows, so that a mended call can start."""
     try:
         yield
     except FerRayError:
-        if not any(folder.glob("part-*")):
+        if not any(name.startswith("part-") for name in folder.names()) and not folder.names(parts.PIECES):
             forget_job(folder)
         raise
 
 
-def _list_while_ray_starts(folder: Path, inputs: list[Path], identity: Identity, listed: bool) -> None:
+def _list_while_ray_starts(folder: Folder, asked: Job, job: Job | None) -> float:
+    """List what is new, and return the seconds it took."""
     from fer_ray.runtime import connect
 
+    stopped = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        listing = None if listed else pool.submit(manifest.write_manifest, folder, inputs)
-        connect()
-    if listing is not None:
-        listing.result()
-        write_job(folder, identity, inputs)
-
-
-def _score_chunks(folder: Path, model: Path, tta: str, batch_size: int | None, sizes: list[int]) -> dict[str, float]:
-    """Score the chunks that have no part yet, and return how many files that were and since when."""
-    import ray
-
-    todo = [chunk for chunk in range(len(sizes)) if not parts.part_file(folder, chunk).exists()]
-    done = next((chunk for chunk in range(len(sizes)) if chunk not in set(todo)), None)
-    if not todo:
-        return {"files": 0, "began": time.time()}
-    precision = "auto" if done is None else parts.precision_of(parts.part_file(folder, done))
-    actors, threads, gpus = _plan()
-    most = min(actors, len(todo))
-    chunks = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=min(len(todo), 64 * actors))
-    results = chunks.map_batches(
-        _ScoringActor,
-        batch_size=1,
-        fn_constructor_args=(folder, model, tta, batch_size, precision, threads),
-        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=most, max_size=most),
-        num_cpus=threads - _SPARE_CPUS,
-        num_gpus=gpus,
-    )
-    left, began = sum(sizes[chunk] for chunk in todo), time.time()
-    with ProgressBar("scoring", sum(sizes), start=sum(sizes) - left) as bar:
-        failed = 0
-        for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
-            for fault in batch["fault"]:
-                if fault:
-                    raise pickle.loads(fault)
-            began, failed = min(began, *batch["began"]), failed + int(batch["failed"].sum())
-            bar.advance(int(batch["files"].sum()), note=f"{failed:,} failed" if failed else None)
-    return {"files": left, "began": began}
-
-
-def _plan() -> tuple[int, int, int]:
-    """Return the number of actors, and the threads and GPUs of each: an actor a GPU, else one for up to 16 cores."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if with_gpu:
-        threads = min(_MAX_THREADS, *(int(node.get("CPU", 1) / node["GPU"]) for node in with_gpu))
-        return sum(int(node["GPU"]) for node in with_gpu), max(1, threads), 1
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-
-    def reached(threads: int) -> int:
-        return sum(core // threads * threads for core in cores)
-
-    # The widest actor that leaves few cores of unequal nodes idle.
-    threads = max(width for width in range(1, _MAX_THREADS + 1) if reached(width) >= 0.9 * sum(cores))
-    return max(1, reached(threads) // threads), threads, 0
-
-
-class _ScoringActor:
-    """Loads the scorer where it is needed: torch is not imported in the driver, which would delay the workers."""
-
-    def __init__(self, *arguments: Any) -> None:
-        from fer_ray.learning.chunk_scorer import ChunkScorer
-
+        listing = pool.submit(_list_new, folder, asked, job, stopped)
         try:
-            self.scorer, self.fault = ChunkScorer(*arguments), b""
-        except FerRayError as error:  # raised here, it would reach the driver in pages of Ray's own words
-            self.fault = pickle.dumps(error)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        began = time.time()
-        files, failed = (0, 0) if self.fault else self.scorer.score(int(batch["chunk"][0]))
-        return {"files": [files], "failed": [failed], "began": [began], "fault": [self.fault]}
-
-
-def _summarise(totals: parts.Totals, speed: dict[str, float], seconds: float) -> dict[str, Any]:
-    files, scored = totals.status.total(), totals.label.total()
-    scoring = max(time.time() - speed["began"], 1e-9)
-    return {
-        "files": files,
-        "by_status": dict(totals.status.most_common()),
-        "by_label": {
-            name: {"files": totals.label[name], "share": totals.label[name] / max(scored, 1)} for name in EMOTIONS
-        },
-        "scored_in_this_run": speed["files"],
-        "seconds": seconds,
-        "images_per_s": speed["files"] / seconds,
-        "seconds_from_first_batch": scoring,
-        "images_per_s_from_first_batch": speed["files"] / scoring,
-        "precision": list(totals.precisions),
-        "versions": {name: version(name) for name in ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")},
-    }
+            connect()
+            seconds = listing.result()
+        except BaseException:  # Ctrl-C: the pool would wait for the end of a long listing
+            stopped.set()
+            raise
+    if job is None:
+        asked.write(folder)
+    return seconds
 
 
-def _describe(folder: Path, summary: dict[str, Any]) -> str:
-    bad = {status: count for status, count in summary["by_status"].items() if status != "ok"}
-    failed = "; ".join(f"{count:,} {status}" for status, count in bad.items())
-    shares = ", ".join(f"{name} {of['share']:.1%}" for name, of in summary["by_label"].items())
-    return "\n".join(
-        [
-            f"{summary['files']:,} rows, {sum(bad.values()):,} failed{': ' if failed else ''}{failed}",
-            f"labels: {shares}",
-            f"{summary['scored_in_this_run']:,} files in {duration(summary['seconds'])}:"
-            f" {summary['images_per_s']:,.0f} images/s, {summary['images_per_s_from_first_batch']:,.0f} from the first"
-            " batch on",
-            f"output: {folder}",
-        ]
-    )
+def _list_new(folder: Folder, asked: Job, job: Job | None, stopped: threading.Event) -> float:
+    began, passed_over = time.monotonic(), Counter[str]()
+    entries = list_entries(asked.inputs, lambda: passed_over.update(["member"]))
+    is_plain = len(asked.inputs) == 1 and is_plain_folder(asked.inputs[0])
+    found = manifest.add_listing(folder, _until(stopped, entries), may_repeat=not is_plain)
+    if not found and job is None:
+        names = ", ".join(asked.inputs)
+        raise DataError(f"{names}: no image in there (hidden files don't count). Name a folder that holds images.")
+    if found and job:
+        say(f"{amount(found, 'new input')} since the last run.")
+    if others := passed_over.total():
+        say(f"{amount(others, 'member')} of containers passed over: no images by their names.")
+    return time.monotonic() - began
 
 
-def _check_errors(folder: Path, totals: parts.Totals, max_error_rate: float) -> None:
-    files = totals.status.total()
-    failed = files - totals.status["ok"]
-    if failed > max_error_rate * files:
+def _until(stopped: threading.Event, entries: Iterator[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        if stopped.is_set():
+            raise InterruptedError
+        yield entry
+
+
+def _score(
+    folder: Folder, job: Job, options: ScoringOptions, layout: Sequence[parts.Part], gpus_per_actor: float
+) -> Speed:
+    from fer_ray.score_on_ray import score_parts
+
+    return score_parts(folder, job, options, layout, gpus_per_actor)
+
+
+def _check_errors(folder: Folder, totals: score_totals.Totals, max_error_rate: float) -> None:
+    if totals.failed > max_error_rate * totals.files:
         raise DataError(
-            f"{failed:,} of {files:,} files failed, {failed / files:.2%}; --max-error-rate allows {max_error_rate:.2%}."
-            f" All rows are in {folder}: look at those whose status isn't ok, and accept them with --resume and a"
-            " higher --max-error-rate, or mend the files and score anew."
+            f"{totals.failed:,} of {totals.files:,} inputs failed, {totals.failed / totals.files:.2%}; --max-error-rate"
+            f" allows {max_error_rate:.2%}. All rows are in {folder.shown}: look at those whose status isn't ok, and"
+            " accept them with --resume and a higher --max-error-rate, or mend the inputs and score anew."
         )
 
 
-def _split_off_checkpoint(paths: list[Path]) -> tuple[Path | None, list[Path]]:
-    """Take the first path for a checkpoint where it is one, or holds one that was probably meant."""
-    first = local_path(paths[0])
-    recover_folder(first)
-    named = any((first / file).is_file() or checkpoint_within(first, file) for file in (WEIGHTS_FILE, INFO_FILE))
-    return (paths[0], paths[1:]) if named else (None, paths)
+def _split_off_checkpoints(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the first paths for checkpoints as far as they are some, or hold one that was probably meant."""
+    for number, path in enumerate(paths):
+        if not _is_checkpoint(path):
+            return list(paths[:number]), list(paths[number:])
+    return list(paths), []
+
+
+def _is_checkpoint(path: str) -> bool:
+    try:
+        folder = local_path(path)
+    except UsageError:  # a URL
+        return False
+    recover_folder(folder)
+    return any((folder / file).is_file() or checkpoint_within(folder, file) for file in (WEIGHTS_FILE, INFO_FILE))
 
 
 def command(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="[CHECKPOINT] INPUT...",
-            help="Folder of a checkpoint, such as RUN/checkpoint; without one, the network that comes with fer_ray is"
-            " used. Then folders, with all below them, and single files.",
+            metavar="[CHECKPOINT]... INPUT...",
+            help="Folders of checkpoints, such as RUN/checkpoint, which predict together; without one, the network that"
+            " comes with fer_ray is used. Then what to score: folders with all below them, images, 'patterns/*.jpg',"
+            " lists of paths (.txt, .parquet), .zip and .tar files, Parquet with images, s3:// and gs:// prefixes.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder to make, or an interrupted job's with --resume.")],
-    tta: Annotated[str, typer.Option(help="Views averaged for each image: none, flip, ten_crop, full.")] = "flip",
-    batch_size: Annotated[str, typer.Option(help="Images a forward pass in each thread, or auto.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Score what an interrupted job left.")] = False,
-    max_error_rate: Annotated[float, typer.Option(help="Share of files, 0 to 1, that may fail.")] = 0.01,
+    output: Annotated[str, typer.Option(help="Folder or prefix to make, or a former job's with --resume.")],
+    tta: Annotated[str, typer.Option(help=f"Views averaged for each image: {', '.join(TTA_NAMES)}.")] = "flip",
+    faces: Annotated[
+        str,
+        typer.Option(
+            help=f"{NO_FACES}: each image is a face. {DETECT}: find faces, a row each. MODULE:FACTORY: find them by a"
+            " detector of yours."
+        ),
+    ] = NO_FACES,
+    format: Annotated[str, typer.Option(help="Of the part-* files: parquet or csv.")] = "parquet",
+    batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto to measure.")] = "auto",
+    gpus_per_actor: Annotated[float, typer.Option(help="Above 0 to 1: 0.5 lets two actors share a GPU.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds for reading and decoding one input.")] = 60,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Score what a former job left and what is new in its inputs.")
+    ] = False,
+    max_error_rate: Annotated[float, typer.Option(help="Share of inputs, 0 to 1, that may fail.")] = 0.01,
 ) -> None:
-    """Label every image in folders, one row a file in Parquet, whatever is wrong with the file."""
+    """Label images, one row an input in Parquet or CSV, whatever is wrong with it."""
     if batch_size != "auto" and not batch_size.isdecimal():
         raise UsageError(f"--batch-size {batch_size}: must be a whole number or auto.")
-    number = None if batch_size == "auto" else int(batch_size)
-    checkpoint, inputs = _split_off_checkpoint(paths)
-    if checkpoint is None:
+    checkpoints, inputs = _split_off_checkpoints(paths)
+    if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-    score(checkpoint, inputs, output, tta=tta, batch_size=number, resume=resume, max_error_rate=max_error_rate)
+    score(
+        checkpoints or None,
+        inputs,
+        output,
+        tta=tta,
+        faces=faces,
+        format=format,
+        batch_size=None if batch_size == "auto" else int(batch_size),
+        gpus_per_actor=gpus_per_actor,
+        timeout_s=timeout,
+        resume=resume,
+        max_error_rate=max_error_rate,
+    )
 
 
 if __name__ == "__main__":

@@ -61,19 +61,26 @@ def write_search(folder: Path) -> Path:
 
 def write_scores(folder: Path) -> Path:
     folder.mkdir()
-    rows = {"path": ["/in/a.jpg", f"/in/{HOSTILE}"], "status": ["ok", "empty"], "error": [None, "no bytes"]}
-    pq.write_table(pa.table(rows), folder / "part-00000.parquet")
     summary = {
+        "format_version": 2,
         "files": 2,
+        "failed": 1,
         "by_status": {"ok": 1, "empty": 1},
-        "by_label": {"happy": {"files": 1, "share": 1.0}},
+        "rows_with_label": 1,
+        "by_label": {"happy": {"rows": 1, "share": 1.0}},
+        "confidence_histogram": [0] * 19 + [1],
+        "first_failures": [{"path": f"/in/{HOSTILE}", "status": "empty", "error": "no bytes"}],
+        "scored_in_this_run": 6500,
         "seconds": 65.0,
-        "images_per_s": 1234.0,
-        "images_per_s_from_first_batch": 2000.0,
-        "precision": ["float32"],
+        "seconds_from_first_batch": 60.0,
+        "stages": {
+            name: {"seconds": 1.0, "images_per_s": 1234.0}
+            for name in ("listing", "reading", "decoding", "predicting", "writing")
+        },
         "versions": {"fer_ray": "0"},
-        "checkpoint": "/c",
+        "checkpoints": ["/c"],
         "tta": "flip",
+        "faces": "none",
         "inputs": ["/in"],
         "fingerprint": "abc",
     }
@@ -88,7 +95,7 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
         assert f'<p class="what">{kind}</p>' in text
     assert "the best is trial 0, fast, with 71.00% validation accuracy" in text
-    assert "2 files, 1 of them could not be labelled; 1 min 05 s, 1,234 images/s" in text
+    assert "2 inputs, 1 of them failed; 1 min 05 s, 100 images/s" in text
     assert "&lt;b onload=x&gt;&amp;.jpg" in text
     assert "Traceback" not in text
     assert HOSTILE not in text

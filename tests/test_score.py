@@ -1,35 +1,42 @@
-"""The score stage: one row a file whatever it is, the predictor's numbers, resuming, and wrong calls."""
+"""The score stage: one row an input whatever it is, the predictor's numbers, resuming, and wrong calls."""
 
+import fcntl
 import json
 import os
 import shutil
 import socket
 import struct
+import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import get_type_hints
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+from matplotlib import cbook
 
 from fer_ray.config import Config
 from fer_ray.data import disk, manifest, parts
+from fer_ray.data.faces import HaarDetector
 from fer_ray.data.images import decode
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
+from fer_ray.learning.device import has_fast_bfloat16
 from fer_ray.learning.predictor import Predictor
-from fer_ray.learning.tta import VIEWS
+from fer_ray.learning.tta import NAMES
 from fer_ray.models import build
-from fer_ray.score import ScoreResult, command, score
+from fer_ray.score import TTA_NAMES, ScoreResult, command, score
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
+TOLERANCE = 2e-2 if has_fast_bfloat16(torch.device("cpu")) else 1e-5  # batches of another size round otherwise
 ALPHABETICAL = tuple(sorted(EMOTIONS))  # unlike the order of the rows, which must not follow it
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(24, seed=0)[0]]
 
@@ -104,15 +111,30 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def result(ray_cluster: None, checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks() -> Iterator[None]:
+    """Chunks of 12 inputs and parts of two chunks; those sizes are the driver's business alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "CHUNK_FILES", 12)
-        return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=5)
+        patch.setattr(parts, "PART_CHUNKS", 2)
+        yield
 
 
-def read_rows(output: Path) -> pa.Table:
-    return pa.concat_tables([pq.read_table(file) for file in sorted(output.glob("part-*.parquet"))])
+@pytest.fixture(scope="module")
+def result(ray_cluster: None, checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
+    return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=5)
+
+
+def read_rows(output: Path | str) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file) for file in sorted(Path(output).glob("part-*.parquet"))])
+
+
+def statuses(output: Path | str) -> dict[str, str]:
+    rows = read_rows(output)
+    return {
+        Path(path).name: status
+        for path, status in zip(*rows.select(["path", "status"]).to_pydict().values(), strict=True)
+    }
 
 
 def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
@@ -126,43 +148,68 @@ def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
     for row in rows.to_pylist():
         failed = row["status"] != "ok"
         assert (row["error"] is not None) == failed
-        assert all((row[name] is None) == failed for name in ("label", "confidence", "p_sad", "tta_std"))
+        assert all((row[name] is None) == failed for name in ("label", "confidence", "p_sad", "tta_std", "entropy"))
+    assert "face" not in rows.column_names
+
+
+def test_the_output_is_parts_and_no_pieces(result: ScoreResult) -> None:
+    files = {path.name for path in Path(result.path).iterdir()}
+    assert files == {
+        ".lock",
+        "_job.json",
+        "_manifest-0000.parquet",
+        "_samples.parquet",
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "provenance.json",
+        "summary.html",
+        "summary.json",
+    }
 
 
 def test_numbers_are_the_predictors(result: ScoreResult, checkpoint: Path) -> None:
     rows = read_rows(result.path)
     rows = rows.filter(pa.compute.equal(rows["status"], "ok"))
     files = [path.replace("\\xfc", "\udcfc") for path in rows["path"].to_pylist()]
-    predicted = Predictor(checkpoint, "flip").predict(
-        np.stack([decode(Path(p).read_bytes(), 48).pixels for p in files])
-    )
-    labels = rows["label"].to_pylist()
-    assert labels == [ALPHABETICAL[label] for label in predicted.labels]
-    assert len(set(labels)) > 1
-    probabilities = np.stack([rows[f"p_{name}"].to_numpy() for name in ALPHABETICAL], axis=1)
-    np.testing.assert_allclose(probabilities, predicted.probabilities, atol=1e-5)
-    np.testing.assert_allclose(rows["confidence"].to_numpy(), predicted.probabilities.max(axis=1), atol=1e-5)
-    np.testing.assert_allclose(rows["tta_std"].to_numpy(), predicted.tta_std, atol=1e-5)
+    predicted = Predictor(checkpoint, "flip").predict(files)
+    assert rows["label"].to_pylist() == predicted.names
+    assert len(set(predicted.names)) > 1
+    probabilities = np.stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS], axis=1)
+    np.testing.assert_allclose(probabilities, predicted.probabilities, atol=TOLERANCE)
+    np.testing.assert_allclose(rows["confidence"].to_numpy(), predicted.confidence, atol=TOLERANCE)
+    np.testing.assert_allclose(rows["tta_std"].to_numpy(), predicted.tta_std, atol=TOLERANCE)
+    np.testing.assert_allclose(rows["entropy"].to_numpy(), predicted.entropy, atol=5 * TOLERANCE)
 
 
-def test_summary(result: ScoreResult, images: Path) -> None:
-    summary = json.loads((result.path / "summary.json").read_text())
+def test_summary_and_page(result: ScoreResult, images: Path) -> None:
+    summary = json.loads((Path(result.path) / "summary.json").read_text())
     assert summary == result.summary
     assert summary["files"] == sum(summary["by_status"].values()) == len(FACES) + len(BROKEN)
-    assert sum(of["files"] for of in summary["by_label"].values()) == summary["by_status"]["ok"]
+    assert summary["failed"] == len(summary["first_failures"]) == len(BROKEN)
+    assert sum(of["rows"] for of in summary["by_label"].values()) == summary["by_status"]["ok"]
     assert sum(of["share"] for of in summary["by_label"].values()) == pytest.approx(1)
+    assert sum(summary["confidence_histogram"]) == len(FACES)
     assert summary["inputs"] == [str(images)]
+    assert all(summary["stages"][stage]["seconds"] > 0 for stage in ("listing", "reading", "decoding", "predicting"))
+    page = (Path(result.path) / "summary.html").read_text()
+    for text in ("The most confident labels", "not_an_image", "dangling.jpg", "Most of the time went to"):
+        assert text in page
+    samples = pq.read_table(Path(result.path) / "_samples.parquet").to_pydict()
+    assert samples["group"].count("surest") == samples["group"].count("least sure") >= 11
+    assert samples["confidence"][0] == max(samples["confidence"])
 
 
 def test_resume_scores_what_is_missing_and_nothing_else(
     result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
-    """As after a kill between two renames; a file that is gone since the listing keeps its row."""
+    """As after a kill before a part was whole; a file that is gone since the listing keeps its row."""
     output = tmp_path / "out"
     shutil.copytree(result.path, output)
-    lost, kept = parts.part_file(output, 1), parts.part_file(output, 0)
+    lost, kept = output / "part-00001.parquet", output / "part-00000.parquet"
     before, written = read_rows(output), kept.stat().st_mtime_ns
-    gone = next(row["path"] for row in pq.read_table(lost).to_pylist() if row["status"] == "ok")
+    gone = next(
+        row["path"] for row in pq.read_table(lost).to_pylist() if row["status"] == "ok" and "xfc" not in row["path"]
+    )
     lost.rename(output / f".{lost.name}.partial")
     (output / "summary.json").unlink()
     away = Path(gone).rename(images / ".away")
@@ -175,16 +222,122 @@ def test_resume_scores_what_is_missing_and_nothing_else(
     expected = ["missing" if row["path"] == gone else row["status"] for row in before.to_pylist()]
     assert after["status"].to_pylist() == expected
     assert kept.stat().st_mtime_ns == written
+    assert again.summary["scored_in_this_run"] == len(before) - 24
+
+
+def test_pieces_of_a_killed_job_are_not_scored_again(
+    result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(result.path, output)
+    first, second = output / "part-00000.parquet", output / "part-00001.parquet"
+    table = pq.read_table(first)
+    marked = table.set_column(2, "error", pa.array(["from its piece"] * len(table)))
+    (output / "_pieces").mkdir()
+    for number, rows in ((0, marked.slice(0, 12)), (2, pq.read_table(second))):
+        pq.write_table(rows, output / "_pieces" / f"{number:07d}.parquet")  # piece 2: its part is whole already
+    first.unlink()
+    again = score(checkpoint, [images], output, resume=True, max_error_rate=1)
     assert again.summary["scored_in_this_run"] == 12
-    assert not list(output.glob(".part*"))
+    assert [error == "from its piece" for error in read_rows(output)["error"].to_pylist()[:24]] == [True] * 12 + [
+        False
+    ] * 12
+    assert not (output / "_pieces").exists()
+
+
+def test_new_files_are_found_by_resume(ray_cluster: None, checkpoint: Path, tmp_path: Path) -> None:
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    (folder / "b.jpg").write_bytes(FACES[0])
+    score(checkpoint, [folder], output)
+    assert statuses(output) == {"b.jpg": "ok"}
+    (folder / "a.jpg").write_bytes(FACES[1])
+    again = score(checkpoint, [folder], output, resume=True)
+    assert again.summary["scored_in_this_run"] == 1
+    assert statuses(output) == {"b.jpg": "ok", "a.jpg": "ok"}
+    third = score(checkpoint, [folder], output, resume=True)
+    assert third.summary["stages"] == again.summary["stages"]  # of the run that did the work
 
 
 def test_too_many_errors_after_writing_all(result: ScoreResult, checkpoint: Path, images: Path) -> None:
-    with pytest.raises(DataError, match=r"11 of 35 files failed, 31.43%; --max-error-rate allows 1.00%.*--resume"):
+    with pytest.raises(DataError, match=r"11 of 35 inputs failed, 31.43%; --max-error-rate allows 1.00%.*--resume"):
         score(checkpoint, [images], result.path, resume=True)
     assert len(read_rows(result.path)) == len(FACES) + len(BROKEN)
-    again = json.loads((result.path / "summary.json").read_text())
-    assert again == result.summary  # with the speed of the run that did the work
+
+
+def test_lists_repeats_containers_and_csv(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    shard, listed, output = tmp_path / "faces.zip", tmp_path / "list.txt", tmp_path / "out"
+    with zipfile.ZipFile(shard, "w") as archive:
+        for number in range(5):
+            archive.writestr(f"{number}.jpg", FACES[number])
+        archive.writestr("labels.json", "{}")
+    listed.write_text("\n".join([f"{images}/00.jpg", f"{images}/empty.jpg", f"{images}/00.jpg", "gone.jpg"]))
+    result = score(checkpoint, [listed, shard, images / "0[12].jpg"], output, format="csv", max_error_rate=1)
+    (file,) = output.glob("part-*.csv")
+    rows = pa_csv.read_csv(file)
+    names = [path.rpartition("/")[2] for path in rows["path"].to_pylist()]
+    assert names == [
+        "00.jpg",
+        "00.jpg",
+        "empty.jpg",
+        "gone.jpg",
+        "0.jpg",
+        "1.jpg",
+        "2.jpg",
+        "3.jpg",
+        "4.jpg",
+        "01.jpg",
+        "02.jpg",
+    ]
+    assert rows["status"].to_pylist() == ["ok", "ok", "empty", "missing"] + 7 * ["ok"]
+    probabilities = rows["p_happy"].to_pylist()
+    assert probabilities[0] == probabilities[1] == pytest.approx(probabilities[4], abs=TOLERANCE)  # the same face
+    assert (result.summary["files"], result.summary["failed"]) == (11, 2)
+
+
+def test_faces_are_found_and_labelled(ray_cluster: None, checkpoint: Path, tmp_path: Path) -> None:
+    photo = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    two = np.concatenate([decode(photo.read_bytes()).pixels] * 2, axis=1)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no image")
+    cv2.imwrite(str(folder / "b.png"), two)
+    cv2.imwrite(str(folder / "c.png"), np.full((200, 300), 128, np.uint8))
+    output = tmp_path / "out"
+    result = score(checkpoint, [folder, photo], output, faces="detect", max_error_rate=0.5)
+    rows = read_rows(output).to_pylist()
+    assert [(Path(row["path"]).name, row["status"], row["face"]) for row in rows] == [
+        ("a.txt", "not_an_image", None),
+        ("b.png", "ok", 0),
+        ("b.png", "ok", 1),
+        ("c.png", "no_face", None),
+        ("grace_hopper.jpg", "ok", 0),
+    ]
+    (face,) = HaarDetector()(decode(photo.read_bytes()).pixels)
+    last = rows[-1]
+    assert tuple(last[f"face_{side}"] for side in ("x", "y", "width", "height")) == pytest.approx(face[:4])
+    crop = decode(photo.read_bytes()).pixels[
+        round(face.y) : round(face.y + face.height), round(face.x) : round(face.x + face.width)
+    ]
+    assert last["confidence"] == pytest.approx(
+        Predictor(checkpoint, "flip").predict([crop]).confidence[0], abs=TOLERANCE
+    )
+    assert {round(row["face_x"]) > two.shape[1] // 2 for row in rows[1:3]} == {False, True}
+    assert result.summary["by_status"] == {"ok": 2, "not_an_image": 1, "no_face": 1}
+    assert (result.summary["failed"], result.summary["rows_with_label"]) == (1, 3)
+    assert "no_face" in (output / "summary.html").read_text()
+    with pytest.raises(UsageError, match=r"another faces: it was scored with haarcascade.*asked for is none"):
+        score(checkpoint, [folder, photo], output, resume=True)
+
+
+def test_several_checkpoints_predict_together(
+    ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    command([str(checkpoint), str(other), str(images / "0?.jpg")], str(tmp_path / "out"), tta="adaptive")
+    rows = read_rows(tmp_path / "out")
+    expected = Predictor([checkpoint, other], "adaptive").predict(rows["path"].to_pylist())
+    np.testing.assert_allclose(rows["confidence"].to_numpy(), expected.confidence, atol=TOLERANCE)
 
 
 def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
@@ -192,8 +345,8 @@ def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, image
         score(checkpoint, [images], result.path, resume=True, tta="none")
     with pytest.raises(UsageError, match="another checkpoint"):
         score(make_checkpoint(tmp_path / "other", seed=1), [images], result.path, resume=True)
-    with pytest.raises(UsageError, match="other inputs"):
-        score(checkpoint, [images / "00.jpg"], result.path, resume=True)
+    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: it has parquet files"):
+        score(checkpoint, [images / "00.jpg"], result.path, resume=True, format="csv")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="not the output of a scoring job"):
         score(checkpoint, [images], tmp_path, resume=True)
@@ -205,73 +358,92 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
         score(checkpoint, [images], result.path)
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         score(checkpoint, [images, tmp_path / "nowhere"], out)
-    with pytest.raises(UsageError, match="scored twice"):
-        score(checkpoint, [images, images / "below"], out)
     with pytest.raises(DataError, match="not a checkpoint"):
         score(tmp_path, [images], out)
-    with pytest.raises(UsageError, match=r"--batch-size 0.*\n--max-error-rate 2"):
-        score(checkpoint, [images], out, batch_size=0, max_error_rate=2)
+    with pytest.raises(UsageError) as caught:
+        score(
+            checkpoint,
+            [images],
+            out,
+            tta="flap",
+            format="xml",
+            batch_size=0,
+            gpus_per_actor=2,
+            timeout_s=0,
+            max_error_rate=2,
+        )
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "--tta flap",
+        "--format xml",
+        "--batch-size 0",
+        "--gpus-per-actor 2",
+        "--timeout 0",
+        "--max-error-rate 2",
+    ]
+    assert "Did you mean 'flip'?" in caught.value.problems[0]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no file in there"):
+    with pytest.raises(DataError, match="no image in there"):
         score(checkpoint, [tmp_path / "empty"], out)
     assert not out.exists()
+
+
+def test_two_jobs_do_not_write_one_output(result: ScoreResult, checkpoint: Path, images: Path) -> None:
+    with (
+        disk_lock(Path(result.path)),
+        pytest.raises(UsageError, match=r"another job is writing there\. Wait for its end"),
+    ):
+        score(checkpoint, [images], result.path, resume=True)
+
+
+@contextmanager
+def disk_lock(folder: Path) -> Iterator[None]:
+    """As another process would hold it."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def test_without_a_checkpoint_the_network_of_the_package_labels(
     ray_cluster: None, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = [images / "00.jpg", images / "01.jpg"]
-    command(names, tmp_path / "out", tta="flip")
-    assert "the network that comes with fer_ray" in capsys.readouterr().err
-    faces = np.stack([decode(face, 48).pixels for face in FACES[:2]])
-    expected = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(faces).probabilities
+    names = [str(images / "00.jpg"), str(images / "01.jpg")]
+    command(names, str(tmp_path / "out"), tta="flip")
+    told = capsys.readouterr()
+    assert "the network that comes with fer_ray" in told.err
+    assert "images/s by stage: listing" in told.out and "Most of the time went to" in told.out
+    expected = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(FACES[:2]).probabilities
     rows = read_rows(tmp_path / "out")
     found = np.column_stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_a_run_is_no_input_where_its_checkpoint_was_meant(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
     with pytest.raises(DataError, match=r"not a checkpoint.*Did you mean .*run/checkpoint\?"):
-        command([tmp_path / "run", images], tmp_path / "out")
+        command([str(tmp_path / "run"), str(images)], str(tmp_path / "out"))
     with pytest.raises(UsageError, match="no INPUT"):
-        command([checkpoint], tmp_path / "out")
+        command([str(checkpoint)], str(tmp_path / "out"))
 
 
 def test_a_worker_fault_is_a_plain_error(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    """The worker finds out that there is no such TTA; the call can then be mended and made again."""
-    with pytest.raises(UsageError, match="tta = 'twelve': choose one of"):
-        score(checkpoint, [images], tmp_path / "out", tta="twelve")
+    """The worker finds out that the weights are damaged; the call can then be mended and made again."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint, damaged)
+    (damaged / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        score(damaged, [images], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_list_is_ordered_and_a_folder_that_cannot_be_listed_has_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("b/2.jpg", "b/1.jpg", "a.jpg", "c/x.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    scandir = os.scandir
-
-    def refuse(path: bytes) -> object:
-        if path.endswith(b"/c"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    listed = [os.fsdecode(path).removeprefix(f"{tmp_path}/") for path in disk.list_files([tmp_path])]
-    assert listed == ["a.jpg", "b/1.jpg", "b/2.jpg", "c"]
+def test_a_damaged_part_is_told(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(result.path, output)
+    part = output / "part-00000.parquet"
+    pq.write_table(pq.read_table(part).slice(1), part)
+    with pytest.raises(DataError, match=r"accounts for 23 inputs, 24 expected. Remove it and run again with --resume"):
+        score(checkpoint, [images], output, resume=True, max_error_rate=1)
 
 
-def test_file_of_no_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)  # whoever runs this may be root, who can read all
-    assert parts.read_image(b"/face.jpg", 48) == parts.Problem("unreadable", "Permission denied")
-
-
-def test_help_names_every_tta() -> None:
+def test_the_names_of_the_views_are_theirs() -> None:
     """The stage spells them out, since their module would import torch in the driver."""
-    (option,) = get_type_hints(command, include_extras=True)["tta"].__metadata__
-    assert ", ".join(VIEWS) in option.help
+    assert TTA_NAMES == NAMES

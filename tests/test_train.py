@@ -20,7 +20,7 @@ from fer_ray.files import locked_folder
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.loop import Metrics, Snapshot
-from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.network import Network
 from fer_ray.learning.run_folder import RunFolder
 from fer_ray.train import train
 
@@ -80,7 +80,7 @@ def test_two_workers_learn_as_one_does(tiny_dataset: PreparedDataset, tmp_path: 
     # Calibrated on the rows of both workers, not on one worker's half.
     plain = Checkpoint(best.model, best.info.model_copy(update={"temperature": 1.0}))
     validation = dataset.load("validation")
-    logits = Predictor(plain).logits(validation.images)[0].numpy()
+    logits = Network(plain).logits(validation.images)[0].numpy()
     assert best.info.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
     half = fit_temperature(logits[::2], validation.labels[::2])
     assert abs(half / best.info.temperature - 1) > 1e-3

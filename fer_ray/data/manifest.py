@@ -1,99 +1,177 @@
-"""The list of files that a scoring job labels, made once and kept in its output folder. Reading needs no Ray.
+"""The list of what a scoring job scores: Parquet files with a row an input, one file a listing.
 
-``_manifest.parquet`` holds one binary column ``path``, absolute, in the bytes of the file system, so that names which
-are not UTF-8 survive. A row group is a *chunk*: the unit of work, and of what ``--resume`` does again. Names that begin
+Paths are bytes there, so that names which are not UTF-8 survive. A row group is a *chunk*: the unit of work, and of
+what ``--resume`` does again. An input that is named several times has one row, which says how often. Names that begin
 with ``_`` are passed over by Parquet readers that are given the folder.
 """
 
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_ray.data.disk import list_files
-from fer_ray.errors import DataError, UsageError
-from fer_ray.files import local_path
+from fer_ray.data.archives import Entry
+from fer_ray.data.repeats import KNOWN, Repeats
+from fer_ray.errors import DataError
+from fer_ray.folders import Folder
+from fer_ray.progress import ProgressBar
 
-MANIFEST_FILE = "_manifest.parquet"
-PARTIAL_FILE = f".{MANIFEST_FILE}.partial"
+PREFIX = "_manifest-"
 CHUNK_FILES = 1024
-"""Files a chunk: about a second of work on two cores with a small network."""
+"""Files a chunk: about a second of work on two cores with a small network and small pictures."""
 
-_SCHEMA = pa.schema([pa.field("path", pa.binary(), nullable=False)])
+_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.binary(), nullable=False),
+        ("container", pa.binary()),
+        ("place", pa.list_(pa.int64())),
+        ("problem", pa.string()),
+        pa.field("times", pa.int32(), nullable=False),
+    ]
+)
+_REPEATS = b"repeats"  # in a file's metadata: by chunk, how many inputs it has beyond its rows
 
 
-def check_inputs(inputs: Sequence[Path | str]) -> list[Path]:
-    """Return the inputs as absolute paths.
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a listing.
+
+    Attributes:
+        manifest: name of the listing's file.
+        group: number of the row group there.
+        files: inputs in it.
+    """
+
+    manifest: str
+    group: int
+    files: int
+
+
+def add_listing(folder: Folder, entries: Iterable[Entry], may_repeat: bool) -> int:
+    """Add the entries that no former listing has, as one more, whole or not at all; return how many inputs they are.
+
+    Args:
+        folder: the output.
+        entries: in any number; memory doesn't grow with it.
+        may_repeat: an entry may come more than once.
 
     Raises:
-        UsageError: there is none, one is a URL, or one lies inside another.
-        DataError: one is missing or is neither a folder nor a file.
+        DataError: a former listing can't be read.
     """
-    if not inputs:
-        raise UsageError("no INPUT: name folders or image files to score.")
-    paths = [local_path(given) for given in inputs]
-    missing = [
-        f"{path}: no such file or folder. Name an existing one; relative paths start at {Path.cwd()}."
-        for path in paths
-        if not os.path.lexists(path)
-    ]
-    if missing:
-        raise DataError(missing)
-    nested = [
-        f"{path}: lies in {other}, so its files would be scored twice. Name only one of them."
-        for number, path in enumerate(paths)
-        for position, other in enumerate(paths)
-        if (path == other and number > position) or other in path.parents
-    ]
-    if nested:
-        raise UsageError(nested)
-    return paths
-
-
-def write_manifest(folder: Path, inputs: Sequence[Path]) -> int:
-    """List the inputs into ``folder``, whole or not at all, and return how many files there are.
-
-    Memory grows with the largest folder, not with the number of files.
-
-    Raises:
-        DataError: there is no file.
-    """
-    partial, total = folder / PARTIAL_FILE, 0
-    with pq.ParquetWriter(partial, _SCHEMA) as writer:
-        chunk: list[bytes] = []
-        for path in list_files(inputs):
-            chunk.append(path)
-            if len(chunk) == CHUNK_FILES:
-                writer.write_table(pa.table([chunk], schema=_SCHEMA))
-                total, chunk = total + len(chunk), []
-        if chunk:
-            writer.write_table(pa.table([chunk], schema=_SCHEMA))
-            total += len(chunk)
-    if not total:
-        partial.unlink()
-        names = ", ".join(map(str, inputs))
-        raise DataError(f"{names}: no file in there (hidden ones don't count). Name a folder that holds images.")
-    partial.replace(folder / MANIFEST_FILE)
+    former = listings(folder)
+    with folder.writing(f"{PREFIX}{len(former):04d}.parquet") as file, ProgressBar("listing", None, "inputs") as bar:
+        known = (entry for name in former for entry in _all_entries(folder, name))
+        with Repeats() if may_repeat or former else nullcontext() as repeats:
+            if repeats:
+                for entry in known:
+                    repeats.add(_identity(entry), KNOWN)
+            total = _write(file, ((entry, 1) for entry in _noted(entries, repeats, bar)))
+            repeated, times = repeats.find() if repeats else (np.empty(0, np.int64), {})
+        every = file.with_name(f"{file.name}.all")
+        every.unlink(missing_ok=True)  # left by a kill
+        if len(repeated):
+            file.rename(every)
+            total = _write(file, _without(every, repeated, times))
+            every.unlink()
+        if not total:
+            file.unlink()
     return total
 
 
-def chunk_sizes(folder: Path) -> list[int]:
-    """Return the number of files of each chunk.
+def listings(folder: Folder) -> list[str]:
+    """Return the names of the listings' files."""
+    return [name for name in folder.names() if name.startswith(PREFIX)]
+
+
+def read_chunks(folder: Folder) -> list[list[Chunk]]:
+    """Return the chunks of each listing.
 
     Raises:
-        DataError: the manifest is missing or damaged.
+        DataError: a manifest is missing or damaged.
     """
+    return [_chunks(folder, name) for name in listings(folder)]
+
+
+def read_chunk(folder: Folder, chunk: Chunk) -> list[tuple[Entry, int]]:
+    """Return the entries of a chunk, in order, and how often each is named."""
+    with folder.open(chunk.manifest) as opened, pq.ParquetFile(opened) as file:
+        return list(_rows(file.read_row_group(chunk.group)))
+
+
+def _chunks(folder: Folder, name: str) -> list[Chunk]:
     try:
-        metadata = pq.read_metadata(folder / MANIFEST_FILE)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{folder / MANIFEST_FILE}: not readable: {error}. Start anew in another folder.") from error
-    return [metadata.row_group(chunk).num_rows for chunk in range(metadata.num_row_groups)]
+        with folder.open(name) as opened, pq.ParquetFile(opened) as file:
+            metadata = file.metadata
+            repeats = json.loads(metadata.metadata[_REPEATS])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise DataError(f"{folder.shown}/{name}: not readable: {error}. Start anew in another folder.") from error
+    return [
+        Chunk(name, group, metadata.row_group(group).num_rows + repeats.get(str(group), 0))
+        for group in range(metadata.num_row_groups)
+    ]
 
 
-def chunk_paths(folder: Path, chunk: int) -> list[bytes]:
-    """Return the paths of a chunk, in order."""
-    with pq.ParquetFile(folder / MANIFEST_FILE) as file:
-        paths: list[bytes] = file.read_row_group(chunk)["path"].to_pylist()
-    return paths
+def _all_entries(folder: Folder, name: str) -> Iterator[Entry]:
+    for chunk in _chunks(folder, name):
+        yield from (entry for entry, _ in read_chunk(folder, chunk))
+
+
+def _noted(entries: Iterable[Entry], repeats: Repeats | None, bar: ProgressBar) -> Iterator[Entry]:
+    row = -1
+    for row, entry in enumerate(entries):
+        if repeats:
+            repeats.add(_identity(entry), row)
+        if row % CHUNK_FILES == CHUNK_FILES - 1:
+            bar.advance(CHUNK_FILES)
+        yield entry
+    bar.advance((row + 1) % CHUNK_FILES)
+
+
+def _identity(entry: Entry) -> bytes:
+    return b"\0".join((entry.name, entry.container, repr(entry.place).encode()))
+
+
+def _without(every: Path, repeated: np.ndarray, times: dict[int, int]) -> Iterator[tuple[Entry, int]]:
+    with pq.ParquetFile(every) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            dropped = set(repeated[slice(*np.searchsorted(repeated, [first, first + len(table)]))].tolist())
+            for row, (entry, _) in enumerate(_rows(table), start=first):
+                if row not in dropped:
+                    yield entry, times.get(row, 1)
+            first += len(table)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Entry, int]]:
+    for row in table.to_pylist():
+        place = tuple(row["place"] or ())
+        yield Entry(row["name"], row["container"] or b"", place, row["problem"] or ""), row["times"]
+
+
+def _write(file: Path, entries: Iterator[tuple[Entry, int]]) -> int:
+    """Write entries and their numbers, a row group a chunk, and return how many inputs they are."""
+    total, repeats = 0, dict[int, int]()
+    with pq.ParquetWriter(file, _SCHEMA) as writer:
+        for group, chunk in enumerate(iter(lambda: list(islice(entries, CHUNK_FILES)), [])):
+            columns: list[list[Any]] = [
+                [entry.name for entry, _ in chunk],
+                [entry.container or None for entry, _ in chunk],
+                [list(entry.place) or None for entry, _ in chunk],
+                [entry.problem or None for entry, _ in chunk],
+                [times for _, times in chunk],
+            ]
+            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            inputs = sum(columns[-1])
+            total += inputs
+            if inputs > len(chunk):
+                repeats[group] = inputs - len(chunk)
+        writer.add_key_value_metadata({_REPEATS: json.dumps(repeats)})
+    return total

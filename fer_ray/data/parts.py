@@ -1,143 +1,218 @@
-"""Image files to pixels or a reason, and the rows that scoring writes about them. Needs no Ray.
+"""Scored rows and the files they come in. Needs no Ray.
 
-Columns of ``part-*.parquet``, a file a chunk of the manifest, rows in the manifest's order:
+Workers write a *piece* for each chunk of the manifest, into ``_pieces/``; as soon as all pieces of a *part* are there
+they become one file, ``part-*.parquet`` or ``part-*.csv``, and go. So the files on disk are the whole state of a job.
 
-==============  =================  =====================================================================
-``path``        string             absolute; a byte that is not UTF-8 is written ``\\xNN``
-``status``      string             ``ok``; what is wrong with the content (``fer_ray.data.images``), or
-                                   ``missing``, ``not_a_file`` or ``unreadable``
-``error``       string, null       what is wrong, for people; null where ok
-``label``       string, null       the most probable emotion; null where not ok, as all that follow
-``confidence``  float, null        its probability, 0 to 1
-``p_angry`` …   float, null        the probability of each emotion, csv order, ``p_angry`` to ``p_neutral``
-``tta_std``     float, null        standard deviation over the views of the label's probability
-==============  =================  =====================================================================
+Columns, rows in the manifest's order:
+
+===============  =================  ===================================================================================
+``path``         string             absolute, or a URL; of a member ``CONTAINER!/MEMBER``; a byte that is not UTF-8 is
+                                    written ``\\xNN``
+``status``       string             ``ok``; ``no_face``; what is wrong with the content (``fer_ray.data.images``) or
+                                    with getting at it (``fer_ray.data.disk``)
+``error``        string, null       what is wrong, for people; null where ok or ``no_face``
+``label``        string, null       the most probable emotion; null where not ok, as all that follow
+``confidence``   float, null        its probability, 0 to 1
+``p_angry`` …    float, null        the probability of each emotion, csv order, ``p_angry`` to ``p_neutral``
+``entropy``      float, null        of the probabilities, in nats, 0 to 1.95
+``tta_std``      float, null        standard deviation over the views of the label's probability
+``face``         int, null          only with a detector, as all that follow: number of the face in its image, from 0
+``face_x`` …     float, null        ``face_x``, ``face_y``, ``face_width``, ``face_height``: its box in pixels of the
+                                    image as viewers show it, from the left and the top
+``face_score``   float, null        how sure the detector is; its own scale
+===============  =================  ===================================================================================
 """
 
 import io
-from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from fer_ray.data.disk import FileError, FileProblem, read_file, shown
-from fer_ray.data.images import ImageError, ImageProblem, decode
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES
-from fer_ray.errors import DataError
-from fer_ray.files import write_whole
+from fer_ray.data.disk import FileProblem, shown
+from fer_ray.data.faces import Face
+from fer_ray.data.images import ImageProblem
+from fer_ray.data.manifest import Chunk
+from fer_ray.emotions import EMOTIONS
+from fer_ray.folders import Folder
 
+FORMATS = ("parquet", "csv")
+PIECES = "_pieces"
+PART_CHUNKS = 128
+"""Chunks a part: 131,072 inputs, of which a Parquet file takes about 8 MB."""
+_OPENED = 8  # pieces read at once; object stores answer slowly
+
+_FLOATS = ("confidence", *(f"p_{name}" for name in EMOTIONS), "entropy", "tta_std")
+_BOX = ("face_x", "face_y", "face_width", "face_height", "face_score")
 _SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         ("error", pa.string()),
         ("label", pa.string()),
-        ("confidence", pa.float32()),
-        *((f"p_{name}", pa.float32()) for name in EMOTIONS),
-        ("tta_std", pa.float32()),
+        *((name, pa.float32()) for name in _FLOATS),
     ]
 )
+_FACE_SCHEMA = pa.schema([*_SCHEMA, ("face", pa.int32()), *((name, pa.float32()) for name in _BOX)])
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a file gives no picture: the ``status`` and ``error`` of its row."""
+class Problem(NamedTuple):
+    """Why an input gives no picture: the ``status`` and ``error`` of its row."""
 
-    status: ImageProblem | FileProblem
-    error: str
-
-
-def read_image(path: bytes, size: int) -> np.ndarray | Problem:
-    """Return a file's image in grey, uint8, size × size, or why there is none; raises nothing for any file."""
-    try:
-        return decode(read_file(path), size).pixels
-    except (ImageError, FileError) as error:
-        return Problem(error.kind, error.message)
-    except Exception as error:  # a decoder's fault on this one file, which the row tells, must not end the job
-        return Problem("undecodable", f"{type(error).__name__}: {error}")
+    status: ImageProblem | FileProblem | Literal["no_face"]
+    error: str | None
 
 
-def part_file(folder: Path, chunk: int) -> Path:
-    """Return where the rows of a chunk go."""
-    return folder / f"part-{chunk:05d}.parquet"
+class Row(NamedTuple):
+    """A row to be: the input's name; why there is no picture, or None; and which face of it this is, or None."""
+
+    name: bytes
+    problem: Problem | None
+    number: int | None = None
+    face: Face | None = None
 
 
-def write_part(
-    file: Path,
-    paths: Sequence[bytes],
-    problems: Sequence[Problem | None],
+@dataclass(frozen=True)
+class Part:
+    """A file of the output, and the chunks whose rows it holds.
+
+    Attributes:
+        number: from 0.
+        chunks: by their number in the whole job.
+    """
+
+    number: int
+    chunks: dict[int, Chunk]
+
+    @property
+    def files(self) -> int:
+        """Inputs that it must account for."""
+        return sum(chunk.files for chunk in self.chunks.values())
+
+    def name(self, format: str) -> str:
+        """Its name in the output."""
+        return f"part-{self.number:05d}.{format}"
+
+
+def lay_out(listings: Sequence[Sequence[Chunk]]) -> list[Part]:
+    """Return the parts of a job. Those of a listing stay as they are when another one follows."""
+    parts, first = list[Part](), 0
+    for chunks in listings:
+        for start in range(0, len(chunks), PART_CHUNKS):
+            own = chunks[start : start + PART_CHUNKS]
+            parts.append(Part(len(parts), dict(enumerate(own, first + start))))
+        first += len(chunks)
+    return parts
+
+
+def piece_name(chunk: int) -> str:
+    """Return where the rows of a chunk are until their part is complete."""
+    return f"{PIECES}/{chunk:07d}.parquet"
+
+
+def write_piece(
+    folder: Folder,
+    chunk: int,
+    rows: Sequence[Row],
     probabilities: np.ndarray,
+    entropy: np.ndarray,
     tta_std: np.ndarray,
     precision: str,
+    with_faces: bool,
 ) -> None:
     """Write the rows of a chunk, whole or not at all.
 
     Args:
-        paths: n, of all files.
-        problems: n, None where a file gave a picture.
-        probabilities: float32, m × 7, csv order, of the m files that gave one.
+        rows: n.
+        probabilities: float32, m × 7, csv order, of the m rows that have no problem.
+        entropy: float32, m.
         tta_std: float32, m.
         precision: the dtype that they were computed in, kept in the file's metadata.
+        with_faces: write the columns of faces.
     """
-    failed = np.array([problem is not None for problem in problems])
-    probs = np.full((len(paths), NUM_CLASSES), np.nan, np.float32)
-    spread = np.full(len(paths), np.nan, np.float32)
-    probs[~failed], spread[~failed] = probabilities, tta_std
-    best = np.where(failed, 0, probs.argmax(axis=1))
+    failed = np.array([row.problem is not None for row in rows], bool)
+    best = probabilities.argmax(axis=1)
     columns = [
-        pa.array([shown(path) for path in paths]),
-        pa.array(["ok" if problem is None else problem.status for problem in problems]),
-        pa.array([None if problem is None else problem.error for problem in problems], pa.string()),
-        pa.array(np.array(EMOTIONS)[best], pa.string(), mask=failed),
-        pa.array(probs[np.arange(len(best)), best], mask=failed),
-        *(pa.array(probs[:, label], mask=failed) for label in range(NUM_CLASSES)),
-        pa.array(spread, mask=failed),
+        pa.array([shown(row.name) for row in rows]),
+        pa.array([row.problem.status if row.problem else "ok" for row in rows]),
+        pa.array([row.problem.error if row.problem else None for row in rows], pa.string()),
+        _spread(np.array(EMOTIONS)[best], failed),
+        _spread(probabilities[np.arange(len(best)), best], failed),
+        *(_spread(probabilities[:, label], failed) for label in range(len(EMOTIONS))),
+        _spread(entropy, failed),
+        _spread(tta_std, failed),
     ]
+    if with_faces:
+        columns.append(pa.array([row.number for row in rows], pa.int32()))
+        columns += [
+            pa.array([None if row.face is None else row.face[side] for row in rows], pa.float32())
+            for side in range(len(_BOX))
+        ]
+    schema = (_FACE_SCHEMA if with_faces else _SCHEMA).with_metadata({"precision": precision})
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, _SCHEMA.with_metadata({"precision": precision})), sink)
-    write_whole(file, sink.getvalue())
+    pq.write_table(pa.table(columns, schema), sink)
+    folder.write(piece_name(chunk), sink.getvalue())
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Counts over the parts: rows by ``status``, ok rows by ``label``, the precisions that were met."""
-
-    status: Counter[str]
-    label: Counter[str]
-    precisions: tuple[str, ...]
+def _spread(values: np.ndarray, failed: np.ndarray) -> pa.Array:
+    """Return the values of the rows that have one, with nulls between."""
+    all_values = np.zeros(len(failed), values.dtype)
+    all_values[~failed] = values
+    return pa.array(all_values, mask=failed)
 
 
-def count_parts(folder: Path, sizes: Sequence[int]) -> Totals:
-    """Count the rows of all parts, one part in memory at a time, and remove what a killed worker left unfinished.
+def merge(folder: Folder, part: Part, format: str) -> None:
+    """Make a part of its pieces, and remove them; a kill in between leaves both, and the part counts."""
+    with ThreadPoolExecutor(_OPENED) as pool:
+        tables = list(pool.map(lambda chunk: _read_piece(folder, chunk), part.chunks))
+    table = pa.concat_tables(tables)
+    sink = io.BytesIO()
+    if format == "csv":
+        pa_csv.write_csv(table, sink)
+    else:
+        pq.write_table(table, sink)
+    folder.write(part.name(format), sink.getvalue())
+    folder.remove(*map(piece_name, part.chunks))
 
-    Args:
-        folder: the output.
-        sizes: rows that each part must have.
+
+def _read_piece(folder: Folder, chunk: int) -> pa.Table:
+    with folder.open(piece_name(chunk)) as file:
+        return pq.read_table(file)
+
+
+def read_part(folder: Folder, part: Part, format: str, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a part; those that it doesn't have are left out.
 
     Raises:
-        DataError: a part is missing, damaged, or has another number of rows.
+        OSError, pyarrow.ArrowException: it can't be read.
     """
-    for left_by_a_kill in folder.glob(".part-*.partial"):
-        left_by_a_kill.unlink()
-    status, label, precisions = Counter[str](), Counter[str](), set[str]()
-    for chunk, expected in enumerate(sizes):
-        file = part_file(folder, chunk)
-        try:
-            table = pq.read_table(file, columns=["status", "label"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{file}: not readable: {error}. Remove it and run again with --resume.") from error
-        if len(table) != expected:
-            raise DataError(f"{file}: {len(table)} rows, {expected} expected. Remove it and run again with --resume.")
-        status.update(table["status"].to_pylist())
-        label.update(name for name in table["label"].to_pylist() if name is not None)
-        precisions.add(precision_of(file))
-    return Totals(status, label, tuple(sorted(precisions)))
+    with folder.open(part.name(format)) as file:
+        if format == "parquet":
+            with pq.ParquetFile(file) as opened:
+                return opened.read([name for name in columns if name in opened.schema_arrow.names])
+        convert = pa_csv.ConvertOptions(column_types={field.name: field.type for field in _FACE_SCHEMA})
+        parse = pa_csv.ParseOptions(newlines_in_values=True)  # names and messages may hold any
+        table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
+    return table.select([name for name in columns if name in table.column_names])
 
 
-def precision_of(file: Path) -> str:
-    """Return the dtype that a part was computed in."""
-    return str(pq.read_schema(file).metadata[b"precision"].decode())
+def precision_of(folder: Folder, name: str) -> str | None:
+    """Return the dtype that a Parquet file of rows was computed in; None where it doesn't say."""
+    with folder.open(name) as file:
+        metadata = pq.read_schema(file).metadata or {}
+    return metadata[b"precision"].decode() if b"precision" in metadata else None
+
+
+def finished(folder: Folder, parts: Sequence[Part], format: str) -> tuple[set[int], set[int]]:
+    """Return the numbers of the parts that are written, and of the chunks that have a piece."""
+    written = set(folder.names())
+    pieces = set(folder.names(PIECES))
+    return (
+        {part.number for part in parts if part.name(format) in written},
+        {chunk for part in parts for chunk in part.chunks if piece_name(chunk) in pieces},
+    )

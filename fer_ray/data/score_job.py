@@ -1,41 +1,131 @@
-"""What a scoring job is: the identity that every part of its output shares, and the file that keeps it."""
+"""What a scoring job is: how it scores, the identity that all its rows share, and the file that keeps it."""
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from fer_ray.data.manifest import MANIFEST_FILE, PARTIAL_FILE
+from fer_ray.data.manifest import listings
 from fer_ray.errors import UsageError
-from fer_ray.files import write_whole
+from fer_ray.files import LOCK_FILE
+from fer_ray.folders import Folder
 from fer_ray.provenance import PROVENANCE_FILE
 
 JOB_FILE = "_job.json"
-PREPROCESSING = "grey, square, fer_ray.data.images 1"
+PREPROCESSING = "grey, square, fer_ray.data.images 2"
 """Part of the fingerprint: to be changed with any change of decoding or resizing that changes pixels."""
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How a job scores.
+
+    Attributes:
+        checkpoints: folders.
+        tta: one of ``fer_ray.learning.tta.NAMES``.
+        faces: as for ``fer_ray.data.faces.load_detector``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        batch_size: images a forward pass; None to measure.
+        timeout_s: for reading and decoding one input.
+    """
+
+    checkpoints: Sequence[Path]
+    tta: str
+    faces: str
+    precision: str
+    batch_size: int | None
+    timeout_s: float
+
+
+@dataclass
+class Spent:
+    """Seconds of all threads by what they did."""
+
+    reading: float = 0.0
+    decoding: float = 0.0
+    predicting: float = 0.0
+    writing: float = 0.0
+
+    def add(self, other: "Spent") -> None:
+        """Count another's seconds too."""
+        for name, seconds in vars(other).items():
+            setattr(self, name, getattr(self, name) + seconds)
+
+
+@dataclass
+class Speed:
+    """What a run took.
+
+    Attributes:
+        files: inputs that it scored.
+        began: seconds by the clock, when the first actor took its first chunk; of the call where there was none.
+        spent: by the actors' threads.
+        threads: of all actors.
+        listing_s: seconds that listing took.
+    """
+
+    files: int
+    began: float
+    spent: Spent = field(default_factory=Spent)
+    threads: int = 1
+    listing_s: float = 0.0
+
+
+class Scored(NamedTuple):
+    """What came of a chunk: its inputs, how many of them failed, and the seconds of all threads."""
+
+    files: int
+    failed: int
+    spent: Spent
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the numbers in the output, besides the precision, which the parts themselves keep.
+    """What decides the numbers in the output, besides the precision.
 
     Attributes:
-        checkpoint: SHA-256 of the files that a checkpoint predicts with.
+        checkpoint: SHA-256 of the files that the checkpoints predict with.
         tta: name of the views.
+        faces: name of the detector; empty without one.
         preprocessing: from file to pixels.
     """
 
     checkpoint: str
     tta: str
+    faces: str
     preprocessing: str = PREPROCESSING
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the whole."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scoring job, as its output keeps it.
+
+    Attributes:
+        identity: of its numbers.
+        inputs: paths and URLs, as ``fer_ray.data.inputs.check_inputs`` returns them.
+        format: of its parts, one of ``fer_ray.data.parts.FORMATS``.
+        precision: that it computes in; None before the first chunk is done, as with batch_size.
+        batch_size: images a forward pass; sums of other sizes are rounded otherwise.
+    """
+
+    identity: Identity
+    inputs: list[str]
+    format: str
+    precision: str | None = None
+    batch_size: int | None = None
+
+    def write(self, folder: Folder) -> None:
+        """Write the job file, which also says that the first listing is complete."""
+        folder.write(JOB_FILE, json.dumps({"format_version": _FORMAT_VERSION} | asdict(self), indent=2) + "\n")
 
 
 def sha256_of(files: Sequence[Path]) -> str:
@@ -51,54 +141,70 @@ def sha256_of(files: Sequence[Path]) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def write_job(folder: Path, identity: Identity, inputs: Sequence[Path]) -> None:
-    """Write the job file, which also says that the manifest is complete."""
-    content = {"format_version": _FORMAT_VERSION, "identity": asdict(identity), "inputs": list(map(str, inputs))}
-    write_whole(folder / JOB_FILE, json.dumps(content, indent=2) + "\n")
-
-
-def can_resume(folder: Path, identity: Identity, inputs: Sequence[Path]) -> bool:
-    """Say whether the output's manifest is complete, so that its parts count; else the listing is to be done again.
+def former_job(folder: Folder, asked: Job) -> Job | None:
+    """Return the job that an output is to go on with; None where a kill came before its first listing was complete.
 
     Raises:
         UsageError: the output is another job's, or not one of this stage.
     """
-    file = folder / JOB_FILE
-    if not file.exists():
-        strange = sorted(path.name for path in folder.iterdir() if not _before_job(path.name))
+    if not folder.exists(JOB_FILE):
+        strange = [name for name in folder.names() if not _before_job(name)]
         if strange:
-            raise UsageError(f"{folder}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}.")
-        return False
-    try:
-        job = json.loads(file.read_text(encoding="utf-8"))
-        version, former, listed = job["format_version"], Identity(**job["identity"]), job["inputs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not readable as a scoring job: {error!r}. Start anew in another folder.") from error
-    if version != _FORMAT_VERSION:
-        raise UsageError(f"{file}: format version {version}, expected {_FORMAT_VERSION}. Start anew in another folder.")
+            raise UsageError(
+                f"{folder.shown}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}."
+            )
+        folder.remove(*listings(folder))
+        return None
+    job = _read(folder)
+    ours, theirs = asdict(asked.identity), asdict(job.identity)
     problems = [
-        f"{folder}: --resume with another {name}: it was scored with {old}, asked for is {asdict(identity)[name]}."
-        " Resume with the former, or choose another output."
-        for name, old in asdict(former).items()
-        if old != asdict(identity)[name]
+        f"{folder.shown}: --resume with another {name}: it was scored with {theirs[name] or 'none'}, asked for is"
+        f" {ours[name] or 'none'}. Resume with the former, or choose another output."
+        for name in ours
+        if ours[name] != theirs[name]
     ]
-    if listed != list(map(str, inputs)):
+    if job.inputs != asked.inputs:
         problems.append(
-            f"{folder}: --resume with other inputs: it lists {', '.join(listed)}. Name the same in the same order."
+            f"{folder.shown}: --resume with other inputs: it lists {', '.join(job.inputs)}. Name the same in the same"
+            " order; what is new in them is found."
         )
+    if job.format != asked.format:
+        problems.append(f"{folder.shown}: --resume with --format {asked.format}: it has {job.format} files. Name that.")
     if problems:
         raise UsageError(problems)
-    return True
+    return job
 
 
-def forget_job(folder: Path) -> None:
-    """Remove the list, the job file and the provenance, and the folder where nothing else is in it."""
-    for name in (JOB_FILE, MANIFEST_FILE, PARTIAL_FILE, PROVENANCE_FILE):
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def as_computed(job: Job, folder: Folder, precision: str, batch_size: int) -> Job:
+    """Return the job with how its first chunk was computed, and write that where it is new."""
+    if job.precision:
+        return job
+    told = replace(job, precision=precision, batch_size=batch_size)
+    told.write(folder)
+    return told
+
+
+def forget_job(folder: Folder) -> None:
+    """Remove the listings, the job file and the provenance, and the folder where nothing else is in it."""
+    folder.remove(JOB_FILE, PROVENANCE_FILE, *listings(folder))
+    if folder.names() == [LOCK_FILE]:
+        folder.remove(LOCK_FILE)
+    folder.remove_if_empty()
+
+
+def _read(folder: Folder) -> Job:
+    file = f"{folder.shown}/{JOB_FILE}"
+    try:
+        content: dict[str, Any] = json.loads(folder.read(JOB_FILE))
+        version = content.pop("format_version")
+        job = Job(**content | {"identity": Identity(**content["identity"])}) if version == _FORMAT_VERSION else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file}: not readable as a scoring job: {error!r}. Start anew in another folder.") from error
+    if job is None:
+        raise UsageError(f"{file}: format version {version}, expected {_FORMAT_VERSION}. Start anew in another folder.")
+    return job
 
 
 def _before_job(name: str) -> bool:
     """Say whether a file may lie in the output before the job file does."""
-    return name in (MANIFEST_FILE, PARTIAL_FILE, f".{JOB_FILE}.partial")
+    return name.startswith(("_manifest-", "._manifest-", f".{JOB_FILE}", LOCK_FILE))

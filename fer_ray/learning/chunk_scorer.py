@@ -1,71 +1,207 @@
-"""Score chunks of a list of image files with many threads in one process."""
+"""Score chunks of a manifest with many threads in one process."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 import torch
 
-from fer_ray.data import manifest, parts
-from fer_ray.data.images import quiet_decoders
-from fer_ray.emotions import csv_order
-from fer_ray.learning.checkpoint import load_checkpoint
-from fer_ray.learning.device import pick_device, resolve_precision
-from fer_ray.learning.predictor import Predictor
+from fer_ray.data.archives import Entry
+from fer_ray.data.disk import FileError
+from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
+from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
+from fer_ray.data.manifest import Chunk, read_chunk
+from fer_ray.data.parts import Problem, Row, write_piece
+from fer_ray.data.reading import Crew, is_remote, read_entry
+from fer_ray.data.score_job import Scored, ScoringOptions, Spent
+from fer_ray.folders import Folder
+from fer_ray.learning.predictor import Predictions, Predictor, load_members
 
-BATCH_SIZE = {"cpu": 64, "cuda": 256}
-"""Images a forward pass by device. On a CPU 32 to 256 measured alike, and small ones share the work better."""
+BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
+"""Images a forward pass that are tried, by device."""
+_TRIAL_SECONDS = 1.0
+_WORTH_IT = 1.03  # a larger batch is taken where it is faster by this much: small ones share the work better
+_GPU_BATCHES = 2  # at once: one is read and decoded while the other is copied and computed
+_REMOTE_READERS = 16  # a batch; an object store answers in some hundredths of a second
+_DETECTED_SIDE = 640  # pixels of a photo's shorter side that suffice to find faces
+
+_NO_FACE = Problem("no_face", None)
+_own = threading.local()
+
+
+class _Found(NamedTuple):
+    """What an entry gives: a picture for each face or one for all, or why there is none; and the seconds it took."""
+
+    faces: list[tuple[Face | None, np.ndarray]]
+    problem: Problem | None
+    reading: float = 0.0
+    decoding: float = 0.0
 
 
 class ChunkScorer:
-    """Reads, decodes and predicts the files of a chunk and writes its part.
+    """Reads, decodes and predicts the inputs of a chunk and writes its piece.
 
-    Each thread takes a batch from disk to probabilities, with torch on one core: no thread waits for another within a
-    network's layer. Torch and OpenCV keep to one thread in the whole process from then on.
+    On a CPU each thread takes a batch of its own from bytes to probabilities, with torch on one core: no thread waits
+    for another within a network's layer. Torch and OpenCV keep to one thread in the whole process from then on. For a
+    GPU all threads decode one batch while it predicts the other. Several calls may run at once and share the threads,
+    so that none is idle at the end of a chunk.
 
     Args:
-        folder: with the manifest; the parts go there too.
-        checkpoint: a checkpoint folder.
-        tta: a name in ``fer_ray.learning.tta.VIEWS``.
-        batch_size: images a forward pass; None for what measured well on the device.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
-        threads: how many batches are in work at once.
+        folder: with the manifest; the pieces go there too.
+        options: of the job.
+        threads: that decode, and on a CPU predict.
 
     Raises:
-        UsageError: no such TTA or precision.
-        DataError: the checkpoint can't be read, or its labels are not the seven emotions.
+        UsageError: no such TTA, precision or detector.
+        DataError: a checkpoint can't be read, or its labels are not the seven emotions.
     """
 
-    def __init__(
-        self, folder: Path, checkpoint: Path, tta: str, batch_size: int | None, precision: str, threads: int
-    ) -> None:
+    def __init__(self, folder: Folder, options: ScoringOptions, threads: int) -> None:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        device = pick_device()
-        self._folder, self._batch_size = folder, batch_size or BATCH_SIZE[device.type]
-        self._precision = str(resolve_precision(precision, device)).removeprefix("torch.")
-        self._predictor = Predictor(load_checkpoint(checkpoint), tta, precision, self._batch_size)
-        self._columns = csv_order(self._predictor.info.label_names)
-        self._pool = ThreadPoolExecutor(threads)
+        self._folder, self._options = folder, options
+        self._detect = load_detector(options.faces)
+        members = load_members(options.checkpoints)
+        self._predictor = Predictor(members, options.tta, options.precision)
+        self.batch_size = options.batch_size or fastest_batch_size(self._predictor)
+        self._predictor.batch_size = self.batch_size
+        self._on_gpu = self._predictor.device.type == "cuda"
+        if self._on_gpu:
+            torch.cuda.synchronize()  # the weights are there before other streams use them
+        self._readers = threads if self._on_gpu else 1
+        self._pool = ThreadPoolExecutor(_GPU_BATCHES if self._on_gpu else threads)
 
-    def score(self, chunk: int) -> tuple[int, int]:
-        """Write a chunk's part, and return the number of its files and of those that failed."""
-        paths = manifest.chunk_paths(self._folder, chunk)
-        batches = [paths[start : start + self._batch_size] for start in range(0, len(paths), self._batch_size)]
+    @property
+    def precision(self) -> str:
+        """``float32`` or ``bfloat16``, in which it computes."""
+        return self._predictor.precision
+
+    def score(self, number: int, chunk: Chunk) -> Scored:
+        """Write a chunk's piece."""
+        listed, spent = read_chunk(self._folder, chunk), Spent()
+        entries = [entry for entry, _ in listed]
+        batches = [entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size)]
         with quiet_decoders():
             scored = list(self._pool.map(self._score, batches))
-        problems = [problem for of_batch, _, _ in scored for problem in of_batch]
-        probabilities = np.concatenate([of_batch for _, of_batch, _ in scored])
-        tta_std = np.concatenate([of_batch for _, _, of_batch in scored])
-        file = parts.part_file(self._folder, chunk)
-        parts.write_part(file, paths, problems, probabilities, tta_std, self._precision)
-        return len(paths), sum(problem is not None for problem in problems)
+        began = time.perf_counter()
+        found = [one for of_batch, _, _ in scored for one in of_batch]
+        for _, _, of_batch in scored:
+            spent.add(of_batch)
+        self._write(number, listed, found, [predictions for _, predictions, _ in scored])
+        spent.writing += time.perf_counter() - began
+        failed = sum(
+            times
+            for one, (_, times) in zip(found, listed, strict=True)
+            if one.problem and one.problem.status != _NO_FACE.status
+        )
+        return Scored(chunk.files, failed, spent)
 
-    def _score(self, paths: list[bytes]) -> tuple[list[parts.Problem | None], np.ndarray, np.ndarray]:
-        size = self._predictor.info.size
-        found = [parts.read_image(path, size) for path in paths]
-        images = [image for image in found if isinstance(image, np.ndarray)]
-        predictions = self._predictor.predict(np.stack(images) if images else np.empty((0, size, size), np.uint8))
-        problems = [result if isinstance(result, parts.Problem) else None for result in found]
-        return problems, predictions.probabilities[:, self._columns], predictions.tta_std
+    def _score(self, entries: list[Entry]) -> tuple[list[_Found], Predictions, Spent]:
+        readers = max(self._readers, _REMOTE_READERS if any(map(is_remote, entries)) else 1)
+        found = Crew(self._find, self._late, readers, self._options.timeout_s).map(entries)
+        pictures = [picture for one in found for _, picture in one.faces]
+        size = self._predictor.size
+        began = time.perf_counter()
+        with self._own_stream():
+            array = np.stack(pictures) if pictures else np.empty((0, size, size), np.uint8)
+            predictions = self._predictor.predict(array)
+        predicting = time.perf_counter() - began
+        return found, predictions, Spent(sum(f.reading for f in found), sum(f.decoding for f in found), predicting)
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Return the context in which a thread's copies to a GPU run while another thread's network computes."""
+        if not self._on_gpu:
+            return nullcontext()
+        if not hasattr(_own, "stream"):
+            _own.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return cast(AbstractContextManager[object], torch.cuda.stream(_own.stream))
+
+    def _find(self, entry: Entry) -> _Found:
+        """Read and decode an entry; raises nothing whatever it is."""
+        began = time.perf_counter()
+        try:
+            data = read_entry(entry)
+        except FileError as error:
+            return _Found([], Problem(error.kind, error.message), time.perf_counter() - began)
+        except Exception as error:  # a fault of what reads, on this one alone, which its row tells
+            return _Found([], Problem("unreadable", f"{type(error).__name__}: {error}"), time.perf_counter() - began)
+        read = time.perf_counter()
+        faces, problem = list[tuple[Face | None, np.ndarray]](), None
+        try:
+            faces = self._faces(data)
+            problem = None if faces else _NO_FACE
+        except ImageError as error:
+            problem = Problem(error.kind, error.message)
+        except Exception as error:  # likewise of a decoder or detector
+            problem = Problem("undecodable", f"{type(error).__name__}: {error}")
+        return _Found(faces, problem, read - began, time.perf_counter() - read)
+
+    def _faces(self, data: bytes) -> list[tuple[Face | None, np.ndarray]]:
+        size = self._predictor.size
+        if self._detect is None:
+            return [(None, decode(data, size).pixels)]
+        return _detected(self._detect, decode(data, shorter_side=_DETECTED_SIDE), size)
+
+    def _late(self, entry: Entry) -> _Found:
+        seconds = self._options.timeout_s
+        return _Found([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
+
+    def _write(
+        self,
+        number: int,
+        listed: list[tuple[Entry, int]],
+        found: list[_Found],
+        predictions: list[Predictions],
+    ) -> None:
+        rows, pictures, first = list[Row](), list[int](), 0
+        for (entry, times), one in zip(listed, found, strict=True):
+            faces = enumerate(face for face, _ in one.faces)
+            own = [Row(entry.name, None, None if face is None else n, face) for n, face in faces]
+            for _ in range(times):
+                rows += own or [Row(entry.name, one.problem)]
+                pictures += range(first, first + len(own))
+            first += len(own)
+        write_piece(
+            self._folder,
+            number,
+            rows,
+            np.concatenate([one.probabilities for one in predictions])[pictures],
+            np.concatenate([one.entropy for one in predictions])[pictures],
+            np.concatenate([one.tta_std for one in predictions])[pictures],
+            self.precision,
+            self._detect is not None,
+        )
+
+
+def _detected(detect: FaceDetector, image: DecodedImage, size: int) -> list[tuple[Face | None, np.ndarray]]:
+    """Return the faces of an image, with boxes in pixels of the original."""
+    scale = image.width / image.pixels.shape[1]
+    return [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in detect(image.pixels)]
+
+
+def fastest_batch_size(predictor: Predictor) -> int:
+    """Return the size of batches with which a predictor is fastest on its device, by trying on seeded noise.
+
+    Larger ones are not tried once one is slower, the device's memory is full, or a second is over.
+    """
+    sizes = BATCH_SIZES[predictor.device.type]
+    noise = np.random.default_rng(0).integers(0, 256, (sizes[-1], predictor.size, predictor.size), dtype=np.uint8)
+    best, speed, began = sizes[0], 0.0, time.perf_counter()
+    for size in sizes:
+        predictor.batch_size = size
+        try:
+            predictor.predict(noise[:size])  # memory is asked for, kernels are chosen
+            start = time.perf_counter()
+            predictor.predict(noise[:size])
+        except torch.OutOfMemoryError:
+            break
+        now = size / (time.perf_counter() - start)
+        if now > _WORTH_IT * speed:
+            best, speed = size, now
+        elif now < speed / _WORTH_IT or time.perf_counter() - began > _TRIAL_SECONDS:
+            break
+    return best

@@ -11,7 +11,7 @@ from fer_ray.emotions import csv_order
 from fer_ray.files import local_path
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import LAYOUT, autocast, place
-from fer_ray.learning.ensemble import load_members
+from fer_ray.learning.predictor import load_members
 
 
 class Teachers:

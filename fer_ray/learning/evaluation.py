@@ -71,7 +71,7 @@ class TtaScores(_Part):
     official: Scores = Field(description="Over every labelled row of the split.")
     without_leaked: Scores | None = Field(description="Without rows that also stand in train; null if none is left.")
     images_per_s: float = Field(description="Prediction alone by all members, on this machine, images in memory.")
-    views: int = Field(description="Views of each image that are averaged.")
+    views: float = Field(description="Views of each image that are averaged; of adaptive their mean number.")
     ece_uncalibrated: float = Field(description="As official.ece, every temperature 1.")
     nll_uncalibrated: float = Field(description="As official.nll, every temperature 1.")
     reliability: list[ReliabilityBin] = Field(description="The 15 bins of official.ece.")

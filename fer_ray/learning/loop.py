@@ -25,8 +25,8 @@ from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolv
 from fer_ray.learning.distillation import Teachers
 from fer_ray.learning.losses import Objective
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
+from fer_ray.learning.network import EVAL_BATCH, forward_batches
 from fer_ray.learning.optimizers import make_optimizer
-from fer_ray.learning.predictor import EVAL_BATCH, forward_batches
 from fer_ray.learning.profile import RunProfile, Stopwatch
 from fer_ray.learning.randomness import EpochRandom
 from fer_ray.learning.requirements import require_trainable

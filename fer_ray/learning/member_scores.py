@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from fer_ray.learning.checkpoint import Checkpoint
-from fer_ray.learning.ensemble import EnsemblePredictions
 from fer_ray.learning.evaluation import Member, Pair, compare, score_predictions
+from fer_ray.learning.predictor import Predictions
 
 
 def measure_members(
-    folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: EnsemblePredictions
+    folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
 ) -> list[Member]:
     """Measure each member alone, and by how much the ensemble would be worse without it.
 
@@ -22,7 +22,7 @@ def measure_members(
         labels: int, n, n > 0, csv order.
         predictions: of those n images.
     """
-    together, several = predictions.mean.labels, len(members) > 1
+    together, several = predictions.labels, len(members) > 1
     measured = []
     for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
         alone = score_predictions(labels, predictions.members[number])

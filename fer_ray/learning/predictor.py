@@ -1,47 +1,37 @@
-"""Predict with a network: logits of a whole array, and probabilities with test-time augmentation (TTA)."""
+"""Predict with one checkpoint or several as one: calibrated probabilities with test-time augmentation (TTA)."""
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from fer_ray.errors import UsageError
-from fer_ray.learning.augment import normalize
+from fer_ray.emotions import EMOTIONS, csv_order
+from fer_ray.errors import DataError, UsageError, did_you_mean
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
-from fer_ray.learning.tta import VIEWS
-
-EVAL_BATCH = 128
-"""Images a forward pass in validation and evaluation; on a CPU larger batches leave the caches and are slower."""
-_SPEED_SECONDS = 1.0
-
-
-def forward_batches(
-    model: nn.Module, images_bchw: Iterator[torch.Tensor], device: torch.device, dtype: torch.dtype
-) -> Iterator[torch.Tensor]:
-    """Yield float32 logits, B × K, of each normalised batch; the model must be in evaluation mode."""
-    for batch in images_bchw:
-        with torch.inference_mode(), autocast(device, dtype):
-            logits = model(batch.to(device).contiguous(memory_format=LAYOUT))
-        yield logits.float()
+from fer_ray.learning.network import EVAL_BATCH, Network
+from fer_ray.learning.pictures import Picture, square_greys
+from fer_ray.learning.tta import ADAPTIVE, NAMES, UNSURE, Views, first_views, more_views
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of n images.
+    """What one or more networks say of n images; labels and columns are in csv order (``fer_ray.emotions``).
 
     Attributes:
-        probabilities: float32, n × K, rows sum to 1, in the order of the checkpoint's label names.
+        probabilities: float32, n × 7, rows sum to 1; the mean of the members' calibrated ones.
         tta_std: float32, n; standard deviation over the views of the predicted label's probability, 0 with one view.
+        views: int64, n; views averaged of each image.
+        members: float32, M × n × 7; calibrated, of each member.
+        uncalibrated: float32, n × 7; as ``probabilities`` with every temperature 1.
     """
 
     probabilities: np.ndarray
     tta_std: np.ndarray
+    views: np.ndarray
+    members: np.ndarray
+    uncalibrated: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -49,82 +39,184 @@ class Predictions:
         labels: np.ndarray = self.probabilities.argmax(axis=1)
         return labels
 
+    @property
+    def names(self) -> list[str]:
+        """The most probable name of each image."""
+        return [EMOTIONS[label] for label in self.labels]
 
-def average_views(probs_vbk: torch.Tensor) -> Predictions:
-    """Turn the probabilities of V views of B images, V × B × K, into predictions."""
-    probs_bk = probs_vbk.mean(dim=0)
-    chosen_vb = probs_vbk.gather(2, probs_bk.argmax(dim=1).expand(len(probs_vbk), -1).unsqueeze(2)).squeeze(2)
-    spread_b = (chosen_vb - chosen_vb.mean(dim=0)).square().mean(dim=0).sqrt()  # std() warns of no images
-    return Predictions(probs_bk.numpy(), spread_b.numpy())
+    @property
+    def confidence(self) -> np.ndarray:
+        """float32, n; the probability of the label."""
+        highest: np.ndarray = self.probabilities.max(axis=1)
+        return highest
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """float32, n; of the probabilities, in nats: 0 where one is certain, ln 7 = 1.95 where all are alike."""
+        positive = np.maximum(self.probabilities, np.finfo(np.float32).tiny)
+        entropy: np.ndarray = -(positive * np.log(positive)).sum(axis=1)
+        return entropy
+
+    def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
+        """Return these with some rows replaced, in order, by others."""
+
+        def put(own: np.ndarray, theirs: np.ndarray, axis: int = 0) -> np.ndarray:
+            result = own.copy()
+            result[(slice(None),) * axis + (rows,)] = theirs
+            return result
+
+        return Predictions(
+            put(self.probabilities, others.probabilities),
+            put(self.tta_std, others.tta_std),
+            put(self.views, others.views),
+            put(self.members, others.members, axis=1),
+            put(self.uncalibrated, others.uncalibrated),
+        )
 
 
 class Predictor:
-    """A checkpoint ready to predict on one device.
+    """One checkpoint, or several as one classifier, ready to predict on one device.
 
     Args:
-        checkpoint: a checkpoint folder, or a checkpoint in memory.
-        tta: which views of each image are averaged; a name in ``fer_ray.learning.tta.VIEWS``.
+        checkpoints: a checkpoint folder or a checkpoint in memory, or several that take images of the same size.
+        tta: which views of each image are averaged; one of ``fer_ray.learning.tta.NAMES``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images a forward pass.
 
     Raises:
         UsageError: no such TTA or precision.
-        DataError: from ``load_checkpoint``.
+        DataError: a checkpoint can't be read, or they differ in image size or labels.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint | Path | str,
+        checkpoints: Checkpoint | Path | str | Sequence[Checkpoint | Path | str],
         tta: str = "none",
         precision: str = "auto",
         batch_size: int = EVAL_BATCH,
     ):
-        if tta not in VIEWS:
-            raise UsageError(f"tta = '{tta}': choose one of {', '.join(VIEWS)}.")
-        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-        self.info = self.checkpoint.info
-        self.tta, self.batch_size = tta, batch_size
-        self._views: Callable[[torch.Tensor], Iterator[torch.Tensor]] = VIEWS[tta]
-        self._device = pick_device()
-        self._dtype = resolve_precision(precision, self._device)
-        self._model = place(self.checkpoint.model, self._device).eval()
+        if tta not in NAMES:
+            raise UsageError(f"tta = '{tta}': choose one of {', '.join(NAMES)}.{did_you_mean(tta, NAMES)}")
+        several = [checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints
+        self.tta = tta
+        self._networks = [Network(one, precision, batch_size) for one in several]
+        self._orders = [csv_order(network.info.label_names) for network in self._networks]
+        sizes = sorted({network.info.size for network in self._networks})
+        if len(sizes) > 1:
+            raise DataError(
+                f"checkpoints that take images of {' and '.join(map(str, sizes))} pixels: one size expected."
+            )
+        self.size = sizes[0]
 
-    def predict(self, images: np.ndarray) -> Predictions:
-        """Predict grey images, uint8, n × size × size, 0 black to 255 white.
+    @property
+    def device(self) -> torch.device:
+        """On which it computes."""
+        return self._networks[0].device
+
+    @property
+    def batch_size(self) -> int:
+        """Images a forward pass."""
+        return self._networks[0].batch_size
+
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        for network in self._networks:
+            network.batch_size = images
+
+    @property
+    def precision(self) -> str:
+        """``float32`` or ``bfloat16``, in which it computes."""
+        return str(self._networks[0].dtype).removeprefix("torch.")
+
+    def predict(self, images: np.ndarray | Picture | Sequence[Picture]) -> Predictions:
+        """Predict faces, each an image of its own.
+
+        Args:
+            images: an array, uint8, n × size × size, grey, 0 black to 255 white; or one picture or several of any size
+                (``fer_ray.learning.pictures.Picture``), which are decoded and resized as by scoring.
 
         Raises:
-            UsageError: another shape or dtype.
+            UsageError: an array of another shape or dtype.
+            DataError: a picture can't be read.
         """
-        return average_views((self.logits(images) / self.info.temperature).softmax(dim=2))
+        if not isinstance(images, np.ndarray):
+            images = square_greys(images, self.size)
+        logits = self.logits(images)
+        predictions = self._average(logits)
+        if self.tta != ADAPTIVE:
+            return predictions
+        highest = np.sort(predictions.probabilities, axis=1)[:, -2:]
+        unsure = np.flatnonzero(highest[:, 1] - highest[:, 0] < UNSURE)
+        if not len(unsure):
+            return predictions
+        more = self._logits(images[unsure], more_views)
+        both = [torch.cat([few[:, unsure], many]) for few, many in zip(logits, more, strict=True)]
+        return predictions.with_rows(unsure, self._average(both))
 
-    def logits(self, images: np.ndarray) -> torch.Tensor:
-        """Return the network's bare outputs for each view, float32, V × n × K, on the CPU; images as in ``predict``."""
-        size = self.info.size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size):
-            raise UsageError(
-                f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected."
-            )
-        starts = range(0, max(len(images), 1), self.batch_size)
-        return torch.cat([self._logits_of_batch(images[start : start + self.batch_size]) for start in starts], dim=1)
+    def logits(self, images: np.ndarray) -> list[torch.Tensor]:
+        """Return each member's bare outputs for each view that all images get, float32, V × n × 7, on the CPU."""
+        return self._logits(images, first_views(self.tta))
 
-    def _logits_of_batch(self, images: np.ndarray) -> torch.Tensor:
-        batch_bchw = normalize(torch.tensor(images, device=self._device), self.info.mean, self.info.std)
-        views = forward_batches(self._model, self._views(batch_bchw), self._device, self._dtype)
-        return torch.stack(list(views)).cpu()
+    def _logits(self, images: np.ndarray, views: Views) -> list[torch.Tensor]:
+        pairs = zip(self._networks, self._orders, strict=True)
+        return [network.logits(images, views)[:, :, order] for network, order in pairs]
+
+    def _average(self, logits_mvnk: Sequence[torch.Tensor]) -> Predictions:
+        temperatures = [network.info.temperature for network in self._networks]
+        probs_mvnk = torch.stack(
+            [(one / temperature).softmax(dim=2) for one, temperature in zip(logits_mvnk, temperatures, strict=True)]
+        )
+        probs_vnk = probs_mvnk.mean(dim=0)
+        probs_nk = probs_vnk.mean(dim=0)
+        chosen_vn = probs_vnk.gather(2, probs_nk.argmax(dim=1).expand(len(probs_vnk), -1).unsqueeze(2)).squeeze(2)
+        spread_n = (chosen_vn - chosen_vn.mean(dim=0)).square().mean(dim=0).sqrt()  # std() warns of no images
+        return Predictions(
+            probabilities=probs_nk.numpy(),
+            tta_std=spread_n.numpy(),
+            views=np.full(len(probs_nk), len(probs_vnk)),
+            members=probs_mvnk.mean(dim=1).numpy(),
+            uncalibrated=torch.stack([one.softmax(dim=2).mean(dim=0) for one in logits_mvnk]).mean(dim=0).numpy(),
+        )
 
 
-def prediction_speed(checkpoint: Path, precision: str) -> float:
-    """Return the images a second that a checkpoint's network predicts here and now, without TTA, on seeded noise.
+def load_members(folders: Sequence[Path], size: int | None = None) -> list[Checkpoint]:
+    """Read checkpoints that are to predict together; they may differ in architecture and order of labels.
 
-    The median over batches of ``EVAL_BATCH`` images, from the second on, for ``_SPEED_SECONDS`` or one batch.
+    Args:
+        folders: one or more checkpoint folders.
+        size: side of the images of a dataset, in pixels; None where any will do that is the same for all.
+
+    Raises:
+        UsageError: a folder is named twice.
+        DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
     """
-    predictor = Predictor(checkpoint, precision=precision)
-    shape = (EVAL_BATCH, predictor.info.size, predictor.info.size)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    predictor.logits(images)
-    seconds, began = list[float](), time.monotonic()
-    while not seconds or time.monotonic() - began < _SPEED_SECONDS:
-        start = time.monotonic()
-        predictor.logits(images)
-        seconds.append(time.monotonic() - start)
-    return EVAL_BATCH / statistics.median(seconds)
+    places = [folder.resolve() for folder in folders]
+    twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
+    if twice:
+        raise UsageError([f"{folder}: named twice, which would weight it double. Name it once." for folder in twice])
+    members, problems = [], list[str]()
+    for folder in folders:
+        try:
+            checkpoint = load_checkpoint(folder)
+        except DataError as error:
+            problems += error.problems
+            continue
+        try:
+            csv_order(checkpoint.info.label_names)
+        except DataError as error:
+            problems += [f"{folder}: {problem}" for problem in error.problems]
+        members.append(checkpoint)
+        if problem := _size_problem(folder, checkpoint.info.size, members[0].info.size, size, len(folders)):
+            problems.append(problem)
+    if problems:
+        raise DataError(problems)
+    return members
+
+
+def _size_problem(folder: Path, own: int, first: int, size: int | None, members: int) -> str | None:
+    if own == (size or first):
+        return None
+    if size is None:
+        return f"{folder}: takes images of {own} pixels, the first one of {first}. Leave it out."
+    remedy = f"Prepare the dataset with --size {own}" + (", or leave it out." if members > 1 else ".")
+    return f"{folder}: takes images of {own} pixels, the dataset holds {size}. {remedy}"

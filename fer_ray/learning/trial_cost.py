@@ -19,7 +19,7 @@ from fer_ray.data.store import DatasetInfo, Split
 from fer_ray.data.stream import StreamedSplit
 from fer_ray.learning.device import pick_device
 from fer_ray.learning.loop import Metrics, Snapshot, fit
-from fer_ray.learning.predictor import EVAL_BATCH
+from fer_ray.learning.network import EVAL_BATCH
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.schedules import image_size
 

@@ -8,8 +8,8 @@ from fer_ray.config import Config
 from fer_ray.errors import UsageError
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.loop import Metrics, Report, Snapshot
+from fer_ray.learning.network import prediction_speed
 from fer_ray.learning.objectives import OBJECTIVES
-from fer_ray.learning.predictor import prediction_speed
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.strategy import Strategy
 

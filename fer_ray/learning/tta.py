@@ -11,6 +11,8 @@ ten_crop     10  five windows of 11/12 S, rounded (44 pixels): the corners and t
                  from the top and the left; and the mirror image of each (Krizhevsky et al. 2012)
 full         36  the image turned by -6°, 0° and 6° about its centre; of each the whole and the five windows; and the
                  mirror image of each
+adaptive   1-12  the image; and where that leaves a doubt, its mirror image and those of ``ten_crop`` too: where the
+                 probabilities of the two most probable labels differ by less than ``UNSURE``
 ========  =====  ===============================================================================================
 
 Windows are brought back to S × S by bilinear interpolation, whatever the network, so that one that takes a single size
@@ -68,10 +70,29 @@ def _turn(images_bchw: torch.Tensor, degrees: float) -> torch.Tensor:
     return F.grid_sample(images_bchw, grid, align_corners=False)
 
 
-VIEWS: dict[str, Callable[[torch.Tensor], Iterator[torch.Tensor]]] = {
+Views = Callable[[torch.Tensor], Iterator[torch.Tensor]]
+"""Yields one batch a view, B × C × S × S each, of normalised images."""
+
+VIEWS: dict[str, Views] = {
     "none": _none,
     "flip": _flip,
     "ten_crop": _ten_crop,
     "full": _full,
 }
-"""By name, cheapest first: a function that yields one batch a view, B × C × S × S each, of normalised images."""
+"""By name, cheapest first."""
+
+ADAPTIVE = "adaptive"
+NAMES = (*VIEWS, ADAPTIVE)
+UNSURE = 0.3
+"""Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` looks again."""
+
+
+def first_views(tta: str) -> Views:
+    """Return the views that every image gets under a TTA."""
+    return VIEWS["none" if tta == ADAPTIVE else tta]
+
+
+def more_views(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield those that ``adaptive`` adds where it is unsure."""
+    yield images_bchw.flip(3)
+    yield from _ten_crop(images_bchw)

@@ -134,7 +134,7 @@ def _decides(evaluation: Evaluation) -> dict[str, str]:
 def _by_tta(evaluation: Evaluation) -> Table:
     rows = []
     for name, measured in evaluation.tta.items():
-        more = f"{measured.views}", f"{measured.images_per_s:,.0f}"
+        more = f"{measured.views:.3g}", f"{measured.images_per_s:,.0f}"
         rows.append((f"{name}, official split", *_cells(measured.official), *more))
         if measured.without_leaked and evaluation.leaked_rows:
             rows.append((f"{name}, without leaked images", *_cells(measured.without_leaked), *more))

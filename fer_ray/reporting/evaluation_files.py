@@ -10,7 +10,6 @@ from fer_ray.data.store import Split
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.files import whole_folder
 from fer_ray.learning.calibration import reliability_bins
-from fer_ray.learning.ensemble import EnsemblePredictions
 from fer_ray.learning.evaluation import (
     CONFUSION_FILE,
     METRICS_FILE,
@@ -33,9 +32,7 @@ _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
 _MISTAKES = 24
 
 
-def write_evaluation(
-    folder: Path, evaluation: Evaluation, rows: Split, predictions: EnsemblePredictions, start: Start
-) -> None:
+def write_evaluation(folder: Path, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start) -> None:
     """Write all files of an evaluation; a kill leaves none of them.
 
     Args:
@@ -48,14 +45,14 @@ def write_evaluation(
     with whole_folder(folder) as partial:
         record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        pq.write_table(_table(rows, predictions.mean), partial / PREDICTIONS_FILE)
+        pq.write_table(_table(rows, predictions), partial / PREDICTIONS_FILE)
         save_confusion(np.array(measured.official.confusion), EMOTIONS, title, partial / CONFUSION_FILE)
         panels = {"temperature 1": reliability_bins(rows.labels, predictions.uncalibrated)}
         if any(member.temperature != 1 for member in evaluation.members):
             panels["calibrated"] = measured.reliability
         save_reliability(panels, title, partial / RELIABILITY_FILE)
-        _write_mistakes(partial / MISTAKES_FILE, rows, predictions.mean, title)
-        _write_samples(partial / SAMPLES_FILE, rows, predictions.mean)
+        _write_mistakes(partial / MISTAKES_FILE, rows, predictions, title)
+        _write_samples(partial / SAMPLES_FILE, rows, predictions)
         (partial / "report.html").write_text(render_page("Evaluation", [evaluation_section(partial, folder)]), "utf-8")
         (partial / CARD_FILE).write_text(model_card(partial, folder.name), "utf-8")
 

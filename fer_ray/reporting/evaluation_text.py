@@ -38,7 +38,7 @@ def _by_tta(evaluation: Evaluation) -> str:
         scores, clean = measured.official, measured.without_leaked
         without = f"  {accuracy_text(clean) if clean else 'none is left':22}" if leaky else ""
         lines.append(
-            f"{name:10}{measured.views:>5}{measured.images_per_s:>10,.0f}  {accuracy_text(scores):22}{without}"
+            f"{name:10}{measured.views:>5.3g}{measured.images_per_s:>10,.0f}  {accuracy_text(scores):22}{without}"
             f"{scores.macro_f1:>10.3f}{scores.nll:>7.3f}{scores.ece:>7.3f}"
         )
     return "\n".join(lines)

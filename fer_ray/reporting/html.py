@@ -50,10 +50,10 @@ class Charts:
 
 @dataclass(frozen=True)
 class Face:
-    """A labelled face: the picture as PNG, the true and the predicted name, and the prediction's probability."""
+    """A face: the picture as PNG, the true name or None, the predicted one, and the prediction's probability."""
 
     png: bytes
-    true: str
+    true: str | None
     predicted: str
     confidence: float
 

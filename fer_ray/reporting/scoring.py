@@ -1,59 +1,133 @@
-"""A scoring job as a section of a report: labels, what failed and why, and the speed."""
+"""A scoring job as a section of a report: labels, confidence, what failed and why, where the time went, pictures."""
 
 import json
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import numpy as np
 import pyarrow.parquet as pq
 
+from fer_ray.errors import DataError
 from fer_ray.progress import duration
-from fer_ray.reporting.html import Block, Section, Table
+from fer_ray.reporting.charts import new_chart, to_png
+from fer_ray.reporting.html import Block, Charts, Face, Figure, Gallery, Section, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
+from fer_ray.reporting.scoring_summary import FORMAT_VERSION, REMEDIES, SAMPLES_FILE, SUMMARY_FILE, binding_stage
 
-SUMMARY_FILE = "summary.json"
-_FAILED_SHOWN = 20
+_STAGES = {
+    "listing": "finding the inputs, before the rest",
+    "reading": "bytes from disk, archive or object store",
+    "decoding": "to grey pictures; with a detector, finding faces",
+    "predicting": "all views through the network",
+    "writing": "rows",
+}
 
 
 def scoring_section(folder: Path, shown_as: Path) -> Section:
-    """Show a scoring job; arguments as in ``evaluation_section``."""
+    """Show a scoring job; arguments as in ``evaluation_section``.
+
+    Raises:
+        DataError: its ``summary.json`` is not what this version of the program writes.
+    """
     summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-    failed = {status: count for status, count in summary["by_status"].items() if status != "ok"}
-    labels = [(name, f"{of['files']:,}", f"{of['share']:.1%}") for name, of in summary["by_label"].items()]
-    blocks: list[Block] = [Table("Labels", ("Label", "Files", "Share"), labels)]
-    if failed:
-        rows = [(Path(row["path"]).name, row["status"], row["error"] or "") for row in _failed_rows(folder)]
-        total = sum(failed.values())
-        which = f"The first {len(rows)} of {total:,}" if total > len(rows) else "All of them"
-        note = f"{which}; every file has its row in the Parquet files."
-        blocks.append(Table("Files that could not be labelled", ("File", "Status", "Why"), rows, note))
+    if summary.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{folder / SUMMARY_FILE}: format version {summary.get('format_version')}, expected {FORMAT_VERSION}. Run"
+            " `fer-ray score` with --resume to write it anew."
+        )
+    blocks: list[Block] = [_labels(summary)]
+    if summary["rows_with_label"]:
+        blocks.append(Charts("What was found", [_share_chart(summary), _confidence_chart(summary)]))
+    blocks += [_statuses(summary), *_failures(summary), _stages(summary), *_galleries(folder / SAMPLES_FILE)]
     blocks.append(Table("Job", (), _facts(summary)))
-    blocks += reproduce_blocks(folder, {"Checkpoint": summary["checkpoint"], "Fingerprint": summary["fingerprint"]})
+    blocks += reproduce_blocks(
+        folder, {"Checkpoint": ", ".join(summary["checkpoints"]), "Fingerprint": summary["fingerprint"]}
+    )
+    speed = summary["scored_in_this_run"] / summary["seconds"]
     headline = (
-        f"{summary['files']:,} files, {sum(failed.values()):,} of them could not be labelled;"
-        f" {duration(summary['seconds'])}, {summary['images_per_s']:,.0f} images/s."
+        f"{summary['files']:,} inputs, {summary['failed']:,} of them failed; {duration(summary['seconds'])},"
+        f" {speed:,.0f} images/s."
     )
     return Section(shown_as.name, "Scoring job", str(shown_as), headline, blocks)
 
 
-def _failed_rows(folder: Path) -> list[dict[str, Any]]:
-    def rows() -> Iterator[dict[str, Any]]:
-        for part in sorted(folder.glob("part-*.parquet")):
-            table = pq.read_table(part, columns=["path", "status", "error"])
-            yield from table.filter(pc.not_equal(table["status"], "ok")).to_pylist()
+def _labels(summary: dict[str, Any]) -> Table:
+    rows = [(name, f"{of['rows']:,}", f"{of['share']:.1%}") for name, of in summary["by_label"].items()]
+    return Table("Labels", ("Label", "Images" if summary["faces"] == "none" else "Faces", "Share"), rows)
 
-    return list(islice(rows(), _FAILED_SHOWN))
+
+def _share_chart(summary: dict[str, Any]) -> Figure:
+    canvas, axes = new_chart()
+    shares = {name: 100 * of["share"] for name, of in summary["by_label"].items()}
+    bars = axes.barh(list(shares), list(shares.values()))
+    axes.bar_label(bars, [f"{share:.1f}%" for share in shares.values()], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("share of the labels, %")
+    return Figure(to_png(canvas), "Share of each label; the table above holds the figures.", "Labels")
+
+
+def _confidence_chart(summary: dict[str, Any]) -> Figure:
+    counts = np.array(summary["confidence_histogram"])
+    canvas, axes = new_chart()
+    width = 1 / len(counts)
+    axes.bar((np.arange(len(counts)) + 0.5) * width, counts, 0.92 * width)
+    axes.set(xlabel="confidence: the label's probability", ylabel="images", xlim=(0, 1))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    half = counts[: len(counts) // 2].sum() / counts.sum()
+    return Figure(
+        to_png(canvas),
+        f"Histogram of the labels' probabilities; {half:.0%} of them are below 0.5.",
+        f"Confidence; {half:.0%} of the labels have less than 0.5",
+    )
+
+
+def _statuses(summary: dict[str, Any]) -> Table:
+    rows = [(status, f"{count:,}", f"{count / summary['files']:.2%}") for status, count in summary["by_status"].items()]
+    return Table("Inputs by status", ("Status", "Inputs", "Share"), rows, "Each input has its row, whatever it is.")
+
+
+def _failures(summary: dict[str, Any]) -> list[Table]:
+    first = summary["first_failures"]
+    if not first:
+        return []
+    rows = [(row["path"].rpartition("/")[2], row["status"], row["error"] or "") for row in first]
+    which = f"The first {len(rows)} of {summary['failed']:,}" if summary["failed"] > len(rows) else "All of them"
+    return [Table("Inputs that failed", ("Name", "Status", "Why"), rows, f"{which}.")]
+
+
+def _stages(summary: dict[str, Any]) -> Table:
+    rows = [
+        (name, what, f"{summary['stages'][name]['seconds']:,.1f}", f"{summary['stages'][name]['images_per_s']:,.0f}")
+        for name, what in _STAGES.items()
+    ]
+    binding = binding_stage(summary)
+    note = (
+        f"Of {summary['scored_in_this_run']:,} inputs; seconds are those of all threads, divided by their number. Most"
+        f" of the time went to {binding}: faster with {REMEDIES[binding]}."
+    )
+    return Table("Where the time went", ("Stage", "What it is", "Seconds", "Images/s"), rows, note)
+
+
+def _galleries(file: Path) -> list[Gallery]:
+    rows = pq.read_table(file).to_pylist() if file.is_file() else []
+    groups = {"surest": "The most confident labels", "least sure": "The least confident labels"}
+    return [
+        Gallery(
+            caption, [Face(row["png"], None, row["label"], row["confidence"]) for row in rows if row["group"] == group]
+        )
+        for group, caption in groups.items()
+        if any(row["group"] == group for row in rows)
+    ]
 
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    scored = summary["scored_in_this_run"]
     return [
         ("Inputs", ", ".join(summary["inputs"])),
         ("TTA", summary["tta"]),
-        ("Precision", ", ".join(summary["precision"])),
-        ("Images/s, all in all", f"{summary['images_per_s']:,.0f}"),
-        ("Images/s, from the first batch on", f"{summary['images_per_s_from_first_batch']:,.0f}"),
-        ("Versions", versions),
+        ("Faces", summary["faces"]),
+        ("Images/s, all in all", f"{scored / summary['seconds']:,.0f}"),
+        ("Images/s, from the first batch on", f"{scored / summary['seconds_from_first_batch']:,.0f}"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

@@ -14,7 +14,8 @@ from fer_ray.reporting.evaluation import evaluation_section
 from fer_ray.reporting.html import Block, Section, Table, read_figure
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.runs import compare_runs, run_section
-from fer_ray.reporting.scoring import SUMMARY_FILE, scoring_section
+from fer_ray.reporting.scoring import scoring_section
+from fer_ray.reporting.scoring_summary import SUMMARY_FILE
 from fer_ray.reporting.search_table import TRIALS_FILE
 from fer_ray.reporting.trials import search_section
 

@@ -1,211 +1,320 @@
-"""Speed of ``fer-ray score`` beside a bare PyTorch DataLoader loop on the same files, both as whole processes.
+"""How fast ``fer-ray score`` is: beside what its cores allow, and beside three other ways to label the same files.
 
-    python tests/benchmarks/score_speed.py --repeats 5 [--checkpoint RUN/checkpoint] [--dataset DATASET] [--files N]
+    python tests/benchmarks/score_speed.py --kind faces --files 100000 --repeats 3 [--dataset DATASET]
+    python tests/benchmarks/score_speed.py --kind photos --files 10000 --repeats 1
 
-Writes N JPEGs of 48 × 48 pixels, from the prepared dataset or else drawn, and 60 broken files of 12 kinds. Both sides
-then label them with the same checkpoint (by default a ``fast`` network with random weights), precision and TTA, in
-turns. The bare loop is what a reader of the PyTorch documentation would write: a Dataset that opens each file with
-Pillow, worker processes, batches of 256, a loop over the loader; its network has its kernels in channels-last order as
-ours does. A ratio is the bare process's seconds over ours, start of Python and Ray included. Before ratios are printed,
-the rows are counted and the labels of all images compared.
+All label the same files with the same checkpoint, precision and test-time augmentation, in turns, each in a process of
+its own that has the whole machine:
+
+- ``ours``: ``fer-ray score`` with its defaults;
+- ``loader``: a loop over a PyTorch ``DataLoader`` as its documentation shows: a Dataset that opens each file with
+  Pillow, as many worker processes as cores, batches of 256;
+- ``ray``: ``ray.data.read_images`` and ``map_batches`` with an actor, as Ray's guide to images shows, batches of 256;
+- ``daft``: ``from_glob_path``, ``download``, ``decode_image``, ``resize`` and a class UDF in batches, as Daft's guides
+  to images and to UDFs show.
+
+A rate counts from the moment at which ``--skip`` images were done to the end, so that nobody's start-up is in it; it is
+read from what each says of its progress. The ceiling is what the cores allow: 1 / (1 / decode + 1 / predict), each
+measured alone on all cores, without Ray, with our own decoder and network. Labels are compared before rates are
+printed; they may differ where two probabilities are close, as decoders and batches of other sizes round otherwise.
 """
 
 import argparse
-import io
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-BATCH = 256
-WORKERS = 2
-BROKEN_OF_EACH = 5
-TIES = 0.01  # labels may differ where two probabilities lie this close, as the networks run in other batch sizes
+CONTESTANTS = ("ours", "loader", "ray", "daft")
+BATCH, SAMPLE, CEILING_BATCH = 256, 4096, 64
+AGREE = 0.97  # share of the labels
 
 
-def bare_loop(checkpoint: Path, images: Path, output: Path, tta: str) -> None:
-    """Label the images and write path and probabilities."""
+def network(arguments: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from images, uint8, n × 48 × 48, to labels."""
+    from fer_ray.learning.predictor import Predictor
+
+    predictor = Predictor(arguments.checkpoint, arguments.tta, batch_size=BATCH)
+    return lambda images: predictor.predict(images).labels
+
+
+class Progress:
+    """A file with a line for each batch: the moment, and how many images it had."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def note(self, images: int) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{time.time()} {images}\n")
+
+
+def ours(arguments: argparse.Namespace) -> dict[str, int]:
+    """Run the stage; its pieces and parts on disk tell how far it is."""
+    import pyarrow.parquet as pq
+
+    from fer_ray.data.manifest import CHUNK_FILES
+    from fer_ray.data.parts import PART_CHUNKS
+    from fer_ray.emotions import EMOTIONS
+    from fer_ray.score import score
+
+    output = arguments.work / "labels"
+    with _watched(output, arguments, CHUNK_FILES, CHUNK_FILES * PART_CHUNKS):
+        score(arguments.checkpoint, [arguments.images], output, tta=arguments.tta)
+    labels = dict[str, int]()
+    for part in sorted(output.glob("part-*.parquet")):
+        rows = pq.read_table(part, columns=["path", "label"]).to_pydict()
+        labels |= dict(zip(rows["path"], map(EMOTIONS.index, rows["label"]), strict=True))
+    return labels
+
+
+@contextmanager
+def _watched(output: Path, arguments: argparse.Namespace, of_a_piece: int, of_a_part: int) -> Iterator[None]:
+    over, progress = threading.Event(), Progress(arguments.progress)
+
+    def watch() -> None:
+        before = 0
+        while not over.wait(0.1):
+            pieces = len(list((output / "_pieces").glob("[0-9]*")))
+            done = min(arguments.files, pieces * of_a_piece + len(list(output.glob("part-*"))) * of_a_part)
+            if done > before:
+                progress.note(done - before)
+                before = done
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def loader(arguments: argparse.Namespace) -> dict[str, int]:
+    """Run the loop over a ``DataLoader``."""
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    from fer_ray.learning.checkpoint import load_checkpoint
-    from fer_ray.learning.device import LAYOUT, autocast, pick_device, resolve_precision
-
-    model, info = load_checkpoint(checkpoint).model, load_checkpoint(checkpoint).info
+    predict, progress, labels = network(arguments), Progress(arguments.progress), dict[str, int]()
 
     class Faces(Dataset[tuple[torch.Tensor, str]]):
-        paths = sorted(str(path) for path in images.rglob("*") if path.is_file())
+        paths = sorted(str(path) for path in arguments.images.rglob("*.jpg"))
 
         def __len__(self) -> int:
             return len(self.paths)
 
         def __getitem__(self, row: int) -> tuple[torch.Tensor, str]:
-            try:
-                with Image.open(self.paths[row]) as image:
-                    grey = np.asarray(image.convert("L").resize((info.size, info.size)), np.float32)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                return torch.full((1, info.size, info.size), torch.nan), self.paths[row]
-            return torch.from_numpy((grey / 255 - info.mean) / info.std)[None], self.paths[row]
+            with Image.open(self.paths[row]) as image:
+                return torch.from_numpy(np.array(image.convert("L").resize((48, 48)))), self.paths[row]
 
-    device = pick_device()
-    dtype = resolve_precision("auto", device)
-    model = model.to(device).to(memory_format=LAYOUT)
-    paths: list[str] = []
-    probabilities = []
-    with torch.inference_mode(), autocast(device, dtype):
-        for batch, names in DataLoader(Faces(), batch_size=BATCH, num_workers=WORKERS):
-            batch = batch.to(device)
-            views = [batch, batch.flip(3)] if tta == "flip" else [batch]
-            views = [(model(view).float() / info.temperature).softmax(1) for view in views]
-            probabilities.append(torch.stack(views).mean(0).cpu())
-            paths += names
-    np.savez(output, paths=np.array(paths), probabilities=torch.cat(probabilities).numpy())
+    for batch, paths in DataLoader(Faces(), batch_size=BATCH, num_workers=os.cpu_count() or 1):
+        labels |= dict(zip(paths, predict(batch.numpy()).tolist(), strict=True))
+        progress.note(len(paths))
+    return labels
 
 
-def write_images(folder: Path, count: int, dataset: Path | None) -> None:
-    """Write ``count`` JPEGs over 20 folders."""
+def ray_data(arguments: argparse.Namespace) -> dict[str, int]:
+    """Run ``read_images`` and ``map_batches``."""
+    import pyarrow.parquet as pq
+    import ray
+
+    class Labeller:
+        def __init__(self) -> None:
+            self.predict, self.progress = network(arguments), Progress(arguments.progress)
+
+        def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+            labels = self.predict(np.ascontiguousarray(batch["image"], np.uint8))
+            self.progress.note(len(labels))
+            return {"path": batch["path"], "label": labels}
+
+    ray.init("local", log_to_driver=False, include_dashboard=False)
+    images = ray.data.read_images(str(arguments.images), mode="L", size=(48, 48), include_paths=True)
+    labelled = images.map_batches(Labeller, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=1)
+    output = arguments.work / "ray"
+    labelled.write_parquet(str(output))
+    rows = pq.read_table(output).to_pydict()
+    return dict(zip(rows["path"], rows["label"], strict=True))
+
+
+def daft_images(arguments: argparse.Namespace) -> dict[str, int]:
+    """Run Daft's pipeline."""
+    import daft
+    from daft import DataType, Series
+
+    progress = Progress(arguments.progress)
+
+    @daft.cls
+    class Labeller:
+        def __init__(self) -> None:
+            self.predict = network(arguments)
+
+        @daft.method.batch(return_dtype=DataType.int64(), batch_size=BATCH)
+        def __call__(self, images: Series) -> list[int]:
+            pixels = np.stack([np.asarray(image).reshape(48, 48) for image in images.to_pylist()])
+            progress.note(len(pixels))
+            return self.predict(pixels).tolist()
+
+    files = daft.from_glob_path(f"{arguments.images}/**/*.jpg")
+    pictures = files.with_column(
+        "image", files["path"].download().decode_image(mode="L").convert_image("L").resize(48, 48)
+    )
+    labelled = pictures.select("path", Labeller()(pictures["image"]).alias("label"))
+    output = arguments.work / "daft"
+    labelled.write_parquet(str(output))
+    rows = daft.read_parquet(f"{output}/*.parquet").to_pydict()
+    return {path.removeprefix("file://"): label for path, label in zip(rows["path"], rows["label"], strict=True)}
+
+
+def ceiling(arguments: argparse.Namespace) -> dict[str, float]:
+    """Measure decoding and predicting alone, each on all cores."""
     import cv2
-
-    from fer_ray.data.store import PreparedDataset
-    from fer_ray.data.synthetic import synthetic_faces
-
-    if dataset is None:
-        faces = synthetic_faces(min(count, 2000), seed=0)[0]
-    else:
-        prepared = PreparedDataset(dataset)
-        faces = np.concatenate([prepared.load(split).images for split in prepared.info.splits])
-    for number in range(count):
-        file = folder / f"{number % 20:02d}" / f"{number:06d}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(cv2.imencode(".jpg", faces[number % len(faces)])[1].tobytes())
-
-
-def break_some(folder: Path) -> int:
-    """Add files of 12 kinds that give no picture, and return how many."""
-    from PIL import Image
-
-    whole = next(path for path in folder.rglob("*.jpg") if path.stat().st_size > 100).read_bytes()
-    stream = io.BytesIO()
-    Image.new("L", (48, 48), 99).save(stream, "PNG")
-    png = stream.getvalue()
-    bomb = png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:]
-    kinds: dict[str, Callable[[Path], object]] = {
-        "empty.jpg": lambda path: path.touch(),
-        "text.jpg": lambda path: path.write_text("a note"),
-        "page.jpg": lambda path: path.write_text("<!doctype html><title>404</title>"),
-        "noise.jpg": lambda path: path.write_bytes(np.random.default_rng(0).bytes(900)),
-        "half.jpg": lambda path: path.write_bytes(whole[: len(whole) // 2]),
-        "start.jpg": lambda path: path.write_bytes(whole[:20]),
-        "half.png": lambda path: path.write_bytes(png[: len(png) // 2]),
-        "bomb.png": lambda path: path.write_bytes(bomb),
-        "zip.jpg": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)),
-        "zeros.jpg": lambda path: path.write_bytes(bytes(1000)),
-        "dangling.jpg": lambda path: path.symlink_to("nowhere"),
-        "pipe.jpg": os.mkfifo,
-    }
-    for number in range(BROKEN_OF_EACH):
-        for name, make in kinds.items():
-            make(folder / f"{number:02d}" / f"broken-{name}")
-    return BROKEN_OF_EACH * len(kinds)
-
-
-def random_checkpoint(folder: Path) -> Path:
-    """Write a ``fast`` network with random weights."""
     import torch
 
-    from fer_ray.config import Config
-    from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
-    from fer_ray.models import build
+    from fer_ray.data.disk import list_files, read_file
+    from fer_ray.data.images import decode
+    from fer_ray.learning.predictor import Predictor
 
-    config = Config()
-    torch.manual_seed(0)
-    info = CheckpointInfo(config=config, mean=0.5, std=0.25, size=48, epoch=1, metrics={}, dataset_fingerprint="none")
-    save_checkpoint(folder, build(config.model, 48).state_dict(), info)
-    return folder
-
-
-def compare(output: Path, bare: Path, files: int, broken: int) -> None:
-    """Stop unless both sides did the same work."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = pa.concat_tables([pq.read_table(file) for file in sorted(output.glob("part-*.parquet"))]).to_pylist()
-    bad = sum(row["status"] != "ok" for row in rows)
-    if (len(rows), bad) != (files + broken, broken):
-        sys.exit(f"fer-ray score: {len(rows)} rows, {bad} failed; {files + broken} and {broken} expected")
-    from fer_ray.emotions import EMOTIONS
-
-    with np.load(bare) as loaded:
-        others = dict(zip(loaded["paths"].tolist(), loaded["probabilities"], strict=True))
-    for row in rows:
-        if row["status"] == "ok":
-            other = others[row["path"]]
-            margin = np.sort(other)[-1] - np.sort(other)[-2]
-            if EMOTIONS[int(other.argmax())] != row["label"] and margin > TIES:
-                sys.exit(f"{row['path']}: label {row['label']}, the bare loop says {other}")
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    cores = os.cpu_count() or 1
+    paths = list(list_files([arguments.images]))
+    paths = paths[:: max(1, len(paths) // (SAMPLE if arguments.kind == "faces" else SAMPLE // 16))]
+    predictor = Predictor(arguments.checkpoint, arguments.tta, batch_size=CEILING_BATCH)
+    with ThreadPoolExecutor(cores) as pool:
+        began = time.perf_counter()
+        batches = [paths[start::cores] for start in range(cores)]
+        pixels = np.concatenate(
+            list(pool.map(lambda some: np.stack([decode(read_file(path), 48).pixels for path in some]), batches))
+        )
+        decoded = len(pixels) / (time.perf_counter() - began)
+        pixels = np.resize(pixels, (SAMPLE, 48, 48))
+        starts = range(0, SAMPLE, CEILING_BATCH)
+        rates = []
+        for _ in range(2):  # the first chooses kernels
+            began = time.perf_counter()
+            list(pool.map(lambda start: predictor.predict(pixels[start : start + CEILING_BATCH]), starts))
+            rates.append(SAMPLE / (time.perf_counter() - began))
+    return {"decode": decoded, "predict": max(rates), "ceiling": 1 / (1 / decoded + 1 / max(rates))}
 
 
-def measure(
-    work: Path, images: Path, checkpoint: Path, tta: str, files: int, broken: int
-) -> tuple[float, float, float]:
-    """Return seconds of the bare process, of ours, and our images/s from the first batch on."""
-    output, bare = work / "out", work / "bare.npz"
-    shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, __file__, "--bare", str(bare), "--images", str(images)]
-    started = time.perf_counter()
-    subprocess.run([*command, "--checkpoint", str(checkpoint), "--tta", tta], check=True, capture_output=True)
-    bare_seconds = time.perf_counter() - started
-    command = [sys.executable, "-m", "fer_ray.score", str(checkpoint), str(images), "--output", str(output)]
-    started = time.perf_counter()
-    subprocess.run([*command, "--tta", tta, "--max-error-rate", "1"], check=True, capture_output=True)
-    seconds = time.perf_counter() - started
-    compare(output, bare, files, broken)
-    summary = json.loads((output / "summary.json").read_text())
-    return bare_seconds, seconds, summary["images_per_s_from_first_batch"]
+def run_one(arguments: argparse.Namespace) -> None:
+    """Run a contestant in this process and write what came of it."""
+    ways: dict[str, Callable[[argparse.Namespace], Any]] = {
+        "ours": ours,
+        "loader": loader,
+        "ray": ray_data,
+        "daft": daft_images,
+        "ceiling": ceiling,
+    }
+    (arguments.work / "result.json").write_text(json.dumps(ways[arguments.contestant](arguments)))
+
+
+def start(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[float, int]], float]:
+    """Run a contestant in a process of its own; return its result, its progress and the moment it was started."""
+    with tempfile.TemporaryDirectory() as work:
+        progress = Path(work) / "progress"
+        progress.touch()
+        began = time.time()
+        command = [sys.executable, *sys.argv, "--contestant", name, "--work", work, "--progress", str(progress)]
+        ended = subprocess.run(
+            [*command, "--images", str(arguments.images), "--checkpoint", str(arguments.checkpoint)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"RAY_worker_niceness": "0"},
+        )
+        if ended.returncode:
+            sys.exit(f"{name} failed:\n{ended.stderr[-3000:]}")
+        noted = [line.split() for line in progress.read_text().splitlines()]
+        steps = [(float(moment), int(images)) for moment, images in noted]
+        return json.loads((Path(work) / "result.json").read_text()), steps, began
+
+
+def rate_after(steps: list[tuple[float, int]], skip: int) -> float:
+    """Return images/s from the moment at which ``skip`` images were done to the last."""
+    done = np.cumsum([images for _, images in steps])
+    first = int(np.argmax(done >= skip))
+    return float((done[-1] - done[first]) / (steps[-1][0] - steps[first][0]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--dataset", type=Path, help="a prepared dataset to take the images from")
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--tta", default="flip", choices=["none", "flip"])
-    parser.add_argument("--bare", type=Path, help="run the bare loop once and write its output here")
-    parser.add_argument("--images", type=Path, help="for the bare loop: the folder")
+    parser.add_argument("--kind", choices=["faces", "photos"], default="faces")
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--skip", type=int, help="images before the clock starts; by default a fifth of them")
+    parser.add_argument("--dataset", type=Path, help="a prepared dataset to take faces from; without it they are drawn")
+    parser.add_argument("--checkpoint", type=Path, help="by default the network of the package")
+    parser.add_argument("--tta", default="flip")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument("--images", type=Path, help="a folder made before, instead of a new one")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--progress", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.bare:
-        bare_loop(arguments.checkpoint, arguments.images, arguments.bare, arguments.tta)
+    if arguments.contestant:
+        run_one(arguments)
         return
-    ratios = []
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        write_images(work / "images", arguments.files, arguments.dataset)
-        broken = break_some(work / "images")
-        checkpoint = arguments.checkpoint or random_checkpoint(work / "checkpoint")
-        for repeat in range(arguments.repeats):
-            bare, ours, rate = measure(work, work / "images", checkpoint, arguments.tta, arguments.files, broken)
-            ratios.append(bare / ours)
-            print(
-                f"{repeat + 1}: fer-ray score {ours:.1f} s ({rate:,.0f} images/s from the first batch on), bare"
-                f" {bare:.1f} s, ratio {ratios[-1]:.3f}; load {os.getloadavg()[0]:.1f}",
-                flush=True,
-            )
+        compete(arguments, Path(folder))
+
+
+def compete(arguments: argparse.Namespace, folder: Path) -> None:
+    """Let the contestants take turns, and print their rates."""
+    from score_images import write_faces, write_photos
+
+    from fer_ray.weights import SHIPPED_CHECKPOINT
+
+    arguments.checkpoint = arguments.checkpoint or SHIPPED_CHECKPOINT
+    if arguments.images is None:
+        arguments.images = folder / "images"
+        make = (lambda: write_photos(arguments.images, arguments.files)) if arguments.kind == "photos" else None
+        (make or (lambda: write_faces(arguments.images, arguments.files, arguments.dataset)))()
+    skip = arguments.files // 5 if arguments.skip is None else arguments.skip
     print(
-        f"{arguments.files + broken:,} files, TTA {arguments.tta}: ratio median {statistics.median(ratios):.3f}"
-        f" ({min(ratios):.3f} to {max(ratios):.3f}), n = {len(ratios)}; {os.cpu_count()} cores"
-        f" {platform.processor() or platform.machine()}"
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {arguments.files:,} {arguments.kind},"
     )
+    print(f"TTA {arguments.tta}; images/s after the first {skip:,}", flush=True)
+    rates: dict[str, list[float]] = {name: [] for name in ("ceiling", *arguments.only)}
+    for repeat in range(arguments.repeats):
+        allowed, _, _ = start("ceiling", arguments)
+        rates["ceiling"].append(allowed["ceiling"])
+        said = ", ".join(f"{name} {rate:,.0f}" for name, rate in allowed.items())
+        print(f"{repeat + 1} {said}", flush=True)
+        labels: dict[str, dict[str, int]] = {}
+        for place in range(len(arguments.only)):
+            name = arguments.only[(repeat + place) % len(arguments.only)]
+            labels[name], steps, began = start(name, arguments)
+            rates[name].append(rate_after(steps, skip))
+            first = steps[0][0] - began
+            print(f"{repeat + 1} {name}: {rates[name][-1]:,.0f} images/s, first batch after {first:.1f} s", flush=True)
+        check(labels, arguments.files)
+    for name in ("ceiling", *arguments.only[1:]):
+        ratios = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"ours over {name}: {statistics.median(ratios):.2f} {spread}, n = {len(ratios)}")
+
+
+def check(labels: dict[str, dict[str, int]], files: int) -> None:
+    """Stop unless all did the same work."""
+    for name, own in labels.items():
+        if len(own) != files:
+            sys.exit(f"{name}: {len(own):,} labels, {files:,} expected")
+        same = statistics.fmean(own[path] == label for path, label in labels["ours"].items())
+        if same < AGREE:
+            sys.exit(f"{name}: {same:.1%} of its labels are ours, {AGREE:.0%} expected")
 
 
 if __name__ == "__main__":

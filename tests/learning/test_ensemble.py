@@ -13,9 +13,8 @@ from fer_ray.config import Config, ModelConfig
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
-from fer_ray.learning.ensemble import Ensemble, EnsemblePredictions, load_members
 from fer_ray.learning.member_scores import compare_members, measure_members
-from fer_ray.learning.predictor import Predictions, Predictor
+from fer_ray.learning.predictor import Predictions, Predictor, load_members
 from fer_ray.models import build
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 48, 48), dtype=np.uint8)
@@ -48,20 +47,19 @@ MEMBERS = [member("fast", 1, 2.0), member("cnn3", 2, 0.5, ALPHABETICAL, 0.4), me
 
 @pytest.mark.parametrize("tta", ["none", "flip"])
 def test_mean_of_calibrated_probabilities_in_one_order_of_labels(tta: str) -> None:
-    predictions = Ensemble(MEMBERS, tta, "float32").predict(IMAGES)
+    predictions = Predictor(MEMBERS, tta, "float32").predict(IMAGES)
     alone = [Predictor(one, tta, "float32").predict(IMAGES).probabilities for one in MEMBERS]
-    alone[1] = alone[1][:, [ALPHABETICAL.index(name) for name in EMOTIONS]]
     np.testing.assert_allclose(predictions.members, alone, atol=1e-6)
-    np.testing.assert_allclose(predictions.mean.probabilities, np.mean(alone, axis=0), atol=1e-6)
-    assert predictions.views == (1 if tta == "none" else 2)
-    assert predictions.mean.tta_std.any() == (tta == "flip")
+    np.testing.assert_allclose(predictions.probabilities, np.mean(alone, axis=0), atol=1e-6)
+    assert set(predictions.views) == {1 if tta == "none" else 2}
+    assert predictions.tta_std.any() == (tta == "flip")
 
 
 def test_uncalibrated_is_every_temperature_one() -> None:
     plain = [Checkpoint(one.model, one.info.model_copy(update={"temperature": 1.0})) for one in MEMBERS]
-    calibrated, expected = (Ensemble(members, "flip", "float32").predict(IMAGES) for members in (MEMBERS, plain))
-    np.testing.assert_allclose(calibrated.uncalibrated, expected.mean.probabilities, atol=1e-6)
-    assert np.abs(calibrated.uncalibrated - calibrated.mean.probabilities).max() > 0.01
+    calibrated, expected = (Predictor(members, "flip", "float32").predict(IMAGES) for members in (MEMBERS, plain))
+    np.testing.assert_allclose(calibrated.uncalibrated, expected.probabilities, atol=1e-6)
+    assert np.abs(calibrated.uncalibrated - calibrated.probabilities).max() > 0.01
 
 
 def sure_of(labels: Sequence[int], confidence: float) -> np.ndarray:
@@ -72,8 +70,8 @@ def sure_of(labels: Sequence[int], confidence: float) -> np.ndarray:
 def test_share_is_what_the_others_lose_without_a_member() -> None:
     labels = np.array([0, 1, 2, 3])
     probabilities = np.stack([sure_of([0, 1, 2, 3], 0.9), sure_of([0, 1, 6, 6], 0.45), sure_of([0, 6, 6, 6], 0.4)])
-    mean = Predictions(probabilities.mean(0), np.zeros(4))
-    predictions = EnsemblePredictions(mean, probabilities, probabilities[0], 1)
+    mean, nothing, once = probabilities.mean(0), np.zeros(4), np.ones(4, int)
+    predictions = Predictions(mean, nothing, once, probabilities, probabilities[0])
     folders = [Path("a"), Path("b"), Path("c")]
     first, second, third = measure_members(folders, MEMBERS, labels, predictions)
     # All together are right four times, and so without the second or the third; without the first one, twice.
@@ -83,7 +81,7 @@ def test_share_is_what_the_others_lose_without_a_member() -> None:
     assert (second.checkpoint, second.architecture, second.epoch, second.temperature) == ("b", "cnn3", 2, 0.5)
     assert second.parameters == sum(one.numel() for one in MEMBERS[1].model.parameters())
 
-    alone = EnsemblePredictions(mean, probabilities[:1], probabilities[0], 1)
+    alone = Predictions(mean, nothing, once, probabilities[:1], probabilities[0])
     assert measure_members(folders[:1], MEMBERS[:1], labels, alone)[0].share is None
 
 
@@ -123,3 +121,6 @@ def test_all_wrong_members_are_named_at_once(tmp_path: Path) -> None:
     assert str(bored) in labels and "in any order" in labels
     with pytest.raises(UsageError, match="named twice"):
         load_members([good, small, good], 48)
+    assert [one.info.size for one in load_members([small])] == [24]
+    with pytest.raises(DataError, match=f"{small}: takes images of 24 pixels, the first one of 48"):
+        load_members([good, small])

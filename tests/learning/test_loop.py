@@ -15,6 +15,7 @@ from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.evaluation import score_predictions
 from fer_ray.learning.loop import Metrics, Snapshot, fit
+from fer_ray.learning.network import Network
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder
@@ -83,7 +84,7 @@ def test_the_checkpoint_is_calibrated_on_validation(data: TrainingData, tmp_path
     assert loaded.info.temperature == run.history()[loaded.info.epoch - 1]["temperature"] < 0.9  # smoothing: too modest
     assert (before.labels == after.labels).all()
     assert scores[1].nll < scores[0].nll and scores[1].ece < scores[0].ece
-    logits = Predictor(plain).logits(data.validation.images)[0].numpy()
+    logits = Network(plain).logits(data.validation.images)[0].numpy()
     assert loaded.info.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
 
 
@@ -217,7 +218,7 @@ def test_class_weights_level_the_classes(
     split = Split([str(i) for i in range(400)], images, labels, np.zeros(400, bool))
     settings = config(f"loss.class_weight_power={power}", "training.epochs=3")
     fit(settings, TrainingData(split, split, data.info), lambda metrics, snapshot: snapshot.save(tmp_path / "last"))
-    probabilities = Predictor(tmp_path / "last").logits(images)[0].softmax(dim=1)  # as learnt: not calibrated
+    probabilities = Network(tmp_path / "last").logits(images)[0].softmax(dim=1)  # as learnt: not calibrated
     assert low < probabilities[:, 1].mean() < high
 
 

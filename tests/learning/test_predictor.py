@@ -9,6 +9,7 @@ from fer_ray.config import Config, ModelConfig
 from fer_ray.errors import UsageError
 from fer_ray.learning.checkpoint import Checkpoint, CheckpointInfo
 from fer_ray.learning.predictor import Predictor
+from fer_ray.learning.tta import UNSURE
 from fer_ray.models import build
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 48, 48), dtype=np.uint8)
@@ -73,3 +74,21 @@ def test_unknown_tta_and_precision() -> None:
         Predictor(checkpoint(), tta="twelve_crop")
     with pytest.raises(UsageError, match="auto, float32 or bfloat16"):
         Predictor(checkpoint(), precision="half")
+
+
+def test_adaptive_looks_again_where_it_is_unsure() -> None:
+    one = checkpoint(0.05)
+    images = np.random.default_rng(1).integers(0, 256, (60, 48, 48), dtype=np.uint8)
+    adaptive, none, flip, ten_crop = (
+        Predictor(one, tta=tta, precision="float32").predict(images) for tta in ("adaptive", "none", "flip", "ten_crop")
+    )
+    highest = np.sort(none.probabilities, axis=1)
+    unsure = highest[:, -1] - highest[:, -2] < UNSURE
+    assert 5 < unsure.sum() < 55
+    assert (adaptive.views == np.where(unsure, 12, 1)).all()
+    every = (2 * flip.probabilities + 10 * ten_crop.probabilities) / 12
+    np.testing.assert_allclose(adaptive.probabilities, np.where(unsure[:, None], every, none.probabilities), atol=1e-5)
+    assert (adaptive.tta_std > 0).tolist() == unsure.tolist()
+    np.testing.assert_allclose(adaptive.members[0], adaptive.probabilities, atol=1e-6)
+    sure = Predictor(one, tta="adaptive", precision="float32").predict(images[~unsure])
+    assert set(sure.views) == {1}

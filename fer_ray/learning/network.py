@@ -1,0 +1,95 @@
+"""A trained network on one device: from images to logits, batch by batch."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_ray.errors import UsageError
+from fer_ray.learning.augment import normalize
+from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.learning.tta import VIEWS, Views
+
+EVAL_BATCH = 128
+"""Images a forward pass in validation and evaluation; on a CPU larger batches leave the caches and are slower."""
+_SPEED_SECONDS = 1.0
+
+
+def forward_batches(
+    model: nn.Module, images_bchw: Iterator[torch.Tensor], device: torch.device, dtype: torch.dtype
+) -> Iterator[torch.Tensor]:
+    """Yield float32 logits, B × K, of each normalised batch; the model must be in evaluation mode."""
+    for batch in images_bchw:
+        with torch.inference_mode(), autocast(device, dtype):
+            logits = model(batch.to(device).contiguous(memory_format=LAYOUT))
+        yield logits.float()
+
+
+class Network:
+    """A checkpoint ready to compute.
+
+    Args:
+        checkpoint: a checkpoint folder, or a checkpoint in memory.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        batch_size: images a forward pass.
+
+    Raises:
+        UsageError: no such precision.
+        DataError: from ``load_checkpoint``.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | Path | str, precision: str = "auto", batch_size: int = EVAL_BATCH):
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+        self.info = self.checkpoint.info
+        self.batch_size, self.device = batch_size, pick_device()
+        self.dtype = resolve_precision(precision, self.device)
+        self._model = place(self.checkpoint.model, self.device).eval()
+
+    def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
+        """Return the network's bare outputs for each view, float32, V × n × K, on the CPU, in its own order of labels.
+
+        Args:
+            images: uint8, n × size × size, grey, 0 black to 255 white.
+            views: of each batch.
+
+        Raises:
+            UsageError: images of another shape or dtype.
+        """
+        size = self.info.size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size):
+            raise UsageError(
+                f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected."
+            )
+        starts = range(0, max(len(images), 1), self.batch_size)
+        batches = [self._of_batch(images[start : start + self.batch_size], views) for start in starts]
+        return torch.cat(batches, dim=1)
+
+    def _of_batch(self, images: np.ndarray, views: Views) -> torch.Tensor:
+        pixels = torch.tensor(images)
+        if self.device.type == "cuda":  # from pinned memory a copy waits for nothing but its own stream
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        batch_bchw = normalize(pixels, self.info.mean, self.info.std)
+        logits = forward_batches(self._model, views(batch_bchw), self.device, self.dtype)
+        return torch.stack(list(logits)).cpu()
+
+
+def prediction_speed(checkpoint: Path, precision: str) -> float:
+    """Return the images a second that a checkpoint's network predicts here and now, without TTA, on seeded noise.
+
+    The median over batches of ``EVAL_BATCH`` images, from the second on, for ``_SPEED_SECONDS`` or one batch.
+    """
+    network = Network(checkpoint, precision)
+    shape = (EVAL_BATCH, network.info.size, network.info.size)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    network.logits(images)
+    seconds, began = list[float](), time.monotonic()
+    while not seconds or time.monotonic() - began < _SPEED_SECONDS:
+        start = time.monotonic()
+        network.logits(images)
+        seconds.append(time.monotonic() - start)
+    return EVAL_BATCH / statistics.median(seconds)

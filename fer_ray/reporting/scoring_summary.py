@@ -1,0 +1,154 @@
+"""What a scoring job came to: ``summary.json``, ``summary.html``, and a few lines of text."""
+
+import io
+import json
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from fer_ray.data.parts import Part
+from fer_ray.data.score_job import Speed
+from fer_ray.data.score_totals import Sample, Totals, thumbnails
+from fer_ray.emotions import EMOTIONS
+from fer_ray.folders import Folder
+from fer_ray.progress import duration, per_time, say
+from fer_ray.provenance import PROVENANCE_FILE
+
+FORMAT_VERSION = 2
+SUMMARY_FILE, PAGE_FILE, SAMPLES_FILE = "summary.json", "summary.html", "_samples.parquet"
+REMEDIES = {
+    "listing": "a list of paths, or .tar or .zip files, instead of folders to walk",
+    "reading": "faster storage, or .tar or .zip files instead of single ones",
+    "decoding": "more CPU cores, or smaller images",
+    "predicting": "a GPU or more CPU cores, fewer views (--tta none), or a smaller network",
+    "writing": "an output on faster storage",
+}
+"""By stage, what makes a job faster whose time goes there."""
+_OF_A_RUN = ("scored_in_this_run", "seconds", "seconds_from_first_batch", "stages")
+_SAMPLES_SCHEMA = pa.schema(
+    [
+        ("group", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("confidence", pa.float32()),
+        ("png", pa.binary()),
+    ]
+)
+_SAMPLES_SCHEMA = pa.schema(
+    [
+        ("group", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("confidence", pa.float32()),
+        ("png", pa.binary()),
+    ]
+)
+_PACKAGES = ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")
+
+
+def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the contents of ``summary.json``.
+
+    Args:
+        totals: over all rows.
+        speed: of this run.
+        seconds: of the whole run.
+        facts: what the job was asked.
+    """
+    scored = totals.label.total()
+    stages = {"listing": speed.listing_s} | {stage: spent / speed.threads for stage, spent in vars(speed.spent).items()}
+    return {
+        "format_version": FORMAT_VERSION,
+        "files": totals.files,
+        "failed": totals.failed,
+        "by_status": dict(totals.status.most_common()),
+        "rows_with_label": scored,
+        "by_label": {
+            name: {"rows": totals.label[name], "share": totals.label[name] / max(scored, 1)} for name in EMOTIONS
+        },
+        "confidence_histogram": totals.confidence.tolist(),
+        "first_failures": totals.failures,
+        "scored_in_this_run": speed.files,
+        "seconds": seconds,
+        "seconds_from_first_batch": max(time.time() - speed.began, 1e-9),
+        "stages": {
+            stage: {"seconds": spent, "images_per_s": speed.files / max(spent, 1e-9)} for stage, spent in stages.items()
+        },
+        **facts,
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def write_summary(folder: Folder, summary: dict[str, Any], totals: Totals, layout: Sequence[Part]) -> None:
+    """Write ``summary.json``, the pictures and the page; where nothing was scored, the speed stays the former run's.
+
+    Args:
+        summary: as ``summarise`` returned it; changed in that case.
+    """
+    if not summary["scored_in_this_run"] and folder.exists(SUMMARY_FILE):
+        say("No input was left to score; the speed below is that of the run before.")
+        former = json.loads(folder.read(SUMMARY_FILE))
+        summary |= {name: former[name] for name in _OF_A_RUN}
+    folder.write(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+    with folder.as_local(SUMMARY_FILE, PROVENANCE_FILE) as place:
+        _write_samples(place / SAMPLES_FILE, folder, totals, layout)
+        # Here, as drawing is not needed before, and takes a second to be imported.
+        from fer_ray.reporting.html import render_page
+        from fer_ray.reporting.scoring import scoring_section
+
+        page = render_page("Scoring", [scoring_section(place, Path(folder.shown))])
+        (place / PAGE_FILE).write_text(page, encoding="utf-8")
+
+
+def binding_stage(summary: dict[str, Any]) -> str:
+    """Return the stage that most of the time went to."""
+    stages: dict[str, dict[str, float]] = summary["stages"]
+    return max(stages, key=lambda stage: stages[stage]["seconds"])
+
+
+def describe(place: str, summary: dict[str, Any]) -> str:
+    """Return the summary as a few lines of text."""
+    bad = {status: count for status, count in summary["by_status"].items() if status != "ok"}
+    others = "; ".join(f"{count:,} {status}" for status, count in bad.items())
+    shares = ", ".join(f"{name} {of['share']:.1%}" for name, of in summary["by_label"].items())
+    scored, seconds = summary["scored_in_this_run"], summary["seconds"]
+    from_first = scored / summary["seconds_from_first_batch"]
+    stages = ", ".join(f"{name} {of['images_per_s']:,.0f}" for name, of in summary["stages"].items())
+    binding = binding_stage(summary)
+    return "\n".join(
+        [
+            f"{summary['files']:,} inputs, {summary['failed']:,} failed{': ' if others else ''}{others}",
+            f"labels: {shares}",
+            f"{scored:,} inputs in {duration(seconds)}: {per_time(scored / seconds)} images,"
+            f" {per_time(from_first)} from the first batch on",
+            f"images/s by stage: {stages}. Most of the time went to {binding}; faster with {REMEDIES[binding]}.",
+            f"output: {place}",
+        ]
+    )
+
+
+def _write_samples(file: Path, folder: Folder, totals: Totals, layout: Sequence[Part]) -> None:
+    chosen: list[tuple[str, Sample]] = [
+        *(("surest", sample) for sample in totals.surest),
+        *(("least sure", sample) for sample in totals.least_sure),
+    ]
+    pictures = thumbnails(folder, layout, [sample for _, sample in chosen])
+    rows = [
+        {"group": group, "path": one.path, "label": one.label, "confidence": one.confidence, "png": _png(picture)}
+        for (group, one), picture in zip(chosen, pictures, strict=True)
+        if picture is not None
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SAMPLES_SCHEMA), file)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,173 @@
+"""Scoring with Ray Data: chunks of the manifest go to actors, which read, decode, predict and write them by themselves.
+
+No pixels travel through Ray, and the pieces on disk are the whole state of a job.
+"""
+
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+
+from fer_ray.data.manifest import Chunk
+from fer_ray.data.parts import Part, finished, merge, piece_name
+from fer_ray.data.score_job import Job, Scored, ScoringOptions, Speed, as_computed
+from fer_ray.errors import FerRayError
+from fer_ray.folders import Folder
+from fer_ray.progress import ProgressBar
+
+_MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
+_SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
+_AT_ONCE = 2  # chunks of an actor: the threads that are done with one begin the next
+
+
+class Done(NamedTuple):
+    """A chunk that was scored.
+
+    Attributes:
+        chunk: its number.
+        scored: what came of it.
+        began: seconds by the clock, when its actor took it.
+        precision: the dtype that it was computed in.
+        batch_size: images a forward pass.
+    """
+
+    chunk: int
+    scored: Scored
+    began: float
+    precision: str
+    batch_size: int
+
+
+class Plan(NamedTuple):
+    """Actors, and the threads and GPUs of each."""
+
+    actors: int
+    threads: int
+    gpus: float
+
+
+def plan(gpus_per_actor: float = 1) -> Plan:
+    """Return what fits the cluster: actors that share its GPUs, else one for up to 16 cores of a node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpu = [node for node in nodes if node.get("GPU", 0) >= gpus_per_actor]
+    if with_gpu:
+        actors = [int(node["GPU"] / gpus_per_actor) for node in with_gpu]
+        cores = (int(node.get("CPU", 1) / count) for node, count in zip(with_gpu, actors, strict=True))
+        return Plan(sum(actors), max(1, min(_MAX_THREADS, *cores)), gpus_per_actor)
+    cores_of = [int(node.get("CPU", 0)) for node in nodes]
+
+    def reached(threads: int) -> int:
+        return sum(cores // threads * threads for cores in cores_of)
+
+    # The widest actor that leaves few cores of unequal nodes idle.
+    threads = max(width for width in range(1, _MAX_THREADS + 1) if reached(width) >= 0.9 * sum(cores_of))
+    return Plan(max(1, reached(threads) // threads), threads, 0)
+
+
+def score_parts(
+    folder: Folder, job: Job, options: ScoringOptions, layout: Sequence[Part], gpus_per_actor: float
+) -> Speed:
+    """Score the chunks that have no rows yet, make parts of their pieces, and return what it took.
+
+    Args:
+        folder: the output, with its manifest.
+        job: as it was so far.
+        options: but for what the job has begun to compute with.
+        layout: all parts of the job.
+        gpus_per_actor: a part of a GPU, above 0 to 1.
+
+    Raises:
+        FerRayError: what an actor found wrong with the options.
+    """
+    written, pieces = finished(folder, layout, job.format)
+    left = {part.number: set(part.chunks) - pieces for part in layout if part.number not in written}
+    for part in layout:
+        if part.number in written:  # a kill struck before they were removed
+            folder.remove(*(piece_name(chunk) for chunk in part.chunks if chunk in pieces))
+        elif not left[part.number]:
+            merge(folder, part, job.format)
+    part_of = {number: part for part in layout for number in left.get(part.number, ())}
+    todo = {number: part.chunks[number] for number, part in part_of.items()}
+    speed = Speed(sum(chunk.files for chunk in todo.values()), time.time())
+    if not todo:
+        return speed
+    planned = plan(gpus_per_actor)
+    speed.threads = planned.threads * min(planned.actors, len(todo))
+    options = replace(
+        options, precision=job.precision or options.precision, batch_size=options.batch_size or job.batch_size
+    )
+    total, failed = sum(part.files for part in layout), 0
+    with ProgressBar("scoring", total, start=total - speed.files) as bar:
+        for one in score_chunks(folder, options, todo, planned):
+            job = as_computed(job, folder, one.precision, one.batch_size)
+            speed.began = min(speed.began, one.began)
+            speed.spent.add(one.scored.spent)
+            part = part_of[one.chunk]
+            left[part.number].discard(one.chunk)
+            if not left[part.number]:
+                merge(folder, part, job.format)
+            failed += one.scored.failed
+            bar.advance(one.scored.files, note=f"{failed:,} failed" if failed else None)
+    return speed
+
+
+def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chunk], planned: Plan) -> Iterator[Done]:
+    """Score chunks, given by number, and yield each when its piece is written.
+
+    Raises:
+        FerRayError: what an actor found wrong with the options.
+    """
+    most = min(planned.actors, len(chunks))
+    rows = [{"chunk": number} | vars(chunk) for number, chunk in chunks.items()]
+    results = ray.data.from_items(rows, override_num_blocks=min(len(rows), 64 * most)).map_batches(
+        _ScoringActor,
+        batch_size=1,
+        fn_constructor_args=(folder.shown, options, planned.threads),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            initial_size=most,
+            max_size=most,
+            max_tasks_in_flight_per_actor=2 * _AT_ONCE,
+            max_concurrent_calls_per_actor=_AT_ONCE,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=planned.threads - _SPARE_CPUS,
+        num_gpus=planned.gpus,
+    )
+    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
+        for packed in batch["done"]:
+            done = pickle.loads(packed)
+            if isinstance(done, FerRayError):
+                raise done
+            yield done
+
+
+class _ScoringActor:
+    """Loads the scorer where it is needed."""
+
+    def __init__(self, folder: Path | str, options: ScoringOptions, threads: int) -> None:
+        from fer_ray.learning.chunk_scorer import ChunkScorer
+
+        self.place = folder
+        try:
+            self.scorer, self.fault = ChunkScorer(Folder.at(folder), options, threads), b""
+        except FerRayError as error:  # raised here, it would reach the driver in pages of Ray's own words
+            self.fault = pickle.dumps(error)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        if self.fault:
+            return {"done": [self.fault]}
+        began, number = time.time(), int(batch["chunk"][0])
+        chunk = Chunk(str(batch["manifest"][0]), int(batch["group"][0]), int(batch["files"][0]))
+        scorer = self.scorer
+        try:
+            scored = scorer.score(number, chunk)
+            done: Done | FerRayError = Done(number, scored, began, scorer.precision, scorer.batch_size)
+        except OSError as error:  # a full disk, or an object store that refuses; one input's faults have rows
+            done = FerRayError(f"{self.place}: rows can't be written: {error}. Mend that and go on with --resume.")
+        return {"done": [pickle.dumps(done)]}

@@ -1,0 +1,339 @@
+"""Scoring a chunk in this process: broken and hostile files, repeats, slow inputs, and the size of batches."""
+
+import io
+import os
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from fer_ray.data import manifest, parts
+from fer_ray.data.inputs import check_inputs, list_entries
+from fer_ray.data.reading import read_entry
+from fer_ray.data.score_job import Scored, ScoringOptions
+from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.folders import Folder
+from fer_ray.learning import chunk_scorer
+from fer_ray.learning.chunk_scorer import ChunkScorer, fastest_batch_size
+from fer_ray.learning.predictor import Predictor
+from fer_ray.weights import SHIPPED_CHECKPOINT
+
+FACE = synthetic_faces(1, seed=0)[0][0]
+JPEG = cv2.imencode(".jpg", FACE)[1].tobytes()
+PNG = cv2.imencode(".png", FACE)[1].tobytes()
+PICTURE = Image.fromarray(FACE)
+
+
+def encoded(format: str, image: Image.Image = PICTURE, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def png(width: int, height: int, depth: int = 8, colour: int = 0, body: bytes = b"") -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + (chunk(b"IDAT", body) if body else b"") + chunk(b"IEND", b"")
+
+
+def listen(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        previous = Path.cwd()
+        os.chdir(path.parent)  # the address of a socket may not be long
+        try:
+            server.bind(path.name)
+        finally:
+            os.chdir(previous)
+
+
+def deep(path: Path, length: int) -> None:
+    """Make a folder with an image somewhere in it whose absolute path has so many characters."""
+    previous, left = Path.cwd(), length - len(f"{path}/face.jpg")
+    try:
+        path.mkdir()
+        os.chdir(path)
+        while left:
+            name = "d" * (min(left, 200) - 1 - (left % 200 == 1))
+            Path(name).mkdir()
+            os.chdir(name)
+            left -= len(name) + 1
+        Path("face.jpg").write_bytes(JPEG)
+    finally:
+        os.chdir(previous)
+
+
+SIXTEEN = cv2.imencode(".png", FACE.astype(np.uint16) * 257)[1].tobytes()
+OTHER = PICTURE.transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("RGB")
+ORIENTATION = Image.Exif()
+ORIENTATION[0x0112] = 6
+
+CONTENTS: dict[str, tuple[str, bytes]] = {
+    # What gives a picture, whatever it is called.
+    "plain.jpg": ("ok", JPEG),
+    "wrong-suffix.png": ("ok", JPEG),
+    "no-suffix": ("ok", PNG),
+    "upper.JPEG": ("ok", JPEG),
+    "progressive.jpg": ("ok", encoded("JPEG", progressive=True)),
+    "cmyk.jpg": ("ok", encoded("JPEG", PICTURE.convert("CMYK"))),
+    "oriented.jpg": ("ok", encoded("JPEG", exif=ORIENTATION)),
+    "trailing.jpg": ("ok", JPEG + b"<!-- appended -->"),
+    "junk-before-segments.jpg": ("ok", JPEG[:2] + b"\xff\xff" + JPEG[3:]),
+    "grey16.png": ("ok", SIXTEEN),
+    "alpha.png": ("ok", encoded("PNG", PICTURE.convert("RGBA"))),
+    "palette.png": ("ok", encoded("PNG", PICTURE.convert("P"))),
+    "one-bit.png": ("ok", encoded("PNG", PICTURE.convert("1"))),
+    "one-pixel.png": ("ok", encoded("PNG", PICTURE.resize((1, 1)))),
+    "strip.png": ("ok", encoded("PNG", PICTURE.resize((3000, 1)))),
+    "animated.gif": ("ok", encoded("GIF", save_all=True, append_images=[OTHER.convert("L")])),
+    "animated.png": ("ok", encoded("PNG", save_all=True, append_images=[OTHER.convert("L")])),
+    "animated.webp": ("ok", encoded("WEBP", save_all=True, append_images=[OTHER.convert("L")])),
+    "lossless.webp": ("ok", encoded("WEBP", lossless=True)),
+    "pages.tiff": ("ok", encoded("TIFF", save_all=True, append_images=[OTHER.convert("L")])),
+    "compressed.tiff": ("ok", encoded("TIFF", compression="tiff_lzw")),
+    "grey.bmp": ("ok", encoded("BMP")),
+    "grey.pgm": ("ok", encoded("PPM")),
+    "new.avif": ("ok", encoded("AVIF", PICTURE.convert("RGB"))),
+    "new.jp2": ("ok", encoded("JPEG2000")),
+    # What doesn't.
+    "empty.jpg": ("empty", b""),
+    "one-byte.jpg": ("not_an_image", b"\xff"),
+    "zeros.jpg": ("not_an_image", bytes(4096)),
+    "noise.jpg": ("not_an_image", np.random.default_rng(0).bytes(4096)),
+    "text.png": ("not_an_image", b"a note"),
+    "page.jpg": ("not_an_image", b"<!doctype html><title>404</title>"),
+    "drawing.svg": ("not_an_image", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    "drawing-with-head.svg": ("not_an_image", b'<?xml version="1.0"?><svg/>'),
+    "document.pdf.jpg": ("not_an_image", b"%PDF-1.7\n"),
+    "postscript.jpg": ("not_an_image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+    "archive.jpg": ("not_an_image", b"PK\x03\x04" + bytes(100)),
+    "tape.jpg": ("not_an_image", bytes(257) + b"ustar\x0000" + bytes(248)),
+    "columns.jpg": ("not_an_image", b"PAR1" + bytes(100)),
+    "program.jpg": ("not_an_image", b"\x7fELF" + bytes(100)),
+    "pickle.jpg": ("not_an_image", b"\x80\x04cos\nsystem\n(S'touch /tmp/owned'\ntR."),
+    "photo.heic": ("not_an_image", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)),
+    "half.jpg": ("truncated", JPEG[: len(JPEG) // 2]),
+    "header.jpg": ("truncated", JPEG[:20]),
+    "magic.jpg": ("truncated", JPEG[:3]),
+    "half.png": ("truncated", PNG[: len(PNG) // 2]),
+    "header.png": ("truncated", PNG[:20]),
+    "half.webp": ("truncated", encoded("WEBP")[:-10]),
+    "half.gif": ("truncated", encoded("GIF")[:-200]),
+    "half.tiff": ("truncated", encoded("TIFF", compression="tiff_lzw")[:-400]),
+    "half.bmp": ("truncated", encoded("BMP")[:-400]),
+    "no-frame.jpg": ("undecodable", b"\xff\xd8\xff\xda\x00\x08" + bytes(20)),
+    "no-pixels.png": ("undecodable", png(0, 48)),
+    "no-data.png": ("undecodable", png(48, 48)),
+    "bad-filter.png": ("undecodable", png(8, 8, body=zlib.compress(b"\x09" * 72))),
+    "floats.tiff": ("undecodable", encoded("TIFF", Image.fromarray(FACE.astype(np.float32)))),
+    "bomb.png": ("too_large", png(60_000, 60_000)),
+    "bomb-100-megapixels.png": ("too_large", png(10_000, 10_000, body=zlib.compress(bytes(10_001 * 10_000)))),
+    "bomb.gif": ("too_large", b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + encoded("GIF")[10:]),
+    "bomb.bmp": ("too_large", encoded("BMP")[:18] + struct.pack("<ii", 100_000, 100_000) + encoded("BMP")[26:]),
+    # Names.
+    "new\nline.jpg": ("ok", JPEG),
+    "quote\"and'.jpg": ("ok", JPEG),
+    "Grüße 表情 😀.jpg": ("ok", JPEG),
+    "-dash.jpg": ("ok", JPEG),
+    "star*?[].jpg": ("ok", JPEG),
+    "%s%n{}.jpg": ("ok", JPEG),
+}
+MADE: dict[bytes, tuple[str, Callable[[Path], object]]] = {
+    b"latin-\xfc.jpg": ("ok", lambda path: path.write_bytes(JPEG)),
+    b"surrogate-\xed\xa0\x80.jpg": ("ok", lambda path: path.write_bytes(JPEG)),
+    b"dangling.jpg": ("missing", lambda path: path.symlink_to("nowhere")),
+    b"circle.jpg": ("unreadable", lambda path: path.symlink_to(path.name)),
+    b"pipe.jpg": ("not_a_file", os.mkfifo),
+    b"socket.jpg": ("not_a_file", listen),
+    b"device.jpg": ("not_a_file", lambda path: path.symlink_to("/dev/zero")),
+    b"sparse-1-GiB.jpg": ("too_large", lambda path: (path.touch(), os.truncate(path, 1 << 30))),
+}
+DEEP = {"deep": ("ok", 4050), "too-deep": ("unreadable", 4200)}  # Linux takes paths of up to 4,095 bytes
+assert len(CONTENTS) + len(MADE) + len(DEEP) >= 60
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with each kind of file; ``x.jpg`` is a folder and ``loop`` a link to its own folder."""
+    folder = tmp_path_factory.mktemp("hostile") / "photos"
+    folder.mkdir()
+    for name, (_, content) in CONTENTS.items():
+        (folder / name).write_bytes(content)
+    for raw, (_, make) in MADE.items():
+        make(folder / os.fsdecode(raw))
+    for name, (_, length) in DEEP.items():
+        deep(folder / name, length)
+    (folder / "x.jpg").mkdir()
+    (folder / "x.jpg" / "inside.png").write_bytes(PNG)
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def options(**changes: object) -> ScoringOptions:
+    default = ScoringOptions([SHIPPED_CHECKPOINT], "flip", "none", "float32", 16, 60.0)
+    return replace(default, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> object:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def score_all(inputs: list[Path], output: Path, asked: ScoringOptions, threads: int = 2) -> tuple[pa.Table, Scored]:
+    output.mkdir()
+    folder = Folder.at(output)
+    manifest.add_listing(folder, list_entries(check_inputs(inputs), lambda: None), may_repeat=True)
+    ((chunk,),) = manifest.read_chunks(folder)
+    scored = ChunkScorer(folder, asked, threads).score(0, chunk)
+    return pq.read_table(output / parts.piece_name(0)), scored
+
+
+def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None:
+    rows, scored = score_all([hostile], tmp_path / "out", options())
+    prefix = len(str(hostile)) + 1
+    found = {row["path"][prefix:]: row["status"] for row in rows.to_pylist()}
+    expected = {name: status for name, (status, _) in CONTENTS.items()}
+    expected |= {name.decode("utf-8", "backslashreplace"): status for name, (status, _) in MADE.items()}
+    expected["x.jpg/inside.png"] = "ok"
+    lengths = {name.partition("/")[0]: len(name) + prefix for name in found if name.partition("/")[0] in DEEP}
+    found = {name.partition("/")[0] if name.startswith(tuple(DEEP)) else name: status for name, status in found.items()}
+    expected |= {name: status for name, (status, _) in DEEP.items()}
+    assert found == expected
+    assert lengths["deep"] == 4050 and lengths["too-deep"] > 4095
+    assert len(rows) == scored.files == len(expected)
+    assert scored.failed == sum(status != "ok" for status in expected.values())
+    assert not Path("/tmp/owned").exists()
+    errors = dict(zip((path[prefix:] for path in rows["path"].to_pylist()), rows["error"].to_pylist(), strict=True))
+    assert "name it as an INPUT of its own" in errors["archive.jpg"] and "convert it to JPEG" in errors["photo.heic"]
+
+
+def test_what_vanishes_after_the_listing_is_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(JPEG)
+    listed = list_entries(check_inputs([folder]), lambda: None)
+    output = Folder.at(tmp_path)
+    manifest.add_listing(output, listed, may_repeat=False)
+    (folder / "1.jpg").unlink()
+    (folder / "2.jpg").unlink()
+    (folder / "2.jpg").mkdir()
+    ((chunk,),) = manifest.read_chunks(output)
+    ChunkScorer(output, options(), 1).score(0, chunk)
+    rows = pq.read_table(tmp_path / parts.piece_name(0))
+    assert rows["status"].to_pylist() == ["ok", "missing", "not_a_file"]
+
+
+def test_a_file_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network drive that hangs."""
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(JPEG)
+
+    def read(entry: manifest.Entry) -> bytes:
+        if entry.name.endswith((b"1.jpg", b"4.jpg")):
+            time.sleep(2)
+        return read_entry(entry)
+
+    monkeypatch.setattr(chunk_scorer, "read_entry", read)
+    rows, scored = score_all([tmp_path], tmp_path / "out", options(timeout_s=0.5))
+    assert rows["status"].to_pylist() == ["ok", "timeout", "ok", "ok", "timeout", "ok"]
+    assert rows["error"][1].as_py() == "not read and decoded within 0.5 s"
+    assert scored.failed == 2 and scored.spent.reading >= 1
+
+
+def test_a_fault_of_a_decoder_is_that_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(JPEG)
+    decode, calls = chunk_scorer.decode, []
+
+    def fail_once(data: bytes, *arguments: int, **options: int) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return decode(data, *arguments, **options)
+
+    monkeypatch.setattr(chunk_scorer, "decode", fail_once)
+    rows, _ = score_all([tmp_path], tmp_path / "out", options(), threads=1)
+    assert sorted(rows["status"].to_pylist()) == ["ok", "ok", "undecodable"]
+    assert "MemoryError: no room" in rows["error"].to_pylist()
+
+
+def test_a_photo_with_no_face_among_others_keeps_rows_and_numbers_together(tmp_path: Path) -> None:
+    """Rows of faces and predictions are matched by counting, which must hold for any mixture."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, faces in enumerate([0, 2, 1, 0, 3]):
+        grey = np.full((100, 100 + 100 * faces), 40 * number, np.uint8)
+        (photos / f"{number}.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    (tmp_path / "side_by_side.py").write_text(
+        "from fer_ray.data.faces import Face\n"
+        "class Detector:\n"
+        "    name = 'one for each 100 columns after the first'\n"
+        "    def __call__(self, picture):\n"
+        "        return [Face(x, 0, 100, 100, x) for x in range(100, picture.shape[1], 100)]\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        rows, scored = score_all([photos, photos / "2.png"], tmp_path / "out", options(faces="side_by_side:Detector"))
+    seen = [(Path(row["path"]).name, row["status"], row["face"], row["face_x"]) for row in rows.to_pylist()]
+    assert seen == [
+        ("0.png", "no_face", None, None),
+        ("1.png", "ok", 0, 100),
+        ("1.png", "ok", 1, 200),
+        ("2.png", "ok", 0, 100),
+        ("2.png", "ok", 0, 100),  # named twice, scored once
+        ("3.png", "no_face", None, None),
+        ("4.png", "ok", 0, 100),
+        ("4.png", "ok", 1, 200),
+        ("4.png", "ok", 2, 300),
+    ]
+    assert (scored.files, scored.failed) == (6, 0)
+    predictor = Predictor(SHIPPED_CHECKPOINT, "flip", "float32")
+    expected = predictor.predict([np.full((9, 9), 40 * number, np.uint8) for number in range(5)]).probabilities
+    for row in rows.to_pylist():
+        if row["status"] == "ok":
+            assert row["p_happy"] == pytest.approx(expected[int(Path(row["path"]).stem), 3], abs=1e-5)
+
+
+def test_the_size_of_batches_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Timed:
+        """Takes a time for a batch that a table says, by a clock of its own."""
+
+        size, device, batch_size = 4, torch.device("cpu"), 0
+
+        def __init__(self, seconds: dict[int, float]):
+            self.seconds, self.tried, self.now = seconds, list[int](), 0.0
+            monkeypatch.setattr(chunk_scorer.time, "perf_counter", lambda: self.now)
+
+        def predict(self, images: np.ndarray) -> None:
+            assert len(images) == self.batch_size
+            self.tried.append(len(images))
+            if self.seconds[len(images)] < 0:
+                raise torch.OutOfMemoryError
+            self.now += self.seconds[len(images)]
+
+    for seconds, best, tried in (
+        ({16: 0.016, 32: 0.016, 64: 0.016, 128: 0.016}, 128, [16, 32, 64, 128]),
+        ({16: 0.016, 32: 0.0316, 64: 0.0632, 128: 0.1264}, 16, [16, 32, 64, 128]),  # no faster: small ones are as good
+        ({16: 0.016, 32: 0.016, 64: 0.064, 128: 0.01}, 32, [16, 32, 64]),
+        ({16: 0.016, 32: 0.016, 64: -1.0, 128: 0.01}, 32, [16, 32, 64]),
+        ({16: 0.6, 32: 1.19, 64: 0.01, 128: 0.01}, 16, [16, 32]),  # slow networks are not tried for long
+    ):
+        timed = Timed(seconds)
+        assert fastest_batch_size(timed) == best  # type: ignore[arg-type]
+        assert sorted(set(timed.tried)) == tried
