@@ -3,7 +3,7 @@
 import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +128,7 @@ class Folder:
     def remove(self, *names: str) -> None:
         """Remove files; those that are absent don't matter."""
         for name in names:
-            if self.exists(name):
+            with suppress(FileNotFoundError):
                 self.filesystem.delete_file(self._file(name))
 
     def remove_folder(self, name: str) -> None:

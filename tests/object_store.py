@@ -1,6 +1,5 @@
 """An S3 server of the tests' own, which can be told to answer badly, as real ones do under load."""
 
-import os
 import threading
 import time
 from collections import Counter
@@ -121,8 +120,3 @@ def running_store() -> Iterator[Store]:
         yield Store(faulty, filesystem, faults)
     for server in servers:
         server.shutdown()
-
-
-def environment() -> dict[str, str]:
-    """Return this process's environment, for processes that are to find the server too."""
-    return dict(os.environ)

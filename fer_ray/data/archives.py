@@ -11,9 +11,9 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
-from typing import IO, Any, NamedTuple, cast, get_args
+from typing import IO, NamedTuple, cast, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,8 +96,8 @@ class ContainerReader:
 
     def __init__(self) -> None:
         self._container = b""
-        self._closing: Any = None
         self._file: IO[bytes] = io.BytesIO()
+        self._open = ExitStack()
 
     def read(self, entry: Entry) -> bytes:
         """Return the bytes of a member.
@@ -108,22 +108,15 @@ class ContainerReader:
         suffix = PurePosixPath(os.fsdecode(entry.container)).suffix.lower()
         try:
             if entry.container != self._container:
-                self.close()
-                closing = open_anywhere(entry.container)
-                self._file = closing.__enter__()
-                self._closing, self._container = closing, entry.container
+                self._container = b""
+                self._open.close()
+                self._file = self._open.enter_context(open_anywhere(entry.container))
+                self._container = entry.container
             return _KINDS[suffix].read(self._file, entry)
         except FileNotFoundError as error:
             raise FileError("missing", f"{os.fsdecode(entry.container)} is gone") from error
         except (OSError, pa.ArrowException) as error:
             raise FileError("unreadable", f"in its container: {error}") from error
-
-    def close(self) -> None:
-        """Close the container."""
-        closing, self._closing, self._container = self._closing, None, b""
-        if closing:
-            with suppress(OSError):  # of a file that was only read
-                closing.__exit__(None, None, None)
 
 
 def _list_zip(file: IO[bytes], shown: str) -> Iterator[Entry]:

@@ -260,10 +260,8 @@ def _what_it_is(data: bytes) -> str:
     return known or f"no JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF or PNM image; the content starts with {data[:8]!r}"
 
 
-@contextlib.contextmanager
-def _alone_if_large(pixels: int) -> Iterator[None]:
-    with _one_large if pixels > _LARGE_PIXELS else contextlib.nullcontext():
-        yield
+def _alone_if_large(pixels: int) -> contextlib.AbstractContextManager[object]:
+    return _one_large if pixels > _LARGE_PIXELS else contextlib.nullcontext()
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

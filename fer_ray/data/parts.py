@@ -41,6 +41,8 @@ from fer_ray.data.manifest import Chunk
 from fer_ray.emotions import EMOTIONS
 from fer_ray.folders import Folder
 
+NO_FAILURE = ("ok", "no_face")
+"""Statuses that are no failure of an input."""
 FORMATS = ("parquet", "csv")
 PIECES = "_pieces"
 PART_CHUNKS = 128
@@ -199,13 +201,6 @@ def read_part(folder: Folder, part: Part, format: str, columns: Sequence[str]) -
         parse = pa_csv.ParseOptions(newlines_in_values=True)  # names and messages may hold any
         table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
     return table.select([name for name in columns if name in table.column_names])
-
-
-def precision_of(folder: Folder, name: str) -> str | None:
-    """Return the dtype that a Parquet file of rows was computed in; None where it doesn't say."""
-    with folder.open(name) as file:
-        metadata = pq.read_schema(file).metadata or {}
-    return metadata[b"precision"].decode() if b"precision" in metadata else None
 
 
 def finished(folder: Folder, parts: Sequence[Part], format: str) -> tuple[set[int], set[int]]:

@@ -14,15 +14,13 @@ from fer_ray.data.disk import FileError, shown
 from fer_ray.data.faces import Face, crop
 from fer_ray.data.images import ImageError, decode, quiet_decoders, resize
 from fer_ray.data.manifest import read_chunk
-from fer_ray.data.parts import Part, read_part
+from fer_ray.data.parts import NO_FAILURE, Part, read_part
 from fer_ray.data.reading import Crew, read_entry
 from fer_ray.errors import DataError
 from fer_ray.folders import Folder
 
 BINS = 20
 """Of the histogram of confidence, from 0 to 1."""
-NO_FAILURE = ("ok", "no_face")
-"""Statuses that are no failure of an input."""
 _FAILURES_KEPT, _SAMPLES_KEPT = 20, 12
 _COLUMNS = ("path", "status", "error", "label", "confidence", "face", "face_x", "face_y", "face_width", "face_height")
 _THUMBNAIL, _SUFFICES = 96, 512

@@ -15,7 +15,7 @@ from fer_ray.data.disk import FileError
 from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
 from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
 from fer_ray.data.manifest import Chunk, read_chunk
-from fer_ray.data.parts import Problem, Row, write_piece
+from fer_ray.data.parts import NO_FAILURE, Problem, Row, write_piece
 from fer_ray.data.reading import Crew, is_remote, read_entry
 from fer_ray.data.score_job import Scored, ScoringOptions, Spent
 from fer_ray.folders import Folder
@@ -96,7 +96,7 @@ class ChunkScorer:
         failed = sum(
             times
             for one, (_, times) in zip(found, listed, strict=True)
-            if one.problem and one.problem.status != _NO_FACE.status
+            if one.problem and one.problem.status not in NO_FAILURE
         )
         return Scored(chunk.files, failed, spent)
 

@@ -1,13 +1,11 @@
 """An evaluation as a section of a report, and the labelled faces in it."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from fer_ray.errors import DataError
 from fer_ray.learning.evaluation import (
@@ -24,6 +22,7 @@ from fer_ray.learning.evaluation import (
 )
 from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.html import Block, Face, Gallery, Section, Table, read_figure
+from fer_ray.reporting.png import png_of
 from fer_ray.reporting.reproduce import reproduce_blocks
 
 _CONFUSIONS_SHOWN = 8
@@ -52,7 +51,7 @@ def write_samples(file: Path, columns: Mapping[str, Sequence[object]], images: n
         columns: the first four, labels by name.
         images: uint8, n × H × W.
     """
-    pq.write_table(pa.table({**columns, "png": [_png(image) for image in images]}, schema=_SAMPLES_SCHEMA), file)
+    pq.write_table(pa.table({**columns, "png": [png_of(image) for image in images]}, schema=_SAMPLES_SCHEMA), file)
 
 
 def evaluation_section(folder: Path, shown_as: Path) -> Section:
@@ -267,9 +266,3 @@ def _galleries(file: Path) -> list[Gallery]:
         Gallery("Predicted otherwise", [face for face in faces if not face.is_correct]),
     ]
     return [gallery for gallery in galleries if gallery.faces]
-
-
-def _png(image: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG", optimize=True)
-    return out.getvalue()

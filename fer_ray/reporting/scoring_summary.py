@@ -1,6 +1,5 @@
 """What a scoring job came to: ``summary.json``, ``summary.html``, and a few lines of text."""
 
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -8,10 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from fer_ray.data.parts import Part
 from fer_ray.data.score_job import Speed
@@ -20,6 +17,7 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.folders import Folder
 from fer_ray.progress import duration, per_time, say
 from fer_ray.provenance import PROVENANCE_FILE
+from fer_ray.reporting.png import png_of
 
 FORMAT_VERSION = 2
 SUMMARY_FILE, PAGE_FILE, SAMPLES_FILE = "summary.json", "summary.html", "_samples.parquet"
@@ -141,14 +139,8 @@ def _write_samples(file: Path, folder: Folder, totals: Totals, layout: Sequence[
     ]
     pictures = thumbnails(folder, layout, [sample for _, sample in chosen])
     rows = [
-        {"group": group, "path": one.path, "label": one.label, "confidence": one.confidence, "png": _png(picture)}
+        {"group": group, "path": one.path, "label": one.label, "confidence": one.confidence, "png": png_of(picture)}
         for (group, one), picture in zip(chosen, pictures, strict=True)
         if picture is not None
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SAMPLES_SCHEMA), file)
-
-
-def _png(picture: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG")
-    return out.getvalue()
