@@ -93,7 +93,7 @@ def score(
             record_start(place)
         layout = parts.lay_out(manifest.read_chunks(folder))
         options = ScoringOptions(models, tta, faces, "auto", batch_size, timeout_s)
-        speed = _score(folder, job or asked, options, layout, gpus_per_actor)
+        job, speed = _score(folder, job or asked, options, layout, gpus_per_actor)
         speed.listing_s = listing_s
         folder.remove_folder(parts.PIECES)  # with what killed actors left unfinished in it
         totals = score_totals.count_parts(folder, layout, format)
@@ -101,6 +101,8 @@ def score(
             "checkpoints": list(map(str, models)),
             "tta": tta,
             "faces": faces,
+            "precision": job.precision,
+            "batch_size": job.batch_size,
             "inputs": places,
             "fingerprint": asked.identity.fingerprint,
         }
@@ -207,7 +209,7 @@ def _until(stopped: threading.Event, entries: Iterator[Entry]) -> Iterator[Entry
 
 def _score(
     folder: Folder, job: Job, options: ScoringOptions, layout: Sequence[parts.Part], gpus_per_actor: float
-) -> Speed:
+) -> tuple[Job, Speed]:
     from fer_ray.score_on_ray import score_parts
 
     return score_parts(folder, job, options, layout, gpus_per_actor)

@@ -3,6 +3,7 @@
 No pixels travel through Ray, and the pieces on disk are the whole state of a job.
 """
 
+import math
 import pickle
 import time
 from collections.abc import Iterator, Sequence
@@ -71,8 +72,8 @@ def plan(gpus_per_actor: float = 1) -> Plan:
 
 def score_parts(
     folder: Folder, job: Job, options: ScoringOptions, layout: Sequence[Part], gpus_per_actor: float
-) -> Speed:
-    """Score the chunks that have no rows yet, make parts of their pieces, and return what it took.
+) -> tuple[Job, Speed]:
+    """Score the chunks that have no rows yet, make parts of their pieces; return the job as computed and what it took.
 
     Args:
         folder: the output, with its manifest.
@@ -93,19 +94,19 @@ def score_parts(
             merge(folder, part, job.format)
     part_of = {number: part for part in layout for number in left.get(part.number, ())}
     todo = {number: part.chunks[number] for number, part in part_of.items()}
-    speed = Speed(sum(chunk.files for chunk in todo.values()), time.time())
+    speed = Speed(sum(chunk.files for chunk in todo.values()))
     if not todo:
-        return speed
+        return job, speed
     planned = plan(gpus_per_actor)
     speed.threads = planned.threads * min(planned.actors, len(todo))
     options = replace(
         options, precision=job.precision or options.precision, batch_size=options.batch_size or job.batch_size
     )
-    total, failed = sum(part.files for part in layout), 0
+    total, failed, first = sum(part.files for part in layout), 0, math.inf
     with ProgressBar("scoring", total, start=total - speed.files) as bar:
         for one in score_chunks(folder, options, todo, planned):
             job = as_computed(job, folder, one.precision, one.batch_size)
-            speed.began = min(speed.began, one.began)
+            first = min(first, one.began)
             speed.spent.add(one.scored.spent)
             part = part_of[one.chunk]
             left[part.number].discard(one.chunk)
@@ -113,7 +114,8 @@ def score_parts(
                 merge(folder, part, job.format)
             failed += one.scored.failed
             bar.advance(one.scored.files, note=f"{failed:,} failed" if failed else None)
-    return speed
+    speed.seconds = time.time() - first
+    return job, speed
 
 
 def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chunk], planned: Plan) -> Iterator[Done]:

@@ -81,6 +81,8 @@ def write_scores(folder: Path) -> Path:
         "checkpoints": ["/c"],
         "tta": "flip",
         "faces": "none",
+        "precision": "float32",
+        "batch_size": 64,
         "inputs": ["/in"],
         "fingerprint": "abc",
     }

@@ -181,6 +181,9 @@ def test_summary_and_page(result: ScoreResult, images: Path) -> None:
     assert sum(summary["confidence_histogram"]) == len(FACES)
     assert summary["inputs"] == [str(images)]
     assert all(summary["stages"][stage]["seconds"] > 0 for stage in ("listing", "reading", "decoding", "predicting"))
+    assert 0 < summary["seconds_from_first_batch"] < summary["seconds"]
+    assert summary["precision"] in ("float32", "bfloat16")
+    assert summary["batch_size"] >= 1
     page = (Path(result.path) / "summary.html").read_text()
     for text in ("The most confident labels", "not_an_image", "dangling.jpg", "Most of the time went to"):
         assert text in page

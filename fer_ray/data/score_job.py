@@ -62,14 +62,14 @@ class Speed:
 
     Attributes:
         files: inputs that it scored.
-        began: seconds by the clock, when the first actor took its first chunk; of the call where there was none.
+        seconds: from the first chunk's beginning until all rows were written.
         spent: by the actors' threads.
         threads: of all actors.
         listing_s: seconds that listing took.
     """
 
     files: int
-    began: float
+    seconds: float = 0.0
     spent: Spent = field(default_factory=Spent)
     threads: int = 1
     listing_s: float = 0.0

@@ -127,7 +127,8 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("Inputs", ", ".join(summary["inputs"])),
         ("TTA", summary["tta"]),
         ("Faces", summary["faces"]),
+        ("Precision, batch size", f"{summary['precision']}, {summary['batch_size']}"),
         ("Images/s, all in all", f"{scored / summary['seconds']:,.0f}"),
-        ("Images/s, from the first batch on", f"{scored / summary['seconds_from_first_batch']:,.0f}"),
+        ("Images/s, from the first batch on", f"{scored / max(summary['seconds_from_first_batch'], 1e-9):,.0f}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

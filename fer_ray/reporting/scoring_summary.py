@@ -1,7 +1,6 @@
 """What a scoring job came to: ``summary.json``, ``summary.html``, and a few lines of text."""
 
 import json
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -39,15 +38,6 @@ _SAMPLES_SCHEMA = pa.schema(
         ("png", pa.binary()),
     ]
 )
-_SAMPLES_SCHEMA = pa.schema(
-    [
-        ("group", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("confidence", pa.float32()),
-        ("png", pa.binary()),
-    ]
-)
 _PACKAGES = ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")
 
 
@@ -75,7 +65,7 @@ def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any
         "first_failures": totals.failures,
         "scored_in_this_run": speed.files,
         "seconds": seconds,
-        "seconds_from_first_batch": max(time.time() - speed.began, 1e-9),
+        "seconds_from_first_batch": speed.seconds,
         "stages": {
             stage: {"seconds": spent, "images_per_s": speed.files / max(spent, 1e-9)} for stage, spent in stages.items()
         },
@@ -117,15 +107,15 @@ def describe(place: str, summary: dict[str, Any]) -> str:
     others = "; ".join(f"{count:,} {status}" for status, count in bad.items())
     shares = ", ".join(f"{name} {of['share']:.1%}" for name, of in summary["by_label"].items())
     scored, seconds = summary["scored_in_this_run"], summary["seconds"]
-    from_first = scored / summary["seconds_from_first_batch"]
+    from_first = scored / max(summary["seconds_from_first_batch"], 1e-9)
     stages = ", ".join(f"{name} {of['images_per_s']:,.0f}" for name, of in summary["stages"].items())
     binding = binding_stage(summary)
     return "\n".join(
         [
             f"{summary['files']:,} inputs, {summary['failed']:,} failed{': ' if others else ''}{others}",
             f"labels: {shares}",
-            f"{scored:,} inputs in {duration(seconds)}: {per_time(scored / seconds)} images,"
-            f" {per_time(from_first)} from the first batch on",
+            f"{scored:,} inputs in {duration(seconds)}: {per_time(scored / seconds, 'images')},"
+            f" {per_time(from_first, 'images')} from the first batch on",
             f"images/s by stage: {stages}. Most of the time went to {binding}; faster with {REMEDIES[binding]}.",
             f"output: {place}",
         ]
