@@ -22,7 +22,7 @@ def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str 
 
     Args:
         checkpoints: checkpoint folders; None for the network that comes with the package.
-        tta: views averaged of each image; one of ``fer_ray.learning.tta.NAMES``.
+        tta: views averaged of each image; one of ``fer_ray.tta_names.TTA_NAMES``.
 
     Raises:
         UsageError: no such TTA, or a checkpoint named twice.

@@ -13,7 +13,7 @@ import typer
 from fer_ray import __version__
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS
-from fer_ray.errors import DataError, UsageError, did_you_mean
+from fer_ray.errors import DataError, UsageError
 from fer_ray.files import claim_output, local_path
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint
@@ -27,11 +27,11 @@ from fer_ray.learning.evaluation import (
 )
 from fer_ray.learning.member_scores import compare_members, measure_members
 from fer_ray.learning.predictor import Predictions, Predictor, load_members
-from fer_ray.learning.tta import NAMES
 from fer_ray.progress import say
 from fer_ray.provenance import this_start
 from fer_ray.reporting.evaluation_files import write_evaluation
 from fer_ray.reporting.evaluation_text import describe
+from fer_ray.tta_names import TTA_NAMES, tta_problem
 from fer_ray.wording import amount
 
 _WARM_UP = 64  # images predicted before the clock starts
@@ -75,7 +75,7 @@ def evaluate(
         dataset: a folder that ``prepare`` wrote.
         output: the folder to make; absent or empty before, whole or absent after.
         split: which split; None takes test, or validation where the dataset has no test split.
-        tta: among ``fer_ray.learning.tta.NAMES``; pictures and predictions are those of the last one.
+        tta: among ``fer_ray.tta_names.TTA_NAMES``; pictures and predictions are those of the last one.
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
@@ -118,14 +118,10 @@ def evaluate(
 def _check_tta(tta: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(tta))
     twice = [name for name in names if list(tta).count(name) > 1]
-    problems = [
-        f"--tta {name}: no such test-time augmentation.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}."
-        for name in names
-        if name not in NAMES
-    ]
+    problems = [problem for name in names if (problem := tta_problem("--tta", name))]
     problems += [f"--tta {name}: is named more than once. Name it once." for name in twice]
     if not names:
-        problems = [f"--tta: none given. Name one or more of {', '.join(NAMES)}, with commas between."]
+        problems = [f"--tta: none given. Name one or more of {', '.join(TTA_NAMES)}, with commas between."]
     if problems:
         raise UsageError(problems)
     return names
@@ -208,8 +204,8 @@ def command(
     tta: Annotated[
         str,
         typer.Option(
-            help=f"Test-time augmentations, with commas between, of {', '.join(NAMES)}. Pictures and predictions are"
-            " those of the last."
+            help=f"Test-time augmentations, with commas between, of {', '.join(TTA_NAMES)}. Pictures and predictions"
+            " are those of the last."
         ),
     ] = "none,flip",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",

@@ -1,6 +1,7 @@
 """Output folders that are either whole or absent."""
 
 import fcntl
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -9,6 +10,8 @@ from pathlib import Path
 from fer_ray.errors import UsageError
 
 LOCK_FILE = ".lock"
+# A path that was made of a URL has one slash of the two.
+_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+):(?://|/(?!/))(?P<rest>.*)", re.DOTALL)
 
 
 def local_path(path: Path | str) -> Path:
@@ -17,12 +20,15 @@ def local_path(path: Path | str) -> Path:
     Raises:
         UsageError: the path is a URL such as ``s3://bucket/folder``.
     """
-    text = str(path)
-    scheme, colon, rest = text.partition(":/")
-    if colon and len(scheme) > 1 and scheme.isalnum():
-        url = f"{scheme}://{rest.lstrip('/')}"  # a Path has made one slash of two
-        raise UsageError(f"{url}: this stage works on local paths, not URLs. Copy it to a local folder.")
-    return Path(text).expanduser().absolute()
+    if url := split_url(path):
+        raise UsageError(f"{'://'.join(url)}: this stage works on local paths, not URLs. Copy it to a local folder.")
+    return Path(path).expanduser().absolute()
+
+
+def split_url(place: Path | str) -> tuple[str, str] | None:
+    """Return the scheme, in small letters, and the rest of a URL, or of a path made of one; None for a local path."""
+    match = _URL.fullmatch(str(place))
+    return (match["scheme"].lower(), match["rest"]) if match else None
 
 
 def claim_output(path: Path | str, resume: bool = False) -> Path:

@@ -7,7 +7,6 @@ Credentials come from where the stores' own tools take them: environment variabl
 import functools
 import io
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from fer_ray.errors import DataError, UsageError
+from fer_ray.files import split_url
 
-# A path that was made of a URL has one slash of the two.
-_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+):(?://|/(?!/))(?P<rest>.*)", re.DOTALL)
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 _ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
 _READS, _PAUSE_S = 5, 0.1
@@ -31,10 +29,10 @@ def as_url(place: Path | str) -> str | None:
     Raises:
         UsageError: no known kind of URL, or one without a bucket.
     """
-    match = _URL.fullmatch(str(place))
-    if not match:
+    named = split_url(place)
+    if not named:
         return None
-    scheme, rest = match["scheme"].lower(), match["rest"]
+    scheme, rest = named
     if scheme not in ("s3", "gs"):
         raise UsageError(f"{place}: no known kind of URL. Name a local path, or one that begins with s3:// or gs://.")
     if not rest.split("/")[0]:

@@ -19,16 +19,15 @@ from fer_ray.data.archives import Entry
 from fer_ray.data.faces import DETECT, NO_FACES, load_detector
 from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
 from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
-from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
+from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.files import local_path, own_output, recover_folder
 from fer_ray.folders import Folder, claim_folder
 from fer_ray.progress import say
 from fer_ray.provenance import PROVENANCE_FILE, record_start
 from fer_ray.reporting.scoring_summary import describe, summarise, write_summary
+from fer_ray.tta_names import TTA_NAMES, tta_problem
 from fer_ray.weights import SHIPPED_CHECKPOINT
 from fer_ray.wording import amount
-
-TTA_NAMES = ("none", "flip", "ten_crop", "full", "adaptive")  # importing theirs would import torch
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def score(
         inputs: folders, files, patterns, lists, containers and URLs (``fer_ray.data.inputs``).
         output: the folder to make, or an ``s3://`` or ``gs://`` prefix; an interrupted or finished job's with
             ``resume``.
-        tta: the views averaged for each image; one of ``fer_ray.learning.tta.NAMES``.
+        tta: the views averaged for each image; one of ``fer_ray.tta_names.TTA_NAMES``.
         faces: ``none`` takes each image as a face, ``detect`` finds faces in it; or ``MODULE:FACTORY`` of a detector.
         format: of the parts: ``parquet`` or ``csv``.
         batch_size: images a forward pass; None for what measures fastest on the device.
@@ -117,9 +116,8 @@ def _check_arguments(
     tta: str, format: str, batch_size: int | None, gpus: float, timeout_s: float, max_error_rate: float
 ) -> None:
     problems = []
-    if tta not in TTA_NAMES:
-        near = did_you_mean(tta, TTA_NAMES)
-        problems.append(f"--tta {tta}: no such test-time augmentation.{near} Known: {', '.join(TTA_NAMES)}.")
+    if problem := tta_problem("--tta", tta):
+        problems.append(problem)
     if format not in parts.FORMATS:
         problems.append(f"--format {format}: must be {' or '.join(parts.FORMATS)}.")
     if batch_size is not None and batch_size < 1:

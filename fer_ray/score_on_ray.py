@@ -21,7 +21,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.folders import Folder
 from fer_ray.progress import ProgressBar
 
-_MAX_THREADS = 16  # an actor; with many more, they wait for Python's interpreter lock
+_MAX_THREADS = 16  # that decode for a GPU; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
 _AT_ONCE = 2  # chunks of an actor: the threads that are done with one begin the next
 
@@ -53,21 +53,18 @@ class Plan(NamedTuple):
 
 
 def plan(gpus_per_actor: float = 1) -> Plan:
-    """Return what fits the cluster: actors that share its GPUs, else one for up to 16 cores of a node."""
+    """Return what fits the cluster: actors that share its GPUs, else one a core.
+
+    Two threads of one process decode small images no faster than one, as each read and each decoding gives Python's
+    interpreter lock away and waits for it again.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_gpu = [node for node in nodes if node.get("GPU", 0) >= gpus_per_actor]
     if with_gpu:
         actors = [int(node["GPU"] / gpus_per_actor) for node in with_gpu]
         cores = (int(node.get("CPU", 1) / count) for node, count in zip(with_gpu, actors, strict=True))
         return Plan(sum(actors), max(1, min(_MAX_THREADS, *cores)), gpus_per_actor)
-    cores_of = [int(node.get("CPU", 0)) for node in nodes]
-
-    def reached(threads: int) -> int:
-        return sum(cores // threads * threads for cores in cores_of)
-
-    # The widest actor that leaves few cores of unequal nodes idle.
-    threads = max(width for width in range(1, _MAX_THREADS + 1) if reached(width) >= 0.9 * sum(cores_of))
-    return Plan(max(1, reached(threads) // threads), threads, 0)
+    return Plan(max(1, sum(int(node.get("CPU", 0)) for node in nodes)), 1, 0)
 
 
 def score_parts(
@@ -134,7 +131,7 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
             min_size=1,
             initial_size=most,
             max_size=most,
-            max_tasks_in_flight_per_actor=2 * _AT_ONCE,
+            max_tasks_in_flight_per_actor=_AT_ONCE,
             max_concurrent_calls_per_actor=_AT_ONCE,
             enable_true_multi_threading=True,
         ),

@@ -50,6 +50,7 @@ LAYERS = [
         "resources",
         "search_checks",
         "search_spaces",
+        "tta_names",
         "weights",
         "wording",
     },

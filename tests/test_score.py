@@ -31,9 +31,8 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.learning.device import has_fast_bfloat16
 from fer_ray.learning.predictor import Predictor
-from fer_ray.learning.tta import NAMES
 from fer_ray.models import build
-from fer_ray.score import TTA_NAMES, ScoreResult, command, score
+from fer_ray.score import ScoreResult, command, score
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 TOLERANCE = 2e-2 if has_fast_bfloat16(torch.device("cpu")) else 1e-5  # batches of another size round otherwise
@@ -435,8 +434,3 @@ def test_a_damaged_part_is_told(result: ScoreResult, checkpoint: Path, images: P
     pq.write_table(pq.read_table(part).slice(1), part)
     with pytest.raises(DataError, match=r"accounts for 23 inputs, 24 expected. Remove it and run again with --resume"):
         score(checkpoint, [images], output, resume=True, max_error_rate=1)
-
-
-def test_the_names_of_the_views_are_theirs() -> None:
-    """The stage spells them out, since their module would import torch in the driver."""
-    assert TTA_NAMES == NAMES

@@ -26,7 +26,7 @@ class ScoringOptions:
 
     Attributes:
         checkpoints: folders.
-        tta: one of ``fer_ray.learning.tta.NAMES``.
+        tta: one of ``fer_ray.tta_names.TTA_NAMES``.
         faces: as for ``fer_ray.data.faces.load_detector``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images a forward pass; None to measure.

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from fer_ray.emotions import EMOTIONS, csv_order
-from fer_ray.errors import DataError, UsageError, did_you_mean
+from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.network import EVAL_BATCH, Network
 from fer_ray.learning.pictures import Picture, square_greys
-from fer_ray.learning.tta import ADAPTIVE, NAMES, UNSURE, Views, first_views, more_views
+from fer_ray.learning.tta import UNSURE, Views, first_views, more_views
+from fer_ray.tta_names import ADAPTIVE, tta_problem
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Predictor:
 
     Args:
         checkpoints: a checkpoint folder or a checkpoint in memory, or several that take images of the same size.
-        tta: which views of each image are averaged; one of ``fer_ray.learning.tta.NAMES``.
+        tta: which views of each image are averaged; one of ``fer_ray.tta_names.TTA_NAMES``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images a forward pass.
 
@@ -95,8 +96,8 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = EVAL_BATCH,
     ):
-        if tta not in NAMES:
-            raise UsageError(f"tta = '{tta}': choose one of {', '.join(NAMES)}.{did_you_mean(tta, NAMES)}")
+        if problem := tta_problem("tta", tta):
+            raise UsageError(problem)
         several = [checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints
         self.tta = tta
         self._networks = [Network(one, precision, batch_size) for one in several]

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
+from fer_ray.tta_names import ADAPTIVE
+
 _WINDOW = 11 / 12
 _TURNS = (-6.0, 0.0, 6.0)
 
@@ -79,10 +81,8 @@ VIEWS: dict[str, Views] = {
     "ten_crop": _ten_crop,
     "full": _full,
 }
-"""By name, cheapest first."""
+"""By name; ``adaptive`` is made of these."""
 
-ADAPTIVE = "adaptive"
-NAMES = (*VIEWS, ADAPTIVE)
 UNSURE = 0.3
 """Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` looks again."""
 
