@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import normalize
@@ -32,7 +31,7 @@ def forward_batches(
 
 
 class Network:
-    """A checkpoint ready to compute, with each batch norm that follows a convolution made part of it.
+    """A checkpoint ready to compute.
 
     Args:
         checkpoint: a checkpoint folder, or a checkpoint in memory.
@@ -49,7 +48,7 @@ class Network:
         self.info = self.checkpoint.info
         self.batch_size, self.device = batch_size, pick_device()
         self.dtype = resolve_precision(precision, self.device)
-        self._model = place(fuse(self.checkpoint.model.eval()), self.device)
+        self._model = place(self.checkpoint.model, self.device).eval()
 
     def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
         """Return the network's bare outputs for each view, float32, V × n × K, on the CPU, in its own order of labels.

@@ -18,6 +18,8 @@ class Enlarge(nn.Module):
 
     def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Map B × C × H × W to B × C × side × side."""
+        if images_bchw.shape[-2:] == (self.side, self.side):
+            return images_bchw
         return F.interpolate(images_bchw, (self.side, self.side), mode="bilinear", align_corners=False)
 
 
