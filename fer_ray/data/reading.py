@@ -31,12 +31,7 @@ def read_entry(entry: Entry) -> bytes:
             _own.containers = ContainerReader()
         data: bytes = _own.containers.read(entry)
         return data
-    return _read_object(entry.name.decode()) if is_remote(entry) else read_file(entry.name)
-
-
-def is_remote(entry: Entry) -> bool:
-    """Say whether its bytes come over the network from an object store, so that many are to be read at once."""
-    return (entry.container or entry.name).startswith((b"s3://", b"gs://"))
+    return _read_object(entry.name.decode()) if entry.name.startswith((b"s3://", b"gs://")) else read_file(entry.name)
 
 
 def _read_object(url: str) -> bytes:
@@ -103,7 +98,9 @@ class _Shift(Generic[T, R]):
         return [number for number, began in self.began.items() if began <= moment]
 
     def _run(self) -> None:
-        while (number := self._next()) is not None:
+        with self.changed:
+            number = self._next()
+        while number is not None:
             result = self._work(self._items[number])
             with self.changed:
                 if number in self.results:  # given up, and another thread has taken this one's place
@@ -112,10 +109,10 @@ class _Shift(Generic[T, R]):
                 del self.began[number]
                 if len(self.results) == len(self._items):
                     self.changed.notify_all()
+                number = self._next()
 
     def _next(self) -> int | None:
-        with self.changed:
-            number = next(self._left, None)
-            if number is not None:
-                self.began[number] = time.monotonic()
-            return number
+        number = next(self._left, None)
+        if number is not None:
+            self.began[number] = time.monotonic()
+        return number

@@ -16,7 +16,7 @@ from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
 from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
 from fer_ray.data.manifest import Chunk, read_chunk
 from fer_ray.data.parts import NO_FAILURE, Problem, Row, write_piece
-from fer_ray.data.reading import Crew, is_remote, read_entry
+from fer_ray.data.reading import Crew, read_entry
 from fer_ray.data.score_job import Scored, ScoringOptions, Spent
 from fer_ray.folders import Folder
 from fer_ray.learning.predictor import Predictions, Predictor, load_members
@@ -25,9 +25,9 @@ BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
 """Images a forward pass that are tried, by device."""
 _TRIAL_SECONDS = 1.0
 _TRIALS = 3  # of a size; the best counts, as other processes disturb the rest
-_WORTH_IT = 1.03  # a larger batch is taken where it is faster by this much: small ones share the work better
+_AS_FAST = 0.97  # of the fastest; among such sizes the largest is taken, which other processes slow down least
 _GPU_BATCHES = 2  # at once: one is read and decoded while the other is copied and computed
-_REMOTE_READERS = 16  # a batch; an object store answers in some hundredths of a second
+_MOST_READERS = 16  # of a batch: a network drive or an object store answers in thousandths or hundredths of a second
 _DETECTED_SIDE = 640  # pixels of a photo's shorter side that suffice to find faces
 
 _NO_FACE = Problem("no_face", None)
@@ -73,7 +73,7 @@ class ChunkScorer:
         self._on_gpu = self._predictor.device.type == "cuda"
         if self._on_gpu:
             torch.cuda.synchronize()  # the weights are there before other streams use them
-        self._readers = threads if self._on_gpu else 1
+        self._least_readers = self._readers = threads if self._on_gpu else 1
         self._pool = ThreadPoolExecutor(_GPU_BATCHES if self._on_gpu else threads)
 
     @property
@@ -102,16 +102,21 @@ class ChunkScorer:
         return Scored(chunk.files, failed, spent)
 
     def _score(self, entries: list[Entry]) -> tuple[list[_Found], Predictions, Spent]:
-        readers = max(self._readers, _REMOTE_READERS if any(map(is_remote, entries)) else 1)
-        found = Crew(self._find, self._late, readers, self._options.timeout_s).map(entries)
+        found = Crew(self._find, self._late, self._readers, self._options.timeout_s).map(entries)
         pictures = [picture for one in found for _, picture in one.faces]
         size = self._predictor.size
         began = time.perf_counter()
         with self._own_stream():
             array = np.stack(pictures) if pictures else np.empty((0, size, size), np.uint8)
             predictions = self._predictor.predict(array)
-        predicting = time.perf_counter() - began
-        return found, predictions, Spent(sum(f.reading for f in found), sum(f.decoding for f in found), predicting)
+        spent = Spent(sum(f.reading for f in found), sum(f.decoding for f in found), time.perf_counter() - began)
+        self._share_out_reading(spent)
+        return found, predictions, spent
+
+    def _share_out_reading(self, spent: Spent) -> None:
+        """Let the next batches have so many readers that those who wait for a slow storage leave no core idle."""
+        waiting = spent.reading / max(spent.decoding + spent.predicting, 1e-9)
+        self._readers = max(self._least_readers, min(_MOST_READERS, 1 + int(waiting)))
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """Return the context in which a thread's copies to a GPU run while another thread's network computes."""
@@ -201,8 +206,8 @@ def fastest_batch_size(predictor: Predictor) -> int:
             break
         if time.perf_counter() - began > _TRIAL_SECONDS:
             break
-    enough = max(speeds.values(), default=0) / _WORTH_IT
-    return next((size for size, speed in speeds.items() if speed >= enough), sizes[0])
+    enough = _AS_FAST * max(speeds.values(), default=0)
+    return max((size for size, speed in speeds.items() if speed >= enough), default=sizes[0])
 
 
 def _seconds_of(predictor: Predictor, images: np.ndarray) -> float:

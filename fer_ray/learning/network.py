@@ -1,5 +1,6 @@
 """A trained network on one device: from images to logits, batch by batch."""
 
+import copy
 import statistics
 import time
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ class Network:
         self.info = self.checkpoint.info
         self.batch_size, self.device = batch_size, pick_device()
         self.dtype = resolve_precision(precision, self.device)
-        self._model = place(self.checkpoint.model, self.device).eval()
+        self._model = place(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
 
     def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
         """Return the network's bare outputs for each view, float32, V × n × K, on the CPU, in its own order of labels.
@@ -76,6 +77,17 @@ class Network:
         batch_bchw = normalize(pixels, self.info.mean, self.info.std)
         logits = forward_batches(self._model, views(batch_bchw), self.device, self.dtype)
         return torch.stack(list(logits)).cpu()
+
+
+def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
+    """Return a network whose weights are in the dtype that autocast would bring them to in each pass anew."""
+    if dtype == torch.float32:
+        return model
+    cast = copy.deepcopy(model)
+    for module in cast.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(dtype)
+    return cast
 
 
 def prediction_speed(checkpoint: Path, precision: str) -> float:

@@ -15,7 +15,7 @@ its own that has the whole machine:
 
 A rate counts from the moment at which ``--skip`` images were done to the end, so that nobody's start-up is in it; it is
 read from what each says of its progress. The ceiling is what the cores allow: 1 / (1 / decode + 1 / predict), each
-measured alone on all cores, without Ray, with our own decoder and network. Labels are compared before rates are
+measured alone by a process a core, without Ray, with our own decoder and network. Labels are compared before rates are
 printed; they may differ where two probabilities are close, as decoders and batches of other sizes round otherwise.
 """
 
@@ -27,199 +27,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from score_contestants import CONTESTANTS, ceiling
 
-CONTESTANTS = ("ours", "loader", "ray", "daft")
-BATCH, SAMPLE, CEILING_BATCH = 256, 4096, 64
 AGREE = 0.97  # share of the labels
-
-
-def network(arguments: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from images, uint8, n × 48 × 48, to labels."""
-    from fer_ray.learning.predictor import Predictor
-
-    predictor = Predictor(arguments.checkpoint, arguments.tta, batch_size=BATCH)
-    return lambda images: predictor.predict(images).labels
-
-
-class Progress:
-    """A file with a line for each batch: the moment, and how many images it had."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def note(self, images: int) -> None:
-        with self.file.open("a") as file:
-            file.write(f"{time.time()} {images}\n")
-
-
-def ours(arguments: argparse.Namespace) -> dict[str, int]:
-    """Run the stage; its pieces and parts on disk tell how far it is."""
-    import pyarrow.parquet as pq
-
-    from fer_ray.data.manifest import CHUNK_FILES
-    from fer_ray.data.parts import PART_CHUNKS
-    from fer_ray.emotions import EMOTIONS
-    from fer_ray.score import score
-
-    output = arguments.work / "labels"
-    with _watched(output, arguments, CHUNK_FILES, CHUNK_FILES * PART_CHUNKS):
-        score(arguments.checkpoint, [arguments.images], output, tta=arguments.tta)
-    labels = dict[str, int]()
-    for part in sorted(output.glob("part-*.parquet")):
-        rows = pq.read_table(part, columns=["path", "label"]).to_pydict()
-        labels |= dict(zip(rows["path"], map(EMOTIONS.index, rows["label"]), strict=True))
-    return labels
-
-
-@contextmanager
-def _watched(output: Path, arguments: argparse.Namespace, of_a_piece: int, of_a_part: int) -> Iterator[None]:
-    over, progress = threading.Event(), Progress(arguments.progress)
-
-    def watch() -> None:
-        before = 0
-        while not over.wait(0.1):
-            pieces = len(list((output / "_pieces").glob("[0-9]*")))
-            done = min(arguments.files, pieces * of_a_piece + len(list(output.glob("part-*"))) * of_a_part)
-            if done > before:
-                progress.note(done - before)
-                before = done
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def loader(arguments: argparse.Namespace) -> dict[str, int]:
-    """Run the loop over a ``DataLoader``."""
-    import torch
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-
-    predict, progress, labels = network(arguments), Progress(arguments.progress), dict[str, int]()
-
-    class Faces(Dataset[tuple[torch.Tensor, str]]):
-        paths = sorted(str(path) for path in arguments.images.rglob("*.jpg"))
-
-        def __len__(self) -> int:
-            return len(self.paths)
-
-        def __getitem__(self, row: int) -> tuple[torch.Tensor, str]:
-            with Image.open(self.paths[row]) as image:
-                return torch.from_numpy(np.array(image.convert("L").resize((48, 48)))), self.paths[row]
-
-    for batch, paths in DataLoader(Faces(), batch_size=BATCH, num_workers=os.cpu_count() or 1):
-        labels |= dict(zip(paths, predict(batch.numpy()).tolist(), strict=True))
-        progress.note(len(paths))
-    return labels
-
-
-def ray_data(arguments: argparse.Namespace) -> dict[str, int]:
-    """Run ``read_images`` and ``map_batches``."""
-    import pyarrow.parquet as pq
-    import ray
-
-    class Labeller:
-        def __init__(self) -> None:
-            self.predict, self.progress = network(arguments), Progress(arguments.progress)
-
-        def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-            labels = self.predict(np.ascontiguousarray(batch["image"], np.uint8))
-            self.progress.note(len(labels))
-            return {"path": batch["path"], "label": labels}
-
-    ray.init("local", log_to_driver=False, include_dashboard=False)
-    images = ray.data.read_images(str(arguments.images), mode="L", size=(48, 48), include_paths=True)
-    labelled = images.map_batches(Labeller, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=1)
-    output = arguments.work / "ray"
-    labelled.write_parquet(str(output))
-    rows = pq.read_table(output).to_pydict()
-    return dict(zip(rows["path"], rows["label"], strict=True))
-
-
-def daft_images(arguments: argparse.Namespace) -> dict[str, int]:
-    """Run Daft's pipeline."""
-    import daft
-    from daft import DataType, Series
-
-    progress = Progress(arguments.progress)
-
-    @daft.cls
-    class Labeller:
-        def __init__(self) -> None:
-            self.predict = network(arguments)
-
-        @daft.method.batch(return_dtype=DataType.int64(), batch_size=BATCH)
-        def __call__(self, images: Series) -> list[int]:
-            pixels = np.stack([np.asarray(image).reshape(48, 48) for image in images.to_pylist()])
-            progress.note(len(pixels))
-            return self.predict(pixels).tolist()
-
-    files = daft.from_glob_path(f"{arguments.images}/**/*.jpg")
-    pictures = files.with_column(
-        "image", files["path"].download().decode_image(mode="L").convert_image("L").resize(48, 48)
-    )
-    labelled = pictures.select("path", Labeller()(pictures["image"]).alias("label"))
-    output = arguments.work / "daft"
-    labelled.write_parquet(str(output))
-    rows = daft.read_parquet(f"{output}/*.parquet").to_pydict()
-    return {path.removeprefix("file://"): label for path, label in zip(rows["path"], rows["label"], strict=True)}
-
-
-def ceiling(arguments: argparse.Namespace) -> dict[str, float]:
-    """Measure decoding and predicting alone, each on all cores."""
-    import cv2
-    import torch
-
-    from fer_ray.data.disk import list_files, read_file
-    from fer_ray.data.images import decode
-    from fer_ray.learning.predictor import Predictor
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    cores = os.cpu_count() or 1
-    paths = list(list_files([arguments.images]))
-    paths = paths[:: max(1, len(paths) // (SAMPLE if arguments.kind == "faces" else SAMPLE // 16))]
-    predictor = Predictor(arguments.checkpoint, arguments.tta, batch_size=CEILING_BATCH)
-    with ThreadPoolExecutor(cores) as pool:
-        began = time.perf_counter()
-        batches = [paths[start::cores] for start in range(cores)]
-        pixels = np.concatenate(
-            list(pool.map(lambda some: np.stack([decode(read_file(path), 48).pixels for path in some]), batches))
-        )
-        decoded = len(pixels) / (time.perf_counter() - began)
-        pixels = np.resize(pixels, (SAMPLE, 48, 48))
-        starts = range(0, SAMPLE, CEILING_BATCH)
-        rates = []
-        for _ in range(2):  # the first chooses kernels
-            began = time.perf_counter()
-            list(pool.map(lambda start: predictor.predict(pixels[start : start + CEILING_BATCH]), starts))
-            rates.append(SAMPLE / (time.perf_counter() - began))
-    return {"decode": decoded, "predict": max(rates), "ceiling": 1 / (1 / decoded + 1 / max(rates))}
 
 
 def run_one(arguments: argparse.Namespace) -> None:
     """Run a contestant in this process and write what came of it."""
-    ways: dict[str, Callable[[argparse.Namespace], Any]] = {
-        "ours": ours,
-        "loader": loader,
-        "ray": ray_data,
-        "daft": daft_images,
-        "ceiling": ceiling,
-    }
-    (arguments.work / "result.json").write_text(json.dumps(ways[arguments.contestant](arguments)))
+    run = CONTESTANTS.get(arguments.contestant, ceiling)
+    (arguments.work / "result.json").write_text(json.dumps(run(arguments)))
 
 
 def start(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[float, int]], float]:
@@ -258,7 +79,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="by default the network of the package")
     parser.add_argument("--tta", default="flip")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--images", type=Path, help="a folder made before, instead of a new one")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)

@@ -7,7 +7,7 @@ import pytest
 
 from fer_ray.data.archives import Entry
 from fer_ray.data.disk import FileError
-from fer_ray.data.reading import Crew, is_remote, read_entry
+from fer_ray.data.reading import Crew, read_entry
 
 
 @pytest.mark.parametrize("threads", [1, 3, 50])
@@ -45,8 +45,3 @@ def test_an_entry_that_listing_found_wrong_is_not_read() -> None:
     with pytest.raises(FileError) as caught:
         read_entry(Entry(b"/a.zip!/b", b"/a.zip", (), "too_large: unpacks to: much"))
     assert (caught.value.kind, caught.value.message) == ("too_large", "unpacks to: much")
-
-
-def test_remote() -> None:
-    assert is_remote(Entry(b"s3://bucket/a.jpg")) and is_remote(Entry(b"gs://b/a.tar!/x", b"gs://b/a.tar"))
-    assert not is_remote(Entry(b"/s3:/a.jpg")) and not is_remote(Entry(b"/a.tar!/s3://x", b"/a.tar"))

@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from fer_ray.config import Config, ModelConfig
+from fer_ray.emotions import csv_order
 from fer_ray.errors import UsageError
+from fer_ray.learning.augment import normalize
 from fer_ray.learning.checkpoint import Checkpoint, CheckpointInfo
+from fer_ray.learning.device import LAYOUT
 from fer_ray.learning.predictor import Predictor
 from fer_ray.learning.tta import UNSURE
 from fer_ray.models import build
@@ -92,3 +95,13 @@ def test_adaptive_looks_again_where_it_is_unsure() -> None:
     np.testing.assert_allclose(adaptive.members[0], adaptive.probabilities, atol=1e-6)
     sure = Predictor(one, tta="adaptive", precision="float32").predict(images[~unsure])
     assert set(sure.views) == {1}
+
+
+def test_bfloat16_is_what_autocast_computes() -> None:
+    one = checkpoint()
+    found = Predictor(one, "none", "bfloat16").logits(IMAGES)[0][0]
+    pixels = normalize(torch.from_numpy(IMAGES), 0.5, 0.25).contiguous(memory_format=LAYOUT)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = one.model.to(memory_format=LAYOUT)(pixels).float()
+    assert torch.equal(found, expected[:, csv_order(one.info.label_names)])
+    assert {weight.dtype for weight in one.model.parameters()} == {torch.float32}  # the checkpoint's own stay
