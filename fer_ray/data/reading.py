@@ -1,18 +1,13 @@
-"""Bytes of entries, wherever they lie, and work on many of them that no single one can hold up."""
+"""Bytes of entries, wherever they lie."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar, cast
+from typing import cast
 
 import pyarrow as pa
 
 from fer_ray.data.archives import ContainerReader, Entry
 from fer_ray.data.disk import MAX_BYTES, FileError, FileProblem, read_file
 from fer_ray.object_stores import ObjectFile
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _own = threading.local()
 
@@ -45,74 +40,3 @@ def _read_object(url: str) -> bytes:
     except (OSError, pa.ArrowException) as error:
         text = str(error).lower()
         raise FileError("timeout" if "timeout" in text or "timed out" in text else "unreadable", str(error)) from error
-
-
-class Crew(Generic[T, R]):
-    """Threads that work on items; one that takes too long is given up, and its thread left behind.
-
-    Python can't stop a thread that waits for a dead network drive; it ends when the drive answers, or with the process.
-
-    Args:
-        work: on an item; raises nothing.
-        late: the result of an item that took too long.
-        threads: how many items are in work at once.
-        timeout_s: for one item.
-    """
-
-    def __init__(self, work: Callable[[T], R], late: Callable[[T], R], threads: int, timeout_s: float):
-        self._work, self._late, self._threads, self._timeout_s = work, late, threads, timeout_s
-
-    def map(self, items: Sequence[T]) -> list[R]:
-        """Return the results of the items, in order."""
-        if not items:
-            return []
-        shift = _Shift(items, self._work)
-        for _ in range(min(self._threads, len(items))):
-            shift.add_thread()
-        with shift.changed:
-            while len(shift.results) < len(items):
-                shift.changed.wait(max(0.01, shift.oldest() + self._timeout_s - time.monotonic()))
-                for number in shift.since(time.monotonic() - self._timeout_s):
-                    shift.results[number] = self._late(items[number])
-                    del shift.began[number]
-                    shift.add_thread()
-        return [shift.results[number] for number in range(len(items))]
-
-
-class _Shift(Generic[T, R]):
-    """One call's items. ``changed`` guards all but the work itself."""
-
-    def __init__(self, items: Sequence[T], work: Callable[[T], R]):
-        self._items, self._work = items, work
-        self._left: Iterator[int] = iter(range(len(items)))
-        self.began, self.results = dict[int, float](), dict[int, R]()
-        self.changed = threading.Condition()
-
-    def add_thread(self) -> None:
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def oldest(self) -> float:
-        return min(self.began.values(), default=time.monotonic())
-
-    def since(self, moment: float) -> list[int]:
-        return [number for number, began in self.began.items() if began <= moment]
-
-    def _run(self) -> None:
-        with self.changed:
-            number = self._next()
-        while number is not None:
-            result = self._work(self._items[number])
-            with self.changed:
-                if number in self.results:  # given up, and another thread has taken this one's place
-                    return
-                self.results[number] = result
-                del self.began[number]
-                if len(self.results) == len(self._items):
-                    self.changed.notify_all()
-                number = self._next()
-
-    def _next(self) -> int | None:
-        number = next(self._left, None)
-        if number is not None:
-            self.began[number] = time.monotonic()
-        return number

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_ray.data.archives import Entry
+from fer_ray.data.crew import Crew
 from fer_ray.data.disk import FileError, shown
 from fer_ray.data.faces import Face, crop
 from fer_ray.data.images import ImageError, decode, quiet_decoders, resize
 from fer_ray.data.manifest import read_chunk
 from fer_ray.data.parts import NO_FAILURE, Part, read_part
-from fer_ray.data.reading import Crew, read_entry
+from fer_ray.data.reading import read_entry
 from fer_ray.errors import DataError
 from fer_ray.folders import Folder
 
@@ -148,4 +149,4 @@ def thumbnails(folder: Folder, parts: Sequence[Part], samples: Sequence[Sample])
         return resize(pixels, _THUMBNAIL)
 
     with quiet_decoders():
-        return Crew(picture, lambda sample: None, 1, _SECONDS).map(samples)
+        return Crew(picture, lambda sample: None, list, 1, _SECONDS).map([samples])[0]

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
@@ -11,12 +10,13 @@ import numpy as np
 import torch
 
 from fer_ray.data.archives import Entry
+from fer_ray.data.crew import Crew
 from fer_ray.data.disk import FileError
 from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
 from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
 from fer_ray.data.manifest import Chunk, read_chunk
 from fer_ray.data.parts import NO_FAILURE, Problem, Row, write_piece
-from fer_ray.data.reading import Crew, read_entry
+from fer_ray.data.reading import read_entry
 from fer_ray.data.score_job import Scored, ScoringOptions, Spent
 from fer_ray.folders import Folder
 from fer_ray.learning.predictor import Predictions, Predictor, load_members
@@ -26,8 +26,7 @@ BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
 _TRIAL_SECONDS = 1.0
 _TRIALS = 3  # of a size; the best counts, as other processes disturb the rest
 _AS_FAST = 0.97  # of the fastest; among such sizes the largest is taken, which other processes slow down least
-_GPU_BATCHES = 2  # at once: one is read and decoded while the other is copied and computed
-_MOST_READERS = 16  # of a batch: a network drive or an object store answers in thousandths or hundredths of a second
+_MOST_THREADS = 16  # a network drive or an object store answers in thousandths or hundredths of a second
 _DETECTED_SIDE = 640  # pixels of a photo's shorter side that suffice to find faces
 
 _NO_FACE = Problem("no_face", None)
@@ -46,10 +45,10 @@ class _Found(NamedTuple):
 class ChunkScorer:
     """Reads, decodes and predicts the inputs of a chunk and writes its piece.
 
-    On a CPU each thread takes a batch of its own from bytes to probabilities, with torch on one core: no thread waits
-    for another within a network's layer. Torch and OpenCV keep to one thread in the whole process from then on. For a
-    GPU all threads decode one batch while it predicts the other. Several calls may run at once and share the threads,
-    so that none is idle at the end of a chunk.
+    On a CPU a thread takes a batch from bytes to probabilities, with torch on one core: no thread waits for another
+    within a network's layer. Torch and OpenCV keep to one thread in the whole process from then on. For a GPU all
+    threads decode one batch while it predicts the other. Several calls may run at once and share the threads, so that
+    none is idle at the end of a chunk.
 
     Args:
         folder: with the manifest; the pieces go there too.
@@ -73,8 +72,8 @@ class ChunkScorer:
         self._on_gpu = self._predictor.device.type == "cuda"
         if self._on_gpu:
             torch.cuda.synchronize()  # the weights are there before other streams use them
-        self._least_readers = self._readers = threads if self._on_gpu else 1
-        self._pool = ThreadPoolExecutor(_GPU_BATCHES if self._on_gpu else threads)
+        self._least_threads = threads
+        self._crew = Crew(self._find, self._late, self._predict, threads, options.timeout_s)
 
     @property
     def precision(self) -> str:
@@ -87,7 +86,7 @@ class ChunkScorer:
         entries = [entry for entry, _ in listed]
         batches = [entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size)]
         with quiet_decoders():
-            scored = list(self._pool.map(self._score, batches))
+            scored = self._crew.map(batches)
         began = time.perf_counter()
         found = [one for of_batch, _, _ in scored for one in of_batch]
         for _, _, of_batch in scored:
@@ -101,8 +100,7 @@ class ChunkScorer:
         )
         return Scored(chunk.files, failed, spent)
 
-    def _score(self, entries: list[Entry]) -> tuple[list[_Found], Predictions, Spent]:
-        found = Crew(self._find, self._late, self._readers, self._options.timeout_s).map(entries)
+    def _predict(self, found: list[_Found]) -> tuple[list[_Found], Predictions, Spent]:
         pictures = [picture for one in found for _, picture in one.faces]
         size = self._predictor.size
         began = time.perf_counter()
@@ -110,13 +108,13 @@ class ChunkScorer:
             array = np.stack(pictures) if pictures else np.empty((0, size, size), np.uint8)
             predictions = self._predictor.predict(array)
         spent = Spent(sum(f.reading for f in found), sum(f.decoding for f in found), time.perf_counter() - began)
-        self._share_out_reading(spent)
+        self._have_threads(spent)
         return found, predictions, spent
 
-    def _share_out_reading(self, spent: Spent) -> None:
-        """Let the next batches have so many readers that those who wait for a slow storage leave no core idle."""
+    def _have_threads(self, spent: Spent) -> None:
+        """Have so many threads for the next batches that those who wait for a slow storage leave no core idle."""
         waiting = spent.reading / max(spent.decoding + spent.predicting, 1e-9)
-        self._readers = max(self._least_readers, min(_MOST_READERS, 1 + int(waiting)))
+        self._crew.threads = max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting)))
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """Return the context in which a thread's copies to a GPU run while another thread's network computes."""
