@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,12 @@ from fer_ray.errors import DataError
 from fer_ray.folders import Folder
 from fer_ray.progress import ProgressBar
 
+T = TypeVar("T")
+
 PREFIX = "_manifest-"
 CHUNK_FILES = 1024
-"""Files a chunk: about a second of work on two cores with a small network and small pictures."""
+"""Most files of a chunk: about half a second of a core's work with a small network and small pictures."""
+_FIRST_CHUNK_FILES, _GROWTH = 64, 32
 
 _SCHEMA = pa.schema(
     [
@@ -156,11 +159,19 @@ def _rows(table: pa.Table) -> Iterator[tuple[Entry, int]]:
         yield Entry(row["name"], row["container"] or b"", place, row["problem"] or ""), row["times"]
 
 
+def _chunked(entries: Iterator[T]) -> Iterator[list[T]]:
+    """Yield chunks that grow, so that a small job can be shared out and a large one has few of them."""
+    before = 0
+    while chunk := list(islice(entries, min(CHUNK_FILES, max(_FIRST_CHUNK_FILES, before // _GROWTH)))):
+        yield chunk
+        before += len(chunk)
+
+
 def _write(file: Path, entries: Iterator[tuple[Entry, int]]) -> int:
     """Write entries and their numbers, a row group a chunk, and return how many inputs they are."""
     total, repeats = 0, dict[int, int]()
     with pq.ParquetWriter(file, _SCHEMA) as writer:
-        for group, chunk in enumerate(iter(lambda: list(islice(entries, CHUNK_FILES)), [])):
+        for group, chunk in enumerate(_chunked(entries)):
             columns: list[list[Any]] = [
                 [entry.name for entry, _ in chunk],
                 [entry.container or None for entry, _ in chunk],

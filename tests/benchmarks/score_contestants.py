@@ -39,13 +39,11 @@ def ours(arguments: argparse.Namespace) -> dict[str, int]:
     """Run the stage; its pieces and parts on disk tell how far it is."""
     import pyarrow.parquet as pq
 
-    from fer_ray.data.manifest import CHUNK_FILES
-    from fer_ray.data.parts import PART_CHUNKS
     from fer_ray.emotions import EMOTIONS
     from fer_ray.score import score
 
     output = arguments.work / "labels"
-    with _watched(output, arguments, CHUNK_FILES, CHUNK_FILES * PART_CHUNKS):
+    with _watched(output, Progress(arguments.progress)):
         score(arguments.checkpoint, [arguments.images], output, tta=arguments.tta)
     labels = dict[str, int]()
     for part in sorted(output.glob("part-*.parquet")):
@@ -55,17 +53,33 @@ def ours(arguments: argparse.Namespace) -> dict[str, int]:
 
 
 @contextmanager
-def _watched(output: Path, arguments: argparse.Namespace, of_a_piece: int, of_a_part: int) -> Iterator[None]:
-    over, progress = threading.Event(), Progress(arguments.progress)
+def _watched(output: Path, progress: Progress) -> Iterator[None]:
+    from fer_ray.data.manifest import read_chunks
+    from fer_ray.data.parts import finished, lay_out
+    from fer_ray.data.score_job import JOB_FILE
+    from fer_ray.folders import Folder
+
+    over = threading.Event()
 
     def watch() -> None:
-        before = 0
-        while not over.wait(0.1):
-            pieces = len(list((output / "_pieces").glob("[0-9]*")))
-            done = min(arguments.files, pieces * of_a_piece + len(list(output.glob("part-*"))) * of_a_part)
+        while not (output / JOB_FILE).exists():
+            if over.wait(0.1):
+                return
+        folder, before = Folder.at(output), 0
+        layout = lay_out(read_chunks(folder))
+        while before < sum(part.files for part in layout):
+            written, pieces = finished(folder, layout, "parquet")
+            done = sum(
+                chunk.files
+                for part in layout
+                for number, chunk in part.chunks.items()
+                if number in pieces or part.number in written
+            )
             if done > before:
                 progress.note(done - before)
                 before = done
+            elif over.wait(0.1):
+                return
 
     thread = threading.Thread(target=watch)
     thread.start()

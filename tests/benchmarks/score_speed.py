@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from score_contestants import CONTESTANTS, ceiling
 
-AGREE = 0.97  # share of the labels
+AGREE = {"faces": 0.97, "photos": 0.9}  # share of the labels; on photos without faces many are a close call
 
 
 def run_one(arguments: argparse.Namespace) -> None:
@@ -121,21 +121,21 @@ def compete(arguments: argparse.Namespace, folder: Path) -> None:
             rates[name].append(rate_after(steps, skip))
             first = steps[0][0] - began
             print(f"{repeat + 1} {name}: {rates[name][-1]:,.0f} images/s, first batch after {first:.1f} s", flush=True)
-        check(labels, arguments.files)
+        check(labels, arguments.files, AGREE[arguments.kind])
     for name in ("ceiling", *arguments.only[1:]):
         ratios = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"ours over {name}: {statistics.median(ratios):.2f} {spread}, n = {len(ratios)}")
 
 
-def check(labels: dict[str, dict[str, int]], files: int) -> None:
+def check(labels: dict[str, dict[str, int]], files: int, agree: float) -> None:
     """Stop unless all did the same work."""
     for name, own in labels.items():
         if len(own) != files:
             sys.exit(f"{name}: {len(own):,} labels, {files:,} expected")
         same = statistics.fmean(own[path] == label for path, label in labels["ours"].items())
-        if same < AGREE:
-            sys.exit(f"{name}: {same:.1%} of its labels are ours, {AGREE:.0%} expected")
+        if same < agree:
+            sys.exit(f"{name}: {same:.1%} of its labels are ours, {agree:.0%} expected")
 
 
 if __name__ == "__main__":

@@ -81,3 +81,17 @@ def test_damaged(folder: Folder) -> None:
     folder.write("_manifest-0000.parquet", b"PAR1 no more")
     with pytest.raises(DataError, match=r"_manifest-0000.parquet: not readable: .* Start anew"):
         read_chunks(folder)
+
+
+@pytest.mark.parametrize(("files", "most_chunks"), [(1, 1), (1000, 16), (200_000, 300)])
+def test_small_jobs_have_enough_chunks_to_share_out_and_large_ones_few(
+    tmp_path: Path, files: int, most_chunks: int
+) -> None:
+    folder = Folder.at(tmp_path)
+    assert add_listing(folder, (Entry(b"/%d" % number) for number in range(files)), may_repeat=False) == files
+    (chunks,) = read_chunks(folder)
+    sizes = [chunk.files for chunk in chunks]
+    assert sum(sizes) == files
+    assert max(sizes) <= min(1024, max(64, files // 16)), "no chunk is more than its share of two cores or of many"
+    assert len(sizes) <= most_chunks
+    assert sizes[:-1] == sorted(sizes[:-1])
