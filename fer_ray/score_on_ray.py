@@ -6,7 +6,7 @@ No pixels travel through Ray, and the pieces on disk are the whole state of a jo
 import math
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from fer_ray.data.score_job import Job, Scored, ScoringOptions, Speed, as_comput
 from fer_ray.errors import FerRayError
 from fer_ray.folders import Folder
 from fer_ray.progress import ProgressBar
+from fer_ray.runtime import require_running
 
 _MAX_THREADS = 16  # that decode for a GPU; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
@@ -119,7 +120,7 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
     """Score chunks, given by number, and yield each when its piece is written.
 
     Raises:
-        FerRayError: what an actor found wrong with the options.
+        FerRayError: what an actor found wrong with the options; Ray has died.
     """
     most = min(planned.actors, len(chunks))
     rows = [{"chunk": number} | vars(chunk) for number, chunk in chunks.items()]
@@ -138,12 +139,26 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
         num_cpus=planned.threads - _SPARE_CPUS,
         num_gpus=planned.gpus,
     )
-    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
+    for batch in _until_ray_dies(results.iter_batches(batch_size=None, prefetch_batches=0)):
         for packed in batch["done"]:
             done = pickle.loads(packed)
             if isinstance(done, FerRayError):
                 raise done
             yield done
+
+
+def _until_ray_dies(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from batches
+    except ray.exceptions.RayError as error:
+        kept = "What was scored is kept: go on with --resume."
+        try:
+            require_running()
+        except FerRayError as died:
+            raise FerRayError(f"{died} {kept}") from None
+        raise FerRayError(
+            f"Ray gave the job up, {type(error).__name__}: {str(error).splitlines()[0]} {kept}"
+        ) from error
 
 
 class _ScoringActor:
