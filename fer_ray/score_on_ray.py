@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import ray
@@ -21,6 +21,8 @@ from fer_ray.errors import FerRayError
 from fer_ray.folders import Folder
 from fer_ray.progress import ProgressBar
 from fer_ray.runtime import require_running
+
+T = TypeVar("T")
 
 _MAX_THREADS = 16  # that decode for a GPU; with many more, they wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
@@ -147,7 +149,7 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
             yield done
 
 
-def _until_ray_dies(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _until_ray_dies(batches: Iterable[T]) -> Iterator[T]:
     try:
         yield from batches
     except ray.exceptions.RayError as error:
@@ -156,9 +158,8 @@ def _until_ray_dies(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any
             require_running()
         except FerRayError as died:
             raise FerRayError(f"{died} {kept}") from None
-        raise FerRayError(
-            f"Ray gave the job up, {type(error).__name__}: {str(error).splitlines()[0]} {kept}"
-        ) from error
+        what = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise FerRayError(f"Ray gave the job up, {what} {kept}") from error
 
 
 class _ScoringActor:
