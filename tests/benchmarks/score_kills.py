@@ -51,13 +51,15 @@ def victims(process: subprocess.Popen[bytes], kind: str) -> list[int]:
     return [one.pid for one, line in descendants(process.pid).items() if name in line.split(" --")[0]]
 
 
-def disturb(inputs: list[Path], output: Path, kind: str, longest: float, left: int) -> tuple[int, int]:
-    """Start or resume a job and kill at random moments; return the kills and the exit code.
+def disturb(
+    inputs: list[Path], output: Path, kind: str, longest: float, left: int, met: dict[psutil.Process, str]
+) -> tuple[int, int]:
+    """Start or resume a job and kill at random moments; return the kills and the exit code, and note its processes.
 
     Of a driver or raylet one, of actors several. It dies by the kill, or ends.
     """
     process = subprocess.Popen(command(inputs, output), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    kills, met = 0, dict[psutil.Process, str]()
+    kills = 0
     while process.poll() is None and kills < left:
         met |= descendants(process.pid)
         if not victims(process, "actor" if kind == "actor" else "raylet"):
@@ -80,9 +82,6 @@ def disturb(inputs: list[Path], output: Path, kind: str, longest: float, left: i
     said = process.stderr.read().decode()
     if "Traceback" in said:
         sys.exit(f"a traceback after a kill of the {kind}:\n{said[-3000:]}")
-    _, alive = psutil.wait_procs(list(met), timeout=PATIENCE_S)
-    if alive:
-        sys.exit(f"left over after a kill of the {kind}: {[one.cmdline() for one in alive]}")
     return kills, process.returncode
 
 
@@ -123,14 +122,17 @@ def main() -> None:
         subprocess.run(command(inputs, work / "undisturbed"), check=True, capture_output=True)
         expected = rows(work / "undisturbed")
         for kind in arguments.kinds:
-            kills = jobs = 0
+            kills, jobs, met = 0, 0, dict[psutil.Process, str]()
             while kills < arguments.kills:
                 output, code = work / f"{kind}-{jobs}", None
                 while code != 0:
-                    more, code = disturb(inputs, output, kind, arguments.longest, arguments.kills - kills)
+                    more, code = disturb(inputs, output, kind, arguments.longest, arguments.kills - kills, met)
                     kills += more
                 check(output, expected)
                 jobs += 1
+            _, alive = psutil.wait_procs(list(met), timeout=PATIENCE_S)
+            if alive:
+                sys.exit(f"left over after kills of the {kind}: {[one.cmdline() for one in alive]}")
             print(f"{kind}: {kills} kills, {jobs} jobs, each equal to the undisturbed one", flush=True)
 
 
