@@ -62,7 +62,7 @@ def disturb(
     kills = 0
     while process.poll() is None and kills < left:
         met |= descendants(process.pid)
-        if not victims(process, "actor" if kind == "actor" else "raylet"):
+        if not victims(process, "actor"):  # before, there is little to lose
             time.sleep(0.05)
             continue
         time.sleep(random.uniform(0, longest))
