@@ -158,8 +158,8 @@ def _until_ray_dies(batches: Iterable[T]) -> Iterator[T]:
             require_running()
         except FerRayError as died:
             raise FerRayError(f"{died} {kept}") from None
-        what = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise FerRayError(f"Ray gave the job up, {what} {kept}") from error
+        what = f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}"
+        raise FerRayError(f"Ray gave the job up, {what}. {kept}") from error
 
 
 class _ScoringActor:

@@ -20,14 +20,16 @@ import pytest
 import torch
 from hostile_files import listen
 from matplotlib import cbook
+from ray.exceptions import RaySystemError
 
+from fer_ray import score_on_ray
 from fer_ray.config import Config
 from fer_ray.data import disk, manifest, parts
 from fer_ray.data.faces import HaarDetector
 from fer_ray.data.images import decode
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
-from fer_ray.errors import DataError, UsageError
+from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.learning.device import has_fast_bfloat16
 from fer_ray.learning.predictor import Predictor
@@ -434,3 +436,23 @@ def test_a_damaged_part_is_told(result: ScoreResult, checkpoint: Path, images: P
     pq.write_table(pq.read_table(part).slice(1), part)
     with pytest.raises(DataError, match=r"accounts for 23 inputs, 24 expected. Remove it and run again with --resume"):
         score(checkpoint, [images], output, resume=True, max_error_rate=1)
+
+
+def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def batches() -> Iterator[int]:
+        yield 1
+        raise RaySystemError("the store died\nand many lines more")
+
+    ended = score_on_ray._until_ray_dies(batches())
+    assert next(ended) == 1
+    with pytest.raises(
+        FerRayError, match=r"gave the job up, RaySystemError: .* the store died. What was .* --resume.$"
+    ):
+        next(ended)
+
+    def died() -> None:
+        raise FerRayError("Ray's raylet died.")
+
+    monkeypatch.setattr(score_on_ray, "require_running", died)
+    with pytest.raises(FerRayError, match=r"^Ray's raylet died. What was scored is kept: go on with --resume.$"):
+        list(score_on_ray._until_ray_dies(batches()))
