@@ -446,7 +446,7 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     ended = score_on_ray._until_ray_dies(batches())
     assert next(ended) == 1
     with pytest.raises(
-        FerRayError, match=r"gave the job up, RaySystemError: .* the store died. What was .* --resume.$"
+        FerRayError, match=r"gave the job up, RaySystemError: .* store died. What was .* --resume.$"
     ):
         next(ended)
 
