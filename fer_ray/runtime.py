@@ -83,12 +83,13 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
 
 
 def quiet_ray_data() -> None:
-    """Turn off Ray Data's own progress bars and notices; the stages show their own."""
+    """Turn off Ray Data's own progress bars and notices; the stages show their own, and say what ended them."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames
 
 
 def require_running() -> None:
