@@ -82,6 +82,9 @@ def score(
     began = time.time()
     _check_arguments(tta, format, batch_size, gpus_per_actor, timeout_s, max_error_rate)
     places, folder = check_inputs(inputs), claim_folder(output, resume)
+    _check_apart(places, folder)
+    if not checkpoints:
+        say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     several = checkpoints or SHIPPED_CHECKPOINT
     models = [local_path(model) for model in ([several] if isinstance(several, (Path, str)) else several)]
     asked = Job(_identify(models, tta, faces), places, format)
@@ -130,6 +133,17 @@ def _check_arguments(
         problems.append(f"--max-error-rate {max_error_rate}: must be 0 to 1; 0.01 lets one input of a hundred fail.")
     if problems:
         raise UsageError(problems)
+
+
+def _check_apart(places: Sequence[str], folder: Folder) -> None:
+    """See to it that a job doesn't find its own output among its inputs."""
+    output = folder.shown + "/"
+    around = [place for place in places if output.startswith(place.rstrip("/") + "/")]
+    if around:
+        raise UsageError(
+            f"{folder.shown}: lies in the input {around[0]}, so that the job would score its own files. Choose an"
+            " output outside of it."
+        )
 
 
 def _identify(models: Sequence[Path], tta: str, faces: str) -> Identity:
@@ -190,7 +204,7 @@ def _list_new(folder: Folder, asked: Job, job: Job | None, stopped: threading.Ev
     found = manifest.add_listing(folder, _until(stopped, entries), may_repeat=not is_plain)
     if not found and job is None:
         names = ", ".join(asked.inputs)
-        raise DataError(f"{names}: no image in there (hidden files don't count). Name a folder that holds images.")
+        raise DataError(f"{names}: no image in there (hidden files don't count). Name folders or lists that hold some.")
     if found and job:
         say(f"{amount(found, 'new input')} since the last run.")
     if others := passed_over.total():
@@ -224,10 +238,11 @@ def _check_errors(folder: Folder, totals: score_totals.Totals, max_error_rate: f
 
 def _split_off_checkpoints(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Take the first paths for checkpoints as far as they are some, or hold one that was probably meant."""
-    for number, path in enumerate(paths):
-        if not _is_checkpoint(path):
-            return list(paths[:number]), list(paths[number:])
-    return list(paths), []
+    first = next((number for number, path in enumerate(paths) if not _is_checkpoint(path)), len(paths))
+    late = [path for path in paths[first:] if _is_checkpoint(path)]
+    if late:
+        raise UsageError([f"{path}: a checkpoint behind an input. Name checkpoints first." for path in late])
+    return list(paths[:first]), list(paths[first:])
 
 
 def _is_checkpoint(path: str) -> bool:
@@ -271,8 +286,6 @@ def command(
     if batch_size != "auto" and not batch_size.isdecimal():
         raise UsageError(f"--batch-size {batch_size}: must be a whole number or auto.")
     checkpoints, inputs = _split_off_checkpoints(paths)
-    if not checkpoints:
-        say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     score(
         checkpoints or None,
         inputs,

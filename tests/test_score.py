@@ -378,7 +378,12 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image in there"):
         score(checkpoint, [tmp_path / "empty"], out)
-    assert not out.exists()
+    within = images / "labels"
+    with pytest.raises(UsageError, match=r"labels: lies in the input .*, so that the job would score its own files"):
+        score(checkpoint, [images], within)
+    with pytest.raises(UsageError, match=r": a checkpoint behind an input. Name checkpoints first."):
+        command([str(images), str(checkpoint)], str(out))
+    assert not out.exists() and not within.exists()
 
 
 def test_two_jobs_do_not_write_one_output(result: ScoreResult, checkpoint: Path, images: Path) -> None:
@@ -404,7 +409,7 @@ def test_without_a_checkpoint_the_network_of_the_package_labels(
     command(names, str(tmp_path / "out"), tta="flip")
     told = capsys.readouterr()
     assert "the network that comes with fer_ray" in told.err
-    assert "images/s by stage: listing" in told.out and "Most of the time went to" in told.out
+    assert "images/s by stage: listing" in told.out and "Most of the time went to the start of Ray" in told.out
     expected = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(FACES[:2]).probabilities
     rows = read_rows(tmp_path / "out")
     found = np.column_stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS])
@@ -445,9 +450,7 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
 
     ended = score_on_ray._until_ray_dies(batches())
     assert next(ended) == 1
-    with pytest.raises(
-        FerRayError, match=r"gave the job up, RaySystemError: .* store died. What was .* --resume.$"
-    ):
+    with pytest.raises(FerRayError, match=r"gave the job up, RaySystemError: .* store died. What was .* --resume.$"):
         next(ended)
 
     def died() -> None:

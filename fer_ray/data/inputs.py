@@ -16,6 +16,7 @@ Relative paths in a list start at the list's folder. A container that a pattern 
 it were named itself; below a folder it is a file among others, as a list is below a folder, in a pattern or in a list.
 """
 
+import codecs
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -190,7 +191,10 @@ def _file(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
         yield from _opened(file, passed_over)
         return
     folder = name.rpartition("/")[0]
-    for line in listed:
+    for row, line in enumerate(listed):
+        if not line:
+            yield Entry(b"%s!/%d" % (file, row), problem="missing: the list has no path in this row")
+            continue
         text = os.fsdecode(line)
         try:
             place = as_url(text) or (text if text.startswith("/") else f"{folder}/{text}")
@@ -211,7 +215,9 @@ def _lines(file: bytes) -> Iterator[bytes]:
     shown = os.fsdecode(file)
     try:
         with open_anywhere(file) as opened:
-            end, rest = b"", b""
+            end, rest = b"", opened.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+            if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise DataError(f"{shown}: a list in UTF-16: paths in UTF-8 are expected. Save it as UTF-8.")
             while block := opened.read(_BLOCK_BYTES):
                 end = end or (b"\0" if b"\0" in block else b"\n")
                 *lines, rest = (rest + block).split(end)
@@ -247,6 +253,6 @@ def _cells(file: bytes, column: str) -> Iterator[bytes]:
     try:
         with open_anywhere(file) as opened, pq.ParquetFile(opened) as table:
             for batch in table.iter_batches(columns=[column]):
-                yield from (os.fsencode(cell) for cell in batch[0].to_pylist() if cell)
+                yield from (os.fsencode(cell or "") for cell in batch[0].to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{os.fsdecode(file)}: the list can't be read: {error}. Write it anew.") from error

@@ -64,7 +64,8 @@ class Network:
         size = self.info.size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise UsageError(
-                f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected."
+                f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected, or a"
+                " list of pictures of any size."
             )
         starts = range(0, max(len(images), 1), self.batch_size)
         batches = [self._of_batch(images[start : start + self.batch_size], views) for start in starts]

@@ -26,7 +26,7 @@ def square_greys(pictures: Picture | Sequence[Picture], size: int) -> np.ndarray
     for number, picture in enumerate(several):
         try:
             squares.append(_square(picture, size))
-        except (FileError, ImageError, ValueError) as error:
+        except (FileError, ImageError, ValueError, OSError) as error:
             which = f"{picture}: " if isinstance(picture, (Path, str)) else ""
             problems.append(f"image {number}: {which}{error}")
     if problems:
@@ -44,6 +44,7 @@ def _square(picture: Picture, size: int) -> np.ndarray:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
         raise ValueError(
-            f"{pixels.dtype} of shape {pixels.shape}; uint8, height × width or height × width × 3 expected"
+            f"{pixels.dtype} of shape {pixels.shape}: a path, the bytes of an image file, a Pillow image or an array is"
+            " expected; an array uint8 from 0 to 255, height × width grey or height × width × 3 red, green, blue."
         )
     return resize(pixels, size)

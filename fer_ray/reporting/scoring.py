@@ -12,7 +12,7 @@ from fer_ray.progress import duration
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Block, Charts, Face, Figure, Gallery, Section, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.reporting.scoring_summary import FORMAT_VERSION, REMEDIES, SAMPLES_FILE, SUMMARY_FILE, binding_stage
+from fer_ray.reporting.scoring_summary import FORMAT_VERSION, SAMPLES_FILE, SUMMARY_FILE, where_time_went
 
 _STAGES = {
     "listing": "finding the inputs, before the rest",
@@ -98,13 +98,13 @@ def _failures(summary: dict[str, Any]) -> list[Table]:
 
 def _stages(summary: dict[str, Any]) -> Table:
     rows = [
-        (name, what, f"{summary['stages'][name]['seconds']:,.1f}", f"{summary['stages'][name]['images_per_s']:,.0f}")
+        (name, what, f"{of['seconds']:,.1f}", f"{of['images_per_s']:,.0f}" if of["images_per_s"] else "–")
         for name, what in _STAGES.items()
+        for of in (summary["stages"][name],)
     ]
-    binding = binding_stage(summary)
     note = (
-        f"Of {summary['scored_in_this_run']:,} inputs; seconds are those of all threads, divided by their number. Most"
-        f" of the time went to {binding}: faster with {REMEDIES[binding]}."
+        f"Of {summary['scored_in_this_run']:,} inputs; seconds are those of all threads, divided by their number."
+        f" {where_time_went(summary)}"
     )
     return Table("Where the time went", ("Stage", "What it is", "Seconds", "Images/s"), rows, note)
 

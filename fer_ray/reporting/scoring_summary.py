@@ -21,7 +21,7 @@ from fer_ray.reporting.png import png_of
 FORMAT_VERSION = 2
 SUMMARY_FILE, PAGE_FILE, SAMPLES_FILE = "summary.json", "summary.html", "_samples.parquet"
 REMEDIES = {
-    "listing": "a list of paths, or .tar or .zip files, instead of folders to walk",
+    "listing": "few .tar, .zip or Parquet files instead of many single ones",
     "reading": "faster storage, or .tar or .zip files instead of single ones",
     "decoding": "more CPU cores, or smaller images",
     "predicting": "a GPU or more CPU cores, fewer views (--tta none), or a smaller network",
@@ -67,7 +67,8 @@ def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any
         "seconds": seconds,
         "seconds_from_first_batch": speed.seconds,
         "stages": {
-            stage: {"seconds": spent, "images_per_s": speed.files / max(spent, 1e-9)} for stage, spent in stages.items()
+            stage: {"seconds": spent, "images_per_s": speed.files / spent if spent else None}
+            for stage, spent in stages.items()
         },
         **facts,
         "versions": {name: version(name) for name in _PACKAGES},
@@ -95,10 +96,13 @@ def write_summary(folder: Folder, summary: dict[str, Any], totals: Totals, layou
         (place / PAGE_FILE).write_text(page, encoding="utf-8")
 
 
-def binding_stage(summary: dict[str, Any]) -> str:
-    """Return the stage that most of the time went to."""
-    stages: dict[str, dict[str, float]] = summary["stages"]
-    return max(stages, key=lambda stage: stages[stage]["seconds"])
+def where_time_went(summary: dict[str, Any]) -> str:
+    """Say which stage most of the time went to, and what makes it shorter."""
+    seconds = {stage: of["seconds"] for stage, of in summary["stages"].items()}
+    binding = max(seconds, key=lambda stage: seconds[stage])
+    if summary["seconds"] - summary["seconds_from_first_batch"] - seconds["listing"] > seconds[binding]:
+        return "Most of the time went to the start of Ray and of the network, which takes as long for millions."
+    return f"Most of the time went to {binding}; faster with {REMEDIES[binding]}."
 
 
 def describe(place: str, summary: dict[str, Any]) -> str:
@@ -106,20 +110,21 @@ def describe(place: str, summary: dict[str, Any]) -> str:
     bad = {status: count for status, count in summary["by_status"].items() if status != "ok"}
     others = "; ".join(f"{count:,} {status}" for status, count in bad.items())
     shares = ", ".join(f"{name} {of['share']:.1%}" for name, of in summary["by_label"].items())
+    lines = [
+        f"{summary['files']:,} inputs, {summary['failed']:,} failed{': ' if others else ''}{others}",
+        f"labels: {shares}",
+    ]
     scored, seconds = summary["scored_in_this_run"], summary["seconds"]
-    from_first = scored / max(summary["seconds_from_first_batch"], 1e-9)
-    stages = ", ".join(f"{name} {of['images_per_s']:,.0f}" for name, of in summary["stages"].items())
-    binding = binding_stage(summary)
-    return "\n".join(
-        [
-            f"{summary['files']:,} inputs, {summary['failed']:,} failed{': ' if others else ''}{others}",
-            f"labels: {shares}",
+    if scored:
+        from_first = scored / summary["seconds_from_first_batch"]
+        rates = {name: of["images_per_s"] for name, of in summary["stages"].items() if of["images_per_s"]}
+        stages = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+        lines += [
             f"{scored:,} inputs in {duration(seconds)}: {per_time(scored / seconds, 'images')},"
             f" {per_time(from_first, 'images')} from the first batch on",
-            f"images/s by stage: {stages}. Most of the time went to {binding}; faster with {REMEDIES[binding]}.",
-            f"output: {place}",
+            f"images/s by stage: {stages}. {where_time_went(summary)}",
         ]
-    )
+    return "\n".join([*lines, f"output: {place}"])
 
 
 def _write_samples(file: Path, folder: Folder, totals: Totals, layout: Sequence[Part]) -> None:

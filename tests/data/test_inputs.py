@@ -86,7 +86,7 @@ def test_text_lists(photos: Path, tmp_path: Path) -> None:
 def test_parquet_lists(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "list.parquet"
     pq.write_table(pa.table({"id": [1, 2, 3], "Path": ["photos/a.jpg", None, str(photos / "b.png")]}), file)
-    assert names(photos, file) == ["a.jpg", "b.png"]
+    assert names(photos, file) == ["a.jpg", f"{file}!/1", "b.png"]
     pq.write_table(pa.table({"something": [1]}), file)
     (entry,) = entries(file)
     assert entry.problem.startswith("unreadable: can't be listed: none of its columns something is called image")
@@ -167,6 +167,29 @@ def test_a_damaged_container_is_one_row_and_no_end(kind: str, tmp_path: Path) ->
     gone = tmp_path / "list.txt"
     gone.write_text(f"gone.{kind}\n")
     assert [entry.problem for entry in entries(gone)] == ["missing: no such file"]
+
+
+def test_rows_of_a_list_without_a_path_are_inputs_too(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(CONTENT)
+    file = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"path": ["a.jpg", None, "a.jpg", ""]}), file)
+    found = entries(file)
+    assert [entry.name.decode() for entry in found] == [
+        str(tmp_path / "a.jpg"),
+        f"{file}!/1",
+        str(tmp_path / "a.jpg"),
+        f"{file}!/3",
+    ]
+    assert [entry.problem.partition(":")[0] for entry in found] == ["", "missing", "", "missing"]
+
+
+def test_lists_of_other_systems(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes("\ufeffa.jpg\r\nb.jpg\r\n".encode())
+    assert [entry.name.decode() for entry in entries(file)] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    file.write_text("a.jpg\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"list.txt: a list in UTF-16: paths in UTF-8 are expected. Save it as UTF-8"):
+        entries(file)
 
 
 def test_containers_below_a_folder_are_files(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pictures as people have them in a notebook, and what they give."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -31,12 +32,14 @@ def test_all_kinds_give_what_scoring_gives(tmp_path: Path) -> None:
 
 
 def test_all_that_give_no_picture_are_named_at_once(tmp_path: Path) -> None:
+    cut = Image.open(io.BytesIO(cv2.imencode(".jpg", FACE)[1].tobytes()[:-200]))
     with pytest.raises(DataError) as caught:
-        square_greys([tmp_path / "gone.jpg", b"no image", FACE, FACE / 255], 48)
-    gone, bytes_, floats = caught.value.problems
+        square_greys([tmp_path / "gone.jpg", b"no image", FACE, FACE / 255, cut], 48)
+    gone, bytes_, floats, pillow = caught.value.problems
     assert gone.startswith(f"image 0: {tmp_path}/gone.jpg: missing")
     assert bytes_.startswith("image 1: not_an_image")
-    assert floats.startswith("image 3: float64 of shape (48, 48); uint8")
+    assert floats.startswith("image 3: float64 of shape (48, 48): a path")
+    assert pillow.startswith("image 4: image file is truncated")
 
 
 def test_load(tmp_path: Path) -> None:
