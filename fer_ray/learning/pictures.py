@@ -12,7 +12,11 @@ from fer_ray.data.images import ImageError, decode, resize
 from fer_ray.errors import DataError
 
 Picture = Path | str | bytes | Image.Image | np.ndarray
-"""A file's path, an image file's bytes, a Pillow image, or pixels: uint8, H × W grey or H × W × 3 red, green, blue."""
+"""A file's path, an image file's bytes, a Pillow image, or pixels: uint8, H × W grey or H × W × 3 red, green, blue.
+
+A JPEG of more than twice the network's size is shrunk while it is decoded from a path or bytes, which gives slightly
+other pixels than shrinking what was decoded whole.
+"""
 
 
 def square_greys(pictures: Picture | Sequence[Picture], size: int) -> np.ndarray:
