@@ -146,4 +146,4 @@ def test_the_shipped_checkpoint_is_local(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"s3://faces/checkpoint: this stage works on local paths"):
         from fer_ray.score import score
 
-        score(f"s3://{BUCKET}/checkpoint", [tmp_path], tmp_path / "out")
+        score(f"s3://{BUCKET}/checkpoint", [f"s3://{BUCKET}/photos"], tmp_path / "out")
