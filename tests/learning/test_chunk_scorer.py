@@ -60,9 +60,12 @@ def score_all(inputs: list[Path], output: Path, asked: ScoringOptions, threads: 
     output.mkdir()
     folder = Folder.at(output)
     manifest.add_listing(folder, list_entries(check_inputs(inputs), lambda: None), may_repeat=True)
-    ((chunk,),) = manifest.read_chunks(folder)
-    scored = ChunkScorer(folder, asked, threads).score(0, chunk)
-    return pq.read_table(output / parts.piece_name(0)), scored
+    (chunks,) = manifest.read_chunks(folder)
+    scorer = ChunkScorer(folder, asked, threads)
+    scored = [scorer.score(number, chunk) for number, chunk in enumerate(chunks)]
+    rows = [pq.read_table(output / parts.piece_name(number)) for number in range(len(chunks))]
+    files, failed = (sum(getattr(one, name) for one in scored) for name in ("files", "failed"))
+    return pa.concat_tables(rows), Scored(files, failed, scored[0].spent)
 
 
 def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None:
