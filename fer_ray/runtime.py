@@ -87,7 +87,6 @@ def quiet_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.actor_pool_util_upscaling_threshold = 1.0  # else it warns of pools that are as large as they may be
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames

@@ -134,7 +134,7 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
             min_size=1,
             initial_size=most,
             max_size=most,
-            max_tasks_in_flight_per_actor=_AT_ONCE,
+            max_tasks_in_flight_per_actor=2 * _AT_ONCE,
             max_concurrent_calls_per_actor=_AT_ONCE,
             enable_true_multi_threading=True,
         ),
