@@ -14,7 +14,7 @@ from fer_ray import __version__
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path
+from fer_ray.files import claim_output, local_path, local_paths
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
@@ -86,8 +86,7 @@ def evaluate(
     folder = claim_output(output)
     dtype = resolve_precision(precision, pick_device())
     data = PreparedDataset(local_path(dataset))
-    paths = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints
-    folders = [local_path(path) for path in paths]
+    folders = local_paths(checkpoints)
     members = load_members(folders, data.info.size)
     split = _choose_split(data, split)
     rows = data.load(split)

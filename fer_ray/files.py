@@ -3,7 +3,7 @@
 import fcntl
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +23,15 @@ def local_path(path: Path | str) -> Path:
     if url := split_url(path):
         raise UsageError(f"{'://'.join(url)}: this stage works on local paths, not URLs. Copy it to a local folder.")
     return Path(path).expanduser().absolute()
+
+
+def local_paths(paths: Path | str | Sequence[Path | str]) -> list[Path]:
+    """Return one path or several as absolute local ones.
+
+    Raises:
+        UsageError: as for ``local_path``.
+    """
+    return [local_path(path) for path in ([paths] if isinstance(paths, (Path, str)) else paths)]
 
 
 def split_url(place: Path | str) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ from fer_ray.data.faces import DETECT, NO_FACES, load_detector
 from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
 from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import local_path, own_output, recover_folder
+from fer_ray.files import local_path, local_paths, own_output, recover_folder
 from fer_ray.folders import Folder, claim_folder
 from fer_ray.progress import say
 from fer_ray.provenance import PROVENANCE_FILE, record_start
@@ -85,8 +85,7 @@ def score(
     _check_apart(places, folder)
     if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-    several = checkpoints or SHIPPED_CHECKPOINT
-    models = [local_path(model) for model in ([several] if isinstance(several, (Path, str)) else several)]
+    models = local_paths(checkpoints or SHIPPED_CHECKPOINT)
     asked = Job(_identify(models, tta, faces), places, format)
     with _owned(folder, resume), _leaving_nothing(folder):
         job = former_job(folder, asked) if resume else None

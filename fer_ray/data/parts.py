@@ -46,7 +46,7 @@ NO_FAILURE = ("ok", "no_face")
 FORMATS = ("parquet", "csv")
 PIECES = "_pieces"
 PART_CHUNKS = 128
-"""Chunks a part: 131,072 inputs, of which a Parquet file takes about 8 MB."""
+"""Chunks a part: up to 131,072 inputs, of which a Parquet file takes about 8 MB."""
 _OPENED = 8  # pieces read at once; object stores answer slowly
 
 _FLOATS = ("confidence", *(f"p_{name}" for name in EMOTIONS), "entropy", "tta_std")
