@@ -193,25 +193,27 @@ def test_summary_and_page(result: ScoreResult, images: Path) -> None:
     assert samples["confidence"][0] == max(samples["confidence"])
 
 
-def test_resume_scores_what_is_missing_and_nothing_else(
-    result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def copied(result: ScoreResult, tmp_path: Path) -> Path:
+    """Return a copy of the finished job's output, for a test to change."""
+    return Path(shutil.copytree(result.path, tmp_path / "out"))
+
+
+def test_resume_scores_what_is_missing_and_nothing_else(copied: Path, checkpoint: Path, images: Path) -> None:
     """As after a kill before a part was whole; a file that is gone since the listing keeps its row."""
-    output = tmp_path / "out"
-    shutil.copytree(result.path, output)
-    lost, kept = output / "part-00001.parquet", output / "part-00000.parquet"
-    before, written = read_rows(output), kept.stat().st_mtime_ns
+    lost, kept = copied / "part-00001.parquet", copied / "part-00000.parquet"
+    before, written = read_rows(copied), kept.stat().st_mtime_ns
     gone = next(
         row["path"] for row in pq.read_table(lost).to_pylist() if row["status"] == "ok" and "xfc" not in row["path"]
     )
-    lost.rename(output / f".{lost.name}.partial")
-    (output / "summary.json").unlink()
+    lost.rename(copied / f".{lost.name}.partial")
+    (copied / "summary.json").unlink()
     away = Path(gone).rename(images / ".away")
     try:
-        again = score(checkpoint, [images], output, resume=True, max_error_rate=1, batch_size=7)
+        again = score(checkpoint, [images], copied, resume=True, max_error_rate=1, batch_size=7)
     finally:
         away.rename(gone)
-    after = read_rows(output)
+    after = read_rows(copied)
     assert after["path"].equals(before["path"])
     expected = ["missing" if row["path"] == gone else row["status"] for row in before.to_pylist()]
     assert after["status"].to_pylist() == expected
@@ -219,24 +221,20 @@ def test_resume_scores_what_is_missing_and_nothing_else(
     assert again.summary["scored_in_this_run"] == len(before) - 24
 
 
-def test_pieces_of_a_killed_job_are_not_scored_again(
-    result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    shutil.copytree(result.path, output)
-    first, second = output / "part-00000.parquet", output / "part-00001.parquet"
+def test_pieces_of_a_killed_job_are_not_scored_again(copied: Path, checkpoint: Path, images: Path) -> None:
+    first, second = copied / "part-00000.parquet", copied / "part-00001.parquet"
     table = pq.read_table(first)
     marked = table.set_column(2, "error", pa.array(["from its piece"] * len(table)))
-    (output / "_pieces").mkdir()
+    (copied / "_pieces").mkdir()
     for number, rows in ((0, marked.slice(0, 12)), (2, pq.read_table(second))):
-        pq.write_table(rows, output / "_pieces" / f"{number:07d}.parquet")  # piece 2: its part is whole already
+        pq.write_table(rows, copied / "_pieces" / f"{number:07d}.parquet")  # piece 2: its part is whole already
     first.unlink()
-    again = score(checkpoint, [images], output, resume=True, max_error_rate=1)
+    again = score(checkpoint, [images], copied, resume=True, max_error_rate=1)
     assert again.summary["scored_in_this_run"] == 12
-    assert [error == "from its piece" for error in read_rows(output)["error"].to_pylist()[:24]] == [True] * 12 + [
+    assert [error == "from its piece" for error in read_rows(copied)["error"].to_pylist()[:24]] == [True] * 12 + [
         False
     ] * 12
-    assert not (output / "_pieces").exists()
+    assert not (copied / "_pieces").exists()
 
 
 def test_new_files_are_found_by_resume(ray_cluster: None, checkpoint: Path, tmp_path: Path) -> None:
@@ -434,13 +432,11 @@ def test_a_worker_fault_is_a_plain_error(ray_cluster: None, checkpoint: Path, im
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_part_is_told(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    shutil.copytree(result.path, output)
-    part = output / "part-00000.parquet"
+def test_a_damaged_part_is_told(copied: Path, checkpoint: Path, images: Path) -> None:
+    part = copied / "part-00000.parquet"
     pq.write_table(pq.read_table(part).slice(1), part)
     with pytest.raises(DataError, match=r"accounts for 23 inputs, 24 expected. Remove it and run again with --resume"):
-        score(checkpoint, [images], output, resume=True, max_error_rate=1)
+        score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
 def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
