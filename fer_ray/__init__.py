@@ -28,8 +28,8 @@ def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str 
         UsageError: no such TTA, or a checkpoint named twice.
         DataError: a checkpoint can't be read, or they differ in image size or labels.
     """
-    from fer_ray.files import local_paths
     from fer_ray.learning.predictor import Predictor, load_members
+    from fer_ray.local_copies import local_copies
     from fer_ray.weights import SHIPPED_CHECKPOINT
 
-    return Predictor(load_members(local_paths(checkpoints or SHIPPED_CHECKPOINT)), tta)
+    return Predictor(load_members(local_copies(checkpoints or SHIPPED_CHECKPOINT)), tta)

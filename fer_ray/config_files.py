@@ -12,7 +12,7 @@ from yaml.constructor import ConstructorError
 from fer_ray.config import Config
 from fer_ray.config_paths import validate, with_value
 from fer_ray.errors import UsageError
-from fer_ray.files import local_path
+from fer_ray.local_copies import local_copy
 from fer_ray.search_checks import search_problems
 from fer_ray.search_spaces import Distribution, SearchSpace
 
@@ -32,7 +32,7 @@ def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Confi
 
 def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) -> SearchSpace:
     """Read a training configuration with its ``search:`` section; arguments and errors as in ``load_config``."""
-    raw = {} if path is None else _read_yaml(local_path(path))
+    raw = {} if path is None else _read_yaml(local_copy(path))
     problems = list[str]()
     for override in overrides:
         key, equals, value = override.partition("=")

@@ -1,7 +1,6 @@
 """The runs with new seeds on Ray Tune: as many at once as trials, each going on where an earlier call left it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +17,13 @@ from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_plan import Share
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.learning.trial_records import error_line
+from fer_ray.outputs import Output
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
 
 
 def train_seed_runs(
-    runs: Sequence[SeedRun], data: TrainingData, share: Share, objective: Objective, storage: Path
+    runs: Sequence[SeedRun], data: TrainingData, share: Share, objective: Objective, storage: Output
 ) -> dict[str, str]:
     """Train each run to its end.
 
@@ -61,7 +61,7 @@ def train_seed_runs(
             ),
             run_config=ray_tune.RunConfig(
                 name="confirm",
-                storage_path=str(storage),
+                **runtime.ray_storage(storage),
                 stop=Stop(None, interrupted),
                 failure_config=ray_tune.FailureConfig(max_failures=runs[0].config.training.max_failures),
                 callbacks=[recorder],
@@ -86,6 +86,8 @@ def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun],
         runs[params["run"]].train(data, lambda metrics: ray_tune.report({"metrics": metrics}))
     except FerRayError as error:  # reported, not raised: it would come again, and the process stays good for the next
         ray_tune.report({"error": str(error)})
+    finally:
+        runs[params["run"]].folder.output.forget()
 
 
 class _Recorder(runtime.Unsaved, ray_tune.Callback):
@@ -122,6 +124,7 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         run = self._runs[trial.config["run"]]
         self._running.ended(run.name)
+        run.folder.output.fetch()
         if run.name in self.errors:
             self._failed(run.name)
         elif run.folder.closed():  # Tune ends those too that Ctrl-C stops

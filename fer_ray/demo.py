@@ -111,7 +111,7 @@ def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> De
     _step("7/7 One page of all that", ["report", *folders, "--output", root / "report", "--title", "Demo"])
     page = report(folders, root / "report", title="Demo").page
     print(f"\nDone in {duration(time.monotonic() - began)}. Open this page in a browser:\n{page}", flush=True)
-    return DemoResult(page, accuracy)
+    return DemoResult(Path(page), accuracy)
 
 
 def write_photos(folder: Path, count: int) -> int:
@@ -152,7 +152,7 @@ def _prepare_and_tune(root: Path, size: DemoSize) -> Path:
     _step(title, ["tune", "--dataset", dataset, *asked, "--trials", size.trials, "--output", search])
     result = tune(dataset, spaces, search, trials=size.trials)
     print(f"best: trial {result.best.number}, {result.best.space}, validation accuracy {result.best.value:.2%}")
-    return result.config_file
+    return Path(result.config_file)
 
 
 def _write_spaces(folder: Path, epochs: int) -> list[Path]:

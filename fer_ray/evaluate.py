@@ -14,7 +14,6 @@ from fer_ray import __version__
 from fer_ray.data.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path, local_paths
 from fer_ray.learning.calibration import reliability_bins
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import pick_device, resolve_precision
@@ -27,8 +26,10 @@ from fer_ray.learning.evaluation import (
 )
 from fer_ray.learning.member_scores import compare_members, measure_members
 from fer_ray.learning.predictor import Predictions, Predictor, load_members
+from fer_ray.local_copies import local_copies
+from fer_ray.outputs import claimed
 from fer_ray.progress import say
-from fer_ray.provenance import this_start
+from fer_ray.provenance import Start, this_start
 from fer_ray.reporting.evaluation_files import write_evaluation
 from fer_ray.reporting.evaluation_text import describe
 from fer_ray.tta_names import TTA_NAMES, tta_problem
@@ -42,11 +43,11 @@ class EvaluationResult:
     """A finished evaluation.
 
     Attributes:
-        path: the output folder.
+        path: the output folder, or its URL.
         evaluation: the contents of its ``metrics.json``.
     """
 
-    path: Path
+    path: Path | str
     evaluation: Evaluation
 
     @property
@@ -83,22 +84,36 @@ def evaluate(
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
     start, names = this_start(), _check_tta(tta)
-    folder = claim_output(output)
+    with claimed(output) as dest:
+        evaluation = _evaluate(checkpoints, dataset, dest.path, split, names, precision, start)
+        dest.save()
+    return EvaluationResult(dest.place, evaluation)
+
+
+def _evaluate(
+    checkpoints: Path | str | Sequence[Path | str],
+    dataset: Path | str,
+    folder: Path,
+    split: str | None,
+    names: list[str],
+    precision: str,
+    start: Start,
+) -> Evaluation:
     dtype = resolve_precision(precision, pick_device())
-    data = PreparedDataset(local_path(dataset))
-    folders = local_paths(checkpoints)
+    data = PreparedDataset(dataset)
+    folders = local_copies(checkpoints)
     members = load_members(folders, data.info.size)
     split = _choose_split(data, split)
     rows = data.load(split)
     if not len(rows):
-        raise DataError(f"{data.path}: no row of its {split} split has a label. Choose another split or dataset.")
+        raise DataError(f"{data.shown}: no row of its {split} split has a label. Choose another split or dataset.")
     outcomes = {name: _predict(members, name, precision, rows) for name in names}
     main, _ = outcomes[names[-1]]
     evaluation = Evaluation(
         fer_ray_version=__version__,
         members=measure_members(folders, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
-        dataset=str(data.path),
+        dataset=data.shown,
         dataset_fingerprint=data.info.fingerprint,
         split=split,
         rows=len(rows),
@@ -111,7 +126,7 @@ def evaluate(
         notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
     write_evaluation(folder, evaluation, rows, main, start)
-    return EvaluationResult(folder, evaluation)
+    return evaluation
 
 
 def _check_tta(tta: Sequence[str]) -> list[str]:
@@ -133,7 +148,7 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     for name in ("test", "validation"):
         if name in data.info.splits:
             if name != "test":
-                say(f"{data.path} has no test split: measuring on {name}, by which training chooses checkpoints.")
+                say(f"{data.shown} has no test split: measuring on {name}, by which training chooses checkpoints.")
             return name
     raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
 
@@ -193,10 +208,10 @@ def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest:
 
 def command(
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint; several predict together.")
+        list[str], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint; several predict together.")
     ],
-    dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    output: Annotated[Path, typer.Option(help="The folder to make. It must be absent or empty.")],
+    dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
+    output: Annotated[str, typer.Option(help="The folder to make. It must be absent or empty.")],
     split: Annotated[
         str | None, typer.Option(help="train, validation or test; without it test, or validation if there is no test.")
     ] = None,
@@ -213,7 +228,7 @@ def command(
     names = [name.strip() for name in tta.split(",") if name.strip()]
     result = evaluate(checkpoints, dataset, output, split=split, tta=names, precision=precision)
     print(describe(result.evaluation))
-    print(f"Report: {result.path / 'report.html'}")
+    print(f"Report: {result.path}/report.html")
 
 
 if __name__ == "__main__":

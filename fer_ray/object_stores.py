@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import split_url
+from fer_ray.files import local_path, split_url
 
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 _ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
@@ -38,6 +38,15 @@ def as_url(place: Path | str) -> str | None:
     if not rest.split("/")[0]:
         raise UsageError(f"{place}: names no bucket. Write {scheme}://BUCKET/KEY.")
     return f"{scheme}://{rest}"
+
+
+def absolute(place: Path | str) -> str:
+    """Return a URL, or an absolute path, that means the same in every process.
+
+    Raises:
+        UsageError: no known kind of URL.
+    """
+    return as_url(place) or str(local_path(place))
 
 
 def locate(url: str) -> tuple[fs.FileSystem, str]:

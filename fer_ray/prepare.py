@@ -24,7 +24,9 @@ from fer_ray.data.sources import FORMATS, open_source
 from fer_ray.data.split_writer import SplitWriter
 from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path, whole_folder
+from fer_ray.files import whole_folder
+from fer_ray.local_copies import local_copy
+from fer_ray.outputs import claimed
 from fer_ray.progress import ProgressBar, say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.dataset import describe_dataset, draw_dataset
@@ -38,7 +40,7 @@ _IN_FLIGHT_BYTES = 512 << 20  # of decoded rows in Ray's object store, so that m
 class PrepareResult:
     """Where the dataset is and what it holds."""
 
-    path: Path
+    path: Path | str
     info: DatasetInfo
 
 
@@ -59,8 +61,8 @@ def prepare(
     ``provenance.json``.
 
     Args:
-        source: a folder, or a .zip, CSV or Parquet file; or ``synthetic`` or ``synthetic:N``.
-        dest: the folder to make; absent or empty before, whole or absent after.
+        source: a folder, or a .zip, CSV or Parquet file, by path or URL; or ``synthetic`` or ``synthetic:N``.
+        dest: the folder or prefix to make; absent or empty before, whole or absent after.
         format: how to read the source, one of ``sources.FORMATS``.
         size: side of the prepared images in pixels, 8 to 512.
         validation_fraction: share of train to use for validation where the source has no validation split; 0 for none.
@@ -75,30 +77,31 @@ def prepare(
         DataError: the source is missing, of no known format, or without a single usable row.
     """
     _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
-    folder = claim_output(dest)
-    opened = open_source(source, format, seed)
-    votes = _votes(opened, fer_plus)
-    for note in opened.notes:
-        say(note)
-    with whole_folder(folder) as partial, Spool(partial / "pixels.partial", size) as spool:
-        record_start(partial)
-        _read(opened, spool)
-        rows, rejects, notes = spool.rows(), spool.rejects(), list(opened.notes)
-        _require_rows(opened, rows, rejects)
-        if votes:
-            notes += _relabel(opened, rows, len(rejects), votes, fer_plus_labels)
-        if drop_leaks:
-            dropped, said = _drop_leaks(opened, rows)
-            rejects, notes = pa.concat_tables([rejects, dropped]), notes + said
-        notes += _complete_splits(rows, validation_fraction, seed)
-        notes += [quality.NEAR_RULE] if near_duplicates else []
-        findings = quality.find(rows, spool if near_duplicates else None)
-        info = _write(partial, opened, spool, rows, findings, rejects, notes)
-        draw_dataset(partial, info, spool, rows, findings)
-        # Last, so that a folder that a kill left behind is no dataset.
-        (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    print(describe_dataset(folder, info))
-    return PrepareResult(folder, info)
+    with claimed(dest) as output:
+        opened = open_source(source, format, seed)
+        votes = _votes(opened, fer_plus)
+        for note in opened.notes:
+            say(note)
+        with whole_folder(output.path) as partial, Spool(partial / "pixels.partial", size) as spool:
+            record_start(partial)
+            _read(opened, spool)
+            rows, rejects, notes = spool.rows(), spool.rejects(), list(opened.notes)
+            _require_rows(opened, rows, rejects)
+            if votes:
+                notes += _relabel(opened, rows, len(rejects), votes, fer_plus_labels)
+            if drop_leaks:
+                dropped, said = _drop_leaks(opened, rows)
+                rejects, notes = pa.concat_tables([rejects, dropped]), notes + said
+            notes += _complete_splits(rows, validation_fraction, seed)
+            notes += [quality.NEAR_RULE] if near_duplicates else []
+            findings = quality.find(rows, spool if near_duplicates else None)
+            info = _write(partial, opened, spool, rows, findings, rejects, notes)
+            draw_dataset(partial, info, spool, rows, findings)
+            # Last, so that a folder that a kill left behind is no dataset.
+            (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        output.save()
+    print(describe_dataset(output.shown, info))
+    return PrepareResult(output.place, info)
 
 
 def command(
@@ -178,7 +181,7 @@ def _check(
 def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
     if fer_plus is None:
         return None
-    path = local_path(fer_plus)
+    path = local_copy(fer_plus)
     fer_plus_votes.require_joinable(source, path)
     return fer_plus_votes.read_votes(path)
 

@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from fer_ray.data.store import SPLITS
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import claim_output, local_path, whole_folder
+from fer_ray.files import whole_folder
+from fer_ray.local_copies import local_copy
+from fer_ray.outputs import claimed
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.model_card import CARD_FILE, model_cards
 from fer_ray.reporting.sections import comparison_sections, folder_section
+
+_LEFT_OUT = ("last", "part-*", *SPLITS)  # no page shows anything of these folders
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class ReportResult:
         card: the model card; None where no folder is an evaluation.
     """
 
-    page: Path
-    card: Path | None
+    page: Path | str
+    card: Path | str | None
 
 
 def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "Report") -> ReportResult:
@@ -46,28 +51,30 @@ def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "R
     """
     if not folders:
         raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
-    dest = claim_output(output)
-    paths = list(dict.fromkeys(local_path(folder) for folder in folders))
-    sections, problems = [], list[str]()
-    for path in paths:
-        try:
-            sections.append(folder_section(path))
-        except FerRayError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    cards = model_cards(paths)
-    with whole_folder(dest) as partial:
-        page = render_page(title, [*comparison_sections(paths), *sections])
-        (partial / "report.html").write_text(page, encoding="utf-8")
-        if cards:
-            (partial / CARD_FILE).write_text(cards, encoding="utf-8")
-    return ReportResult(dest / "report.html", dest / CARD_FILE if cards else None)
+    with claimed(output) as dest:
+        places = list(dict.fromkeys(map(str, folders)))
+        paths = list(dict.fromkeys(local_copy(place, leave_out=_LEFT_OUT) for place in places))
+        sections, problems = [], list[str]()
+        for path in paths:
+            try:
+                sections.append(folder_section(path))
+            except FerRayError as error:
+                problems += error.problems
+        if problems:
+            raise DataError(problems)
+        cards = model_cards(paths)
+        with whole_folder(dest.path) as partial:
+            page = render_page(title, [*comparison_sections(paths), *sections])
+            (partial / "report.html").write_text(page, encoding="utf-8")
+            if cards:
+                (partial / CARD_FILE).write_text(cards, encoding="utf-8")
+        dest.save()
+    return ReportResult(dest.file("report.html"), dest.file(CARD_FILE) if cards else None)
 
 
 def command(
-    folders: Annotated[list[Path], typer.Argument(help="What prepare, train, tune, evaluate or score wrote.")],
-    output: Annotated[Path, typer.Option(help="The folder to make. It must be absent or empty.")],
+    folders: Annotated[list[str], typer.Argument(help="What prepare, train, tune, evaluate or score wrote.")],
+    output: Annotated[str, typer.Option(help="The folder to make. It must be absent or empty.")],
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Report",
 ) -> None:
     """Show runs, searches, evaluations, scoring jobs and datasets on one page."""

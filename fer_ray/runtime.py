@@ -12,6 +12,8 @@ import ray
 
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.interrupts import interrupt_on_sigterm
+from fer_ray.object_stores import locate
+from fer_ray.outputs import Output
 from fer_ray.progress import say
 from fer_ray.resources import Resources, describe_resources, fitting, room
 
@@ -105,6 +107,14 @@ def require_running() -> None:
             f"Ray's {' and '.join(died)} on this machine died, and all that ran with it. Was it killed, or was memory"
             " short? Its log folder, /tmp/ray/session_latest/logs, says more."
         )
+
+
+def ray_storage(output: Output) -> dict[str, Any]:
+    """Return the options of ``RunConfig`` that have Ray keep its notes in an output."""
+    if not output.is_remote:
+        return {"storage_path": str(output.path)}
+    filesystem, path = locate(output.shown)
+    return {"storage_path": path, "storage_filesystem": filesystem}
 
 
 class Unsaved:

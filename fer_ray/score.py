@@ -13,15 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, checkpoint_within
+from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, is_checkpoint
 from fer_ray.data import manifest, parts, score_totals
 from fer_ray.data.archives import Entry
 from fer_ray.data.faces import DETECT, NO_FACES, load_detector
 from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
 from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import local_path, local_paths, own_output, recover_folder
+from fer_ray.files import own_output, recover_folder
 from fer_ray.folders import Folder, claim_folder
+from fer_ray.local_copies import local_copies
+from fer_ray.object_stores import absolute
 from fer_ray.progress import say
 from fer_ray.provenance import PROVENANCE_FILE, record_start
 from fer_ray.reporting.scoring_summary import describe, summarise, write_summary
@@ -85,7 +87,7 @@ def score(
     _check_apart(places, folder)
     if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-    models = local_paths(checkpoints or SHIPPED_CHECKPOINT)
+    models = _named(checkpoints or SHIPPED_CHECKPOINT)
     asked = Job(_identify(models, tta, faces), places, format)
     with _owned(folder, resume), _leaving_nothing(folder):
         job = former_job(folder, asked) if resume else None
@@ -99,7 +101,7 @@ def score(
         folder.remove_folder(parts.PIECES)  # with what killed actors left unfinished in it
         totals = score_totals.count_parts(folder, layout, format)
         facts = {
-            "checkpoints": list(map(str, models)),
+            "checkpoints": models,
             "tta": tta,
             "faces": faces,
             "precision": job.precision,
@@ -145,9 +147,13 @@ def _check_apart(places: Sequence[str], folder: Folder) -> None:
         )
 
 
-def _identify(models: Sequence[Path], tta: str, faces: str) -> Identity:
+def _named(checkpoints: Path | str | Sequence[Path | str]) -> list[str]:
+    return [absolute(one) for one in ([checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints)]
+
+
+def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
     """Hash the checkpoints' files without loading them, as importing torch here would delay the workers."""
-    detector = load_detector(faces)
+    detector, models = load_detector(faces), local_copies(checkpoints)
     for model in models:
         recover_folder(model)
     try:
@@ -237,20 +243,11 @@ def _check_errors(folder: Folder, totals: score_totals.Totals, max_error_rate: f
 
 def _split_off_checkpoints(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Take the first paths for checkpoints as far as they are some, or hold one that was probably meant."""
-    first = next((number for number, path in enumerate(paths) if not _is_checkpoint(path)), len(paths))
-    late = [path for path in paths[first:] if _is_checkpoint(path)]
+    first = next((number for number, path in enumerate(paths) if not is_checkpoint(path)), len(paths))
+    late = [path for path in paths[first:] if is_checkpoint(path)]
     if late:
         raise UsageError([f"{path}: a checkpoint behind an input. Name checkpoints first." for path in late])
     return list(paths[:first]), list(paths[first:])
-
-
-def _is_checkpoint(path: str) -> bool:
-    try:
-        folder = local_path(path)
-    except UsageError:  # a URL
-        return False
-    recover_folder(folder)
-    return any((folder / file).is_file() or checkpoint_within(folder, file) for file in (WEIGHTS_FILE, INFO_FILE))
 
 
 def command(

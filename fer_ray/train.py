@@ -12,17 +12,18 @@ from fer_ray.config_files import load_config
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import claim_output, local_path, own_output
+from fer_ray.files import own_output
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.device import free_memory, pick_device
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics, Snapshot, fit
-from fer_ray.learning.profile import bottleneck
+from fer_ray.learning.profile import RunProfile, bottleneck
 from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.memory import available_memory, parse_bytes
 from fer_ray.models import can_grow
+from fer_ray.outputs import claimed
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
@@ -34,14 +35,16 @@ class TrainResult:
     """A finished run.
 
     Attributes:
-        checkpoint: the folder of the epoch with the best validation accuracy.
+        checkpoint: the folder, or the URL, of the epoch with the best validation accuracy.
         best: the metrics of that epoch.
         history: the metrics of every epoch.
+        profile: where the time went.
     """
 
-    checkpoint: Path
+    checkpoint: Path | str
     best: Metrics
     history: list[Metrics]
+    profile: RunProfile | None
 
 
 def train(
@@ -57,9 +60,9 @@ def train(
     """Train a network and write the run's folder.
 
     Args:
-        dataset: a folder that ``prepare`` wrote, with a validation split.
+        dataset: what ``prepare`` wrote, by path or URL, with a validation split.
         config: the training configuration.
-        output: the run's folder; new or empty, or an interrupted run's with ``resume``.
+        output: the run's folder, by path or URL; new or empty, or an interrupted run's with ``resume``.
         workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
         gpus_per_worker: GPUs of each Ray Train worker; above 0, one worker too goes through Ray Train.
         data_memory: bytes that the rows may take on a machine, shared by its workers; a split that doesn't fit is
@@ -72,7 +75,7 @@ def train(
         FerRayError: the disk refuses what is to be written, or workers died more often than
             ``training.max_failures``; the last finished epoch is kept.
     """
-    data = PreparedDataset(local_path(dataset))
+    data = PreparedDataset(dataset)
     data.check_trainable()
     if not resume:  # what goes on needs neither pretrained weights nor another check
         require_trainable(config, data.info)
@@ -82,20 +85,22 @@ def train(
             f"--workers {workers}: training.batch_size {config.training.batch_size} and"
             f" {data.labelled('train'):,} training images have work for {most} at most, of 2 images a step or more."
         )
-    run = RunFolder(claim_output(output, resume))
-    if resume:
-        _check_same_run(run, config, data)
     memory = data_memory or _half_of_what_is_left()
-    with (
-        own_output(run.path, resume, "another process is training here"),
-        run.forgotten_on_failure(new=not resume),
-        run.writing(),
-    ):
-        run.begin(config)
-        record_start(run.path)
-        _train(config, data, run, workers, gpus_per_worker, memory)
-    history = run.history()
-    return TrainResult(run.best, best_epoch(history), history)
+    with claimed(output, resume) as dest:
+        run = RunFolder(dest)
+        if resume:
+            _check_same_run(run, config, data)
+        with (
+            own_output(run.path, resume, "another process is training here"),
+            run.forgotten_on_failure(new=not resume),
+            run.writing(),
+        ):
+            run.begin(config)
+            record_start(run.path)
+            dest.save()
+            _train(config, data, run, workers, gpus_per_worker, memory)
+        history = run.history()
+        return TrainResult(dest.file(run.best.name), best_epoch(history), history, run.profile())
 
 
 def _half_of_what_is_left() -> int:
@@ -120,6 +125,7 @@ def _train(
         if run.history():
             with run.writing():
                 save_curves(run.history(), run.curves_file)
+                run.output.save()
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
@@ -151,9 +157,9 @@ def _train_here(config: Config, placement: Placement, run: RunFolder, bar: Progr
 
 
 def command(
-    dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    output: Annotated[Path, typer.Option(help="Folder of the run; new, or an interrupted one with --resume.")],
-    config: Annotated[Path | None, typer.Option(help="YAML configuration; without it the defaults of `fast`.")] = None,
+    dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
+    output: Annotated[str, typer.Option(help="Folder of the run; new, or an interrupted one with --resume.")],
+    config: Annotated[str | None, typer.Option(help="YAML configuration; without it the defaults of `fast`.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: path.to.field=value.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together; above 1 through Ray Train.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each Ray Train worker.")] = 0,
@@ -168,8 +174,10 @@ def command(
 ) -> None:
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
-        config = RunFolder(claim_output(output, resume)).former_config_file()
-    settings = load_config(config, set_ or [])
+        with claimed(output, resume) as dest:
+            settings = load_config(RunFolder(dest).former_config_file())
+    else:
+        settings = load_config(config, set_ or [])
     result = train(
         dataset,
         settings,
@@ -185,8 +193,8 @@ def command(
         patience = amount(settings.training.patience or 0, "epoch")
         print(f"stopped early: no better for {patience} (training.patience), {settings.training.epochs} were allowed")
     print(f"{amount(done, 'epoch')} in {duration(seconds)}; checkpoint: {result.checkpoint}")
-    if profile := RunFolder(result.checkpoint.parent).profile():
-        print(bottleneck(profile, can_grow(settings)))
+    if result.profile:
+        print(bottleneck(result.profile, can_grow(settings)))
 
 
 if __name__ == "__main__":

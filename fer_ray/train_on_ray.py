@@ -1,6 +1,5 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.progress import ProgressBar, say
+from fer_ray.runtime import ray_storage
 from fer_ray.shared_progress import shared_progress
 
 
@@ -50,11 +50,11 @@ def train_on_ray(
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))
     rows = shards.train_dataset(data, workers) if placement.holds("train") else None
-    notes = run.path / ".ray"
+    notes = run.output.within(".ray")
     with shared_progress(bar) as progress:
         run_config = RunConfig(
-            name=notes.name,
-            storage_path=str(notes.parent),
+            name="train",
+            **ray_storage(notes),
             failure_config=FailureConfig(max_failures=config.training.max_failures),
             callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
         )
@@ -66,7 +66,8 @@ def train_on_ray(
         except TrainingFailedError as error:
             raise _to_tell(error, run, config.training.max_failures) from error
         finally:
-            shutil.rmtree(notes, ignore_errors=True)  # Ray Train's own; a resume goes by last/
+            notes.clear()  # Ray Train's own; a resume goes by last/
+            run.output.fetch()
 
 
 class Job(Protocol):
@@ -143,6 +144,7 @@ class _Failures(UserCallback):
                 raise error  # an error in a callback is one that Ray Train never tries again after
         self._count += 1
         if self._count <= self._most:
+            self._run.output.fetch()
             self._progress.say.remote(
                 f"{_describe_failure(worker_exceptions)}. Starting again after epoch {len(self._run.history())}:"
                 f" failure {self._count} of {self._most} allowed (training.max_failures)."
@@ -182,10 +184,13 @@ class _RunJob:
     progress: Any
 
     def begin(self) -> None:
+        self.run.output.fetch()
         self.run.catch_up()
         self.progress.start_at.remote(len(self.run.history()) * self.placement.dataset.labelled("train"))
 
     def train(self, rank: int, report: Report) -> None:
+        if rank:
+            self.run.output.fetch()
         fit(self.config, self._rows(rank), report, self.progress.add.remote, self.run.resumable())
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:

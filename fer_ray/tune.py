@@ -1,6 +1,5 @@
 """Search hyperparameters and architectures: Ray Tune runs the trials, an Optuna study chooses and remembers them."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from fer_ray.learning.storage import database_told_of
 from fer_ray.learning.study import Study
 from fer_ray.learning.trial_epochs import Objective
 from fer_ray.learning.trial_records import TrialRecord
+from fer_ray.outputs import claimed
 from fer_ray.progress import say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.confirmation import confirmation_sentences
@@ -46,8 +46,8 @@ class TuneResult:
     """
 
     best: TrialRecord
-    checkpoint: Path
-    config_file: Path
+    checkpoint: Path | str
+    config_file: Path | str
     trials: list[TrialRecord]
     confirmed: list[Confirmed]
 
@@ -127,31 +127,36 @@ def tune(
 
 def search(request: SearchRequest, objective: Objective, measure: Measure = measure_where_tight) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
-    folder, data = SearchFolder(request.run), TrainingData.load(request.dataset)
+    data = TrainingData.load(request.dataset)
     # Of a new search before anything is written, as it refuses what doesn't fit.
     plan = None if request.resume else preflight(request, data, request.trials, measure)
     for note in request.strategy.notes():
         say(note)
-    storage = request.storage or folder.database
-    with folder.locked(request.resume), database_told_of(storage):
-        begin = _former_study if request.resume else _new_study
-        study = begin(request, folder, storage)
-        record_start(folder.path)
-        folder.keep_best(study)
-        try:
-            left = request.trials - study.counted()
-            if left > 0:
-                plan = plan or preflight(request, data, left, measure)
-                say(summary(plan))
-                run_trials(request, data, study, folder, objective, plan.share)
-        finally:
-            folder.write_table(study)
-            _write_page(folder)
-        best = folder.finish(study)
-        if request.confirm:
-            _confirm(request, data, study, folder)
-        confirmed = read_confirmation(folder.path)
-        return TuneResult(best, folder.best, folder.best_config, study.records(), confirmed)
+    with claimed(request.run.place, request.resume) as output:
+        folder = SearchFolder(output)
+        storage = request.storage or folder.database
+        with folder.locked(request.resume), database_told_of(storage):
+            begin = _former_study if request.resume else _new_study
+            study = begin(request, folder, storage)
+            record_start(folder.path)
+            folder.keep_best(study)
+            try:
+                left = request.trials - study.counted()
+                if left > 0:
+                    plan = plan or preflight(request, data, left, measure)
+                    say(summary(plan))
+                    run_trials(request, data, study, folder, objective, plan.share)
+            finally:
+                folder.write_table(study)
+                _write_page(folder)
+                output.save()
+            best = folder.finish(study)
+            if request.confirm:
+                _confirm(request, data, study, folder)
+                output.save()
+            confirmed = read_confirmation(folder.path)
+        made = output.file(folder.best.name), output.file(folder.best_config.name)
+        return TuneResult(best, *made, study.records(), confirmed)
 
 
 def _write_page(folder: SearchFolder) -> None:
@@ -161,7 +166,7 @@ def _write_page(folder: SearchFolder) -> None:
 def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:
     """Train the best configurations with new seeds, as far as that isn't done, and show them on the page."""
     first, errors = request.strategy.first, dict[str, str]()
-    runs = seed_runs(study.records(), first, folder.path / "confirm")
+    runs = seed_runs(study.records(), first, folder.output.within("confirm"))
     for run in runs:
         run.begin()
     left = [run for run in runs if not run.folder.closed()]
@@ -173,8 +178,12 @@ def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: S
             say(describe_runs(runs, left, share.concurrent))
             errors = train_seed_runs(left, data, share, first, folder.ray)
     finally:
+        for run in left:
+            run.folder.output.fetch()
         write_confirmation(folder.path, runs, first, errors)
-        shutil.rmtree(folder.ray, ignore_errors=True)
+        for run in runs:
+            run.folder.output.forget()
+        folder.ray.clear()
         _write_page(folder)
 
 
@@ -231,10 +240,10 @@ _Log = Annotated[
 
 
 def command(
-    dataset: Annotated[Path, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
+    dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
     space: Annotated[list[str], typer.Option(help="YAML search space; several to choose among architectures.")],
     trials: Annotated[int, typer.Option(help="Finished trials that the study shall have in the end.")],
-    output: Annotated[Path, typer.Option(help="Folder of the search; new, or an earlier one with --resume.")],
+    output: Annotated[str, typer.Option(help="Folder of the search; new, or an earlier one with --resume.")],
     time_budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 90s, 30m or 2h.")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL of the study; default OUTPUT/study.db.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Trials at once; default one a GPU or CPU core.")] = None,

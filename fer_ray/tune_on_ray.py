@@ -1,6 +1,5 @@
 """The trials of a search on Ray Tune: its searcher, scheduler, callback and stopper, all around the study."""
 
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,6 +21,7 @@ from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
 from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
+from fer_ray.outputs import Output
 from fer_ray.progress import ProgressBar
 from fer_ray.tune_loggers import make_loggers
 from fer_ray.tune_runtime import Stop, adapted_tune, forget_metrics, run_to_its_end, worker_error
@@ -65,7 +65,7 @@ def run_trials(
             ),
             run_config=ray_tune.RunConfig(
                 name="tune",
-                storage_path=str(folder.ray),
+                **runtime.ray_storage(folder.ray),
                 stop=Stop(request.time_budget, interrupted),
                 callbacks=[_Recorder(log, FailureReader(share.concurrent)), *loggers],
                 verbose=0,
@@ -81,14 +81,16 @@ def _function(share: Share, data: TrainingData, objective: Objective, folder: Se
     """Return what Tune calls for each trial, with the resources of the process that it is called in."""
     common = {"objective": objective, "folder": folder.scratch, "strategy": strategy}
     if share.workers > 1:
-        work = ray_tune.with_parameters(run_trial_on_workers, data=[ray.put(data)], share=share, **common)
+        work = ray_tune.with_parameters(
+            run_trial_on_workers, data=[ray.put(data)], share=share, notes=folder.ray, **common
+        )
         return ray_tune.with_resources(work, DRIVER)
     work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, **common)
     return ray_tune.with_resources(work, share.resources)
 
 
 def _run_trial(
-    params: dict[str, Any], data: TrainingData, objective: Objective, folder: Path, threads: int, strategy: Strategy
+    params: dict[str, Any], data: TrainingData, objective: Objective, folder: Output, threads: int, strategy: Strategy
 ) -> None:
     """Train one candidate in a trial's process, its best and last checkpoint going to ``folder/NUMBER``.
 
@@ -107,6 +109,8 @@ def _run_trial(
         objective(config, data, report, resume_from=epochs.resumable())
     except FerRayError as error:  # reported, not raised: the process stays good for the next trial
         ray_tune.report({"error": str(error), "value": epochs.best, "best": epochs.best, "progress": 0.0})
+    finally:
+        epochs.forget()
 
 
 class _StudySearcher(runtime.Unsaved, Searcher):

@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,6 +21,8 @@ from fer_ray.learning.search_folder import kept_epochs
 from fer_ray.learning.search_plan import Share
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.trial_epochs import Objective, TrialEpochs
+from fer_ray.outputs import Output
+from fer_ray.runtime import ray_storage
 from fer_ray.train_on_ray import first_failure, make_trainer
 
 DRIVER = {"CPU": 0.001}
@@ -35,7 +36,8 @@ def run_trial_on_workers(
     params: dict[str, Any],
     data: list["ray.ObjectRef[TrainingData]"],
     objective: Objective,
-    folder: Path,
+    folder: Output,
+    notes: Output,
     share: Share,
     strategy: Strategy,
 ) -> None:
@@ -50,7 +52,7 @@ def run_trial_on_workers(
     job = _TrialJob(config, data, share.workers, objective, epochs, results)
     run_config = RunConfig(
         name=str(params["number"]),
-        storage_path=str(folder.parent / ".ray" / "train"),
+        **ray_storage(notes),
         failure_config=FailureConfig(max_failures=0),  # as a trial of one process
     )
     resources = share.resources | {"CPU": share.resources["CPU"] - _LEFT}
@@ -125,6 +127,8 @@ class _TrialJob:
             self.results.put(result)
 
     def train(self, rank: int, report: Report) -> None:
+        if rank:
+            self.epochs.fetch()
         data = ray.get(self.data[0])
         train, validation = data.train, data.validation
         assert isinstance(train, Split) and isinstance(validation, Split), "a search holds its rows in memory"

@@ -46,7 +46,7 @@ def test_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--dataset", "data", "--output", "data"], 2, "in use"),
         (["train", "--dataset", "data"], 2, "--output"),
         (["evaluate", "data", "--dataset", "data", "--output", "run"], 3, "not a checkpoint"),
-        (["train", "--dataset", "s3://bucket/data", "--output", "run"], 2, "s3://"),
+        (["train", "--dataset", "ftp://bucket/data", "--output", "run"], 2, "ftp://"),
         (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "nothing to resume"),
         (["train", "--dataset", "data", "--output", "run", "--config", "data"], 2, "is a folder"),
         (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "have work for 64 at most"),

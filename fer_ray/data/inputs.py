@@ -31,8 +31,7 @@ from fer_ray.data.disk import list_files
 from fer_ray.data.listing import Content, runs_of, walk
 from fer_ray.data.parquet_columns import IMAGE, find_column, is_text
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import local_path
-from fer_ray.object_stores import as_url, locate
+from fer_ray.object_stores import absolute, as_url, locate
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
 """Names of a column of paths or URLs."""
@@ -52,7 +51,7 @@ def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
         raise UsageError("no INPUT: name folders, images, lists, .zip or .tar files, or s3:// or gs:// prefixes.")
     places, problems = [], list[str]()
     for given in inputs:
-        place = as_url(given) or str(local_path(given))
+        place = absolute(given)
         places.append(place)
         if problem := _problem(place):
             problems.append(problem)

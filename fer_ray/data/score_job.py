@@ -25,7 +25,7 @@ class ScoringOptions:
     """How a job scores.
 
     Attributes:
-        checkpoints: folders.
+        checkpoints: absolute paths and URLs of their folders.
         tta: one of ``fer_ray.tta_names.TTA_NAMES``.
         faces: as for ``fer_ray.data.faces.load_detector``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
@@ -33,7 +33,7 @@ class ScoringOptions:
         timeout_s: for reading and decoding one input.
     """
 
-    checkpoints: Sequence[Path]
+    checkpoints: Sequence[str]
     tta: str
     faces: str
     precision: str

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,17 +29,18 @@ def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
     rows = dataset.labelled("train")
     pieces = between(pieces_of(dataset, "train"), 0, rows - rows % workers)
     items = ray.data.from_items(
-        [dataclasses.asdict(piece) | {"file": str(piece.file)} for piece in pieces],
+        [dataclasses.asdict(piece) | {"file": str(piece.file.relative_to(dataset.path))} for piece in pieces],
         override_num_blocks=-(-len(pieces) // _TASK_PIECES),
     )
-    read = functools.partial(_read, columns=dataset.info.learning_columns)
+    read = functools.partial(_read, dataset=dataset)
     tables = items.map_batches(read, batch_size=_TASK_PIECES, num_cpus=READ_CPUS)
     return tables.random_shuffle(seed=0, num_cpus=READ_CPUS)
 
 
-def _read(batch: Any, columns: list[str]) -> pa.Table:
-    pieces = zip(map(Path, batch["file"]), batch["group"], batch["start"], batch["stop"], strict=True)
-    return pa.concat_tables([table_of(Piece(file, *map(int, numbers)), columns) for file, *numbers in pieces])
+def _read(batch: Any, dataset: PreparedDataset) -> pa.Table:
+    rows = zip(batch["file"], batch["group"], batch["start"], batch["stop"], strict=True)
+    pieces = [Piece(dataset.path / file, *map(int, numbers)) for file, *numbers in rows]
+    return pa.concat_tables([table_of(piece, dataset.info.learning_columns) for piece in pieces])
 
 
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:

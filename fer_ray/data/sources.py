@@ -4,8 +4,10 @@ import functools
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +21,9 @@ from fer_ray.data.synthetic import SIZE as SYNTHETIC_SIZE
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
+from fer_ray.local_copies import local_copy
+from fer_ray.object_stores import as_url
+from fer_ray.shown_places import as_shown
 
 FORMATS = ("auto", "folder", "zip", "csv", "parquet", "synthetic")
 _START_BYTES = 256
@@ -40,7 +45,7 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0) -> Sour
     """Recognise a source and list what it holds.
 
     Args:
-        source: a local path, or ``synthetic`` or ``synthetic:N`` for N drawn faces.
+        source: a path or URL, or ``synthetic`` or ``synthetic:N`` for N drawn faces.
         format: one of ``FORMATS``; ``auto`` decides by content.
         seed: of the drawn faces.
 
@@ -52,7 +57,22 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0) -> Sour
         raise UsageError(f"--format {format}: must be one of {', '.join(FORMATS)}.")
     if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
         return _synthetic(str(source), seed)
-    path = local_path(source)
+    if as_url(source):
+        opened = _recognise(local_copy(source), format)
+        return replace(opened, name=as_shown(opened.name), read=functools.partial(_read_copy, source, opened.read))
+    return _recognise(local_path(source), format)
+
+
+def _read_copy(source: Path | str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
+    """Read pieces of a source by URL, of which each machine that reads has a copy of its own."""
+    _fetched(source)
+    return read(*arguments)
+
+
+_fetched = functools.cache(local_copy)  # a process reads many pieces of a source
+
+
+def _recognise(path: Path, format: str) -> Source:
     _require_source(path)
     if format in ("auto", "csv") and (csv_files := find_csv(path)):
         return open_csv(csv_files, str(path))

@@ -28,6 +28,7 @@ Near means by the rule of ``fer_ray.data.near_duplicates``.
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,8 @@ from fer_ray.data.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.json_files import read_json
+from fer_ray.local_copies import local_copy
+from fer_ray.shown_places import as_shown
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -146,14 +149,19 @@ def schema(size: int, soft_labels: bool = False) -> pa.Schema:
 
 
 class PreparedDataset:
-    """Reads a folder that ``prepare`` wrote.
+    """Reads a folder that ``prepare`` wrote, by path or URL; of a URL each machine reads a copy of its own.
+
+    Attributes:
+        shown: the path or URL.
+        path: of the folder on this machine.
 
     Raises:
         DataError: the folder is missing, is no prepared dataset, or has another format version.
     """
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+    def __init__(self, place: Path | str):
+        self.path = local_copy(place)
+        self.shown = as_shown(str(self.path))
         file = self.path / DATASET_FILE
         remedy = "Make one with `fer-ray prepare SOURCE DEST`."
         if not self.path.is_dir():
@@ -162,6 +170,9 @@ class PreparedDataset:
         if not file.is_file():
             raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
         self.info = read_json(DatasetInfo, file, remedy)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"path": local_copy(state["shown"])})
 
     def files(self, split: str) -> list[Path]:
         """Return the Parquet files of a split, in order.

@@ -25,6 +25,7 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import recover_folder, whole_folder
 from fer_ray.json_files import read_json
+from fer_ray.local_copies import local_copy
 from fer_ray.models import build
 
 FORMAT_VERSION = 1
@@ -107,12 +108,12 @@ def read_info(folder: Path) -> CheckpointInfo:
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder, by path or URL.
 
     Raises:
         DataError: it is missing, damaged, of another kind or format version, or its weights don't fit its network.
     """
-    folder = Path(folder)
+    folder = local_copy(folder)
     recover_folder(folder)
     if folder.is_file():
         raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")

@@ -27,6 +27,7 @@ from fer_ray.learning.objectives import Objective
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder
 from fer_ray.learning.trial_records import TrialRecord
+from fer_ray.outputs import Output
 from fer_ray.progress import duration
 from fer_ray.wording import amount
 
@@ -68,12 +69,14 @@ class SeedRun:
         Raises:
             UsageError: it is there and holds another configuration.
         """
+        self.folder.output.fetch()
         if self.folder.config_file.is_file() and load_config(self.folder.config_file) != self.config:
             raise UsageError(
                 f"{self.folder.path}: holds another configuration than that of trial {self.trial.number}. Move it away."
             )
         remove_leftovers(self.folder.last)
         self.folder.begin(self.config)
+        self.folder.output.save()
 
     def train(self, data: TrainingData, on_epoch: Callable[[Metrics], None]) -> None:
         """Train to the end, beginning after the last epoch that an earlier call finished.
@@ -85,8 +88,12 @@ class SeedRun:
             UsageError: its folder isn't visible here, or the training diverged.
             FerRayError: the disk refuses what is to be written.
         """
+        self.folder.output.fetch()
         if not self.folder.config_file.is_file():
-            raise UsageError(f"{self.folder.path}: not visible on this node. Put it on a disk all nodes share.")
+            raise UsageError(
+                f"{self.folder.path}: not visible on this node. Put it on a disk all nodes share, or name an s3:// or"
+                " gs:// URL."
+            )
         self.folder.catch_up()
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:
@@ -97,7 +104,7 @@ class SeedRun:
         self.folder.close()
 
 
-def seed_runs(records: Sequence[TrialRecord], objective: Objective, folder: Path) -> list[SeedRun]:
+def seed_runs(records: Sequence[TrialRecord], objective: Objective, output: Output | Path) -> list[SeedRun]:
     """Return the runs of the best configurations, the first seed of each before the second ones.
 
     So that what an interrupted call has finished says something of each.
@@ -105,14 +112,14 @@ def seed_runs(records: Sequence[TrialRecord], objective: Objective, folder: Path
     Args:
         records: finished trials of the study.
         objective: by which trials are compared.
-        folder: in which each run has its own.
+        output: in which each run has its own folder.
     """
     chosen = [(trial, _new_seeds(trial, records)) for trial in best_configurations(records)]
     return [
         SeedRun(
             trial,
             with_seed(trial.config, seeds[step]),
-            RunFolder(folder / f"{trial.number}-seed{seeds[step]}", objective.metric),
+            RunFolder(Output.at(output).within(f"{trial.number}-seed{seeds[step]}"), objective.metric),
         )
         for step in range(SEEDS)
         for trial, seeds in chosen

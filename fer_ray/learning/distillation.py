@@ -1,14 +1,12 @@
 """Learning from other checkpoints: what they say of the very images that the network sees."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from fer_ray.data.store import DatasetInfo
 from fer_ray.emotions import csv_order
-from fer_ray.files import local_path
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.device import LAYOUT, autocast, place
 from fer_ray.learning.predictor import load_members
@@ -59,4 +57,4 @@ class Teachers:
 
 def load_teachers(folders: Sequence[str], info: DatasetInfo) -> list[Checkpoint]:
     """Read teachers; errors as for ``Teachers``."""
-    return load_members([local_path(Path(folder)) for folder in folders], info.size)
+    return load_members(folders, info.size)

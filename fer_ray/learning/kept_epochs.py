@@ -6,20 +6,31 @@ from pathlib import Path
 from fer_ray.files import recover_folder, remove_leftovers
 from fer_ray.learning.checkpoint import copy_checkpoint, load_checkpoint, load_training_state
 from fer_ray.learning.loop import Metrics, Snapshot
+from fer_ray.outputs import Output
 
 
 class KeptEpochs:
     """Writes and reads both. ``last`` comes first and is the truth, from which ``catch_up`` makes ``best`` again.
 
     Args:
-        best: folder of the best epoch's checkpoint, which only predicts.
-        last: folder of the last epoch's, from which ``fit`` goes on.
+        output: in which both are; of a URL another process begins with its ``fetch``.
+        best: the name of the best epoch's folder there.
         metric: by which an epoch is best; more is better.
     """
 
-    def __init__(self, best: Path, last: Path, metric: str):
-        self.best, self.last = best, last
-        self._metric = metric
+    def __init__(self, output: Output | Path, best: str, metric: str):
+        self.output = Output.at(output)
+        self._best, self._metric = best, metric
+
+    @property
+    def best(self) -> Path:
+        """The best epoch's checkpoint, which only predicts."""
+        return self.output.path / self._best
+
+    @property
+    def last(self) -> Path:
+        """The last epoch's, from which ``fit`` goes on."""
+        return self.output.path / "last"
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
@@ -29,6 +40,7 @@ class KeptEpochs:
         """
         snapshot.save(self.last, resumable=True)
         self._follow(snapshot.history)
+        self.output.save()
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.

@@ -9,6 +9,7 @@ import numpy as np
 from fer_ray.learning.checkpoint import Checkpoint
 from fer_ray.learning.evaluation import Member, Pair, compare, score_predictions
 from fer_ray.learning.predictor import Predictions
+from fer_ray.shown_places import as_shown
 
 
 def measure_members(
@@ -30,7 +31,7 @@ def measure_members(
         share = float((together == labels).mean() - (others == labels).mean())
         measured.append(
             Member(
-                checkpoint=str(folder),
+                checkpoint=as_shown(str(folder)),
                 architecture=member.info.config.model.name,
                 parameters=sum(parameter.numel() for parameter in member.model.parameters()),
                 epoch=member.info.epoch,

@@ -13,6 +13,7 @@ from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.learning.network import EVAL_BATCH, Network
 from fer_ray.learning.pictures import Picture, square_greys
 from fer_ray.learning.tta import UNSURE, Views, first_views, more_views
+from fer_ray.local_copies import local_copies
 from fer_ray.tta_names import ADAPTIVE, tta_problem
 
 
@@ -180,17 +181,18 @@ class Predictor:
         )
 
 
-def load_members(folders: Sequence[Path], size: int | None = None) -> list[Checkpoint]:
+def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> list[Checkpoint]:
     """Read checkpoints that are to predict together; they may differ in architecture and order of labels.
 
     Args:
-        folders: one or more checkpoint folders.
+        checkpoints: the folders of one or more, by path or URL.
         size: side of the images of a dataset, in pixels; None where any will do that is the same for all.
 
     Raises:
         UsageError: a folder is named twice.
         DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
     """
+    folders = local_copies(checkpoints)
     places = [folder.resolve() for folder in folders]
     twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
     if twice:

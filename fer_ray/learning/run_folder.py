@@ -1,7 +1,6 @@
 """The folder of a training run: ``config.yaml``, ``metrics.jsonl``, ``checkpoint/`` (best), ``last/`` (to resume)."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.loop import Metrics, Snapshot
 from fer_ray.learning.profile import PROFILE_FILE, RunProfile
+from fer_ray.outputs import Output
+from fer_ray.shown_places import as_shown
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
 
@@ -23,14 +24,27 @@ class RunFolder(KeptEpochs):
     """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn.
 
     Args:
-        path: of the folder.
+        output: the folder.
         metric: by which an epoch is the best one.
     """
 
-    def __init__(self, path: Path, metric: str = "validation_accuracy"):
-        super().__init__(path / "checkpoint", path / "last", metric)
-        self.path = path
-        self.config_file, self.curves_file = path / CONFIG_FILE, path / CURVES_FILE
+    def __init__(self, output: Output | Path, metric: str = "validation_accuracy"):
+        super().__init__(output, "checkpoint", metric)
+
+    @property
+    def path(self) -> Path:
+        """Of the folder on this machine."""
+        return self.output.path
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration that ``begin`` noted."""
+        return self.path / CONFIG_FILE
+
+    @property
+    def curves_file(self) -> Path:
+        """Loss and accuracy by epoch, drawn."""
+        return self.path / CURVES_FILE
 
     def begin(self, config: Config) -> None:
         """Make the folder and note the configuration."""
@@ -59,8 +73,8 @@ class RunFolder(KeptEpochs):
         try:
             yield
         except FerRayError:
-            if new and self.path.is_dir() and not self.resumable():
-                shutil.rmtree(self.path)
+            if new and not self.resumable():
+                self.output.clear()
             raise
 
     @contextmanager
@@ -84,7 +98,7 @@ class RunFolder(KeptEpochs):
         kept = [f"{folder} (epoch {read_info(folder).epoch})" for folder in (self.last, self.best) if folder.is_dir()]
         if not kept:
             return "No epoch was finished, so nothing is kept. Once that is mended, start again."
-        return f"Kept whole: {' and '.join(kept)}. Once that is mended, go on with --resume."
+        return f"Kept whole: {as_shown(' and '.join(kept))}. Once that is mended, go on with --resume."
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
@@ -98,6 +112,7 @@ class RunFolder(KeptEpochs):
             with snapshot.stopwatch.span("checkpoint"):
                 super().record(metrics, snapshot)
             write_whole(self.path / PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
+            self.output.save()
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.
@@ -116,6 +131,7 @@ class RunFolder(KeptEpochs):
     def close(self) -> None:
         """Remove ``last/`` of a run that trained to its end, for a run that nobody will ask for more epochs."""
         remove_folder(self.last)
+        self.output.save()
 
     def closed(self) -> bool:
         """Whether ``close`` was called."""

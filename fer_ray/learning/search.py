@@ -15,10 +15,10 @@ from fer_ray.config import Config
 from fer_ray.config_files import load_search_space
 from fer_ray.data.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
-from fer_ray.files import claim_output, local_path
 from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.learning.trial_records import short
+from fer_ray.outputs import Output, claim
 from fer_ray.provenance import redacted
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import SearchSpace, values_of
@@ -72,7 +72,7 @@ class SearchRequest:
 
     Attributes:
         spaces: by name, which is the file's name without suffix.
-        run: folder of the search.
+        run: where the search goes.
         trials: finished trials that the study shall have in the end.
         time_budget: seconds after which nothing runs any more; None for no limit.
         storage: database URL of the study; None for the file in the run's folder.
@@ -86,7 +86,7 @@ class SearchRequest:
 
     dataset: PreparedDataset
     spaces: dict[str, SearchSpace]
-    run: Path
+    run: Output
     trials: int
     time_budget: float | None
     storage: str | None
@@ -130,13 +130,13 @@ def check_request(asked: SearchArguments) -> SearchRequest:
         DataError: only the dataset is wrong.
     """
     problems = _Problems()
-    prepared, run, seconds, strategy = None, Path(asked.output), None, DEFAULT_STRATEGY
+    prepared, run, seconds, strategy = None, None, None, DEFAULT_STRATEGY
     with problems.collect():
-        prepared = PreparedDataset(local_path(asked.dataset))
+        prepared = PreparedDataset(asked.dataset)
         prepared.check_trainable()
     loaded = _load_spaces(asked.spaces, list(asked.overrides), prepared.info if prepared else None, problems)
     with problems.collect():
-        run = claim_output(asked.output, asked.resume)
+        run = claim(asked.output, asked.resume)
     with problems.collect():
         seconds = None if asked.time_budget is None else parse_duration(asked.time_budget)
     with problems.collect():
@@ -147,7 +147,7 @@ def check_request(asked: SearchArguments) -> SearchRequest:
     for line in (*_count_problems(asked), *_needs_problems(needs, loaded), *_logger_problems(asked.loggers)):
         problems.add(line)
     problems.stop()
-    assert prepared is not None
+    assert prepared is not None and run is not None
     return SearchRequest(
         dataset=prepared,
         spaces=loaded,

@@ -20,6 +20,7 @@ from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.study import Candidate, Study
 from fer_ray.learning.trial_records import TrialRecord, error_line
+from fer_ray.outputs import Output
 from fer_ray.search_spaces import drawn_paths
 from fer_ray.wording import amount
 
@@ -30,11 +31,13 @@ class SearchFolder:
     While it runs, ``.trials/NUMBER/`` holds a trial's best and last checkpoint and ``.ray/`` what Ray Tune writes.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, output: Output | Path):
+        self.output = Output.at(output)
+        self.path = path = self.output.path
         self.best, self.best_config, self.table = path / "best", path / "best.yaml", path / "trials.parquet"
-        self.scratch, self.ray = path / ".trials", path / ".ray"
+        self.scratch, self.ray = self.output.within(".trials"), self.output.within(".ray")
         self.page, self._name = path / "report.html", path / "study.json"
+        self._taken: tuple[int, float | None] | None = None  # whose weights are in ``best``
 
     def new_study_name(self) -> str:
         """Return a name that no other search's study has."""
@@ -84,25 +87,32 @@ class SearchFolder:
 
     def take_over(self, candidate: Candidate) -> None:
         """Let a trial go on in the folder of the one that it continues, whose process may still be about to end."""
-        for number in candidate.continues:
-            if (self.scratch / str(number)).is_dir():
-                (self.scratch / str(number)).rename(self.scratch / str(candidate.number))
+        there = self.scratch.folders()
+        for number in map(str, candidate.continues):
+            if number in there:
+                self.scratch.move(number, str(candidate.number))
                 return
 
     def keep_best(self, study: Study) -> None:
         """Take over the checkpoint of the study's best trial, and remove those of all trials that are not needed."""
         recover_folder(self.best)
         best = study.best()
-        if best is not None:
-            trained = kept_epochs(self.scratch, best.number, study.strategy.first.metric).best
-            if trained.is_dir():
-                with whole_folder(self.best, replace=True) as partial:
-                    shutil.copytree(trained, partial, dirs_exist_ok=True)
-                write_whole(self.best_config, to_yaml(best.config))
+        if best is not None and self._taken != (best.number, best.value):
+            self._take(best, kept_epochs(self.scratch, best.number, study.strategy.first.metric))
         needed = {str(number) for number in study.needed()}
-        for folder in self.scratch.glob("*"):
-            if folder.name not in needed:
-                shutil.rmtree(folder)
+        for name in self.scratch.folders():
+            if name not in needed:
+                self.scratch.within(name).clear()
+        self.output.save()
+
+    def _take(self, best: TrialRecord, trained: KeptEpochs) -> None:
+        trained.output.fetch()
+        if trained.best.is_dir():
+            with whole_folder(self.best, replace=True) as partial:
+                shutil.copytree(trained.best, partial, dirs_exist_ok=True)
+            write_whole(self.best_config, to_yaml(best.config))
+            self._taken = best.number, best.value
+        trained.output.forget()
 
     def write_table(self, study: Study) -> None:
         """Write ``trials.parquet``."""
@@ -143,14 +153,14 @@ class SearchFolder:
                 " Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
         if not study.needed():
-            shutil.rmtree(self.scratch, ignore_errors=True)
-        shutil.rmtree(self.ray, ignore_errors=True)
+            self.scratch.clear()
+        self.ray.clear()
         return best
 
 
-def kept_epochs(scratch: Path, number: int, metric: str) -> KeptEpochs:
+def kept_epochs(scratch: Output, number: int, metric: str) -> KeptEpochs:
     """Return the checkpoints of a trial, the best one by a metric."""
-    return KeptEpochs(scratch / str(number) / "best", scratch / str(number) / "last", metric)
+    return KeptEpochs(scratch.within(str(number)), "best", metric)
 
 
 def _trials_table(study: Study) -> pa.Table:

@@ -129,10 +129,11 @@ def _concurrent(nodes: Sequence[Resources], process: Resources, needs: Needs, me
 
 def plan_problems(plan: Plan, request: SearchRequest) -> list[str]:
     """Say what of the measured costs doesn't fit, beside what ``runtime.require`` finds."""
-    problems, free = [], free_disk(request.run)
+    problems, free = [], free_disk(request.run.path)
     if plan.disk > free:
         problems.append(
-            f"{request.run}: {_disk(plan, free)}. Free some, name an --output elsewhere, or lower --max-concurrent."
+            f"{request.run.shown}: {_disk(plan, free)}. Free some, name an --output elsewhere, or lower"
+            " --max-concurrent."
         )
     part, gpus = gpu_part(plan.costs), plan.share.resources.get("GPU", 0)
     if part > gpus > 0:
@@ -187,7 +188,7 @@ def describe_plan(request: SearchRequest, plan: Plan, nodes: Sequence[Resources]
     lines += [*_describe_costs(request, plan, nodes), *_describe_time(request, plan)]
     if request.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations again, with {SEEDS} new seeds each: confirm/")
-    lines.append(f"output: {request.run}: study.db, trials.parquet, best.yaml, best/")
+    lines.append(f"output: {request.run.shown}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
 
 
@@ -201,7 +202,7 @@ def _describe_costs(request: SearchRequest, plan: Plan, nodes: Sequence[Resource
     ]
     if part := gpu_part(plan.costs):
         lines.append(f"GPU memory: {part:.0%} of a GPU a process, as measured")
-    lines.append(f"disk: {_disk(plan, free_disk(request.run))}")
+    lines.append(f"disk: {_disk(plan, free_disk(request.run.path))}")
     return lines
 
 

@@ -45,14 +45,24 @@ class TrialEpochs:
             UsageError: this machine doesn't see the search's folder.
             DataError: the last checkpoint is damaged.
         """
-        scratch = self._kept.last.parent.parent
-        if not scratch.parent.is_dir():
+        search, output = self._kept.output.path.parent.parent, self._kept.output
+        if not output.is_remote and not search.is_dir():
             raise UsageError(
-                f"{scratch.parent}: not visible on {os.uname().nodename}. Put it on a disk all nodes share."
+                f"{search}: not visible on {os.uname().nodename}. Put it on a disk all nodes share, or name an s3:// or"
+                " gs:// URL."
             )
+        output.fetch()
         history = self._kept.catch_up()
         # Nobody may have heard of the last one before.
         return [self._result(metrics, former=metrics is not history[-1]) for metrics in history]
+
+    def fetch(self) -> None:
+        """Take what the former process kept to this machine."""
+        self._kept.output.fetch()
+
+    def forget(self) -> None:
+        """Remove what is kept elsewhere from this machine."""
+        self._kept.output.forget()
 
     def resumable(self) -> Path | None:
         """Return the folder to go on from, None before the first epoch was finished."""

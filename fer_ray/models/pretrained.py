@@ -11,7 +11,7 @@ from torch import nn
 from fer_ray.checkpoint_files import WEIGHTS_FILE, checkpoint_within
 from fer_ray.config import ModelConfig
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import local_path
+from fer_ray.local_copies import local_copy
 from fer_ray.models.front import GreyToImageNet
 from fer_ray.models.registry import Architecture, architectures, find, has_imagenet_stem, without_front
 
@@ -46,7 +46,7 @@ def initialize(model: nn.Module, config: ModelConfig, mean: float, std: float) -
     if config.pretrained is None:
         return []
     from_imagenet = config.pretrained == "imagenet"
-    weights = _imagenet(find(config.name)) if from_imagenet else _read(local_path(config.pretrained))
+    weights = _imagenet(find(config.name)) if from_imagenet else _read(local_copy(config.pretrained))
     return _load(without_front(model), config, weights)
 
 

@@ -50,7 +50,7 @@ def _draw_copies(file: Path, spool: Spool, rows: Rows, findings: Findings) -> No
     duplicate_groups(panels, file)
 
 
-def describe_dataset(folder: Path, info: DatasetInfo) -> str:
+def describe_dataset(folder: str, info: DatasetInfo) -> str:
     """Return what a dataset holds as plain text; ``folder`` is where it is."""
     lines = [f"{'':12}{'rows':>10}" + "".join(f"{name:>10}" for name in info.label_names)]
     for split, held in info.splits.items():

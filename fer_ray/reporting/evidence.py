@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray.checkpoint_files import INFO_FILE
-from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
+from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE
+from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, PreparedDataset, SplitInfo
+from fer_ray.errors import DataError
 from fer_ray.json_files import read_json
 from fer_ray.learning.checkpoint import CheckpointInfo
 from fer_ray.learning.evaluation import Evaluation, Scores, read_evaluation
 from fer_ray.learning.intervals import wilson_interval
+from fer_ray.local_copies import local_copy
+from fer_ray.progress import say
 
 ENOUGH = 20
 """Rows of a class below which nothing is said of it: the 95% interval of a share of them is over 40 points wide."""
@@ -73,8 +76,17 @@ def read_evidence(folder: Path, datasets: Sequence[Path] = ()) -> Evidence:
         DataError: a file is damaged.
     """
     evaluation = read_evaluation(folder)
-    trained = tuple(_read_info(Path(member.checkpoint)) for member in evaluation.members)
-    return Evidence(evaluation, _find_dataset(evaluation, (*datasets, Path(evaluation.dataset))), trained)
+    trained = tuple(_read_info(_where(member.checkpoint, (WEIGHTS_FILE,))) for member in evaluation.members)
+    return Evidence(evaluation, _find_dataset(evaluation, (*datasets, _where(evaluation.dataset, SPLITS))), trained)
+
+
+def _where(place: str, leave_out: Sequence[str]) -> Path:
+    """Return where something lies, that need not be there any more."""
+    try:
+        return local_copy(place, leave_out)
+    except DataError as error:
+        say(str(error))
+        return Path(place)
 
 
 def _find_dataset(evaluation: Evaluation, folders: Sequence[Path]) -> DatasetInfo | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer_ray import __version__
+from fer_ray.shown_places import as_shown
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
 
@@ -118,7 +119,8 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.tests["numeric"] = _is_numeric
-    return environment.get_template("report.html.j2").render(title=title, sections=sections, version=__version__)
+    page = environment.get_template("report.html.j2").render(title=title, sections=sections, version=__version__)
+    return as_shown(page)
 
 
 def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:

@@ -219,8 +219,8 @@ def test_wrong_calls(tmp_path: Path) -> None:
             open_source(text)
     with pytest.raises(UsageError, match="folder, zip"):
         open_source(tmp_path, format="tar")
-    with pytest.raises(UsageError, match="s3://"):
-        open_source("s3://bucket/x")
+    with pytest.raises(UsageError, match="ftp://"):
+        open_source("ftp://host/x")
     file = write(tmp_path, {"x.txt": b"x"}) / "x.txt"
     for format in ("folder", "zip", "csv"):
         with pytest.raises(DataError, match=r"x\.txt"):

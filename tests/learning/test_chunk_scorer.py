@@ -175,10 +175,8 @@ def test_a_photo_with_no_face_among_others_keeps_rows_and_numbers_together(tmp_p
             assert row["p_happy"] == pytest.approx(expected[int(Path(row["path"]).stem), 3], abs=1e-5)
 
 
-@pytest.mark.parametrize(("seconds", "at_once"), [(0.0, 1), (0.03, 16)])
-def test_slow_storage_is_read_by_many_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float, at_once: int
-) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_slow_storage_is_read_by_many_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slow: bool) -> None:
     for number in range(160):
         (tmp_path / f"{number:03d}.png").write_bytes(PNG)
     reading, most, lock = 0, 0, threading.Lock()
@@ -188,7 +186,7 @@ def test_slow_storage_is_read_by_many_at_once(
         with lock:
             reading += 1
             most = max(most, reading)
-        time.sleep(seconds)
+        time.sleep(0.03 if slow else 0)
         with lock:
             reading -= 1
         return read_entry(entry)
@@ -196,7 +194,8 @@ def test_slow_storage_is_read_by_many_at_once(
     monkeypatch.setattr(chunk_scorer, "read_entry", read)
     rows, _ = score_all([tmp_path], tmp_path / "out", options(), threads=1)
     assert rows["path"].to_pylist() == sorted(rows["path"].to_pylist())
-    assert most == at_once
+    # 16 threads read; that all of them are in it at one moment is the scheduler's luck.
+    assert 8 <= most <= 16 if slow else most == 1
 
 
 def test_the_size_of_batches_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
             SearchArguments(
                 tmp_path / "nothing",
                 [outside, empty, empty, tmp_path / "missing.yaml"],
-                "s3://bucket/run",
+                "s3:///run",
                 trials=0,
                 time_budget="soon",
                 storage="nonsense",
@@ -53,7 +53,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("empty.yaml", "second space named 'empty'"),
         ("missing.yaml", "no such file"),
         ("nothing", "no such folder"),
-        ("s3://bucket/run",),
+        ("s3:///run",),
         ("--time-budget soon",),
         ("--storage nonsense",),
         ("--trials 0",),
