@@ -19,6 +19,7 @@ from fer_ray.data.parts import Part, finished, merge, piece_name
 from fer_ray.data.score_job import Job, Scored, ScoringOptions, Speed, as_computed
 from fer_ray.errors import FerRayError
 from fer_ray.folders import Folder
+from fer_ray.node_checks import require_seen_by_nodes
 from fer_ray.progress import ProgressBar
 from fer_ray.runtime import require_running
 
@@ -85,6 +86,7 @@ def score_parts(
     Raises:
         FerRayError: what an actor found wrong with the options.
     """
+    require_seen_by_nodes([*job.inputs, *options.checkpoints], folder.shown)
     written, pieces = finished(folder, layout, job.format)
     left = {part.number: set(part.chunks) - pieces for part in layout if part.number not in written}
     for part in layout:
@@ -133,7 +135,7 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             initial_size=most,
-            max_size=most,
+            max_size=len(chunks),  # where nodes join; beyond what there is, Ray Data starts none
             max_tasks_in_flight_per_actor=2 * _AT_ONCE,
             max_concurrent_calls_per_actor=_AT_ONCE,
             enable_true_multi_threading=True,

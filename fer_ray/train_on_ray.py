@@ -15,11 +15,12 @@ from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.data import shards
 from fer_ray.data.placement import Placement
-from fer_ray.data.store import PreparedDataset
+from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import FerRayError
 from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
+from fer_ray.node_checks import places_of, require_seen_by_nodes
 from fer_ray.progress import ProgressBar, say
 from fer_ray.runtime import ray_storage
 from fer_ray.shared_progress import shared_progress
@@ -46,6 +47,7 @@ def train_on_ray(
     # What each worker leaves of its last CPU is what the tasks that read the data run on.
     resources = {"CPU": threads - shards.READ_CPUS} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
     runtime.require(workers, resources, "training workers")
+    require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *places_of(config)], run.output.shown)
     placement = Placement(data, workers, memory // min(workers, runtime.most_on_a_node(resources)))
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))

@@ -1,5 +1,6 @@
 """The trials of a search on Ray Tune: its searcher, scheduler, callback and stopper, all around the study."""
 
+import time
 from typing import Any
 
 import ray
@@ -23,10 +24,13 @@ from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.outputs import Output
 from fer_ray.progress import ProgressBar
+from fer_ray.resources import room
 from fer_ray.tune_loggers import make_loggers
 from fer_ray.tune_runtime import Stop, adapted_tune, forget_metrics, run_to_its_end, worker_error
 from fer_ray.tune_schedulers import make_scheduler
 from fer_ray.tune_workers import DRIVER, run_trial_on_workers
+
+_NODES_S = 5.0
 
 
 def run_trials(
@@ -55,10 +59,9 @@ def run_trials(
         tuner = ray_tune.Tuner(
             _function(share, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study, folder, request.trials),
+                search_alg=_StudySearcher(study, folder, request, share),
                 scheduler=make_scheduler(request.strategy.scheduler, study.records()),
                 num_samples=-1,  # the searcher says when it is enough
-                max_concurrent_trials=share.concurrent,
                 # A process that waits for workers can't be told to leave them; it ends, and they with it.
                 reuse_actors=share.workers == 1,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
@@ -114,26 +117,35 @@ def _run_trial(
 
 
 class _StudySearcher(runtime.Unsaved, Searcher):
-    """Gives Ray Tune the study's candidates; ``_Recorder`` hears what becomes of them.
-
-    Args:
-        trials: that shall count as finished in the end.
+    """Gives Ray Tune the study's candidates, as many at once as the nodes hold that there are by then; ``_Recorder``
+    hears what becomes of them.
     """
 
-    def __init__(self, study: Study, folder: SearchFolder, trials: int):
+    def __init__(self, study: Study, folder: SearchFolder, request: SearchRequest, share: Share):
         super().__init__(metric="best", mode="max")
-        self._study, self._folder, self._trials = study, folder, trials
+        self._study, self._folder, self._request, self._share = study, folder, request, share
+        self._room, self._counted = share.concurrent, time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next candidate, ``FINISHED``, or None while those that run are enough if none of them is lost."""
-        left = self._trials - self._study.counted()
+        """Return the next candidate, ``FINISHED``, or None while there is no room for another one, or those that run
+        are enough if none of them is lost.
+        """
+        left = self._request.trials - self._study.counted()
         if left <= 0:
             return Searcher.FINISHED
-        if len(self._study.running()) >= left:
+        if len(self._study.running()) >= min(left, self._at_once()):
             return None
         candidate = self._study.ask()
         self._folder.take_over(candidate)
         return {"number": candidate.number, "space": candidate.space, "config": candidate.config.model_dump_json()}
+
+    def _at_once(self) -> int:
+        """How many trials the cluster holds now, a node that joined or was lost counted after some seconds."""
+        if time.monotonic() - self._counted >= _NODES_S:
+            fit = room(runtime.nodes(), self._share.resources) // self._share.workers
+            self._room = max(1, min(fit, self._request.max_concurrent or fit))
+            self._counted = time.monotonic()
+        return self._room
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass

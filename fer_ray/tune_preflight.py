@@ -15,6 +15,7 @@ from fer_ray.learning.search import SearchRequest
 from fer_ray.learning.search_plan import Plan, Share, gpu_part, plan_problems, share_out
 from fer_ray.learning.trial_cost import TrialCost, measure_trial
 from fer_ray.memory import is_out_of_memory
+from fer_ray.node_checks import places_of, require_seen_by_nodes
 from fer_ray.progress import say
 from fer_ray.resources import fitting
 from fer_ray.wording import amount
@@ -37,7 +38,10 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     Raises:
         UsageError: the trials fit nowhere, or not as asked; the message shows the arithmetic.
     """
-    costs, start = measure(request, data, share_cluster(request, trials, {}))
+    share = share_cluster(request, trials, {})
+    named = {place for space in request.spaces.values() for place in places_of(space.defaults)}
+    require_seen_by_nodes(sorted(named), request.run.shown)
+    costs, start = measure(request, data, share)
     plan = Plan(share_cluster(request, trials, costs), costs, start)
     if problems := plan_problems(plan, request):
         raise UsageError(problems)

@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 STAGES = {"prepare", "train", "tune", "evaluate", "score", "report", "demo", "models_stage"}
 ON_RAY = {
     "confirm_on_ray",
+    "node_checks",
     "score_on_ray",
     "shared_progress",
     "train_on_ray",
