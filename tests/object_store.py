@@ -1,5 +1,6 @@
 """An S3 server of the tests' own, which can be told to answer badly, as real ones do under load."""
 
+import secrets
 import threading
 import time
 from collections import Counter
@@ -105,7 +106,7 @@ def running_store() -> Iterator[Store]:
     plain, faulty = (f"http://127.0.0.1:{server.port}" for server in servers)
     settings = {
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": faulty,
         "AWS_EC2_METADATA_DISABLED": "true",
