@@ -1,6 +1,6 @@
 """What the nodes of a Ray cluster have, and how many processes fit on them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fer_ray.memory import describe_bytes
 
@@ -17,6 +17,20 @@ def fitting(node: Resources, each: Resources) -> int:
 def room(nodes: Iterable[Resources], each: Resources) -> int:
     """Return how many processes fit on several nodes."""
     return sum(fitting(node, each) for node in nodes)
+
+
+def most_cpus(nodes: Sequence[Resources], each: Resources, count: int, left: float = 0) -> int:
+    """Return how many whole CPUs each of ``count`` processes can have where all of them fit; 1 where they don't.
+
+    Args:
+        nodes: to be shared out.
+        each: what else a process needs.
+        count: of processes.
+        left: part of its last CPU that each leaves to others.
+    """
+    most = int(max((node.get("CPU", 0) for node in nodes), default=0))
+    enough = (cpus for cpus in range(most, 1, -1) if room(nodes, {**each, "CPU": cpus - left}) >= count)
+    return next(enough, 1)
 
 
 def describe_resources(amounts: Resources) -> list[str]:

@@ -22,6 +22,7 @@ from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.node_checks import places_of, require_seen_by_nodes
 from fer_ray.progress import ProgressBar, say
+from fer_ray.resources import most_cpus
 from fer_ray.runtime import ray_storage
 from fer_ray.shared_progress import shared_progress
 
@@ -43,9 +44,10 @@ def train_on_ray(
         memory: bytes that the rows may take on a machine.
     """
     runtime.connect(dashboard=True)
-    threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+    gpus = {"GPU": gpus_per_worker} if gpus_per_worker else {}
     # What each worker leaves of its last CPU is what the tasks that read the data run on.
-    resources = {"CPU": threads - shards.READ_CPUS} | ({"GPU": gpus_per_worker} if gpus_per_worker else {})
+    threads = most_cpus(runtime.nodes(), gpus, workers, left=shards.READ_CPUS)
+    resources = {"CPU": threads - shards.READ_CPUS} | gpus
     runtime.require(workers, resources, "training workers")
     require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *places_of(config)], run.output.shown)
     placement = Placement(data, workers, memory // min(workers, runtime.most_on_a_node(resources)))

@@ -13,7 +13,7 @@ from fer_ray.learning.trial_cost import TrialCost
 from fer_ray.learning.trial_records import short
 from fer_ray.memory import describe_bytes
 from fer_ray.progress import duration
-from fer_ray.resources import Resources, describe_resources, room
+from fer_ray.resources import Resources, describe_resources, most_cpus, room
 from fer_ray.search_spaces import Searched, SearchSpace, values_of
 from fer_ray.wording import amount
 
@@ -108,11 +108,7 @@ def share_out(
     if memory:
         process["memory"] = memory
     if needs.cpus is None:
-        most = int(max((node.get("CPU", 0) for node in nodes), default=0))
-        enough = concurrent * needs.workers
-        process["CPU"] = max(
-            (cpus for cpus in range(1, most + 1) if room(nodes, process | {"CPU": cpus}) >= enough), default=1
-        )
+        process["CPU"] = most_cpus(nodes, process, concurrent * needs.workers)
     return Share(concurrent, needs.workers, process, reason)
 
 
