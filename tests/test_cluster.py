@@ -57,9 +57,8 @@ class Jobs:
         printed, _ = job.communicate(timeout=300)
         self.printed += printed
         assert job.returncode == 0, printed
-        own = [
-            line for line in printed.splitlines() if "cli.py:" not in line
-        ]  # what `ray job submit` says is in colours
+        # What `ray job submit` itself says is in colours.
+        own = [line for line in printed.splitlines() if "cli.py:" not in line]
         assert not {"\x1b", "\r", "\b"} & set("".join(own)), printed
         return printed
 

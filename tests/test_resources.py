@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer_ray.resources import describe_resources, fitting, room
+from fer_ray.resources import describe_resources, fitting, most_cpus, room
 
 NODES = [{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
 
@@ -20,6 +20,21 @@ NODES = [{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
 def test_room_on_nodes(each: dict[str, float], on_each: list[int]) -> None:
     assert [fitting(node, each) for node in NODES] == on_each
     assert room(NODES, each) == sum(on_each)
+
+
+@pytest.mark.parametrize(
+    ("each", "count", "left", "cpus"),
+    [
+        ({}, 1, 0, 4),
+        ({}, 2, 0, 2),
+        ({}, 3, 0.1, 2),  # two on the node of 4, one on that of 2
+        ({}, 6, 0.1, 1),
+        ({}, 9, 0, 1),  # more than fit: told elsewhere
+        ({"GPU": 0.5}, 2, 0, 1),  # only the node with a GPU counts
+    ],
+)
+def test_cpus_of_each_process(each: dict[str, float], count: int, left: float, cpus: int) -> None:
+    assert most_cpus(NODES, each, count, left) == cpus
 
 
 def test_amounts_with_their_units() -> None:
