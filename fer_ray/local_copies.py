@@ -1,14 +1,16 @@
 """Inputs by path or URL: what lies in an object store is copied to this machine's disk once, and read there.
 
-Copies lie in a folder of the user's own below the system's temporary one, or where ``FER_RAY_CACHE`` says, and may be
-removed whenever nothing runs.
+Copies lie in a folder of the user's own below the system's temporary one, or where ``FER_RAY_CACHE`` says. They may be
+removed whenever nothing runs, and are when nobody has asked for them for a month.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -29,6 +31,7 @@ PENDING = ".pending"
 JOURNAL = f"{PENDING}/journal.json"
 _AT_ONCE = 8
 _SHOWN_BYTES = 16 << 20  # from which on a copy may take a while
+_KEPT_S = 30 * 86_400
 _TRIES = 3  # a job may replace its files while they are copied
 
 
@@ -171,13 +174,22 @@ def _copy(url: str, leave_out: Sequence[str]) -> Path:
     folder = cache_folder() / "inputs" / version.hexdigest()[:32]
     copy = folder / url.rpartition("/")[2]
     show_as(copy, url)
-    if files and not copy.exists():
+    if copy.exists():
+        os.utime(folder)
+    elif files:
+        _forget_old(folder.parent)
         make_folder(folder)
         with (folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.exists():
                 _take(filesystem, files, copy, url, is_file)
     return copy
+
+
+def _forget_old(copies: Path) -> None:
+    for folder in copies.glob("*"):
+        if time.time() - folder.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _take(filesystem: fs.FileSystem, files: list[StoredFile], copy: Path, url: str, is_file: bool) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from object_store import BUCKET, Store, running_store
-from pyarrow import fs
 from ray_nodes import Nodes, running_nodes
 
 from fer_ray import object_stores
 from fer_ray.evaluate import evaluate
+from fer_ray.local_copies import local_copy
 from fer_ray.prepare import prepare
 from fer_ray.score import score
 from fer_ray.tune import tune
@@ -63,18 +63,14 @@ class Jobs:
         return printed
 
 
-def download(store: Store, key: str, to: Path) -> Path:
-    fs.copy_files(f"{BUCKET}/{key}", str(to), store.filesystem, fs.LocalFileSystem())
-    return to
-
-
 def epochs(lines: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
 def test_every_stage_as_a_job_does_as_it_does_here(
-    ray_cluster: None, store: Store, nodes: Nodes, tmp_path: Path
+    ray_cluster: None, store: Store, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     jobs, url = Jobs(nodes), f"s3://{BUCKET}/runs"
     store.put("runs/lenet.yaml", SPACE.encode())
 
@@ -103,7 +99,7 @@ def test_every_stage_as_a_job_does_as_it_does_here(
     (tmp_path / "lenet.yaml").write_text(SPACE)
     tune(here.path, [tmp_path / "lenet.yaml"], tmp_path / "search", trials=3, scheduler="none")
     tables = [
-        pq.read_table(download(store, "runs/search/trials.parquet", tmp_path / "trials.parquet")).to_pylist(),
+        pq.read_table(local_copy(f"{url}/search/trials.parquet")).to_pylist(),
         pq.read_table(tmp_path / "search" / "trials.parquet").to_pylist(),
     ]
     there, own = ({row["number"]: row for row in rows} for rows in tables)
@@ -115,9 +111,7 @@ def test_every_stage_as_a_job_does_as_it_does_here(
 
     networks = [f"{url}/run/checkpoint", f"{url}/search/best"]
     jobs.run("evaluate", *networks, "--dataset", f"{url}/dataset", "--output", f"{url}/evaluation")
-    copies = [
-        download(store, f"runs/{name}", tmp_path / name.replace("/", "-")) for name in ("run/checkpoint", "search/best")
-    ]
+    copies = [local_copy(network) for network in networks]
     scores = evaluate(copies, here.path, tmp_path / "evaluation").evaluation
     evaluated = json.loads(store.get("runs/evaluation/metrics.json"))
     assert [member["checkpoint"] for member in evaluated["members"]] == networks
@@ -128,10 +122,9 @@ def test_every_stage_as_a_job_does_as_it_does_here(
         store.put(f"faces/{number}.png", store.get("runs/dataset/samples.png") if sample else b"broken")
     asked = ["--max-error-rate", 1, "--output", f"{url}/labels"]
     jobs.run("score", networks[0], f"s3://{BUCKET}/faces", *asked)
-    download(store, "faces", tmp_path / "faces")
-    score(copies[0], [tmp_path / "faces"], tmp_path / "labels", max_error_rate=1)
+    score(copies[0], [local_copy(f"s3://{BUCKET}/faces")], tmp_path / "labels", max_error_rate=1)
     rows = [
-        pq.read_table(download(store, "runs/labels/part-00000.parquet", tmp_path / "part.parquet")).to_pylist(),
+        pq.read_table(local_copy(f"{url}/labels/part-00000.parquet")).to_pylist(),
         pq.read_table(tmp_path / "labels" / "part-00000.parquet").to_pylist(),
     ]
     for there, own in zip(*rows, strict=True):

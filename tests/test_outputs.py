@@ -225,4 +225,9 @@ def test_copies_of_inputs(store: Store, url: str, tmp_path: Path) -> None:
     assert not local_copy(f"{url}/nowhere").exists()
     store.put(f"{key}/a.txt", b"another")
     assert below(local_copy(url))["a.txt"] == "another" and below(copy)["a.txt"] == "a.txt"
+    old = copy.parent
+    os.utime(old, (0, 0))
+    store.put(f"{key}/a.txt", b"a third one")
+    local_copy(url)
+    assert not old.exists()
     assert cache_folder().stat().st_mode & 0o777 == 0o700
