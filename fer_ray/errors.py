@@ -7,7 +7,7 @@ names the value, the rule that it breaks and the remedy; several problems are re
 import difflib
 from collections.abc import Iterable
 
-from fer_ray.shown_places import as_shown
+from fer_ray.shown_places import explained
 
 
 class FerRayError(Exception):
@@ -20,7 +20,7 @@ class FerRayError(Exception):
     exit_code = 1
 
     def __init__(self, problems: str | Iterable[str]):
-        self.problems = [as_shown(one) for one in ([problems] if isinstance(problems, str) else problems)]
+        self.problems = [explained(one) for one in ([problems] if isinstance(problems, str) else problems)]
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fer_ray.errors import UsageError
+from fer_ray.shown_places import is_uploaded
 
 LOCK_FILE = ".lock"
 # A path that was made of a URL has one slash of the two.
@@ -44,9 +45,12 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
     """Check that an output folder is free to write to, and return its absolute path without making it.
 
     Raises:
-        UsageError: there is a file, or a folder that is not empty while ``resume`` is False, or none while it is True.
+        UsageError: there is a file, or a folder that is not empty while ``resume`` is False, or none while it is True;
+            or it is in a job's uploaded working directory, which Ray removes.
     """
     folder = local_path(path)
+    if is_uploaded(folder):
+        raise UsageError(f"{folder}: this output would be lost after the job.")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; an output folder was expected. Choose another path.")
     in_use = folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fer_ray.errors import UsageError
+from fer_ray.data.store import PreparedDataset
+from fer_ray.errors import DataError, UsageError
+from fer_ray.files import claim_output
 from fer_ray.folders import Folder, claim_folder
 
 
@@ -51,3 +53,19 @@ def test_claims(tmp_path: Path) -> None:
         claim_folder(tmp_path / "new", resume=True)
     with pytest.raises(UsageError, match="no known kind of URL"):
         claim_folder("hdfs://host/out")
+
+
+def test_relative_paths_of_a_job_are_told(tmp_path: Path) -> None:
+    """`ray job submit --working-dir` runs a job in a copy, whose data would be missing and whose outputs be lost."""
+    uploaded = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    uploaded.mkdir(parents=True)
+    for claimed in (claim_folder, claim_output):
+        with pytest.raises(
+            UsageError, match=r"this output would be lost after the job\. \(This is a job's upload"
+        ):
+            claimed(uploaded / "labels")
+    with pytest.raises(DataError, match=r"no such folder.*Name absolute paths on storage that every node sees"):
+        PreparedDataset(uploaded / "fer-data")
+    with pytest.raises(DataError) as failure:
+        PreparedDataset(tmp_path / "fer-data")
+    assert "uploaded" not in str(failure.value)
