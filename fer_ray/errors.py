@@ -1,12 +1,13 @@
 """The errors that a user can mend, each kind with the exit code of the command line.
 
 Exit codes: 0 done, 1 an unexpected fault, 2 a wrong call or configuration, 3 bad data. A message
-names the value, the rule that it breaks and the remedy; several problems are reported together.
+names the value, the rule that it breaks and the remedy, without secrets; several problems are reported together.
 """
 
 import difflib
 from collections.abc import Iterable
 
+from fer_ray.redaction import redacted
 from fer_ray.shown_places import explained
 
 
@@ -20,7 +21,8 @@ class FerRayError(Exception):
     exit_code = 1
 
     def __init__(self, problems: str | Iterable[str]):
-        self.problems = [explained(one) for one in ([problems] if isinstance(problems, str) else problems)]
+        given = [problems] if isinstance(problems, str) else problems
+        self.problems = [redacted(explained(one)) for one in given]
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:

@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path, split_url
+from fer_ray.redaction import holds_secret
 
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 _ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
@@ -27,7 +28,7 @@ def as_url(place: Path | str) -> str | None:
     """Return the URL that a text, or a path made of one, names; None for a local path.
 
     Raises:
-        UsageError: no known kind of URL, or one without a bucket.
+        UsageError: no known kind of URL, one without a bucket, or one with a secret in it.
     """
     named = split_url(place)
     if not named:
@@ -35,9 +36,16 @@ def as_url(place: Path | str) -> str | None:
     scheme, rest = named
     if scheme not in ("s3", "gs"):
         raise UsageError(f"{place}: no known kind of URL. Name a local path, or one that begins with s3:// or gs://.")
+    url = f"{scheme}://{rest}"
+    if "@" in rest.split("/")[0] or holds_secret(url):
+        raise UsageError(
+            f"{url}: no key, password or signature may be in a URL, as URLs are shown and kept. Give them by the"
+            " environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), a profile or"
+            " a role."
+        )
     if not rest.split("/")[0]:
         raise UsageError(f"{place}: names no bucket. Write {scheme}://BUCKET/KEY.")
-    return f"{scheme}://{rest}"
+    return url
 
 
 def absolute(place: Path | str) -> str:

@@ -1,11 +1,10 @@
 """Where an output came from: ``provenance.json`` beside what a stage wrote, with an entry for each start of the stage.
 
-It names command, versions and machine, and leaves out the machine's name and passwords in URLs.
+It names command, versions and machine, and leaves out the machine's name and secrets.
 """
 
 import os
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,14 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from fer_ray import __version__
 from fer_ray.files import write_whole
 from fer_ray.json_files import read_json
+from fer_ray.redaction import redacted
 
 FORMAT_VERSION = 1
 PROVENANCE_FILE = "provenance.json"
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "scikit-learn", "opencv-python-headless")
-_SECRETS = (
-    re.compile(r"(?<=://)(?P<kept>[^:/@\s]*:)\S+(?=@)"),  # scheme://user:password@host
-    re.compile(r"(?i)(?P<kept>[?&](?:password|passwd|pwd|token|secret|key)=)[^&\s]+"),
-)
 
 
 class _Part(BaseModel):
@@ -45,7 +41,7 @@ class Hardware(_Part):
 class Start(_Part):
     """One start of a stage."""
 
-    command: str = Field(description="As typed, without passwords.")
+    command: str = Field(description="As typed, without secrets.")
     started: datetime = Field(description="UTC.")
     versions: dict[str, str] = Field(description="Of fer_ray, Python and the packages that figures depend on.")
     hardware: Hardware
@@ -99,13 +95,6 @@ def command_line(arguments: Sequence[str]) -> str:
     if rest and Path(rest[0]).name == "fer-ray":  # the installed command, which Python runs as a script
         program, *rest = rest
     return shlex.join([Path(program).name, *rest])
-
-
-def redacted(text: str) -> str:
-    """Replace passwords in URLs by ``***``."""
-    for secret in _SECRETS:
-        text = secret.sub(r"\g<kept>***", text)
-    return text
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ def explained(text: str) -> str:
         " (This is a job's uploaded copy of the working directory, where its relative paths begin. Name absolute paths"
         " on storage that every node sees, or s3:// or gs:// URLs.)"
     )
-    return as_shown(text) + (hint if _UPLOADED in text else "")
+    return as_shown(text) + (hint if _UPLOADED in text and hint not in text else "")
 
 
 def as_shown(text: str) -> str:

@@ -218,6 +218,9 @@ def _former_study(request: SearchRequest, folder: SearchFolder, storage: str) ->
     return study
 
 
+_Storage = Annotated[
+    str | None, typer.Option(envvar="FER_RAY_STORAGE", help="Database URL of the study; default OUTPUT/study.db.")
+]
 _Objective = Annotated[
     str, typer.Option(help="accuracy, macro_f1, or several with commas, such as accuracy,images_per_s.")
 ]
@@ -245,7 +248,7 @@ def command(
     trials: Annotated[int, typer.Option(help="Finished trials that the study shall have in the end.")],
     output: Annotated[str, typer.Option(help="Folder of the search; new, or an earlier one with --resume.")],
     time_budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 90s, 30m or 2h.")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL of the study; default OUTPUT/study.db.")] = None,
+    storage: _Storage = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Trials at once; default one a GPU or CPU core.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search, or add trials to it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,

@@ -14,7 +14,7 @@ import fer_ray
 from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError
-from fer_ray.provenance import command_line, read_provenance, record_start, redacted
+from fer_ray.provenance import command_line, read_provenance, record_start
 from fer_ray.train import train
 
 
@@ -24,27 +24,15 @@ from fer_ray.train import train
         (["/venv/bin/python3", "/venv/bin/fer-ray", "train", "--output", "my run"], "fer-ray train --output 'my run'"),
         (["/usr/bin/python", "-m", "fer_ray.tune", "--trials", "4"], "python -m fer_ray.tune --trials 4"),
         (["/usr/bin/python3", "search.py"], "python3 search.py"),
+        (
+            ["python", "-m", "fer_ray.tune", "--storage=mysql://me:a b@db/s"],
+            "python -m fer_ray.tune '--storage=mysql://me:***@db/s'",
+        ),
         (["python"], "python"),
     ],
 )
 def test_a_command_reads_as_typed(arguments: list[str], typed: str) -> None:
     assert command_line(arguments) == typed
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:secret@db.example:5432/s", "postgresql://me:***@db.example:5432/s"),
-        ("mysql+pymysql://me:s/e@c:ret@db/s", "mysql+pymysql://me:***@db/s"),
-        ("--storage=postgresql://:secret@db/s", "--storage=postgresql://:***@db/s"),
-        ("postgresql://db/s?user=me&password=secret&ssl=1", "postgresql://db/s?user=me&password=***&ssl=1"),
-        ("sqlite:///runs/study.db", "sqlite:///runs/study.db"),
-        ("me@example:runs", "me@example:runs"),
-    ],
-)
-def test_passwords_are_left_out(url: str, shown: str) -> None:
-    assert redacted(url) == shown
-    assert "secret" not in command_line(["python", "-m", "fer_ray.tune", "--storage", url])
 
 
 def test_the_file_names_command_versions_machine_and_time(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from fer_ray.data.listing import Content, runs_of, walk
 from fer_ray.data.parquet_columns import IMAGE, find_column, is_text
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.object_stores import absolute, as_url, locate
+from fer_ray.redaction import redacted
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
 """Names of a column of paths or URLs."""
@@ -198,7 +199,8 @@ def _file(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
         try:
             place = as_url(text) or (text if text.startswith("/") else f"{folder}/{text}")
         except FerRayError as error:
-            yield Entry(line, problem=f"missing: {error}")
+            # It can't be read, so that nobody needs the key or signature that may be in it.
+            yield Entry(os.fsencode(redacted(text)), problem=f"missing: {error}")
         else:
             yield from _opened(os.fsencode(place), passed_over)
 

@@ -40,6 +40,7 @@ from fer_ray.data.images import ImageProblem
 from fer_ray.data.manifest import Chunk
 from fer_ray.emotions import EMOTIONS
 from fer_ray.folders import Folder
+from fer_ray.redaction import redacted
 
 NO_FAILURE = ("ok", "no_face")
 """Statuses that are no failure of an input."""
@@ -142,7 +143,7 @@ def write_piece(
     columns = [
         pa.array([shown(row.name) for row in rows]),
         pa.array([row.problem.status if row.problem else "ok" for row in rows]),
-        pa.array([row.problem.error if row.problem else None for row in rows], pa.string()),
+        pa.array([_error(row) for row in rows], pa.string()),
         _spread(np.array(EMOTIONS)[best], failed),
         _spread(probabilities[np.arange(len(best)), best], failed),
         *(_spread(probabilities[:, label], failed) for label in range(len(EMOTIONS))),
@@ -159,6 +160,10 @@ def write_piece(
     sink = io.BytesIO()
     pq.write_table(pa.table(columns, schema), sink)
     folder.write(piece_name(chunk), sink.getvalue())
+
+
+def _error(row: Row) -> str | None:
+    return redacted(row.problem.error) if row.problem and row.problem.error else None
 
 
 def _spread(values: np.ndarray, failed: np.ndarray) -> pa.Array:

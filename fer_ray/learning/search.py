@@ -19,7 +19,6 @@ from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.learning.trial_records import short
 from fer_ray.outputs import Output, claim
-from fer_ray.provenance import redacted
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import SearchSpace, values_of
 
@@ -261,13 +260,12 @@ def _check_storage(storage: str | None) -> None:
     if storage is None:
         return
     remedy = "Give a database URL, such as sqlite:////shared/study.db or postgresql://user@host/name."
-    shown = redacted(storage)
     try:
         url = make_url(storage)
         url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"--storage {shown}: {redacted(str(error))}. {remedy}") from error
+        raise UsageError(f"--storage {storage}: {error}. {remedy}") from error
     except ImportError as error:
-        raise UsageError(f"--storage {shown}: its driver is missing ({error}). Install that package.") from error
+        raise UsageError(f"--storage {storage}: its driver is missing ({error}). Install that package.") from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UsageError(f"--storage {shown}: is in memory, so that nothing could be resumed. Name a file. {remedy}")
+        raise UsageError(f"--storage {storage}: is in memory, so that nothing could be resumed. Name a file. {remedy}")

@@ -12,7 +12,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from fer_ray.errors import FerRayError, UsageError
-from fer_ray.provenance import redacted
 
 SQLITE_PATIENCE_S = 60
 """How long a write waits for others who use the study's file."""
@@ -29,7 +28,7 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
         UsageError: it can't be opened, has no such study, or one already.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url, shown = make_url(storage), redacted(storage)
+    url = make_url(storage)
     # A dashboard that reads much locks SQLite's file for as long; Python's 5 s of patience would then end the search
     # (optuna-dashboard issue 545).
     patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
@@ -37,12 +36,12 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
         _require_ours(storage, patience or {})
         return action(RDBStorage(storage, engine_kwargs=patience))
     except KeyError:
-        raise UsageError(f"{shown}: has no study of this run. Name the --storage of its first call.") from None
+        raise UsageError(f"{storage}: has no study of this run. Name the --storage of its first call.") from None
     except optuna.exceptions.DuplicatedStudyError as error:
-        raise UsageError(f"{shown}: {error}") from error
+        raise UsageError(f"{storage}: {error}") from error
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         raise UsageError(
-            f"{shown}: can't be opened as a database of studies: {_reason(error)}. Restore it from a copy, or"
+            f"{storage}: can't be opened as a database of studies: {_reason(error)}. Restore it from a copy, or"
             " search anew with another --storage or --output."
         ) from error
 
@@ -80,7 +79,7 @@ def database_told_of(storage: str) -> Iterator[None]:
         if not (told := [one for one in links if isinstance(one, SQLAlchemyError)]):
             raise
         raise FerRayError(
-            f"{redacted(storage)}: the study's database no longer does what it is asked: {_reason(told[-1])}. What it"
+            f"{storage}: the study's database no longer does what it is asked: {_reason(told[-1])}. What it"
             " had written is kept. Once that is mended, go on with --resume."
         ) from error
 
@@ -107,4 +106,4 @@ def _require_ours(storage: str, options: dict[str, Any]) -> None:
         engine.dispose()
     if tables and "version_info" not in tables:
         named = ", ".join(sorted(tables)[:3])
-        raise UsageError(f"{redacted(storage)}: holds tables of another program ({named}). Name another --storage.")
+        raise UsageError(f"{storage}: holds tables of another program ({named}). Name another --storage.")

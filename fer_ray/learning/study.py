@@ -18,6 +18,7 @@ from fer_ray.learning.parameters import draw, parameters_of
 from fer_ray.learning.storage import open_study, require_there
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler, name_objectives
 from fer_ray.learning.trial_records import BY_EPOCH, CONTINUES, FAILURES, INTERRUPTED, TrialRecord, read_record
+from fer_ray.redaction import redacted
 from fer_ray.search_spaces import SearchSpace
 
 
@@ -164,7 +165,7 @@ class Study:
 
     def fail(self, number: int, error: str) -> TrialRecord:
         """Close a trial that crashed."""
-        self._running[number].trial.set_user_attr("error", error)
+        self._running[number].trial.set_user_attr("error", redacted(error))
         return self._close(number, TrialState.FAIL)
 
     def lose(self, number: int, error: str) -> TrialRecord:
@@ -250,7 +251,7 @@ class Study:
         """
         self._running.pop(number, None)
         storage = self._study._storage  # an `optuna.Trial` of it would draw parameters anew
-        storage.set_trial_user_attr(key, "error", f"interrupted: {error.splitlines()[0]}")
+        storage.set_trial_user_attr(key, "error", redacted(f"interrupted: {error.splitlines()[0]}"))
         storage.set_trial_user_attr(key, INTERRUPTED, True)
         return self._note(self._study.tell(number, state=TrialState.FAIL))
 
