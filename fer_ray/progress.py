@@ -1,15 +1,18 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log, or JSON; no secrets."""
 
 import sys
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+from fer_ray.json_log import tell, writes_json
+from fer_ray.redaction import redacted
 
 _LOG_INTERVAL_S, _DETAILED_INTERVAL_S = 15.0, 60.0
 _CONSOLE = Console(stderr=True)
@@ -17,7 +20,8 @@ _CONSOLE = Console(stderr=True)
 
 def say(message: str) -> None:
     """Print one line for the user, on the error stream, so that results on the output stream stay clean."""
-    _CONSOLE.print(message, markup=False, highlight=False, soft_wrap=True)
+    if not tell("message", message):
+        _CONSOLE.print(redacted(message), markup=False, highlight=False, soft_wrap=True)
 
 
 class Details(Protocol):
@@ -27,6 +31,10 @@ class Details(Protocol):
 
     def lines(self) -> list[str]:
         """Return it as plain text."""
+        ...
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return it as JSON has it."""
         ...
 
 
@@ -59,7 +67,7 @@ class ProgressBar:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        if _CONSOLE.is_terminal:
+        if _CONSOLE.is_terminal and not writes_json():
             columns: list[ProgressColumn | str] = [
                 "{task.description}",
                 BarColumn(),
@@ -100,15 +108,18 @@ class ProgressBar:
 
     def _line(self, ended: bool = False) -> None:
         self._last_line, self._said = time.monotonic(), self.done
-        rate = self.rate()
+        rate = self.rate() if self.done > self.start else None
+        left = (self.total - self.done) / rate if self.total and rate and self.done < self.total and not ended else None
+        details = None if ended else self._details
         of = f"/{self.total:,}" if self.total else ""
         line = f"{self.description}: {self.done:,}{of} {self.unit}"
-        if self.done > self.start:
-            line += f", {per_time(rate, self.unit)}"
-        if self.total and rate and self.done < self.total and not ended:
-            line += f", {duration((self.total - self.done) / rate)} left"
-        below = self._details.lines() if self._details and not ended else []
-        print("\n  ".join([f"{line}  {self.note}".rstrip(), *below]), file=sys.stderr, flush=True)
+        line += "" if rate is None else f", {per_time(rate, self.unit)}"
+        line += "" if left is None else f", {duration(left)} left"
+        text = "\n  ".join([f"{line}  {self.note}".rstrip(), *(details.lines() if details else [])])
+        numbers = {"done": self.done, "total": self.total, "unit": self.unit, "per_s": rate, "seconds_left": left}
+        facts = details.facts() if details else []
+        if not tell("progress", text, description=self.description, **numbers, note=self.note or None, details=facts):
+            print(redacted(text), file=sys.stderr, flush=True)
 
 
 class _Bar(Progress):

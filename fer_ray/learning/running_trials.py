@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -66,6 +67,21 @@ class RunningTrials:
         ]
         return lines[:_MOST_LINES] + _more(len(lines) - _MOST_LINES)
 
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the numbers of each trial; before its first epoch all but its own and its epochs are null."""
+        return [
+            {
+                "trial": number,
+                "space": trial.space,
+                "epoch": trial.epoch,
+                "epochs": trial.epochs,
+                "last": trial.last,
+                "best": trial.best,
+                "seconds_left": _seconds_left(trial) if trial.epoch else None,
+            }
+            for number, trial in self._trials.items()
+        ]
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the table, without its less needed columns on a narrow terminal and with as many rows as fit."""
         if not self._trials:
@@ -95,9 +111,13 @@ class RunningTrials:
 
 
 def _left(trial: _Running) -> str:
+    return duration(_seconds_left(trial))
+
+
+def _seconds_left(trial: _Running) -> float:
     """The time to a trial's last epoch, each as long as the mean of those before, if nothing stops it."""
     ahead = (trial.epochs - trial.epoch) * trial.seconds / trial.epoch
-    return duration(max(0.0, ahead - (time.monotonic() - trial.reported)))
+    return max(0.0, ahead - (time.monotonic() - trial.reported))
 
 
 def _more(count: int) -> list[str]:
