@@ -150,6 +150,28 @@ def test_an_unexpected_error(
     assert raw.endswith("RuntimeError: mysql://me:***@db went away\n")
 
 
+NATIVE = """
+import os, sys
+from fer_ray.json_log import log_as_json
+log_as_json()
+os.write(2, b"\\x1b[33mfrom C\\xff\\x1b[0m, mysql://me:secret@db\\n\\n")
+print("from Python", file=sys.stderr)
+sys.stderr.write("without an end")
+os.write(2, b"Check failed")
+if "crash" in sys.argv:
+    os.abort()
+"""
+
+
+@pytest.mark.parametrize("end", ["crash", "exit"])
+def test_what_native_code_writes_the_last_words_of_a_crash_too(end: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", NATIVE, end], capture_output=True, text=True, check=False)
+    assert (ran.returncode == 0) == (end == "exit")
+    told = [event["text"] for event in events(ran.stderr) if event["kind"] == "output"]
+    expected = ["from C\\xff, mysql://me:***@db", "from Python", "Check failed"]
+    assert told == expected + ["without an end"] * (end == "exit")
+
+
 def test_a_whole_stage_on_a_terminal(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     """Training without Ray, its error stream a terminal; results stay what they are."""
     main_end, terminal = pty.openpty()
