@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from fer_ray.interrupts import interrupt_on_sigterm
 from fer_ray.object_stores import locate
 from fer_ray.outputs import Output
 from fer_ray.progress import say
+from fer_ray.provenance import command_line
 from fer_ray.resources import Resources, describe_resources, fitting, room
 
 LOCAL = "local"
@@ -71,6 +73,7 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
     """
     # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    ray._private.utils.get_entrypoint_name = lambda: command_line(sys.orig_argv)  # for Ray's list of jobs: no secrets
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)

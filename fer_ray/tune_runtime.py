@@ -14,7 +14,7 @@ from ray import cloudpickle
 from ray import tune as ray_tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
 
 from fer_ray import runtime
 from fer_ray.errors import FerRayError
@@ -26,19 +26,23 @@ _SWITCHES = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # of Tune's own state, which nothing reads
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+"""What Ray Tune would hand on to trials in their runtime environments, which every node's log shows."""
 _MANAGER = RayActorManager.__name__  # by which Tune's controller makes one
 
 
 @contextmanager
 def adapted_tune() -> Iterator[None]:
     """Turn off Ray Tune's console output, its own result files and its handling of Ctrl-C, which would end a search
-    as if it were finished; and have a process that Ray's memory monitor kills fail its trial alone.
+    as if it were finished; hand no credentials on to trials, whose nodes have their own; and have a process that Ray's
+    memory monitor kills fail its trial alone.
     """
     former = {name: os.environ.get(name) for name in _SWITCHES}
     logger = logging.getLogger("ray.tune")
     level = logger.level
     os.environ.update(_SWITCHES)
     logger.setLevel(logging.CRITICAL)
+    class_cache.ENV_VARS_TO_PROPAGATE -= _CREDENTIALS
     setattr(tune_controller, _MANAGER, _ActorManager)
     try:
         yield
