@@ -21,6 +21,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.folders import Folder
 from fer_ray.node_checks import require_seen_by_nodes
 from fer_ray.progress import ProgressBar
+from fer_ray.ray_metrics import Throughput
 from fer_ray.runtime import require_running
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def score_parts(
         options, precision=job.precision or options.precision, batch_size=options.batch_size or job.batch_size
     )
     total, failed, first = sum(part.files for part in layout), 0, math.inf
-    with ProgressBar("scoring", total, start=total - speed.files) as bar:
+    with ProgressBar("scoring", total, start=total - speed.files) as bar, Throughput("score") as images:
         for one in score_chunks(folder, options, todo, planned):
             job = as_computed(job, folder, one.precision, one.batch_size)
             first = min(first, one.began)
@@ -114,6 +115,7 @@ def score_parts(
             left[part.number].discard(one.chunk)
             if not left[part.number]:
                 merge(folder, part, job.format)
+            images.add(one.scored.by_status)
             failed += one.scored.failed
             bar.advance(one.scored.files, note=f"{failed:,} failed" if failed else None)
     speed.seconds = time.time() - first

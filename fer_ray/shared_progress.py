@@ -8,13 +8,14 @@ from typing import Any
 import ray
 
 from fer_ray.progress import ProgressBar, say
+from fer_ray.ray_metrics import Throughput, show_epoch
 
 
 class SharedProgress:
     """Keeps, for all workers, how many images were trained on and what is to be said."""
 
     def __init__(self) -> None:
-        self.images, self.lines = 0, list[str]()
+        self.images, self.lines, self.epochs = 0, list[str](), list[dict[str, float]]()
 
     def start_at(self, images: int) -> None:
         self.images = images
@@ -25,10 +26,14 @@ class SharedProgress:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def take(self) -> tuple[int, list[str]]:
-        """Return the images since the beginning of the run, and the lines since the last look."""
+    def epoch(self, metrics: dict[str, float]) -> None:
+        self.epochs.append(metrics)
+
+    def take(self) -> tuple[int, list[str], list[dict[str, float]]]:
+        """Return the images since the beginning of the run, and the lines and epochs since the last look."""
         lines, self.lines = self.lines, []
-        return self.images, lines
+        epochs, self.epochs = self.epochs, []
+        return self.images, lines, epochs
 
 
 @contextmanager
@@ -45,11 +50,16 @@ def shared_progress(bar: ProgressBar) -> Iterator[Any]:
 
 
 def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
-    while True:
-        last = done.wait(0.5)
-        images, lines = ray.get(progress.take.remote())
-        bar.advance(max(images, bar.start) - bar.done)
-        for line in lines:
-            say(line)
-        if last:
-            return
+    with Throughput("train") as throughput:
+        while True:
+            last = done.wait(0.5)
+            images, lines, epochs = ray.get(progress.take.remote())
+            new = max(images, bar.start) - bar.done  # below 0 where workers start again
+            bar.advance(new)
+            throughput.add(new)
+            for metrics in epochs:
+                show_epoch(metrics)
+            for line in lines:
+                say(line)
+            if last:
+                return

@@ -20,8 +20,10 @@ from fer_ray.errors import FerRayError
 from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
+from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.node_checks import places_of, require_seen_by_nodes
 from fer_ray.progress import ProgressBar, say
+from fer_ray.ray_metrics import count_failure
 from fer_ray.resources import most_cpus
 from fer_ray.runtime import ray_storage
 from fer_ray.shared_progress import shared_progress
@@ -141,8 +143,10 @@ class _Failures(UserCallback):
 
     def __init__(self, run: RunFolder, progress: Any, most: int):
         self._run, self._progress, self._most, self._count = run, progress, most, 0
+        self._failures = FailureReader(concurrent=1)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        count_failure("train", self._failures.read(first_failure(worker_exceptions)[1]).kind)
         for error in worker_exceptions.values():
             if isinstance(error, FerRayError):
                 raise error  # an error in a callback is one that Ray Train never tries again after
@@ -199,6 +203,7 @@ class _RunJob:
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         self.run.record(metrics, snapshot)
+        self.progress.epoch.remote(metrics)
         self.progress.say.remote(describe_epoch(metrics))
 
     def _rows(self, rank: int) -> TrainingData:

@@ -24,6 +24,7 @@ from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.outputs import Output
 from fer_ray.progress import ProgressBar
+from fer_ray.ray_metrics import Throughput, TrialCounts, count_failure
 from fer_ray.resources import room
 from fer_ray.tune_loggers import make_loggers
 from fer_ray.tune_runtime import Stop, adapted_tune, forget_metrics, run_to_its_end, worker_error
@@ -50,12 +51,14 @@ def run_trials(
     running = RunningTrials(request.strategy.first)
     with (
         ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
+        Throughput("tune") as images,
         runtime.deferred_interrupt("Stopping the running trials. Ctrl-C again leaves at once.") as interrupted,
         adapted_tune(),
     ):
-        log = SearchLog(study, folder, bar, running)
         first = request.strategy.first
+        log = SearchLog(study, folder, bar, running, TrialCounts(first))
         loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
+        recorder = _Recorder(log, FailureReader(share.concurrent), images, request.dataset.labelled("train"))
         tuner = ray_tune.Tuner(
             _function(share, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
@@ -70,7 +73,7 @@ def run_trials(
                 name="tune",
                 **runtime.ray_storage(folder.ray),
                 stop=Stop(request.time_budget, interrupted),
-                callbacks=[_Recorder(log, FailureReader(share.concurrent)), *loggers],
+                callbacks=[recorder, *loggers],
                 verbose=0,
             ),
         )
@@ -152,10 +155,10 @@ class _StudySearcher(runtime.Unsaved, Searcher):
 
 
 class _Recorder(runtime.Unsaved, ray_tune.Callback):
-    """Passes what Ray Tune sees of the trials on to the log."""
+    """Passes what Ray Tune sees of the trials on to the log, and counts their images: ``rows`` an epoch."""
 
-    def __init__(self, log: SearchLog, failures: FailureReader):
-        self._log, self._failures = log, failures
+    def __init__(self, log: SearchLog, failures: FailureReader, images: Throughput, rows: int):
+        self._log, self._failures, self._images, self._rows = log, failures, images, rows
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
@@ -164,6 +167,10 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         # `done` is the scheduler's decision alone: a trial that ends by itself reports nothing more.
         self._log.report(trial.config["number"], result, stopped=result["done"])
+        if "error" in result:
+            count_failure("tune", "error")
+        elif not result["former"]:
+            self._images.add(self._rows)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._log.ended(trial.config["number"])
@@ -171,6 +178,7 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         failure = self._failures.read(worker_error(trial))
+        count_failure("tune", failure.kind)
         close = self._log.lost if failure.lost else self._log.crashed
         close(trial.config["number"], failure.text)
         forget_metrics(trial)

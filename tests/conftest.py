@@ -18,7 +18,8 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Start Ray with two CPUs once for all tests; ``runtime.connect`` then finds it."""
-    start_ray(num_cpus=2, num_gpus=0, include_dashboard=False)
+    often = {"metrics_report_interval_ms": 1000}  # not the 10 s that Ray takes
+    start_ray(num_cpus=2, num_gpus=0, include_dashboard=False, _system_config=often)
     yield
     ray.shutdown()
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer_ray.data.manifest import listings
+from fer_ray.data.parts import NO_FAILURE
 from fer_ray.errors import UsageError
 from fer_ray.files import LOCK_FILE
 from fer_ray.folders import Folder
@@ -76,11 +78,20 @@ class Speed:
 
 
 class Scored(NamedTuple):
-    """What came of a chunk: its inputs, how many of them failed, and the seconds of all threads."""
+    """What came of a chunk: its inputs by status, and the seconds of all threads."""
 
-    files: int
-    failed: int
+    by_status: Counter[str]
     spent: Spent
+
+    @property
+    def files(self) -> int:
+        """Its inputs."""
+        return self.by_status.total()
+
+    @property
+    def failed(self) -> int:
+        """Those that failed."""
+        return sum(count for status, count in self.by_status.items() if status not in NO_FAILURE)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
@@ -15,7 +16,7 @@ from fer_ray.data.disk import FileError
 from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
 from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
 from fer_ray.data.manifest import Chunk, read_chunk
-from fer_ray.data.parts import NO_FAILURE, Problem, Row, write_piece
+from fer_ray.data.parts import Problem, Row, write_piece
 from fer_ray.data.reading import read_entry
 from fer_ray.data.score_job import Scored, ScoringOptions, Spent
 from fer_ray.folders import Folder
@@ -93,12 +94,10 @@ class ChunkScorer:
             spent.add(of_batch)
         self._write(number, listed, found, [predictions for _, predictions, _ in scored])
         spent.writing += time.perf_counter() - began
-        failed = sum(
-            times
-            for one, (_, times) in zip(found, listed, strict=True)
-            if one.problem and one.problem.status not in NO_FAILURE
-        )
-        return Scored(chunk.files, failed, spent)
+        by_status = Counter[str]()
+        for one, (_, times) in zip(found, listed, strict=True):
+            by_status[one.problem.status if one.problem else "ok"] += times
+        return Scored(by_status, spent)
 
     def _predict(self, found: list[_Found]) -> tuple[list[_Found], Predictions, Spent]:
         pictures = [picture for one in found for _, picture in one.faces]

@@ -1,6 +1,6 @@
 """What a search notes of its trials: in the study, in its folder and for the user."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.running_trials import RunningTrials
@@ -11,17 +11,28 @@ from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.wording import amount
 
 
+class Watcher(Protocol):
+    """Hears of each trial of a search."""
+
+    def began(self, number: int) -> None:
+        """A trial has begun to run."""
+
+    def closed(self, record: TrialRecord, best: TrialRecord | None) -> None:
+        """A trial was closed; ``best`` is the best one by now."""
+
+
 class SearchLog:
     """Tells the study what becomes of each trial, keeps the best checkpoint and says a line a trial."""
 
-    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar, running: RunningTrials):
-        self._study, self._folder, self._bar, self._running = study, folder, bar, running
+    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar, running: RunningTrials, watcher: Watcher):
+        self._study, self._folder, self._bar, self._running, self._watcher = study, folder, bar, running, watcher
         self._stopped: set[int] = set()
         self._errors: dict[int, str] = {}
 
     def began(self, number: int, space: str, epochs: int) -> None:
         """Note that a trial of so many epochs has begun to run."""
         self._running.began(number, space, epochs)
+        self._watcher.began(number)
 
     def report(self, number: int, result: dict[str, Any], stopped: bool) -> None:
         """Note what a trial reported: an epoch's ``metrics``, or its ``error``.
@@ -71,6 +82,7 @@ class SearchLog:
         self._running.ended(record.number)
         self._folder.keep_best(self._study)
         best = self._study.best()
+        self._watcher.closed(record, best)
         shown = None if best is None or best.value is None else self._study.strategy.first.write(best.value)
         self._bar.advance(0 if record.interrupted else 1, f"best {shown}" if shown else "")
         news = "; the best so far" if best and best.number == record.number else ""

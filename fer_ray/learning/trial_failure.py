@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fer_ray.memory import is_out_of_memory, killed_for_memory
+from fer_ray.redaction import redacted
 
 _LOST = ("ActorDiedError", "ActorUnavailableError", "RayActorError")
 """Names of Ray's errors, which may not be imported here, for a process or node that is gone."""
@@ -16,10 +17,12 @@ class Failure:
         text: as the study keeps it.
         lost: whether its process or node is gone by no fault of its own, as far as can be told: another trial may go on
             with it.
+        kind: ``out_of_memory``, ``lost`` or ``error``.
     """
 
     text: str
     lost: bool
+    kind: str
 
 
 class FailureReader:
@@ -39,13 +42,15 @@ class FailureReader:
         did, which tells of those on the machine of the driver. Ray's memory monitor says that it killed a process, but
         that needn't be the one that took the memory: so another trial may go on with it.
         """
-        text = str(error).strip() or type(error).__name__
+        text = redacted(str(error).strip()) or type(error).__name__
         gone = type(error).__name__ in _LOST and not getattr(error, "actor_init_failed", False)
         killed, self._killed = self._killed, killed_for_memory()
         if is_out_of_memory(error) or (gone and self._killed > killed):
             by_ray = not gone and type(error).__module__.startswith("ray.")
-            return Failure(f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}.", lost=by_ray)
-        return Failure(text, lost=gone)
+            return Failure(
+                f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}.", by_ray, "out_of_memory"
+            )
+        return Failure(text, gone, "lost" if gone else "error")
 
     def _advice(self) -> str:
         ways = "Lower training.batch_size, or raise training.accumulate, which computes a batch in parts"

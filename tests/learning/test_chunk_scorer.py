@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,8 +65,8 @@ def score_all(inputs: list[Path], output: Path, asked: ScoringOptions, threads: 
     scorer = ChunkScorer(folder, asked, threads)
     scored = [scorer.score(number, chunk) for number, chunk in enumerate(chunks)]
     rows = [pq.read_table(output / parts.piece_name(number)) for number in range(len(chunks))]
-    files, failed = (sum(getattr(one, name) for one in scored) for name in ("files", "failed"))
-    return pa.concat_tables(rows), Scored(files, failed, scored[0].spent)
+    by_status = sum((one.by_status for one in scored), Counter[str]())
+    return pa.concat_tables(rows), Scored(by_status, scored[0].spent)
 
 
 def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None:
@@ -82,6 +83,7 @@ def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None
     assert lengths["deep"] == 4050 and lengths["too-deep"] > 4095
     assert len(rows) == scored.files == len(expected)
     assert scored.failed == sum(status != "ok" for status in expected.values())
+    assert scored.by_status == Counter(expected.values())
     assert not Path("/tmp/owned").exists()
     errors = dict(zip((path[prefix:] for path in rows["path"].to_pylist()), rows["error"].to_pylist(), strict=True))
     assert "name it as an INPUT of its own" in errors["archive.jpg"] and "convert it to JPEG" in errors["photo.heic"]

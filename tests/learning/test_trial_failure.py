@@ -29,16 +29,18 @@ def test_out_of_memory_says_what_to_change(error: Exception) -> None:
 
 def test_other_errors_stay_as_they_are() -> None:
     reader = FailureReader(2)
-    assert reader.read(ValueError("wrong\nlines")) == Failure("wrong\nlines", lost=False)
-    assert reader.read(RuntimeError("device-side assert")) == Failure("device-side assert", lost=False)
-    assert reader.read(KeyError()) == Failure("KeyError", lost=False)
+    assert reader.read(ValueError("wrong\nlines")) == Failure("wrong\nlines", False, "error")
+    assert reader.read(RuntimeError("device-side assert")) == Failure("device-side assert", False, "error")
+    assert reader.read(KeyError()) == Failure("KeyError", False, "error")
 
 
 def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([3, 3, 4, 4])
     monkeypatch.setattr(trial_failure, "killed_for_memory", lambda: next(counts))
     reader = FailureReader(1)
-    assert reader.read(ActorDiedError()).lost
+    lost = reader.read(ActorDiedError())
+    assert lost.lost and lost.kind == "lost"
     killed = reader.read(ActorDiedError())
     assert killed.text.startswith("out of memory: The actor died") and not killed.lost
+    assert killed.kind == "out_of_memory"
     assert reader.read(ActorDiedError()).lost
