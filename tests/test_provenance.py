@@ -25,7 +25,7 @@ from fer_ray.train import train
         (["/usr/bin/python", "-m", "fer_ray.tune", "--trials", "4"], "python -m fer_ray.tune --trials 4"),
         (["/usr/bin/python3", "search.py"], "python3 search.py"),
         (
-            ["python", "-m", "fer_ray.tune", "--storage=mysql://me:a b@db/s"],
+            ["python", "-m", "fer_ray.tune", "--storage=mysql://me:a%20b@db/s"],
             "python -m fer_ray.tune '--storage=mysql://me:***@db/s'",
         ),
         (["python"], "python"),
