@@ -29,6 +29,7 @@ from fer_ray.local_copies import local_copy
 from fer_ray.outputs import claimed
 from fer_ray.progress import ProgressBar, say
 from fer_ray.provenance import record_start
+from fer_ray.ray_metrics import Throughput
 from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.runtime import connect
 
@@ -201,11 +202,13 @@ def _read(source: Source, spool: Spool) -> None:
     options = blocks.context.execution_options
     options.preserve_order = True
     options.resource_limits = ExecutionResources(object_store_memory=_IN_FLIGHT_BYTES)
-    with ProgressBar(f"Reading {source.format}", source.total) as bar:
+    with ProgressBar(f"Reading {source.format}", source.total) as bar, Throughput("prepare") as images:
         for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
             _require_visible(source, block)
             spool.add(block)
             bar.advance(len(block))
+            usable = block["reason"].null_count
+            images.add({"ok": usable, "rejected": len(block) - usable})
 
 
 def _require_visible(source: Source, block: pa.Table) -> None:

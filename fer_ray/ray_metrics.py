@@ -3,8 +3,9 @@
 ===============================  =======  =============================================================================
 metric                           kind     what
 ===============================  =======  =============================================================================
-``fer_ray_images_total``         counter  images done by ``stage`` (``score``, ``train``, ``tune``) and ``status``: of
-                                          scoring that of the row; of training ``ok``, an image once an epoch
+``fer_ray_images_total``         counter  images done by ``stage`` (``prepare``, ``train``, ``tune``, ``score``) and
+                                          ``status``: of scoring that of the row; of preparing ``ok`` or ``rejected``;
+                                          of training ``ok``, an image once an epoch
 ``fer_ray_images_per_second``    gauge    of the last seconds, by ``stage``; 0 once it has ended
 ``fer_ray_failures_total``       counter  trials and workers that failed, by ``stage`` and ``kind``: ``out_of_memory``,
                                           ``lost`` with their process or node, ``error``

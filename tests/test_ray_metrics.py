@@ -17,6 +17,7 @@ from test_tune import die, diverge
 from fer_ray.config_files import load_config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.prepare import prepare
 from fer_ray.score import score
 from fer_ray.train import train
 
@@ -59,6 +60,18 @@ def test_scoring_counts_as_its_summary_does(tmp_path: Path) -> None:
     expected = {("score", status): count for status, count in by_status.items()}
     wait_for(lambda: scraped("ray_fer_ray_images_total", *labels) - before, expected)
     wait_for(lambda: scraped("ray_fer_ray_images_per_second", "stage")["score"], 0)
+
+
+def test_preparing_counts_what_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "source" / "train" / "happy").mkdir(parents=True)
+    for number, face in enumerate(synthetic_faces(20, seed=0)[0]):
+        file = tmp_path / "source" / "train" / "happy" / f"{number}.png"
+        file.write_bytes(cv2.imencode(".png", face)[1].tobytes() if number else b"no image")
+    before = scraped("ray_fer_ray_images_total", "stage", "status")
+    info = prepare(tmp_path / "source", tmp_path / "data", validation_fraction=0).info
+    assert info.rejected == 1
+    expected = {("prepare", "ok"): info.splits["train"].rows, ("prepare", "rejected"): info.rejected}
+    wait_for(lambda: scraped("ray_fer_ray_images_total", "stage", "status") - before, expected)
 
 
 def test_a_search_counts_its_trials_and_their_failures(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
