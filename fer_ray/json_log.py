@@ -37,11 +37,12 @@ _ERROR_STREAM, _PATIENCE_S = 2, 5
 
 def log_as_json() -> None:
     """Write the error stream as JSON from now on, whatever in this process writes to it."""
-    if sys.stderr is None or writes_json():  # None where the shell closed it
+    stream = sys.stderr
+    if stream is None or writes_json():  # None where the shell closed it
         return
-    if sys.stderr is sys.__stderr__:
+    if stream is sys.__stderr__:
         _filter_what_is_not_python()
-    sys.stderr = _JsonStream(sys.stderr)
+    sys.stderr = _JsonStream(stream)
     warnings.showwarning = _show_warning
 
 

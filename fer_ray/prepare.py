@@ -207,7 +207,7 @@ def _read(source: Source, spool: Spool) -> None:
             _require_visible(source, block)
             spool.add(block)
             bar.advance(len(block))
-            usable = block["reason"].null_count
+            usable = pc.sum(pc.is_null(block["reason"])).as_py()
             images.add({"ok": usable, "rejected": len(block) - usable})
 
 
