@@ -37,12 +37,12 @@ _ERROR_STREAM, _PATIENCE_S = 2, 5
 
 def log_as_json() -> None:
     """Write the error stream as JSON from now on, whatever in this process writes to it."""
-    stream = sys.stderr
-    if stream is None or writes_json():  # None where the shell closed it
+    is_own = sys.stderr is sys.__stderr__
+    if sys.stderr is None or writes_json():  # None where the shell closed it
         return
-    if stream is sys.__stderr__:
+    if is_own:
         _filter_what_is_not_python()
-    sys.stderr = _JsonStream(stream)
+    sys.stderr = _JsonStream(sys.stderr)
     warnings.showwarning = _show_warning
 
 
