@@ -60,9 +60,7 @@ def test_relative_paths_of_a_job_are_told(tmp_path: Path) -> None:
     uploaded = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
     uploaded.mkdir(parents=True)
     for claimed in (claim_folder, claim_output):
-        with pytest.raises(
-            UsageError, match=r"this output would be lost after the job\. \(This is a job's upload"
-        ):
+        with pytest.raises(UsageError, match=r"this output would be lost after the job\. \(This is a job's upload"):
             claimed(uploaded / "labels")
     with pytest.raises(DataError, match=r"no such folder.*Name absolute paths on storage that every node sees"):
         PreparedDataset(uploaded / "fer-data")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from object_store import BUCKET, Faults, Store, running_store
 
+import fer_ray
 from fer_ray import object_stores
 from fer_ray.data.disk import FileError
 from fer_ray.data.inputs import check_inputs, list_entries
@@ -22,6 +23,7 @@ from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.errors import DataError, UsageError
 from fer_ray.folders import Folder, claim_folder
 from fer_ray.learning.predictor import Predictor
+from fer_ray.score import score
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(40, seed=0)[0]]
@@ -142,8 +144,14 @@ def test_faults_come_as_often_as_asked() -> None:
     assert answers == 5 * [True, False]
 
 
-def test_the_shipped_checkpoint_is_local(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"s3://faces/checkpoint: this stage works on local paths"):
-        from fer_ray.score import score
-
-        score(f"s3://{BUCKET}/checkpoint", [f"s3://{BUCKET}/photos"], tmp_path / "out")
+def test_checkpoints_by_url(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path))
+    for file in Path(SHIPPED_CHECKPOINT).iterdir():
+        store.put(f"checkpoint/{file.name}", file.read_bytes())
+    faces = list(synthetic_faces(3, seed=1)[0])
+    there, here = (fer_ray.load(place).predict(faces) for place in (f"s3://{BUCKET}/checkpoint", SHIPPED_CHECKPOINT))
+    assert there.probabilities.tolist() == here.probabilities.tolist()
+    with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: not a checkpoint"):
+        fer_ray.load(f"s3://{BUCKET}/nowhere")
+    with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: not a checkpoint"):
+        score(f"s3://{BUCKET}/nowhere", [f"s3://{BUCKET}/photos"], tmp_path / "out")
