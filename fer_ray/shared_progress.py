@@ -9,6 +9,7 @@ import ray
 
 from fer_ray.progress import ProgressBar, say
 from fer_ray.ray_metrics import Throughput, show_epoch
+from fer_ray.this_node import on_this_node
 
 
 class SharedProgress:
@@ -39,7 +40,8 @@ class SharedProgress:
 @contextmanager
 def shared_progress(bar: ProgressBar) -> Iterator[Any]:
     """Yield the handle of a ``SharedProgress`` actor, whose images and lines the bar shows until the end."""
-    progress, done = ray.remote(num_cpus=0)(SharedProgress).remote(), threading.Event()
+    progress = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(SharedProgress).remote()
+    done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(progress, bar, done))
     watcher.start()
     try:

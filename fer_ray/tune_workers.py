@@ -23,6 +23,7 @@ from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.outputs import Output
 from fer_ray.runtime import ray_storage
+from fer_ray.this_node import on_this_node
 from fer_ray.train_on_ray import first_failure, make_trainer
 
 DRIVER = {"CPU": 0.001}
@@ -48,7 +49,7 @@ def run_trial_on_workers(
     """
     config = Config.model_validate_json(params["config"])
     epochs = TrialEpochs(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
-    results = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
     job = _TrialJob(config, data, share.workers, objective, epochs, results)
     run_config = RunConfig(
         name=str(params["number"]),

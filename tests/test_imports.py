@@ -18,6 +18,7 @@ ON_RAY = {
     "ray_metrics",
     "score_on_ray",
     "shared_progress",
+    "this_node",
     "train_on_ray",
     "tune_loggers",
     "tune_on_ray",

@@ -47,10 +47,9 @@ class FailureReader:
         killed, self._killed = self._killed, killed_for_memory()
         if is_out_of_memory(error) or (gone and self._killed > killed):
             by_ray = not gone and type(error).__module__.startswith("ray.")
-            return Failure(
-                f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}.", by_ray, "out_of_memory"
-            )
-        return Failure(text, gone, "lost" if gone else "error")
+            text = f"out of memory: {text.splitlines()[0].rstrip('.')}. {self._advice()}."
+            return Failure(text, by_ray, "out_of_memory")
+        return Failure(f"its process or its node was lost\n{text}" if gone else text, gone, "lost" if gone else "error")
 
     def _advice(self) -> str:
         ways = "Lower training.batch_size, or raise training.accumulate, which computes a batch in parts"

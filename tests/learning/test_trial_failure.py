@@ -39,7 +39,8 @@ def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.Mon
     monkeypatch.setattr(trial_failure, "killed_for_memory", lambda: next(counts))
     reader = FailureReader(1)
     lost = reader.read(ActorDiedError())
-    assert lost.lost and lost.kind == "lost"
+    assert lost.lost and lost.text.splitlines() == ["its process or its node was lost", str(ActorDiedError())]
+    assert lost.kind == "lost"
     killed = reader.read(ActorDiedError())
     assert killed.text.startswith("out of memory: The actor died") and not killed.lost
     assert killed.kind == "out_of_memory"
