@@ -73,6 +73,8 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
     """
     # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what Ray itself says is in colours else, in a log too
     ray._private.utils.get_entrypoint_name = lambda: command_line(sys.orig_argv)  # for Ray's list of jobs: no secrets
     for attempt in range(1, _STARTS + 1):
         try:

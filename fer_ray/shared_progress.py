@@ -40,7 +40,8 @@ class SharedProgress:
 @contextmanager
 def shared_progress(bar: ProgressBar) -> Iterator[Any]:
     """Yield the handle of a ``SharedProgress`` actor, whose images and lines the bar shows until the end."""
-    progress = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(SharedProgress).remote()
+    actor = ray.remote(SharedProgress).options(num_cpus=0, scheduling_strategy=on_this_node())
+    progress = actor.remote()
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(progress, bar, done))
     watcher.start()
