@@ -1,6 +1,7 @@
 """Ask the cluster's autoscaler for nodes and wait until they are there, or let them go again.
 
-``tune``, ``score`` and ``train --workers`` plan with the nodes that there are when they begin, so bring these up first:
+``tune``, ``score`` and ``train --workers`` plan with the nodes that there are when they begin, and ask for no others:
+bring these up first.
 
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- python cluster/nodes.py --gpus 4
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- python cluster/nodes.py --release
