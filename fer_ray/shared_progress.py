@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from fer_ray.progress import ProgressBar, say
 from fer_ray.ray_metrics import Throughput, show_epoch
@@ -40,8 +41,8 @@ class SharedProgress:
 @contextmanager
 def shared_progress(bar: ProgressBar) -> Iterator[Any]:
     """Yield the handle of a ``SharedProgress`` actor, whose images and lines the bar shows until the end."""
-    actor = ray.remote(SharedProgress).options(num_cpus=0, scheduling_strategy=on_this_node())
-    progress = actor.remote()
+    options = {"num_cpus": 0, "scheduling_strategy": on_this_node(), "max_restarts": -1, "max_task_retries": -1}
+    progress = ray.remote(SharedProgress).options(**options).remote()
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(progress, bar, done))
     watcher.start()
@@ -56,7 +57,10 @@ def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
     with Throughput("train") as throughput:
         while True:
             last = done.wait(0.5)
-            images, lines, epochs = ray.get(progress.take.remote())
+            try:
+                images, lines, epochs = ray.get(progress.take.remote())
+            except RayError:  # with it goes the run, which ends with a message
+                return
             new = max(images, bar.start) - bar.done  # below 0 where workers start again
             bar.advance(new)
             throughput.add(new)

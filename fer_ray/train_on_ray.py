@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import ray
 import ray.train
 import torch
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
@@ -20,7 +21,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
-from fer_ray.learning.trial_failure import FailureReader
+from fer_ray.learning.trial_failure import Failure, FailureReader
 from fer_ray.node_checks import places_of, require_seen_by_nodes
 from fer_ray.progress import ProgressBar, say
 from fer_ray.ray_metrics import count_failure
@@ -71,6 +72,8 @@ def train_on_ray(
             raise KeyboardInterrupt from None
         except TrainingFailedError as error:
             raise _to_tell(error, run, config.training.max_failures) from error
+        except (RayActorError, OutOfMemoryError) as error:  # not of a worker: of Ray Train's own, beside the driver
+            raise _given_up(error, run) from error
         finally:
             notes.clear()  # Ray Train's own; a resume goes by last/
             run.output.fetch()
@@ -146,7 +149,9 @@ class _Failures(UserCallback):
         self._failures = FailureReader(concurrent=1)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        count_failure("train", self._failures.read(first_failure(worker_exceptions)[1]).kind)
+        rank, error = first_failure(worker_exceptions)
+        failure = self._failures.read(error)
+        count_failure("train", failure.kind)
         for error in worker_exceptions.values():
             if isinstance(error, FerRayError):
                 raise error  # an error in a callback is one that Ray Train never tries again after
@@ -154,7 +159,7 @@ class _Failures(UserCallback):
         if self._count <= self._most:
             self._run.output.fetch()
             self._progress.say.remote(
-                f"{_describe_failure(worker_exceptions)}. Starting again after epoch {len(self._run.history())}:"
+                f"{_describe_failure(rank, failure)}. Starting again after epoch {len(self._run.history())}:"
                 f" failure {self._count} of {self._most} allowed (training.max_failures)."
             )
 
@@ -162,24 +167,35 @@ class _Failures(UserCallback):
 def first_failure(errors: Mapping[int, Exception]) -> tuple[int, Exception]:
     """Return the rank and error from which those of the other workers follow."""
     # What Ray itself says of a worker comes first: with a process lost, errors of others follow from that.
-    return min(errors.items(), key=lambda item: not type(item[1]).__module__.startswith("ray."))
+    rank, error = min(errors.items(), key=lambda item: not type(item[1]).__module__.startswith("ray."))
+    return rank, getattr(error, "health_check_failure", error)  # of a process that is gone
 
 
-def _describe_failure(errors: Mapping[int, Exception]) -> str:
-    rank, error = first_failure(errors)
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return f"worker {rank}: {reason[0].rstrip('.')}"
+def _describe_failure(rank: int, failure: Failure) -> str:
+    return f"worker {rank}: {failure.text.splitlines()[0].rstrip('.')}"
 
 
 def _to_tell(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
     """Return what the user needs to hear of the end of a run."""
     if isinstance(error, WorkerGroupError):
+        rank, first = first_failure(error.worker_failures)
+        what = _describe_failure(rank, FailureReader(concurrent=1).read(first))
         return FerRayError(
-            f"{_describe_failure(error.worker_failures)}: one failure more than training.max_failures = {most} allows."
-            f" Ray's log folder, /tmp/ray/session_latest/logs, says more. {run.what_is_kept()}"
+            f"{what}: one failure more than training.max_failures = {most} allows. Ray's log folder,"
+            f" /tmp/ray/session_latest/logs, says more. {run.what_is_kept()}"
         )
     cause = getattr(error, "controller_failure", None)
     return cause if isinstance(cause, FerRayError) else error
+
+
+def _given_up(error: Exception, run: RunFolder) -> FerRayError:
+    """Return what the user needs to hear where Ray Train itself was lost."""
+    try:
+        runtime.require_running()
+    except FerRayError as died:
+        return FerRayError(f"{died} {run.what_is_kept()}")
+    what = f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}"
+    return FerRayError(f"Ray gave the run up, {what}. {run.what_is_kept()}")
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,7 @@ def _until_ended(results: Queue, thread: threading.Thread) -> Iterator[dict[str,
 def _cause(error: Exception) -> Exception:
     """Return the error of a worker's that ended a trial, as it would be of a trial of one process."""
     if isinstance(error, WorkerGroupError):
-        failure = first_failure(error.worker_failures)[1]
-        return getattr(failure, "health_check_failure", failure)  # of a process that is gone
+        return first_failure(error.worker_failures)[1]
     return error.controller_failure if isinstance(error, ControllerError) else error
 
 

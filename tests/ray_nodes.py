@@ -178,6 +178,7 @@ def running_nodes(head_cpus: int = 0) -> Iterator[Nodes]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_worker_niceness": "0",
+        "RAY_memory_monitor_refresh_ms": "0",  # each node would take all that runs on this machine for its own
         "FER_RAY_CACHE": str(folder / "copies"),
         "RAY_TMPDIR": str(folder),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),

@@ -62,7 +62,8 @@ def test_two_workers_stream_what_memory_does_not_hold_and_start_again_when_one_i
     assert profile is not None and profile.streamed and profile.workers == 2
     said = capfd.readouterr().err
     assert "train 1,999 rows × 192 bytes = 374.8 KiB, streamed from disk" in said
-    assert "failure 1 of 2 allowed (training.max_failures)" in said and "Starting again after epoch" in said
+    assert "its process or its node was lost. Starting again after epoch" in said
+    assert "failure 1 of 2 allowed (training.max_failures)" in said
 
 
 def test_more_failures_than_allowed_end_with_the_last_checkpoint_whole(
@@ -72,16 +73,30 @@ def test_more_failures_than_allowed_end_with_the_last_checkpoint_whole(
         tiny_dataset, tmp_path / "run", config("training.max_failures=0", "training.epochs=50"), kills=1
     )
     assert isinstance(result, FerRayError)
-    assert "one failure more than training.max_failures = 0 allows" in str(result)
+    assert "lost: one failure more than training.max_failures = 0 allows" in str(result)
     assert f"Kept whole: {tmp_path / 'run' / 'last'} (epoch " in str(result) and "go on with --resume" in str(result)
     run = RunFolder(tmp_path / "run")
     assert load_checkpoint(run.last).info.epoch == len(run.history()) < 50
 
 
+def test_the_loss_of_what_ray_train_starts_beside_the_driver_is_said_in_words(
+    tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None
+) -> None:
+    long = config("training.epochs=50")
+    result = train_and_kill(tiny_dataset, tmp_path / "run", long, kills=1, victim="ray::TrainController")
+    assert isinstance(result, FerRayError)
+    assert "Ray gave the run up, ActorDiedError" in str(result) and "go on with --resume" in str(result)
+
+
 def train_and_kill(
-    dataset: PreparedDataset, output: Path, config: Config, kills: int, **options: int
+    dataset: PreparedDataset,
+    output: Path,
+    config: Config,
+    kills: int,
+    victim: str = "ray::RayTrainWorker",
+    **options: int,
 ) -> TrainResult | Exception:
-    """Train on two workers, one of which is killed after each of the first epochs."""
+    """Train on two workers, one of which, or another process of Ray's, is killed after each of the first epochs."""
     ended = list[TrainResult | Exception]()
 
     def run() -> None:
@@ -96,18 +111,18 @@ def train_and_kill(
     while thread.is_alive():
         time.sleep(0.05)
         if len(killed) < kills and metrics.is_file() and len(metrics.read_text().splitlines()) > len(killed):
-            workers = training_workers() - killed
-            if workers:
-                os.kill(min(workers), signal.SIGKILL)
-                killed.add(min(workers))
+            victims = processes_named(victim) - killed
+            if victims:
+                os.kill(min(victims), signal.SIGKILL)
+                killed.add(min(victims))
     assert len(killed) == kills
     return ended[0]
 
 
-def training_workers() -> set[int]:
-    """The ids of the processes that train now, of those that this one has started."""
+def processes_named(name: str) -> set[int]:
+    """The ids of the processes whose command line begins so, of those that this one has started."""
     started = descendants(os.getpid())
-    return {process.pid for process, command in started.items() if command.startswith("ray::RayTrainWorker")}
+    return {process.pid for process, command in started.items() if command.startswith(name)}
 
 
 def test_a_diverged_run_is_not_tried_again(

@@ -115,21 +115,26 @@ def kill_workers(arguments: argparse.Namespace, run: Path, seconds: float) -> No
 
 def finished(run: Path) -> int:
     """Return the epochs that ``metrics.jsonl`` lists."""
+    return len(history(run))
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    """Return what ``metrics.jsonl`` says of each epoch."""
     file = run / "metrics.jsonl"
-    return len(file.read_text().splitlines()) if file.is_file() else 0
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
-def check(run: Path, what: str) -> None:
+def check(run: Path, what: str, epochs: int = EPOCHS) -> None:
     """Check a finished run's files."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 1)), f"{what}: epochs {lines}"
+    lines = history(run)
+    assert [line["epoch"] for line in lines] == list(range(1, epochs + 1)), f"{what}: epochs {lines}"
     best = max(lines, key=lambda line: line["validation_accuracy"])
     assert load_checkpoint(run / "checkpoint").info.epoch == best["epoch"], f"{what}: another best epoch"
-    assert load_checkpoint(run / "last").info.epoch == EPOCHS, f"{what}: another last epoch"
+    assert load_checkpoint(run / "last").info.epoch == epochs, f"{what}: another last epoch"
     assert load_training_state(run / "last")["history"] == lines, f"{what}: last/ has another history"
     left = [path.name for path in run.iterdir() if path.name.startswith(".") and path.name != ".lock"]
     assert not left, f"{what}: left over are {left}"
-    print(f"{what}: {EPOCHS} epochs, each once, all files whole", flush=True)
+    print(f"{what}: {epochs} epochs, each once, all files whole", flush=True)
 
 
 def same_weights(first: Path, second: Path) -> bool:
