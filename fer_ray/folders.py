@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from fer_ray.errors import UsageError
 from fer_ray.files import claim_output, local_path, make_folder
-from fer_ray.object_stores import ObjectFile, as_url, locate
+from fer_ray.object_stores import ObjectFile, as_url, locate, require_bucket
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,8 @@ def claim_folder(place: Path | str, resume: bool = False) -> Folder:
     if folder.local:
         claim_output(folder.local, resume)
         return folder
+    if folder.is_empty():
+        require_bucket(folder.shown)
     if folder.is_empty() == resume:
         raise UsageError(
             f"{folder.shown}: nothing to resume, no object is there. Run once without --resume."

@@ -22,7 +22,7 @@ from pyarrow import fs
 
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path, make_folder, whole_folder
-from fer_ray.object_stores import as_url, locate
+from fer_ray.object_stores import as_url, locate, require_bucket
 from fer_ray.progress import ProgressBar
 from fer_ray.shown_places import show_as
 
@@ -174,6 +174,8 @@ def _copy(url: str, leave_out: Sequence[str]) -> Path:
     folder = cache_folder() / "inputs" / version.hexdigest()[:32]
     copy = folder / url.rpartition("/")[2]
     show_as(copy, url)
+    if not files:
+        require_bucket(url)
     if copy.exists():
         os.utime(folder)
     elif files:

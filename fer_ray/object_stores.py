@@ -7,10 +7,12 @@ Credentials come from where the stores' own tools take them: environment variabl
 import functools
 import io
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pyarrow import fs
 
@@ -28,7 +30,7 @@ def as_url(place: Path | str) -> str | None:
     """Return the URL that a text, or a path made of one, names; None for a local path.
 
     Raises:
-        UsageError: no known kind of URL, one without a bucket, or one with a secret in it.
+        UsageError: no known kind of URL, one without a bucket, with an empty part, or with a secret in it.
     """
     named = split_url(place)
     if not named:
@@ -45,6 +47,8 @@ def as_url(place: Path | str) -> str | None:
         )
     if not rest.split("/")[0]:
         raise UsageError(f"{place}: names no bucket. Write {scheme}://BUCKET/KEY.")
+    if "//" in rest:
+        raise UsageError(f"{url}: has an empty part between two slashes. Write one slash.")
     return url
 
 
@@ -73,6 +77,8 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
         return fs.GcsFileSystem()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     server_scheme, _, server = endpoint.rpartition("://")
+    if server:
+        _require_answer(endpoint)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region and not endpoint:
         try:
@@ -89,6 +95,35 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
         request_timeout=_REQUEST_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
+
+
+def require_bucket(url: str) -> None:
+    """Check that the bucket of a URL below which nothing was found is there.
+
+    Raises:
+        DataError: it isn't, as far as the store says; or the store can't be reached.
+    """
+    filesystem, path = locate(url)
+    bucket = path.split("/")[0]
+    try:
+        there = filesystem.get_file_info(bucket).type != fs.FileType.NotFound
+    except OSError as error:
+        raise DataError(f"{url}: can't be read: {error}. Check the network and your permissions.") from error
+    if not there:
+        raise DataError(f"{url}: there is no bucket '{bucket}'. Check its name, and whether your credentials reach it.")
+
+
+def _require_answer(endpoint: str) -> None:
+    """Check that a server listens, as its clients would try for a minute before they say that none does."""
+    parts = urlsplit(endpoint)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname or "", port), _CONNECT_S).close()
+    except OSError as error:
+        raise DataError(
+            f"AWS_ENDPOINT_URL={endpoint}: nothing answers there: {error.strerror or error}. Start that server or mend"
+            " the variable; unset, it means Amazon's S3."
+        ) from error
 
 
 class ObjectFile(io.RawIOBase):

@@ -10,7 +10,7 @@ from object_store import BUCKET, Store, running_store
 from pyarrow import fs
 
 from fer_ray import object_stores, outputs
-from fer_ray.errors import FerRayError, UsageError
+from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.local_copies import cache_folder, local_copy
 from fer_ray.outputs import Output, claim, claimed
 from fer_ray.shown_places import as_shown
@@ -231,3 +231,18 @@ def test_copies_of_inputs(store: Store, url: str, tmp_path: Path) -> None:
     local_copy(url)
     assert not old.exists()
     assert cache_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_wrong_urls_end_at_once(store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in (local_copy, claim):
+        with pytest.raises(DataError, match="s3://absent/x: there is no bucket 'absent'"):
+            call("s3://absent/x")
+        with pytest.raises(UsageError, match=f"s3://{BUCKET}//x: has an empty part between two slashes"):
+            call(f"s3://{BUCKET}//x")
+    object_stores._open.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        for call in (local_copy, claim):
+            with pytest.raises(DataError, match="AWS_ENDPOINT_URL=http://127.0.0.1:1: nothing answers there"):
+                call(url)
+    object_stores._open.cache_clear()
