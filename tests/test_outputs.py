@@ -243,6 +243,6 @@ def test_wrong_urls_end_at_once(store: Store, url: str, tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         for call in (local_copy, claim):
-            with pytest.raises(DataError, match="AWS_ENDPOINT_URL=http://127.0.0.1:1: nothing answers there"):
+            with pytest.raises(DataError, match=r"AWS_ENDPOINT_URL=http://127.0.0.1:1: nothing answers there"):
                 call(url)
     object_stores._open.cache_clear()
