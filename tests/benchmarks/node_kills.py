@@ -35,9 +35,10 @@ from score_images import write_faces
 from fer_ray.interrupts import interrupt_on_sigterm
 from fer_ray.prepare import prepare
 
-PATIENCE_S = 300
+PATIENCE_S = 600
 APART = 0.1  # of validation accuracy and of loss: two workers get other shards at each start
-ROWS, TRIALS, EPOCHS, FILES = 2000, 30, 40, 100_000
+ROWS, TRIALS, EPOCHS, FILES = 2000, 12, 40, 100_000
+TRIAL_EPOCHS = 8  # longer than a process takes to start: else the first one has done all trials before
 
 
 class Work(NamedTuple):
@@ -47,9 +48,10 @@ class Work(NamedTuple):
         command: of a run, to go on where it has begun: the module and its arguments.
         doing: the name of the processes that do it.
         nodes: that do it.
-        longest: seconds from when all of these do it to a kill, at most.
+        longest: seconds from when two of these do it to a kill, at most.
         count: what of a run is done, in words.
         check: that a run that has ended is whole.
+        compared: whether that needs an undisturbed run.
     """
 
     command: Callable[[Path], list[object]]
@@ -58,6 +60,7 @@ class Work(NamedTuple):
     longest: float
     count: Callable[[Path], str]
     check: Callable[[Path], None]
+    compared: bool = True
 
 
 def search_work(folder: Path, dataset: Path) -> Work:
@@ -67,10 +70,11 @@ def search_work(folder: Path, dataset: Path) -> Work:
 
     def command(run: Path) -> list[object]:
         parts = ["fer_ray.tune", "--dataset", dataset, "--space", space, "--trials", TRIALS, "--output", run]
+        parts += ["--set", f"training.epochs={TRIAL_EPOCHS}", "--scheduler", "none"]
         return [*parts, *["--resume"] * (run / "study.json").is_file()]
 
     check = partial(search_kills.check, arguments, what="search")
-    return Work(command, "ray::ImplicitFunc", 3, 10, search_kills.state_counts, lambda run: check(run))
+    return Work(command, "ray::ImplicitFunc", 3, 10, search_kills.state_counts, lambda run: check(run), compared=False)
 
 
 def training_work(folder: Path, dataset: Path) -> Work:
@@ -122,13 +126,13 @@ def busy(nodes: Nodes, work: Work) -> list[Node]:
 
 
 def wait_for_work(nodes: Nodes, work: Work, process: subprocess.Popen[bytes], run: Path, done: str = "") -> bool:
-    """Wait until each node works and more than ``done`` is done, or the driver ends; return whether the former."""
+    """Wait until several nodes work and more than ``done`` is done, or the driver ends; return whether the former."""
     deadline = time.monotonic() + PATIENCE_S
     while process.poll() is None:
-        if len(busy(nodes, work)) >= work.nodes and work.count(run) != done:
+        if len(busy(nodes, work)) >= 2 and work.count(run) != done:
             return True
         if time.monotonic() > deadline:
-            sys.exit(f"no work on {work.nodes} nodes for {PATIENCE_S} s:\n{log_of(run).read_text()[-3000:]}")
+            sys.exit(f"no work on two nodes for {PATIENCE_S} s:\n{log_of(run).read_text()[-3000:]}")
         time.sleep(0.2)
     return False
 
@@ -238,7 +242,8 @@ def main() -> None:
             with running_nodes() as nodes:
                 for _ in range(work.nodes):
                     nodes.add(cpus=1)
-                undisturbed(nodes, name, work, folder)
+                if work.compared:
+                    undisturbed(nodes, name, work, folder)
                 if name in arguments.kinds:
                     lose_nodes(nodes, name, work, folder, arguments.kills)
         lose_heads(works, folder, heads)
