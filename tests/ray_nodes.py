@@ -32,6 +32,7 @@ import psutil
 REPOSITORY = Path(__file__).parents[1]
 RAY = [sys.executable, "-c", "import sys; from ray.scripts.scripts import main; sys.exit(main())"]
 START_S = 120
+STARTS = 3  # Ray gives a node 30 s, which is too little on a busy machine
 STARTED = "Ray runtime started."
 
 
@@ -148,9 +149,19 @@ class Nodes:
         wait_for_answer(f"{self.dashboard}/api/version")
 
     def _start(self, options: list[str], cpus: int, ip: str = "") -> Node:
+        for attempt in range(1, STARTS + 1):
+            node = self._try_to_start(options, cpus, ip)
+            if node.runs:
+                return node
+            if attempt == STARTS:
+                raise RuntimeError(f"node {node.ip} did not start:\n{node.log.read_text()}")
+        raise AssertionError("the last try returns or raises")
+
+    def _try_to_start(self, options: list[str], cpus: int, ip: str) -> Node:
+        """Return a node that has joined, or else ended."""
         self._count += 1
         ip, log = ip or f"127.0.0.{self._count}", self.folder / f"start-{self._count}.log"
-        options += [f"--node-ip-address={ip}", f"--num-cpus={cpus}", f"--temp-dir={self.folder}", "--block"]
+        options = [*options, f"--node-ip-address={ip}", f"--num-cpus={cpus}", f"--temp-dir={self.folder}", "--block"]
         options += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
         with log.open("wb") as said:
@@ -165,7 +176,7 @@ class Nodes:
         while STARTED not in log.read_text():
             if process.poll() is not None or time.monotonic() > deadline:
                 kill_tree(process)
-                raise RuntimeError(f"node {ip} did not start:\n{log.read_text()}")
+                break
             time.sleep(0.2)
         return Node(ip, process, log)
 
