@@ -173,11 +173,12 @@ class Nodes:
                 start_new_session=True,  # so that Ctrl-C at a terminal doesn't reach it
             )
         deadline = time.monotonic() + START_S
-        while STARTED not in log.read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
+        try:
+            while STARTED not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+        finally:
+            if STARTED not in log.read_text():
                 kill_tree(process)
-                break
-            time.sleep(0.2)
         return Node(ip, process, log)
 
 
@@ -206,6 +207,8 @@ def running_nodes(head_cpus: int = 0) -> Iterator[Nodes]:
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all that descend from it, at once: none sees another one die and does something about it."""
+    if process.poll() is not None:  # its id may be another process's by now
+        return
     met = set[psutil.Process]()
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(process.pid)
