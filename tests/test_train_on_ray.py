@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from datasets_made import numbers_in, write_prepared
 from process_tree import descendants
+from ray._raylet import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from fer_ray.config import Config
 from fer_ray.config_files import load_config
@@ -86,6 +88,10 @@ def test_the_loss_of_what_ray_train_starts_beside_the_driver_is_said_in_words(
     result = train_and_kill(tiny_dataset, tmp_path / "run", long, kills=1, victim="ray::TrainController")
     assert isinstance(result, FerRayError)
     assert "Ray gave the run up, ActorDiedError" in str(result) and "go on with --resume" in str(result)
+    # Ray frees the CPUs of such a run with the help of its dashboard, which runs where fer_ray starts Ray but not here.
+    for id, group in placement_group_table().items():
+        if group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(id)))
 
 
 def train_and_kill(
@@ -105,13 +111,14 @@ def train_and_kill(
         except Exception as error:
             ended.append(error)
 
+    metrics, killed = output / "metrics.jsonl", set[int]()
+    others = processes_named(victim)  # of former runs, about to end
     thread = threading.Thread(target=run)
     thread.start()
-    metrics, killed = output / "metrics.jsonl", set[int]()
     while thread.is_alive():
         time.sleep(0.05)
         if len(killed) < kills and metrics.is_file() and len(metrics.read_text().splitlines()) > len(killed):
-            victims = processes_named(victim) - killed
+            victims = processes_named(victim) - killed - others
             if victims:
                 os.kill(min(victims), signal.SIGKILL)
                 killed.add(min(victims))
