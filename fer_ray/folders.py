@@ -9,9 +9,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from fer_ray.errors import UsageError
 from fer_ray.files import claim_output, local_path, make_folder
-from fer_ray.object_stores import ObjectFile, as_url, locate, require_bucket
+from fer_ray.object_stores import ObjectFile, as_url, locate, require_free
 
 
 @dataclass(frozen=True)
@@ -167,13 +166,5 @@ def claim_folder(place: Path | str, resume: bool = False) -> Folder:
     if folder.local:
         claim_output(folder.local, resume)
         return folder
-    if folder.is_empty():
-        require_bucket(folder.shown)
-    if folder.is_empty() == resume:
-        raise UsageError(
-            f"{folder.shown}: nothing to resume, no object is there. Run once without --resume."
-            if resume
-            else f"{folder.shown}: the output is in use, and nothing is overwritten. Choose another prefix, or go on"
-            " with it by --resume."
-        )
+    require_free(folder.shown, not folder.is_empty(), resume)
     return folder

@@ -97,6 +97,29 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
     )
 
 
+def require_free(url: str, in_use: bool, resume: bool) -> None:
+    """Check that an output is free to write to.
+
+    Args:
+        url: of the output.
+        in_use: whether an object is there.
+        resume: whether one shall be.
+
+    Raises:
+        UsageError: it is in use while ``resume`` is False, or not while it is True.
+        DataError: there is no such bucket, or the store can't be reached.
+    """
+    if not in_use:
+        require_bucket(url)
+    if in_use and not resume:
+        raise UsageError(
+            f"{url}: the output is in use, and nothing is overwritten. Choose another prefix, or go on with it by"
+            " --resume where the stage has that."
+        )
+    if resume and not in_use:
+        raise UsageError(f"{url}: nothing to resume, no object is there. Run once without --resume.")
+
+
 def require_bucket(url: str) -> None:
     """Check that the bucket of a URL below which nothing was found is there.
 

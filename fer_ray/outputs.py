@@ -13,10 +13,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from fer_ray.errors import FerRayError, UsageError
+from fer_ray.errors import FerRayError
 from fer_ray.files import claim_output, local_path, make_folder
 from fer_ray.local_copies import JOURNAL, PENDING, cache_folder, download, read_journal, stored_files
-from fer_ray.object_stores import as_url, locate, require_bucket
+from fer_ray.object_stores import as_url, locate, require_free
 from fer_ray.shown_places import show_as
 
 _AT_ONCE = 8
@@ -227,15 +227,7 @@ def claim(place: Path | str, resume: bool = False) -> Output:
     filesystem, prefix = locate(output.shown)
     with output._told():
         held = stored_files(filesystem, prefix)
-    if not held:
-        require_bucket(output.shown)
-    if held and not resume:
-        raise UsageError(
-            f"{output.shown}: the output is in use, and nothing is overwritten. Choose another prefix, or go on with it"
-            " by --resume where the stage has that."
-        )
-    if resume and not held:
-        raise UsageError(f"{output.shown}: nothing to resume, no object is there. Run once without --resume.")
+    require_free(output.shown, bool(held), resume)
     return output
 
 

@@ -12,7 +12,6 @@ import pytest
 from object_store import BUCKET, Store, running_store
 from ray_nodes import Nodes, running_nodes
 
-from fer_ray import object_stores
 from fer_ray.evaluate import evaluate
 from fer_ray.local_copies import local_copy
 from fer_ray.prepare import prepare
@@ -31,9 +30,7 @@ TRAINING = ["--set", "model.name=lenet", "--set", "training.epochs=2"]
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
     with running_store() as running:
-        object_stores._open.cache_clear()
         yield running
-        object_stores._open.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,7 @@ Files = dict[str, str]
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
     with running_store() as running:
-        object_stores._open.cache_clear()
         yield running
-        object_stores._open.cache_clear()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 from object_store import BUCKET, Faults, Store, running_store
 
 import fer_ray
-from fer_ray import object_stores
 from fer_ray.data.disk import FileError
 from fer_ray.data.inputs import check_inputs, list_entries
 from fer_ray.data.reading import read_entry
@@ -44,9 +43,7 @@ def store() -> Iterator[Store]:
                 archive.addfile(member, io.BytesIO(face))
         running.put("shards/a.tar", shard.getvalue())
         running.put("list.txt", b"photos/0/000.jpg\ns3://faces/photos/1/001.jpg\nphotos/gone.jpg\n")
-        object_stores._open.cache_clear()
         yield running
-        object_stores._open.cache_clear()
 
 
 @pytest.fixture(autouse=True)
