@@ -102,10 +102,22 @@ def read_chunks(folder: Folder) -> list[list[Chunk]]:
     return [_chunks(folder, name) for name in listings(folder)]
 
 
-def read_chunk(folder: Folder, chunk: Chunk) -> list[tuple[Entry, int]]:
-    """Return the entries of a chunk, in order, and how often each is named."""
-    with folder.open(chunk.manifest) as opened, pq.ParquetFile(opened) as file:
-        return list(_rows(file.read_row_group(chunk.group)))
+class ChunkReader:
+    """Reads chunks in any order, and the end of a listing's file once: it says where each chunk is, so it is long.
+
+    Several threads may read at once.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._ends = dict[str, pq.FileMetaData]()
+
+    def read(self, chunk: Chunk) -> list[tuple[Entry, int]]:
+        """Return the entries of a chunk, in order, and how often each is named."""
+        end = self._ends.get(chunk.manifest)
+        with self._folder.open(chunk.manifest) as opened, pq.ParquetFile(opened, metadata=end) as file:
+            self._ends[chunk.manifest] = end or file.metadata
+            return list(_rows(file.read_row_group(chunk.group)))
 
 
 def _chunks(folder: Folder, name: str) -> list[Chunk]:
@@ -122,8 +134,9 @@ def _chunks(folder: Folder, name: str) -> list[Chunk]:
 
 
 def _all_entries(folder: Folder, name: str) -> Iterator[Entry]:
+    reader = ChunkReader(folder)
     for chunk in _chunks(folder, name):
-        yield from (entry for entry, _ in read_chunk(folder, chunk))
+        yield from (entry for entry, _ in reader.read(chunk))
 
 
 def _noted(entries: Iterable[Entry], repeats: Repeats | None, bar: ProgressBar) -> Iterator[Entry]:

@@ -14,7 +14,7 @@ from fer_ray.data.crew import Crew
 from fer_ray.data.disk import FileError, shown
 from fer_ray.data.faces import Face, crop
 from fer_ray.data.images import ImageError, decode, quiet_decoders, resize
-from fer_ray.data.manifest import read_chunk
+from fer_ray.data.manifest import ChunkReader
 from fer_ray.data.parts import NO_FAILURE, Part, read_part
 from fer_ray.data.reading import read_entry
 from fer_ray.errors import DataError
@@ -127,11 +127,11 @@ def _sample(part: Part, scored: pa.Table, number: int) -> Sample:
 def thumbnails(folder: Folder, parts: Sequence[Part], samples: Sequence[Sample]) -> list[np.ndarray | None]:
     """Read the pictures of rows anew: grey squares, uint8; None where one is gone by now or can't be found again."""
     wanted = {(sample.part, sample.path) for sample in samples}
-    found = dict[tuple[int, str], Entry]()
+    found, manifest = dict[tuple[int, str], Entry](), ChunkReader(folder)
     for number in sorted({part for part, _ in wanted}):
         paths = {path for part, path in wanted if part == number}
         for chunk in parts[number].chunks.values():
-            for entry, _ in read_chunk(folder, chunk):
+            for entry, _ in manifest.read(chunk):
                 if shown(entry.name) in paths:
                     found[number, shown(entry.name)] = entry
 

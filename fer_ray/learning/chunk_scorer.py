@@ -15,7 +15,7 @@ from fer_ray.data.crew import Crew
 from fer_ray.data.disk import FileError
 from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
 from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
-from fer_ray.data.manifest import Chunk, read_chunk
+from fer_ray.data.manifest import Chunk, ChunkReader
 from fer_ray.data.parts import Problem, Row, write_piece
 from fer_ray.data.reading import read_entry
 from fer_ray.data.score_job import Scored, ScoringOptions, Spent
@@ -65,6 +65,7 @@ class ChunkScorer:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         self._folder, self._options = folder, options
+        self._manifest = ChunkReader(folder)
         self._detect = load_detector(options.faces)
         members = load_members(options.checkpoints)
         self._predictor = Predictor(members, options.tta, options.precision)
@@ -83,7 +84,7 @@ class ChunkScorer:
 
     def score(self, number: int, chunk: Chunk) -> Scored:
         """Write a chunk's piece."""
-        listed, spent = read_chunk(self._folder, chunk), Spent()
+        listed, spent = self._manifest.read(chunk), Spent()
         entries = [entry for entry, _ in listed]
         batches = [entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size)]
         with quiet_decoders():

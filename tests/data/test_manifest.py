@@ -1,5 +1,6 @@
 """Manifests: chunks, entries named several times, and what a later listing adds."""
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from fer_ray.data import manifest
 from fer_ray.data.archives import Entry
-from fer_ray.data.manifest import add_listing, listings, read_chunk, read_chunks
+from fer_ray.data.manifest import ChunkReader, add_listing, listings, read_chunks
 from fer_ray.errors import DataError
 from fer_ray.folders import Folder
 
@@ -25,8 +26,9 @@ def plain(*names: str) -> list[Entry]:
 
 
 def listed(folder: Folder) -> list[list[list[tuple[str, int]]]]:
+    reader = ChunkReader(folder)
     return [
-        [[(os.fsdecode(entry.name), times) for entry, times in read_chunk(folder, chunk)] for chunk in chunks]
+        [[(os.fsdecode(entry.name), times) for entry, times in reader.read(chunk)] for chunk in chunks]
         for chunks in read_chunks(folder)
     ]
 
@@ -40,7 +42,8 @@ def test_entries_come_back_as_they_were_in_chunks(folder: Folder) -> None:
     assert add_listing(folder, iter(entries), may_repeat=False) == 5
     ((first, second),) = read_chunks(folder)
     assert (first.files, second.files) == (4, 1)
-    assert [*read_chunk(folder, first), *read_chunk(folder, second)] == [(entry, 1) for entry in entries]
+    reader = ChunkReader(folder)
+    assert [*reader.read(first), *reader.read(second)] == [(entry, 1) for entry in entries]
     assert [path.name for path in Path(folder.path).iterdir()] == ["_manifest-0000.parquet"]
 
 
@@ -75,6 +78,25 @@ def test_many_names_one_of_them_twice(tmp_path: Path) -> None:
     assert add_listing(folder, plain(*names, names[77]), may_repeat=True) == 5001
     times = dict(pair for chunk in listed(folder)[0] for pair in chunk)
     assert list(times) == names and {name for name, count in times.items() if count > 1} == {names[77]}
+
+
+def test_the_end_of_a_listing_is_read_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_listing(folder, (Entry(b"/%d" % number) for number in range(4000)), may_repeat=False)
+    (chunks,) = read_chunks(folder)
+    read = list[int]()
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            read.append(len(data))
+            return data
+
+    monkeypatch.setattr(Folder, "open", lambda folder, name: Counted(f"{folder.path}/{name}"))
+    reader = ChunkReader(folder)
+    reader.read(chunks[0])
+    first, read[:] = sum(read), []
+    assert [os.fsdecode(entry.name) for entry, _ in reader.read(chunks[-1])] == ["/3996", "/3997", "/3998", "/3999"]
+    assert 0 < sum(read) < first / 50
 
 
 def test_damaged(folder: Folder) -> None:
