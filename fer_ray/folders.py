@@ -3,6 +3,7 @@
 import io
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from fer_ray.files import claim_output, local_path, make_folder
-from fer_ray.object_stores import ObjectFile, as_url, locate, require_free
+from fer_ray.object_stores import REQUESTS_AT_ONCE, ObjectFile, as_url, locate, require_free
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,13 @@ class Folder:
 
     def remove(self, *names: str) -> None:
         """Remove files; those that are absent don't matter."""
-        for name in names:
+
+        def remove(name: str) -> None:
             with suppress(FileNotFoundError):
                 self.filesystem.delete_file(self._file(name))
+
+        with ThreadPoolExecutor(1 if self.local else REQUESTS_AT_ONCE) as pool:
+            list(pool.map(remove, names))
 
     def remove_folder(self, name: str) -> None:
         """Remove a folder in it with its files, where there is one."""

@@ -22,14 +22,13 @@ from pyarrow import fs
 
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path, make_folder, whole_folder
-from fer_ray.object_stores import as_url, locate, require_bucket
+from fer_ray.object_stores import REQUESTS_AT_ONCE, as_url, locate, require_bucket
 from fer_ray.progress import ProgressBar
 from fer_ray.shown_places import show_as
 
 PENDING = ".pending"
 """The folder of a prefix in which ``fer_ray.outputs`` puts several files that shall replace others together."""
 JOURNAL = f"{PENDING}/journal.json"
-_AT_ONCE = 8
 _SHOWN_BYTES = 16 << 20  # from which on a copy may take a while
 _KEPT_S = 30 * 86_400
 _TRIES = 3  # a job may replace its files while they are copied
@@ -154,7 +153,7 @@ def download(filesystem: fs.FileSystem, files: Iterable[StoredFile], folder: Pat
 
     shown = sum(file.size for file in files) >= _SHOWN_BYTES
     progress = ProgressBar(f"Fetching {url}", len(files), "files") if shown else nullcontext()
-    with ThreadPoolExecutor(_AT_ONCE) as pool, progress as bar:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, progress as bar:
         for _ in pool.map(take, files):
             if bar:
                 bar.advance()

@@ -12,11 +12,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fer_ray.config import Config
 from fer_ray.errors import UsageError
 from fer_ray.object_stores import absolute, as_url
+from fer_ray.outputs import SHARE_IT
 from fer_ray.progress import say
 
 _PATIENCE_S = 60.0
 _READ_BYTES = 1 << 16
-_REMEDY = "Put it on storage that all nodes have at the same path, or name an s3:// or gs:// URL."
 
 
 def require_seen_by_nodes(inputs: Iterable[Path | str], output: Path | str | None = None) -> None:
@@ -75,7 +75,7 @@ def _compare(places: Sequence[str], nodes: dict[str, str], shown: dict[str, str]
         for place, here, there in zip(places, expected, seen, strict=True):
             if here != there:
                 what = "something else there" if there else "not there"
-                problems.append(f"{shown.get(place, place)}: {what} on node {nodes[id]}. {_REMEDY}")
+                problems.append(f"{shown.get(place, place)}: {what} on node {nodes[id]}. {SHARE_IT}")
     if problems:
         raise UsageError(problems)
 

@@ -20,6 +20,8 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path, split_url
 from fer_ray.redaction import holds_secret
 
+REQUESTS_AT_ONCE = 24
+"""Of one process: stores answer slowly, and pyarrow keeps 25 connections to one."""
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 _ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
 _READS, _PAUSE_S = 5, 0.1

@@ -16,10 +16,11 @@ from pyarrow import fs
 from fer_ray.errors import FerRayError
 from fer_ray.files import claim_output, local_path, make_folder
 from fer_ray.local_copies import JOURNAL, PENDING, cache_folder, download, read_journal, stored_files
-from fer_ray.object_stores import as_url, locate, require_free
+from fer_ray.object_stores import REQUESTS_AT_ONCE, as_url, locate, require_free
 from fer_ray.shown_places import show_as
 
-_AT_ONCE = 8
+SHARE_IT = "Put it on storage that all nodes have at the same path, or name an s3:// or gs:// URL."
+"""What to do where a node doesn't see a place."""
 _Stamp = tuple[int, int, int]
 
 
@@ -115,7 +116,7 @@ class Output:
         now = self._files()
         write = [name for name, stamp in now.items() if self._saved.get(name) != stamp]
         remove = [name for name in self._saved if name not in now]
-        with self._told(), ThreadPoolExecutor(_AT_ONCE) as pool:
+        with self._told(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             _finish(filesystem, prefix)
             if len(write) + len(remove) == 1:
                 for name in write:
@@ -247,7 +248,7 @@ def _finish(filesystem: fs.FileSystem, prefix: str) -> None:
     pending = f"{prefix}/{PENDING}"
     if filesystem.get_file_info(f"{prefix}/{JOURNAL}").type == fs.FileType.File:
         journal = read_journal(filesystem, prefix)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             list(pool.map(lambda name: filesystem.copy_file(f"{pending}/{name}", f"{prefix}/{name}"), journal.write))
         for name in journal.remove:
             if filesystem.get_file_info(f"{prefix}/{name}").type == fs.FileType.File:

@@ -139,7 +139,7 @@ def test_a_kill_while_it_saves_leaves_the_former_or_the_new(
 
     send, locate = Output._send, outputs.locate
     with claimed(url, resume=True) as output, monkeypatch.context() as patch:
-        patch.setattr(outputs, "_AT_ONCE", 1)
+        patch.setattr(outputs, "REQUESTS_AT_ONCE", 1)
         patch.setattr(outputs, "locate", lambda url: (Failing(locate(url)[0]), locate(url)[1]))
         patch.setattr(Output, "_send", lambda self, system, name, to: (count(), send(self, locate(url)[0], name, to)))
         (output.path / "gone").unlink()

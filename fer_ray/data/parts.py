@@ -40,6 +40,7 @@ from fer_ray.data.images import ImageProblem
 from fer_ray.data.manifest import Chunk
 from fer_ray.emotions import EMOTIONS
 from fer_ray.folders import Folder
+from fer_ray.object_stores import REQUESTS_AT_ONCE
 from fer_ray.redaction import redacted
 
 NO_FAILURE = ("ok", "no_face")
@@ -48,7 +49,6 @@ FORMATS = ("parquet", "csv")
 PIECES = "_pieces"
 PART_CHUNKS = 128
 """Chunks a part: up to 131,072 inputs, of which a Parquet file takes about 8 MB."""
-_OPENED = 8  # pieces read at once; object stores answer slowly
 
 _FLOATS = ("confidence", *(f"p_{name}" for name in EMOTIONS), "entropy", "tta_std")
 _BOX = ("face_x", "face_y", "face_width", "face_height", "face_score")
@@ -175,7 +175,7 @@ def _spread(values: np.ndarray, failed: np.ndarray) -> pa.Array:
 
 def merge(folder: Folder, part: Part, format: str) -> None:
     """Make a part of its pieces, and remove them; a kill in between leaves both, and the part counts."""
-    with ThreadPoolExecutor(_OPENED) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         tables = list(pool.map(lambda chunk: _read_piece(folder, chunk), part.chunks))
     table = pa.concat_tables(tables)
     sink = io.BytesIO()
@@ -188,8 +188,7 @@ def merge(folder: Folder, part: Part, format: str) -> None:
 
 
 def _read_piece(folder: Folder, chunk: int) -> pa.Table:
-    with folder.open(piece_name(chunk)) as file:
-        return pq.read_table(file)
+    return pq.read_table(pa.BufferReader(folder.read(piece_name(chunk))))
 
 
 def read_part(folder: Folder, part: Part, format: str, columns: Sequence[str]) -> pa.Table:

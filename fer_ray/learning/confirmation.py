@@ -5,6 +5,7 @@ seeds that no trial had, of which none is picked, say what the configuration is 
 """
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -27,7 +28,7 @@ from fer_ray.learning.objectives import Objective
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder
 from fer_ray.learning.trial_records import TrialRecord
-from fer_ray.outputs import Output
+from fer_ray.outputs import SHARE_IT, Output
 from fer_ray.progress import duration
 from fer_ray.wording import amount
 
@@ -90,10 +91,7 @@ class SeedRun:
         """
         self.folder.output.fetch()
         if not self.folder.config_file.is_file():
-            raise UsageError(
-                f"{self.folder.path}: not visible on this node. Put it on a disk all nodes share, or name an s3:// or"
-                " gs:// URL."
-            )
+            raise UsageError(f"{self.folder.path}: not visible on {os.uname().nodename}. {SHARE_IT}")
         self.folder.catch_up()
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:

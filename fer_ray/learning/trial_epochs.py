@@ -12,6 +12,7 @@ from fer_ray.learning.network import prediction_speed
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.strategy import Strategy
+from fer_ray.outputs import SHARE_IT
 
 
 class Objective(Protocol):
@@ -47,10 +48,7 @@ class TrialEpochs:
         """
         search, output = self._kept.output.path.parent.parent, self._kept.output
         if not output.is_remote and not search.is_dir():
-            raise UsageError(
-                f"{search}: not visible on {os.uname().nodename}. Put it on a disk all nodes share, or name an s3:// or"
-                " gs:// URL."
-            )
+            raise UsageError(f"{search}: not visible on {os.uname().nodename}. {SHARE_IT}")
         output.fetch()
         history = self._kept.catch_up()
         # Nobody may have heard of the last one before.
