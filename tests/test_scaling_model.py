@@ -3,16 +3,21 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import scaling_model
-from scaling_model import CHANGED, GPUS, TODAY, Assumed, Measured
+import scaling_tables
+from scaling_model import CHANGED, TODAY, Assumed, Measured
+from scaling_tables import GPUS
 
-from fer_ray.data import manifest, parts
+from fer_ray import object_stores, score_on_ray
+from fer_ray.data import manifest
 
 MEASURED = Measured(
     core_s={1: 0.001, 2: 0.0012},
-    actor_s=0.0,
+    warm_s=0.0,
+    actor_s={1: 0.0, 2: 0.0},
     driver_s=0.0,
     node_s=0.0,
     start_s=10.0,
@@ -23,7 +28,9 @@ MEASURED = Measured(
     count_s=1e-6,
     footer_s=0.0,
     footer_bytes=0.0,
+    chunk_s=0.0,
     image_requests=2,
+    chunk_requests=5,
     merge_requests=4,
     ask_s=(0.02, 0.0),
     epoch_s=0.005,
@@ -37,7 +44,8 @@ ASSUMED = Assumed()
 def test_the_constants_of_the_code_are_those_of_the_model() -> None:
     ours = (scaling_model.CHUNK_FILES, scaling_model.FIRST_CHUNK_FILES, scaling_model.GROWTH)
     assert ours == (manifest.CHUNK_FILES, manifest._FIRST_CHUNK_FILES, manifest._GROWTH)
-    assert (scaling_model.PART_CHUNKS, scaling_model.MERGE_THREADS) == (parts.PART_CHUNKS, parts._OPENED)
+    at_once = (scaling_model.REQUESTS_AT_ONCE, scaling_model.CHUNKS_AT_ONCE)
+    assert at_once == (object_stores.REQUESTS_AT_ONCE, score_on_ray._AT_ONCE)
 
 
 @pytest.mark.parametrize("images", [1, 64, 65, 5000, 40_000, 100_000])
@@ -54,19 +62,24 @@ def test_scoring_on_a_few_cores() -> None:
     assert one.seconds == pytest.approx(10 + 10**6 * (1e-6 + 0.001 + 1e-6))
     busy = replace(MEASURED, node_s=0.1)
     assert scaling_model.score_here(busy, 4, 2, 10**6).per_s == pytest.approx(1.5 / (0.0012 + 1e-6))
+    warming = replace(MEASURED, warm_s=2.0)
+    assert scaling_model.score_here(warming, 1, 2, 1000).per_s == pytest.approx(1000 / (1 + 2))
+    four_at_once = (1000 * (0.0012 + 1e-6) + 4 * 2) / 2
+    assert scaling_model.score_here(warming, 4, 2, 1000).per_s == pytest.approx(1000 / four_at_once)
 
 
 def test_the_share_that_is_rays() -> None:
     assert scaling_model.lost_here(MEASURED, 1, 2, 10**6) == 0
-    assert scaling_model.lost_here(replace(MEASURED, actor_s=0.001), 1, 2, 10**6) == pytest.approx(0.5)
-    measured = replace(MEASURED, actor_s=0.0001, node_s=0.1, merge_s=0.0)
-    cpu_s, of_ray = scaling_model.cpu_here(measured, raylets=4, cores=2, images=10**6, seconds=400)
-    assert cpu_s == pytest.approx(1200 + 100 + 200), "1.2 and 0.1 ms an image, half a core of five nodes"
-    assert of_ray == pytest.approx(0.2)
+    assert scaling_model.lost_here(replace(MEASURED, actor_s={1: 0.001}), 1, 2, 10**6) == pytest.approx(0.5)
+    assert scaling_model.lost_here(replace(MEASURED, warm_s=9.0), 1, 2, 10**6) == 0, "without Ray they warm up too"
+    measured = replace(MEASURED, actor_s={2: 0.0001}, node_s=0.1, merge_s=0.0)
+    window = 10**6 * (0.0012 + 0.0001) / (2 - 5 * 0.1)
+    share = scaling_model.ray_cpu_here(measured, raylets=4, cores=2, images=10**6)
+    assert share == pytest.approx((100 + 0.5 * window) / (1200 + 100 + 0.5 * window))
 
 
 def test_the_share_of_a_measured_job() -> None:
-    bare = [{"processes": 2, "images": 1000, "cpu_s": 1.0}]
+    bare = [{"processes": 2, "images": 1000, "cpu_s": 1.0}, {"processes": 2, "images": 9000, "cpu_s": 7.0}]
     job = {
         "raylets": 4,
         "files": 1000,
@@ -82,7 +95,7 @@ def test_what_is_slowest_binds_on_gpus() -> None:
 
     assert binds(MEASURED) == "decoding"
     assert binds(MEASURED, replace(ASSUMED, decoded_per_s=1e6)) == "GPUs"
-    assert binds(replace(MEASURED, footer_s=1e-5)) == "manifest"
+    assert binds(replace(MEASURED, footer_s=0.1)) == "manifest"
     assert binds(replace(MEASURED, merge_s=1e-4)) == "merging"
     assert binds(replace(MEASURED, bookkeeping_s=(1.0, 0.0))) == "handing out"
     growing = replace(MEASURED, bookkeeping_s=(0.0, 1.0))
@@ -99,21 +112,29 @@ def test_scoring_on_gpus_by_hand() -> None:
     one = scaling_model.score_on_gpus(MEASURED, assumed, 8, 10**7)
     assert one.per_s == pytest.approx(80_000)
     assert one.seconds == pytest.approx(10 + 10**7 * (1 / 80_000 + 1e-6 + 1e-6))
-    quadratic = replace(MEASURED, footer_s=1e-5)  # 0.1 s to read a chunk of some 10,000, of some 1,000 images each
     chunks = scaling_model.chunks_of(10**7)
-    slowed = scaling_model.score_on_gpus(quadratic, assumed, 8, 10**7)
-    assert slowed.per_s == pytest.approx(8 / (1e-4 + chunks * 1e-5 * chunks / 10**7))
+    slowed = scaling_model.score_on_gpus(replace(MEASURED, footer_s=0.001, chunk_s=0.01), assumed, 8, 10**7)
+    by_hand = chunks * 0.001 + 10**7 / 8 * 1e-4 + chunks / 8 * 0.01
+    assert slowed.per_s == pytest.approx(10**7 / by_hand)
+    quick, slow = (
+        scaling_model.score_on_gpus(MEASURED, replace(assumed, request_s=request_s), 1, 10**7, in_store=True)
+        for request_s in (0.01, 0.1)
+    )
+    assert quick.per_s == pytest.approx(10_000, rel=1e-4), "one chunk's five requests pass while another is decoded"
+    assert slow.per_s == pytest.approx(10**7 / (0.1 + (10**7 * 1e-4 + chunks * 5 * 0.1) / 2))
+    stored = scaling_model.score_on_gpus(replace(MEASURED, merge_s=0.0, merge_requests=6), assumed, 512, 10**7, True)
+    assert stored.per_s == pytest.approx(10**7 / (chunks * 0.03 * 6 / 24)), "six requests a piece, 24 at once"
 
 
 def test_more_gpus_never_take_longer_and_changes_help() -> None:
-    measured = replace(MEASURED, footer_s=4e-6, footer_bytes=480, merge_s=3e-6)
-    for images in scaling_model.IMAGES:
+    measured = replace(MEASURED, footer_s=4e-6, footer_bytes=480, chunk_s=1e-3, merge_s=3e-6)
+    for images in scaling_tables.IMAGES:
         for in_store in (False, True):
             times = [scaling_model.score_on_gpus(measured, ASSUMED, gpus, images, in_store).seconds for gpus in GPUS]
             assert all(later <= earlier for earlier, later in pairwise(times))
             better = scaling_model.score_on_gpus(measured, ASSUMED, 512, images, in_store, design=CHANGED)
             assert better.seconds < times[-1]
-    assert scaling_model.score_on_gpus(measured, ASSUMED, 64, 10**9, design=TODAY).binds == "manifest"
+    assert scaling_model.score_on_gpus(measured, ASSUMED, 512, 10**9, design=TODAY).binds == "merging"
 
 
 def test_search() -> None:
@@ -154,14 +175,13 @@ def test_assumptions_can_be_replaced() -> None:
         scaling_model.assume(ASSUMED, ["batch=many"])
 
 
-def test_what_was_measured_gives_the_tables(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["scaling_model.py"])
-    scaling_model.main()
-    said = capsys.readouterr().out
-    raw = json.loads(scaling_model.MEASURED.read_text())
-    assert scaling_model.checks_table(scaling_model.read_measured(raw), raw) in said
-    cases = len(GPUS) * len(scaling_model.IMAGES)
-    scoring = said.split("## Scoring as the code is")[1].split("##")[0]
-    assert scoring.count("| 10^") == cases
+def test_the_document_has_the_tables_that_follow_from_what_was_measured() -> None:
+    raw = json.loads(scaling_tables.MEASURED.read_text())
+    tables = scaling_tables.all_tables(raw, ASSUMED)
+    document = (Path(__file__).parents[1] / "cluster" / "SCALING.md").read_text()
+    assert scaling_tables.updated(document, tables) == document, "scaling_tables.py --update cluster/SCALING.md"
+    assert tables["scoring"].count("| 10^") == len(GPUS) * len(scaling_tables.IMAGES)
+    replaced = scaling_tables.updated(document, tables | {"scoring": "| other |"})
+    assert replaced.count("\n") == document.count("\n") - tables["scoring"].count("\n")
+    with pytest.raises(SystemExit, match="no line <!-- more -->"):
+        scaling_tables.updated(document, {"more": ""})

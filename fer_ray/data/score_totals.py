@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from fer_ray.data.parts import NO_FAILURE, Part, read_part
 from fer_ray.data.reading import read_entry
 from fer_ray.errors import DataError
 from fer_ray.folders import Folder
+from fer_ray.object_stores import REQUESTS_AT_ONCE
 
 BINS = 20
 """Of the histogram of confidence, from 0 to 1."""
@@ -128,10 +131,10 @@ def thumbnails(folder: Folder, parts: Sequence[Part], samples: Sequence[Sample])
     """Read the pictures of rows anew: grey squares, uint8; None where one is gone by now or can't be found again."""
     wanted = {(sample.part, sample.path) for sample in samples}
     found, manifest = dict[tuple[int, str], Entry](), ChunkReader(folder)
-    for number in sorted({part for part, _ in wanted}):
-        paths = {path for part, path in wanted if part == number}
-        for chunk in parts[number].chunks.values():
-            for entry, _ in manifest.read(chunk):
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        for number in sorted({part for part, _ in wanted}):
+            paths = {path for part, path in wanted if part == number}
+            for entry, _ in chain.from_iterable(pool.map(manifest.read, parts[number].chunks.values())):
                 if shown(entry.name) in paths:
                     found[number, shown(entry.name)] = entry
 

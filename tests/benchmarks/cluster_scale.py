@@ -25,7 +25,7 @@ import psutil
 import pyarrow.parquet as pq
 from process_tree import descendants
 from ray_nodes import REPOSITORY, Nodes, running_nodes
-from scaling_model import cpu_share
+from scaling_model import cpu_share, peers
 from score_images import write_faces
 
 BENCHMARKS = Path(__file__).parent
@@ -221,7 +221,7 @@ def main() -> None:
                     print(f"without Ray, {processes} processes: {bare_runs[-1]}", flush=True)
                     keep(arguments.json, bare=bare_runs)
     for job in jobs:
-        if any(one["processes"] == min(job["raylets"], cores) for one in bare_runs):
+        if peers(job, bare_runs, cores):
             of_cpu = cpu_share(job, bare_runs, cores)
             print(f"{job['raylets']} raylets, {job['files']:,} files: Ray's share of the CPU time {of_cpu:.1%}")
 

@@ -37,7 +37,7 @@ from fer_ray.prepare import prepare
 
 PATIENCE_S = 600
 APART = 0.1  # of validation accuracy and of loss: two workers get other shards at each start
-ROWS, TRIALS, EPOCHS, FILES = 2000, 12, 40, 100_000
+ROWS, TRIALS, EPOCHS, FILES = 2000, 12, 240, 100_000
 GONE = "WebSocket closed"  # what `ray job submit` shows, before frames of its own, when the head is lost
 TRIAL_EPOCHS = 8  # longer than a process takes to start: else the first one has done all trials before
 

@@ -1,29 +1,18 @@
 """How scoring, searches and training would do on more GPUs and images than there were to measure on.
 
-    python tests/benchmarks/scaling_model.py [--measured scaling_measured.json] [--assume gpu_images_per_s=30000]
-
 Takes measured constants, which ``cluster_scale.py``, ``driver_scale.py`` and ``study_scale.py`` wrote, and assumptions,
-which are nobody's measurements and are to be replaced by a reader's own. Prints Markdown tables. A job's time is the
-sum of what happens one after the other (start, listing, scoring, counting), and scoring takes as long as the slowest of
-what happens at once. What *binds* is the longest of all these.
+which are nobody's measurements and are to be replaced by a reader's own; ``scaling_tables.py`` prints both and what
+follows. A job's time is the sum of what happens one after the other (start, listing, scoring, counting), and scoring
+takes as long as the slowest of what happens at once. What *binds* is the longest of all these.
 """
 
-import argparse
-import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-CHUNK_FILES, FIRST_CHUNK_FILES, GROWTH, PART_CHUNKS, MERGE_THREADS = 1024, 64, 32, 128, 8  # as in fer_ray.data
-GPUS = (1, 8, 64, 512)
-IMAGES = (10**6, 10**7, 10**8, 10**9)
-TRIALS = (64, 1000, 10_000)
-EARLIER = {10_000: 1817, 100_000: 3502, 1_000_000: 3721}
-"""Images/s of two actors on one node of two cores by images, as ``RESULTS.md`` has them; nothing else running."""
-MEASURED = Path(__file__).parent / "scaling_measured.json"
+CHUNK_FILES, FIRST_CHUNK_FILES, GROWTH, REQUESTS_AT_ONCE, CHUNKS_AT_ONCE = 1024, 64, 32, 24, 2  # as in fer_ray
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,8 @@ class Measured:
 
     Attributes:
         core_s: CPU of a core, by how many processes score at once on the cores, an image, without Ray.
-        actor_s: CPU an image that an actor takes more.
+        warm_s: CPU of a process more, for its first batches, without Ray.
+        actor_s: CPU an image that an actor takes more, by how many work at once on the cores.
         driver_s: CPU of the driver a chunk, merging apart, where actors are slow.
         node_s: CPU a second of Ray's own processes, a node.
         start_s: of a job, before its first chunk and after its last count.
@@ -43,10 +33,12 @@ class Measured:
         bookkeeping_s: CPU of the driver a chunk, where actors are fast: with few of them, and more an actor.
         merge_s: of the driver a row, on a local disk.
         count_s: likewise.
-        footer_s: to read one chunk of a manifest, a chunk that it has.
-        footer_bytes: of the manifest's end, a chunk.
+        footer_s: CPU to read a manifest's end, a chunk that it has; each actor does that once.
+        footer_bytes: of it, a chunk.
+        chunk_s: CPU to read a chunk of a manifest whose end is known.
         image_requests: to an object store, an image.
-        merge_requests: made at once, a piece that is merged.
+        chunk_requests: to read a chunk of the manifest and to write its piece.
+        merge_requests: to read a piece and to remove it.
         ask_s: to draw a trial: in an empty study, and more a trial that it has.
         epoch_s: to report an epoch.
         complete_s: to close a trial: in an empty study, and more a trial that it has.
@@ -55,7 +47,8 @@ class Measured:
     """
 
     core_s: dict[int, float]
-    actor_s: float
+    warm_s: float
+    actor_s: dict[int, float]
     driver_s: float
     node_s: float
     start_s: float
@@ -66,17 +59,15 @@ class Measured:
     count_s: float
     footer_s: float
     footer_bytes: float
+    chunk_s: float
     image_requests: float
+    chunk_requests: float
     merge_requests: float
     ask_s: tuple[float, float]
     epoch_s: float
     complete_s: tuple[float, float]
     trial_writes: tuple[float, float]
     gradients: dict[str, int]
-
-    def core_of(self, processes: int) -> float:
-        """Return CPU of a core an image where so many processes score; that of one, where no more were measured."""
-        return self.core_s.get(processes, self.core_s[1])
 
 
 @dataclass(frozen=True)
@@ -128,21 +119,17 @@ class Design:
 
     Attributes:
         chunk_files: most files a chunk.
-        chunks_a_manifest: of one file, all of whose end is read for each chunk; None for one file for a whole listing.
         mergers: processes that make parts; one is the driver.
-        deletes_at_once: pieces that are removed at once.
         listers: processes that list and count.
     """
 
     chunk_files: int = CHUNK_FILES
-    chunks_a_manifest: int | None = None
     mergers: int = 1
-    deletes_at_once: int = 1
     listers: int = 1
 
 
 TODAY = Design()
-CHANGED = Design(chunk_files=16 * CHUNK_FILES, chunks_a_manifest=1000, mergers=32, deletes_at_once=64, listers=32)
+CHANGED = Design(chunk_files=16 * CHUNK_FILES, mergers=32, listers=32)
 
 
 class Prediction(NamedTuple):
@@ -171,37 +158,41 @@ def score_here(measured: Measured, raylets: int, cores: int, images: int, nodes:
         nodes: of Ray; None for one an actor and the head.
     """
     busy = min(raylets, cores)
-    actor = measured.core_of(busy) + measured.actor_s
-    others = measured.driver_s * chunks_of(images) / images + measured.merge_s
-    left = cores - measured.node_s * (nodes or 1 + raylets)
-    alone, shared = raylets / actor, left / (actor + others)
-    rate = min(alone, shared)
-    seconds = measured.start_s + images * (measured.listing_s + 1 / rate + measured.count_s)
-    return Prediction(seconds, rate, "actors" if alone <= shared else "cores")
+    actor = images * (measured.core_s[busy] + measured.actor_s[busy])
+    others = chunks_of(images) * measured.driver_s + images * measured.merge_s
+    alone = actor / raylets + measured.warm_s
+    shared = (actor + raylets * measured.warm_s + others) / (cores - measured.node_s * (nodes or 1 + raylets))
+    window = max(alone, shared)
+    seconds = measured.start_s + images * (measured.listing_s + measured.count_s) + window
+    return Prediction(seconds, images / window, "actors" if alone >= shared else "cores")
 
 
-def cpu_here(measured: Measured, raylets: int, cores: int, images: int, seconds: float) -> tuple[float, float]:
-    """Predict the CPU seconds of a job that scores for so long, whatever else runs, and Ray's share of them."""
-    ours = images * (measured.core_of(min(raylets, cores)) + measured.merge_s)
-    of_ray = (
-        images * measured.actor_s + chunks_of(images) * measured.driver_s + seconds * measured.node_s * (1 + raylets)
-    )
-    return ours + of_ray, of_ray / (ours + of_ray)
+def ray_cpu_here(measured: Measured, raylets: int, cores: int, images: int) -> float:
+    """Predict Ray's share of the CPU time of a job that ``score_here`` predicts."""
+    window, busy = images / score_here(measured, raylets, cores, images).per_s, min(raylets, cores)
+    ours = images * (measured.core_s[busy] + measured.merge_s) + raylets * measured.warm_s
+    of_ray = images * measured.actor_s[busy] + chunks_of(images) * measured.driver_s
+    of_ray += window * measured.node_s * (1 + raylets)
+    return of_ray / (ours + of_ray)
 
 
 def lost_here(measured: Measured, raylets: int, cores: int, images: int, nodes: int | None = None) -> float:
     """Predict the share of the images/s of processes without Ray that ``score_here`` lacks."""
     busy = min(raylets, cores)
-    return 1 - score_here(measured, raylets, cores, images, nodes).per_s / (busy / measured.core_of(busy))
+    bare_s = images * measured.core_s[busy] / busy + measured.warm_s
+    return 1 - score_here(measured, raylets, cores, images, nodes).per_s * bare_s / images
 
 
 def cpu_share(job: dict[str, Any], bare_runs: list[dict[str, Any]], cores: int) -> float:
     """Return Ray's share of a measured job's CPU time: what neither a process without Ray takes nor merging parts."""
-    processes = min(job["raylets"], cores)
-    peers = [one for one in bare_runs if one["processes"] == processes] or bare_runs
-    an_image = statistics.median(one["cpu_s"] / one["images"] for one in peers)
-    ours = an_image * job["files"] + job["driver_functions"]["merge"]["cpu_s"]
-    return 1 - ours / sum(job["cpu_s"].values())
+    ours = statistics.median(one["cpu_s"] for one in peers(job, bare_runs, cores))
+    return 1 - (ours + job["driver_functions"]["merge"]["cpu_s"]) / sum(job["cpu_s"].values())
+
+
+def peers(job: dict[str, Any], bare_runs: list[dict[str, Any]], cores: int) -> list[dict[str, Any]]:
+    """Return the runs without Ray that score the images of a job in as many processes as it has nodes and cores."""
+    kind = (job["files"], min(job["raylets"], cores))
+    return [one for one in bare_runs if (one["images"], one["processes"]) == kind]
 
 
 def score_on_gpus(
@@ -216,22 +207,22 @@ def score_on_gpus(
     """Predict scoring with an actor a GPU, from and to a disk as fast as the measured one, or an object store."""
     chunks = chunks_of(images, design.chunk_files)
     files = images / chunks
-    read_at_once = min(chunks, design.chunks_a_manifest or chunks)
-    chunk_s = measured.footer_s * read_at_once
+    end_s, waits_s = measured.footer_s * chunks, 0.0
     merge_s = measured.merge_s
     listing_s = measured.listing_s
     if in_store:
-        chunk_s += assumed.request_s + measured.footer_bytes * read_at_once / assumed.store_bytes_per_s
-        waits = measured.merge_requests / MERGE_THREADS + 1 / design.deletes_at_once
-        merge_s += assumed.request_s * waits / files
+        end_s += assumed.request_s + measured.footer_bytes * chunks / assumed.store_bytes_per_s
+        waits_s = assumed.request_s * measured.chunk_requests
+        merge_s += assumed.request_s * measured.merge_requests / REQUESTS_AT_ONCE / files
         listing_s = measured.entry_s + assumed.request_s / 1000
     decoded = assumed.photos_per_core_s * assumed.cores_a_gpu if photos else assumed.decoded_per_s
     slower = "decoding" if decoded < assumed.gpu_images_per_s else "GPUs"
     image_s = 1 / min(decoded, assumed.gpu_images_per_s)
-    actor_s = image_s + chunk_s / files
+    work_s = files * image_s + measured.chunk_s
+    of_images = chunks / gpus * max(work_s, (work_s + waits_s) / CHUNKS_AT_ONCE)
     at_few, an_actor = measured.bookkeeping_s
     scoring = {
-        "manifest" if chunk_s / files > image_s else slower: images * actor_s / gpus,
+        "manifest" if end_s > of_images else slower: end_s + of_images,
         "handing out": chunks * (at_few + assumed.growth * an_actor * gpus),
         "merging": images * merge_s / design.mergers,
     }
@@ -286,12 +277,20 @@ def train(measured: Measured, assumed: Assumed, gpus: int, network: str) -> tupl
 
 def read_measured(raw: dict[str, Any]) -> Measured:
     """Return the constants of what the benchmarks wrote: medians, and straight lines through what grows."""
-    jobs, largest = raw["scoring"], max(job["files"] for job in raw["scoring"] if job["raylets"] == 1)
-    alone = [job for job in jobs if job["raylets"] == 1 and job["files"] == largest]
-    core_s = {
-        count: statistics.median(one["cpu_s"] / one["images"] for one in raw["bare"] if one["processes"] == count)
-        for count in {one["processes"] for one in raw["bare"]}
+    files = max(job["files"] for job in raw["scoring"] if job["raylets"] == 1)
+    jobs = [job for job in raw["scoring"] if job["files"] == files]
+    alone = [job for job in jobs if job["raylets"] == 1]
+    bare_runs = [one for one in raw["bare"] if one["images"] <= files]
+    bare = {
+        count: line([(one["images"], one["cpu_s"]) for one in bare_runs if one["processes"] == count])
+        for count in {one["processes"] for one in bare_runs}
     }
+    core_s = {count: an_image for count, (_, an_image) in bare.items()}
+    warm_s = bare[1][0]
+
+    def actor_s(count: int) -> float:
+        spent = statistics.median(job["cpu_s"]["actors"] for job in jobs if job["raylets"] == count)
+        return max(0.0, (spent - count * warm_s) / files - core_s[count])
 
     def of_jobs(value: Any) -> float:
         return statistics.median(value(job) for job in alone)
@@ -300,12 +299,14 @@ def read_measured(raw: dict[str, Any]) -> Measured:
         return sum(seconds for kind, seconds in job["cpu_s"].items() if kind not in ("actors", "driver"))
 
     merged, stores = raw["merge"], raw["requests"]["requests"]
-    manifest = [(one["chunks"], statistics.median(one["read_chunk_cpu_s"])) for one in raw["manifest"]]
+    of_pieces = sum(count for what, count in stores.items() if what.endswith(" piece"))  # to write one: POST, PUT, POST
+    manifest = [(one["chunks"], one["read_first_chunk_cpu_s"]) for one in raw["manifest"]]
     study = [one for one in raw["study"] if one["database"] == "SQLite"]
     writes = {what: study[0]["calls"][f"{what} commits"] for what in ("ask", "report", "complete")}
     return Measured(
         core_s=core_s,
-        actor_s=max(0.0, of_jobs(lambda job: job["cpu_s"]["actors"] / job["files"]) - core_s[1]),
+        warm_s=warm_s,
+        actor_s={count: actor_s(count) for count in core_s},
         driver_s=of_jobs(
             lambda job: (job["cpu_s"]["driver"] - job["driver_functions"]["merge"]["cpu_s"]) / job["chunks"]
         ),
@@ -325,8 +326,12 @@ def read_measured(raw: dict[str, Any]) -> Measured:
         count_s=statistics.median(merged["count_cpu_s"]) / merged["rows"],
         footer_s=line(manifest)[1],
         footer_bytes=line([(one["chunks"], one["footer_bytes"]) for one in raw["manifest"]])[1],
+        chunk_s=statistics.median(seconds for one in raw["manifest"] for seconds in one["read_chunk_cpu_s"]),
         image_requests=(stores["GET image"] + stores["HEAD image"]) / raw["requests"]["files"],
-        merge_requests=(stores["GET piece"] + stores["HEAD piece"]) / raw["requests"]["chunks"],
+        # The manifest is read once more at the end, for the pictures of some rows.
+        chunk_requests=((stores["GET manifest"] + stores["HEAD manifest"]) / 2 + 1.5 * stores["POST piece"])
+        / raw["requests"]["chunks"],
+        merge_requests=(of_pieces - 1.5 * stores["POST piece"]) / raw["requests"]["chunks"],
         ask_s=line([(one["trials"], one["seconds"]["ask CPU"]) for one in study]),
         epoch_s=statistics.median(one["seconds"]["report CPU"] for one in study),
         complete_s=line([(one["trials"], one["seconds"]["complete CPU"]) for one in study]),
@@ -341,94 +346,6 @@ def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     spread = sum((one - x) ** 2 for one, _ in points)
     slope = max(0.0, sum((one - x) * (value - y) for one, value in points) / spread) if spread else 0.0
     return max(0.0, y - slope * x), slope
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a reader says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
-def scoring_table(measured: Measured, assumed: Assumed, design: Design) -> str:
-    """Return the predictions for GPUs and images; images/s while scoring, time of the whole job and what binds."""
-    kinds = ({}, {"in_store": True}, {"in_store": True, "photos": True})
-    rows = []
-    for images in IMAGES:
-        for gpus in GPUS:
-            cells: list[object] = [f"10^{round(math.log10(images))}", gpus]
-            for kind in kinds:
-                one = score_on_gpus(measured, assumed, gpus, images, design=design, **kind)
-                cells.append(f"{one.per_s:,.0f}, {duration(one.seconds)}, {one.binds}")
-            rows.append(cells)
-    titles = ["images", "GPUs", "small, on a disk", "small, in an object store", "photos, in an object store"]
-    return table(titles, rows)
-
-
-def search_table(measured: Measured, assumed: Assumed) -> str:
-    """Return the predictions for searches."""
-    rows = []
-    for trials in TRIALS:
-        for gpus in GPUS:
-            one = search(measured, assumed, gpus, trials)
-            writes = writes_per_s(measured, assumed, one.per_s)
-            rows.append([f"{trials:,}", gpus, duration(one.seconds), f"{writes:,.1f}", one.binds])
-    return table(["trials", "GPUs", "time", "transactions/s", "binds"], rows)
-
-
-def training_table(measured: Measured, assumed: Assumed) -> str:
-    """Return the predictions for training on several GPUs."""
-    rows = []
-    for network in ("fast", "resnet18", "convnext_tiny"):
-        for gpus in GPUS:
-            apart, within, binds = train(measured, assumed, gpus, network)
-            size = f"{measured.gradients[network] / 1e6:.1f} MB"
-            rows.append([network, size, gpus, f"{apart:.0%} to {within:.0%}", binds])
-    return table(["network", "gradients", "GPUs", "efficiency of a step", "binds"], rows)
-
-
-def checks_table(measured: Measured, raw: dict[str, Any]) -> str:
-    """Return measured scoring jobs beside the predictions for them, given the cores that other work left them."""
-    rows = []
-    for job in sorted(raw["scoring"], key=lambda job: (job["files"], job["raylets"])):
-        raylets, files, window = job["raylets"], job["files"], job["window_s"]
-        spent = sum(job["cpu_s"].values())
-        cpu_s, of_ray = cpu_here(measured, raylets, raw["cores"], files, window)
-        rate = files / cpu_s * spent / window
-        rows.append(
-            [
-                raylets,
-                f"{files:,}",
-                f"{spent / window:.2f}",
-                f"{job['images_per_s']:,.0f}",
-                f"{rate:,.0f} ({rate / job['images_per_s'] - 1:+.0%})",
-                f"{cpu_share(job, raw['bare'], raw['cores']):.0%}",
-                f"{of_ray:.0%}",
-                f"{lost_here(measured, raylets, raw['cores'], files):.0%}",
-            ]
-        )
-    titles = ["nodes", "images", "cores it got", "images/s", "predicted", "Ray's share of the CPU time", "predicted"]
-    return table([*titles, "of the time with nothing else running, predicted"], rows)
-
-
-def earlier_table(measured: Measured, cores: int) -> str:
-    """Return earlier measurements on one node, without a head apart, beside the predictions for them."""
-    rows = []
-    for files, rate in EARLIER.items():
-        one = score_here(measured, 2, cores, files, nodes=1)
-        rows.append([f"{files:,}", f"{rate:,}", f"{one.per_s:,.0f} ({one.per_s / rate - 1:+.0%})"])
-    return table(["images", "images/s, measured earlier", "predicted"], rows)
-
-
-def constants(measured: Measured) -> str:
-    """Return the measured constants, a line each."""
-    return "\n".join(f"{one.name} {getattr(measured, one.name)}" for one in fields(measured))
 
 
 def assume(assumed: Assumed, changes: Iterable[str]) -> Assumed:
@@ -447,23 +364,3 @@ def assume(assumed: Assumed, changes: Iterable[str]) -> Assumed:
             raise SystemExit(f"--assume {change}: {value!r} is no number.") from None
         assumed = replace(assumed, **{name: number})
     return assumed
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measured", type=Path, default=MEASURED)
-    parser.add_argument("--assume", nargs="+", default=[], metavar="NAME=VALUE")
-    arguments = parser.parse_args()
-    raw = json.loads(arguments.measured.read_text())
-    measured, assumed = read_measured(raw), assume(Assumed(), arguments.assume)
-    print(f"## Constants\n\n{constants(measured)}\n")
-    print(f"## Checks\n\n{checks_table(measured, raw)}\n")
-    print(f"{earlier_table(measured, raw['cores'])}\n")
-    print(f"## Scoring as the code is\n\n{scoring_table(measured, assumed, TODAY)}\n")
-    print(f"## Scoring, the code changed\n\n{scoring_table(measured, assumed, CHANGED)}\n")
-    print(f"## Searches\n\n{search_table(measured, assumed)}\n")
-    print(f"## Training\n\n{training_table(measured, assumed)}")
-
-
-if __name__ == "__main__":
-    main()
