@@ -264,8 +264,8 @@ def updated(document: str, tables: dict[str, str]) -> str:
         before, found, after = document.partition(mark)
         if not found:
             raise SystemExit(f"There is no line <!-- {name} -->.")
-        rest = re.sub(r"\A(\|[^\n]*\n)+", "", after)
-        document = f"{before}{mark}{text}\n{rest}"
+        rest = re.sub(r"\A(\|[^\n]*\n)*\n*", "", after)
+        document = f"{before}{mark}{text}\n\n{rest}"
     return document
 
 
