@@ -56,8 +56,8 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
     in_use = folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
     if in_use and not resume:
         raise UsageError(
-            f"{folder}: the output folder is in use, and nothing is overwritten. Choose a new folder, remove this one,"
-            " or go on with it by --resume where the stage has that."
+            f"{folder}: the output folder is in use, and nothing is overwritten. Choose a new folder, or go on with"
+            " this one by --resume where the stage has that."
         )
     if resume and not in_use:
         raise UsageError(f"{folder}: nothing to resume, the folder is missing or empty. Run once without --resume.")

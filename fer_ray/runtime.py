@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.interrupts import interrupt_on_sigterm
@@ -22,6 +24,7 @@ from fer_ray.resources import Resources, describe_resources, fitting, room
 LOCAL = "local"
 """``ray.init``'s word for a Ray of one's own. Without it Ray joins what ``ray start`` last noted on this machine."""
 _STARTS = 3
+_ANSWER_S = 10.0
 _VITAL = ("raylet", "gcs_server")
 
 
@@ -41,6 +44,7 @@ def connect(dashboard: bool = False) -> None:
         return
     address = os.environ.get("RAY_ADDRESS") or LOCAL
     options: dict[str, Any] = {"include_dashboard": dashboard} if address == LOCAL else {}
+    _require_answer(address)
     # Ray says at each start that token authentication is on; the README says so once.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
@@ -52,16 +56,36 @@ def connect(dashboard: bool = False) -> None:
             f"RAY_ADDRESS={address}: is no address of a cluster. Give its HOST:PORT, such as 10.0.0.1:6379"
             " (`ray job submit` alone takes http://HOST:8265), or unset it to start Ray on this machine."
         ) from error
+    except AuthenticationError as error:
+        raise UsageError(
+            f"RAY_AUTH_MODE={os.environ.get('RAY_AUTH_MODE', '')}: {str(error).split('. ')[0].rstrip('.')}. Put the"
+            " cluster's token into ~/.ray/auth_token (`ray get-auth-token --generate` makes one for a cluster of your"
+            " own), or unset RAY_AUTH_MODE where no token is asked for."
+        ) from error
     except ConnectionError as error:
-        mode = f"now {os.environ['RAY_AUTH_MODE']}" if "RAY_AUTH_MODE" in os.environ else "not set now"
+        mode = os.environ.get("RAY_AUTH_MODE")
         raise UsageError(
             f"RAY_ADDRESS={address}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token,"
-            f" as Ray's do, also wants RAY_AUTH_MODE=token, {mode}, and its token in ~/.ray/auth_token; `ray job"
-            " submit` sees to both. To start Ray on this machine, unset RAY_ADDRESS."
+            f" as Ray's do, also wants RAY_AUTH_MODE=token, {f'{mode} now' if mode else 'not set now'}, and its own"
+            " token in ~/.ray/auth_token; `ray job submit` sees to both. To start Ray on this machine, unset the address."
         ) from error
     if address == LOCAL:
         total = ray.cluster_resources()
         say(f"Ray started on this machine: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs.")
+
+
+def _require_answer(address: str) -> None:
+    """Check that something listens at a ``HOST:PORT``; Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return  # another kind of address, of which Ray says whether it is one
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except OSError as error:
+        raise UsageError(
+            f"RAY_ADDRESS={address}: nothing answers there: {error.strerror or error}. Start a cluster there by `ray"
+            " start --head`, mend the address, or unset it to start Ray on this machine."
+        ) from error
 
 
 def start_ray(address: str = LOCAL, **options: Any) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,14 @@ def forget_metrics(trial: Any) -> None:
 def run_to_its_end(tuner: ray_tune.Tuner) -> None:
     """Run Ray Tune until its trials have ended, or its ``Stop`` says so.
 
+    Tune asks for the current folder, and fails where that is gone, as is the uploaded one of a job that is stopped.
+
     Raises:
         FerRayError: Ray has died.
     """
     try:
-        tuner.fit()
+        with chdir("/"):
+            tuner.fit()
     except _LostError as lost:
         raise FerRayError(f"{lost.__cause__} What was finished is kept: go on with --resume.") from None
 

@@ -25,7 +25,7 @@ def test_demo(
     page = result.page.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
         assert f'<p class="what">{kind}</p>' in page
-    assert "10 inputs, 4 of them failed" in page
+    assert "10 inputs, 4 failed" in page
     assert 0 < result.accuracy <= 1
     # The commands shown are real ones: the last, run again elsewhere, gives the same page.
     folders = commands[-1][2 : commands[-1].index("--output")]

@@ -97,7 +97,7 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
         assert f'<p class="what">{kind}</p>' in text
     assert "the best is trial 0, fast, with 71.00% validation accuracy" in text
-    assert "2 inputs, 1 of them failed; 1 min 05 s, 100 images/s" in text
+    assert "2 inputs, 1 failed; 1 min 05 s, 100 images/s" in text
     assert "&lt;b onload=x&gt;&amp;.jpg" in text
     assert "Traceback" not in text
     assert HOSTILE not in text

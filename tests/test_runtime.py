@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from fer_ray import runtime
 from fer_ray.errors import UsageError
@@ -46,12 +48,42 @@ def test_other_errors_and_a_third_failure_are_raised(failures: list[Exception], 
     assert len(failures) == left
 
 
-def test_a_cluster_that_lets_nobody_in(failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """Yield the address of a server that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("mode", "now"), [(None, "not set now"), ("", "not set now"), ("token", "token now")])
+def test_a_cluster_that_lets_nobody_in(
+    failures: list[Exception], monkeypatch: pytest.MonkeyPatch, listening: str, mode: str | None, now: str
+) -> None:
     failures += [ConnectionError("Failed to connect")]
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests have started it
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", listening)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with pytest.raises(UsageError, match=r"RAY_ADDRESS=10\.0\.0\.1:6379: Failed to connect.*token, not set now"):
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(UsageError, match=rf"RAY_ADDRESS={listening}: Failed to connect.*=token, {now}, and its own"):
+        runtime.connect()
+
+
+def test_a_token_that_is_missing(failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    failures += [AuthenticationError("No token found.\nMore of Ray's words.")]
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(UsageError, match=r"^RAY_AUTH_MODE=token: .*Put the cluster's token into"):
+        runtime.connect()
+
+
+def test_an_address_at_which_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", gone)
+    with pytest.raises(UsageError, match=f"^RAY_ADDRESS={gone}: nothing answers there: Connection refused"):
         runtime.connect()
 
 
@@ -70,6 +102,7 @@ def test_only_ray_address_names_a_cluster(
     # Without an address Ray joins what `ray start` noted last on this machine, though that may have ended long ago.
     joined: list[str] = []
     monkeypatch.setattr(ray, "init", lambda address=None, **options: joined.append(address))
+    monkeypatch.setattr(runtime, "_require_answer", lambda address: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -64,7 +64,7 @@ class SearchFolder:
             reason = error.strerror if isinstance(error, OSError) else "it names no study"
             raise UsageError(
                 f"{self.path}: no search to resume, {self._name.name} can't be read: {reason}."
-                " Name the folder of a search, or remove this one and start without --resume."
+                " Name the folder of a search, or start one in a new folder without --resume."
             ) from error
 
     @property

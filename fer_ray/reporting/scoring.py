@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from matplotlib.ticker import MaxNLocator
 
 from fer_ray.errors import DataError
-from fer_ray.progress import duration
+from fer_ray.progress import duration, per_time
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Block, Charts, Face, Figure, Gallery, Section, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.scoring_summary import FORMAT_VERSION, SAMPLES_FILE, SUMMARY_FILE, where_time_went
+from fer_ray.wording import amount
 
 _STAGES = {
     "listing": "finding the inputs, before the rest",
@@ -45,8 +47,8 @@ def scoring_section(folder: Path, shown_as: Path) -> Section:
     )
     speed = summary["scored_in_this_run"] / summary["seconds"]
     headline = (
-        f"{summary['files']:,} inputs, {summary['failed']:,} of them failed; {duration(summary['seconds'])},"
-        f" {speed:,.0f} images/s."
+        f"{amount(summary['files'], 'input')}, {summary['failed']:,} failed; {duration(summary['seconds'])},"
+        f" {per_time(speed, 'images')}."
     )
     return Section(shown_as.name, "Scoring job", str(shown_as), headline, blocks)
 
@@ -73,6 +75,7 @@ def _confidence_chart(summary: dict[str, Any]) -> Figure:
     width = 1 / len(counts)
     axes.bar((np.arange(len(counts)) + 0.5) * width, counts, 0.92 * width)
     axes.set(xlabel="confidence: the label's probability", ylabel="images", xlim=(0, 1))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     half = counts[: len(counts) // 2].sum() / counts.sum()
     return Figure(
@@ -98,15 +101,20 @@ def _failures(summary: dict[str, Any]) -> list[Table]:
 
 def _stages(summary: dict[str, Any]) -> Table:
     rows = [
-        (name, what, f"{of['seconds']:,.1f}", f"{of['images_per_s']:,.0f}" if of["images_per_s"] else "–")
+        (name, what, _seconds(of["seconds"]), f"{of['images_per_s']:,.0f}" if of["images_per_s"] else "–")
         for name, what in _STAGES.items()
         for of in (summary["stages"][name],)
     ]
     note = (
-        f"Of {summary['scored_in_this_run']:,} inputs; seconds are those of all threads, divided by their number."
-        f" {where_time_went(summary)}"
+        f"Of {amount(summary['scored_in_this_run'], 'input')}; seconds are those of all threads, divided by their"
+        f" number. {where_time_went(summary)}"
     )
     return Table("Where the time went", ("Stage", "What it is", "Seconds", "Images/s"), rows, note)
+
+
+def _seconds(seconds: float) -> str:
+    """Return seconds to a tenth, short ones to two digits."""
+    return f"{seconds:,.1f}" if seconds >= 1 else f"{seconds:.2g}"
 
 
 def _galleries(file: Path) -> list[Gallery]:
@@ -128,7 +136,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("TTA", summary["tta"]),
         ("Faces", summary["faces"]),
         ("Precision, batch size", f"{summary['precision']}, {summary['batch_size']}"),
-        ("Images/s, all in all", f"{scored / summary['seconds']:,.0f}"),
-        ("Images/s, from the first batch on", f"{scored / max(summary['seconds_from_first_batch'], 1e-9):,.0f}"),
+        ("Speed, all in all", per_time(scored / summary["seconds"], "images")),
+        ("From the first batch on", per_time(scored / max(summary["seconds_from_first_batch"], 1e-9), "images")),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

@@ -17,6 +17,7 @@ from fer_ray.folders import Folder
 from fer_ray.progress import duration, per_time, say
 from fer_ray.provenance import PROVENANCE_FILE
 from fer_ray.reporting.png import png_of
+from fer_ray.wording import amount
 
 FORMAT_VERSION = 2
 SUMMARY_FILE, PAGE_FILE, SAMPLES_FILE = "summary.json", "summary.html", "_samples.parquet"
@@ -111,7 +112,7 @@ def describe(place: str, summary: dict[str, Any]) -> str:
     others = "; ".join(f"{count:,} {status}" for status, count in bad.items())
     shares = ", ".join(f"{name} {of['share']:.1%}" for name, of in summary["by_label"].items())
     lines = [
-        f"{summary['files']:,} inputs, {summary['failed']:,} failed{': ' if others else ''}{others}",
+        f"{amount(summary['files'], 'input')}, {summary['failed']:,} failed{': ' if others else ''}{others}",
         f"labels: {shares}",
     ]
     scored, seconds = summary["scored_in_this_run"], summary["seconds"]
@@ -120,7 +121,7 @@ def describe(place: str, summary: dict[str, Any]) -> str:
         rates = {name: of["images_per_s"] for name, of in summary["stages"].items() if of["images_per_s"]}
         stages = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
         lines += [
-            f"{scored:,} inputs in {duration(seconds)}: {per_time(scored / seconds, 'images')},"
+            f"{amount(scored, 'input')} in {duration(seconds)}: {per_time(scored / seconds, 'images')},"
             f" {per_time(from_first, 'images')} from the first batch on",
             f"images/s by stage: {stages}. {where_time_went(summary)}",
         ]
@@ -130,7 +131,7 @@ def describe(place: str, summary: dict[str, Any]) -> str:
 def _write_samples(file: Path, folder: Folder, totals: Totals, layout: Sequence[Part]) -> None:
     chosen: list[tuple[str, Sample]] = [
         *(("surest", sample) for sample in totals.surest),
-        *(("least sure", sample) for sample in totals.least_sure),
+        *(("least sure", sample) for sample in totals.least_sure if sample not in totals.surest),
     ]
     pictures = thumbnails(folder, layout, [sample for _, sample in chosen])
     rows = [
