@@ -30,12 +30,14 @@ def wait_for(cpus: int, gpus: int, timeout_s: float) -> bool:
     end, said = time.monotonic() + timeout_s, ""
     while True:
         there_is = ray.cluster_resources()
-        has = {"CPUs": int(there_is.get("CPU", 0)), "GPUs": int(there_is.get("GPU", 0))}
-        counts = f"{has['CPUs']} CPUs of {cpus}, {has['GPUs']} GPUs of {gpus}"
+        has = {"CPU": int(there_is.get("CPU", 0)), "GPU": int(there_is.get("GPU", 0))}
+        counts = ", ".join(
+            f"{has[kind]} {kind}s of {count}" for kind, count in {"CPU": cpus, "GPU": gpus}.items() if count
+        )
         if counts != said:
             print(counts, flush=True)
             said = counts
-        if has["CPUs"] >= cpus and has["GPUs"] >= gpus:
+        if has["CPU"] >= cpus and has["GPU"] >= gpus:
             return True
         if time.monotonic() > end:
             return False
@@ -56,7 +58,9 @@ def main() -> None:
     request_resources(bundles=wanted(asked.cpus, asked.gpus))
     if asked.release:
         print("Nodes that stay idle will be let go.")
-    elif not wait_for(asked.cpus, asked.gpus, asked.timeout * 60):
+        return
+    print(f"Waiting {asked.timeout:g} minutes at most (--timeout).", flush=True)
+    if not wait_for(asked.cpus, asked.gpus, asked.timeout * 60):
         request_resources(bundles=[])
         sys.exit(
             f"Not there after {asked.timeout:g} minutes, and asked for no longer. `ray status` says what the autoscaler"

@@ -47,7 +47,7 @@ def train_seed_runs(
     running = RunningTrials(objective)
     with (
         ProgressBar("confirming", epochs, "epochs", done, running) as bar,
-        runtime.deferred_interrupt("Stopping the runs. Ctrl-C again leaves at once.") as interrupted,
+        runtime.deferred_interrupt("Stopping the runs.") as interrupted,
         adapted_tune(),
     ):
         recorder = _Recorder(named, bar, running, objective, FailureReader(share.concurrent))

@@ -65,9 +65,9 @@ def connect(dashboard: bool = False) -> None:
     except ConnectionError as error:
         mode = os.environ.get("RAY_AUTH_MODE")
         raise UsageError(
-            f"RAY_ADDRESS={address}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token,"
-            f" as Ray's do, also wants RAY_AUTH_MODE=token, {f'{mode} now' if mode else 'not set now'}, and its own"
-            " token in ~/.ray/auth_token; `ray job submit` sees to both. To start Ray on this machine, unset the address."
+            f"RAY_ADDRESS={address}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token"
+            f" also wants RAY_AUTH_MODE=token, {f'{mode} now' if mode else 'not set now'}, and its token in"
+            " ~/.ray/auth_token; `ray job submit` sees to both. To start Ray on this machine, unset RAY_ADDRESS."
         ) from error
     if address == LOCAL:
         total = ray.cluster_resources()
@@ -158,7 +158,7 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C or SIGTERM sets instead of raising; a second raises ``KeyboardInterrupt``.
 
     Args:
-        notice: said at the first.
+        notice: said at the first; on a terminal also that another Ctrl-C doesn't wait.
     """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
@@ -167,7 +167,7 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
 
     def note(number: int, frame: Any) -> None:
         interrupted.set()
-        say(notice)
+        say(f"{notice} Ctrl-C again leaves at once." if sys.stdin.isatty() else notice)
         restore()
 
     def restore() -> None:

@@ -293,6 +293,8 @@ def command(
 def _print_result(result: TuneResult, request: SearchRequest) -> None:
     states = [record.state for record in result.trials if not record.interrupted]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
+    if more := len(result.trials) - len(states):
+        counts += f"; {more} interrupted, not counted"
     values = zip(request.strategy.objectives, result.best.values or (), strict=True)
     measured = ", ".join(OBJECTIVES[name].named(value) for name, value in values)
     print(f"best: trial {result.best.number}, {measured}, {result.best.space}")

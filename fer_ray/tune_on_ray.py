@@ -52,7 +52,7 @@ def run_trials(
     with (
         ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
         Throughput("tune") as images,
-        runtime.deferred_interrupt("Stopping the running trials. Ctrl-C again leaves at once.") as interrupted,
+        runtime.deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(),
     ):
         first = request.strategy.first

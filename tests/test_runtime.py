@@ -65,16 +65,16 @@ def test_a_cluster_that_lets_nobody_in(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     if mode is not None:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    with pytest.raises(UsageError, match=rf"RAY_ADDRESS={listening}: Failed to connect.*=token, {now}, and its own"):
+    with pytest.raises(UsageError, match=rf"RAY_ADDRESS={listening}: Failed to connect.*=token, {now}, and its token"):
         runtime.connect()
 
 
 def test_a_token_that_is_missing(failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    failures += [AuthenticationError("No token found.\nMore of Ray's words.")]
+    failures += [AuthenticationError("No token was found. More of Ray's words.")]
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with pytest.raises(UsageError, match=r"^RAY_AUTH_MODE=token: .*Put the cluster's token into"):
+    with pytest.raises(UsageError, match=r"^RAY_AUTH_MODE=token: .*was found\. Put the cluster's token into"):
         runtime.connect()
 
 

@@ -1,6 +1,7 @@
 """The model of scaling: its arithmetic on constants chosen to be easy, and that what binds is what is slowest."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -109,13 +110,19 @@ def test_what_is_slowest_binds_on_gpus() -> None:
 
 def test_scoring_on_gpus_by_hand() -> None:
     assumed = replace(ASSUMED, decoded_per_s=10_000)
-    one = scaling_model.score_on_gpus(MEASURED, assumed, 8, 10**7)
-    assert one.per_s == pytest.approx(80_000)
-    assert one.seconds == pytest.approx(10 + 10**7 * (1 / 80_000 + 1e-6 + 1e-6))
     chunks = scaling_model.chunks_of(10**7)
+    rounds, chunk_s = math.ceil(chunks / 8), 10**7 / chunks * 1e-4
+    one = scaling_model.score_on_gpus(MEASURED, assumed, 8, 10**7)
+    assert one.per_s == pytest.approx(10**7 / (rounds * chunk_s)) == pytest.approx(80_000, rel=0.01)
+    assert one.seconds == pytest.approx(10 + rounds * chunk_s + 10**7 * (1e-6 + 1e-6))
     slowed = scaling_model.score_on_gpus(replace(MEASURED, footer_s=0.001, chunk_s=0.01), assumed, 8, 10**7)
-    by_hand = chunks * 0.001 + 10**7 / 8 * 1e-4 + chunks / 8 * 0.01
-    assert slowed.per_s == pytest.approx(10**7 / by_hand)
+    assert slowed.per_s == pytest.approx(10**7 / (chunks * 0.001 + rounds * (chunk_s + 0.01)))
+    few = scaling_model.score_on_gpus(replace(MEASURED, bookkeeping_s=(0.0, 0.0)), assumed, 512, 1000)
+    assert few.per_s == pytest.approx(1000 / (1000 / scaling_model.chunks_of(1000) * 1e-4)), (
+        "no GPU has two of 16 chunks"
+    )
+    two_each = scaling_model.score_on_gpus(MEASURED, replace(assumed, actors_a_gpu=2), 1, 10**7)
+    assert two_each.per_s == pytest.approx(20_000, rel=0.01), "as much as the GPU labels"
     quick, slow = (
         scaling_model.score_on_gpus(MEASURED, replace(assumed, request_s=request_s), 1, 10**7, in_store=True)
         for request_s in (0.01, 0.1)
@@ -140,7 +147,7 @@ def test_more_gpus_never_take_longer_and_changes_help() -> None:
 def test_search() -> None:
     trial_s = ASSUMED.epochs * ASSUMED.rows / (ASSUMED.gpu_trained_per_s / ASSUMED.trials_a_gpu)
     few = scaling_model.search(MEASURED, ASSUMED, 512, 64)
-    assert (few.seconds, few.binds) == (pytest.approx(10 + trial_s), "trials too few")
+    assert (few.seconds, few.binds) == (pytest.approx(10 + trial_s / 2), "trials too few"), "each has a GPU"
     assert scaling_model.search(MEASURED, ASSUMED, 8, 64).seconds == pytest.approx(10 + 4 * trial_s)
     growing = replace(MEASURED, ask_s=(0.02, 0.001))
     many = scaling_model.search(growing, ASSUMED, 512, 10_000)
@@ -171,6 +178,8 @@ def test_assumptions_can_be_replaced() -> None:
     assert (changed.gpu_images_per_s, changed.cores_a_gpu) == (100_000, 16)
     with pytest.raises(SystemExit, match="known are gpu_images_per_s"):
         scaling_model.assume(ASSUMED, ["gpus=3"])
+    with pytest.raises(SystemExit, match="gpu_images_per_s=0: must be above 0"):
+        scaling_model.assume(ASSUMED, ["request_s=0", "gpu_images_per_s=0"])
     with pytest.raises(SystemExit, match="'many' is no number"):
         scaling_model.assume(ASSUMED, ["batch=many"])
 

@@ -76,7 +76,8 @@ class Assumed:
 
     Attributes:
         gpu_images_per_s: that a GPU's network labels.
-        decoded_per_s: small images that one process reads and decodes for its GPU; its threads share one interpreter.
+        actors_a_gpu: processes that score on a GPU, as of ``--gpus-per-actor 0.5``.
+        decoded_per_s: small images that one such process reads and decodes; its threads share one interpreter.
         photos_per_core_s: photos of 1 to 12 megapixels that a core decodes a second.
         cores_a_gpu: CPU cores beside each GPU.
         growth: 0 to 1, how much of what the driver took more a chunk the more actors there were is its own doing.
@@ -95,6 +96,7 @@ class Assumed:
     """
 
     gpu_images_per_s: float = 20_000
+    actors_a_gpu: int = 1
     decoded_per_s: float = 17_000
     photos_per_core_s: float = 97
     cores_a_gpu: int = 8
@@ -111,6 +113,9 @@ class Assumed:
     batch: int = 128
     link_bytes_per_s: float = 1.25e9
     link_s: float = 50e-6
+
+
+_MAY_BE_0 = ("growth", "request_s", "link_s")
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ def score_on_gpus(
     photos: bool = False,
     design: Design = TODAY,
 ) -> Prediction:
-    """Predict scoring with an actor a GPU, from and to a disk as fast as the measured one, or an object store."""
+    """Predict scoring on GPUs, from and to a disk as fast as the measured one, or an object store."""
     chunks = chunks_of(images, design.chunk_files)
     files = images / chunks
     end_s, waits_s = measured.footer_s * chunks, 0.0
@@ -215,19 +220,21 @@ def score_on_gpus(
         waits_s = assumed.request_s * measured.chunk_requests
         merge_s += assumed.request_s * measured.merge_requests / REQUESTS_AT_ONCE / files
         listing_s = measured.entry_s + assumed.request_s / 1000
-    decoded = assumed.photos_per_core_s * assumed.cores_a_gpu if photos else assumed.decoded_per_s
-    slower = "decoding" if decoded < assumed.gpu_images_per_s else "GPUs"
-    image_s = 1 / min(decoded, assumed.gpu_images_per_s)
+    actors, of_gpu = gpus * assumed.actors_a_gpu, assumed.gpu_images_per_s / assumed.actors_a_gpu
+    cores = assumed.cores_a_gpu / assumed.actors_a_gpu
+    decoded = assumed.photos_per_core_s * cores if photos else assumed.decoded_per_s
+    slower = "decoding" if decoded < of_gpu else "GPUs"
+    image_s = 1 / min(decoded, of_gpu)
     work_s = files * image_s + measured.chunk_s
-    of_images = chunks / gpus * max(work_s, (work_s + waits_s) / CHUNKS_AT_ONCE)
+    of_images = math.ceil(chunks / actors) * max(work_s, (work_s + waits_s) / CHUNKS_AT_ONCE)
     at_few, an_actor = measured.bookkeeping_s
     scoring = {
         "manifest" if end_s > of_images else slower: end_s + of_images,
-        "handing out": chunks * (at_few + assumed.growth * an_actor * gpus),
+        "handing out": chunks * (at_few + assumed.growth * an_actor * actors),
         "merging": images * merge_s / design.mergers,
     }
     if in_store and photos:
-        scoring["network"] = images * assumed.photo_bytes / assumed.store_bytes_per_s / gpus
+        scoring["network"] = images * assumed.photo_bytes / assumed.store_bytes_per_s / actors
     if in_store:
         scoring["requests"] = images * measured.image_requests / (assumed.requests_per_s * assumed.prefixes)
     one_by_one = {
@@ -247,7 +254,8 @@ def search(measured: Measured, assumed: Assumed, gpus: int, trials: int) -> Pred
     The driver's seconds a trial are those of the study: Ray Tune's own come to them.
     """
     at_once = min(trials, gpus * assumed.trials_a_gpu)
-    trial_s = assumed.epochs * assumed.rows / (assumed.gpu_trained_per_s / assumed.trials_a_gpu)
+    sharing = max(1.0, at_once / gpus)
+    trial_s = assumed.epochs * assumed.rows / (assumed.gpu_trained_per_s / sharing)
     of_trials = math.ceil(trials / at_once) * trial_s
     base = measured.ask_s[0] + assumed.epochs * measured.epoch_s + measured.complete_s[0]
     of_driver = trials * (base + (measured.ask_s[1] + measured.complete_s[1]) * trials / 2)
@@ -362,5 +370,7 @@ def assume(assumed: Assumed, changes: Iterable[str]) -> Assumed:
             number = type(getattr(assumed, name))(float(value))
         except ValueError:
             raise SystemExit(f"--assume {change}: {value!r} is no number.") from None
+        if number < 0 or (number == 0 and name not in _MAY_BE_0):
+            raise SystemExit(f"--assume {change}: must be above 0.")
         assumed = replace(assumed, **{name: number})
     return assumed

@@ -64,7 +64,7 @@ def scoring_table(measured: Measured, assumed: Assumed, design: Design) -> str:
             cells: list[object] = [f"10^{round(math.log10(images))}", gpus]
             for kind in kinds:
                 one = score_on_gpus(measured, assumed, gpus, images, design=design, **kind)
-                cells.append(f"{one.per_s:,.0f}, {duration(one.seconds)}, {one.binds}")
+                cells.append(f"{float(f'{one.per_s:.2g}'):,.0f}, {duration(one.seconds)}, {one.binds}")
             rows.append(cells)
     titles = ["images", "GPUs", "small, on a disk", "small, in an object store", "photos, in an object store"]
     return table(titles, rows)
@@ -275,6 +275,8 @@ def main() -> None:
     parser.add_argument("--assume", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--update", type=Path, metavar="FILE", help="write the tables into a document")
     arguments = parser.parse_args()
+    if not arguments.measured.is_file():
+        parser.error(f"--measured {arguments.measured}: no such file. The benchmarks write it by --json.")
     raw = json.loads(arguments.measured.read_text())
     tables = all_tables(raw, assume(Assumed(), arguments.assume))
     if arguments.update:
