@@ -3,10 +3,11 @@
 import logging
 import math
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.tune.execution import class_cache, tune_controller
 
 from fer_ray import runtime
 from fer_ray.errors import FerRayError
+from fer_ray.shown_places import is_uploaded
 
 _SWITCHES = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
@@ -95,14 +97,16 @@ def forget_metrics(trial: Any) -> None:
 def run_to_its_end(tuner: ray_tune.Tuner) -> None:
     """Run Ray Tune until its trials have ended, or its ``Stop`` says so.
 
-    Tune asks for the current folder, and fails where that is gone, as is the uploaded one of a job that is stopped.
+    It leaves a job's uploaded folder: Tune fails where the current folder is gone, as that one is as soon as the job is
+    stopped.
 
     Raises:
         FerRayError: Ray has died.
     """
+    if is_uploaded(Path.cwd()):
+        os.chdir(tempfile.gettempdir())
     try:
-        with chdir("/"):
-            tuner.fit()
+        tuner.fit()
     except _LostError as lost:
         raise FerRayError(f"{lost.__cause__} What was finished is kept: go on with --resume.") from None
 

@@ -107,6 +107,11 @@ def test_bad_spaces(
         (["--storage", "postgre://me:SECRET@host/a"], [GOOD], ["--storage postgre://me:***@host/a: Can't load plugin"]),
         (["--storage", "me:SECRET@host/a"], [GOOD], ["Could not parse", "Give a database URL"]),
         (["--storage", "sqlite://"], [GOOD], ["--storage sqlite://: is in memory"]),
+        (
+            ["--storage", "sqlite:////x/runtime_resources/working_dir_files/_ray_pkg_0/study.db"],
+            [GOOD],
+            ["study.db: this database would be lost after the job. (This is a job's uploaded copy"],
+        ),
         (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: 0, a part of one GPU"]),
         (["--gpus-per-trial", "1", "--workers-per-trial", "2"], [GOOD], ["whole GPUs for each of 2 worker(s)"]),
     ],

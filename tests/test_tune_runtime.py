@@ -6,10 +6,11 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
+from ray import tune as ray_tune
 from ray._private.utils import get_system_memory, get_used_memory
 from ray.air.execution import FixedResourceManager
 from ray.air.execution._internal import RayActorManager
@@ -24,6 +25,23 @@ from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import FerRayError
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
+
+
+def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    uploaded.mkdir(parents=True)
+    monkeypatch.chdir(uploaded)
+    ended = list[str]()
+
+    class Fitting:
+        def fit(self) -> None:
+            uploaded.rmdir()
+            ended.append(os.path.relpath("study/trial", start="study"))  # as Tune does at the end
+
+    run_to_its_end(cast(ray_tune.Tuner, Fitting()))
+    assert ended == ["trial"]
 
 
 def test_a_kill_for_memory_is_the_death_of_one_actor(

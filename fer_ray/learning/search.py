@@ -21,6 +21,7 @@ from fer_ray.learning.trial_records import short
 from fer_ray.outputs import Output, claim
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import SearchSpace, values_of
+from fer_ray.shown_places import is_uploaded
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """What can look on at a search, and the package that it needs."""
@@ -269,3 +270,5 @@ def _check_storage(storage: str | None) -> None:
         raise UsageError(f"--storage {storage}: its driver is missing ({error}). Install that package.") from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise UsageError(f"--storage {storage}: is in memory, so that nothing could be resumed. Name a file. {remedy}")
+    if url.get_backend_name() == "sqlite" and is_uploaded(file := Path(url.database or "").absolute()):
+        raise UsageError(f"{file}: this database would be lost after the job.")
