@@ -7,7 +7,8 @@ augmented images, Adam 1e-3, batch 64, 50 epochs. The time of the whole recipe i
 part that is run, validation left out, which favours the recipe.
 
 ``--repeats N`` takes turns with ``fer-ray train --config search_spaces/cnn3.yaml``, the same network at the same batch
-size and precision and with the same kinds of augmentation, and prints the ratios of the images/s.
+size and with the same kinds of augmentation, and prints the ratios of the images/s. Its precision is the program's
+choice; ``--set training.precision=float32`` is that of the recipe.
 """
 
 import argparse
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8000, help="images to train on before extrapolating")
     parser.add_argument("--loader-workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=0, help="turns of the recipe and of fer-ray train")
+    parser.add_argument("--set", action="append", default=[], help="config override of fer-ray train")
     arguments = parser.parse_args()
     split = PreparedDataset(arguments.dataset).load("train")
     speeds = {workers: speed(split, arguments.images, workers) for workers in arguments.loader_workers}
@@ -64,7 +66,7 @@ def main() -> None:
     ratios = []
     for repeat in range(arguments.repeats):
         recipe = speed(split, arguments.images, max(speeds, key=speeds.__getitem__))
-        ours = project(arguments.dataset, Path("search_spaces/cnn3.yaml"), ["training.epochs=2"])
+        ours = project(arguments.dataset, Path("search_spaces/cnn3.yaml"), ["training.epochs=2", *arguments.set])
         ratios.append(ours / recipe)
         print(f"{repeat + 1}: fer-ray train {ours:,.0f} images/s, recipe {recipe:,.0f}, ratio {ratios[-1]:.2f}")
     if ratios:
