@@ -7,7 +7,6 @@ Credentials come from where the stores' own tools take them: environment variabl
 import functools
 import io
 import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +15,14 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
+from fer_ray.connections import CONNECT_S, require_answer
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path, split_url
 from fer_ray.redaction import holds_secret
 
 REQUESTS_AT_ONCE = 24
 """Of one process: stores answer slowly, and pyarrow keeps 25 connections to one."""
-_CONNECT_S, _REQUEST_S = 10.0, 60.0
+_REQUEST_S = 60.0
 _ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
 _READS, _PAUSE_S = 5, 0.1
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
         region=region,
         endpoint_override=server or None,
         scheme=server_scheme or "https",
-        connect_timeout=_CONNECT_S,
+        connect_timeout=CONNECT_S,
         request_timeout=_REQUEST_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
@@ -139,16 +139,10 @@ def require_bucket(url: str) -> None:
 
 
 def _require_answer(endpoint: str) -> None:
-    """Check that a server listens, as its clients would try for a minute before they say that none does."""
     parts = urlsplit(endpoint)
     port = parts.port or (80 if parts.scheme == "http" else 443)
-    try:
-        socket.create_connection((parts.hostname or "", port), _CONNECT_S).close()
-    except OSError as error:
-        raise DataError(
-            f"AWS_ENDPOINT_URL={endpoint}: nothing answers there: {error.strerror or error}. Start that server or mend"
-            " the variable; unset, it means Amazon's S3."
-        ) from error
+    remedy = "Start that server or mend the variable; unset, it means Amazon's S3."
+    require_answer(f"AWS_ENDPOINT_URL={endpoint}", parts.hostname or "", port, DataError, remedy)
 
 
 class ObjectFile(io.RawIOBase):

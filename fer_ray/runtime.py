@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from fer_ray.connections import require_answer
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.interrupts import interrupt_on_sigterm
 from fer_ray.object_stores import locate
@@ -24,7 +24,6 @@ from fer_ray.resources import Resources, describe_resources, fitting, room
 LOCAL = "local"
 """``ray.init``'s word for a Ray of one's own. Without it Ray joins what ``ray start`` last noted on this machine."""
 _STARTS = 3
-_ANSWER_S = 10.0
 _VITAL = ("raylet", "gcs_server")
 
 
@@ -75,17 +74,11 @@ def connect(dashboard: bool = False) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Check that something listens at a ``HOST:PORT``; Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         return  # another kind of address, of which Ray says whether it is one
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
-    except OSError as error:
-        raise UsageError(
-            f"RAY_ADDRESS={address}: nothing answers there: {error.strerror or error}. Start a cluster there by `ray"
-            " start --head`, mend the address, or unset it to start Ray on this machine."
-        ) from error
+    remedy = "Start a cluster there by `ray start --head`, mend the address, or unset it to start Ray on this machine."
+    require_answer(f"RAY_ADDRESS={address}", host.strip("[]"), int(port), UsageError, remedy)
 
 
 def start_ray(address: str = LOCAL, **options: Any) -> None:

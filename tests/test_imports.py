@@ -40,6 +40,7 @@ LAYERS = [
         "config",
         "config_files",
         "config_paths",
+        "connections",
         "emotions",
         "errors",
         "files",

@@ -16,7 +16,7 @@ from fer_ray.data.crew import Crew
 from fer_ray.data.disk import FileError, shown
 from fer_ray.data.faces import Face, crop
 from fer_ray.data.images import ImageError, decode, quiet_decoders, resize
-from fer_ray.data.manifest import ChunkReader
+from fer_ray.data.manifest import Chunk, ChunkReader
 from fer_ray.data.parts import NO_FAILURE, Part, read_part
 from fer_ray.data.reading import read_entry
 from fer_ray.errors import DataError
@@ -130,13 +130,15 @@ def _sample(part: Part, scored: pa.Table, number: int) -> Sample:
 def thumbnails(folder: Folder, parts: Sequence[Part], samples: Sequence[Sample]) -> list[np.ndarray | None]:
     """Read the pictures of rows anew: grey squares, uint8; None where one is gone by now or can't be found again."""
     wanted = {(sample.part, sample.path) for sample in samples}
-    found, manifest = dict[tuple[int, str], Entry](), ChunkReader(folder)
+    manifest = ChunkReader(folder)
+
+    def chosen(part: int, chunk: Chunk) -> list[tuple[tuple[int, str], Entry]]:
+        named = (((part, shown(entry.name)), entry) for entry, _ in manifest.read(chunk))
+        return [(name, entry) for name, entry in named if name in wanted]
+
+    chunks = [(part, chunk) for part in sorted({part for part, _ in wanted}) for chunk in parts[part].chunks.values()]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        for number in sorted({part for part, _ in wanted}):
-            paths = {path for part, path in wanted if part == number}
-            for entry, _ in chain.from_iterable(pool.map(manifest.read, parts[number].chunks.values())):
-                if shown(entry.name) in paths:
-                    found[number, shown(entry.name)] = entry
+        found = dict(chain.from_iterable(pool.map(lambda one: chosen(*one), chunks)))
 
     def picture(sample: Sample) -> np.ndarray | None:
         entry = found.get((sample.part, sample.path))

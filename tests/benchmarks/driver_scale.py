@@ -16,7 +16,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import pyarrow.parquet as pq
 from cluster_scale import BENCHMARKS, MIB, keep
 from object_store import BUCKET, Faults, running_store
 from ray_nodes import REPOSITORY, running_nodes
+from scaling_tables import span
 from score_images import write_faces
 
 from fer_ray import runtime, score_on_ray
@@ -266,12 +266,7 @@ def main() -> None:
         return
     for name, measured in _sections(arguments):
         for line in measured if isinstance(measured, list) else [measured]:
-            shown = {
-                key: f"{statistics.median(value):.4g} ({min(value):.4g} to {max(value):.4g})"
-                if isinstance(value, list)
-                else value
-                for key, value in line.items()
-            }
+            shown = {key: span(value, "{:.4g}") if isinstance(value, list) else value for key, value in line.items()}
             print(f"{name}: {shown}", flush=True)
         keep(arguments.json, **{name: measured})
 
