@@ -14,15 +14,22 @@ EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surpri
 
 NUM_CLASSES = len(EMOTIONS)
 
-_SYNONYMS = {
+SYNONYMS = {
     "anger": "angry",
     "disgusted": "disgust",
+    "disgusting": "disgust",
     "fearful": "fear",
+    "fearfulness": "fear",
     "afraid": "fear",
+    "scared": "fear",
     "happiness": "happy",
+    "joy": "happy",
+    "joyful": "happy",
     "sadness": "sad",
     "surprised": "surprise",
+    "neutrality": "neutral",
 }
+"""Other words for them, in lower case."""
 
 
 def label_of(name: str) -> int | None:
@@ -31,7 +38,7 @@ def label_of(name: str) -> int | None:
     Case and blanks around the name don't matter; ``anger``, ``happiness`` and their like are understood.
     """
     key = name.strip().lower()
-    key = _SYNONYMS.get(key, key)
+    key = SYNONYMS.get(key, key)
     return EMOTIONS.index(key) if key in EMOTIONS else None
 
 

@@ -17,6 +17,7 @@ from fer_ray import __version__
 from fer_ray.data import fer_plus as fer_plus_votes
 from fer_ray.data import quality
 from fer_ray.data.assemble import DROPPED, Rows, Spool, mean_and_std, take_validation
+from fer_ray.data.naming import Naming, read_naming
 from fer_ray.data.near_duplicates import SMALLEST
 from fer_ray.data.quality import Findings
 from fer_ray.data.rows import SOURCE_MISSING, Source
@@ -57,6 +58,9 @@ def prepare(
     drop_leaks: bool = False,
     fer_plus: Path | str | None = None,
     fer_plus_labels: str = "majority",
+    labels: str | None = None,
+    splits: str | None = None,
+    allow_unknown: bool = False,
 ) -> PrepareResult:
     """Read a source into a prepared dataset. The same source and arguments give the same bytes, but for
     ``provenance.json``.
@@ -72,24 +76,31 @@ def prepare(
         drop_leaks: leave out training rows that also stand, with the very same pixels, in validation or test.
         fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
         fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
+        labels: what written labels mean: ``surprise,fear,…`` in the order of their numbers, or ``joy=happy,1=sad``.
+        splits: what names of folders, files or rows mean: ``learning=train,check*=test``.
+        allow_unknown: leave out rows whose label is no emotion even where a class has no other row.
 
     Raises:
         UsageError: an argument out of range, or ``dest`` in use.
-        DataError: the source is missing, of no known format, or without a single usable row.
+        DataError: the source is missing, of no known format, or without a single usable row; or its names don't tell
+            splits and labels.
     """
     _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
+    naming = read_naming(labels, splits, allow_unknown)
     with claimed(dest) as output:
-        opened = open_source(source, format, seed)
+        opened = open_source(source, format, seed, naming)
         votes = _votes(opened, fer_plus)
         for note in opened.notes:
             say(note)
         with whole_folder(output.path) as partial, Spool(partial / "pixels.partial", size) as spool:
             record_start(partial)
             _read(opened, spool)
-            rows, rejects, notes = spool.rows(), spool.rejects(), list(opened.notes)
+            unread = len(spool.rejects())
+            rows, notes = _meant(opened, spool, naming)
+            rejects = spool.rejects()
             _require_rows(opened, rows, rejects)
             if votes:
-                notes += _relabel(opened, rows, len(rejects), votes, fer_plus_labels)
+                notes += _relabel(opened, rows, unread, votes, fer_plus_labels)
             if drop_leaks:
                 dropped, said = _drop_leaks(opened, rows)
                 rejects, notes = pa.concat_tables([rejects, dropped]), notes + said
@@ -133,6 +144,21 @@ def command(
     fer_plus_labels: Annotated[
         str, typer.Option(help="`majority`, or `soft` to keep the shares of votes for loss.soft_labels too.")
     ] = "majority",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="What labels mean: names in the order of their numbers, such as surprise,fear,disgust,happy,sad,angry,"
+            "neutral, from 0 or from 1; or pairs such as joy=happy,7=neutral."
+        ),
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(help="What names of folders, files and splits mean: learning=train,check*=test (or validation)."),
+    ] = None,
+    allow_unknown: Annotated[
+        bool,
+        typer.Option("--allow-unknown", help="Leave out rows of unknown labels even where an emotion has no other."),
+    ] = False,
 ) -> None:
     """Read face images of any known format into a prepared dataset.
 
@@ -151,6 +177,9 @@ def command(
         drop_leaks=drop_leaks,
         fer_plus=fer_plus,
         fer_plus_labels=fer_plus_labels,
+        labels=labels,
+        splits=splits,
+        allow_unknown=allow_unknown,
     )
 
 
@@ -216,8 +245,16 @@ def _require_visible(source: Source, block: pa.Table) -> None:
         raise DataError(f"{source.name}: {SOURCE_MISSING}. Put the source where every node sees it.")
 
 
+def _meant(source: Source, spool: Spool, naming: Naming) -> tuple[Rows, list[str]]:
+    """Return the rows by what their splits and labels mean, and what is to be said about the source."""
+    rows, notes = spool.rows(source, naming)
+    for note in notes:
+        say(note)
+    return rows, [*source.notes, *notes]
+
+
 def _require_rows(source: Source, rows: Rows, rejects: pa.Table) -> None:
-    if len(rows):
+    if len(rows.in_order()):
         return
     examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
     raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")

@@ -77,8 +77,8 @@ def test_killed_at_any_point_and_run_again_it_ends_with_the_same_dataset(
 
 def test_no_usable_row_is_bad_data(tmp_path: Path) -> None:
     image = synthetic_faces(1, seed=0)[0][0]
-    source = write_csv(tmp_path / "x.csv", [(8, image, "Training")])
-    with pytest.raises(DataError, match=r"none of its 1 row.*emotion '8'"):
+    source = write_csv(tmp_path / "x.csv", [(-1, image, "Training")])
+    with pytest.raises(DataError, match=r"none of its 1 row.*emotion '-1'"):
         prepare(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from fer_ray.data import zip_files
 from fer_ray.data.disk import MAX_BYTES, FileError, FileProblem
-from fer_ray.data.image_trees import IMAGE_SUFFIXES
+from fer_ray.data.image_trees import IMAGE_SUFFIXES, is_passed_over
 from fer_ray.data.parquet_columns import IMAGE, find_column, holds_bytes
 from fer_ray.object_stores import ObjectFile, as_url
 
@@ -205,8 +205,8 @@ _KINDS = {
 
 
 def _is_named_as_image(name: bytes) -> bool:
-    path = PurePosixPath(os.fsdecode(name))
-    return not path.name.startswith(".") and path.suffix.lower() in _NAMED_AS_IMAGES
+    path = os.fsdecode(name)
+    return not is_passed_over(path) and PurePosixPath(path).suffix.lower() in _NAMED_AS_IMAGES
 
 
 def _member_name(container: str, member: str) -> bytes:

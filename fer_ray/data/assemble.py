@@ -15,12 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_ray.data.columns import images_of
-from fer_ray.data.rows import raw_schema
+from fer_ray.data.naming import Naming, label_meanings, split_meanings
+from fer_ray.data.rows import Source, raw_schema
 from fer_ray.data.store import SPLITS
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 
 NO_LABEL = -1
 DROPPED = -1  # in place of a split
+_REJECTED = -2  # likewise
+_POSITION = pa.field("position", pa.int64())  # of a row in the source
+_REJECTS = ["id", "path", "reason", _POSITION.name]
 _CHUNK_BYTES = 16 << 20
 _CHUNK_ROWS = 4096  # fewer where images are large
 
@@ -37,6 +41,7 @@ class Spool:
         self.file, self.size = file, size
         self._good: list[pa.Table] = []
         self._bad: list[pa.Table] = []
+        self._added = 0
 
     def __enter__(self) -> Self:
         self._out = self.file.open("wb")
@@ -54,31 +59,49 @@ class Spool:
         good, bad = np.flatnonzero(~is_bad), np.flatnonzero(is_bad)
         images = images_of(rows["pixels"], self.size)
         self._out.write(np.ascontiguousarray(images[good] if len(bad) else images).data)
+        # The position in the source stays, as good rows may become rejects among the others.
+        rows = rows.append_column(_POSITION, pa.array(np.arange(self._added, self._added + len(rows))))
+        self._added += len(rows)
         # Taken rows are a copy: they don't hold the block in Ray's object store.
         self._good.append(rows.drop_columns(["pixels", "reason"]).take(pa.array(good)))
-        self._bad.append(rows.select(["id", "path", "reason"]).take(pa.array(bad)))
+        self._bad.append(rows.select(_REJECTS).take(pa.array(bad)))
 
     def rejects(self) -> pa.Table:
-        """Return ``id``, ``path`` and ``reason`` of the rows that can't be used."""
-        names = pa.schema([raw_schema(self.size).field(name) for name in ("id", "path", "reason")])
-        return pa.concat_tables([names.empty_table(), *self._bad])
+        """Return ``id``, ``path`` and ``reason`` of the rows that can't be used, in source order."""
+        names = [raw_schema(self.size).field(name) for name in _REJECTS[:-1]]
+        table = pa.concat_tables([pa.schema([*names, _POSITION]).empty_table(), *self._bad])
+        return table.sort_by(_POSITION.name).drop_columns(_POSITION.name)
 
-    def rows(self) -> "Rows":
-        """Return the good rows, once all are added."""
+    def rows(self, source: Source, naming: Naming) -> tuple["Rows", list[str]]:
+        """Decide what the good rows' splits and labels mean, once all are added.
+
+        Rows whose split or label has no meaning become rejects.
+
+        Returns:
+            The rows, and what is to be said about their labels.
+
+        Raises:
+            DataError: splits or labels that would make a wrong dataset (``fer_ray.data.naming``).
+        """
         self._out.flush()
         fields = [field for field in raw_schema(self.size) if field.name not in ("pixels", "reason")]
-        table = pa.concat_tables([pa.schema(fields).empty_table(), *self._good]).combine_chunks()
-        return Rows(
+        table = pa.concat_tables([pa.schema([*fields, _POSITION]).empty_table(), *self._good]).combine_chunks()
+        splits, labels, reasons, notes = _meanings(table, source, naming)
+        if rejected := sorted(reasons):
+            why = pa.array([reasons[row] for row in rejected], pa.string())
+            self._bad.append(table.take(pa.array(rejected)).append_column("reason", why).select(_REJECTS))
+        rows = Rows(
             ids=table["id"],
             paths=table["path"],
-            splits=pc.index_in(table["split"], pa.array(SPLITS)).to_numpy().astype(np.int8),
-            labels=pc.fill_null(table["label"], NO_LABEL).to_numpy(),
+            splits=splits,
+            labels=labels,
             sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()]),
             digests=table["digest"],
             sums=table["sum"].to_numpy(),
             squares=table["squares"].to_numpy(),
             flat=pc.cast(table["flat"], pa.uint8()).to_numpy().astype(bool),
         )
+        return rows, notes
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
         """Return the pictures of some good rows by number, uint8, n × size × size."""
@@ -104,7 +127,7 @@ class Rows:
     Attributes:
         ids: string.
         paths: string, where a person finds the row.
-        splits: int8, index into ``SPLITS``, or ``DROPPED``.
+        splits: int8, index into ``SPLITS``; negative for a row that is in none, ``DROPPED`` where it is a leak.
         labels: int8, csv order, ``NO_LABEL`` where unlabelled.
         sizes: int32, 2 × n, width and height as found.
         digests: binary(16), equal where the pixels are equal.
@@ -141,6 +164,39 @@ class Rows:
         """A number for each row, int32, the same where the pixels are the same."""
         numbers: np.ndarray = self.digests.combine_chunks().dictionary_encode().indices.to_numpy()
         return numbers
+
+
+def _meanings(
+    table: pa.Table, source: Source, naming: Naming
+) -> tuple[np.ndarray, np.ndarray, dict[int, str], list[str]]:
+    """Return index into ``SPLITS`` and label of each row, int8, by row why some have none, and notes on labels."""
+    split_codes, split_names = _encoded(table["split"])
+    rows_of_split = dict(zip(split_names, np.bincount(split_codes).tolist(), strict=True))
+    meant = split_meanings(rows_of_split, naming, source.name)
+    of_split = [_REJECTED if (split := meant[name]) is None else SPLITS.index(split) for name in split_names]
+    splits = np.array(of_split, np.int8)[split_codes]
+    label_codes, keys = _encoded(table["label"])
+    labelled = (label_codes >= 0) & (splits >= 0)
+    pairs, counts = np.unique(np.stack([splits, label_codes])[:, labelled], axis=1, return_counts=True)
+    by_split = {(SPLITS[s], keys[k]): n for (s, k), n in zip(pairs.T.tolist(), counts.tolist(), strict=True)}
+    meanings, notes = label_meanings(by_split, naming, source.name, source.numbers_are)
+    of_key = [meaning if isinstance(meaning := meanings.get(key), int) else NO_LABEL for key in keys]
+    labels = np.array([*of_key, NO_LABEL], np.int8)[label_codes]  # the last is that of the code -1
+    reasons = {
+        int(row): f"split '{split_names[split_codes[row]]}', expected Training, PublicTest or PrivateTest; train, valid"
+        " or test"
+        for row in np.flatnonzero(splits == _REJECTED)
+    }
+    lost = np.flatnonzero(labelled & (labels == NO_LABEL))
+    reasons |= {int(row): str(meanings[keys[label_codes[row]]]) for row in lost}
+    splits[list(reasons)] = _REJECTED
+    return splits, labels, reasons, notes
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return a number for each row, -1 for null, and the texts by number."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return pc.fill_null(encoded.indices, -1).to_numpy(), encoded.dictionary.to_pylist()
 
 
 def take_validation(rows: Rows, fraction: float, seed: int) -> int:

@@ -1,8 +1,9 @@
 """FER-2013 as CSV: ``fer2013.csv``, ``icml_face_data.csv``, and the competition's ``train.csv`` and ``test.csv``.
 
 Columns are found by name, in any order, blanks and case aside, between commas, semicolons or tabs: ``pixels``,
-``emotion`` and ``Usage`` (what they hold: ``fer_ray.data.csv_lines``). Files are read in ranges of some MB, so that
-their size doesn't matter. A CSV inside a .zip, or compressed by gzip, has no ranges: one task reads it as a stream.
+``emotion`` or ``label``, and ``Usage`` (what they hold: ``fer_ray.data.csv_lines``). Files are read in ranges of some
+MB, so that their size doesn't matter. A CSV inside a .zip, or compressed by gzip, has no ranges: one task reads it as a
+stream.
 """
 
 import codecs
@@ -15,9 +16,9 @@ import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -27,9 +28,10 @@ import pyarrow as pa
 
 from fer_ray.data.csv_lines import Layout, fields_of, read_line
 from fer_ray.data.disk import is_regular
-from fer_ray.data.image_trees import IMAGE_SUFFIXES
-from fer_ray.data.naming import split_of_file
+from fer_ray.data.image_trees import IMAGE_SUFFIXES, is_passed_over
+from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS, Naming, require_labels
 from fer_ray.data.rows import RowBuilder, Source, source_missing
+from fer_ray.data.split_names import read_splits, split_of_root
 from fer_ray.data.store import SPLITS
 from fer_ray.errors import DataError
 
@@ -88,40 +90,32 @@ class CsvFile:
 
 
 def find_csv(path: Path) -> list[CsvFile]:
-    """Return the CSV files to read for a path: those with a ``pixels`` column among the file itself, the files directly
-    in a folder, or the members of a .zip, whatever they are called.
-
-    Of several, ``fer2013.csv`` or ``icml_face_data.csv`` is taken alone, else those named after splits together.
+    """Return the CSV files for a path: those with a ``pixels`` column among the file itself, the files directly in a
+    folder, or the members of a .zip, whatever they are called.
 
     Raises:
-        DataError: several that neither rule chooses from, or one that can't be read.
+        DataError: one that may be meant can't be read.
     """
-    found = list(dict.fromkeys(file for file, start in _starts(path) if _header(start)))
-    for name in _OFFICIAL_NAMES:
-        if official := [file for file in found if file.name.lower() == name]:
-            return official[:1]
-    if of_splits := [file for file in found if split_of_file(file.name)]:
-        return sorted(of_splits, key=lambda file: SPLITS.index(split_of_file(file.name) or ""))
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        choose = "Unpack it and name" if path.is_file() else "Name"
-        raise DataError(f"{path}: holds several CSV files with a pixels column: {names}. {choose} the one to read.")
-    return found
+    return list(dict.fromkeys(file for file, start in _starts(path) if _header(start)))
 
 
-def open_csv(files: Sequence[CsvFile], name: str) -> Source:
+def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
     """Return CSV files as one source. Ids are ``row-0000001`` and so on, by data row; blank lines don't count.
 
-    ``Usage`` gives the split; without it a file's name does, and else rows with ``emotion`` are for training and those
-    without for the test. Rows without ``emotion`` are unlabelled.
+    Of several files, ``fer2013.csv`` or ``icml_face_data.csv`` is taken alone, else those that are called like splits
+    together; the others are named in a note. ``Usage`` gives the split of each row; without it the file's name does, or
+    that of the folder or .zip, and else rows with labels are for training and those without for the test.
 
     Raises:
-        DataError: a file is no readable CSV, has no rows, or none with pixels that make a square; all at once.
+        DataError: a choice that neither rule makes; or a file is no readable CSV, has no rows, none with pixels that
+            make a square, or a column that may hold labels under another name; all at once.
     """
+    files, splits = _choose(path, found, naming)
+    root = None if path == files[0].path and files[0].member is None else split_of_root(path.stem, naming.splits)
     layouts, problems = [], []
     for file in files:
         try:
-            layouts.append(_layout(file))
+            layouts.append(_layout(file, splits[file] or root))
         except DataError as error:
             problems += error.problems
     if problems:
@@ -132,15 +126,44 @@ def open_csv(files: Sequence[CsvFile], name: str) -> Source:
         manifest, total = [pa.Table.from_pylist(pieces)], None
     else:
         manifest, total = _manifest(files)
-    unlabelled = [file for file, layout in zip(files, layouts, strict=True) if not layout.has_labels]
+    notes = [
+        f"{file.name} has no column of labels: its rows are unlabelled."
+        for file, layout in zip(files, layouts, strict=True)
+        if not layout.label_column
+    ]
+    if unread := [file.name for file in found if file not in files]:
+        read = ", ".join(file.name for file in files)
+        notes.append(f"Read: {read}. Not read, though images are in them too: {', '.join(unread)}.")
+    has_usage = all(layout.split_column for layout in layouts)
+    in_own_form = has_usage and all(layout.label_column == "emotion" for layout in layouts)
     return Source(
         format="csv",
-        name=name,
+        name=str(path),
         manifest=manifest,
-        read=functools.partial(_read, list(files), layouts),
+        read=functools.partial(_read, files, layouts),
         total=total,
-        notes=[f"{file.name} has no emotion column: its rows are unlabelled." for file in unlabelled],
-        has_usage=all("usage" in layout.names for layout in layouts),
+        notes=notes,
+        has_usage=has_usage,
+        numbers_are="in FER-2013's own form" if in_own_form else "in its order unless told",
+    )
+
+
+def _choose(path: Path, found: Sequence[CsvFile], naming: Naming) -> tuple[list[CsvFile], Mapping[CsvFile, str | None]]:
+    """Return the files to read, and by file the split that its name means."""
+    by_name = read_splits({PurePosixPath(file.name).stem for file in found}, naming.splits)
+    splits = {file: by_name[PurePosixPath(file.name).stem] for file in found}
+    for name in _OFFICIAL_NAMES:
+        if official := [file for file in found if file.name.lower() == name]:
+            return official[:1], splits
+    if len(found) == 1:
+        return list(found), splits
+    if of_splits := [file for file in found if splits[file]]:
+        return sorted(of_splits, key=lambda file: SPLITS.index(splits[file] or "")), splits
+    names = ", ".join(file.name for file in found)
+    choose = "unpack it and name" if path.is_file() else "name"
+    raise DataError(
+        f"{path}: holds several CSV files with a pixels column: {names}. Say what they are, such as --splits"
+        f" '{PurePosixPath(found[0].name).stem}=train', or {choose} the one to read."
     )
 
 
@@ -174,7 +197,8 @@ def _starts_in_zip(path: Path) -> Iterator[tuple[CsvFile, bytes]]:
         return  # reading it as a tree of images says what is wrong
     with archive:
         for name in archive.namelist():
-            if not name.endswith("/") and PurePosixPath(name).suffix.lower() not in _NOT_CSV:
+            is_meant = not name.endswith("/") and not is_passed_over(name)
+            if is_meant and PurePosixPath(name).suffix.lower() not in _NOT_CSV:
                 yield _start(CsvFile(path, name), functools.partial(archive.open, name))
 
 
@@ -201,7 +225,7 @@ def _header(start: bytes) -> tuple[list[str], str] | None:
     return None
 
 
-def _layout(file: CsvFile) -> Layout:
+def _layout(file: CsvFile, split: str | None) -> Layout:
     try:
         with file.open() as stream:
             start = stream.read(_HEADER_BYTES)
@@ -216,8 +240,11 @@ def _layout(file: CsvFile) -> Layout:
         found = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
         raise DataError(f"{file}: {found}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
     side = isqrt(max(squares, key=lambda count: squares[count]))
-    split = split_of_file(file.name) or ("train" if "emotion" in names else "test")
-    return Layout(tuple(names), delimiter, side, split)
+    layout = Layout(tuple(names), delimiter, side, split or "train")
+    if layout.label_column:
+        return layout
+    require_labels(names, "pixels", str(file), None if layout.split_column else split)
+    return replace(layout, split=split or "test")
 
 
 def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
@@ -228,7 +255,7 @@ def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
         raise DataError(f"{file}: is UTF-16 text. Make it UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
     if re.match(rb"[^\r\n]*\r(?!\n)", start):
         raise DataError(f"{file}: its lines end in CR alone, as on old Macs. Make that LF: tr '\\r' '\\n' < OLD > NEW.")
-    doubled = [name for name in ("pixels", "emotion", "usage") if header[0].count(name) > 1]
+    doubled = [name for name in ("pixels", *LABEL_COLUMNS, *SPLIT_COLUMNS) if header[0].count(name) > 1]
     if doubled:
         raise DataError(f"{file}: several columns are called {' and '.join(doubled)}. Leave one of each in the file.")
     return header

@@ -1,7 +1,8 @@
 """A line of FER-2013 as CSV, to a row.
 
-``pixels`` holds whole numbers 0 to 255 between blanks, rows of the image first; ``emotion`` 0 to 6 in csv order, or a
-name, or nothing where the row is unlabelled; ``Usage`` the split.
+``pixels`` holds whole numbers 0 to 255 between blanks, rows of the image first; ``emotion`` a number, a name, or
+nothing where the row is unlabelled; ``Usage`` the split. What labels and splits mean, and how else their columns may be
+called, is in ``fer_ray.data.naming``.
 """
 
 import csv
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_ray.data.images import resize
-from fer_ray.data.naming import read_label, read_split
+from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS
 from fer_ray.data.rows import RowBuilder
 
 _NAME = 40  # characters to look at, as a whole field of pixels takes longer
@@ -26,7 +27,7 @@ class Layout:
         names: of all columns, in lower case.
         delimiter: between them.
         side: of the square images, in pixels.
-        split: of the rows of a file without ``Usage``.
+        split: of the rows of a file without a column of splits.
     """
 
     names: tuple[str, ...]
@@ -35,8 +36,12 @@ class Layout:
     split: str
 
     @property
-    def has_labels(self) -> bool:
-        return "emotion" in self.names
+    def label_column(self) -> str | None:
+        return next((name for name in LABEL_COLUMNS if name in self.names), None)
+
+    @property
+    def split_column(self) -> str | None:
+        return next((name for name in SPLIT_COLUMNS if name in self.names), None)
 
 
 def fields_of(line: str, delimiter: str) -> list[str]:
@@ -59,8 +64,8 @@ def read_line(line: str, id: str, path: str, layout: Layout, rows: RowBuilder) -
         if fields[0][:_NAME].strip().lower() == layout.names[0] and _is_header(fields, layout):
             raise ValueError("the header line again, inside the file")
         of = dict(zip(layout.names, fields, strict=True))
-        split = read_split(of["usage"]) if "usage" in of else layout.split
-        label = read_label(of["emotion"]) if layout.has_labels else None
+        split = of[layout.split_column].strip() if layout.split_column else layout.split
+        label = of[layout.label_column] if layout.label_column else None
         pixels = _pixels(of["pixels"], layout.side)
     except (ValueError, csv.Error) as error:
         rows.reject(id, path, str(error))

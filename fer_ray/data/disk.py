@@ -78,8 +78,7 @@ def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | N
     """Yield the files below the inputs, in the order of inputs; those of a folder before those of the folders in it.
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
-    begin with a dot are left out. Links to folders are followed, and below one input each folder is listed once,
-    however often links lead to it.
+    begin with a dot are left out. Links to folders are followed, but for those that lead to a folder above themselves.
 
     Args:
         inputs: folders and files.

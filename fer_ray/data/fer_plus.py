@@ -13,8 +13,8 @@ import numpy as np
 
 from fer_ray.data.assemble import NO_LABEL, Rows
 from fer_ray.data.csv_files import row_number
-from fer_ray.data.naming import SPLIT_NAMES
 from fer_ray.data.rows import Source
+from fer_ray.data.split_names import read_splits
 from fer_ray.data.store import SPLITS
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
 from fer_ray.errors import DataError, UsageError
@@ -94,7 +94,7 @@ def read_votes(path: Path) -> Votes:
             if len(line) != len(names):
                 raise ValueError(f"{len(line)} column(s), {len(names)} expected")
             counts.append([_votes(line[column]) for column in columns if column is not None])
-            splits.append("" if usage is None else SPLIT_NAMES.get(line[usage].strip().lower(), line[usage]))
+            splits.append("" if usage is None else line[usage])
         except ValueError as error:
             problems.append(f"{path}: data row {number}: {error}.")
     if problems:
@@ -103,7 +103,8 @@ def read_votes(path: Path) -> Votes:
             problems[:_SHOWN] + ([f"{path}: and {more:,} more data row(s) like that. {_REMEDY}"] if more > 0 else [])
         )
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
-    return Votes(path, array, None if usage is None else splits)
+    meanings = read_splits(set(splits), {})
+    return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
 
 
 def require_joinable(source: Source, path: Path) -> None:
@@ -139,7 +140,7 @@ def relabel(source: Source, rows: Rows, rejected: int, votes: Votes, labels: str
         )
     numbers = np.array([row_number(id) - 1 for id in rows.ids.to_pylist()], np.int64)
     if source.has_usage and votes.splits is not None:
-        _require_same_splits(source, votes, numbers, [SPLITS[split] for split in rows.splits])
+        _require_same_splits(source, votes, numbers, rows.splits)
     former, rows.labels = rows.labels, votes.labels()[numbers]
     if labels == "soft":
         rows.soft = votes.shares()[numbers]
@@ -152,9 +153,10 @@ def relabel(source: Source, rows: Rows, rejected: int, votes: Votes, labels: str
     ]
 
 
-def _require_same_splits(source: Source, votes: Votes, numbers: np.ndarray, splits: list[str]) -> None:
+def _require_same_splits(source: Source, votes: Votes, numbers: np.ndarray, splits: np.ndarray) -> None:
     voted = votes.splits or []
-    wrong = [(int(row), split) for row, split in zip(numbers, splits, strict=True) if voted[row] != split]
+    usable = [(int(row), SPLITS[split]) for row, split in zip(numbers, splits, strict=True) if split >= 0]
+    wrong = [(row, split) for row, split in usable if voted[row] != split]
     if wrong:
         row, split = wrong[0]
         raise DataError(

@@ -1,7 +1,8 @@
 """Trees of image files, ``SPLIT/LABEL/image`` or ``LABEL/image``, as a folder or inside a .zip.
 
-Folder names decide, at any depth: the deepest folder that is called like an emotion gives the label, the deepest one
-that is called like a split gives the split, and without one the split is ``train``. In the Kaggle "msambare" tree both
+Folder names decide, at any depth: the deepest folder that is named after an emotion gives the label, or where no folder
+of the tree is, the deepest that is a number. The folders' splits are those of ``fer_ray.data.split_names``; where no
+folder says one, the files' names or the root's do, and else the split is ``train``. In the Kaggle "msambare" tree both
 later splits of FER-2013 lie in ``test/``; there the file name tells them apart. A .zip is read without unpacking it.
 """
 
@@ -9,66 +10,41 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from fer_ray.data.disk import FileError, list_files, read_file, shown
 from fer_ray.data.images import ImageError, decode, quiet_decoders
-from fer_ray.data.naming import SPLIT_NAMES
+from fer_ray.data.naming import Naming, is_number, label_key, label_meanings
 from fer_ray.data.rows import RowBuilder, Source, source_missing
+from fer_ray.data.split_names import Place, read_splits, split_of_root, splits_of_places
 from fer_ray.data.zip_files import list_members, member_loader
-from fer_ray.emotions import EMOTIONS, label_of
+from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
-"""What the names of image files end in, in lower case; in a folder named after an emotion any other file counts too."""
+"""What the names of image files end in, in lower case; in a folder named after a label any other file counts too."""
 
 Piece = dict[str, Any]
 """A file of a tree: ``path`` as text, ``problem`` or None, and what its loader needs. In the manifest also ``split``
 and ``label``."""
 
-_OFFICIAL_NAME = re.compile(r"(PublicTest|PrivateTest)_\d+\.\w+$")
+_OFFICIAL = {"PublicTest": "validation", "PrivateTest": "test"}  # the first word of FER-2013's file names
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 _TASK_FILES = 1024  # some hundredths of a second of decoding at 48 × 48, and some MB of pixels
 _RESPLIT = {"train": 28_821, "validation": 7_066}
 
 
-class Place(NamedTuple):
-    """What a file's place in a tree says about it; ``problem`` says why it can't be a row of the dataset."""
-
-    split: str
-    label: int | None
-    problem: str | None = None
-
-
-def place_of(path: str) -> Place | None:
-    """Return what a file's path in the tree says, or None for a file that isn't meant as an image."""
-    *folders, name = PurePosixPath(path).parts
-    if name.startswith(".") or any(part.lower() in _JUNK for part in (*folders, name)):
-        return None
-    splits = [SPLIT_NAMES[folder.lower()] for folder in folders if folder.lower() in SPLIT_NAMES]
-    split = splits[-1] if splits else "train"
-    official = _OFFICIAL_NAME.match(name)
-    if official and split != "train":
-        split = SPLIT_NAMES[official[1].lower()]
-    for folder in reversed(folders):
-        label = label_of(folder)
-        if label is not None:
-            return Place(split, label)
-    if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
-        return None
-    return Place(split, None, f"none of its folders is named after an emotion: {', '.join(EMOTIONS)}")
-
-
-def open_folder(path: Path) -> Source:
-    """Return a folder of images as a source. Links are followed; a folder that several lead to counts once.
+def open_folder(path: Path, naming: Naming) -> Source:
+    """Return a folder of images as a source. Links are followed, but for those to a folder that they lie in.
 
     Raises:
-        DataError: the folder holds no image in a folder named after an emotion, or one in it can't be listed.
+        DataError: the folder holds no image in a folder named after a label, names don't tell labels or splits, or a
+            folder in it can't be listed.
     """
     unlistable: list[OSError] = []
     root = os.fsencode(path)
@@ -78,49 +54,154 @@ def open_folder(path: Path) -> Source:
     ]
     if unlistable:
         raise DataError([f"{shown(error.filename)}: can't be listed: {error.strerror}." for error in unlistable])
-    return _tree("folder", path, files, _folder_loader)
+    return _tree("folder", path, files, _folder_loader, naming)
 
 
-def open_zip(path: Path) -> Source:
+def open_zip(path: Path, naming: Naming) -> Source:
     """Return a .zip of images as a source. A single root folder that is named as the .zip is no part of the ids.
 
     Raises:
-        DataError: the file is damaged, or holds no image in a folder named after an emotion.
+        DataError: as for ``open_folder``, or the file is damaged.
     """
-    return _tree("zip", path, list_members(path), member_loader)
+    return _tree("zip", path, list_members(path), member_loader, naming)
+
+
+def count_images(paths: Iterable[str]) -> int:
+    """Count those of the paths that are image files in a folder named after an emotion."""
+    label_of = functools.cache(Naming().label_of)
+    images = (PurePosixPath(path) for path in paths if _is_image(path) and not is_passed_over(path))
+    return sum(any(label_of(label_key(folder)) is not None for folder in image.parts[:-1]) for image in images)
+
+
+def is_passed_over(path: str) -> bool:
+    """Say whether a file is hidden, or lies in a hidden folder of its tree, or is what a system leaves anywhere."""
+    return any((part.startswith(".") and part != "..") or part.lower() in _JUNK for part in PurePosixPath(path).parts)
 
 
 Opener = Callable[[Path], Any]
 """Opens a tree: a context manager that gives a function from a piece to its bytes, which may raise ``FileError``."""
 
 
-def _tree(format: str, path: Path, files: list[Piece], opener: Opener) -> Source:
+def _tree(format: str, path: Path, files: list[Piece], opener: Opener, naming: Naming) -> Source:
+    root_name = path.stem if format == "zip" else path.name
+    name = shown(os.fsencode(path))
+    folders = {
+        file["path"]: PurePosixPath(file["path"]).parts[:-1] for file in files if not is_passed_over(file["path"])
+    }
+    places, of_label = _places(set(folders.values()), naming)
     pieces = []
     for file in sorted(files, key=lambda file: str(file["path"])):
-        if place := place_of(file["path"]):
-            problem = file["problem"] or place.problem
-            pieces.append(file | {"split": place.split, "label": place.label, "problem": problem})
-    if all(piece["label"] is None for piece in pieces):
-        examples = ", ".join(file["path"] for file in files[:3])
-        holds = f"{len(files):,} file(s) such as {examples}, none" if files else "no files, so none"
-        raise DataError(
-            f"{path}: holds {holds} in a folder named after an emotion. Expected SPLIT/LABEL/image or LABEL/image at"
-            f" any depth, with LABEL one of {', '.join(EMOTIONS)}. An archive inside has to be unpacked first."
-        )
+        folder = folders.get(file["path"])
+        if folder is not None and (folder in of_label or _is_image(file["path"])):
+            place = places[folder]
+            label = (*folder, *(folder[-1:] or [root_name]))[place.label_at]
+            pieces.append(file | {"place": place, "label": label_key(label)})
+    if not any(piece["place"].names in of_label for piece in pieces):
+        raise DataError(_no_label(path, files))
+    notes = _set_splits(pieces, root_name, naming, name)
+    counts = Counter((piece["split"], piece["label"]) for piece in pieces)
+    meanings, said = label_meanings(counts, naming, name, "in any order")
+    for piece in pieces:
+        meaning = meanings[piece["label"]]
+        if isinstance(meaning, int):
+            piece["label"] = EMOTIONS[meaning]
+        else:
+            piece["problem"] = piece["problem"] or meaning
     splits = dict(Counter(piece["split"] for piece in pieces))
-    notes = ["28,821 and 7,066 images: this is not the official split, its figures don't compare with published ones."]
+    if splits == _RESPLIT:
+        notes.append("28,821 and 7,066 images: not the official split, so figures don't compare with published ones.")
     return Source(
         format=format,
-        name=shown(os.fsencode(path)),
+        name=name,
         manifest=[_manifest(pieces[at : at + _TASK_FILES]) for at in range(0, len(pieces), _TASK_FILES)],
         read=functools.partial(_read, path, opener),
         total=len(pieces),
-        notes=notes if splits == _RESPLIT else [],
+        notes=notes + said,
     )
 
 
+def _is_image(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _no_label(path: Path, files: list[Piece]) -> str:
+    examples = ", ".join(file["path"] for file in files[:3])
+    holds = f"{len(files):,} file(s) such as {examples}, none" if files else "no files, so none"
+    return (
+        f"{path}: holds {holds} in a folder named after an emotion or a number. Expected SPLIT/LABEL/image or"
+        f" LABEL/image at any depth, with LABEL one of {', '.join(EMOTIONS)}; --labels names others. An archive inside"
+        " has to be unpacked first."
+    )
+
+
+def _places(folders: set[tuple[str, ...]], naming: Naming) -> tuple[dict[tuple[str, ...], Place], set[tuple[str, ...]]]:
+    """Return the place of each folder, and which of them lie in a folder of a label."""
+    label_of = functools.cache(lambda name: naming.label_of(label_key(name)))
+    at = _deepest(folders, lambda name: label_of(name) is not None) or _deepest(folders, is_number)
+    parents = {folder[:position] for folder, position in at.items()}
+    places = {folder: Place(folder, position) for folder, position in at.items()}
+    for folder in folders - set(at):
+        # A folder beside those of labels is one of a label that isn't known, or else the deepest that is no split.
+        beside = [position for position in range(len(folder)) if folder[:position] in parents]
+        no_split = [position for position, name in enumerate(folder) if not read_splits([name], naming.splits)[name]]
+        places[folder] = Place(folder, (beside or no_split or [len(folder)])[-1])
+    return places, set(at)
+
+
+def _deepest(folders: set[tuple[str, ...]], is_label: Callable[[str], bool]) -> dict[tuple[str, ...], int]:
+    found = {folder: [at for at, name in enumerate(folder) if is_label(name)] for folder in folders}
+    return {folder: positions[-1] for folder, positions in found.items() if positions}
+
+
+def _set_splits(pieces: list[Piece], root_name: str, naming: Naming, where: str) -> list[str]:
+    """Set the split of each piece in place of its place, and return what is to be said about that."""
+    splits, notes = splits_of_places({piece["place"] for piece in pieces}, naming.splits, where)
+    words = {piece["path"]: _first_word(piece["path"]) for piece in pieces}
+    of_words = read_splits(set(words.values()), naming.splits)
+    named = [piece for piece in pieces if of_words[words[piece["path"]]]]
+    by_file = not any(splits.values()) and len(named) == len(pieces)
+    default = split_of_root(root_name, naming.splits) or "train"
+    for piece in pieces:
+        split = splits[piece.pop("place")] or default
+        piece["split"] = of_words[words[piece["path"]]] if by_file else split
+    if by_file:
+        listed = ", ".join(f"{word} is {split}" for word, split in sorted(of_words.items()))
+        return [*notes, f"No folder is called like a split, so the first word of the files' names says it: {listed}."]
+    return notes + _set_official(pieces, words)
+
+
+def _set_official(pieces: list[Piece], words: dict[str, str]) -> list[str]:
+    """Tell FER-2013's later splits apart by the file names of one split, unless somebody has split anew."""
+    later = {piece["split"] for piece in pieces} - {"train"}
+    official = [piece for piece in pieces if words[piece["path"]] in _OFFICIAL]
+    is_split_anew = any(piece["split"] == "train" for piece in official) or any(
+        words[piece["path"]] == "Training" for piece in pieces if piece["split"] != "train"
+    )
+    if len(later) == 1 and not is_split_anew:
+        for piece in official:
+            piece["split"] = _OFFICIAL[words[piece["path"]]]
+        return []
+    elsewhere = sum(piece["split"] != _OFFICIAL[words[piece["path"]]] for piece in official)
+    if not elsewhere:
+        return []
+    return [
+        f"{elsewhere:,} images lie in another split than their names of FER-2013 say; the folders decide. This is not"
+        " the official split, so figures don't compare with published ones."
+    ]
+
+
+def _first_word(path: str) -> str:
+    return re.split(r"[\W\d_]", PurePosixPath(path).name, maxsplit=1)[0]
+
+
 def _manifest(pieces: list[Piece]) -> pa.Table:
-    types = {"path": pa.string(), "split": pa.string(), "label": pa.int8(), "problem": pa.string(), "file": pa.binary()}
+    types = {
+        "path": pa.string(),
+        "split": pa.string(),
+        "label": pa.string(),
+        "problem": pa.string(),
+        "file": pa.binary(),
+    }
     return pa.Table.from_pylist(pieces, schema=pa.schema({name: types.get(name, pa.int64()) for name in pieces[0]}))
 
 

@@ -39,8 +39,8 @@ def walk(
 ) -> Iterator[bytes]:
     """Yield the files below a folder: those in it by name, then those of each folder in it, by name.
 
-    A folder is listed once, however often links lead to it. Memory holds the names of a run, and the folders that are
-    still to be listed.
+    Links are followed, but for those that lead to a folder above themselves. Memory holds the names of a run, and the
+    folders that are still to be listed.
 
     Args:
         root: the folder.
@@ -48,18 +48,19 @@ def walk(
         unlistable: told about each folder that can't be listed; without it such a folder is yielded itself, so that
             reading it says why.
     """
-    pending, asked, seen = [root], dict[bytes, Future[_Listed]](), set[Hashable]()
+    pending: list[tuple[bytes, frozenset[Hashable]]] = [(root, frozenset())]  # with the identities of those above
+    asked = dict[bytes, Future[_Listed]]()
     with ThreadPoolExecutor(AHEAD, "listing") as pool:
         while pending:
-            for path in islice(reversed(pending), AHEAD):
+            for path, _ in islice(reversed(pending), AHEAD):
                 if path not in asked and len(asked) < 2 * AHEAD:
                     asked[path] = pool.submit(_first_run, path, list_folder)
-            path, folders = pending.pop(), list[bytes]()
+            (path, above), folders = pending.pop(), list[bytes]()
             try:
                 content, run = (asked.pop(path, None) or pool.submit(_first_run, path, list_folder)).result()
-                if content.identity is not None and content.identity in seen:
+                if content.identity in above:
                     continue
-                seen.add(content.identity)
+                above |= {content.identity} - {None}
                 while run:
                     yield from (found for found, is_folder in run if not is_folder)
                     folders += [found for found, is_folder in run if is_folder]
@@ -69,7 +70,7 @@ def walk(
                     yield path
                 else:
                     unlistable(error)
-            pending.extend(reversed(folders))
+            pending.extend((folder, above) for folder in reversed(folders))
 
 
 _Listed = tuple[Content, list[_Entry]]

@@ -1,50 +1,283 @@
-"""What splits and labels are called in the wild."""
+"""What labels are called in the wild: names, their synonyms, and numbers in the orders of several data sets."""
 
+import difflib
 import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
+from fer_ray.data.split_names import read_splits
+from fer_ray.data.store import SPLITS
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES, SYNONYMS, label_of
+from fer_ray.errors import DataError, UsageError
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "publictest": "validation",
-    "test": "test",
-    "testing": "test",
-    "privatetest": "test",
+LABEL_COLUMNS = ("emotion", "label", "labels", "emotions", "expression", "class", "target")
+"""Names of a column of labels, in lower case, the first that is there being taken."""
+
+SPLIT_COLUMNS = ("usage", "split", "subset")
+"""Names of a column of splits, likewise."""
+
+_BARE_COLUMNS = frozenset(
+    (*SPLIT_COLUMNS, "id", "image_id", "index", "", "unnamed: 0", "path", "file", "name", "filename")
+)
+
+Numbers = Literal["in FER-2013's own form", "in its order unless told", "in any order"]
+"""What numbers of labels are: in a file like ``fer2013.csv``; in another table; names of folders."""
+
+_ORDERS = {
+    "FER-2013, from 0": ",".join(EMOTIONS),
+    "RAF-DB, from 1": "surprise,fear,disgust,happy,sad,angry,neutral",
+    "AffectNet, from 0": "neutral,happy,sad,surprise,fear,disgust,angry,contempt",
+    "CK+ as CSV, from 0": ",".join((*EMOTIONS, "contempt")),
 }
-"""Names of splits, in lower case, and the split each means."""
+_NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_FREQUENT = 0.01  # share of rows from which on a label or split is no slip of the pen
+_KINDS_SHOWN = 12
+_NEAR = 0.65  # of difflib's ratio
 
 
-def split_of_file(name: str) -> str | None:
-    """Return the split that a file's name begins with, as in ``train-00000-of-00002.parquet``, else None."""
-    return SPLIT_NAMES.get(re.split(r"[-_. ]", name.lower(), maxsplit=1)[0])
+@dataclass(frozen=True)
+class Naming:
+    """What the caller says about names in a source.
+
+    Attributes:
+        order: label names by number, the first being 0 or 1; empty for FER-2013's order.
+        labels: label names by what is written, as ``label_key`` gives it.
+        splits: splits by patterns of names.
+        allow_unknown: leave out rows whose labels are no emotion, whatever they leave of a class.
+    """
+
+    order: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    allow_unknown: bool = False
+
+    def label_of(self, key: str) -> int | None:
+        """Return the label (0 to 6, csv order) that a name means, None for a number and for what is no emotion."""
+        name = self.labels.get(key, key)
+        words = re.findall(r"[^\W\d_]+", name)
+        return label_of(name) if len(words) != 1 else label_of(words[0])  # as in 3_happy
 
 
-def read_label(text: str) -> int | None:
-    """Return a written label: a number in csv order or a name, blanks aside; None where nothing is written.
+def read_naming(labels: str | None, splits: str | None, allow_unknown: bool = False) -> Naming:
+    """Read the texts of ``--labels`` and ``--splits``.
+
+    Args:
+        labels: names in the order of numbers, ``surprise,fear,…``, or pairs ``WRITTEN=EMOTION``, between commas.
+        splits: pairs ``NAME=SPLIT`` between commas.
+        allow_unknown: as in ``Naming``.
 
     Raises:
-        ValueError: it is neither, with a sentence for people.
+        UsageError: one of them is not of that form; all problems at once.
     """
-    text = text.strip()
-    if not text:
-        return None
-    label = int(text) if text.isascii() and text.isdigit() else label_of(text)
-    if label is None or not 0 <= label < NUM_CLASSES:
-        raise ValueError(f"emotion '{text}', expected 0 to {NUM_CLASSES - 1} or one of {', '.join(EMOTIONS)}")
-    return label
+    problems: list[str] = []
+    order: tuple[str, ...] = ()
+    pairs: dict[str, str] = {}
+    if labels is not None and "=" in labels:
+        pairs = {label_key(key): value for key, value in _pairs(labels, "--labels", "joy=happy", problems).items()}
+        wrong = [name for name in pairs.values() if label_of(name) is None]
+        problems += [f"--labels: {name} is no emotion. Name one of {', '.join(EMOTIONS)}." for name in wrong]
+    elif labels is not None:
+        order = tuple(name.strip().lower() for name in labels.split(","))
+        known = [label for name in order if (label := label_of(name)) is not None]
+        if len(known) < 2 or len(set(known)) < len(known):
+            problems.append(
+                f"--labels {labels}: expected each emotion once, in the order of its numbers: surprise,fear,…"
+            )
+        wrong = [f"{name} ({near}?)" for name in order if label_of(name) is None and (near := _near(name))]
+        problems += [f"--labels: {', '.join(wrong)} is no emotion. Spell it as one." for _ in wrong[:1]]
+    chosen = _pairs(splits, "--splits", "learning=train", problems) if splits is not None else {}
+    for name, split in chosen.items():
+        if split not in SPLITS:
+            problems.append(f"--splits {name}={split}: expected {', '.join(SPLITS)} after the equals sign.")
+    if problems:
+        raise UsageError(problems)
+    return Naming(order, pairs, chosen, allow_unknown)
 
 
-def read_split(text: str) -> str:
-    """Return the split that a written name means.
+def require_labels(columns: Iterable[str], image: str, where: str, split: str | None) -> None:
+    """Check a table without a column of labels: that it may be meant so, as the competition's ``test.csv`` is.
+
+    Args:
+        columns: its names.
+        image: the one of pictures.
+        where: name of the file, for messages.
+        split: that the file's name says.
 
     Raises:
-        ValueError: it is none of ``SPLIT_NAMES``, with a sentence for people.
+        DataError: another column may be that of labels, or its rows are to be learned from.
     """
-    split = SPLIT_NAMES.get(text.strip().lower())
-    if split is None:
-        raise ValueError(f"split '{text.strip()}', expected Training, PublicTest or PrivateTest; train, valid or test")
-    return split
+    others = [name for name in columns if name.strip().lower() not in (_BARE_COLUMNS | {image.lower()})]
+    if others or split == "train":
+        raise DataError(
+            f"{where}: its columns are {', '.join(columns)}; none is called {', '.join(LABEL_COLUMNS)}. Call the one of"
+            " labels so; or, if the rows are unlabelled ones for the test, remove the columns that they don't need."
+        )
+
+
+def label_key(text: str) -> str:
+    """Return a written label without what makes no difference: case, blanks, a number's zeros and its ``.0``."""
+    text = text.strip().lower()
+    number = _NUMBER.fullmatch(text)
+    return str(int(number[1])) if number else text
+
+
+def is_number(text: str) -> bool:
+    """Say whether a label is written as a whole number."""
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
+def label_meanings(
+    counts: Mapping[tuple[str, str], int], naming: Naming, where: str, numbers_are: Numbers
+) -> tuple[dict[str, int | str], list[str]]:
+    """Decide what the written labels of a source mean.
+
+    Args:
+        counts: rows by split and ``label_key``.
+        naming: what the caller says.
+        where: name of the source, for messages.
+        numbers_are: what they are where the caller doesn't say an order.
+
+    Returns:
+        By key the label (0 to 6, csv order) or why rows have none; and what is to be said about them.
+
+    Raises:
+        DataError: numbers that can't be in the order, or labels that are no emotion where a class has no row.
+    """
+    keys = Counter[str]()
+    for (_, key), count in counts.items():
+        keys[key] += count
+    found = {key: naming.label_of(key) for key in keys}
+    meanings: dict[str, int | str] = {key: _no_emotion(key) if label is None else label for key, label in found.items()}
+    unknown, notes = {key for key, label in found.items() if label is None}, list[str]()
+    # Beside folders that are named after emotions, one that is a number is no label.
+    is_beside_names = numbers_are == "in any order" and len(unknown) < len(keys)
+    if (
+        not naming.labels
+        and not is_beside_names
+        and (numbers := {int(key): keys[key] for key in filter(is_number, keys)})
+    ):
+        of_numbers, notes = _number_meanings(numbers, naming.order, where, sum(keys.values()), numbers_are)
+        meanings |= {str(number): meaning for number, meaning in of_numbers.items()}
+        unknown -= {str(number) for number in numbers}
+    if unknown:
+        if not naming.allow_unknown:
+            _require_no_lost_class(counts, meanings, unknown, where)
+        rows = sum(keys[key] for key in unknown)
+        notes.append(f"{rows:,} rows are left out, as their labels are no emotion: {_listed(unknown, keys)}.")
+    return meanings, notes
+
+
+def split_meanings(counts: Mapping[str, int], naming: Naming, where: str) -> dict[str, str | None]:
+    """Decide which split each name in a column of splits means, None where it says none.
+
+    Raises:
+        DataError: many rows have a name that says none.
+    """
+    meanings = read_splits(counts, naming.splits)
+    total = sum(counts.values())
+    lost = [name for name, split in meanings.items() if split is None and _is_frequent(counts[name], total)]
+    if lost:
+        listed = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in lost)
+        raise DataError(
+            f"{where}: the splits {listed} are called like none of {', '.join(SPLITS)}. Say what they are, such as"
+            f" --splits '{lost[0]}=train'."
+        )
+    return meanings
+
+
+def _number_meanings(
+    numbers: Mapping[int, int], order: tuple[str, ...], where: str, rows: int, numbers_are: Numbers
+) -> tuple[dict[int, int | str], list[str]]:
+    names, first = order or EMOTIONS, 0
+    found = ", ".join(map(str, sorted(numbers)[:_KINDS_SHOWN]))
+    if order and 0 not in numbers:
+        first = 1
+        if len(order) not in numbers:
+            raise DataError(
+                f"{where}: its label numbers are {found}, without 0 and {len(order)}, so that --labels doesn't tell"
+                f" whether the first name is 0 or 1. Give numbers too: --labels 1={order[0]},2={order[1]},…"
+            )
+    last = first + len(names) - 1
+    beyond = {number: count for number, count in numbers.items() if number > last}
+    is_open = not order and numbers_are == "in any order"
+    if is_open or (beyond and (_is_frequent(sum(beyond.values()), rows) or (not order and 0 not in numbers))):
+        known = "; ".join(f"{data_set}: --labels {names}" for data_set, names in _ORDERS.items())
+        wrong = f"not {first} to {last} in the order of {'--labels' if order else 'FER-2013'}"
+        why = "in an order that nothing tells" if is_open else wrong
+        raise DataError(f"{where}: its labels are the numbers {found}, {why}. Name them in their order. {known}.")
+    expected = f"expected {first} to {last} or one of {', '.join(EMOTIONS)}"
+    meanings: dict[int, int | str] = {}
+    for number in numbers:
+        name = names[number - first] if first <= number <= last else None
+        label = None if name is None else label_of(name)
+        why = f"emotion '{number}', {expected}" if name is None else f"{name} ({number}) is none of the seven emotions"
+        meanings[number] = why if label is None else label
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(names, start=first))
+    if not order and numbers_are == "in FER-2013's own form":
+        return meanings, []
+    note = f"The label numbers are taken in {'the order of --labels' if order else 'csv order'}: {listed}."
+    if not order:
+        note += " Another order is given by --labels."
+        note += "" if 0 in numbers else " No row is numbered 0: if the first number is 1, this order is wrong."
+    return meanings, [note]
+
+
+def _require_no_lost_class(
+    counts: Mapping[tuple[str, str], int], meanings: Mapping[str, int | str], unknown: set[str], where: str
+) -> None:
+    labels: dict[str, set[int]] = defaultdict(set)
+    strange: dict[str, Counter[str]] = defaultdict(Counter)
+    for (split, key), count in counts.items():
+        meaning = meanings[key]
+        if isinstance(meaning, int):
+            labels[split].add(meaning)
+        elif key in unknown:
+            strange[split][key] += count
+    problems = []
+    for split, keys in strange.items():
+        missing = [name for label, name in enumerate(EMOTIONS) if label not in labels[split]]
+        if missing:
+            example = next(iter(keys))
+            problems.append(
+                f"{where}: {split} has no row of {', '.join(missing)}, but rows whose label is no emotion:"
+                f" {_listed(set(keys), keys)}. Say what these mean, such as --labels"
+                f" '{example}={_near(example) or missing[0]}', or leave them out by --allow-unknown."
+            )
+    if problems:
+        raise DataError(problems)
+
+
+def _listed(keys: set[str], counts: Mapping[str, int]) -> str:
+    """List labels that are no emotion: each with its rows and the emotion that it may mean."""
+    often = sorted(keys, key=lambda key: (-counts[key], key))
+    texts = [f"{key} {counts[key]:,}" + (f" ({near}?)" if (near := _near(key)) else "") for key in often[:_KINDS_SHOWN]]
+    return ", ".join(texts) + (f" and {len(often) - _KINDS_SHOWN:,} more" if len(often) > _KINDS_SHOWN else "")
+
+
+def _near(name: str) -> str | None:
+    """Return the emotion that a word within a name is spelt nearly like."""
+    for word in re.findall(r"[^\W\d_]+", name):
+        if close := difflib.get_close_matches(word, [*EMOTIONS, *SYNONYMS], 1, _NEAR):
+            return SYNONYMS.get(close[0], close[0])
+    return None
+
+
+def _is_frequent(count: int, rows: int) -> bool:
+    return count >= max(2, _FREQUENT * rows)
+
+
+def _no_emotion(key: str) -> str:
+    return f"emotion '{key}', expected 0 to {NUM_CLASSES - 1} or one of {', '.join(EMOTIONS)}"
+
+
+def _pairs(text: str, option: str, example: str, problems: list[str]) -> dict[str, str]:
+    pairs = {}
+    for part in text.split(","):
+        written, equals, meaning = (piece.strip() for piece in part.partition("="))
+        if written and equals and meaning:
+            pairs[written] = meaning.lower()
+        else:
+            problems.append(f"{option}: '{part.strip()}' is no pair such as {example}.")
+    return pairs

@@ -1,17 +1,19 @@
 """Parquet as model hubs keep images: a file, or a folder of files such as ``data/train-00000-of-00002.parquet``.
 
 Columns are found by name, case aside. ``image`` (or ``img``, ``img_bytes``): an image file's bytes, or a struct with
-them in ``bytes``. ``label`` (or ``labels``, ``emotion``): a number, or a name; without the column, or where it is null,
-a row is unlabelled. Numbers stand for the names that Hugging Face datasets write into the schema's metadata, and where
-there are none for the csv order. The split is the beginning of a file's name, or the name of a folder it lies in.
-Files are read by ranges of row groups, so that their size doesn't matter.
+them in ``bytes``. ``label`` (or another of ``naming.LABEL_COLUMNS``): a number, or a name; without the column, or where
+it is null, a row is unlabelled. Numbers stand for the names that Hugging Face datasets write into the schema's
+metadata; what they mean without such names: ``fer_ray.data.naming``. A column ``split`` (or another of
+``naming.SPLIT_COLUMNS``) gives the split of each row; without it the names of the file and of the folders that it lies
+in do, by ``fer_ray.data.split_names``. Files are read by ranges of row groups, so that their size doesn't matter.
 """
 
 import functools
 import json
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,14 @@ import pyarrow.parquet as pq
 from fer_ray.data.disk import is_regular, list_files, shown
 from fer_ray.data.image_trees import IMAGE_SUFFIXES
 from fer_ray.data.images import ImageError, decode, quiet_decoders
-from fer_ray.data.naming import SPLIT_NAMES, read_label, read_split, split_of_file
+from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS, Naming, require_labels
 from fer_ray.data.parquet_columns import IMAGE, find_column, holds_bytes, is_text
 from fer_ray.data.rows import RowBuilder, Source, source_missing
-from fer_ray.emotions import EMOTIONS
+from fer_ray.data.split_names import Place, read_splits, split_of_root, splits_of_places
 from fer_ray.errors import DataError
 
 _MAGIC = b"PAR1"
-_LABEL = ("label", "labels", "emotion")
-_SPLIT = ("split", "usage", "subset")
+_SHARD = re.compile(r"([-_.]\d{5,}.*|[-_.]?\d+)$")  # what tells the files of a split apart
 _TASK_ROWS = 2048  # row groups are read together up to this
 _BATCH_ROWS = 256  # in memory at once, as images may be large files
 _ERRORS = (OSError, pa.ArrowException)
@@ -43,19 +44,17 @@ class _Layout:
         path: as text, relative to the source.
         image: name of the column.
         label: likewise, or None.
-        names: that label numbers stand for, or None for the csv order.
-        has_numbers: the labels are numbers.
+        names: that label numbers stand for, or None.
         split_column: that names the split of each row, or None.
-        split: of the rows of a file without that column.
+        split: of the rows of a file without that column; None until all files' names are known.
     """
 
     path: str
     image: str
     label: str | None
     names: tuple[str, ...] | None
-    has_numbers: bool
     split_column: str | None
-    split: str
+    split: str | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -72,11 +71,12 @@ def find_parquet(path: Path) -> list[bytes]:
     return [file for file in files if is_regular(Path(os.fsdecode(file))) and _starts_as_parquet(file)]
 
 
-def open_parquet(path: Path, files: list[bytes]) -> Source:
+def open_parquet(path: Path, files: list[bytes], naming: Naming) -> Source:
     """Return Parquet files as one source. Ids are a file's path below the source and the row's number from 1.
 
     Raises:
-        DataError: a file is damaged, has no rows or no column of images, or labels of an unusable type; all at once.
+        DataError: a file is damaged, has no rows or no column of images, or labels of an unusable type, all at once; or
+            names don't tell the splits.
     """
     layouts: list[_Layout] = []
     manifest: list[pa.Table] = []
@@ -97,13 +97,16 @@ def open_parquet(path: Path, files: list[bytes]) -> Source:
         problems.append(f"{path}: its Parquet files have no rows. Expected rows with an image and a label.")
     if problems:
         raise DataError(problems)
+    layouts, notes = _with_splits(path, layouts, naming)
+    if unlabelled := [layout.path for layout in layouts if layout.label is None]:
+        notes.append(f"{unlabelled[0]}: no label column in {len(unlabelled)} file(s), whose rows are unlabelled.")
     return Source(
         format="parquet",
         name=shown(os.fsencode(path)),
         manifest=manifest,
         read=functools.partial(_read, files, layouts),
         total=total,
-        notes=_notes(layouts),
+        notes=notes,
     )
 
 
@@ -119,7 +122,7 @@ def _starts_as_parquet(file: bytes) -> bool:
 
 def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
     path = shown(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    image, label, split_column = (find_column(schema, names) for names in (IMAGE, _LABEL, _SPLIT))
+    image, label, split_column = (find_column(schema, names) for names in (IMAGE, LABEL_COLUMNS, SPLIT_COLUMNS))
     if image is None:
         raise DataError(
             f"{shown(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE)}. Rename the"
@@ -140,9 +143,27 @@ def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
         problems.append(f"{shown(file)}: column {split_column} is {found}, expected names of splits such as train.")
     if problems:
         raise DataError(problems)
-    split = _split(root, path) or ("test" if label is None else "train")
-    has_numbers = label is not None and _is_number(schema.field(label).type)
-    return _Layout(path, image, label, _class_names(schema, label), has_numbers, split_column, split)
+    if label is None:
+        name = Path(path).name
+        require_labels(schema.names, image, shown(file), None if split_column else read_splits([name], {})[name])
+    return _Layout(path, image, label, _class_names(schema, label), split_column)
+
+
+def _with_splits(root: Path, layouts: list[_Layout], naming: Naming) -> tuple[list[_Layout], list[str]]:
+    """Give each file without a column of splits the one that names mean; return what is to be said about them too."""
+
+    def place(layout: _Layout) -> Place:
+        *folders, name = Path(layout.path).parts
+        names = (*folders, _SHARD.sub("", Path(name).stem))
+        return Place(names, len(names))
+
+    places = {place(layout) for layout in layouts if layout.split_column is None}
+    splits, notes = splits_of_places(places, naming.splits, str(root))
+    default = split_of_root(root.name, naming.splits) if root.is_dir() else None
+    return [
+        replace(layout, split=splits.get(place(layout)) or default or ("train" if layout.label else "test"))
+        for layout in layouts
+    ], notes
 
 
 def _is_label_type(type: pa.DataType) -> bool:
@@ -154,12 +175,6 @@ def _is_number(type: pa.DataType) -> bool:
     return bool(pa.types.is_integer(type) or pa.types.is_floating(type))
 
 
-def _split(root: Path, path: str) -> str | None:
-    *folders, name = (root.name, *Path(path).parts) if root.is_dir() else (path,)
-    names = [split_of_file(name), *(SPLIT_NAMES.get(folder.lower()) for folder in reversed(folders))]
-    return next((split for split in names if split), None)
-
-
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
     """Return the names in the metadata that the library `datasets` writes (its ``Features``, type ``ClassLabel``)."""
     try:
@@ -167,16 +182,6 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
         return tuple(map(str, features[label]["names"]))
     except (KeyError, TypeError, ValueError):  # no such metadata, or a column of plain numbers
         return None
-
-
-def _notes(layouts: list[_Layout]) -> list[str]:
-    notes = []
-    if unlabelled := [layout.path for layout in layouts if layout.label is None]:
-        notes.append(f"{unlabelled[0]}: no label column in {len(unlabelled)} file(s), whose rows are unlabelled.")
-    if any(layout.has_numbers and layout.names is None for layout in layouts):
-        order = ", ".join(f"{label} {name}" for label, name in enumerate(EMOTIONS))
-        notes.append(f"The file says no names for its label numbers; they are taken in csv order: {order}.")
-    return notes
 
 
 def _ranges(number: int, metadata: pq.FileMetaData) -> Iterator[pa.Table]:
@@ -219,13 +224,12 @@ def _read_batch(batch: pa.RecordBatch, first: int, layout: _Layout, file: bytes,
     with quiet_decoders():
         for number, (cell, value, named) in enumerate(zip(images, labels, splits, strict=True), start=first):
             try:
-                split = read_split(str(named))
                 label = _label(value, layout.names)
                 image = decode(_bytes(cell), size)
             except (ValueError, ImageError) as error:
                 rows.reject(_id(layout, number), path, str(error))
             else:
-                rows.add(_id(layout, number), path, split, label, image.pixels, image.width, image.height)
+                rows.add(_id(layout, number), path, str(named or ""), label, image.pixels, image.width, image.height)
     return rows.table()
 
 
@@ -241,15 +245,13 @@ def _bytes(cell: Any) -> bytes:
     return bytes(data)
 
 
-def _label(value: Any, names: tuple[str, ...] | None) -> int | None:
+def _label(value: Any, names: tuple[str, ...] | None) -> str | None:
     if value is None or value != value:  # NaN, with which pandas fills whole numbers that are missing
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if names is not None and isinstance(value, int):
+    if names is not None and isinstance(value, int | float) and float(value).is_integer():
         if value < 0:  # the library `datasets` writes a missing ClassLabel so
             return None
         if value >= len(names):
             raise ValueError(f"label {value}, expected 0 to {len(names) - 1} for the names {', '.join(names)}")
-        value = names[value]
-    return read_label(str(value))
+        value = names[int(value)]
+    return str(value)

@@ -49,7 +49,7 @@ def find(rows: Rows, spool: Spool | None = None) -> Findings:
 
 def _conflicts(rows: Rows, first: np.ndarray) -> np.ndarray:
     """Say for each row whether it is labelled and its pixels stand elsewhere under another label."""
-    labelled = (rows.labels != NO_LABEL) & (rows.splits != DROPPED)
+    labelled = (rows.labels != NO_LABEL) & (rows.splits >= 0)
     # Two labels in a group: its smallest and largest differ.
     low, high = np.full(len(rows), NUM_CLASSES, np.int8), np.full(len(rows), NO_LABEL, np.int8)
     np.minimum.at(low, first[labelled], rows.labels[labelled])

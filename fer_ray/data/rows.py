@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from fer_ray.data.naming import Numbers, label_key
+
 SOURCE_MISSING = "not on the machine of a Ray worker"
 """The reason of a row that stands for a whole source which the worker can't see.
 
@@ -30,6 +32,7 @@ class Source:
         total: rows in all, where known before reading.
         notes: what a reader of the data must know.
         has_usage: each row says its split itself.
+        numbers_are: what its label numbers are.
     """
 
     format: str
@@ -39,6 +42,7 @@ class Source:
     total: int | None = None
     notes: list[str] = field(default_factory=list)
     has_usage: bool = False
+    numbers_are: Numbers = "in its order unless told"
 
 
 def raw_schema(size: int) -> pa.Schema:
@@ -48,8 +52,8 @@ def raw_schema(size: int) -> pa.Schema:
             ("id", pa.string()),
             ("path", pa.string()),  # where a person finds it
             ("reason", pa.string()),  # why the row is rejected, else null
-            ("split", pa.string()),
-            ("label", pa.int8()),
+            ("split", pa.string()),  # as the source writes it
+            ("label", pa.string()),  # likewise, by naming.label_key; null where unlabelled
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("digest", pa.binary(16)),  # of the pixels
@@ -73,21 +77,24 @@ class RowBuilder:
 
     def __init__(self, size: int):
         self.size = size
-        self._rows: list[tuple[str, str, str | None, str | None, int | None, int, int]] = []
+        self._rows: list[tuple[str, str, str | None, str | None, str | None, int, int]] = []
         self._images: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(
-        self, id: str, path: str, split: str, label: int | None, pixels: np.ndarray, width: int, height: int
+        self, id: str, path: str, split: str, label: str | None, pixels: np.ndarray, width: int, height: int
     ) -> None:
-        """Add a picture: ``pixels`` uint8, size × size; ``width`` and ``height`` as it was found."""
-        self._rows.append((id, path, None, split, label, width, height))
+        """Add a picture: ``pixels`` uint8, size × size; ``width`` and ``height`` as it was found.
+
+        ``split`` and ``label`` are as the source writes them; a label None or of blanks is none.
+        """
+        self._rows.append((id, path, None, split, label_key(label or "") or None, width, height))
         self._images.append(pixels.reshape(-1))
 
     def reject(self, id: str, path: str, reason: str) -> None:
-        """Add a row that has no usable picture, label or split."""
+        """Add a row that has no usable picture."""
         self._rows.append((id, path, reason, None, None, 0, 0))
         self._images.append(np.zeros(self.size * self.size, np.uint8))
 

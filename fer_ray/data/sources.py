@@ -12,13 +12,17 @@ from typing import Any
 import pyarrow as pa
 
 from fer_ray.data.csv_files import find_csv, first_line, open_csv
-from fer_ray.data.image_trees import open_folder, open_zip
+from fer_ray.data.disk import list_files, shown
+from fer_ray.data.image_trees import count_images, open_folder, open_zip
 from fer_ray.data.images import resize
+from fer_ray.data.naming import Naming
 from fer_ray.data.parquet_files import find_parquet, open_parquet
 from fer_ray.data.rows import RowBuilder, Source
 from fer_ray.data.store import PreparedDataset
 from fer_ray.data.synthetic import SIZE as SYNTHETIC_SIZE
 from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.data.zip_files import list_members
+from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import local_path
 from fer_ray.local_copies import local_copy
@@ -41,26 +45,29 @@ _ARCHIVES = {
 }
 
 
-def open_source(source: Path | str, format: str = "auto", seed: int = 0) -> Source:
+def open_source(source: Path | str, format: str = "auto", seed: int = 0, naming: Naming | None = None) -> Source:
     """Recognise a source and list what it holds.
 
     Args:
         source: a path or URL, or ``synthetic`` or ``synthetic:N`` for N drawn faces.
         format: one of ``FORMATS``; ``auto`` decides by content.
         seed: of the drawn faces.
+        naming: what the caller says of labels and splits.
 
     Raises:
         UsageError: no such format, or a number of faces that is none.
-        DataError: the source is missing, empty, unreadable or of no known format.
+        DataError: the source is missing, empty, unreadable, of no known format or of several, or its names don't tell
+            splits and labels.
     """
     if format not in FORMATS:
         raise UsageError(f"--format {format}: must be one of {', '.join(FORMATS)}.")
     if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
         return _synthetic(str(source), seed)
+    naming = naming or Naming()
     if as_url(source):
-        opened = _recognise(local_copy(source), format)
+        opened = _recognise(local_copy(source), format, naming)
         return replace(opened, name=as_shown(opened.name), read=functools.partial(_read_copy, source, opened.read))
-    return _recognise(local_path(source), format)
+    return _recognise(local_path(source), format, naming)
 
 
 def _read_copy(source: Path | str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
@@ -72,16 +79,20 @@ def _read_copy(source: Path | str, read: Callable[..., Iterator[pa.Table]], *arg
 _fetched = functools.cache(local_copy)  # a process reads many pieces of a source
 
 
-def _recognise(path: Path, format: str) -> Source:
+def _recognise(path: Path, format: str, naming: Naming) -> Source:
     _require_source(path)
-    if format in ("auto", "csv") and (csv_files := find_csv(path)):
-        return open_csv(csv_files, str(path))
-    if format in ("auto", "parquet") and (parquet_files := find_parquet(path)):
-        return open_parquet(path, parquet_files)
+    csv_files = find_csv(path) if format in ("auto", "csv") else []
+    parquet_files = find_parquet(path) if format in ("auto", "parquet") else []
+    if format == "auto" and (csv_files or parquet_files):
+        _require_one_format(path, [str(file) for file in csv_files], [shown(file) for file in parquet_files])
+    if csv_files:
+        return open_csv(path, csv_files, naming)
+    if parquet_files:
+        return open_parquet(path, parquet_files, naming)
     if format in ("auto", "folder") and path.is_dir():
-        return open_folder(path)
+        return open_folder(path, naming)
     if format in ("auto", "zip") and path.is_file() and zipfile.is_zipfile(path):
-        return open_zip(path)
+        return open_zip(path, naming)
     if format != "auto":
         needs = {
             "csv": "a CSV file with a pixels column",
@@ -91,6 +102,25 @@ def _recognise(path: Path, format: str) -> Source:
         }
         raise DataError(f"{path}: --format {format} needs {needs[format]}, and here is none. Leave --format out.")
     raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
+
+
+def _require_one_format(path: Path, csv_files: list[str], parquet_files: list[str]) -> None:
+    tree, paths = "folder", list[str]()
+    if path.is_dir():
+        start = len(os.fsencode(path))
+        paths = [shown(file[start:].lstrip(b"/")) for file in list_files([path], lambda error: None)]
+    elif zipfile.is_zipfile(path):
+        tree, paths = "zip", [member["path"] for member in list_members(path)]
+    images = count_images(paths)
+    found = {
+        "csv": f"CSV files with a pixels column ({', '.join(csv_files)})" if csv_files else "",
+        "parquet": f"Parquet files ({', '.join(parquet_files[:3])})" if parquet_files else "",
+        tree: f"{images:,} images in folders named after emotions" if images else "",
+    }
+    kinds = {name: text for name, text in found.items() if text}
+    if len(kinds) > 1:
+        formats = " or ".join(f"--format {name}" for name in kinds)
+        raise DataError(f"{path}: holds {' and '.join(kinds.values())}. Say which to read: {formats}.")
 
 
 def _require_source(path: Path) -> None:
@@ -156,5 +186,5 @@ def _draw(seed: int, pieces: pa.Table, size: int) -> Iterator[pa.Table]:
         for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True), start=piece["start"]):
             split = {8: "validation", 9: "test"}.get(number % 10, "train")
             id = f"face-{number:07}"
-            rows.add(id, id, split, label, resize(image, size), SYNTHETIC_SIZE, SYNTHETIC_SIZE)
+            rows.add(id, id, split, EMOTIONS[label], resize(image, size), SYNTHETIC_SIZE, SYNTHETIC_SIZE)
     yield rows.table()

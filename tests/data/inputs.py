@@ -1,6 +1,7 @@
 """Makes the inputs that the tests of this folder read, and reads them, without Ray or to the end."""
 
 import io
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fer_ray.data.assemble import NO_LABEL, Spool
 from fer_ray.data.columns import images_of
+from fer_ray.data.naming import Naming
 from fer_ray.data.sources import open_source
-from fer_ray.data.store import PreparedDataset
+from fer_ray.data.store import SPLITS, PreparedDataset
 from fer_ray.prepare import prepare
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
@@ -42,11 +45,21 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Return a source's raw rows without their pixels, and the pixels, uint8, n × 48 × 48."""
+    """Return a source's rows without their pixels, split and label by what they mean, and the pixels, n × 48 × 48."""
     opened = open_source(source, **options)
     table = pa.concat_tables([rows for pieces in opened.manifest for rows in opened.read(pieces, 48)])
     assert opened.total in (None, len(table))
-    return table.drop_columns(["pixels"]).to_pylist(), images_of(table["pixels"], 48)
+    raw = table.drop_columns(["pixels"]).to_pylist()
+    with tempfile.TemporaryDirectory() as folder, Spool(Path(folder) / "pixels", 48) as spool:
+        spool.add(table)
+        rows, _ = spool.rows(opened, options.get("naming") or Naming(allow_unknown=True))
+        reasons = {row["id"]: row["reason"] for row in spool.rejects().to_pylist()}
+    meant = dict(zip(rows.ids.to_pylist(), zip(rows.splits.tolist(), rows.labels.tolist(), strict=True), strict=True))
+    for row in raw:
+        split, label = meant.get(row["id"], (-1, NO_LABEL))
+        row |= {"split": SPLITS[split] if split >= 0 else None, "label": None if label == NO_LABEL else label}
+        row["reason"] = reasons.get(row["id"])
+    return raw, images_of(table["pixels"], 48)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -57,10 +70,10 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def prepared(source: Path, dest: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def prepared(source: Path, dest: Path, **options: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Prepare a source, and return pictures by id and reasons of rejection by id."""
     before = sorted(source.parent.rglob("*")) if source.parent != dest.parent else None
-    info = prepare(source, dest, validation_fraction=0).info
+    info = prepare(source, dest, validation_fraction=0, **options).info
     assert before is None or sorted(source.parent.rglob("*")) == before
     dataset = PreparedDataset(dest)
     pictures: dict[str, np.ndarray] = {}

@@ -44,9 +44,9 @@ BAD_LINES = {
 
 def test_bad_lines_of_a_csv_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
     good = f"3,{FACE_TEXT},Training"
-    lines = ["emotion,pixels,Usage", good, *(line for line, _ in BAD_LINES.values()), good]
+    lines = ["emotion,pixels,Usage", good.replace("3", "0", 1), *(line for line, _ in BAD_LINES.values()), good]
     source = write(tmp_path / "in", {"fer2013.csv": "\n".join(lines).encode("latin-1")}) / "fer2013.csv"
-    pictures, reasons = prepared(source, tmp_path / "out")
+    pictures, reasons = prepared(source, tmp_path / "out", allow_unknown=True)
     assert list(pictures) == ["row-0000001", f"row-{len(BAD_LINES) + 2:07}"]
     assert all((picture.reshape(48, 48) == FACE).all() for picture in pictures.values())
     for number, (kind, (_, words)) in enumerate(BAD_LINES.items(), start=2):
@@ -149,6 +149,10 @@ def test_several_csv_files_in_a_folder(tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": f"emotion,pixels\n{line}".encode(), "b.csv": f"emotion,pixels\n{line}".encode()})
     with pytest.raises(DataError, match=r"a\.csv, b\.csv"):
         open_source(tmp_path)
+    (tmp_path / "b.csv").unlink()
     names = {"test.csv": b"emotion,pixels\n", "valid.csv": b"emotion,pixels\n", "train.csv": b"emotion,pixels\n"}
-    rows, _ = rows_of(write(tmp_path, {name: header + line.encode() for name, header in names.items()}))
+    write(tmp_path, {name: header + line.encode() for name, header in names.items()})
+    (note,) = open_source(tmp_path).notes
+    assert "Read: train.csv, valid.csv, test.csv" in note and note.endswith("too: a.csv.")
+    rows, _ = rows_of(tmp_path)
     assert [(row["split"], row["label"]) for row in rows] == [("train", 3), ("validation", 3), ("test", 3)]

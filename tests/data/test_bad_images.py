@@ -134,10 +134,10 @@ def test_a_tree_of_odd_files(ray_cluster: None, tmp_path: Path) -> None:
 def test_a_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_file = os.open
 
-    def refuse(path: Any, *options: Any) -> int:
+    def refuse(path: Any, *options: Any, **named: Any) -> int:
         if path == os.fsencode(tmp_path / "happy" / "a.png"):  # whoever runs this may be root, who can read all
             raise PermissionError(13, "Permission denied")
-        return open_file(path, *options)
+        return open_file(path, *options, **named)
 
     source = write(tmp_path, {"happy/a.png": encoded(FACE)})
     monkeypatch.setattr(os, "open", refuse)
@@ -214,7 +214,7 @@ def test_parquet_that_cannot_be_read_is_refused(kind: str, tmp_path: Path) -> No
 def test_bad_rows_of_parquet_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
     images = [encoded(FACE), None, b"", b"text", *[encoded(FACE)] * 4]
     structs = [{"bytes": data, "path": "a.png"} for data in images] + [None]
-    labels = [3, 3, 3, 3, 7, -1, None, 6, 6]
+    labels = [0, 3, 3, 3, 7, -1, None, 6, 6]
     source = write(tmp_path / "in", {"x.parquet": parquet({"image": structs, "label": labels})}) / "x.parquet"
     pictures, reasons = prepared(source, tmp_path / "out")
     assert [id[-1] for id in pictures] == ["1", "7", "8"]

@@ -17,6 +17,7 @@ from fer_ray.data.images import decode
 from fer_ray.data.sources import open_source
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
+from fer_ray.prepare import prepare
 
 COUNT = 2000
 USAGE = {"train": "Training", "validation": "PublicTest"}
@@ -199,11 +200,11 @@ def test_the_resplit_kaggle_tree_is_said_to_be_unofficial(tmp_path: Path) -> Non
     assert "not the official split" in note
 
 
-def test_numbers_without_names_are_said_to_be_in_csv_order(tmp_path: Path) -> None:
+def test_numbers_without_names_are_said_to_be_in_csv_order(ray_cluster: None, tmp_path: Path) -> None:
     table = pa.table({"image": [encoded(np.zeros((4, 4), np.uint8))], "label": [6]})
     pq.write_table(table, tmp_path / "x.parquet")
-    (note,) = open_source(tmp_path / "x.parquet").notes
-    assert "csv order" in note and "6 neutral" in note
+    info = prepare(tmp_path / "x.parquet", tmp_path / "out").info
+    assert any("csv order" in note and "6 neutral" in note for note in info.notes)
     pq.write_table(table.drop_columns(["label"]), tmp_path / "x.parquet")
     (note,) = open_source(tmp_path / "x.parquet").notes
     assert "unlabelled" in note
@@ -218,6 +219,7 @@ def test_numbers_without_names_are_said_to_be_in_csv_order(tmp_path: Path) -> No
         (pa.array(["happy", "sad"]).dictionary_encode(), None, [3, 4]),
         ([3.0, float("nan"), 2.5], None, [3, None, "emotion '2.5'"]),
         ([0, 1, 2, -1, 9], ["neutral", "contempt", "5"], [6, "emotion 'contempt'", 5, None, "label 9"]),
+        ([0.0, 2.0, -1.0], ["neutral", "contempt", "joy"], [6, 3, None]),
         ([True], None, "column label is bool"),
     ],
 )
@@ -246,5 +248,6 @@ def test_a_column_names_the_split_of_each_row(column: str, tmp_path: Path) -> No
     expected = ["train", "train", "validation", "validation", "test", "test"]
     assert [row["split"] for row in rows if row["reason"] is None] == expected
     assert [row["reason"] for row in rows if row["reason"]] == [
-        f"split '{name}', expected Training, PublicTest or PrivateTest; train, valid or test" for name in names[6:]
+        f"split '{name or ''}', expected Training, PublicTest or PrivateTest; train, valid or test"
+        for name in names[6:]
     ]

@@ -29,12 +29,13 @@ def test_files_of_a_folder_come_before_those_of_the_folders_in_it(tmp_path: Path
     assert names(tmp_path) == ["z.jpg", "a/x.jpg", "b/1.jpg", "b/2.jpg", "b/a/9.jpg"]
 
 
-def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_but_in_circles(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "c").symlink_to(tmp_path / "b")
     (tmp_path / "loop").symlink_to("loop")
-    assert names(tmp_path) == ["loop", "a/1.jpg", "b/2.jpg"]
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    assert names(tmp_path) == ["loop", "a/1.jpg", "b/2.jpg", "b/to_a/1.jpg", "c/2.jpg", "c/to_a/1.jpg"]
 
 
 def test_a_folder_that_cannot_be_listed_stands_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fer_ray.data.assemble import Rows, Spool, mean_by_class
+from fer_ray.data.naming import Naming
 from fer_ray.data.quality import drop_leaks, find, worst_groups
-from fer_ray.data.rows import RowBuilder
+from fer_ray.data.rows import RowBuilder, Source
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
 
@@ -24,9 +25,9 @@ def collect(tmp_path: Path) -> Iterator[Callable[[Given], tuple[Rows, Spool]]]:
         def spooled(given: Given) -> tuple[Rows, Spool]:
             builder = RowBuilder(48)
             for number, (split, label, picture) in enumerate(given):
-                builder.add(f"{number}", f"in/{number}", split, label, picture, 48, 48)
+                builder.add(f"{number}", f"in/{number}", split, None if label is None else str(label), picture, 48, 48)
             spool.add(builder.table())
-            return spool.rows(), spool
+            return spool.rows(Source("made", "made", [], iter), Naming())[0], spool
 
         yield spooled
 

@@ -2,22 +2,28 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from inputs import picture, pixels_text, rows_of, write
+from inputs import picture, pixels_text, rows_of, write, zipped
 
-from fer_ray.data.image_trees import place_of
+from fer_ray.data.naming import Naming
 from fer_ray.data.sources import open_source
 from fer_ray.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
 
 
-def test_msambare_tells_the_later_splits_apart_by_file_name() -> None:
-    assert place_of("train/happy/Training_1.jpg") == ("train", 3, None)
-    assert place_of("test/sad/PublicTest_2.jpg") == ("validation", 4, None)
-    assert place_of("test/neutral/PrivateTest_3.jpg") == ("test", 6, None)
+def places(folder: Path, *paths: str, **options: Any) -> list[tuple[str, str | None, int | None]]:
+    """Return path, split and label of each row of a tree with images at these paths."""
+    rows, _ = rows_of(write(folder / "in", {path: picture(9) for path in paths}), **options)
+    return [(row["id"], row["split"], row["label"]) for row in rows]
+
+
+def test_msambare_tells_the_later_splits_apart_by_file_name(tmp_path: Path) -> None:
+    paths = ("test/neutral/PrivateTest_3.jpg", "test/sad/PublicTest_2.jpg", "train/happy/Training_1.jpg")
+    assert places(tmp_path, *paths) == list(zip(paths, ["test", "validation", "train"], [6, 4, 3], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -29,21 +35,33 @@ def test_msambare_tells_the_later_splits_apart_by_file_name() -> None:
         ("PrivateTest/surprise/x", "test", 5),
         ("disgust/deeper/x.bmp", "train", 1),
         ("happy/sad/x.bmp", "train", 4),
+        ("happy/test/x.bmp", "test", 3),
+        ("3_happy/x.bmp", "train", 3),
     ],
 )
-def test_folders_give_split_and_label_at_any_depth(path: str, split: str, label: int) -> None:
-    assert place_of(path) == (split, label, None)
+def test_folders_give_split_and_label_at_any_depth(path: str, split: str, label: int, tmp_path: Path) -> None:
+    assert places(tmp_path, path) == [(path, split, label)]
 
 
-@pytest.mark.parametrize("path", ["README.md", "train/labels.csv", "train/happy/.DS_Store", "happy/Thumbs.db"])
-def test_files_that_are_no_images_are_passed_over(path: str) -> None:
-    assert place_of(path) is None
+PASSED_OVER = ["README.md", "train/labels.csv", "train/happy/.DS_Store", "happy/Thumbs.db", ".trash/happy/x.png"]
+PASSED_OVER += ["train/.ipynb_checkpoints/happy/x.png", "__MACOSX/train/happy/x.png", "train/happy/.old/x.png"]
+
+
+@pytest.mark.parametrize("format", ["folder", "zip"])
+@pytest.mark.parametrize("root", ["in", ".cache"])
+def test_files_that_are_no_images_and_hidden_folders_are_passed_over(format: str, root: str, tmp_path: Path) -> None:
+    files = {path: picture(9) for path in (*PASSED_OVER, "train/happy/x.png")}
+    source = write(tmp_path / root, files)
+    if format == "zip":
+        source = write(tmp_path, {f"{root}.zip": zipped({f"{root}/{path}": data for path, data in files.items()})})
+        source /= f"{root}.zip"
+    assert [row["id"] for row in rows_of(source)[0]] == ["train/happy/x.png"]
 
 
 def test_an_image_under_an_unknown_label_is_rejected_with_the_reason(tmp_path: Path) -> None:
     write(tmp_path, {"happy/a.png": picture(1), "smile/b.png": picture(2)})
-    rows, _ = rows_of(tmp_path)
-    assert rows[1]["id"] == "smile/b.png" and "named after an emotion" in rows[1]["reason"]
+    rows, _ = rows_of(tmp_path, naming=Naming(allow_unknown=True))
+    assert rows[1]["id"] == "smile/b.png" and "emotion 'smile'" in rows[1]["reason"]
 
 
 def test_images_of_any_size_kind_and_name_are_read_by_content(tmp_path: Path) -> None:
