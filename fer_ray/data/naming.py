@@ -181,8 +181,8 @@ def split_meanings(counts: Mapping[str, int], naming: Naming, where: str) -> dic
     if lost:
         listed = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in lost)
         raise DataError(
-            f"{where}: the splits {listed} are called like none of {', '.join(SPLITS)}. Say what they are, such as"
-            f" --splits '{lost[0]}=train'."
+            f"{where}: the splits {listed} are called like none of {', '.join(SPLITS)}. Say what they are by --splits"
+            f" '{lost[0]}=SPLIT'."
         )
     return meanings
 
@@ -240,10 +240,11 @@ def _require_no_lost_class(
         missing = [name for label, name in enumerate(EMOTIONS) if label not in labels[split]]
         if missing:
             example = next(iter(keys))
+            emotion = _near(example) or (missing[0] if len(missing) == 1 else "EMOTION")
             problems.append(
                 f"{where}: {split} has no row of {', '.join(missing)}, but rows whose label is no emotion:"
-                f" {_listed(set(keys), keys)}. Say what these mean, such as --labels"
-                f" '{example}={_near(example) or missing[0]}', or leave them out by --allow-unknown."
+                f" {_listed(set(keys), keys)}. Say what these mean by --labels '{example}={emotion}', or leave them out"
+                " by --allow-unknown."
             )
     if problems:
         raise DataError(problems)

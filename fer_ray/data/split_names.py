@@ -158,8 +158,8 @@ def _problem(where: str, parent: tuple[str, ...], names: list[str], unknown: str
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
     inside = f" in {'/'.join(parent)}" if parent else ""
     return (
-        f"{where}: side by side{inside} are {shown}, and {unknown} is called like no split. Say what it is, such as"
-        f" --splits '{unknown}=train' (train, validation or test; * stands for any text), or take it away."
+        f"{where}: side by side{inside} are {shown}, and {unknown} is called like no split. Say what it is by"
+        f" --splits '{unknown}=SPLIT' (train, validation or test; * stands for any text), or take it away."
     )
 
 

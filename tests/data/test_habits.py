@@ -227,7 +227,7 @@ def test_neighbours_of_which_one_is_no_known_split_are_refused_and_listed(
     source = write(tmp_path / "in", files)
     if format == "zip":
         source = write(tmp_path, {"x.zip": zipped({f"x/{path}": data for path, data in files.items()})}) / "x.zip"
-    with pytest.raises(DataError, match=f"side by side.*{unknown}.*--splits '{unknown}=train'"):
+    with pytest.raises(DataError, match=f"side by side.*{unknown}.*--splits '{unknown}=SPLIT'"):
         open_source(source)
     rows, _ = rows_of(source, naming=read_naming(None, f"{unknown}=test,Val*=validation,tom=train,anna=test,le*=train"))
     of_unknown = [row["split"] for row in rows if f"{unknown}/" in row["id"]]
@@ -256,7 +256,7 @@ def test_parquet_files_of_one_name_are_of_one_split(names: list[str], tmp_path: 
 def test_many_rows_of_an_unknown_split_are_refused(column: str, tmp_path: Path) -> None:
     lines = [f"{row % 7},{pixels_text(row)},{'Learning' if row % 2 else 'Test'}" for row in range(20)]
     source = write(tmp_path, {"x.csv": "\n".join([f"emotion,pixels,{column}", *lines]).encode()}) / "x.csv"
-    with pytest.raises(DataError, match=r"'Learning' \(10 rows\).*--splits 'Learning=train'"):
+    with pytest.raises(DataError, match=r"'Learning' \(10 rows\).*--splits 'Learning=SPLIT'"):
         rows_of(source)
     assert Counter(split for split, _ in meaning(source, naming=read_naming(None, "Learning=train")).values()) == {
         "train": 10,
