@@ -41,6 +41,7 @@ from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.json_files import read_json
 from fer_ray.local_copies import local_copy
+from fer_ray.progress import say
 from fer_ray.shown_places import as_shown
 
 FORMAT_VERSION = 1
@@ -206,8 +207,11 @@ class PreparedDataset:
     def check_trainable(self) -> None:
         """Check that there are labelled rows to learn from, and to choose the best epoch or trial by.
 
+        It says which labels have no row to learn from.
+
         Raises:
-            DataError: a split is missing or wholly unlabelled, or a file has other columns than ``schema``.
+            DataError: a split is missing or wholly unlabelled, train has rows of one label alone, or a file has other
+                columns than ``schema``.
         """
         remedies = {
             "train": "Prepare a source that has labelled training images.",
@@ -219,6 +223,15 @@ class PreparedDataset:
             raise DataError(
                 [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
             )
+        absent = [name for name, count in held["train"].labels.items() if not count]
+        if len(absent) == NUM_CLASSES - 1:
+            (only,) = set(EMOTIONS) - set(absent)
+            raise DataError(
+                f"{self.path}: all labelled images of train are {only}, and a network needs two labels or more to learn"
+                " from. Prepare a source that has more."
+            )
+        if absent:
+            say(f"train has no image of {', '.join(absent)}, so that no image will be labelled so.")
         for split in remedies:
             self._check_columns(split)
 
