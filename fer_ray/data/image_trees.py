@@ -25,6 +25,7 @@ from fer_ray.data.split_names import Place, read_splits, split_of_root, splits_o
 from fer_ray.data.zip_files import list_members, member_loader
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
+from fer_ray.wording import amount
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 """What the names of image files end in, in lower case; in a folder named after a label any other file counts too."""
@@ -34,6 +35,7 @@ Piece = dict[str, Any]
 and ``label``."""
 
 _OFFICIAL = {"PublicTest": "validation", "PrivateTest": "test"}  # the first word of FER-2013's file names
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"}
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 _TASK_FILES = 1024  # some hundredths of a second of decoding at 48 × 48, and some MB of pixels
 _RESPLIT = {"train": 28_821, "validation": 7_066}
@@ -107,8 +109,11 @@ def _tree(format: str, path: Path, files: list[Piece], opener: Opener, naming: N
             piece["label"] = EMOTIONS[meaning]
         else:
             piece["problem"] = piece["problem"] or meaning
-    splits = dict(Counter(piece["split"] for piece in pieces))
-    if splits == _RESPLIT:
+    if archives := [path for path in folders if PurePosixPath(path).suffix.lower() in _ARCHIVES]:
+        notes.append(
+            f"Not read: {amount(len(archives), 'archive')} such as {archives[0]}. Unpack them first if images are in them."
+        )
+    if dict(Counter(piece["split"] for piece in pieces)) == _RESPLIT:
         notes.append("28,821 and 7,066 images: not the official split, so figures don't compare with published ones.")
     return Source(
         format=format,

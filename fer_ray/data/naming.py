@@ -57,7 +57,8 @@ class Naming:
         """Return the label (0 to 6, csv order) that a name means, None for a number and for what is no emotion."""
         name = self.labels.get(key, key)
         words = re.findall(r"[^\W\d_]+", name)
-        return label_of(name) if len(words) != 1 else label_of(words[0])  # as in 3_happy
+        words = [word for word in words if read_splits([word], {})[word] is None]
+        return label_of(words[0] if len(words) == 1 else name)  # as in 3_happy and train_happy
 
 
 def read_naming(labels: str | None, splits: str | None, allow_unknown: bool = False) -> Naming:

@@ -73,7 +73,8 @@ def splits_of_places(
 ) -> tuple[dict[Place, str | None], list[str]]:
     """Return the split that each place means, None where no name says one, and what is to be said about them.
 
-    The deepest folder above the label decides; without one there, the deepest below it.
+    The deepest folder above the label decides; without one there, the deepest below it, or else a word in the label's
+    own folder, as in ``train_happy``.
 
     Args:
         places: of all files of a source.
@@ -94,7 +95,10 @@ def splits_of_places(
     for place in places:
         named = [at for at in range(len(place.names)) if at != place.label_at and _at(meaning, place, at)]
         chosen = _deciding(meaning, place, named)
-        splits[place] = split = None if chosen is None else _at(meaning, place, chosen)
+        own = place.names[place.label_at : place.label_at + 1]
+        splits[place] = split = (
+            _at(meaning, place, chosen) if chosen is not None else next(iter(read_splits(own, given).values()), None)
+        )
         is_below |= chosen is not None and chosen > place.label_at
         overridden |= {place.names[at] for at in named if at > (chosen or 0) and _at(meaning, place, at) != split}
     _require_all_named(splits, neighbours, is_below, where)
