@@ -110,9 +110,7 @@ def _tree(format: str, path: Path, files: list[Piece], opener: Opener, naming: N
         else:
             piece["problem"] = piece["problem"] or meaning
     if archives := [path for path in folders if PurePosixPath(path).suffix.lower() in _ARCHIVES]:
-        notes.append(
-            f"Not read: {amount(len(archives), 'archive')} such as {archives[0]}. Unpack them first if images are in them."
-        )
+        notes.append(f"Not read: {amount(len(archives), 'archive')} such as {archives[0]}. Unpack what holds images.")
     if dict(Counter(piece["split"] for piece in pieces)) == _RESPLIT:
         notes.append("28,821 and 7,066 images: not the official split, so figures don't compare with published ones.")
     return Source(
