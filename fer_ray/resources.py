@@ -6,11 +6,24 @@ from fer_ray.memory import describe_bytes
 
 Resources = Mapping[str, float]
 """Ray's name of a resource to its amount; ``memory`` is in bytes."""
+WHY_ONE_GPU = (
+    "A process computes on one GPU: NCCL, through which they tell each other their gradients, refuses two on the same"
+    " one, and further GPUs of a process would be idle."
+)
 
 
 def fitting(node: Resources, each: Resources) -> int:
-    """Return how many processes fit on a node that each need ``each``; amounts of 0 need nothing."""
-    counts = [int(node.get(name, 0) / amount + 1e-6) for name, amount in each.items() if amount]
+    """Return how many processes fit on a node that each need ``each``; amounts of 0 need nothing.
+
+    A part of a GPU is of one GPU: what two of them have left is not added up.
+    """
+    counts = [
+        int(node.get(name, 0)) * int(1 / amount + 1e-6)
+        if name == "GPU" and amount < 1
+        else int(node.get(name, 0) / amount + 1e-6)
+        for name, amount in each.items()
+        if amount
+    ]
     return min(counts) if counts else 0
 
 
@@ -31,6 +44,19 @@ def most_cpus(nodes: Sequence[Resources], each: Resources, count: int, left: flo
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
     enough = (cpus for cpus in range(most, 1, -1) if room(nodes, {**each, "CPU": cpus - left}) >= count)
     return next(enough, 1)
+
+
+def shared_gpu(nodes: Sequence[Resources], each: Resources, count: int) -> float:
+    """Return the part of a GPU, 1 or 1/2 or 1/3 and so on, that each of ``count`` processes can have where all fit.
+
+    Args:
+        nodes: to be shared out, with a GPU among them.
+        each: what else a process needs.
+        count: of processes. Where no part lets all of them fit, they are taken to share all GPUs evenly.
+    """
+    parts = (1 / sharing for sharing in range(1, count + 1))
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    return next((part for part in parts if room(nodes, {**each, "GPU": part}) >= count), 1 / -(-count // gpus))
 
 
 def describe_resources(amounts: Resources) -> list[str]:

@@ -23,6 +23,8 @@ from fer_ray.resources import Resources, describe_resources, fitting, room
 
 LOCAL = "local"
 """``ray.init``'s word for a Ray of one's own. Without it Ray joins what ``ray start`` last noted on this machine."""
+OWN_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+"""With this variable Ray hides all GPUs from a process that asked for none; else it leaves all of them in sight."""
 _STARTS = 3
 _VITAL = ("raylet", "gcs_server")
 
@@ -90,6 +92,11 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
     """
     # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault(OWN_GPUS, "1")
+    if address != LOCAL and OWN_GPUS not in os.environ.get(
+        "RAY_JOB_CONFIG_JSON_ENV_VAR", ""
+    ):  # which Ray refuses twice
+        options["runtime_env"] = {"env_vars": {OWN_GPUS: "1"}}
     if not sys.stderr.isatty():
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what Ray itself says is in colours else, in a log too
     ray._private.utils.get_entrypoint_name = lambda: command_line(sys.orig_argv)  # for Ray's list of jobs: no secrets
@@ -104,6 +111,12 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
             ray.shutdown()
     interrupt_on_sigterm()  # Ray's own handler would abort without a word to the user
     quiet_ray_data()
+
+
+def hide_unasked_gpus() -> None:
+    """Hide GPUs from this process of Ray's that it didn't ask for; needed where somebody else has connected to Ray."""
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def quiet_ray_data() -> None:

@@ -27,6 +27,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 from fer_ray import __version__
 from fer_ray.config_files import load_search_space
+from fer_ray.runtime import OWN_GPUS
 
 REPOSITORY = Path(__file__).parents[1]
 CLUSTER = REPOSITORY / "cluster"
@@ -116,6 +117,7 @@ def test_the_token_reaches_every_node(name: str) -> None:
     for command in starts:
         before = command.split("ray start")[0]
         assert "RAY_AUTH_MODE=token" in before and "RAY_worker_niceness=0" in before
+        assert f"{OWN_GPUS}=1" in before
         assert "unset OMP_NUM_THREADS" in before  # the launcher sets 1
 
 
@@ -211,6 +213,7 @@ def test_pods(name: str) -> None:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert {"name": "RAY_worker_niceness", "value": "0"} in container["env"]
+        assert {"name": OWN_GPUS, "value": "1"} in container["env"]
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group in spec["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
@@ -268,7 +271,7 @@ def test_the_image() -> None:
     assert {words[3] for words in lines if words[0] == "FROM" and len(words) == 4} >= {"cpu", "cuda"}
     assert image_user().split(":")[0] not in ("0", "root")
     environment = {word for words in lines if words[0] == "ENV" for word in words[1:]}
-    assert {"RAY_AUTH_MODE=token", "RAY_worker_niceness=0", "HOME=/home/ray"} <= environment
+    assert {"RAY_AUTH_MODE=token", "RAY_worker_niceness=0", "HOME=/home/ray", f"{OWN_GPUS}=1"} <= environment
     assert "RAY_JOB_STOP_WAIT_TIME_S=30" in environment
     installs = [words for words in lines if words[0] == "RUN" and "pip" in words]
     assert installs and all("cluster/constraints.txt" in words or "--no-deps" in words for words in installs)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer_ray.resources import describe_resources, fitting, most_cpus, room
+from fer_ray.resources import describe_resources, fitting, most_cpus, room, shared_gpu
 
 NODES = [{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
 
@@ -20,6 +20,29 @@ NODES = [{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
 def test_room_on_nodes(each: dict[str, float], on_each: list[int]) -> None:
     assert [fitting(node, each) for node in NODES] == on_each
     assert room(NODES, each) == sum(on_each)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "part", "count"),
+    [(8, 0.4, 16), (8, 0.6, 8), (4, 0.3, 12), (2, 0.7, 2), (3, 1 / 3, 9), (2, 1 / 7, 14), (1, 0.01, 100), (8, 3, 2)],
+)
+def test_parts_of_a_gpu_are_of_one_gpu(gpus: int, part: float, count: int) -> None:
+    assert fitting({"GPU": gpus}, {"GPU": part}) == count
+    assert room([{"GPU": 1.0}] * gpus, {"GPU": part}) == (count if part <= 1 else 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "part"),
+    [
+        ([{"CPU": 16, "GPU": 4}], 3, 1),
+        ([{"CPU": 16, "GPU": 4}], 4, 1),
+        ([{"CPU": 16, "GPU": 4}], 5, 1 / 2),
+        ([{"CPU": 2, "GPU": 4}, {"CPU": 14, "GPU": 1}], 6, 1 / 4),  # the first node has CPUs for two of them
+        ([{"CPU": 2, "GPU": 1}], 5, 1 / 5),  # no room whatever the part
+    ],
+)
+def test_a_gpu_is_shared_by_no_more_than_have_to(nodes: list[dict[str, float]], count: int, part: float) -> None:
+    assert shared_gpu(nodes, {"CPU": 1}, count) == part
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,19 @@ def test_bad_spaces(
             ["study.db: this database would be lost after the job. (This is a job's uploaded copy"],
         ),
         (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: 0, a part of one GPU"]),
-        (["--gpus-per-trial", "1", "--workers-per-trial", "2"], [GOOD], ["whole GPUs for each of 2 worker(s)"]),
+        (
+            ["--gpus-per-trial", "1", "--workers-per-trial", "2"],
+            [GOOD],
+            ["--gpus-per-trial 1: 0, or 2, one for each of 2 workers"],
+        ),
+        (["--gpus-per-trial", "4", "--workers-per-trial", "2"], [GOOD], ["further GPUs of a process would be idle"]),
+        (
+            ["--gpus-per-trial", "3", "--workers-per-trial", "2"],
+            [GOOD],
+            ["NCCL, through which", "refuses two on the same"],
+        ),
+        (["--gpus-per-trial", "-1"], [GOOD], ["--gpus-per-trial -1: 0, a part of one GPU"]),
+        (["--gpus-per-trial", "2"], [GOOD], ["leaves others idle; --workers-per-trial trains on several"]),
     ],
 )
 def test_bad_requests(

@@ -19,6 +19,7 @@ from fer_ray.learning.requirements import requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.learning.trial_records import short
 from fer_ray.outputs import Output, claim
+from fer_ray.resources import WHY_ONE_GPU
 from fer_ray.search_checks import default_problems
 from fer_ray.search_spaces import SearchSpace, values_of
 from fer_ray.shown_places import is_uploaded
@@ -181,10 +182,15 @@ def _needs_problems(needs: Needs, spaces: Mapping[str, SearchSpace]) -> Iterator
             f"--cpus-per-trial {cpus}: whole CPUs for each of {workers} worker(s), at least 1. Choose a multiple of"
             f" {workers}."
         )
-    if gpus is not None and (gpus < 0 or (gpus / workers) % 1 * (workers > 1 or gpus > 1)):
+    if gpus is not None and workers > 1 and gpus not in (0, workers):
         yield (
-            f"--gpus-per-trial {gpus:g}: 0, a part of one GPU for a trial of one worker, or whole GPUs for each of"
-            f" {workers} worker(s)."
+            f"--gpus-per-trial {gpus:g}: 0, or {workers}, one for each of {workers} workers (--workers-per-trial)."
+            f" {WHY_ONE_GPU}"
+        )
+    if gpus is not None and workers == 1 and not 0 <= gpus <= 1:
+        yield (
+            f"--gpus-per-trial {gpus:g}: 0, a part of one GPU such as 0.25, or 1. A trial of one worker computes on one"
+            " GPU and leaves others idle; --workers-per-trial trains on several."
         )
     for name, space in spaces.items():
         batch = min([space.training.batch_size, *values_of(space.search, "training.batch_size")])

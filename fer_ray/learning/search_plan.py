@@ -13,7 +13,7 @@ from fer_ray.learning.trial_cost import TrialCost
 from fer_ray.learning.trial_records import short
 from fer_ray.memory import describe_bytes
 from fer_ray.progress import duration
-from fer_ray.resources import Resources, describe_resources, most_cpus, room
+from fer_ray.resources import Resources, describe_resources, most_cpus, room, shared_gpu
 from fer_ray.search_spaces import Searched, SearchSpace, values_of
 from fer_ray.wording import amount
 
@@ -90,21 +90,24 @@ def share_out(
         trials: that are left to run.
         max_concurrent: trials at once; None for a trial a GPU, or without GPUs a trial a CPU core, as far as they fit.
             Small convolutions gain little from a second thread, so that many one-thread trials finish earlier.
+            Unless GPUs are asked for, a process has one where a trial finds as many as it has workers, else none.
         needs: what each trial shall have.
         memory: bytes that one process takes; 0 where that isn't known.
         gpu_part: of a GPU, that one process takes of its memory; 0 where that isn't known.
     """
-    gpus = sum(node.get("GPU", 0) for node in nodes)
     process: dict[str, float] = {"CPU": 1 if needs.cpus is None else needs.cpus / needs.workers}
-    if needs.gpus or (gpus and needs.gpus is None):
+    with_gpu = room(nodes, {**process, "GPU": 1})
+    if needs.gpus or (needs.gpus is None and with_gpu >= needs.workers):
         process["GPU"] = 1 if needs.gpus is None else needs.gpus / needs.workers
     concurrent, reason = _concurrent(nodes, process, needs, memory)
     if max_concurrent is not None:
         concurrent, reason = max_concurrent, "as asked"
     if trials < concurrent:
         concurrent, reason = max(1, trials), "no more are left to run"
-    if needs.gpus is None and needs.workers == 1 and concurrent > gpus > 0:
-        process["GPU"] = max(1 / math.ceil(concurrent / gpus), gpu_part)
+    if needs.gpus is None and needs.workers == 1 and with_gpu:
+        process["GPU"] = max(shared_gpu(nodes, process, concurrent), gpu_part)
+    if needs.gpus is None and "GPU" not in process and any(node.get("GPU") for node in nodes):
+        reason += f"; without GPUs, as {with_gpu} of a trial's {amount(needs.workers, 'worker')} would find one"
     if memory:
         process["memory"] = memory
     if needs.cpus is None:

@@ -57,6 +57,10 @@ def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: in
         ([{"CPU": 16, "GPU": 4}], None, Needs(workers=2), 2, {"CPU": 4, "GPU": 1}),
         ([{"CPU": 16, "GPU": 2}], None, Needs(gpus=0.25), 8, {"CPU": 2, "GPU": 0.25}),
         ([{"CPU": 16, "GPU": 2}], None, Needs(gpus=0), 16, {"CPU": 1}),
+        ([{"CPU": 64, "GPU": 8}], None, Needs(gpus=0.4), 16, {"CPU": 4, "GPU": 0.4}),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, Needs(gpus=0.6), 2, {"CPU": 16, "GPU": 0.6}),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, Needs(workers=2), 1, {"CPU": 16, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 2}], None, Needs(workers=4), 4, {"CPU": 1}),  # GPUs for two of four
     ],
 )
 def test_shares_as_asked(
@@ -64,6 +68,12 @@ def test_shares_as_asked(
 ) -> None:
     share = share_out(nodes, 20, asked, needs)
     assert (share.concurrent, share.resources, share.workers) == (concurrent, resources, needs.workers)
+
+
+def test_a_search_says_that_it_leaves_gpus_idle() -> None:
+    reason = share_out([{"CPU": 16, "GPU": 2}], 20, None, Needs(workers=4)).reason
+    assert reason == "as many as fit; without GPUs, as 2 of a trial's 4 workers would find one"
+    assert "GPU" not in share_out([{"CPU": 16}], 20, None, Needs(workers=4)).reason
 
 
 def test_little_memory_lets_fewer_trials_run_at_once() -> None:
