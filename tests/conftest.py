@@ -1,5 +1,7 @@
 """One Ray cluster and one small prepared dataset for all tests."""
 
+import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,12 @@ from fer_ray.prepare import prepare
 from fer_ray.runtime import start_ray
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide this machine's GPUs from all tests, and from what they start, unless those of GPUs are asked for."""
+    if not re.search(r"(?<!not )\bgpu\b", config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")
