@@ -9,14 +9,16 @@ from ray import tune as ray_tune
 from fer_ray import runtime
 from fer_ray.errors import FerRayError
 from fer_ray.learning.confirmation import SeedRun
+from fer_ray.learning.device import keep_to_part, release_memory
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics
 from fer_ray.learning.objectives import Objective
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_plan import Share
-from fer_ray.learning.trial_failure import FailureReader
+from fer_ray.learning.trial_failure import FailureReader, advice
 from fer_ray.learning.trial_records import error_line
+from fer_ray.memory import memory_errors
 from fer_ray.outputs import Output
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.tune_runtime import Stop, adapted_tune, run_to_its_end, worker_error
@@ -42,7 +44,8 @@ def train_seed_runs(
         FerRayError: Ray has died; likewise.
     """
     named = {run.name: run for run in runs}
-    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=share.threads)
+    gpu = share.resources.get("GPU", 0)
+    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=share.threads, gpu=gpu)
     epochs, done = (sum(count) for count in zip(*map(_epochs, runs), strict=True))
     running = RunningTrials(objective)
     with (
@@ -50,7 +53,7 @@ def train_seed_runs(
         runtime.deferred_interrupt("Stopping the runs.") as interrupted,
         adapted_tune(),
     ):
-        recorder = _Recorder(named, bar, running, objective, FailureReader(share.concurrent))
+        recorder = _Recorder(named, bar, running, objective, FailureReader(share.concurrent, gpu))
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(work, share.resources),
             param_space={"run": ray_tune.grid_search(list(named))},
@@ -79,15 +82,20 @@ def _epochs(run: SeedRun) -> tuple[int, int]:
     return run.config.training.epochs, len(run.folder.history())
 
 
-def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun], threads: int) -> None:
+def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun], threads: int, gpu: float) -> None:
     """Train one of the runs in a trial's process."""
     torch.set_num_threads(threads)
+    runtime.hide_unasked_gpus()
+    keep_to_part(gpu)
+    run = runs[params["run"]]
     try:
-        runs[params["run"]].train(data, lambda metrics: ray_tune.report({"metrics": metrics}))
+        with memory_errors(advice(run.config.training)):
+            run.train(data, lambda metrics: ray_tune.report({"metrics": metrics}))
     except FerRayError as error:  # reported, not raised: it would come again, and the process stays good for the next
         ray_tune.report({"error": str(error)})
     finally:
-        runs[params["run"]].folder.output.forget()
+        run.folder.output.forget()
+        release_memory()
 
 
 class _Recorder(runtime.Unsaved, ray_tune.Callback):

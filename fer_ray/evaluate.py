@@ -25,8 +25,10 @@ from fer_ray.learning.evaluation import (
     score_predictions,
 )
 from fer_ray.learning.member_scores import compare_members, measure_members
+from fer_ray.learning.network import LESS_MEMORY
 from fer_ray.learning.predictor import Predictions, Predictor, load_members
 from fer_ray.local_copies import local_copies
+from fer_ray.memory import memory_errors
 from fer_ray.outputs import claimed
 from fer_ray.progress import say
 from fer_ray.provenance import Start, this_start
@@ -80,11 +82,12 @@ def evaluate(
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
-        UsageError: no such TTA, precision or split, a checkpoint named twice, or an output folder in use.
+        UsageError: no such TTA, precision or split, a checkpoint named twice, an output folder in use, or memory
+            suffices for no image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
     start, names = this_start(), _check_tta(tta)
-    with claimed(output) as dest:
+    with claimed(output) as dest, memory_errors(LESS_MEMORY):
         evaluation = _evaluate(checkpoints, dataset, dest.path, split, names, precision, start)
         dest.save()
     return EvaluationResult(dest.place, evaluation)

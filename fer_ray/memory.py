@@ -1,10 +1,13 @@
 """Amounts of memory: read, written, how much is left, and errors that mean none is."""
 
+import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fer_ray.errors import UsageError
+from fer_ray.errors import FerRayError, UsageError
 
 _UNITS = {
     "": 1,
@@ -13,7 +16,11 @@ _UNITS = {
     **{prefix + "iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
 }
 _CGROUP = Path("/sys/fs/cgroup")
-_SIGNS = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_SIGNS = re.compile(
+    r"out of memory|DefaultCPUAllocator|(can't|cannot|failed to) allocate|_ALLOC(ATION)?_FAILED|MemoryAllocation",
+    re.IGNORECASE,
+)
+"""In the texts of ``RuntimeError``: of PyTorch's allocators, CUDA, cuBLAS, cuDNN and its siblings, NCCL and HIP."""
 
 
 def parse_bytes(text: str) -> int:
@@ -56,14 +63,39 @@ def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGRO
 
 
 def is_out_of_memory(error: object) -> bool:
-    """Say whether an error means that memory ran out: Python's, PyTorch's on a GPU or CPU, or Ray's watch over a node.
+    """Say whether an error means that memory ran out: Python's, the system's, PyTorch's on a GPU or CPU, or Ray's watch
+    over a node; or that it was caused by one that does.
 
     Told by names and texts, as neither PyTorch nor Ray may be imported here.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if isinstance(error, RuntimeError) and _SIGNS.search(str(error)):
+        return True
+    cause = getattr(error, "cause", None) or getattr(error, "__cause__", None)
+    return cause is not None and is_out_of_memory(cause)
+
+
+@contextmanager
+def memory_errors(remedy: str) -> Iterator[None]:
+    """Turn an error by which memory ran out into one that says what to change.
+
+    Raises:
+        UsageError: the first line of the error, and the remedy.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FerRayError) or not is_out_of_memory(error):
+            raise
+        raise UsageError(f"out of memory: {first_line(error)}. {remedy}") from error
+
+
+def first_line(error: object) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int:

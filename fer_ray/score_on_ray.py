@@ -20,9 +20,10 @@ from fer_ray.data.score_job import Job, Scored, ScoringOptions, Speed, as_comput
 from fer_ray.errors import FerRayError
 from fer_ray.folders import Folder
 from fer_ray.node_checks import require_seen_by_nodes
-from fer_ray.progress import ProgressBar
+from fer_ray.progress import ProgressBar, say
 from fer_ray.ray_metrics import Throughput
-from fer_ray.runtime import require_running
+from fer_ray.resources import fitting
+from fer_ray.runtime import hide_unasked_gpus, nodes, require_running
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class Done(NamedTuple):
         began: seconds by the clock, when its actor took it.
         precision: the dtype that it was computed in.
         batch_size: images a forward pass.
+        halved: whether these are fewer than the actor began with, as memory ran out.
     """
 
     chunk: int
@@ -47,6 +49,7 @@ class Done(NamedTuple):
     began: float
     precision: str
     batch_size: int
+    halved: bool
 
 
 class Plan(NamedTuple):
@@ -63,13 +66,12 @@ def plan(gpus_per_actor: float = 1) -> Plan:
     Two threads of one process decode small images no faster than one, as each read and each decoding gives Python's
     interpreter lock away and waits for it again.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= gpus_per_actor]
-    if with_gpu:
-        actors = [int(node["GPU"] / gpus_per_actor) for node in with_gpu]
-        cores = (int(node.get("CPU", 1) / count) for node, count in zip(with_gpu, actors, strict=True))
+    held = nodes()
+    actors = [fitting(node, {"GPU": gpus_per_actor, "CPU": 1 - _SPARE_CPUS}) for node in held]
+    if any(actors):
+        cores = (int(node["CPU"] / count) for node, count in zip(held, actors, strict=True) if count)
         return Plan(sum(actors), max(1, min(_MAX_THREADS, *cores)), gpus_per_actor)
-    return Plan(max(1, sum(int(node.get("CPU", 0)) for node in nodes)), 1, 0)
+    return Plan(max(1, sum(int(node.get("CPU", 0)) for node in held)), 1, 0)
 
 
 def score_parts(
@@ -109,6 +111,10 @@ def score_parts(
     with ProgressBar("scoring", total, start=total - speed.files) as bar, Throughput("score") as images:
         for one in score_chunks(folder, options, todo, planned):
             job = as_computed(job, folder, one.precision, one.batch_size)
+            if one.halved and one.batch_size < (job.batch_size or math.inf):
+                job = replace(job, batch_size=one.batch_size)
+                job.write(folder)
+                say(f"Memory ran out; from here on {one.batch_size:,} images a forward pass (--batch-size).")
             first = min(first, one.began)
             speed.spent.add(one.scored.spent)
             part = part_of[one.chunk]
@@ -133,7 +139,7 @@ def score_chunks(folder: Folder, options: ScoringOptions, chunks: dict[int, Chun
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), 64 * most)).map_batches(
         _ScoringActor,
         batch_size=1,
-        fn_constructor_args=(folder.shown, options, planned.threads),
+        fn_constructor_args=(folder.shown, options, planned.threads, planned.gpus),
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             initial_size=most,
@@ -169,12 +175,13 @@ def _until_ray_dies(batches: Iterable[T]) -> Iterator[T]:
 class _ScoringActor:
     """Loads the scorer where it is needed."""
 
-    def __init__(self, folder: Path | str, options: ScoringOptions, threads: int) -> None:
+    def __init__(self, folder: Path | str, options: ScoringOptions, threads: int, gpu: float) -> None:
+        hide_unasked_gpus()
         from fer_ray.learning.chunk_scorer import ChunkScorer
 
         self.place = folder
         try:
-            self.scorer, self.fault = ChunkScorer(Folder.at(folder), options, threads), b""
+            self.scorer, self.fault = ChunkScorer(Folder.at(folder), options, threads, gpu), b""
         except FerRayError as error:  # raised here, it would reach the driver in pages of Ray's own words
             self.fault = pickle.dumps(error)
 
@@ -186,7 +193,9 @@ class _ScoringActor:
         scorer = self.scorer
         try:
             scored = scorer.score(number, chunk)
-            done: Done | FerRayError = Done(number, scored, began, scorer.precision, scorer.batch_size)
+            done: Done | FerRayError = Done(number, scored, began, scorer.precision, scorer.batch_size, scorer.halved)
+        except FerRayError as error:
+            done = error
         except OSError as error:  # a full disk, or an object store that refuses; one input's faults have rows
             done = FerRayError(f"{self.place}: rows can't be written: {error}. Mend that and go on with --resume.")
         return {"done": [pickle.dumps(done)]}

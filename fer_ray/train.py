@@ -14,19 +14,21 @@ from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import own_output
 from fer_ray.learning.checkpoint import read_info
-from fer_ray.learning.device import free_memory, pick_device
+from fer_ray.learning.device import memory_left
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics, Snapshot, fit
 from fer_ray.learning.profile import RunProfile, bottleneck
 from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
-from fer_ray.memory import available_memory, parse_bytes
+from fer_ray.learning.trial_failure import advice
+from fer_ray.memory import memory_errors, parse_bytes
 from fer_ray.models import can_grow
 from fer_ray.outputs import claimed
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
+from fer_ray.resources import WHY_ONE_GPU
 from fer_ray.wording import amount
 
 
@@ -53,7 +55,7 @@ def train(
     output: Path | str,
     *,
     workers: int = 1,
-    gpus_per_worker: float = 0,
+    gpus_per_worker: float | None = None,
     data_memory: int | None = None,
     resume: bool = False,
 ) -> TrainResult:
@@ -64,9 +66,10 @@ def train(
         config: the training configuration.
         output: the run's folder, by path or URL; new or empty, or an interrupted run's with ``resume``.
         workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
-        gpus_per_worker: GPUs of each Ray Train worker; above 0, one worker too goes through Ray Train.
+        gpus_per_worker: of Ray Train's, 0 or 1; with 1, one worker too goes through Ray Train. None for 1 where the
+            cluster has as many GPUs as there are workers, else 0.
         data_memory: bytes that the rows may take on a machine, shared by its workers; a split that doesn't fit is
-            streamed from disk. None: half of what is available.
+            streamed from disk. None: half of what is available where they run.
         resume: go on after the last finished epoch.
 
     Raises:
@@ -75,6 +78,8 @@ def train(
         FerRayError: the disk refuses what is to be written, or workers died more often than
             ``training.max_failures``; the last finished epoch is kept.
     """
+    if gpus_per_worker not in (None, 0, 1):
+        raise UsageError(f"--gpus-per-worker {gpus_per_worker:g}: must be 0 or 1. {WHY_ONE_GPU}")
     data = PreparedDataset(dataset)
     data.check_trainable()
     if not resume:  # what goes on needs neither pretrained weights nor another check
@@ -85,7 +90,6 @@ def train(
             f"--workers {workers}: training.batch_size {config.training.batch_size} and"
             f" {data.labelled('train'):,} training images have work for {most} at most, of 2 images a step or more."
         )
-    memory = data_memory or _half_of_what_is_left()
     with claimed(output, resume) as dest:
         run = RunFolder(dest)
         if resume:
@@ -98,25 +102,25 @@ def train(
             run.begin(config)
             record_start(run.path)
             dest.save()
-            _train(config, data, run, workers, gpus_per_worker, memory)
+            _train(config, data, run, workers, gpus_per_worker, data_memory)
         history = run.history()
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, run.profile())
 
 
-def _half_of_what_is_left() -> int:
-    free_on_device = free_memory(pick_device())
-    return min(available_memory(), free_on_device or sys.maxsize) // 2
-
-
 def _train(
-    config: Config, data: PreparedDataset, run: RunFolder, workers: int, gpus_per_worker: float, memory: int
+    config: Config,
+    data: PreparedDataset,
+    run: RunFolder,
+    workers: int,
+    gpus_per_worker: float | None,
+    memory: int | None,
 ) -> None:
     run.catch_up()
     rows = data.labelled("train")
     try:
         with ProgressBar("training", rows * config.training.epochs, start=rows * len(run.history())) as bar:
             if workers == 1 and not gpus_per_worker:
-                _train_here(config, Placement(data, 1, memory), run, bar)
+                _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
             else:
                 from fer_ray.train_on_ray import train_on_ray  # a run in this process does without Ray
 
@@ -152,8 +156,9 @@ def _train_here(config: Config, placement: Placement, run: RunFolder, bar: Progr
 
     placement.require_room(config.training.batch_size)
     say(str(placement))
-    rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
-    fit(config, rows, report, bar.advance, run.resumable())
+    with memory_errors(advice(config.training)):
+        rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
+        fit(config, rows, report, bar.advance, run.resumable())
 
 
 def command(
@@ -162,7 +167,12 @@ def command(
     config: Annotated[str | None, typer.Option(help="YAML configuration; without it the defaults of `fast`.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: path.to.field=value.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together; above 1 through Ray Train.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of each Ray Train worker.")] = 0,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            help="0 or 1, of Ray Train's; default 1 where the cluster has as many GPUs as there are workers, else 0."
+        ),
+    ] = None,
     data_memory: Annotated[
         str | None,
         typer.Option(

@@ -1,5 +1,6 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,8 +10,11 @@ import ray.train
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.constants import ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fer_ray import runtime
 from fer_ray.config import Config
@@ -18,16 +22,21 @@ from fer_ray.data import shards
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import FerRayError
+from fer_ray.learning.device import memory_left
 from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
-from fer_ray.learning.trial_failure import Failure, FailureReader
+from fer_ray.learning.trial_failure import Failure, FailureReader, advice
+from fer_ray.memory import available_memory, memory_errors
 from fer_ray.node_checks import places_of, require_seen_by_nodes
 from fer_ray.progress import ProgressBar, say
 from fer_ray.ray_metrics import count_failure
-from fer_ray.resources import most_cpus
+from fer_ray.resources import fitting, most_cpus, room
 from fer_ray.runtime import ray_storage
 from fer_ray.shared_progress import shared_progress
+from fer_ray.wording import amount
+
+_PATIENCE_S = 60.0
 
 
 def train_on_ray(
@@ -36,24 +45,26 @@ def train_on_ray(
     run: RunFolder,
     bar: ProgressBar,
     workers: int,
-    gpus_per_worker: float,
-    memory: int,
+    gpus_per_worker: float | None,
+    memory: int | None,
 ) -> None:
     """Train on ``workers`` processes of Ray Train, the run's folder written by the first of them.
 
     A worker that dies makes all of them start again from the last epoch, ``training.max_failures`` times.
 
     Args:
-        memory: bytes that the rows may take on a machine.
+        gpus_per_worker: 0 or 1; None for 1 where there are as many as workers.
+        memory: bytes that the rows may take on a machine; None for half of what is left.
     """
     runtime.connect(dashboard=True)
-    gpus = {"GPU": gpus_per_worker} if gpus_per_worker else {}
+    gpus = _gpus(workers) if gpus_per_worker is None else {"GPU": gpus_per_worker} if gpus_per_worker else {}
     # What each worker leaves of its last CPU is what the tasks that read the data run on.
     threads = most_cpus(runtime.nodes(), gpus, workers, left=shards.READ_CPUS)
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     runtime.require(workers, resources, "training workers")
     require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *places_of(config)], run.output.shown)
-    placement = Placement(data, workers, memory // min(workers, runtime.most_on_a_node(resources)))
+    at_once = min(workers, runtime.most_on_a_node(resources))
+    placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))
     rows = shards.train_dataset(data, workers) if placement.holds("train") else None
@@ -77,6 +88,51 @@ def train_on_ray(
         finally:
             notes.clear()  # Ray Train's own; a resume goes by last/
             run.output.fetch()
+
+
+def _gpus(workers: int) -> dict[str, float]:
+    """Return what each worker gets of GPUs where nothing was asked for, and say it."""
+    found = room(runtime.nodes(), {"GPU": 1, "CPU": 1 - shards.READ_CPUS})
+    if found >= workers:
+        say(f"{amount(workers, 'worker')}, each with a GPU.")
+        return {"GPU": 1}
+    if found:
+        say(
+            f"{amount(workers, 'worker')} without GPUs, as there {'are' if found > 1 else 'is'} but {found} for them."
+            f" With --workers {found} --gpus-per-worker 1 each has one."
+        )
+    else:
+        say(f"{amount(workers, 'worker')} without GPUs, as the cluster has none for them.")
+    return {}
+
+
+def _memory_left(workers: int, resources: Mapping[str, float]) -> int:
+    """Return the least bytes that a worker of given resources may take on a node that has room for one."""
+    counts = {
+        node["NodeID"]: count
+        for node in ray.nodes()
+        if node["Alive"] and (count := fitting(node["Resources"], resources))
+    }
+    gpu = resources.get("GPU", 0)
+    ask = ray.remote(max_calls=1)(memory_left) if gpu else ray.remote(available_memory)
+    tasks = {
+        ask.options(
+            num_cpus=0, num_gpus=gpu, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)
+        ).remote(): count
+        for id, count in counts.items()
+    }
+    answered, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=_PATIENCE_S)
+    for task in late:  # other work has the GPUs of that node
+        ray.cancel(task)
+    left = list[int]()
+    for task in answered:
+        machine, *of_gpu = ray.get(task) if gpu else [ray.get(task)]
+        left += [machine // min(workers, tasks[task]), *of_gpu]
+    if not left:
+        raise FerRayError(
+            f"no node has told within {_PATIENCE_S:g} s how much memory is left. Give it by --data-memory."
+        )
+    return min(left)
 
 
 class Job(Protocol):
@@ -109,6 +165,9 @@ def make_trainer(
         rows: to be split over the workers, which get them by ``ray.train.get_dataset_shard("train")``; None where they
             have rows by other means.
     """
+    # Ray Train shows each worker the GPUs of all on its node, and touches the first one where a worker asked for none.
+    os.environ |= {ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", runtime.OWN_GPUS: "1"}
+    ENV_VARS_TO_PROPAGATE.update({ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV, runtime.OWN_GPUS})
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "threads": threads},
@@ -215,7 +274,8 @@ class _RunJob:
     def train(self, rank: int, report: Report) -> None:
         if rank:
             self.run.output.fetch()
-        fit(self.config, self._rows(rank), report, self.progress.add.remote, self.run.resumable())
+        with memory_errors(advice(self.config.training)):
+            fit(self.config, self._rows(rank), report, self.progress.add.remote, self.run.resumable())
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         self.run.record(metrics, snapshot)

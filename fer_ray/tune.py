@@ -172,8 +172,9 @@ def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: S
     left = [run for run in runs if not run.folder.closed()]
     try:
         if left:
-            # A run is of one worker, which has all that a trial has.
-            needs = replace(request.needs, workers=1)
+            # A run is of one worker, which has all that a trial has, but for the GPUs: it computes on one.
+            gpus = request.needs.gpus
+            needs = replace(request.needs, workers=1, gpus=None if gpus is None else min(gpus, 1))
             share = share_cluster(replace(request, needs=needs), len(left), {})
             say(describe_runs(runs, left, share.concurrent))
             errors = train_seed_runs(left, data, share, first, folder.ray)

@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from fer_ray import runtime
 from fer_ray.config import Config
 from fer_ray.errors import FerRayError
+from fer_ray.learning.device import keep_to_part, release_memory
 from fer_ray.learning.loop import Metrics, Snapshot
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.running_trials import RunningTrials
@@ -58,7 +59,12 @@ def run_trials(
         first = request.strategy.first
         log = SearchLog(study, folder, bar, running, TrialCounts(first))
         loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
-        recorder = _Recorder(log, FailureReader(share.concurrent), images, request.dataset.labelled("train"))
+        recorder = _Recorder(
+            log,
+            FailureReader(share.concurrent, share.resources.get("GPU", 0)),
+            images,
+            request.dataset.labelled("train"),
+        )
         tuner = ray_tune.Tuner(
             _function(share, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
@@ -91,18 +97,27 @@ def _function(share: Share, data: TrainingData, objective: Objective, folder: Se
             run_trial_on_workers, data=[ray.put(data)], share=share, notes=folder.ray, **common
         )
         return ray_tune.with_resources(work, DRIVER)
-    work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, **common)
+    gpu = share.resources.get("GPU", 0)
+    work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, gpu=gpu, **common)
     return ray_tune.with_resources(work, share.resources)
 
 
 def _run_trial(
-    params: dict[str, Any], data: TrainingData, objective: Objective, folder: Output, threads: int, strategy: Strategy
+    params: dict[str, Any],
+    data: TrainingData,
+    objective: Objective,
+    folder: Output,
+    threads: int,
+    gpu: float,
+    strategy: Strategy,
 ) -> None:
     """Train one candidate in a trial's process, its best and last checkpoint going to ``folder/NUMBER``.
 
     Where the last one of a trial that this one continues lies there, its epochs are reported again.
     """
     torch.set_num_threads(threads)
+    runtime.hide_unasked_gpus()
+    keep_to_part(gpu)
     config = Config.model_validate_json(params["config"])
     epochs = TrialEpochs(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
 
@@ -117,6 +132,7 @@ def _run_trial(
         ray_tune.report({"error": str(error), "value": epochs.best, "best": epochs.best, "progress": 0.0})
     finally:
         epochs.forget()
+        release_memory()
 
 
 class _StudySearcher(runtime.Unsaved, Searcher):

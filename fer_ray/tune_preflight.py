@@ -88,7 +88,7 @@ def measure_costs(request: SearchRequest, data: TrainingData, share: Share) -> M
     say(f"Measuring a step of {', '.join(request.spaces)}.")
     rows = ray.put(data)
     resources = dict(share.resources)
-    task = ray.remote(_measure).options(
+    task = ray.remote(max_calls=1)(_measure).options(  # else the process stays, and keeps its part of a GPU's memory
         num_cpus=resources.pop("CPU"), num_gpus=resources.pop("GPU", 0), resources=resources, max_retries=0
     )
     count = min(share.processes, runtime.most_on_a_node(share.resources))
@@ -105,6 +105,7 @@ def _measure(request: SearchRequest, data: TrainingData, threads: int) -> tuple[
     """In a process such as a trial's: the cost of each space, and the seconds that measuring took."""
     began = time.monotonic()
     torch.set_num_threads(threads)
+    runtime.hide_unasked_gpus()
     costs = {name: measure_trial(space.defaults, data, request.needs.workers) for name, space in request.spaces.items()}
     return costs, time.monotonic() - began
 

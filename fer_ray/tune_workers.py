@@ -22,7 +22,7 @@ from fer_ray.learning.search_plan import Share
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.outputs import Output
-from fer_ray.runtime import ray_storage
+from fer_ray.runtime import hide_unasked_gpus, ray_storage
 from fer_ray.this_node import on_this_node
 from fer_ray.train_on_ray import first_failure, make_trainer
 
@@ -47,6 +47,7 @@ def run_trial_on_workers(
     Ray's ``TuneReportCallback`` would pass epochs on too, but waits for ever where the search's driver is busy while
     the last one comes: then the end of the trial is already in the one place of its queue.
     """
+    hide_unasked_gpus()
     config = Config.model_validate_json(params["config"])
     epochs = TrialEpochs(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
     results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})

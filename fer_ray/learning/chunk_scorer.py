@@ -20,6 +20,7 @@ from fer_ray.data.parts import Problem, Row, write_piece
 from fer_ray.data.reading import read_entry
 from fer_ray.data.score_job import Scored, ScoringOptions, Spent
 from fer_ray.folders import Folder
+from fer_ray.learning.device import keep_to_part
 from fer_ray.learning.predictor import Predictions, Predictor, load_members
 
 BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
@@ -55,27 +56,39 @@ class ChunkScorer:
         folder: with the manifest; the pieces go there too.
         options: of the job.
         threads: that decode, and on a CPU predict.
+        gpu: part of a GPU that this process has; 0 for none.
 
     Raises:
-        UsageError: no such TTA, precision or detector.
+        UsageError: no such TTA, precision or detector, or memory doesn't suffice.
         DataError: a checkpoint can't be read, or its labels are not the seven emotions.
     """
 
-    def __init__(self, folder: Folder, options: ScoringOptions, threads: int) -> None:
+    def __init__(self, folder: Folder, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
         torch.set_num_threads(1)
+        keep_to_part(gpu)
         cv2.setNumThreads(1)
         self._folder, self._options = folder, options
         self._manifest = ChunkReader(folder)
         self._detect = load_detector(options.faces)
         members = load_members(options.checkpoints)
         self._predictor = Predictor(members, options.tta, options.precision)
-        self.batch_size = options.batch_size or fastest_batch_size(self._predictor)
-        self._predictor.batch_size = self.batch_size
+        self._asked = options.batch_size or fastest_batch_size(self._predictor)
+        self._predictor.batch_size = self._asked
         self._on_gpu = self._predictor.device.type == "cuda"
         if self._on_gpu:
             torch.cuda.synchronize()  # the weights are there before other streams use them
         self._least_threads = threads
         self._crew = Crew(self._find, self._late, self._predict, threads, options.timeout_s)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a forward pass; fewer from where memory ran out."""
+        return self._predictor.batch_size
+
+    @property
+    def halved(self) -> bool:
+        """Whether memory has run out since the first pass."""
+        return self.batch_size < self._asked
 
     @property
     def precision(self) -> str:
@@ -190,22 +203,22 @@ def _detected(detect: FaceDetector, image: DecodedImage, size: int) -> list[tupl
 def fastest_batch_size(predictor: Predictor) -> int:
     """Return the size of batches with which a predictor is fastest on its device, by trying on seeded noise.
 
-    Larger ones are not tried once the device's memory is full or a second is over.
+    Larger ones are not tried once memory ran out or a second is over.
     """
     sizes = BATCH_SIZES[predictor.device.type]
     noise = np.random.default_rng(0).integers(0, 256, (sizes[-1], predictor.size, predictor.size), dtype=np.uint8)
     speeds, began = dict[int, float](), time.perf_counter()
     for size in sizes:
         predictor.batch_size = size
-        try:
-            predictor.predict(noise[:size])  # memory is asked for, kernels are chosen
-            speeds[size] = size / min(_seconds_of(predictor, noise[:size]) for _ in range(_TRIALS))
-        except torch.OutOfMemoryError:
+        predictor.predict(noise[:size])  # memory is asked for, kernels are chosen
+        seconds = min(_seconds_of(predictor, noise[:size]) for _ in range(_TRIALS))
+        if predictor.batch_size < size:
             break
+        speeds[size] = size / seconds
         if time.perf_counter() - began > _TRIAL_SECONDS:
             break
     enough = _AS_FAST * max(speeds.values(), default=0)
-    return max((size for size, speed in speeds.items() if speed >= enough), default=sizes[0])
+    return max((size for size, speed in speeds.items() if speed >= enough), default=predictor.batch_size)
 
 
 def _seconds_of(predictor: Predictor, images: np.ndarray) -> float:

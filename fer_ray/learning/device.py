@@ -1,29 +1,70 @@
 """Where and in which precision to compute."""
 
 import ctypes
+import functools
+import gc
+import os
+import sys
+import traceback
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from fer_ray.errors import UsageError
+from fer_ray.memory import available_memory
+from fer_ray.progress import say
 
 LAYOUT = torch.channels_last
 """Of images and kernels. In float32 on a CPU with AVX2 it trains 1.1 to 1.4 times and predicts 1.2 to 2.2 times as fast
 as the contiguous layout, and bfloat16 kernels want it on CPUs and GPUs alike."""
 
+_RAY_JOB, _NOT_SET_BY_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
 _MOST_TRIMMED, _MOST_MAPPED = 2**31 - 1, 2**25  # the largest that mallopt takes
 
 
 def pick_device() -> torch.device:
-    """Return the current CUDA device where there is one, else the CPU."""
+    """Return the current CUDA device where there is one, else the CPU.
+
+    The process of a Ray job that asked for no GPU sees none: Ray gives them to others.
+    """
+    _hide_gpus_of_others()
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Return the free bytes of a GPU's own memory; None for the CPU, which has none of its own."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+@functools.cache
+def _hide_gpus_of_others() -> None:
+    # Ray names the GPUs that a job asked for in CUDA_VISIBLE_DEVICES; without any it leaves all of them in sight.
+    unasked = "CUDA_VISIBLE_DEVICES" not in os.environ or os.environ.get(_NOT_SET_BY_RAY) == "1"
+    if _RAY_JOB in os.environ and unasked:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        if Path("/proc/driver/nvidia/gpus").is_dir():
+            say("This job asked for no GPU (--entrypoint-num-gpus 1), so its own process computes on the CPU.")
+
+
+def memory_left() -> list[int]:
+    """Return the bytes that this process may still take: of its machine, then of its GPU where it has one."""
+    device = pick_device()
+    return [available_memory(), *([torch.cuda.mem_get_info(device)[0]] if device.type == "cuda" else [])]
+
+
+def keep_to_part(gpu: float) -> None:
+    """Let this process take no more of a GPU's memory than its part, where that is below 1 and above 0."""
+    if 0 < gpu < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(gpu)
+
+
+def release_memory() -> None:
+    """Give back what PyTorch keeps of a GPU's memory and nothing uses any more; other processes may want it.
+
+    Where an error is on its way, what its frames hold is let go too.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        traceback.clear_frames(sys.exc_info()[2])
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, mix, normalize
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
-from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.learning.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, place, resolve_precision
 from fer_ray.learning.distillation import Teachers
 from fer_ray.learning.losses import Objective
 from fer_ray.learning.metrics import classification_metrics, confusion_matrix
@@ -286,6 +286,7 @@ class _Run:
         circumstances = {
             "device": self.device.type,
             "precision": str(self.dtype).removeprefix("torch."),
+            "fast_bfloat16": has_fast_bfloat16(self.device),
             "workers": self.workers.count,
             "streamed": isinstance(self.data.train, StreamedSplit),
         }

@@ -4,6 +4,7 @@ import copy
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,19 @@ from torch import nn
 from fer_ray.errors import UsageError
 from fer_ray.learning.augment import normalize
 from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, release_memory, resolve_precision
 from fer_ray.learning.tta import VIEWS, Views
+from fer_ray.memory import is_out_of_memory, memory_errors
+from fer_ray.progress import say
 
 EVAL_BATCH = 128
 """Images a forward pass in validation and evaluation; on a CPU larger batches leave the caches and are slower."""
 _SPEED_SECONDS = 1.0
+LESS_MEMORY = (
+    "There is no room for the network and one image. End what else takes memory there, name fewer checkpoints or a"
+    " --tta of fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
+)
+"""What helps where memory ran out all the same."""
 
 
 def forward_batches(
@@ -39,8 +47,11 @@ class Network:
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images a forward pass.
 
+    Attributes:
+        batch_size: likewise; halved where memory ran out.
+
     Raises:
-        UsageError: no such precision.
+        UsageError: no such precision, or memory doesn't hold the network.
         DataError: from ``load_checkpoint``.
     """
 
@@ -49,7 +60,8 @@ class Network:
         self.info = self.checkpoint.info
         self.batch_size, self.device = batch_size, pick_device()
         self.dtype = resolve_precision(precision, self.device)
-        self._model = place(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
+        with memory_errors(LESS_MEMORY):
+            self._model = place(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
 
     def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
         """Return the network's bare outputs for each view, float32, V × n × K, on the CPU, in its own order of labels.
@@ -59,7 +71,7 @@ class Network:
             views: of each batch.
 
         Raises:
-            UsageError: images of another shape or dtype.
+            UsageError: images of another shape or dtype, or memory doesn't suffice for one.
         """
         size = self.info.size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
@@ -67,9 +79,29 @@ class Network:
                 f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected, or a"
                 " list of pictures of any size."
             )
-        starts = range(0, max(len(images), 1), self.batch_size)
-        batches = [self._of_batch(images[start : start + self.batch_size], views) for start in starts]
+        batches, done, asked = list[torch.Tensor](), 0, self.batch_size
+        while done < len(images) or not batches:
+            batch = images[done : done + self.batch_size]
+            logits = self._within_memory(batch, views)
+            if logits is None:  # other threads may have halved it meanwhile
+                self.batch_size = min(self.batch_size, len(batch) // 2)
+                release_memory()
+                continue
+            batches.append(logits)
+            done += len(batch)
+        if self.batch_size < asked:
+            say(f"Memory ran out with {asked:,} images a forward pass; {self.batch_size:,} from here on.")
         return torch.cat(batches, dim=1)
+
+    def _within_memory(self, images: np.ndarray, views: Views) -> torch.Tensor | None:
+        """Return the logits, or None where memory doesn't suffice for so many images at once."""
+        try:
+            with memory_errors(LESS_MEMORY) if len(images) <= 1 else nullcontext():
+                return self._of_batch(images, views)
+        except Exception as error:
+            if len(images) <= 1 or not is_out_of_memory(error):
+                raise
+            return None
 
     def _of_batch(self, images: np.ndarray, views: Views) -> torch.Tensor:
         pixels = torch.tensor(images)

@@ -117,8 +117,8 @@ class Predictor:
 
     @property
     def batch_size(self) -> int:
-        """Images a forward pass."""
-        return self._networks[0].batch_size
+        """Images a forward pass; fewer than were asked for where memory ran out."""
+        return min(network.batch_size for network in self._networks)
 
     @batch_size.setter
     def batch_size(self, images: int) -> None:

@@ -9,8 +9,6 @@ from typing import Literal, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_ray.learning.device import has_fast_bfloat16
-
 FORMAT_VERSION = 1
 PROFILE_FILE = "profile.json"
 Part = Literal["data", "augmentation", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
@@ -39,6 +37,7 @@ class RunProfile(BaseModel):
     device: str = Field(description="cpu or cuda.")
     precision: str = Field(description="Of convolutions and matrix products: float32 or bfloat16.")
     workers: int = Field(description="Processes that trained together.")
+    fast_bfloat16: bool = Field(False, description="Whether that device has instructions for bfloat16.")
     streamed: bool = Field(description="Whether training rows were read from disk each epoch.")
     seconds: dict[Part, float] = Field(description="By part, as in fer_ray.learning.profile.PARTS.")
 
@@ -131,7 +130,7 @@ def _remedy(name: str, profile: RunProfile, can_grow: bool) -> str:
     if name == "forward and backward":
         ways = ["smaller images in the first epochs (schedule.first_size)"] if can_grow else []
         ways.append("a smaller network")
-        if profile.precision == "float32" and has_fast_bfloat16(torch.device(profile.device)):
+        if profile.precision == "float32" and profile.fast_bfloat16:
             ways.insert(0, "bfloat16 (training.precision)")
         ways.append("a GPU" if profile.device == "cpu" else "more GPUs (--workers)")
         return f"Faster with {', '.join(ways[:-1])} or {ways[-1]}."

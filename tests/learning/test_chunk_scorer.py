@@ -211,10 +211,11 @@ def test_the_size_of_batches_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
             monkeypatch.setattr(chunk_scorer.time, "perf_counter", lambda: self.now)
 
         def predict(self, images: np.ndarray) -> None:
-            assert len(images) == self.batch_size
             self.tried.append(len(images))
-            if self.seconds[len(images)] < 0:
-                raise torch.OutOfMemoryError
+            if self.seconds[len(images)] < 0:  # as where memory ran out
+                self.batch_size = min(self.batch_size, len(images) // 2)
+                return
+            assert len(images) == self.batch_size
             self.now += self.seconds[len(images)]
 
     for seconds, best, tried in (
@@ -222,6 +223,7 @@ def test_the_size_of_batches_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
         ({16: 0.016, 32: 0.0316, 64: 0.0632, 128: 0.1264}, 128, [16, 32, 64, 128]),  # as good
         ({16: 0.016, 32: 0.016, 64: 0.064, 128: 0.1}, 32, [16, 32, 64, 128]),
         ({16: 0.016, 32: 0.016, 64: -1.0, 128: 0.01}, 32, [16, 32, 64]),
+        ({16: -1.0, 32: 0.01, 64: 0.01, 128: 0.01}, 8, [16]),
         ({16: 0.2, 32: 0.42, 64: 0.01, 128: 0.01}, 16, [16, 32]),  # slow networks are not tried for long
     ):
         timed = Timed(seconds)

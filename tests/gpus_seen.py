@@ -1,0 +1,132 @@
+"""Train, search and score on two logical GPUs; print which GPUs each process of Ray's saw, as JSON.
+
+    python tests/gpus_seen.py DATASET FOLDER [joined]
+
+Ray is started here, in this process or, with ``joined``, before fer_ray gets to it, as in a notebook; where RAY_ADDRESS
+is set, that cluster is joined. No machine needs a GPU for it: what is looked at is CUDA_VISIBLE_DEVICES.
+"""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray import cloudpickle
+from ray.train.torch import TorchConfig, TorchTrainer
+from scripted_search import Snapshot, cost_nothing
+
+from fer_ray import confirm_on_ray, runtime, score_on_ray, train_on_ray, tune_on_ray, tune_preflight
+from fer_ray.config import Config
+from fer_ray.config_files import load_config
+from fer_ray.learning.loop import Report
+from fer_ray.learning.rows import TrainingData
+from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
+from fer_ray.score import score
+from fer_ray.train import train
+from fer_ray.tune import search
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so that what is put in place of fer_ray's reaches workers
+
+DATASET, FOLDER = map(Path, sys.argv[1:3])
+SPACE = """
+model: {name: lenet}
+training: {epochs: 1}
+search: {optimizer.learning_rate: {log_uniform: [0.001, 0.1]}}
+"""
+Trainer = functools.partial(TorchTrainer, torch_config=TorchConfig(backend="gloo"))  # NCCL wants real GPUs
+
+
+def note(what: str) -> None:
+    """Write down what this process sees."""
+    seen = {"what": what, "sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "has": ray.get_gpu_ids()}
+    with (FOLDER / f"{os.getpid()}.seen").open("a") as file:
+        file.write(json.dumps(seen) + "\n")
+
+
+class SpyJob(train_on_ray._RunJob):
+    def train(self, rank: int, report: Report) -> None:
+        note("train")
+        super().train(rank, report)
+
+
+class SpyActor(score_on_ray._ScoringActor):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        note("score")
+
+
+def spy_measure(request: SearchRequest, data: TrainingData, threads: int) -> Any:
+    measured = MEASURE(request, data, threads)
+    note("measure")
+    return measured
+
+
+def spy_trial_on_workers(params: dict[str, Any], **options: Any) -> None:
+    note("trial's driver")
+    train_on_ray.TorchTrainer = Trainer
+    ON_WORKERS(params, **options)
+
+
+def objective(config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
+    note("worker of a trial" if dist.is_initialized() else "trial")
+    metrics = {"epoch": 1.0, "validation_accuracy": 0.5, "validation_macro_f1": 0.5, "seconds": 1.0}
+    report(metrics, Snapshot(config, data, [metrics]))  # type: ignore[arg-type]
+
+
+def spy_confirm(params: dict[str, Any], **options: Any) -> None:
+    CONFIRM(params, **options)
+    note("confirm")
+
+
+MEASURE, ON_WORKERS, CONFIRM = tune_preflight._measure, tune_on_ray.run_trial_on_workers, confirm_on_ray._train
+
+
+def tried(what: str, call: Callable[[], object]) -> list[dict[str, Any]]:
+    """Call, and return what the processes have seen that it had started."""
+    for file in FOLDER.glob("*.seen"):
+        file.unlink()
+    call()
+    return [json.loads(line) for file in FOLDER.glob("*.seen") for line in file.read_text().splitlines()]
+
+
+def run_search(name: str, measured: bool = False, **options: Any) -> None:
+    asked = SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / name, 2, **options)
+    measure = tune_preflight.measure_costs if measured else cost_nothing
+    search(check_request(asked), objective, measure)
+
+
+def main() -> None:
+    (FOLDER / "s.yaml").write_text(SPACE)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"
+    if "joined" in sys.argv:
+        ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=True, log_to_driver=False)
+    elif "RAY_ADDRESS" not in os.environ:
+        runtime.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
+    train_on_ray.TorchTrainer, train_on_ray._RunJob = Trainer, SpyJob  # type: ignore[misc]
+    score_on_ray._ScoringActor, tune_preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
+    tune_on_ray.run_trial_on_workers, confirm_on_ray._train = spy_trial_on_workers, spy_confirm
+    config = load_config(None, ["model.name=lenet", "training.epochs=1"])
+    runs: dict[str, Callable[[], object]] = {
+        "train 0": lambda: train(DATASET, config, FOLDER / "t0", workers=2, gpus_per_worker=0),
+        "train": lambda: train(DATASET, config, FOLDER / "t1", workers=2),
+        "train 3": lambda: train(DATASET, config, FOLDER / "t3", workers=3),
+        "tune 0": lambda: run_search("s0", True, gpus_per_trial=0, max_concurrent=2),
+        "tune 0.25": lambda: run_search("s025", True, gpus_per_trial=0.25, max_concurrent=2),
+        "tune 1": lambda: run_search("s1", gpus_per_trial=1),
+        "tune on workers 0": lambda: run_search("w0", workers_per_trial=2, gpus_per_trial=0, max_concurrent=1),
+        "tune on workers": lambda: run_search("w2", workers_per_trial=2, max_concurrent=1, confirm=True),
+        "score 0.25": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l025", gpus_per_actor=0.25),
+        "score 1": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l1"),
+    }
+    only = [name for name in sys.argv[3:] if name in runs]
+    print(json.dumps({name: tried(name, runs[name]) for name in only or runs}))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
