@@ -201,7 +201,10 @@ class TrainingConfig(Section):
     epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, over all workers together.")
     accumulate: int = Field(
-        1, ge=1, le=1024, description="Parts in which each batch is computed, one after the other, to save memory."
+        1,
+        ge=1,
+        le=1024,
+        description="Parts in which each worker computes its share of a batch, one after the other, to save memory.",
     )
     ema: float = Field(
         0.0,

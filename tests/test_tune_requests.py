@@ -101,7 +101,7 @@ def test_bad_spaces(
         ),
         (["--scheduler", "halving"], [GOOD], ["--scheduler halving", "asha, hyperband, median, none"]),
         (["--workers-per-trial", "0"], [GOOD], ["--workers-per-trial 0: at least 1"]),
-        (["--workers-per-trial", "65"], [GOOD], ["s0 trains with batches of 128", "work for 64 at most"]),
+        (["--workers-per-trial", "65"], [GOOD], ["training.batch_size 128 / 65 workers / 1 = 1.97"]),
         (["--cpus-per-trial", "0"], [GOOD], ["--cpus-per-trial 0: whole CPUs"]),
         (["--cpus-per-trial", "3", "--workers-per-trial", "2"], [GOOD], ["--cpus-per-trial 3", "a multiple of 2"]),
         (["--storage", "postgre://me:SECRET@host/a"], [GOOD], ["--storage postgre://me:***@host/a: Can't load plugin"]),

@@ -17,7 +17,7 @@ from fer_ray import models
 from fer_ray.config import Config
 from fer_ray.data.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.errors import UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.augment import augment, mix, normalize
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
@@ -29,7 +29,7 @@ from fer_ray.learning.network import EVAL_BATCH, forward_batches
 from fer_ray.learning.optimizers import make_optimizer
 from fer_ray.learning.profile import RunProfile, Stopwatch
 from fer_ray.learning.randomness import EpochRandom
-from fer_ray.learning.requirements import require_trainable
+from fer_ray.learning.requirements import part_problems, requirement_problems
 from fer_ray.learning.rows import Batch, TrainingData, rows_on
 from fer_ray.learning.schedules import image_size, learning_rate_factor, trained_stages
 from fer_ray.learning.weight_average import WeightAverage
@@ -113,12 +113,14 @@ class _Run:
     """
 
     def __init__(self, config: Config, data: TrainingData, resumes: bool):
-        if not resumes:
-            require_trainable(config, data.info)
         self.config, self.data = config, data
         self.device = pick_device()
         self.dtype = resolve_precision(config.training.precision, self.device)
         self.workers = Workers(self.device)
+        self.total_train = int(self.workers.sum(np.array([len(data.train)]))[0])
+        problems = part_problems(config, self.total_train, self.workers.count)
+        if problems := problems + ([] if resumes else requirement_problems(config, data.info)):
+            raise UsageError(problems)
         torch.manual_seed(config.training.seed)
         model = models.build(config.model, data.info.size)
         if not resumes:
@@ -130,8 +132,9 @@ class _Run:
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
         self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
-        self.total_train = int(self.workers.sum(np.array([len(self.train)]))[0])
-        self.steps = math.ceil(self.total_train / config.training.batch_size)
+        # Where the last step had less than two images a worker, the others take them in.
+        most_steps = self.total_train // self.workers.count // 2
+        self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
         self.objective = Objective(config.loss, self.workers.sum(self._own_counts()), self.device)
         teachers = config.loss.teachers
         self.teachers = Teachers(teachers, data.info, self.device, self.dtype) if teachers else None
@@ -208,11 +211,11 @@ class _Run:
             images = images.contiguous(memory_format=LAYOUT)
         sums = torch.zeros(3, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.config.training.accumulate
-        for number, rows in enumerate(torch.arange(len(images), device=self.device).tensor_split(parts), start=1):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            with nullcontext() if number == parts else without_sync(parallel):
-                sums += self._learn(parallel, images[part], targets[part], len(rows) / len(images))
+        count = min(self.config.training.accumulate, len(images) // 2)  # a smaller step has fewer parts of two or more
+        parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
+        for number, (part, wanted) in enumerate(parts, start=1):
+            with nullcontext() if number == count else without_sync(parallel):
+                sums += self._learn(parallel, part, wanted, len(part) / len(images))
         with self.stopwatch.part("optimizer"):
             if self.config.optimizer.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
@@ -305,6 +308,9 @@ class _Run:
         self.model.load_state_dict(state.get("weights", kept))
         if self.average:
             self.average.load(kept, state["average_steps"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise DataError(f"{folder}: of another version of the program: {error}. Start the run anew.") from error
         self.history = state["history"]
         self.stopwatch = Stopwatch(self.device, state["seconds"])

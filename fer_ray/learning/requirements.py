@@ -7,16 +7,30 @@ from fer_ray.config import Config
 from fer_ray.data.store import DatasetInfo
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.learning.distillation import load_teachers
+from fer_ray.wording import amount
 
 
-def require_trainable(config: Config, info: DatasetInfo) -> None:
-    """Check that a network can be trained as configured on a dataset.
+def part_problems(config: Config, rows: int | None, workers: int) -> list[str]:
+    """Say where workers would get less than the two images that batch norm needs to train on.
 
-    Raises:
-        UsageError: what ``requirement_problems`` finds.
+    Args:
+        rows: of the training split; None where that isn't known.
+        workers: that share each batch, and compute their share in ``training.accumulate`` parts.
     """
-    if problems := requirement_problems(config, info):
-        raise UsageError(problems)
+    batch, parts = config.training.batch_size, config.training.accumulate
+    problems = list[str]()
+    if rows is not None and rows < 2 * workers:
+        problems.append(
+            f"{amount(rows, 'training image')} for {amount(workers, 'worker')}: each needs 2 or more. Prepare more"
+            " images, or take fewer workers."
+        )
+    if batch < 2 * parts * workers:
+        problems.append(
+            f"training.accumulate = {parts}: leaves parts below 2 images, training.batch_size {batch} /"
+            f" {amount(workers, 'worker')} / {parts} = {batch / workers / parts:.3g}. Lower training.accumulate or the"
+            f" workers, or raise training.batch_size to {2 * parts * workers} or more."
+        )
+    return problems
 
 
 def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
@@ -35,11 +49,6 @@ def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
     except UsageError as error:
         problems += error.problems
     buildable = not problems
-    if config.training.accumulate > config.training.batch_size // 2:
-        problems.append(
-            f"training.accumulate = {config.training.accumulate}: leaves parts below 2 images of the batch of"
-            f" {config.training.batch_size}. Make it smaller, or the batch larger."
-        )
     if info is None:
         return problems
     if config.model.pretrained is not None and buildable:

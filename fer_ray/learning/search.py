@@ -1,7 +1,7 @@
 """What a search was asked to do, checked whole before anything starts."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,13 +15,13 @@ from fer_ray.config import Config
 from fer_ray.config_files import load_search_space
 from fer_ray.data.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
-from fer_ray.learning.requirements import requirement_problems
+from fer_ray.learning.requirements import part_problems, requirement_problems
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.learning.trial_records import short
 from fer_ray.outputs import Output, claim
 from fer_ray.resources import WHY_ONE_GPU
 from fer_ray.search_checks import default_problems
-from fer_ray.search_spaces import SearchSpace, values_of
+from fer_ray.search_spaces import SearchSpace
 from fer_ray.shown_places import is_uploaded
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
@@ -135,7 +135,8 @@ def check_request(asked: SearchArguments) -> SearchRequest:
     with problems.collect():
         prepared = PreparedDataset(asked.dataset)
         prepared.check_trainable()
-    loaded = _load_spaces(asked.spaces, list(asked.overrides), prepared.info if prepared else None, problems)
+    info = prepared.info if prepared else None
+    loaded = _load_spaces(asked.spaces, list(asked.overrides), info, max(1, asked.workers_per_trial), problems)
     with problems.collect():
         run = claim(asked.output, asked.resume)
     with problems.collect():
@@ -145,7 +146,7 @@ def check_request(asked: SearchArguments) -> SearchRequest:
     with problems.collect():
         strategy = choose_strategy(asked.objective, asked.sampler, asked.scheduler, loaded)
     needs = Needs(asked.workers_per_trial, asked.cpus_per_trial, asked.gpus_per_trial)
-    for line in (*_count_problems(asked), *_needs_problems(needs, loaded), *_logger_problems(asked.loggers)):
+    for line in (*_count_problems(asked), *_needs_problems(needs), *_logger_problems(asked.loggers)):
         problems.add(line)
     problems.stop()
     assert prepared is not None and run is not None
@@ -172,7 +173,7 @@ def _count_problems(asked: SearchArguments) -> Iterator[str]:
         yield f"--max-concurrent {asked.max_concurrent}: at least 1."
 
 
-def _needs_problems(needs: Needs, spaces: Mapping[str, SearchSpace]) -> Iterator[str]:
+def _needs_problems(needs: Needs) -> Iterator[str]:
     workers, cpus, gpus = needs.workers, needs.cpus, needs.gpus
     if workers < 1:
         yield f"--workers-per-trial {workers}: at least 1."
@@ -192,13 +193,6 @@ def _needs_problems(needs: Needs, spaces: Mapping[str, SearchSpace]) -> Iterator
             f"--gpus-per-trial {gpus:g}: 0, a part of one GPU such as 0.25, or 1. A trial of one worker computes on one"
             " GPU and leaves others idle; --workers-per-trial trains on several."
         )
-    for name, space in spaces.items():
-        batch = min([space.training.batch_size, *values_of(space.search, "training.batch_size")])
-        if workers > max(1, batch // 2):
-            yield (
-                f"--workers-per-trial {workers}: {name} trains with batches of {batch} (training.batch_size), which"
-                f" have work for {max(1, batch // 2)} at most, of 2 images a step or more."
-            )
 
 
 def _logger_problems(names: Sequence[str]) -> Iterator[str]:
@@ -210,7 +204,7 @@ def _logger_problems(names: Sequence[str]) -> Iterator[str]:
 
 
 def _load_spaces(
-    files: Sequence[Path | str], overrides: list[str], info: DatasetInfo | None, problems: _Problems
+    files: Sequence[Path | str], overrides: list[str], info: DatasetInfo | None, workers: int, problems: _Problems
 ) -> dict[str, SearchSpace]:
     spaces: dict[str, SearchSpace] = {}
     if not files:
@@ -221,30 +215,35 @@ def _load_spaces(
             problems.add(f"--space {file}: a second space named '{name}'. Give each file its own name.")
         with problems.collect():
             spaces[name] = load_search_space(file, overrides)
-            for line in _space_problems(spaces[name], info):
+            for line in _space_problems(spaces[name], info, workers):
                 problems.add(f"{file}: {line}")
     return spaces
 
 
-def _space_problems(space: SearchSpace, info: DatasetInfo | None) -> Iterator[str]:
+def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) -> Iterator[str]:
+    rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
+
+    def problems_of(config: Config) -> list[str]:
+        return [*requirement_problems(config, info), *part_problems(config, rows, workers)]
+
     if not space.search:
         yield "nothing to search. Add a `search:` section, such as model.dropout: {uniform: [0.0, 0.6]}."
     yield from default_problems(space)
-    wrong = requirement_problems(space.defaults, info)
+    wrong = problems_of(space.defaults)
     yield from wrong
     tried, found = {_demanding(space.defaults)}, dict[str, str]()
     for values in [] if wrong else space.candidates():
         config = space.with_values(values)
         if _demanding(config) not in tried:
             tried.add(_demanding(config))
-            for line in requirement_problems(config, info):
+            for line in problems_of(config):
                 drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in line)
                 found.setdefault(line.partition(" = ")[0], f"search: may draw {drawn or 'that'}: {line}")
     yield from found.values()
 
 
 def _demanding(config: Config) -> tuple[Any, ...]:
-    """What of a configuration ``requirement_problems`` looks at; the rest need not be tried anew."""
+    """What of a configuration the checks look at; the rest need not be tried anew."""
     training, loss = config.training, config.loss
     model = config.model.model_copy(update={"dropout": 0.0})
     parts = (training.accumulate, training.batch_size, loss.soft_labels, loss.teachers)
