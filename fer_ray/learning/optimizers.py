@@ -31,14 +31,14 @@ def make_optimizer(stages: Sequence[nn.Module], config: OptimizerConfig) -> "tor
 
 
 def _groups(stages: Sequence[nn.Module], config: OptimizerConfig) -> Iterator[dict[str, Any]]:
-    """Yield the parameters of each rate, those with weight decay apart from those without."""
-    by_scale: dict[float, list[nn.Parameter]] = {}
+    """Yield the parameters of each stage, those with weight decay apart from those without.
+
+    Stages thaw one by one, and fused SGD takes no group in which only some parameters have a momentum yet.
+    """
     for number, stage in enumerate(stages):
         scale = config.layer_decay ** (len(stages) - 1 - number)
-        by_scale.setdefault(scale, []).extend(stage.parameters())
-    for scale, parameters in by_scale.items():
-        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        matrices = [parameter for parameter in stage.parameters() if parameter.ndim > 1]
+        vectors = [parameter for parameter in stage.parameters() if parameter.ndim <= 1]
         for params, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if params:
                 yield {"params": params, "weight_decay": decay, "scale": scale}

@@ -112,11 +112,9 @@ def test_resumed_run_equals_an_uninterrupted_one(data: TrainingData, tmp_path: P
 @pytest.mark.parametrize(
     "options",
     [
-        ["training.ema=0.9"],
         ["optimizer.name=muon", "model.name=lenet", "training.batch_size=190"],
         ["schedule.name=plateau", "schedule.plateau_patience=1", "optimizer.learning_rate=1e-12"],
         ["augment.mixup=0.4", "augment.cutmix=1", "augment.cutout=0.3"],
-        ["schedule.head_epochs=2", "optimizer.layer_decay=0.5", "optimizer.clip_norm=1"],
     ],
     ids=lambda options: options[0],
 )
