@@ -17,7 +17,7 @@ from matplotlib import cbook
 from fer_ray.config_files import load_config, to_yaml
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.evaluate import evaluate
-from fer_ray.files import claim_output, make_folder
+from fer_ray.files import claim_output, own_output
 from fer_ray.learning.run_folder import describe_epoch
 from fer_ray.prepare import prepare
 from fer_ray.progress import duration
@@ -101,8 +101,12 @@ def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> De
     """
     size, began = size or DemoSize(), time.monotonic()
     claim_output(output)
-    root = Path(output).expanduser()
-    make_folder(root)
+    root = Path(output).expanduser()  # not absolute, for the commands that are shown
+    with own_output(root, False, "another demo is running here", lambda: False):
+        return _demo(root, size, began)
+
+
+def _demo(root: Path, size: DemoSize, began: float) -> DemoResult:
     config = _prepare_and_tune(root, size)
     accuracy = _train(root, config, size)
     _evaluate_and_score(root, size)

@@ -3,7 +3,7 @@
 import fcntl
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -65,21 +65,34 @@ def claim_output(path: Path | str, resume: bool = False) -> Path:
 
 
 @contextmanager
-def own_output(folder: Path, resume: bool, otherwise: str) -> Iterator[None]:
+def own_output(folder: Path, resume: bool, otherwise: str, is_begun: Callable[[], bool]) -> Iterator[None]:
     """Make an output folder that was claimed, and keep other processes of this machine from it.
+
+    Where the block fails before there is anything to resume, a new output is as it was before: absent, or empty. A
+    mended call is not refused then.
 
     Args:
         folder: as ``claim_output`` returned it, which is asked once more: another process may have been quicker.
         resume: as there.
         otherwise: what to say where another process is at work in it.
+        is_begun: whether there is something to resume.
 
     Raises:
         UsageError: one is, or has been since; or the folder can't be made.
     """
+    existed = folder.is_dir()
     make_folder(folder)
     with locked_folder(folder, otherwise):
         claim_output(folder, resume)
-        yield
+        try:
+            yield
+        except Exception:
+            if folder.is_dir() and not resume and not is_begun():  # no longer there as the copy of a cleared URL
+                for path in folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not existed:
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 @contextmanager
@@ -135,7 +148,8 @@ def whole_folder(dest: Path, replace: bool = False) -> Iterator[Path]:
         if replace and dest.exists():
             shutil.rmtree(old, ignore_errors=True)
             dest.rename(old)
-        elif dest.is_dir() and not any(dest.iterdir()):
+        elif dest.is_dir():  # claimed: nothing but the lock of a call that has failed may be in it
+            (dest / LOCK_FILE).unlink(missing_ok=True)
             dest.rmdir()
         partial.rename(dest)
     except BaseException:

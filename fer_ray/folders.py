@@ -140,11 +140,6 @@ class Folder:
         if self.filesystem.get_file_info(self._file(name)).type == fs.FileType.Directory:
             self.filesystem.delete_dir(self._file(name))
 
-    def remove_if_empty(self) -> None:
-        """Remove the folder itself where nothing is in it; object stores have none to remove."""
-        if self.local and self.local.is_dir() and not any(self.local.iterdir()):
-            self.local.rmdir()
-
     def _file(self, name: str) -> str:
         return f"{self.path}/{name}"
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from fer_ray.errors import FerRayError
-from fer_ray.files import claim_output, local_path, make_folder
+from fer_ray.files import claim_output, local_path, make_folder, own_output
 from fer_ray.local_copies import JOURNAL, PENDING, cache_folder, download, read_journal, stored_files
 from fer_ray.object_stores import REQUESTS_AT_ONCE, as_url, locate, require_free
 from fer_ray.shown_places import show_as
@@ -128,6 +128,21 @@ class Output:
                 _write(filesystem, f"{prefix}/{JOURNAL}", json.dumps({"write": write, "remove": remove}).encode())
                 _finish(filesystem, prefix)
         self._saved = now
+
+    @contextmanager
+    def owned(self, resume: bool, otherwise: str, is_begun: Callable[[], bool]) -> Iterator[None]:
+        """Keep other processes of this machine from it, and leave nothing of a start that failed: see ``own_output``.
+
+        Raises:
+            UsageError: as there.
+        """
+        with own_output(self.path, resume, otherwise, is_begun):
+            try:
+                yield
+            except Exception:
+                if self.is_remote and not resume and not is_begun():
+                    self.clear()
+                raise
 
     def folders(self) -> list[str]:
         """Return the names of the folders right below it, in the store and not as they were fetched.

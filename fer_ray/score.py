@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from fer_ray.data.archives import Entry
 from fer_ray.data.faces import DETECT, NO_FACES, load_detector
 from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
 from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
-from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.files import own_output, recover_folder
 from fer_ray.folders import Folder, claim_folder
 from fer_ray.local_copies import local_copies
@@ -89,7 +89,7 @@ def score(
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     models = _named(checkpoints or SHIPPED_CHECKPOINT)
     asked = Job(_identify(models, tta, faces), places, format)
-    with _owned(folder, resume), _leaving_nothing(folder):
+    with _owned(folder, resume):
         job = former_job(folder, asked) if resume else None
         listing_s = _list_while_ray_starts(folder, asked, job)
         with folder.as_local(PROVENANCE_FILE) as place:
@@ -168,18 +168,22 @@ def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
 
 @contextmanager
 def _owned(folder: Folder, resume: bool) -> Iterator[None]:
-    """Keep other jobs of this machine from a local output; in an object store two of a kind write the same rows."""
-    with own_output(folder.local, resume, "another job is writing there") if folder.local else nullcontext():
-        yield
+    """Keep other jobs of this machine from a local output; in an object store two of a kind write the same rows.
 
+    A new job that fails before its first rows leaves nothing there, so that a mended call can start.
+    """
 
-@contextmanager
-def _leaving_nothing(folder: Folder) -> Iterator[None]:
-    """Take the list of inputs away again where a job fails before its first rows, so that a mended call can start."""
+    def is_begun() -> bool:
+        return any(name.startswith("part-") for name in folder.names()) or bool(folder.names(parts.PIECES))
+
+    if folder.local:
+        with own_output(folder.local, resume, "another job is writing there", is_begun):
+            yield
+        return
     try:
         yield
-    except FerRayError:
-        if not any(name.startswith("part-") for name in folder.names()) and not folder.names(parts.PIECES):
+    except Exception:
+        if not resume and not is_begun():
             forget_job(folder)
         raise
 

@@ -12,7 +12,6 @@ from fer_ray.config_files import load_config
 from fer_ray.data.placement import Placement
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import own_output
 from fer_ray.learning.checkpoint import read_info
 from fer_ray.learning.device import memory_left
 from fer_ray.learning.kept_epochs import best_epoch
@@ -91,11 +90,7 @@ def train(
         run = RunFolder(dest)
         if resume:
             _check_same_run(run, config, data)
-        with (
-            own_output(run.path, resume, "another process is training here"),
-            run.forgotten_on_failure(new=not resume),
-            run.writing(),
-        ):
+        with run.owned(resume), run.writing():
             run.begin(config)
             record_start(run.path)
             dest.save()

@@ -24,8 +24,7 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
         folder.read("absent")
     folder.remove("a.json", "below/b.bin", "absent")
     folder.remove_folder("below")
-    folder.remove_if_empty()
-    assert not (tmp_path / "out").exists()
+    assert folder.is_empty()
 
 
 def test_writing_in_place(tmp_path: Path) -> None:

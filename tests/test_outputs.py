@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from fer_ray import object_stores, outputs
 from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.files import LOCK_FILE, whole_folder
 from fer_ray.local_copies import cache_folder, local_copy
 from fer_ray.outputs import Output, claim, claimed
 from fer_ray.shown_places import as_shown
@@ -244,3 +245,48 @@ def test_wrong_urls_end_at_once(store: Store, url: str, tmp_path: Path, monkeypa
             with pytest.raises(DataError, match=r"AWS_ENDPOINT_URL=http://127.0.0.1:1: nothing answers there"):
                 call(url)
     object_stores._open.cache_clear()
+
+
+@pytest.mark.parametrize("before", ["absent", "empty", "with the lock of a failed call"])
+@pytest.mark.parametrize("error", [UsageError("a wrong configuration"), RuntimeError("a fault"), OSError(28, "full")])
+def test_a_start_that_fails_leaves_the_folder_as_it_was(before: str, error: Exception, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    if before != "absent":
+        folder.mkdir()
+    if before.startswith("with"):
+        (folder / LOCK_FILE).touch()
+    with pytest.raises(type(error)), Output.at(folder).owned(False, "busy", lambda: False):
+        (folder / "below").mkdir()
+        (folder / "below" / "config.yaml").touch()
+        (folder / ".partial").touch()
+        raise error
+    assert folder.exists() == (before != "absent") and (not folder.exists() or not any(folder.iterdir()))
+    with Output.at(folder).owned(False, "busy", lambda: False):
+        pass
+    with whole_folder(folder) as partial:
+        (partial / "made").touch()
+    assert [path.name for path in folder.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize(
+    ("resume", "is_begun", "kind"),
+    [(True, False, KeyError), (False, True, KeyError), (False, False, KeyboardInterrupt)],
+)
+def test_what_can_be_resumed_stays(resume: bool, is_begun: bool, kind: type[BaseException], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if resume:
+        (folder / "epoch").touch()
+    with pytest.raises(kind), Output.at(folder).owned(resume, "busy", lambda: is_begun):
+        (folder / "epoch").touch()
+        raise kind
+    assert (folder / "epoch").is_file()
+
+
+def test_a_start_that_fails_leaves_no_object(url: str, store: Store) -> None:
+    with pytest.raises(RuntimeError), claimed(url) as output, output.owned(False, "busy", lambda: False):
+        write(output, {"config.yaml": "a", "below/b": "b"})
+        output.save()
+        raise RuntimeError
+    assert stored(store, url) == {}
+    assert claim(url).shown == url

@@ -196,11 +196,8 @@ def as_computed(job: Job, folder: Folder, precision: str, batch_size: int) -> Jo
 
 
 def forget_job(folder: Folder) -> None:
-    """Remove the listings, the job file and the provenance, and the folder where nothing else is in it."""
+    """Remove the listings, the job file and the provenance."""
     folder.remove(JOB_FILE, PROVENANCE_FILE, *listings(folder))
-    if folder.names() == [LOCK_FILE]:
-        folder.remove(LOCK_FILE)
-    folder.remove_if_empty()
 
 
 def _read(folder: Folder) -> Job:

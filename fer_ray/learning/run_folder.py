@@ -64,18 +64,17 @@ class RunFolder(KeptEpochs):
         return self.config_file
 
     @contextmanager
-    def forgotten_on_failure(self, new: bool) -> Iterator[None]:
-        """Remove a new run's folder again where the block fails before its first epoch, so that a mended call starts.
+    def owned(self, resume: bool) -> Iterator[None]:
+        """Keep other processes of this machine from the run, and leave nothing of one that fails in its first epoch.
 
         Args:
-            new: False for a run that goes on: its folder stays whatever happens.
+            resume: whether the run goes on; its folder stays then, whatever happens.
+
+        Raises:
+            UsageError: another process trains there.
         """
-        try:
+        with self.output.owned(resume, "another process is training here", lambda: self.resumable() is not None):
             yield
-        except FerRayError:
-            if new and not self.resumable():
-                self.output.clear()
-            raise
 
     @contextmanager
     def writing(self) -> Iterator[None]:

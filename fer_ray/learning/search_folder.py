@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import own_output, recover_folder, whole_folder, write_whole
+from fer_ray.files import recover_folder, whole_folder, write_whole
 from fer_ray.learning.checkpoint import load_checkpoint
 from fer_ray.learning.kept_epochs import KeptEpochs
 from fer_ray.learning.study import Candidate, Study
@@ -76,14 +76,21 @@ class SearchFolder:
     def locked(self, resume: bool) -> Iterator[None]:
         """Keep other processes from searching in this folder, which is made where it isn't there.
 
+        A new search that fails before it has its first trial's epoch or end leaves nothing there.
+
         Args:
             resume: whether an earlier search goes on in it.
 
         Raises:
             UsageError: one does, or has begun a search there since this one was asked for.
         """
-        with own_output(self.path, resume, "another process is searching here"):
+        with self.output.owned(resume, "another process is searching here", self._is_begun):
             yield
+
+    def _is_begun(self) -> bool:
+        """Whether a trial has ended, or has an epoch from which a resumed search goes on."""
+        ended = self.table.is_file() and pq.read_metadata(self.table).num_rows > 0
+        return ended or self.best.is_dir() or bool(self.scratch.folders())
 
     def take_over(self, candidate: Candidate) -> None:
         """Let a trial go on in the folder of the one that it continues, whose process may still be about to end."""

@@ -108,7 +108,8 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
 
     with (
         pytest.raises(FerRayError, match=r"No space left.*nothing is kept.*start again"),
-        run.forgotten_on_failure(True),
+        run.owned(resume=False),
+        run.writing(),
     ):
         run.begin(config(1))
         monkeypatch.setattr(Path, "write_bytes", write_bytes)
