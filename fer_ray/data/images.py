@@ -11,13 +11,13 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 ImageProblem = Literal["empty", "not_an_image", "truncated", "too_large", "undecodable"]
 """What can be wrong with a file: no bytes; no known image; its end is missing; more pixels than allowed; the rest."""
@@ -37,6 +37,10 @@ _NO_IMAGES = {  # by what they begin with
 }
 _HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
 _LARGE_PIXELS = 16_000_000
+_PILLOW_RAISES = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError)
+_SAVE_IT = "save it with 8 or 16 unsigned bits a sample"
+_NO_WHITE = f"whose white is not defined: {_SAVE_IT}"
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -88,7 +92,8 @@ def decode(
 
     Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), which is also what a JPEG's luma holds. 16-bit samples are
     scaled to 8, transparent pixels are laid on white, of an animation the first frame counts, and the EXIF
-    orientation is applied.
+    orientation is applied. Samples whose white is not defined are refused: signed, 32-bit and floating-point ones, and
+    16-bit ones of which the largest is below a sixteenth of white, as they may be of fewer bits.
 
     Args:
         data: a file's bytes.
@@ -105,7 +110,28 @@ def decode(
         raise ImageError("empty", "the file has no bytes")
     suffices = shorter_side if size is None else shorter_side or 2 * size
     decoder = _decode_jpeg if data.startswith(_JPEG) else _decode_png if data.startswith(_PNG) else _decode_other
-    image = decoder(data, suffices, max_pixels)
+    return _resized(decoder(data, suffices, max_pixels), size)
+
+
+def decode_pillow(image: Image.Image, size: int | None = None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Bring a Pillow image to grey by the rules of ``decode``; of several frames the current one counts.
+
+    A JPEG of which Pillow has read the header only is decoded from its file. One that is loaded can't be shrunk while
+    it is decoded, so that its pixels differ slightly from the file's where that is large.
+
+    Raises:
+        ImageError: no picture comes out, with the kind of problem.
+    """
+    if isinstance(image, ImageFile.ImageFile) and image.tile:  # its pixels have not been read
+        if image.fp is None or image.fp.closed:
+            raise ImageError("undecodable", "the Pillow image was closed before it was loaded: use it while it is open")
+        if image.format in ("JPEG", "MPO") and image.tell() == 0:
+            image.fp.seek(0)
+            return decode(image.fp.read(), size, max_pixels)
+    return _resized(_grey_of(image, max_pixels), size)
+
+
+def _resized(image: DecodedImage, size: int | None) -> DecodedImage:
     return image if size is None else DecodedImage(resize(image.pixels, size), image.width, image.height)
 
 
@@ -165,8 +191,10 @@ def _decode_jpeg(data: bytes, suffices: int | None, max_pixels: int) -> DecodedI
     if header.components not in (1, 3):  # CMYK, which Pillow reads with Adobe's inversion
         return _decode_other(data, suffices, max_pixels)
     shrink = next(s for s in _REDUCED if s == 1 or (suffices and min(header[:2]) >= s * suffices))
+    # A whole one goes by its colours, to the very pixels that Pillow gives: luma rounds otherwise.
+    in_colour = shrink == 1 and header.components == 3
     with _alone_if_large(header.width * header.height // shrink**2):
-        pixels = _opencv(data, _REDUCED[shrink])
+        pixels = _opencv(data, cv2.IMREAD_COLOR if in_colour else _REDUCED[shrink])
     if pixels is None:
         return _decode_other(data, suffices, max_pixels)
     width, height = header.width, header.height
@@ -209,8 +237,7 @@ def _decode_png(data: bytes, suffices: int | None, max_pixels: int) -> DecodedIm
         raise ImageError("truncated", "the PNG has no end chunk")
     plain = depth == 8 and colour in (0, 2) and b"tRNS" not in data[:4096] and b"eXIf" not in data
     with _alone_if_large(width * height):
-        pixels = _opencv(data, cv2.IMREAD_COLOR) if plain else None
-        grey = None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+        grey = _opencv(data, cv2.IMREAD_COLOR) if plain else None
     return _decode_other(data, suffices, max_pixels) if grey is None else DecodedImage(grey, width, height)
 
 
@@ -219,7 +246,7 @@ def _opencv(data: bytes, flags: int) -> np.ndarray | None:
         pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # the caller asks Pillow, which can say what is wrong
         return None
-    return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels is not None and pixels.ndim == 3 else pixels
 
 
 def _decode_other(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
@@ -228,27 +255,36 @@ def _decode_other(data: bytes, suffices: int | None, max_pixels: int) -> Decoded
         raise ImageError("truncated", "the file is shorter than its header says")
     Image.init()  # Pillow loads its rarer formats only when told to, once
     try:
-        with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
-            _check_pixels(*image.size, max_pixels)
-            with _alone_if_large(image.width * image.height):
-                grey = _to_grey(ImageOps.exif_transpose(image))
+        with _as_image_errors(), Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+            return _grey_of(image, max_pixels)
     except UnidentifiedImageError:
         _check_tiff(data)
         raise ImageError("not_an_image", _what_it_is(data)) from None
     except Image.DecompressionBombError:
         raise ImageError("too_large", f"far more than the {max_pixels:,} pixels allowed") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+
+
+@contextlib.contextmanager
+def _as_image_errors() -> Iterator[None]:
+    """Turn what Pillow raises about damaged images into ``ImageError``."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise
+    except (*_PILLOW_RAISES, struct.error) as error:
         text = str(error) or type(error).__name__
         kind: ImageProblem = "truncated" if "truncated" in text.lower() else "undecodable"
         raise ImageError(kind, text) from error
-    return DecodedImage(grey, grey.shape[1], grey.shape[0])
 
 
 def _check_tiff(data: bytes) -> None:
-    """Tell a TIFF that was cut off, whose directory of images often stands at its end."""
+    """Tell what is wrong with a TIFF that Pillow doesn't know: often its directory stands at its end and is cut off."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-    if data[:4] in (b"II*\0", b"MM\0*") and int.from_bytes(data[4:8], order) + 2 > len(data):
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return
+    if int.from_bytes(data[4:8], order) + 2 > len(data):
         raise ImageError("truncated", "the TIFF's directory lies beyond its end")
+    raise ImageError("undecodable", f"a TIFF whose samples are not read here: {_SAVE_IT}")
 
 
 def _what_it_is(data: bytes) -> str:
@@ -264,15 +300,44 @@ def _alone_if_large(pixels: int) -> contextlib.AbstractContextManager[object]:
     return _one_large if pixels > _LARGE_PIXELS else contextlib.nullcontext()
 
 
+def _grey_of(image: Image.Image, max_pixels: int) -> DecodedImage:
+    _check_pixels(*image.size, max_pixels)
+    with _as_image_errors(), _alone_if_large(image.width * image.height):
+        upright = ImageOps.exif_transpose(image)
+        tiff_tags = getattr(image, "tag_v2", {})
+        if not {2, 3}.isdisjoint(tiff_tags.get(_SAMPLE_FORMAT, ())):
+            raise ImageError("undecodable", f"signed or floating-point samples, {_NO_WHITE}")
+        if image.mode[0] in "IF":
+            grey = _scaled(upright, _white(image, tiff_tags), inverted=tiff_tags.get(_PHOTOMETRIC) == 0)
+        else:
+            grey = _to_grey(upright)
+    return DecodedImage(grey, grey.shape[1], grey.shape[0])
+
+
+def _white(image: Image.Image, tiff_tags: Mapping[int, Any]) -> int:
+    """Return the largest sample that an image of more than 8 bits can have."""
+    if image.mode.startswith("I;16"):
+        return int(2 ** tiff_tags.get(_BITS, (16,))[0]) - 1
+    if image.mode == "I" and image.format == "PPM":  # Pillow has scaled its samples
+        return 65535
+    raise ImageError("undecodable", f"{'floating-point' if image.mode == 'F' else '32-bit'} samples, {_NO_WHITE}")
+
+
+def _scaled(image: Image.Image, white: int, inverted: bool) -> np.ndarray:
+    samples = np.asarray(image).astype(np.int32)
+    if 0 < (largest := int(samples.max())) <= white // 16:
+        raise ImageError(
+            "undecodable",
+            f"samples up to {largest:,} where {white:,} is white, so they may be of fewer bits: scale them so"
+            f" that {white:,} is white, or save it with 8 bits",
+        )
+    grey = ((abs(white * inverted - samples) * 255 + white // 2) // white).astype(np.uint8)
+    grey[samples == image.info.get("transparency", -1)] = 255
+    return grey
+
+
 def _to_grey(image: Image.Image) -> np.ndarray:
-    """Bring any Pillow mode to uint8, rows × columns."""
-    if image.mode.startswith("I"):  # 16-bit samples, which Pillow may hold in 32
-        samples = np.asarray(image).astype(np.int64)
-        if samples.min() < 0 or samples.max() > 65535:
-            raise ImageError("undecodable", "32-bit samples, whose white is not defined")
-        return ((samples + 128) // 257).astype(np.uint8)
-    if image.mode == "F":
-        raise ImageError("undecodable", "floating-point samples, whose white is not defined")
+    """Bring a Pillow mode of 8 bits or fewer to uint8, rows × columns."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
