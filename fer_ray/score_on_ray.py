@@ -24,6 +24,7 @@ from fer_ray.progress import ProgressBar, say
 from fer_ray.ray_metrics import Throughput
 from fer_ray.resources import fitting
 from fer_ray.runtime import hide_unasked_gpus, nodes, require_running
+from fer_ray.wording import amount
 
 T = TypeVar("T")
 
@@ -107,14 +108,15 @@ def score_parts(
     options = replace(
         options, precision=job.precision or options.precision, batch_size=options.batch_size or job.batch_size
     )
-    total, failed, first = sum(part.files for part in layout), 0, math.inf
+    total, failed, first, least = sum(part.files for part in layout), 0, math.inf, math.inf
     with ProgressBar("scoring", total, start=total - speed.files) as bar, Throughput("score") as images:
         for one in score_chunks(folder, options, todo, planned):
             job = as_computed(job, folder, one.precision, one.batch_size)
-            if one.halved and one.batch_size < (job.batch_size or math.inf):
+            if one.halved and one.batch_size < least:
+                least = one.batch_size
                 job = replace(job, batch_size=one.batch_size)
                 job.write(folder)
-                say(f"Memory ran out; from here on {one.batch_size:,} images a forward pass (--batch-size).")
+                say(f"Memory ran out; from here on {amount(one.batch_size, 'image')} a forward pass (--batch-size).")
             first = min(first, one.began)
             speed.spent.add(one.scored.spent)
             part = part_of[one.chunk]

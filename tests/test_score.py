@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +22,8 @@ import pytest
 import torch
 from hostile_files import listen
 from matplotlib import cbook
+from out_of_memory import ERRORS, room_for
+from ray import cloudpickle
 from ray.exceptions import RaySystemError
 
 from fer_ray import score_on_ray
@@ -30,6 +34,7 @@ from fer_ray.data.images import decode
 from fer_ray.data.synthetic import synthetic_faces
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.learning import network
 from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.learning.device import has_fast_bfloat16
 from fer_ray.learning.predictor import Predictor
@@ -455,3 +460,62 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(score_on_ray, "require_running", died)
     with pytest.raises(FerRayError, match=r"^Ray's raylet died. What was scored is kept: go on with --resume.$"):
         list(score_on_ray._until_ray_dies(batches()))
+
+
+class ShortOfMemory(score_on_ray._ScoringActor):
+    """An actor whose memory has room for one image a pass."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        network.forward_batches = room_for(1, ERRORS["driver"], network.forward_batches)
+
+
+class WithoutMemory(score_on_ray._ScoringActor):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        network.forward_batches = room_for(0, ERRORS["driver"], network.forward_batches)
+
+
+def test_where_memory_runs_out_batches_are_halved(
+    result: ScoreResult,
+    checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module in (sys.modules[__name__], sys.modules["out_of_memory"]):
+        cloudpickle.register_pickle_by_value(module)
+    monkeypatch.setattr(score_on_ray, "_ScoringActor", ShortOfMemory)
+    short = score(checkpoint, [images], tmp_path / "short", batch_size=8, max_error_rate=1)
+    assert short.summary["batch_size"] == 1
+    assert capsys.readouterr().err.count("Memory ran out; from here on 1 image a forward pass") == 1
+    rows, others = (read_rows(place.path).sort_by("path") for place in (result, short))
+    assert rows["path"].equals(others["path"]) and rows["status"].equals(others["status"])
+    for there, own in zip(rows["p_happy"].to_pylist(), others["p_happy"].to_pylist(), strict=True):
+        assert there == own or there == pytest.approx(own, abs=TOLERANCE)
+
+    monkeypatch.setattr(score_on_ray, "_ScoringActor", WithoutMemory)
+    with pytest.raises(
+        UsageError, match=r"out of memory: CUDA error: out of memory\. There is no room for the network"
+    ):
+        score(checkpoint, [images], tmp_path / "none", batch_size=32)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "part", "planned"),
+    [
+        ([{"CPU": 64, "GPU": 8}], 0.4, (16, 4, 0.4)),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], 0.6, (2, 16, 0.6)),
+        ([{"CPU": 2, "GPU": 1}], 0.25, (2, 1, 0.25)),  # CPUs for two of four
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 32}], 1, (2, 4, 1)),
+        ([{"CPU": 8}, {"CPU": 4}], 1, (12, 1, 0)),
+        ([{"GPU": 4}, {"CPU": 4}], 1, (4, 1, 0)),  # a head that takes no tasks
+    ],
+)
+def test_actors_share_gpus_as_far_as_they_go(
+    nodes: list[dict[str, float]], part: float, planned: tuple[int, int, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_on_ray, "nodes", lambda: nodes)
+    assert score_on_ray.plan(part) == planned

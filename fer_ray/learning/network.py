@@ -18,6 +18,7 @@ from fer_ray.learning.device import LAYOUT, autocast, pick_device, place, releas
 from fer_ray.learning.tta import VIEWS, Views
 from fer_ray.memory import is_out_of_memory, memory_errors
 from fer_ray.progress import say
+from fer_ray.wording import amount
 
 EVAL_BATCH = 128
 """Images a forward pass in validation and evaluation; on a CPU larger batches leave the caches and are slower."""
@@ -90,7 +91,7 @@ class Network:
             batches.append(logits)
             done += len(batch)
         if self.batch_size < asked:
-            say(f"Memory ran out with {asked:,} images a forward pass; {self.batch_size:,} from here on.")
+            say(f"Memory ran out with {amount(asked, 'image')} a forward pass; {self.batch_size:,} from here on.")
         return torch.cat(batches, dim=1)
 
     def _within_memory(self, images: np.ndarray, views: Views) -> torch.Tensor | None:
