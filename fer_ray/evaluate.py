@@ -37,8 +37,6 @@ from fer_ray.reporting.evaluation_text import describe
 from fer_ray.tta_names import TTA_NAMES, tta_problem
 from fer_ray.wording import amount
 
-_WARM_UP = 64  # images predicted before the clock starts
-
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -110,7 +108,8 @@ def _evaluate(
     rows = data.load(split)
     if not len(rows):
         raise DataError(f"{data.shown}: no row of its {split} split has a label. Choose another split or dataset.")
-    outcomes = {name: _predict(members, name, precision, rows) for name in names}
+    predictor = Predictor(members, precision=precision)
+    outcomes = {name: _predict(predictor, name, rows) for name in names}
     main, _ = outcomes[names[-1]]
     evaluation = Evaluation(
         fer_ray_version=__version__,
@@ -178,11 +177,11 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, lea
     return notes
 
 
-def _predict(members: Sequence[Checkpoint], tta: str, precision: str, rows: Split) -> tuple[Predictions, float]:
+def _predict(predictor: Predictor, tta: str, rows: Split) -> tuple[Predictions, float]:
     """Return the predictions, and how many images a second they took."""
     say(f"predicting {amount(len(rows), 'image')}, TTA {tta}")
-    predictor = Predictor(members, tta, precision)
-    predictor.predict(rows.images[:_WARM_UP])
+    predictor.tta = tta
+    predictor.predict(rows.images[: predictor.batch_size])  # before the clock starts
     began = time.monotonic()
     predictions = predictor.predict(rows.images)
     return predictions, len(rows) / (time.monotonic() - began)

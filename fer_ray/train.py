@@ -65,7 +65,7 @@ def train(
         config: the training configuration.
         output: the run's folder, by path or URL; new or empty, or an interrupted run's with ``resume``.
         workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
-        gpus_per_worker: of Ray Train's, 0 or 1; with 1, one worker too goes through Ray Train. None for 1 where the
+        gpus_per_worker: of Ray Train's, 0 or 1, with which one worker too goes through Ray Train. None for 1 where the
             cluster has as many GPUs as there are workers, else 0.
         data_memory: bytes that the rows may take on a machine, shared by its workers; a split that doesn't fit is
             streamed from disk. None: half of what is available where they run.
@@ -111,7 +111,7 @@ def _train(
     rows = data.labelled("train")
     try:
         with ProgressBar("training", rows * config.training.epochs, start=rows * len(run.history())) as bar:
-            if workers == 1 and not gpus_per_worker:
+            if workers == 1 and gpus_per_worker is None:
                 _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
             else:
                 from fer_ray.train_on_ray import train_on_ray  # a run in this process does without Ray

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 import torch.distributed as dist
 from ray import cloudpickle
@@ -43,7 +44,8 @@ Trainer = functools.partial(TorchTrainer, torch_config=TorchConfig(backend="gloo
 
 def note(what: str) -> None:
     """Write down what this process sees."""
-    seen = {"what": what, "sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "has": ray.get_gpu_ids()}
+    group = os.environ.get("MASTER_PORT", "") if dist.is_initialized() else ""  # of the ranks that train together
+    seen = {"what": what, "sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "has": ray.get_gpu_ids(), "group": group}
     with (FOLDER / f"{os.getpid()}.seen").open("a") as file:
         file.write(json.dumps(seen) + "\n")
 
@@ -87,11 +89,12 @@ MEASURE, ON_WORKERS, CONFIRM = tune_preflight._measure, tune_on_ray.run_trial_on
 
 
 def tried(what: str, call: Callable[[], object]) -> list[dict[str, Any]]:
-    """Call, and return what the processes have seen that it had started."""
+    """Call, and return what the processes have seen that it had started, and whether they live still."""
     for file in FOLDER.glob("*.seen"):
         file.unlink()
     call()
-    return [json.loads(line) for file in FOLDER.glob("*.seen") for line in file.read_text().splitlines()]
+    lines = [(int(file.stem), line) for file in FOLDER.glob("*.seen") for line in file.read_text().splitlines()]
+    return [json.loads(line) | {"alive": psutil.pid_exists(pid)} for pid, line in lines]
 
 
 def run_search(name: str, measured: bool = False, **options: Any) -> None:

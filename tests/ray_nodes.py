@@ -128,6 +128,12 @@ class Nodes:
         job = ["job", "submit", "--address", self.dashboard, "--", "env", f"PYTHONPATH={REPOSITORY}"]
         return self._run([*RAY, *job, sys.executable, "-m", module], arguments, options)
 
+    def job_output(self, options: list[str], script: Path) -> str:
+        """Run a script as a job with options of ``ray job submit``; return what it printed."""
+        job = ["job", "submit", "--address", self.dashboard, *options, "--", "env", f"PYTHONPATH={REPOSITORY}"]
+        command = [*RAY, *job, sys.executable, str(script)]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300).stdout
+
     def close(self) -> None:
         """Kill all that runs still."""
         for process in self._drivers:

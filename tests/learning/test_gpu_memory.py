@@ -96,13 +96,19 @@ def test_other_errors_of_a_pass_are_raised(shipped: Checkpoint, monkeypatch: pyt
 
 
 def test_an_evaluation_has_all_rows_where_memory_is_short(
-    tiny_dataset: PreparedDataset, tmp_path: Path, forward: Callable[[int, str], None]
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    forward: Callable[[int, str], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     quick = load_config(None, ["model.name=lenet", "training.epochs=1"])
     checkpoint = train(tiny_dataset.path, quick, tmp_path / "run").checkpoint
     plenty = evaluate(checkpoint, tiny_dataset.path, tmp_path / "plenty", precision="float32").scores
     forward(5, "driver")
-    assert evaluate(checkpoint, tiny_dataset.path, tmp_path / "short", precision="float32").scores.rows == plenty.rows
+    capsys.readouterr()
+    short = evaluate(checkpoint, tiny_dataset.path, tmp_path / "short", precision="float32").scores
+    assert (short.rows, short.accuracy) == (plenty.rows, plenty.accuracy)
+    assert capsys.readouterr().err.count("Memory ran out") == 1  # though of two TTA
     forward(0, "driver")
     with pytest.raises(UsageError, match="out of memory: CUDA error: out of memory"):
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "none")
