@@ -80,12 +80,13 @@ def evaluate(
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
-        UsageError: no such TTA, precision or split, a checkpoint named twice, an output folder in use, or memory
+        UsageError: no such TTA, precision or split, a checkpoint named twice, an output in use or in an input, or memory
             suffices for no image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
     start, names = this_start(), _check_tta(tta)
-    with claimed(output) as dest, memory_errors(LESS_MEMORY):
+    folders = [checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints
+    with claimed(output, inputs=[*folders, dataset]) as dest, memory_errors(LESS_MEMORY):
         evaluation = _evaluate(checkpoints, dataset, dest.path, split, names, precision, start)
         dest.save()
     return EvaluationResult(dest.place, evaluation)

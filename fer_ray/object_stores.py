@@ -8,7 +8,7 @@ import functools
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -120,6 +120,32 @@ def require_free(url: str, in_use: bool, resume: bool) -> None:
         )
     if resume and not in_use:
         raise UsageError(f"{url}: nothing to resume, no object is there. Run once without --resume.")
+
+
+def path_below(place: Path | str, folder: Path | str) -> str | None:
+    """Return the path from a folder or prefix down to a place, empty where they are one; None where it isn't below.
+
+    Links and ``..`` are followed; neither need exist.
+    """
+    inner, outer = (as_url(one) or os.path.realpath(local_path(one)) for one in (place, folder))
+    inner, outer = inner.rstrip("/") + "/", outer.rstrip("/") + "/"
+    return inner[len(outer) :].rstrip("/") if inner.startswith(outer) else None
+
+
+def require_apart(output: Path | str, inputs: Iterable[Path | str]) -> None:
+    """Check that an output doesn't lie in an input.
+
+    Raises:
+        UsageError: it does, or is one; all such inputs at once.
+    """
+    around = [place for place in inputs if path_below(output, place) is not None]
+    if around:
+        raise UsageError([lies_inside(output, place) for place in around])
+
+
+def lies_inside(output: Path | str, place: Path | str) -> str:
+    """Return the message about an output in an input."""
+    return f"{output}: lies in the input {place}, which would then hold its own results. Choose one outside."
 
 
 def require_bucket(url: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pyarrow import fs
 from fer_ray.errors import FerRayError
 from fer_ray.files import claim_output, local_path, make_folder, own_output
 from fer_ray.local_copies import JOURNAL, PENDING, cache_folder, download, read_journal, stored_files
-from fer_ray.object_stores import REQUESTS_AT_ONCE, as_url, locate, require_free
+from fer_ray.object_stores import REQUESTS_AT_ONCE, as_url, locate, require_apart, require_free
 from fer_ray.shown_places import show_as
 
 SHARE_IT = "Put it on storage that all nodes have at the same path, or name an s3:// or gs:// URL."
@@ -217,16 +217,16 @@ class Output:
 
 
 @contextmanager
-def claimed(place: Path | str, resume: bool = False) -> Iterator[Output]:
+def claimed(place: Path | str, resume: bool = False, inputs: Iterable[Path | str] = ()) -> Iterator[Output]:
     """Check that an output is free to write to and yield it; of a URL with what it holds, where it is gone on with.
 
     The local copy of a URL is removed afterwards, whatever happens: what shall stay is what was saved.
 
     Raises:
-        UsageError: there is something, while ``resume`` is False, or nothing while it is True.
+        UsageError: there is something, while ``resume`` is False, or nothing while it is True; or it lies in an input.
         DataError: the object store can't be reached.
     """
-    output = claim(place, resume)
+    output = claim(place, resume, inputs)
     try:
         output.fetch()
         yield output
@@ -234,9 +234,10 @@ def claimed(place: Path | str, resume: bool = False) -> Iterator[Output]:
         output.forget()
 
 
-def claim(place: Path | str, resume: bool = False) -> Output:
+def claim(place: Path | str, resume: bool = False, inputs: Iterable[Path | str] = ()) -> Output:
     """Return an output that was checked as by ``claimed``, as yet without what it holds."""
     output = Output.at(place)
+    require_apart(output.shown, inputs)
     if not output.is_remote:
         claim_output(output.path, resume)
         return output

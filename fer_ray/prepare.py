@@ -81,13 +81,13 @@ def prepare(
         allow_unknown: leave out rows whose label is no emotion even where a class has no other row.
 
     Raises:
-        UsageError: an argument out of range, or ``dest`` in use.
+        UsageError: an argument out of range, or ``dest`` in use or in the source.
         DataError: the source is missing, of no known format, or without a single usable row; or its names don't tell
             splits and labels.
     """
     _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
     naming = read_naming(labels, splits, allow_unknown)
-    with claimed(dest) as output:
+    with claimed(dest, inputs=[source]) as output:
         opened = open_source(source, format, seed, naming)
         votes = _votes(opened, fer_plus)
         for note in opened.notes:

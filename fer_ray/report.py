@@ -46,12 +46,12 @@ def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "R
         title: of the page.
 
     Raises:
-        UsageError: no folders, or an output folder in use.
+        UsageError: no folders, or an output folder that is in use or in one of them.
         DataError: folders of no known kind, or whose files can't be read; all at once.
     """
     if not folders:
         raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
-    with claimed(output) as dest:
+    with claimed(output, inputs=folders) as dest:
         places = list(dict.fromkeys(map(str, folders)))
         paths = list(dict.fromkeys(local_copy(place, leave_out=_LEFT_OUT) for place in places))
         sections, problems = [], list[str]()

@@ -17,13 +17,13 @@ from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, is_checkpoint
 from fer_ray.data import manifest, parts, score_totals
 from fer_ray.data.archives import Entry
 from fer_ray.data.faces import DETECT, NO_FACES, load_detector
-from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
+from fer_ray.data.inputs import check_apart, check_inputs, is_plain_folder, list_entries
 from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import own_output, recover_folder
 from fer_ray.folders import Folder, claim_folder
 from fer_ray.local_copies import local_copies
-from fer_ray.object_stores import absolute
+from fer_ray.object_stores import absolute, require_apart
 from fer_ray.progress import say
 from fer_ray.provenance import PROVENANCE_FILE, record_start
 from fer_ray.reporting.scoring_summary import describe, summarise, write_summary
@@ -78,16 +78,17 @@ def score(
         max_error_rate: share of inputs, 0 to 1, that may fail. With more, all is written and then the job fails.
 
     Raises:
-        UsageError: an argument out of range, an output in use, or another job's with ``resume``.
+        UsageError: an argument out of range, an output in use or in an input, or another job's with ``resume``.
         DataError: an input or a checkpoint is missing or not usable, or too many inputs failed.
     """
     began = time.time()
     _check_arguments(tta, format, batch_size, gpus_per_actor, timeout_s, max_error_rate)
     places, folder = check_inputs(inputs), claim_folder(output, resume)
-    _check_apart(places, folder)
+    check_apart(places, folder.shown)
     if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     models = _named(checkpoints or SHIPPED_CHECKPOINT)
+    require_apart(folder.shown, models)
     asked = Job(_identify(models, tta, faces), places, format)
     with _owned(folder, resume):
         job = former_job(folder, asked) if resume else None
@@ -134,17 +135,6 @@ def _check_arguments(
         problems.append(f"--max-error-rate {max_error_rate}: must be 0 to 1; 0.01 lets one input of a hundred fail.")
     if problems:
         raise UsageError(problems)
-
-
-def _check_apart(places: Sequence[str], folder: Folder) -> None:
-    """See to it that a job doesn't find its own output among its inputs."""
-    output = folder.shown + "/"
-    around = [place for place in places if output.startswith(place.rstrip("/") + "/")]
-    if around:
-        raise UsageError(
-            f"{folder.shown}: lies in the input {around[0]}, so that the job would score its own files. Choose an"
-            " output outside of it."
-        )
 
 
 def _named(checkpoints: Path | str | Sequence[Path | str]) -> list[str]:
@@ -208,7 +198,7 @@ def _list_while_ray_starts(folder: Folder, asked: Job, job: Job | None) -> float
 
 def _list_new(folder: Folder, asked: Job, job: Job | None, stopped: threading.Event) -> float:
     began, passed_over = time.monotonic(), Counter[str]()
-    entries = list_entries(asked.inputs, lambda: passed_over.update(["member"]))
+    entries = list_entries(asked.inputs, lambda: passed_over.update(["member"]), folder.shown)
     is_plain = len(asked.inputs) == 1 and is_plain_folder(asked.inputs[0])
     found = manifest.add_listing(folder, _until(stopped, entries), may_repeat=not is_plain)
     if not found and job is None:

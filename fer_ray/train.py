@@ -72,7 +72,7 @@ def train(
         resume: go on after the last finished epoch.
 
     Raises:
-        UsageError: a wrong configuration or request, or an output folder in use.
+        UsageError: a wrong configuration or request, or an output folder in use or in the dataset.
         DataError: the dataset can't be read, or isn't the one that the interrupted run used.
         FerRayError: the disk refuses what is to be written, or workers died more often than
             ``training.max_failures``; the last finished epoch is kept.
@@ -86,7 +86,7 @@ def train(
         problems += requirement_problems(config, data.info)
     if problems:
         raise UsageError(problems)
-    with claimed(output, resume) as dest:
+    with claimed(output, resume, [dataset]) as dest:
         run = RunFolder(dest)
         if resume:
             _check_same_run(run, config, data)

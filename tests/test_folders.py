@@ -1,13 +1,26 @@
 """Output folders: files whole or absent."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datasets_made import write_prepared
 
+from fer_ray.config import Config
 from fer_ray.data.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
+from fer_ray.evaluate import evaluate
 from fer_ray.files import claim_output
 from fer_ray.folders import Folder, claim_folder
+from fer_ray.object_stores import path_below, require_apart
+from fer_ray.prepare import prepare
+from fer_ray.report import report
+from fer_ray.score import score
+from fer_ray.train import train
+from fer_ray.tune import tune
+from fer_ray.weights import SHIPPED_CHECKPOINT
+
+SPACE = Path(__file__).parents[1] / "search_spaces" / "fast.yaml"
 
 
 def test_files_are_whole_or_absent(tmp_path: Path) -> None:
@@ -52,6 +65,48 @@ def test_claims(tmp_path: Path) -> None:
         claim_folder(tmp_path / "new", resume=True)
     with pytest.raises(UsageError, match="no known kind of URL"):
         claim_folder("hdfs://host/out")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in") / "dataset"
+    write_prepared(folder, {"train": [0, 1, 2] * 20, "validation": [0, 1, 2] * 4})
+    return folder
+
+
+STAGES: dict[str, Callable[[Path, Path], object]] = {
+    "prepare": lambda dataset, output: prepare(dataset, output),
+    "train": lambda dataset, output: train(dataset, Config(), output),
+    "tune": lambda dataset, output: tune(dataset, [SPACE], output, trials=1),
+    "evaluate, its dataset": lambda dataset, output: evaluate(SHIPPED_CHECKPOINT, dataset, output),
+    "evaluate, its checkpoint": lambda dataset, output: evaluate([SHIPPED_CHECKPOINT, dataset], "elsewhere", output),
+    "report": lambda dataset, output: report([SHIPPED_CHECKPOINT, dataset], output),
+    "score, its checkpoint": lambda dataset, output: score(dataset, [SPACE.parent], output),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("output", ["new", "train/new", "../link/new", "../beside/../dataset/new"])
+def test_an_output_in_an_input_is_refused(stage: str, output: str, dataset: Path) -> None:
+    before = sorted(dataset.parent.rglob("*"))
+    link = dataset.parent / "link"
+    link.symlink_to(dataset)
+    try:
+        with pytest.raises(UsageError, match=r"new: lies in the input .*dataset, which .* Choose one outside"):
+            STAGES[stage](dataset, dataset / output)
+    finally:
+        link.unlink()
+    assert sorted(dataset.parent.rglob("*")) == before
+
+
+def test_outputs_beside_inputs_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    require_apart("../labels", ["."])
+    require_apart(tmp_path / "photos-labels", ["."])
+    require_apart("s3://bucket/photos-labels", ["s3://bucket/photos", "."])
+    require_apart("labels", ["s3://bucket"])
+    assert path_below("a/b", ".") == "a/b" and path_below(".", tmp_path / "photos") == ""
 
 
 def test_relative_paths_of_a_job_are_told(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         score(checkpoint, [images, tmp_path / "nowhere"], out)
     with pytest.raises(DataError, match="not a checkpoint"):
-        score(tmp_path, [images], out)
+        score(images, [images], out)
     with pytest.raises(UsageError) as caught:
         score(
             checkpoint,
@@ -382,7 +382,7 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(DataError, match="no image in there"):
         score(checkpoint, [tmp_path / "empty"], out)
     within = images / "labels"
-    with pytest.raises(UsageError, match=r"labels: lies in the input .*, so that the job would score its own files"):
+    with pytest.raises(UsageError, match=r"labels: lies in the input .*images, which would then hold its own"):
         score(checkpoint, [images], within)
     with pytest.raises(UsageError, match=r": a checkpoint behind an input. Name checkpoints first."):
         command([str(images), str(checkpoint)], str(out))

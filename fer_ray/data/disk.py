@@ -7,7 +7,8 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +75,11 @@ def read_file(path: bytes) -> bytes:
         raise FileError("unreadable", error.strerror or str(error)) from error
 
 
-def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None) -> Iterator[bytes]:
+def list_files(
+    inputs: Sequence[Path],
+    unlistable: Callable[[OSError], None] | None = None,
+    reached: Callable[[bytes, Hashable], None] | None = None,
+) -> Iterator[bytes]:
     """Yield the files below the inputs, in the order of inputs; those of a folder before those of the folders in it.
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
@@ -83,17 +88,30 @@ def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | N
     Args:
         inputs: folders and files.
         unlistable: as in ``fer_ray.data.listing.walk``.
+        reached: told of each folder before it is listed: its path and its identity, the same by whatever path.
     """
     for path in inputs:
         if path.is_dir():
-            yield from walk(os.fsencode(path), _list_folder, unlistable)
+            yield from walk(os.fsencode(path), partial(_list_folder, reached), unlistable)
         else:
             yield os.fsencode(path)
 
 
-def _list_folder(path: bytes) -> Content:
-    status = Path(os.fsdecode(path)).stat()
-    return Content((status.st_dev, status.st_ino), runs_of(_entries(path)))
+def _list_folder(reached: Callable[[bytes, Hashable], None] | None, path: bytes) -> Content:
+    identity = identity_of(path)
+    if reached:
+        reached(path, identity)
+    return Content(identity, runs_of(_entries(path)))
+
+
+def identity_of(path: bytes) -> Hashable:
+    """Return what is the same for a folder by whatever path it is reached.
+
+    Raises:
+        OSError: it isn't there.
+    """
+    status = os.stat(path)  # noqa: PTH116 - bytes, for names that are not UTF-8
+    return status.st_dev, status.st_ino
 
 
 def _entries(path: bytes) -> Iterator[tuple[bytes, bool]]:

@@ -19,7 +19,7 @@ it were named itself; below a folder it is a file among others, as a list is bel
 import codecs
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from fer_ray.data.archives import Entry, is_container, list_container, open_anywhere
-from fer_ray.data.disk import list_files
+from fer_ray.data.disk import identity_of, list_files
 from fer_ray.data.listing import Content, runs_of, walk
 from fer_ray.data.parquet_columns import IMAGE, find_column, is_text
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.object_stores import absolute, as_url, locate
+from fer_ray.object_stores import absolute, as_url, lies_inside, locate, path_below
 from fer_ray.redaction import redacted
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
@@ -39,6 +39,7 @@ PATH = ("path", "file", "filename", "file_name", "url", "uri")
 _LISTS = (".txt", ".lst")
 _LINE_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
 _MAGIC = re.compile(r"[*?\[]")
+_WRITTEN = ("part-00000.parquet", "part-00000.csv", "summary.json", "summary.html", "_pieces/0000000.parquet")
 
 
 def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
@@ -61,24 +62,48 @@ def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
     return places
 
 
-def list_entries(inputs: Sequence[str], passed_over: Callable[[], None]) -> Iterator[Entry]:
+def check_apart(places: Sequence[str], output: str) -> None:
+    """See to it that a job doesn't find its own output among its inputs, as far as that shows without listing them.
+
+    Args:
+        places: as ``check_inputs`` returns them.
+        output: absolute path or URL.
+
+    Raises:
+        UsageError: the output lies in an input, or an input in the output.
+    """
+    problems = list[str]()
+    for place in places:
+        base = _split_pattern(place)[0] if _is_pattern(place) else place
+        below = path_below(output, base)
+        if below is not None and _is_taken_in(place, below):
+            problems.append(lies_inside(output, place))
+        elif path_below(base, output):
+            problems.append(f"{place}: an input that lies in the output {output}. Choose one outside.")
+    if problems:
+        raise UsageError(problems)
+
+
+def list_entries(inputs: Sequence[str], passed_over: Callable[[], None], output: str = "") -> Iterator[Entry]:
     """Yield the images of the inputs, in their order; an image that several stand for comes as often.
 
     Args:
         inputs: as ``check_inputs`` returns them.
         passed_over: called for each member of a container that is no image by its name.
+        output: absolute path or URL of the folder that the job writes.
 
     Raises:
         DataError: a list can't be read.
+        UsageError: a link leads to the output, or a list names a file in it.
     """
     for place in inputs:
         if _is_pattern(place):
-            for file in _matching(place):
+            for file in _matching(place, output):
                 yield from _opened(file, passed_over)
         elif _is_folder(place):
-            yield from map(Entry, _below(place))
+            yield from map(Entry, _below(place, place, output))
         else:
-            yield from _file(os.fsencode(place), passed_over)
+            yield from _file(os.fsencode(place), passed_over, output)
 
 
 def is_plain_folder(place: str) -> bool:
@@ -120,9 +145,24 @@ def _info(url: str) -> fs.FileInfo:
         raise DataError(f"{url}: can't be reached: {error}. Check name, network and credentials.") from error
 
 
-def _below(folder: str) -> Iterator[bytes]:
+def _is_taken_in(place: str, below: str) -> bool:
+    """Say whether an input that starts at some folder stands for what is written to a folder so far below that one."""
+    if not _is_pattern(place):
+        return True
+    expression = _split_pattern(place)[1]
+    return any(expression.fullmatch(f"{below}/{name}".lstrip("/")) for name in ("", *_WRITTEN))
+
+
+def _below(folder: str, place: str, output: str) -> Iterator[bytes]:
     if not as_url(folder):
-        yield from list_files([Path(folder)])
+        start = len(os.fsencode(folder.rstrip("/"))) + 1
+        own = identity_of(os.fsencode(output)) if output and Path(output).is_dir() else None
+
+        def reached(path: bytes, identity: Hashable) -> None:
+            if identity == own and _is_taken_in(place, os.fsdecode(path[start:])):
+                raise UsageError(lies_inside(output, f"{place}, as {os.fsdecode(path)}"))
+
+        yield from list_files([Path(folder)], reached=reached if own else None)
         return
     filesystem, path = locate(folder)
     scheme = folder.partition("://")[0]
@@ -172,15 +212,15 @@ def _within_name(part: str) -> str:
     return text
 
 
-def _matching(pattern: str) -> Iterator[bytes]:
+def _matching(pattern: str, output: str) -> Iterator[bytes]:
     base, expression = _split_pattern(pattern)
     start = len(os.fsencode(base.rstrip("/"))) + 1
-    for file in _below(base):
+    for file in _below(base, pattern, output):
         if expression.fullmatch(os.fsdecode(file[start:])):
             yield file
 
 
-def _file(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
+def _file(file: bytes, passed_over: Callable[[], None], output: str) -> Iterator[Entry]:
     """Yield what a file stands for that was named itself."""
     name = os.fsdecode(file)
     if name.lower().endswith(_LISTS):
@@ -191,6 +231,7 @@ def _file(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
         yield from _opened(file, passed_over)
         return
     folder = name.rpartition("/")[0]
+    inside = (f"{output}/", f"{os.path.realpath(output)}/") if output else ("\0",)
     for row, line in enumerate(listed):
         if not line:
             yield Entry(b"%s!/%d" % (file, row), problem="missing: the list has no path in this row")
@@ -202,6 +243,10 @@ def _file(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
             # It can't be read, so that nobody needs the key or signature that may be in it.
             yield Entry(os.fsencode(redacted(text)), problem=f"missing: {error}")
         else:
+            if (os.path.normpath(place) if "/." in place else place).startswith(inside):
+                raise UsageError(
+                    f"{output}: the list {name} names {place}, which lies in it. Take that out of the list."
+                )
             yield from _opened(os.fsencode(place), passed_over)
 
 

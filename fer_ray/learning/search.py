@@ -138,7 +138,7 @@ def check_request(asked: SearchArguments) -> SearchRequest:
     info = prepared.info if prepared else None
     loaded = _load_spaces(asked.spaces, list(asked.overrides), info, max(1, asked.workers_per_trial), problems)
     with problems.collect():
-        run = claim(asked.output, asked.resume)
+        run = claim(asked.output, asked.resume, [asked.dataset])
     with problems.collect():
         seconds = None if asked.time_budget is None else parse_duration(asked.time_budget)
     with problems.collect():

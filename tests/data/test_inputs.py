@@ -13,9 +13,10 @@ import pytest
 
 from fer_ray.data.archives import Entry
 from fer_ray.data.disk import FileError
-from fer_ray.data.inputs import check_inputs, is_plain_folder, list_entries
+from fer_ray.data.inputs import check_apart, check_inputs, is_plain_folder, list_entries
 from fer_ray.data.reading import read_entry
 from fer_ray.errors import DataError, UsageError
+from fer_ray.folders import Folder
 
 CONTENT = b"what is in a face"
 
@@ -54,6 +55,98 @@ def photos(tmp_path: Path) -> Path:
 )
 def test_patterns(photos: Path, pattern: str, expected: list[str]) -> None:
     assert names(photos, photos / pattern) == expected
+
+
+@pytest.fixture
+def around(photos: Path) -> Path:
+    """Return the folder of ``photos``, with links into it and a job's output in it."""
+    root = photos.parent
+    (root / "beside").mkdir()
+    (photos / "labels").mkdir()
+    (photos / "labels" / "part-00000.parquet").touch()
+    (root / "link").symlink_to(photos)
+    (root / "out-link").symlink_to(photos / "labels")
+    (root / "list.txt").write_text("photos/a.jpg\nbeside/../photos/labels/part-00000.parquet\n")
+    pq.write_table(pa.table({"path": [str(photos / "labels" / "x.jpg")]}), root / "list.parquet")
+    (root / "far" / "deep").mkdir(parents=True)
+    (root / "far" / "deep" / "link").symlink_to(photos)
+    return root
+
+
+def takes_in(root: Path, given: str, output: str) -> bool:
+    place = given if "://" in given else f"{root}/{given}"
+    written = output if "://" in output else os.path.normpath(root / output)
+    try:
+        check_apart(check_inputs([place]) if "://" not in place else [place], written)
+        if "://" not in place:
+            list(list_entries([place], lambda: None, written))
+    except UsageError as error:
+        assert any(remedy in str(error) for remedy in ("Choose one outside.", "Take it out of the list."))
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        ("photos", "photos/labels"),
+        ("photos", "photos/new/labels"),
+        ("photos", "photos"),
+        ("photos/", "photos/labels"),
+        ("beside/../photos", "photos/labels"),
+        ("link", "photos/labels"),
+        ("photos", "link/labels"),
+        ("photos", "out-link"),
+        ("far", "photos/labels"),
+        ("photos/*", "photos/labels"),
+        ("photos/lab*", "photos/labels"),
+        ("link/*", "photos/labels"),
+        ("*", "photos/labels"),
+        ("**/*.parquet", "photos/labels"),
+        ("far/*", "photos/labels"),
+        ("photos/labels/part-00000.parquet", "photos/labels"),
+        ("photos/labels/*.parquet", "photos/labels"),
+        ("list.txt", "photos/labels"),
+        ("list.parquet", "photos/labels"),
+        ("s3://bucket/photos", "s3://bucket/photos/labels"),
+        ("s3://bucket/photos/*", "s3://bucket/photos/labels"),
+        ("s3://bucket", "s3://bucket/labels"),
+    ],
+)
+def test_an_output_in_an_input_is_refused(around: Path, given: str, output: str) -> None:
+    assert takes_in(around, given, output)
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        ("photos", "labels"),
+        ("photos", "photos-labels"),
+        ("photos/2025", "photos/2025-labels"),
+        ("photos/2025", "photos/labels"),
+        ("photos/*.jpg", "photos/labels"),
+        ("photos/**/*.jpg", "photos/labels"),
+        ("photos/2024-*", "photos/labels"),
+        ("photos/a.jpg", "photos/labels"),
+        ("list.txt", "labels"),
+        ("list.parquet", "photos/lab"),
+        ("s3://bucket/photos", "s3://bucket/photos-labels"),
+        ("s3://bucket/photos", "s3://other/photos/labels"),
+        ("s3://bucket/photos", "gs://bucket/photos/labels"),
+        ("s3://bucket/photos/*.jpg", "s3://bucket/photos/labels"),
+    ],
+)
+def test_an_output_beside_the_inputs_is_not_refused(around: Path, given: str, output: str) -> None:
+    assert not takes_in(around, given, output)
+
+
+def test_relative_inputs_and_outputs_start_at_the_working_directory(
+    around: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(around / "photos")
+    check_apart(check_inputs(["."]), Folder.at("../labels").shown)
+    with pytest.raises(UsageError, match="lies in the input"):
+        check_apart(check_inputs([".."]), Folder.at("labels").shown)
 
 
 def test_an_input_that_several_stand_for_comes_as_often(photos: Path) -> None:
