@@ -80,8 +80,8 @@ def evaluate(
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
-        UsageError: no such TTA, precision or split, a checkpoint named twice, an output in use or in an input, or memory
-            suffices for no image.
+        UsageError: no such TTA, precision or split, a checkpoint named twice, an output in use or in an input, or
+            memory suffices for no image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
     start, names = this_start(), _check_tta(tta)

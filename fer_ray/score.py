@@ -272,7 +272,11 @@ def command(
     ] = False,
     max_error_rate: Annotated[float, typer.Option(help="Share of inputs, 0 to 1, that may fail.")] = 0.01,
 ) -> None:
-    """Label images, one row an input in Parquet or CSV, whatever is wrong with it."""
+    """Label images, one row an input in Parquet or CSV, whatever is wrong with it.
+
+    An image's content is not verified beyond what its decoder notices: a JPEG that it calls corrupt has the status
+    damaged, but smaller damage inside a JPEG, which has no checksum, goes unnoticed.
+    """
     if batch_size != "auto" and not batch_size.isdecimal():
         raise UsageError(f"--batch-size {batch_size}: must be a whole number or auto.")
     checkpoints, inputs = _split_off_checkpoints(paths)

@@ -57,6 +57,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "text.png": ("not_an_image", lambda path: path.write_text("a note")),
     "page.jpg": ("not_an_image", lambda path: path.write_text("<html>not found</html>")),
     "cut.jpg": ("truncated", lambda path: path.write_bytes(FACES[0][: len(FACES[0]) // 2])),
+    "damaged.jpg": ("damaged", lambda path: path.write_bytes(FACES[0][:700] + FACES[1][700:])),
     "header.png": ("truncated", lambda path: path.write_bytes(png_header(48, 48)[:20])),
     "bomb.png": ("too_large", lambda path: path.write_bytes(png_header(60_000, 60_000))),
     "flat.png": ("undecodable", lambda path: path.write_bytes(png_header(0, 48))),
@@ -257,7 +258,7 @@ def test_new_files_are_found_by_resume(ray_cluster: None, checkpoint: Path, tmp_
 
 
 def test_too_many_errors_after_writing_all(result: ScoreResult, checkpoint: Path, images: Path) -> None:
-    with pytest.raises(DataError, match=r"11 of 35 inputs failed, 31.43%; --max-error-rate allows 1.00%.*--resume"):
+    with pytest.raises(DataError, match=r"12 of 36 inputs failed, 33.33%; --max-error-rate allows 1.00%.*--resume"):
         score(checkpoint, [images], result.path, resume=True)
     assert len(read_rows(result.path)) == len(FACES) + len(BROKEN)
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from fer_ray.data.decoder_warnings import quiet_decoders
 from fer_ray.data.disk import FileError, list_files, read_file, shown
-from fer_ray.data.images import ImageError, decode, quiet_decoders
+from fer_ray.data.images import ImageError, decode
 from fer_ray.data.naming import Naming, is_number, label_key, label_meanings
 from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.data.split_names import Place, read_splits, split_of_root, splits_of_places

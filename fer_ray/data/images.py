@@ -7,20 +7,23 @@ AVIF, JPEG 2000, PNM and the rarer sorts of JPEG and PNG go through Pillow.
 
 import contextlib
 import io
-import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
-ImageProblem = Literal["empty", "not_an_image", "truncated", "too_large", "undecodable"]
-"""What can be wrong with a file: no bytes; no known image; its end is missing; more pixels than allowed; the rest."""
+from fer_ray.data.decoder_warnings import decode_noticing
+from fer_ray.data.grey_samples import SAVE_IT, to_grey
+
+ImageProblem = Literal["empty", "not_an_image", "truncated", "damaged", "too_large", "undecodable"]
+"""What can be wrong with a file: no bytes; no known image; its end is missing; a JPEG that its decoder calls corrupt;
+more pixels than allowed; the rest. A decoder doesn't notice all damage: a JPEG has no checksum."""
 
 MAX_PIXELS = 80_000_000
 """Images with more pixels than this are refused by default, judged by their header."""
@@ -38,9 +41,6 @@ _NO_IMAGES = {  # by what they begin with
 _HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
 _LARGE_PIXELS = 16_000_000
 _PILLOW_RAISES = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError)
-_SAVE_IT = "save it with 8 or 16 unsigned bits a sample"
-_NO_WHITE = f"whose white is not defined: {_SAVE_IT}"
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -145,36 +145,6 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     return pixels
 
 
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_stderr = -1
-
-
-@contextlib.contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Hide what libjpeg and libpng print about damaged files, which they write straight to the error stream.
-
-    It hides everything that this process writes there, so hold it around a batch of ``decode`` calls and no longer.
-    May be nested and held by several threads.
-    """
-    global _quiet_depth, _quiet_stderr
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_stderr = os.dup(2)
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 2)
-            os.close(null)
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                os.dup2(_quiet_stderr, 2)
-                os.close(_quiet_stderr)
-
-
 class _JpegHeader(NamedTuple):
     width: int
     height: int
@@ -188,14 +158,14 @@ def _decode_jpeg(data: bytes, suffices: int | None, max_pixels: int) -> DecodedI
     # Inside a scan FF is always escaped, so this is an end; libjpeg itself paints a missing rest grey.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise ImageError("truncated", "the JPEG has no end marker")
-    if header.components not in (1, 3):  # CMYK, which Pillow reads with Adobe's inversion
-        return _decode_other(data, suffices, max_pixels)
     shrink = next(s for s in _REDUCED if s == 1 or (suffices and min(header[:2]) >= s * suffices))
     # A whole one goes by its colours, to the very pixels that Pillow gives: luma rounds otherwise.
     in_colour = shrink == 1 and header.components == 3
     with _alone_if_large(header.width * header.height // shrink**2):
-        pixels = _opencv(data, cv2.IMREAD_COLOR if in_colour else _REDUCED[shrink])
-    if pixels is None:
+        pixels, warning = decode_noticing(_opencv, data, cv2.IMREAD_COLOR if in_colour else _REDUCED[shrink])
+    if warning:
+        raise ImageError("damaged", f"the decoder says: {warning}")
+    if pixels is None or header.components not in (1, 3):  # CMYK, which Pillow reads with Adobe's inversion
         return _decode_other(data, suffices, max_pixels)
     width, height = header.width, header.height
     if pixels.shape != (-(-height // shrink), -(-width // shrink)):  # EXIF turned it on its side
@@ -284,7 +254,7 @@ def _check_tiff(data: bytes) -> None:
         return
     if int.from_bytes(data[4:8], order) + 2 > len(data):
         raise ImageError("truncated", "the TIFF's directory lies beyond its end")
-    raise ImageError("undecodable", f"a TIFF whose samples are not read here: {_SAVE_IT}")
+    raise ImageError("undecodable", f"a TIFF whose samples are not read here: {SAVE_IT}")
 
 
 def _what_it_is(data: bytes) -> str:
@@ -303,47 +273,8 @@ def _alone_if_large(pixels: int) -> contextlib.AbstractContextManager[object]:
 def _grey_of(image: Image.Image, max_pixels: int) -> DecodedImage:
     _check_pixels(*image.size, max_pixels)
     with _as_image_errors(), _alone_if_large(image.width * image.height):
-        upright = ImageOps.exif_transpose(image)
-        tiff_tags = getattr(image, "tag_v2", {})
-        if not {2, 3}.isdisjoint(tiff_tags.get(_SAMPLE_FORMAT, ())):
-            raise ImageError("undecodable", f"signed or floating-point samples, {_NO_WHITE}")
-        if image.mode[0] in "IF":
-            grey = _scaled(upright, _white(image, tiff_tags), inverted=tiff_tags.get(_PHOTOMETRIC) == 0)
-        else:
-            grey = _to_grey(upright)
+        grey = to_grey(image)
     return DecodedImage(grey, grey.shape[1], grey.shape[0])
-
-
-def _white(image: Image.Image, tiff_tags: Mapping[int, Any]) -> int:
-    """Return the largest sample that an image of more than 8 bits can have."""
-    if image.mode.startswith("I;16"):
-        return int(2 ** tiff_tags.get(_BITS, (16,))[0]) - 1
-    if image.mode == "I" and image.format == "PPM":  # Pillow has scaled its samples
-        return 65535
-    raise ImageError("undecodable", f"{'floating-point' if image.mode == 'F' else '32-bit'} samples, {_NO_WHITE}")
-
-
-def _scaled(image: Image.Image, white: int, inverted: bool) -> np.ndarray:
-    samples = np.asarray(image).astype(np.int32)
-    if 0 < (largest := int(samples.max())) <= white // 16:
-        raise ImageError(
-            "undecodable",
-            f"samples up to {largest:,} where {white:,} is white, so they may be of fewer bits: scale them so"
-            f" that {white:,} is white, or save it with 8 bits",
-        )
-    grey = ((abs(white * inverted - samples) * 255 + white // 2) // white).astype(np.uint8)
-    grey[samples == image.info.get("transparency", -1)] = 255
-    return grey
-
-
-def _to_grey(image: Image.Image) -> np.ndarray:
-    """Bring a Pillow mode of 8 bits or fewer to uint8, rows × columns."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2GRAY))
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_ray.data.decoder_warnings import quiet_decoders
 from fer_ray.data.disk import is_regular, list_files, shown
 from fer_ray.data.image_trees import IMAGE_SUFFIXES
-from fer_ray.data.images import ImageError, decode, quiet_decoders
+from fer_ray.data.images import ImageError, decode
 from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS, Naming, require_labels
 from fer_ray.data.parquet_columns import IMAGE, find_column, holds_bytes, is_text
 from fer_ray.data.rows import RowBuilder, Source, source_missing

@@ -16,7 +16,7 @@ from fer_ray.folders import Folder
 from fer_ray.provenance import PROVENANCE_FILE
 
 JOB_FILE = "_job.json"
-PREPROCESSING = "grey, square, fer_ray.data.images 2"
+PREPROCESSING = "grey, square, fer_ray.data.images 3"
 """Part of the fingerprint: to be changed with any change of decoding or resizing that changes pixels."""
 
 _FORMAT_VERSION = 2

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from fer_ray.data.archives import Entry
 from fer_ray.data.crew import Crew
+from fer_ray.data.decoder_warnings import quiet_decoders
 from fer_ray.data.disk import FileError, shown
 from fer_ray.data.faces import Face, crop
-from fer_ray.data.images import ImageError, decode, quiet_decoders, resize
+from fer_ray.data.images import ImageError, decode, resize
 from fer_ray.data.manifest import Chunk, ChunkReader
 from fer_ray.data.parts import NO_FAILURE, Part, read_part
 from fer_ray.data.reading import read_entry

@@ -12,9 +12,10 @@ import torch
 
 from fer_ray.data.archives import Entry
 from fer_ray.data.crew import Crew
+from fer_ray.data.decoder_warnings import quiet_decoders
 from fer_ray.data.disk import FileError
 from fer_ray.data.faces import Face, FaceDetector, crop, load_detector
-from fer_ray.data.images import DecodedImage, ImageError, decode, quiet_decoders, resize
+from fer_ray.data.images import DecodedImage, ImageError, decode, resize
 from fer_ray.data.manifest import Chunk, ChunkReader
 from fer_ray.data.parts import Problem, Row, write_piece
 from fer_ray.data.reading import read_entry

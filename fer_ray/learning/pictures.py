@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fer_ray.data.decoder_warnings import quiet_decoders
 from fer_ray.data.disk import FileError, read_file
-from fer_ray.data.images import ImageError, decode, decode_pillow, quiet_decoders
+from fer_ray.data.images import ImageError, decode, decode_pillow
 from fer_ray.errors import DataError
 
 _DTYPES = ("u1", "u2", "b1")

@@ -2,14 +2,20 @@
 
 import contextlib
 import io
+import os
 import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_ray.data.images import ImageError, decode, quiet_decoders, resize
+from fer_ray.data import decoder_warnings, images
+from fer_ray.data.decoder_warnings import quiet_decoders
+from fer_ray.data.images import ImageError, decode, resize
 
 RNG = np.random.default_rng(0)
 RGB = cv2.resize(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8), (60, 40), interpolation=cv2.INTER_LINEAR)
@@ -140,6 +146,74 @@ def test_truncated_behind_a_thumbnail_that_is_whole() -> None:
     data = data[:2] + segment + data[2:]
     assert decode(data).width == 60
     assert kind_of(data[:-200]) == "truncated"
+
+
+def at_random(data: bytearray, at: int) -> None:
+    data[at : at + 40] = np.random.default_rng(1).integers(0, 256, 40, dtype=np.uint8).tobytes()
+
+
+def turned_round(data: bytearray, at: int) -> None:
+    data[at : at + 200] = data[at : at + 200][::-1]
+
+
+def taken_out(data: bytearray, at: int) -> None:
+    del data[at : at + 200]
+
+
+def by_another(data: bytearray, at: int) -> None:
+    data[at : at + 200] = encode(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
+
+
+DAMAGE = [at_random, turned_round, taken_out, by_another]
+DAMAGED_KINDS = ["jpeg", "progressive jpeg", "grey jpeg", "cmyk jpeg"]
+
+
+def damaged(name: str, damage: Callable[[bytearray, int], None]) -> bytes:
+    data = bytearray(KINDS[name][0])
+    damage(data, len(data) * 2 // 3)
+    assert data.endswith(b"\xff\xd9")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", DAMAGED_KINDS)
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("size", [None, 4])
+def test_damage_inside_a_jpeg(name: str, damage: Callable[[bytearray, int], None], size: int | None) -> None:
+    with pytest.raises(ImageError) as caught, quiet_decoders():
+        decode(damaged(name, damage), size)
+    assert caught.value.kind == "damaged" and "Corrupt JPEG data: " in caught.value.message
+
+
+def test_damage_is_told_of_the_right_image_whatever_other_threads_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_warnings, "_BYTES", 4096)  # so that several files follow each other
+    bad = [damaged(name, damage) for name in DAMAGED_KINDS for damage in DAMAGE]
+    good = [KINDS[name][0] for name in DAMAGED_KINDS]
+    mixed = [data for index in range(30) for data in (*bad[index % 5 :: 5], *good)]
+
+    def kind(data: bytes) -> str:
+        with quiet_decoders():
+            try:
+                decode(data)
+            except ImageError as error:
+                return error.kind
+        return "ok"
+
+    with ThreadPoolExecutor(8) as pool, quiet_decoders():
+        os.write(2, b"a line of some other library\n" * 1000)
+        assert list(pool.map(kind, mixed)) == ["damaged" if data in bad else "ok" for data in mixed]
+
+
+def test_what_other_threads_print_is_not_about_this_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, plain = iter([b"Corrupt JPEG data: bad Huffman code\n"] * 2), images._opencv
+
+    def beside(data: bytes, flags: int) -> np.ndarray | None:
+        os.write(2, next(lines, b""))  # as two other threads do
+        return plain(data, flags)
+
+    monkeypatch.setattr(images, "_opencv", beside)
+    monkeypatch.setattr(threading, "active_count", lambda: 3)
+    with quiet_decoders():
+        assert decode(KINDS["jpeg"][0]).width == 60
 
 
 def test_bytes_after_the_end_do_no_harm() -> None:

@@ -1,0 +1,54 @@
+"""A Pillow image of any mode to uint8 grey, as viewers show it: upright, transparent pixels on white."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+SAVE_IT = "save it with 8 or 16 unsigned bits a sample"
+_NO_WHITE = f"whose white is not defined: {SAVE_IT}"
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
+
+
+def to_grey(image: Image.Image) -> np.ndarray:
+    """Return uint8, rows × columns, 0 black to 255 white.
+
+    Raises:
+        ValueError: samples whose white is not defined: signed, of 32 bits or floating point; or of more than 8 bits
+            and none above a sixteenth of white, so that they may be of fewer.
+        OSError, and others of Pillow's: it can't be loaded.
+    """
+    upright = ImageOps.exif_transpose(image)
+    tiff_tags = getattr(image, "tag_v2", {})
+    if not {2, 3}.isdisjoint(tiff_tags.get(_SAMPLE_FORMAT, ())):
+        raise ValueError(f"signed or floating-point samples, {_NO_WHITE}")
+    if image.mode[0] in "IF":
+        return _scaled(upright, _white(image, tiff_tags), inverted=tiff_tags.get(_PHOTOMETRIC) == 0)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    if upright.mode in ("L", "1"):
+        return np.asarray(upright.convert("L"))
+    return np.asarray(cv2.cvtColor(np.asarray(upright.convert("RGB")), cv2.COLOR_RGB2GRAY))
+
+
+def _white(image: Image.Image, tiff_tags: Mapping[int, Any]) -> int:
+    if image.mode.startswith("I;16"):
+        return int(2 ** tiff_tags.get(_BITS, (16,))[0]) - 1
+    if image.mode == "I" and image.format == "PPM":  # Pillow has scaled its samples
+        return 65535
+    raise ValueError(f"{'floating-point' if image.mode == 'F' else '32-bit'} samples, {_NO_WHITE}")
+
+
+def _scaled(image: Image.Image, white: int, inverted: bool) -> np.ndarray:
+    samples = np.asarray(image).astype(np.int32)
+    if 0 < (largest := int(samples.max())) <= white // 16:
+        raise ValueError(
+            f"samples up to {largest:,} where {white:,} is white, so they may be of fewer bits: scale them so that"
+            f" {white:,} is white, or save it with 8 bits"
+        )
+    grey = ((abs(white * inverted - samples) * 255 + white // 2) // white).astype(np.uint8)
+    grey[samples == image.info.get("transparency", -1)] = 255
+    return grey
