@@ -237,14 +237,14 @@ def claimed(place: Path | str, resume: bool = False, inputs: Iterable[Path | str
 def claim(place: Path | str, resume: bool = False, inputs: Iterable[Path | str] = ()) -> Output:
     """Return an output that was checked as by ``claimed``, as yet without what it holds."""
     output = Output.at(place)
-    require_apart(output.shown, inputs)
-    if not output.is_remote:
+    if output.is_remote:
+        filesystem, prefix = locate(output.shown)
+        with output._told():
+            held = stored_files(filesystem, prefix)
+        require_free(output.shown, bool(held), resume)
+    else:
         claim_output(output.path, resume)
-        return output
-    filesystem, prefix = locate(output.shown)
-    with output._told():
-        held = stored_files(filesystem, prefix)
-    require_free(output.shown, bool(held), resume)
+    require_apart(output.shown, inputs)
     return output
 
 

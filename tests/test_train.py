@@ -239,9 +239,10 @@ def test_a_damaged_dataset_is_told_and_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_resume_where_no_run_is(tiny_dataset: PreparedDataset) -> None:
+def test_resume_where_no_run_is(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"no training run to resume, it has no config\.yaml"):
-        train(tiny_dataset.path, config(), tiny_dataset.path, resume=True)
+        train(tiny_dataset.path, config(), tmp_path, resume=True)
 
 
 def test_missing_dataset(tmp_path: Path) -> None:
