@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -168,17 +169,12 @@ class LossConfig(Section):
     soft_labels: bool = Field(
         False, description="Learn the shares of FER+ votes, of a dataset that was prepared with them, not one label."
     )
-    teachers: tuple[str, ...] = Field(
+    teachers: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = Field(
         (), description="Checkpoint folders whose mean calibrated probabilities are learnt too (distillation)."
     )
     distill_weight: float = Field(
         0.9, gt=0, le=1, description="Share of the loss that follows the teachers; the rest follows the labels."
     )
-
-    @field_validator("teachers", mode="before")
-    @classmethod
-    def _one_teacher(cls, teachers: object) -> object:
-        return (teachers,) if isinstance(teachers, str) else teachers
 
     @field_validator("class_weights")
     @classmethod

@@ -1,6 +1,6 @@
 """Configurations and search spaces in files: read from YAML, changed by ``--set a.b=value``, written back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
 
 from fer_ray.config import Config
-from fer_ray.config_paths import validate, with_value
+from fer_ray.config_paths import validate, value_at, with_value
 from fer_ray.errors import UsageError
 from fer_ray.local_copies import local_copy
+from fer_ray.progress import say
 from fer_ray.search_checks import search_problems
-from fer_ray.search_spaces import Distribution, SearchSpace
+from fer_ray.search_spaces import Distribution, SearchSpace, overlap, searched_paths
 
 
 def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Config:
-    """Read a training configuration; a ``search:`` section in the file is checked and left out.
+    """Read a training configuration; a ``search:`` section in the file is left out.
 
     Args:
         path: a YAML file, or None for the defaults.
@@ -27,31 +28,70 @@ def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Confi
     Raises:
         UsageError: the file is missing or not YAML, or holds unknown keys or values out of range; all at once.
     """
-    return load_search_space(path, overrides).defaults
+    raw, _, problems = _read(path, overrides)
+    try:
+        config = validate(Config, {name: section for name, section in raw.items() if name != "search"}, _source(path))
+    except UsageError as error:
+        problems += error.problems
+    if problems:
+        raise UsageError(problems)
+    return config
 
 
 def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) -> SearchSpace:
-    """Read a training configuration with its ``search:`` section; arguments and errors as in ``load_config``."""
-    raw = {} if path is None else _read_yaml(local_copy(path))
-    problems = list[str]()
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        try:
-            if not equals:
-                raise ValueError("it must read path.to.field=value")
-            raw = with_value(raw, key.strip(), yaml.safe_load(value))
-        except (ValueError, yaml.YAMLError) as error:
-            problems.append(f"--set {override}: {error}")
-    source = str(path) if path is not None else "configuration"
+    """Read a training configuration with its ``search:`` section; arguments and errors as in ``load_config``.
+
+    What an override sets is not searched, and a line says so.
+    """
+    raw, changed, problems = _read(path, overrides)
+    fixed, source, values = list(_leaves(changed)), _source(path), dict[str, Any]()
     try:
         space = validate(SearchSpace, raw, source)
+        former = set(searched_paths(space.search))
+        space, values = space.fixed(fixed)
     except UsageError as error:
         problems += error.problems
-        space = _readable_part(raw)
+        space, former = _readable_part(raw), set()
     problems += search_problems(space, source)
     if problems:
         raise UsageError(problems)
+    for one in fixed:
+        if any(overlap(one, searched) for searched in former):
+            say(f"{source}: {one} = {value_at(space, one)!r} in every trial, as --set says; it is not searched.")
+    for one, value in values.items():
+        when = "the first trial, from where it is searched" if one in space.search else "every trial"
+        say(f"{source}: {one} = {value!r} in {when}: the option that --set names brings it.")
     return space
+
+
+def _read(path: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Return a file's sections, as overrides change them; the changes alone; and what is wrong with these."""
+    raw: dict[str, Any] = {} if path is None else _read_yaml(local_copy(path))
+    changed, problems = dict[str, Any](), list[str]()
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        try:
+            if not equals:
+                raise ValueError("it must read path.to.field=value")
+            value = yaml.safe_load(text)
+            raw = with_value(raw, key.strip(), value)
+            changed[key.strip()] = value
+        except (ValueError, yaml.YAMLError) as error:
+            problems.append(f"--set {override}: {error}")
+    return raw, changed, problems
+
+
+def _leaves(changed: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the config path of each value in nested mappings."""
+    for key, value in changed.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _source(path: Path | str | None) -> str:
+    return str(path) if path is not None else "configuration"
 
 
 def to_yaml(config: BaseModel) -> str:

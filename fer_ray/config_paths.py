@@ -1,9 +1,10 @@
 """Paths into a configuration: ``model.dropout``, ``loss.class_multipliers.disgust``, ``schedule.step_at.0``."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from fer_ray.config import Config
 from fer_ray.errors import UsageError, did_you_mean
@@ -13,7 +14,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def config_paths() -> list[str]:
     """Every field of a configuration, without the elements of lists."""
-    return list(_leaves(Config))
+    return [path for path, _ in _leaves(Config)]
 
 
 def value_at(config: Config, path: str) -> Any:
@@ -24,12 +25,34 @@ def value_at(config: Config, path: str) -> Any:
     return value
 
 
+def as_held(path: str, value: Any) -> Any:
+    """Return a value as the field at a path holds it: of its type, lists as tuples; as it is where that can't be."""
+    fields = dict(_leaves(Config))
+    parent, _, last = path.rpartition(".")
+    is_element = path not in fields and last.isdigit()
+    field = fields.get(parent if is_element else path)
+    if field is None:
+        return value
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]  # as documented
+    try:
+        held = adapter.validate_python([value] if is_element else value)
+    except ValidationError:  # out of range or of another kind, which the checks tell with the value as it was written
+        return value
+    return held[0] if is_element else held
+
+
 def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return nested mappings with the value at a path replaced; sections that are missing are made.
+
+    A list of which an element is replaced, and that isn't there, is the field's default.
 
     Raises:
         ValueError: the path leads through something that is no section and no list of so many elements.
     """
+    parent, _, last = path.rpartition(".")
+    section, _, field = parent.partition(".")
+    if last.isdigit() and parent in config_paths() and field not in raw.get(section, {}):
+        raw = _replaced(raw, [section, field], value_at(Config(), parent), parent)
     replaced: dict[str, Any] = _replaced(raw, path.split("."), value, path)
     return replaced
 
@@ -63,12 +86,12 @@ def validate(model: type[M], raw: dict[str, Any], source: str) -> M:
         raise UsageError([_explain(model, item, source) for item in error.errors()]) from error
 
 
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _leaves(field.annotation, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + name, field
 
 
 def _replaced(inner: Any, parts: Sequence[str], value: Any, path: str) -> Any:

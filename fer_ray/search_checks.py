@@ -5,7 +5,7 @@ from typing import Any
 
 from fer_ray.config_paths import path_problem, value_at
 from fer_ray.errors import UsageError
-from fer_ray.search_spaces import Distribution, Searched, SearchSpace, searched_paths
+from fer_ray.search_spaces import Distribution, Searched, SearchSpace, option_label, overlap, searched_paths
 
 
 def search_problems(space: SearchSpace, source: str) -> list[str]:
@@ -29,7 +29,9 @@ def _tree_problems(space: SearchSpace, search: Searched, outer: Mapping[str, Any
         if wrong:
             yield f"{here}: {wrong}"
             continue
-        if path == "model.name":
+        if len(set(map(option_label, distribution.values))) < len(distribution.values):
+            yield f"{here}: {distribution.kind} names a value twice."
+        elif path == "model.name":
             yield f"{here}: architectures are searched by a --space file for each."
         elif distribution.kind == "fixed" and not outer:
             yield (
@@ -77,8 +79,7 @@ def _twice(search: Searched, place: str) -> Iterator[str]:
             yield from _twice(brought, f"{place}.{path}.choice.{label}")
     for i, (first, path) in enumerate(reached):
         for second, other in reached[i + 1 :]:
-            overlap = path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
-            if overlap and (first != second or first in (path, other)):
+            if overlap(path, other) and (first != second or first in (path, other)):
                 by = f"{place}.{first} and {place}.{second}" if first != second else f"{place}.{first} and its options"
                 yield f"{by} both decide {max(path, other, key=len)}. Leave it to one of them."
 

@@ -21,16 +21,18 @@ A ``choice`` is a categorical whose options bring what is searched, or set, alon
 """
 
 import json
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from fer_ray.config import Config, Section
-from fer_ray.config_paths import validate, with_value
+from fer_ray.config_paths import as_held, path_problem, validate, value_at, with_value
 
-_KINDS = ("uniform", "log_uniform", "int", "categorical", "choice")
+_RANGES = ("uniform", "log_uniform", "int")
+_KINDS = (*_RANGES, "categorical", "choice")
 _DRAWS = 500
 
 
@@ -40,7 +42,7 @@ class Distribution(Section):
 
     Attributes:
         kind: ``fixed`` is a plain value, which an option of a choice may set.
-        values: low and high, or all values; lists are tuples.
+        values: low and high, or all values, as the field holds them.
         branches: of a choice, by ``option_label`` of the option: what it brings.
     """
 
@@ -52,7 +54,7 @@ class Distribution(Section):
     @classmethod
     def _from_yaml(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
-            return {"kind": "fixed", "values": (_plain(raw),)}
+            return {"kind": "fixed", "values": (raw,)}
         if len(raw) != 1 or next(iter(raw)) not in _KINDS:
             raise ValueError(f"must be one of {', '.join(_KINDS)} with its values, such as {{uniform: [0.0, 0.5]}}")
         kind, values = next(iter(raw.items()))
@@ -60,12 +62,7 @@ class Distribution(Section):
             return _choice(values)
         if not isinstance(values, list | tuple) or not values:
             raise ValueError(f"{kind} needs a list of values")
-        if kind != "categorical":
-            return {"kind": kind, "values": tuple(_range(kind, values))}
-        values = tuple(map(_plain, values))
-        if len({option_label(value) for value in values}) < len(values):
-            raise ValueError("categorical names a value twice")
-        return {"kind": kind, "values": values}
+        return {"kind": kind, "values": tuple(values if kind == "categorical" else _range(kind, values))}
 
     @model_serializer
     def _to_yaml(self) -> Any:
@@ -75,15 +72,33 @@ class Distribution(Section):
             return {"choice": {value: self.branches[option_label(value)] for value in self.values}}
         return {self.kind: list(self.values)}
 
+    def at(self, path: str) -> "Distribution":
+        """Return it with values, those of its branches too, as the field at a path holds them."""
+        if self.kind in _RANGES:
+            return self
+        values = tuple(as_held(path, value) for value in self.values)
+        brought = [{inner: one.at(inner) for inner, one in branch.items()} for branch in self.branches.values()]
+        branches = dict(zip(map(option_label, values), brought, strict=True)) if brought else {}
+        return self.model_copy(update={"values": values, "branches": branches})
+
     def holds(self, value: Any) -> bool:
         """Whether it can draw a value."""
-        if self.kind in ("categorical", "choice", "fixed"):
+        if self.kind not in _RANGES:
             return value in self.values
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and self.values[0] <= value <= self.values[1]
 
+    @property
+    def middle(self) -> Any:
+        """A value from the middle of a range, of the logarithm's where it is searched by that; else the first one."""
+        if self.kind not in _RANGES:
+            return self.values[0]
+        low, high = self.values
+        middle = math.sqrt(low * high) if self.kind == "log_uniform" else (low + high) / 2
+        return int(middle) if self.kind == "int" else middle
+
     def branch(self, value: Any) -> tuple[str, dict[str, "Distribution"]]:
-        """Return the label of a choice's option and what it brings; 0.0 is the option 0."""
+        """Return the label of a choice's option and what it brings."""
         label = option_label(next(option for option in self.values if option == value))
         return label, self.branches[label]
 
@@ -112,6 +127,11 @@ class SearchSpace(Config):
             raise ValueError("needs a mapping of config paths, such as {model.dropout: {uniform: [0.0, 0.5]}}")
         return {str(path): distribution for path, distribution in (raw or {}).items()}
 
+    @field_validator("search")
+    @classmethod
+    def _as_fields_hold_them(cls, search: dict[str, Distribution]) -> dict[str, Distribution]:
+        return {path: distribution.at(path) for path, distribution in search.items()}
+
     @property
     def defaults(self) -> Config:
         """The configuration without its ``search:`` section."""
@@ -133,6 +153,26 @@ class SearchSpace(Config):
             raw = with_value(raw, path, value)
         return validate(Config, raw, "configuration")
 
+    def fixed(self, paths: Collection[str]) -> tuple["SearchSpace", dict[str, Any]]:
+        """Return the space without the search of some config paths, which keep their defaults in every trial.
+
+        Of a choice that leaves the search, what the option in the defaults brings stays.
+
+        Args:
+            paths: config paths; a list is one with its elements.
+
+        Returns:
+            The space, and the defaults that changed as they lay outside what is searched now, by config path.
+        """
+        left = dict(_without(self.search, paths, self))
+        search = {path: one for path, one in left.items() if one.kind != "fixed" or path in self.search}
+        values = {path: one.values[0] for path, one in left.items() if path not in search}
+        for path, one in search.items():
+            brought = path not in self.search and path_problem(self, path) is None
+            if brought and not one.holds(value_at(self, path)):
+                values[path] = one.middle
+        return SearchSpace(**self.with_values(values).model_dump(), search=search), values
+
     def draw(self, suggest: Suggest) -> dict[str, Any]:
         """Return a value for each config path, those that the chosen options bring included.
 
@@ -150,8 +190,10 @@ class SearchSpace(Config):
 
 
 def option_label(value: Any) -> str:
-    """Write an option as YAML does: ``sgd``, ``null``, ``true``, ``0.5``."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """Write an option as YAML does: ``sgd``, ``null``, ``true``, ``0.5``; 1.0 is ``1``."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _choice(options: Any) -> dict[str, Any]:
@@ -163,18 +205,6 @@ def _choice(options: Any) -> dict[str, Any]:
             raise ValueError(f"option {option_label(option)} brings {brought!r}, not a mapping of config paths")
         branches[option_label(option)] = brought or {}
     return {"kind": "choice", "values": tuple(options), "branches": branches}
-
-
-def _plain(value: Any) -> Any:
-    """A value as a configuration holds it: lists as tuples, and 1e-4, which YAML 1.1 reads as text, as a number."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, str) and value[:1] in "+-.0123456789":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _range(kind: str, values: Sequence[Any]) -> list[float]:
@@ -193,6 +223,22 @@ def _range(kind: str, values: Sequence[Any]) -> list[float]:
     if kind == "log_uniform" and low <= 0:
         raise ValueError(f"log_uniform needs low > 0, not {low}")
     return [low, high]
+
+
+def overlap(path: str, other: str) -> bool:
+    """Whether two config paths are the same, or one is an element of the other."""
+    return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
+
+
+def _without(search: Searched, paths: Collection[str], defaults: Config) -> Iterator[tuple[str, Distribution]]:
+    """Yield what is searched beside the given paths, and what the options of the choices among them bring."""
+    for path, distribution in search.items():
+        branches = {label: dict(_without(one, paths, defaults)) for label, one in distribution.branches.items()}
+        if not any(overlap(path, fixed) for fixed in paths):
+            yield path, distribution.model_copy(update={"branches": branches})
+        elif branches and path_problem(defaults, path) is None:
+            value = value_at(defaults, path)
+            yield from branches[distribution.branch(value)[0]].items() if value in distribution.values else ()
 
 
 def searched_paths(search: Searched) -> Iterator[str]:

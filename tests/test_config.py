@@ -52,7 +52,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("training.precision=half", "training.precision = 'half'"),
         ("augment.flip=.nan", "augment.flip = nan"),
         ("training.epochs=0", "greater than or equal to 1"),
-        ("schedule.step_at.0=0.5", "needs a list"),
+        ("schedule.step_at.2=0.5", "none of the 2 elements, counted from 0"),
         ("training=5", "is a section"),
     ],
 )

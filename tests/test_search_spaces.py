@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
-from fer_ray.config_files import load_search_space, to_yaml
+from fer_ray.config_files import load_config, load_search_space, space_from_yaml, to_yaml
+from fer_ray.config_paths import value_at
 from fer_ray.errors import UsageError
+from fer_ray.learning.parameters import draw as draw_trial
+from fer_ray.learning.parameters import parameters_of, recall
 from fer_ray.search_checks import default_problems, search_problems
 from fer_ray.search_spaces import Distribution, SearchSpace
 
@@ -133,3 +137,107 @@ def test_bad_distribution(distribution: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_search_space(tmp_path / "s.yaml")
     assert len(caught.value.problems) == 1 and "search.model.dropout" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "held"),
+    [
+        ("loss.class_weights", "[null, [1, 5, 1, 1, 1, 1, 1]]", (None, (1.0, 5.0, *[1.0] * 5))),
+        ("schedule.step_at", "[[0.5, 0.75], [0.3], []]", ((0.5, 0.75), (0.3,), ())),
+        ("loss.teachers", "[[], a, [a, b]]", ((), ("a",), ("a", "b"))),
+        ("optimizer.clip_norm", "[null, 1, 2.5]", (None, 1.0, 2.5)),
+        ("optimizer.learning_rate", "[1e-1, 1, '1e-3']", (0.1, 1.0, 0.001)),
+        ("augment.mixup", "[0, 1]", (0.0, 1.0)),
+        ("augment.rotation", "[10, true]", (10.0, 1.0)),
+        ("training.batch_size", "[128.0, '64']", (128, 64)),
+        ("training.patience", "[null, 2.0]", (None, 2)),
+        ("loss.soft_labels", "[0, yes, ]", (False, True)),
+        ("schedule.step_at.1", "['0.75', 0.8]", (0.75, 0.8)),
+        ("loss.class_multipliers.disgust", "[1, 2]", (1.0, 2.0)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["categorical", "choice"])
+def test_values_take_the_type_of_their_field(kind: str, path: str, written: str, held: Any, tmp_path: Path) -> None:
+    """From the file to the trials' configurations, through the study, and back from what is written of both."""
+    values = yaml.safe_load(written)
+    if kind == "choice":
+        if any(isinstance(value, list) for value in values):
+            pytest.skip("no key of a mapping")
+        values = dict.fromkeys(values)
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({"search": {path: {kind: values}}}, sort_keys=False))
+    space = load_search_space(tmp_path / "s.yaml")
+    assert repr(space.search[path].values) == repr(held)
+    assert space_from_yaml(to_yaml(space), "study") == space and not list(default_problems(space))
+    spaces, study, seen = {"s": space}, optuna.create_study(), set[str]()
+    first = parameters_of(space.defaults, "s", spaces)
+    assert first is not None
+    study.enqueue_trial(first)
+    for number in range(30):
+        trial = study.ask()
+        _, config = draw_trial(trial, spaces)
+        study.tell(trial, 0.5)
+        assert number or config == space.defaults
+        _, drawn, recalled = recall(study.trials[-1].params, spaces)
+        assert recalled == config and repr(drawn[path]) == repr(value_at(config, path))
+        assert parameters_of(config, "s", spaces) == trial.params
+        (tmp_path / "best.yaml").write_text(to_yaml(config))
+        assert load_config(tmp_path / "best.yaml") == config
+        seen.add(repr(drawn[path]))
+    assert seen == set(map(repr, held))
+
+
+@pytest.mark.parametrize(
+    ("override", "searched", "held"),
+    [
+        ("model.dropout=0.3", "model.dropout", {"model.dropout": 0.3}),
+        ("model.dropout=0.9", "model.dropout", {"model.dropout": 0.9}),  # outside of what was searched
+        ("loss.class_multipliers.disgust=3", "loss.class_multipliers.disgust", {"loss.class_multipliers.disgust": 3.0}),
+        ("schedule.step_at.0=0.3", "schedule.step_at.0", {"schedule.step_at": (0.3, 0.75)}),
+        (
+            "schedule.step_at=[0.2, 0.4]",
+            "schedule.step_at.0, schedule.step_at.1",
+            {"schedule.step_at.1": 0.4},
+        ),
+        ("model={dropout: 0.2}", "model.dropout", {"model.dropout": 0.2}),
+        ("optimizer.learning_rate=0.05", "optimizer.learning_rate", {"optimizer.learning_rate": 0.05}),
+        ("optimizer.weight_decay=0.1", "optimizer.weight_decay", {"optimizer.weight_decay": 0.1}),  # set by an option
+        (
+            "optimizer.name=adamw",
+            "optimizer.name, optimizer.momentum, optimizer.weight_decay",
+            {"optimizer.name": "adamw", "optimizer.weight_decay": 0.01, "optimizer.learning_rate": 0.001},
+        ),
+        (
+            "optimizer.name=adam",  # none of the options
+            "optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.learning_rate",
+            {"optimizer.name": "adam", "optimizer.learning_rate": 0.1},
+        ),
+        ("training.epochs=3", "", {"training.epochs": 3}),
+    ],
+)
+def test_what_is_set_is_not_searched(
+    override: str, searched: str, held: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.yaml").write_text(CONDITIONAL)
+    before, space = load_search_space(tmp_path / "s.yaml"), load_search_space(tmp_path / "s.yaml", [override])
+    gone = set(searched.split(", ")) - {""}
+    assert set(before.paths) - set(space.paths) == gone
+    assert {path: value_at(space, path) for path in held} == held
+    assert not list(default_problems(space)) and not search_problems(space, "s")
+    said = capfd.readouterr().err
+    path = override.partition("=")[0]
+    assert ("in every trial, as --set says; it is not searched" in said) == bool(gone) == (path in said)
+    fixed = {path: value for path, value in held.items() if path not in space.paths}
+    for values in space.candidates():
+        assert not set(values) & set(fixed)
+        config = space.with_values(values)
+        assert all(value_at(config, path) == value for path, value in fixed.items() if path != "schedule.step_at")
+
+
+def test_training_leaves_the_search_out(tmp_path: Path) -> None:
+    """Ranges that would refuse a search refuse no training, whatever is wrong with them."""
+    ranges = ["{int: [0, 90]}", "{categorical: [7, 7]}", "{gauss: [0, 1]}", "3"]
+    for one in ranges:
+        (tmp_path / "s.yaml").write_text(f"training: {{epochs: 7}}\nsearch: {{training.epochs: {one}}}")
+        assert load_config(tmp_path / "s.yaml", ["training.batch_size=32"]).training.epochs == 7
+        with pytest.raises(UsageError):
+            load_search_space(tmp_path / "s.yaml")
