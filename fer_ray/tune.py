@@ -92,7 +92,8 @@ def tune(
         workers_per_trial: processes that train a trial together; above 1 through Ray Train, which takes some 20 s more
             a trial on two cores.
         cpus_per_trial: of all its workers together; None for as many as the trials at once leave each.
-        gpus_per_trial: of all its workers together, such as 0.25; None for one a worker where there are any.
+        gpus_per_trial: of all its workers together: 0, one for each, or for one worker a part such as 0.25. None for
+            one a worker where a trial finds as many, else 0.
         confirm: train the best three configurations again, with three new seeds each, after the search and beyond its
             time budget. ``confirm/`` keeps their runs and ``confirm.parquet`` their figures; ``best/`` stays the
             search's own.
@@ -233,7 +234,8 @@ _Workers = Annotated[
 ]
 _Cpus = Annotated[int | None, typer.Option(help="Of all its workers; default what there is, shared.")]
 _Gpus = Annotated[
-    float | None, typer.Option(help="Of all its workers, such as 0.25; default one a worker, where there are any.")
+    float | None,
+    typer.Option(help="Of all its workers, such as 0.25; default one a worker where a trial finds as many, or 0."),
 ]
 _Confirm = Annotated[
     bool, typer.Option("--confirm", help="Then train the best three configurations with three new seeds each.")

@@ -5,9 +5,11 @@ import dataclasses
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ray import cloudpickle
 from scripted_search import SPACE, Scripted, Search, cost_nothing
@@ -92,6 +94,23 @@ def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.C
     assert "disk: at most" in plan and "time: at most" in plan and "= 5 × " in plan
     assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_measured_end(scripted: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else Ray keeps them for other tasks, and they keep what they have of a GPU's memory."""
+
+    def measure(request: SearchRequest, data: TrainingData, threads: int) -> Measured:
+        (tmp_path / f"{os.getpid()}.pid").touch()
+        return cost_nothing(request, data, share)
+
+    share = Share(2, 1, {"CPU": 1}, "as asked")
+    monkeypatch.setattr(tune_preflight, "_measure", measure)
+    measure_costs(scripted.request(3), TrainingData.load(scripted.dataset), share)
+    pids = {int(file.stem) for file in tmp_path.glob("*.pid")}
+    deadline = time.monotonic() + 20
+    while (left := {pid for pid in pids if psutil.pid_exists(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert pids and not left
 
 
 def run_out_of_memory() -> None:

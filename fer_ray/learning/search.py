@@ -59,7 +59,7 @@ class Needs:
     Attributes:
         workers: processes that train it together; above 1 through Ray Train.
         cpus: of all its processes together; None to choose.
-        gpus: of all its processes together; None for one a process where there are any.
+        gpus: of all its processes together; None for one a process where a trial finds as many, else 0.
     """
 
     workers: int = 1
