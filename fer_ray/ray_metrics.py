@@ -93,9 +93,9 @@ class TrialCounts:
         self._running.discard(record.number)
         state = "INTERRUPTED" if record.interrupted else record.state
         _counter("trials", "Trials closed.", "state").inc(1, {"state": state})
-        if best and best.value is not None:
+        if best and best.reached is not None:
             tags = {"objective": self._objective.name}
-            _gauge("best_value", "Of the first objective, the best so far.", "objective").set(best.value, tags)
+            _gauge("best_value", "Of the first objective, the best so far.", "objective").set(best.reached, tags)
         self._show_running()
 
     def _show_running(self) -> None:

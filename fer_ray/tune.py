@@ -38,7 +38,8 @@ class TuneResult:
     """A finished search.
 
     Attributes:
-        best: the complete trial that is best by the first objective.
+        best: the complete trial that is best by the first objective; where none is complete, the stopped one with the
+            best epoch, of which ``state`` and ``stopped`` tell.
         checkpoint: its checkpoint folder.
         config_file: its configuration, for ``train --config``.
         trials: all finished trials, by number.
@@ -100,8 +101,8 @@ def tune(
         loggers: ``tensorboard`` and ``mlflow``, which are shown the trials while they run.
 
     Raises:
-        UsageError: wrong arguments or spaces, all at once; a request that the cluster or the disk can't fit; no trial
-            finished.
+        UsageError: wrong arguments or spaces, all at once; a request that the cluster or the disk can't fit; all trials
+            failed, or none had time for an epoch.
         DataError: the dataset can't be read, or isn't the one that the earlier search used.
     """
     asked = SearchArguments(
@@ -152,7 +153,9 @@ def search(request: SearchRequest, objective: Objective, measure: Measure = meas
                 _write_page(folder)
                 output.save()
             best = folder.finish(study)
-            if request.confirm:
+            if request.confirm and best.stopped:
+                say("No trial trained to its end, so that there is none to confirm.")
+            elif request.confirm:
                 _confirm(request, data, study, folder)
                 output.save()
             confirmed = read_confirmation(folder.path)
@@ -298,9 +301,12 @@ def _print_result(result: TuneResult, request: SearchRequest) -> None:
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
     if more := len(result.trials) - len(states):
         counts += f"; {more} interrupted, not counted"
-    values = zip(request.strategy.objectives, result.best.values or (), strict=True)
-    measured = ", ".join(OBJECTIVES[name].named(value) for name, value in values)
-    print(f"best: trial {result.best.number}, {measured}, {result.best.space}")
+    best = result.best
+    values = [best.reached, *(getattr(best, name) for name in request.strategy.objectives[1:])]
+    named = zip(request.strategy.objectives, values, strict=True)
+    measured = ", ".join(OBJECTIVES[name].named(value) for name, value in named if value is not None)
+    stopped = f"; {best.stopped}, as no trial trained to its end" if best.stopped else ""
+    print(f"best: trial {best.number}, {measured}, {best.space}{stopped}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
     for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.confirm else ():
         print(sentence)

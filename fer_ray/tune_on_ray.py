@@ -21,6 +21,7 @@ from fer_ray.learning.search_log import SearchLog
 from fer_ray.learning.search_plan import Share
 from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
+from fer_ray.learning.time_budget import TimeBudget
 from fer_ray.learning.trial_epochs import Objective, TrialEpochs
 from fer_ray.learning.trial_failure import FailureReader
 from fer_ray.outputs import Output
@@ -57,7 +58,11 @@ def run_trials(
         adapted_tune(),
     ):
         first = request.strategy.first
-        log = SearchLog(study, folder, bar, running, TrialCounts(first))
+        budget = None
+        if request.time_budget is not None:
+            left = request.trials - study.counted()
+            budget = TimeBudget(request.time_budget, left, share.concurrent, data.info.size)
+        log = SearchLog(study, folder, bar, running, TrialCounts(first), budget)
         loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
         recorder = _Recorder(
             log,
@@ -178,7 +183,7 @@ class _Recorder(runtime.Unsaved, ray_tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
-        self._log.began(trial.config["number"], trial.config["space"], config.training.epochs)
+        self._log.began(trial.config["number"], trial.config["space"], config)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         # `done` is the scheduler's decision alone: a trial that ends by itself reports nothing more.

@@ -89,13 +89,19 @@ class Search:
         self.calls.mkdir()
         self.space.write_text(SPACE)
 
-    def request(self, trials: int, resume: bool = False) -> SearchRequest:
+    def request(self, trials: int, resume: bool = False, time_budget: str | None = None) -> SearchRequest:
         return check_request(
-            SearchArguments(self.dataset.path, [self.space], self.run, trials, max_concurrent=1, resume=resume)
+            SearchArguments(
+                self.dataset.path, [self.space], self.run, trials, time_budget, max_concurrent=1, resume=resume
+            )
         )
 
     def __call__(
-        self, *script: list[float | Callable[[], None]], trials: int | None = None, resume: bool = False
+        self,
+        *script: list[float | Callable[[], None]],
+        trials: int | None = None,
+        resume: bool = False,
+        time_budget: str | None = None,
     ) -> TuneResult:
         """Run as many trials as the script has lines, or as many as are told where some of them don't count."""
         for file in self.calls.iterdir():
@@ -103,7 +109,7 @@ class Search:
         objective: Objective = Scripted(list(script), self.calls)
         done = self.counted() if resume else 0
         asked = done + (len(script) if trials is None else trials)
-        return search(self.request(asked, resume), objective, cost_nothing)
+        return search(self.request(asked, resume, time_budget), objective, cost_nothing)
 
     def study(self) -> optuna.Study:
         storage = f"sqlite:///{self.run / 'study.db'}"

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from fer_ray.files import locked_folder
 from fer_ray.learning.checkpoint import load_checkpoint, load_training_state
 from fer_ray.learning.predictor import Predictor
 from fer_ray.tune import search, tune
+from fer_ray.tune_runtime import Stop
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -154,6 +156,61 @@ def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
     assert 1 <= len(heard) <= kept and heard == values[: len(heard)]
     assert scripted([0.7] * (3 - kept), resume=True).best.value == max(values)
     assert list(scripted.study().trials[2].intermediate_values.values()) == values
+
+
+def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
+    scripted: Search, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is marked as of a stopped trial everywhere, and makes way once a trial trains to its end."""
+
+    def time_is_over(self: Stop) -> bool:
+        trials = scripted.study().trials
+        return bool(trials) and len(trials[0].intermediate_values) == 2
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stop, "stop_all", time_is_over)
+        result = scripted([0.4, 0.7, lambda: time.sleep(5)], trials=2, time_budget="1h")
+    assert scripted.states() == ["PRUNED"]
+    assert (result.best.number, result.best.reached, result.best.stopped) == (0, 0.7, "stopped after epoch 2 of 3")
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.7, 2)
+    assert load_config(result.config_file) == result.best.config
+    assert Path(result.config_file).read_text().startswith("# Of trial 0, stopped after epoch 2 of 3; no trial")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Time budget of 1 h 00 min: an epoch takes 1 s in the mean with 1 trial at once" in said
+    assert "best/ is of trial 0, stopped after epoch 2 of 3." in said
+    page = (scripted.run / "report.html").read_text()
+    assert (
+        "The best epoch is of trial 0, s, with 70.00% validation accuracy; that trial was stopped after epoch 2" in page
+    )
+    result = scripted([0.8, 0.9, 0.6], trials=1, resume=True)
+    assert scripted.states() == ["PRUNED", "COMPLETE"] and (result.best.number, result.best.stopped) == (1, "")
+    assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == 0.9
+    assert "stopped" not in Path(result.config_file).read_text()
+
+
+def test_an_epoch_that_ends_as_the_search_stops_counts(scripted: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process isn't ended within an epoch, and what it then keeps is what the study says."""
+    monkeypatch.setattr(Stop, "stop_all", lambda stop: (scripted.calls / "0").exists())
+    result = scripted([0.4, 0.7, lambda: time.sleep(3), 0.8], trials=2, time_budget="1h")
+    assert scripted.states()[0] in ("PRUNED", "COMPLETE")
+    checkpoint = load_checkpoint(result.checkpoint).info
+    assert (result.best.reached, result.best.best_epoch) == (
+        checkpoint.metrics["validation_accuracy"],
+        checkpoint.epoch,
+    )
+
+
+def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) -> None:
+    driver = os.getpid()
+    with pytest.raises(KeyboardInterrupt):
+        scripted([0.4, 0.3, lambda: os.kill(driver, signal.SIGINT), lambda: time.sleep(5)])
+    assert scripted.states() == ["FAIL", "WAITING"]
+    assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.4
+    assert (scripted.run / "best.yaml").read_text().startswith("# Of trial 0, stopped after epoch 2 of 3")
+    assert "The best epoch is of trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
+    result = scripted([0.2], trials=1, resume=True)
+    assert (result.best.number, result.best.value, result.best.continues) == (1, 0.4, 0)
 
 
 def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:

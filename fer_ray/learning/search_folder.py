@@ -16,8 +16,9 @@ from sqlalchemy.engine import URL
 from fer_ray.config_files import to_yaml
 from fer_ray.errors import DataError, UsageError
 from fer_ray.files import recover_folder, whole_folder, write_whole
-from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.learning.checkpoint import load_checkpoint, load_training_state
 from fer_ray.learning.kept_epochs import KeptEpochs
+from fer_ray.learning.loop import Metrics
 from fer_ray.learning.study import Candidate, Study
 from fer_ray.learning.trial_records import TrialRecord, error_line
 from fer_ray.outputs import Output
@@ -101,10 +102,10 @@ class SearchFolder:
                 return
 
     def keep_best(self, study: Study) -> None:
-        """Take over the checkpoint of the study's best trial, and remove those of all trials that are not needed."""
+        """Take over the checkpoint of the study's best trial by now, and remove those that no trial needs."""
         recover_folder(self.best)
         best = study.best()
-        if best is not None and self._taken != (best.number, best.value):
+        if best is not None and self._taken != (best.number, best.reached):
             self._take(best, kept_epochs(self.scratch, best.number, study.strategy.first.metric))
         needed = {str(number) for number in study.needed()}
         for name in self.scratch.folders():
@@ -112,13 +113,23 @@ class SearchFolder:
                 self.scratch.within(name).clear()
         self.output.save()
 
+    def history(self, number: int, metric: str) -> list[Metrics]:
+        """Return the epochs of a trial that are kept, heard of or not."""
+        kept = kept_epochs(self.scratch, number, metric)
+        kept.output.fetch()
+        last = kept.resumable()
+        history: list[Metrics] = load_training_state(last)["history"] if last else []
+        kept.output.forget()
+        return history
+
     def _take(self, best: TrialRecord, trained: KeptEpochs) -> None:
         trained.output.fetch()
         if trained.best.is_dir():
             with whole_folder(self.best, replace=True) as partial:
                 shutil.copytree(trained.best, partial, dirs_exist_ok=True)
-            write_whole(self.best_config, to_yaml(best.config))
-            self._taken = best.number, best.value
+            mark = f"# Of trial {best.number}, {best.stopped}; no trial had trained to its end.\n"
+            write_whole(self.best_config, mark * bool(best.stopped) + to_yaml(best.config))
+            self._taken = best.number, best.reached
         trained.output.forget()
 
     def write_table(self, study: Study) -> None:
@@ -131,10 +142,10 @@ class SearchFolder:
         """Check that ``best/`` is the best trial's, and remove what only the search needed.
 
         Returns:
-            The best trial.
+            The best trial; where none trained to its end, one that was stopped early.
 
         Raises:
-            UsageError: no trial trained to its end.
+            UsageError: all trials failed, or none had time for an epoch.
             DataError: the weights of the best one are not there.
         """
         best = study.best()
@@ -145,18 +156,17 @@ class SearchFolder:
                 raise UsageError(
                     f"{self.path}: no trial had time for an epoch. Go on with --resume and more --time-budget."
                 )
-            why = "all were stopped early. Go on with --resume and more --time-budget."
-            if errors:
-                why = (
-                    f"the first that failed says: {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors"
-                    " of all. Mend their cause and go on with --resume and more --trials."
-                )
-            raise UsageError(f"{self.path}: none of {amount(len(counted), 'trial')} trained to its end: {why}")
+            raise UsageError(
+                f"{self.path}: none of {amount(len(counted), 'trial')} trained to its end: the first that failed says:"
+                f" {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors of all. Mend their cause and go"
+                " on with --resume and more --trials."
+            )
         metric = study.strategy.first.metric
         value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None
-        if value != best.value:
+        # Of a trial that a kill stopped, an epoch may be kept of which nobody has heard.
+        if value is None or (value != best.reached and not (best.interrupted and value > (best.reached or 0.0))):
             raise DataError(
-                f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
+                f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.reached}."
                 " Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
         if not study.needed():
@@ -195,6 +205,7 @@ def _trials_table(study: Study) -> pa.Table:
     kinds = _searched_kinds(study)
     for path in kinds:
         columns[path] = [_cell(record.params.get(path)) for record in records]
+    columns[study.strategy.objectives[0]] = [record.reached for record in records]  # of those too that a kill ended
     columns |= {
         "epochs": [len(record.by_epoch) for record in records],
         "planned_epochs": [record.config.training.epochs for record in records],

@@ -2,10 +2,12 @@
 
 from typing import Any, Protocol
 
+from fer_ray.config import Config
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_folder import SearchFolder
 from fer_ray.learning.study import Study
+from fer_ray.learning.time_budget import TimeBudget
 from fer_ray.learning.trial_records import TrialRecord, error_line, short
 from fer_ray.progress import ProgressBar, duration, say
 from fer_ray.wording import amount
@@ -22,17 +24,32 @@ class Watcher(Protocol):
 
 
 class SearchLog:
-    """Tells the study what becomes of each trial, keeps the best checkpoint and says a line a trial."""
+    """Tells the study what becomes of each trial, keeps the best checkpoint and says a line a trial.
 
-    def __init__(self, study: Study, folder: SearchFolder, bar: ProgressBar, running: RunningTrials, watcher: Watcher):
+    Args:
+        budget: says what the search's time is enough for; None where that has no end.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: SearchFolder,
+        bar: ProgressBar,
+        running: RunningTrials,
+        watcher: Watcher,
+        budget: TimeBudget | None = None,
+    ):
         self._study, self._folder, self._bar, self._running, self._watcher = study, folder, bar, running, watcher
+        self._budget = budget
         self._stopped: set[int] = set()
         self._errors: dict[int, str] = {}
 
-    def began(self, number: int, space: str, epochs: int) -> None:
-        """Note that a trial of so many epochs has begun to run."""
-        self._running.began(number, space, epochs)
+    def began(self, number: int, space: str, config: Config) -> None:
+        """Note that a trial has begun to run."""
+        self._running.began(number, space, config.training.epochs)
         self._watcher.began(number)
+        if self._budget:
+            self._budget.began(number, config)
 
     def report(self, number: int, result: dict[str, Any], stopped: bool) -> None:
         """Note what a trial reported: an epoch's ``metrics``, or its ``error``.
@@ -46,6 +63,8 @@ class SearchLog:
         self._study.report(number, result["metrics"])
         self._running.reported(number, result["metrics"])
         self._bar.touch()
+        if self._budget and not result["former"]:
+            self._budget.reported(number, result["metrics"])
         if stopped:
             self._stopped.add(number)
 
@@ -73,17 +92,27 @@ class SearchLog:
         learn from how far they came as from any pruned trial, and each has had what the user gave it. One that had no
         time for an epoch tells nothing, and is begun again by a resume.
         """
+        first = self._study.strategy.first.metric
+        for number in self._study.running():  # a process that is told to stop may still finish its epoch
+            for metrics in self._folder.history(number, first)[self._study.heard(number) :]:
+                self._study.report(number, metrics)
         if interrupted:
             self._study.fail_interrupted()
         for number in self._study.running():
             self._close(self._study.stop(number))
+        self._folder.keep_best(self._study)
+        best = self._study.best()
+        if best is not None and best.stopped:
+            say(f"No trial trained to its end: {self._folder.best.name}/ is of trial {best.number}, {best.stopped}.")
 
     def _close(self, record: TrialRecord) -> None:
         self._running.ended(record.number)
+        if self._budget:
+            self._budget.ended(record.number)
         self._folder.keep_best(self._study)
         best = self._study.best()
         self._watcher.closed(record, best)
-        shown = None if best is None or best.value is None else self._study.strategy.first.write(best.value)
+        shown = None if best is None or best.reached is None else self._study.strategy.first.write(best.reached)
         self._bar.advance(0 if record.interrupted else 1, f"best {shown}" if shown else "")
         news = "; the best so far" if best and best.number == record.number else ""
         news = "; another trial goes on with it" if record.interrupted else news

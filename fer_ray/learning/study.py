@@ -138,7 +138,7 @@ class Study:
         attributes = trial.user_attrs
         if CONTINUES in attributes:
             self._continues[trial.number] = attributes[CONTINUES]
-        self._running[trial.number] = _Running(trial, attributes.get(FAILURES, 0), config.training.max_failures)
+        self._running[trial.number] = _Running(trial, attributes.get(FAILURES, 0), config)
         return Candidate(trial.number, key, config, tuple(self._line_of(trial.number)))
 
     def report(self, number: int, metrics: Metrics) -> None:
@@ -182,8 +182,13 @@ class Study:
         return self._interrupt(number, running.trial._trial_id, error)
 
     def stop(self, number: int) -> TrialRecord:
-        """Close a trial whose search has no more time: PRUNED, or, before its first epoch, handed on to another."""
+        """Close a trial whose search has no more time: PRUNED, or, before its first epoch, handed on to another.
+
+        One that has its last epoch by then is complete.
+        """
         running = self._running[number]
+        if running.best and len(running.by_epoch) == running.epochs and set(self.strategy.metrics) <= set(running.best):
+            return self.complete(number)
         if running.by_epoch:
             return self.prune(number)
         self._hand_on(number, running.trial.params, running.failures)
@@ -210,6 +215,10 @@ class Study:
         """Numbers of the trials that this process asked for and hasn't closed."""
         return list(self._running)
 
+    def heard(self, number: int) -> int:
+        """Epochs of a running trial that were reported."""
+        return len(self._running[number].by_epoch)
+
     def needed(self) -> set[int]:
         """Numbers of the trials whose folders are still of use: those that run, and those that are to be continued."""
         needed = set(self._running)
@@ -228,9 +237,19 @@ class Study:
         return [record for _, record in sorted(self._finished.items())]
 
     def best(self) -> TrialRecord | None:
-        """The complete trial best by the first objective, the first of equal ones; None where no trial is complete."""
-        complete = [record for record in self.records() if record.state == "COMPLETE"]
-        return max(complete, key=lambda record: (record.value or 0.0, -record.number), default=None)
+        """The complete trial best by the first objective, the first of equal ones.
+
+        Where no trial is complete, it is the one with the best epoch among those that were stopped early, by the
+        search's time or by Ctrl-C; None where these have no epoch either.
+        """
+        went_on = [record for record in self.records() if record.by_epoch or not record.interrupted]
+        continued = {number for record in went_on for number in self._line_of(record.number)}
+        found = [record for record in self.records() if record.state == "COMPLETE"] or [
+            record
+            for record in self.records()
+            if record.by_epoch and (record.state == "PRUNED" or (record.interrupted and record.number not in continued))
+        ]
+        return max(found, key=lambda record: (record.reached or 0.0, -record.number), default=None)
 
     def pareto_front(self) -> list[int]:
         """Numbers of the complete trials than which no other is better by one objective and as good by the others."""
@@ -249,7 +268,8 @@ class Study:
 
         Of the error the first line is kept; Ray adds paragraphs of what may have been the cause.
         """
-        self._running.pop(number, None)
+        if running := self._running.pop(number, None):
+            _note_best(running)
         storage = self._study._storage  # an `optuna.Trial` of it would draw parameters anew
         storage.set_trial_user_attr(key, "error", redacted(f"interrupted: {error.splitlines()[0]}"))
         storage.set_trial_user_attr(key, INTERRUPTED, True)
@@ -264,9 +284,7 @@ class Study:
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)
-        for objective in OBJECTIVES.values():
-            if running.best is not None and objective.metric in running.best:
-                running.trial.set_user_attr(objective.name, running.best[objective.metric])
+        _note_best(running)
         running.trial.set_user_attr("seconds", running.seconds)
         return self._note(self._study.tell(running.trial, values, state=state))
 
@@ -281,14 +299,23 @@ class _Running:
     Attributes:
         failures: how often the process or node of those that it continues was lost.
         most: times that may happen before it is given up.
+        epochs: that it is to train.
         best: the metrics of the epoch that is best by the first objective.
     """
 
-    def __init__(self, trial: optuna.Trial, failures: int, most: int):
-        self.trial, self.failures, self.most = trial, failures, most
+    def __init__(self, trial: optuna.Trial, failures: int, config: Config):
+        self.trial, self.failures = trial, failures
+        self.most, self.epochs = config.training.max_failures, config.training.epochs
         self.seconds = 0.0
         self.best: Metrics | None = None
         self.by_epoch: list[float] = []
+
+
+def _note_best(running: _Running) -> None:
+    """Write what was measured of a trial's best epoch into the database."""
+    for objective in OBJECTIVES.values():
+        if running.best is not None and objective.metric in running.best:
+            running.trial.set_user_attr(objective.name, running.best[objective.metric])
 
 
 def _beats(one: TrialRecord, other: TrialRecord) -> bool:

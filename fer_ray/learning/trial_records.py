@@ -74,6 +74,18 @@ class TrialRecord:
         return self.values[0] if self.values else None
 
     @property
+    def reached(self) -> float | None:
+        """The first objective in the best epoch, whether the trial trained to its end or not."""
+        return max(self.by_epoch) if self.by_epoch else self.value
+
+    @property
+    def stopped(self) -> str:
+        """How far a trial came that didn't train to its end; empty of one that did."""
+        if self.state == "COMPLETE":
+            return ""
+        return f"stopped after epoch {len(self.by_epoch)} of {self.config.training.epochs}"
+
+    @property
     def best_epoch(self) -> int | None:
         """The first epoch that is best by the first objective, from 1."""
         return 1 + self.by_epoch.index(max(self.by_epoch)) if self.by_epoch else None

@@ -49,12 +49,14 @@ class SearchTable:
         searched: its columns that are config paths.
         objectives: the first one is the column ``value``, by which trials are ranked.
         interrupted: how many were.
+        stopped: where no trial trained to its end, the row of the one with the best epoch, interrupted ones included.
     """
 
     trials: Sequence[Trial]
     searched: Sequence[SearchedValue]
     objectives: Sequence[Objective] = (OBJECTIVES["accuracy"],)
     interrupted: int = 0
+    stopped: Trial | None = None
 
     @property
     def objective(self) -> Objective:
@@ -110,7 +112,15 @@ def read_search_table(folder: Path) -> SearchTable:
     names = (table.schema.metadata or {}).get(b"objectives", b"accuracy").decode().split(",")
     rows = table.to_pylist()
     trials = [row for row in rows if not row["interrupted"]]
-    return SearchTable(trials, searched, [OBJECTIVES[name] for name in names], len(rows) - len(trials))
+    ended = [row for row in rows if row["state"] == "COMPLETE"]
+    continued = {row["continues"] for row in rows if row["epochs"] or not row["interrupted"]}
+    stopped = [
+        row
+        for row in rows
+        if row["epochs"] and (row["state"] == "PRUNED" or (row["interrupted"] and row["number"] not in continued))
+    ]
+    best = None if ended else max(stopped, key=lambda row: (row[names[0]], -row["number"]), default=None)
+    return SearchTable(trials, searched, [OBJECTIVES[name] for name in names], len(rows) - len(trials), best)
 
 
 def _kind(field: pa.Field) -> str:

@@ -68,6 +68,12 @@ def _headline(table: SearchTable) -> str:
         then = "more interrupted and gone on with as these" if states else "interrupted, to be gone on with"
         counted += f", {table.interrupted} {then}"
     best = table.best
+    if best is None and (stopped := table.stopped):
+        reached = f"{table.objective.write(stopped[table.objective.name])} {table.objective.label}"
+        return (
+            f"{counted}; none trained to its end. The best epoch is of trial {stopped['number']}, {stopped['space']},"
+            f" with {reached}; that trial was stopped after epoch {stopped['epochs']} of {stopped['planned_epochs']}."
+        )
     if best is None:
         return f"{counted}; none trained to its end."
     if len(table.objectives) > 1:

@@ -64,6 +64,32 @@ def test_only_complete_trials_are_best_and_the_first_of_equals(storage: str) -> 
     assert study.records()[4].error == "it broke"
 
 
+def test_where_none_is_complete_the_best_epoch_of_what_was_stopped_is_best(tmp_path: Path) -> None:
+    study = Study.create("s", f"sqlite:///{tmp_path / 's.db'}", {"a": SPACE}, "data")
+    closed = [
+        ([0.3, 0.6, 0.2], study.prune),
+        ([0.4, 0.5], study.stop),
+        ([0.9], lambda number: study.fail(number, "it broke")),
+        ([0.7, 0.1], lambda number: study.lose(number, "gone")),
+        ([], study.stop),
+    ]
+    best = list[int | None]()
+    for accuracies, close in closed:
+        number = study.ask().number
+        for epoch, accuracy in enumerate(accuracies, start=1):
+            study.report(number, metrics(epoch, accuracy))
+        close(number)
+        best.append(study.best().number if study.best() else None)  # type: ignore[union-attr]
+    assert best == [0, 0, 0, 3, 3]
+    found = study.best()
+    assert found is not None and (found.reached, found.accuracy, found.best_epoch) == (0.7, 0.7, 1)
+    assert found.stopped.startswith("stopped after epoch 2 of ")
+    continuing = study.ask()
+    assert continuing.continues == (4, 3)
+    study.fail(continuing.number, "lost too often")
+    assert study.best() == study.records()[0]
+
+
 def test_what_had_no_time_for_an_epoch_is_begun_again(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     defaults, other = study.ask(), study.ask()
