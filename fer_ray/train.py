@@ -17,7 +17,7 @@ from fer_ray.learning.device import memory_left
 from fer_ray.learning.kept_epochs import best_epoch
 from fer_ray.learning.loop import Metrics, Snapshot, fit
 from fer_ray.learning.profile import RunProfile, bottleneck
-from fer_ray.learning.requirements import part_problems, requirement_problems
+from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.run_folder import RunFolder, describe_epoch
 from fer_ray.learning.trial_failure import advice
@@ -81,11 +81,7 @@ def train(
         raise UsageError(f"--gpus-per-worker {gpus_per_worker:g}: must be 0 or 1. {WHY_ONE_GPU}")
     data = PreparedDataset(dataset)
     data.check_trainable()
-    problems = part_problems(config, data.labelled("train"), workers)
-    if not resume:  # what goes on needs neither pretrained weights nor another check
-        problems += requirement_problems(config, data.info)
-    if problems:
-        raise UsageError(problems)
+    require_trainable(config, data.info, data.labelled("train"), workers, resume)
     with claimed(output, resume, [dataset]) as dest:
         run = RunFolder(dest)
         if resume:

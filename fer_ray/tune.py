@@ -12,10 +12,10 @@ from fer_ray.confirm_on_ray import train_seed_runs
 from fer_ray.files import write_whole
 from fer_ray.learning.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
 from fer_ray.learning.loop import fit
-from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.rows import TrainingData
 from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
 from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.search_log import describe_best
 from fer_ray.learning.search_plan import describe_plan, summary
 from fer_ray.learning.storage import database_told_of
 from fer_ray.learning.study import Study
@@ -301,12 +301,7 @@ def _print_result(result: TuneResult, request: SearchRequest) -> None:
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL"))
     if more := len(result.trials) - len(states):
         counts += f"; {more} interrupted, not counted"
-    best = result.best
-    values = [best.reached, *(getattr(best, name) for name in request.strategy.objectives[1:])]
-    named = zip(request.strategy.objectives, values, strict=True)
-    measured = ", ".join(OBJECTIVES[name].named(value) for name, value in named if value is not None)
-    stopped = f"; {best.stopped}, as no trial trained to its end" if best.stopped else ""
-    print(f"best: trial {best.number}, {measured}, {best.space}{stopped}")
+    print(f"best: {describe_best(result.best, request.strategy)}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
     for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.confirm else ():
         print(sentence)

@@ -17,7 +17,7 @@ from fer_ray import models
 from fer_ray.config import Config
 from fer_ray.data.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.errors import DataError, UsageError
+from fer_ray.errors import UsageError
 from fer_ray.learning.augment import augment, mix, normalize
 from fer_ray.learning.calibration import fit_temperature
 from fer_ray.learning.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
@@ -29,7 +29,7 @@ from fer_ray.learning.network import EVAL_BATCH, forward_batches
 from fer_ray.learning.optimizers import make_optimizer
 from fer_ray.learning.profile import RunProfile, Stopwatch
 from fer_ray.learning.randomness import EpochRandom
-from fer_ray.learning.requirements import part_problems, requirement_problems
+from fer_ray.learning.requirements import require_trainable
 from fer_ray.learning.rows import Batch, TrainingData, rows_on
 from fer_ray.learning.schedules import image_size, learning_rate_factor, trained_stages
 from fer_ray.learning.weight_average import WeightAverage
@@ -118,9 +118,7 @@ class _Run:
         self.dtype = resolve_precision(config.training.precision, self.device)
         self.workers = Workers(self.device)
         self.total_train = int(self.workers.sum(np.array([len(data.train)]))[0])
-        problems = part_problems(config, self.total_train, self.workers.count)
-        if problems := problems + ([] if resumes else requirement_problems(config, data.info)):
-            raise UsageError(problems)
+        require_trainable(config, data.info, self.total_train, self.workers.count, resumes)
         torch.manual_seed(config.training.seed)
         model = models.build(config.model, data.info.size)
         if not resumes:
@@ -308,9 +306,6 @@ class _Run:
         self.model.load_state_dict(state.get("weights", kept))
         if self.average:
             self.average.load(kept, state["average_steps"])
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise DataError(f"{folder}: of another version of the program: {error}. Start the run anew.") from error
+        self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
         self.stopwatch = Stopwatch(self.device, state["seconds"])

@@ -10,6 +10,20 @@ from fer_ray.learning.distillation import load_teachers
 from fer_ray.wording import amount
 
 
+def require_trainable(config: Config, info: DatasetInfo, rows: int, workers: int, resumes: bool) -> None:
+    """Check that workers can train a network as configured on the rows of a dataset.
+
+    Args:
+        resumes: whether a run goes on; it needs neither pretrained weights nor another check of them.
+
+    Raises:
+        UsageError: what ``part_problems`` and ``requirement_problems`` find.
+    """
+    problems = part_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
+    if problems:
+        raise UsageError(problems)
+
+
 def part_problems(config: Config, rows: int | None, workers: int) -> list[str]:
     """Say where workers would get less than the two images that batch norm needs to train on.
 

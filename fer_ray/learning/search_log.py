@@ -6,6 +6,7 @@ from fer_ray.config import Config
 from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.running_trials import RunningTrials
 from fer_ray.learning.search_folder import SearchFolder
+from fer_ray.learning.strategy import Strategy
 from fer_ray.learning.study import Study
 from fer_ray.learning.time_budget import TimeBudget
 from fer_ray.learning.trial_records import TrialRecord, error_line, short
@@ -130,3 +131,12 @@ def describe(record: TrialRecord, study: Study) -> str:
     time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
     line = f"trial {record.number} {record.state}{reached}: {record.space}, {', '.join(drawn)}; {time_spent}"
     return f"{line}; {error_line(record.error).rstrip('.')}" if record.error else line
+
+
+def describe_best(best: TrialRecord, strategy: Strategy) -> str:
+    """Return what was measured of a search's best trial, and whether that was stopped, as one line."""
+    values = [best.reached, *(getattr(best, name) for name in strategy.objectives[1:])]
+    named = zip(strategy.objectives, values, strict=True)
+    measured = ", ".join(OBJECTIVES[name].named(value) for name, value in named if value is not None)
+    stopped = f"; {best.stopped}, as no trial trained to its end" if best.stopped else ""
+    return f"trial {best.number}, {measured}, {best.space}{stopped}"

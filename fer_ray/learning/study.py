@@ -13,11 +13,18 @@ from fer_ray.config_files import space_from_yaml, to_yaml
 from fer_ray.errors import DataError, UsageError
 from fer_ray.learning.carried_trials import carried_finished, carried_waiting
 from fer_ray.learning.loop import Metrics
-from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import draw, parameters_of
 from fer_ray.learning.storage import open_study, require_there
 from fer_ray.learning.strategy import DEFAULT_STRATEGY, Strategy, make_sampler, name_objectives
-from fer_ray.learning.trial_records import BY_EPOCH, CONTINUES, FAILURES, INTERRUPTED, TrialRecord, read_record
+from fer_ray.learning.trial_records import (
+    BY_EPOCH,
+    CONTINUES,
+    FAILURES,
+    INTERRUPTED,
+    RunningTrial,
+    TrialRecord,
+    read_record,
+)
 from fer_ray.redaction import redacted
 from fer_ray.search_spaces import SearchSpace
 
@@ -52,7 +59,7 @@ class Study:
         trials = study.get_trials(deepcopy=False)
         seed = next(iter(spaces.values())).training.seed
         self._study.sampler = make_sampler(strategy, seed, len(trials))
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, RunningTrial] = {}
         self._continues = {
             trial.number: trial.user_attrs[CONTINUES] for trial in trials if CONTINUES in trial.user_attrs
         }
@@ -138,7 +145,7 @@ class Study:
         attributes = trial.user_attrs
         if CONTINUES in attributes:
             self._continues[trial.number] = attributes[CONTINUES]
-        self._running[trial.number] = _Running(trial, attributes.get(FAILURES, 0), config)
+        self._running[trial.number] = RunningTrial(trial, attributes.get(FAILURES, 0), config)
         return Candidate(trial.number, key, config, tuple(self._line_of(trial.number)))
 
     def report(self, number: int, metrics: Metrics) -> None:
@@ -254,7 +261,7 @@ class Study:
     def pareto_front(self) -> list[int]:
         """Numbers of the complete trials than which no other is better by one objective and as good by the others."""
         complete = [record for record in self.records() if record.state == "COMPLETE"]
-        return [record.number for record in complete if not any(_beats(other, record) for other in complete)]
+        return [record.number for record in complete if not any(other.beats(record) for other in complete)]
 
     def _hand_on(self, number: int, parameters: dict[str, Any], failures: int) -> None:
         """Enqueue a trial that goes on with another one.
@@ -269,7 +276,7 @@ class Study:
         Of the error the first line is kept; Ray adds paragraphs of what may have been the cause.
         """
         if running := self._running.pop(number, None):
-            _note_best(running)
+            running.note_best()
         storage = self._study._storage  # an `optuna.Trial` of it would draw parameters anew
         storage.set_trial_user_attr(key, "error", redacted(f"interrupted: {error.splitlines()[0]}"))
         storage.set_trial_user_attr(key, INTERRUPTED, True)
@@ -284,43 +291,13 @@ class Study:
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)
-        _note_best(running)
+        running.note_best()
         running.trial.set_user_attr("seconds", running.seconds)
         return self._note(self._study.tell(running.trial, values, state=state))
 
     def _note(self, trial: FrozenTrial) -> TrialRecord:
         self._finished[trial.number] = record = read_record(trial, self.spaces)
         return record
-
-
-class _Running:
-    """What is known of a trial before it ends.
-
-    Attributes:
-        failures: how often the process or node of those that it continues was lost.
-        most: times that may happen before it is given up.
-        epochs: that it is to train.
-        best: the metrics of the epoch that is best by the first objective.
-    """
-
-    def __init__(self, trial: optuna.Trial, failures: int, config: Config):
-        self.trial, self.failures = trial, failures
-        self.most, self.epochs = config.training.max_failures, config.training.epochs
-        self.seconds = 0.0
-        self.best: Metrics | None = None
-        self.by_epoch: list[float] = []
-
-
-def _note_best(running: _Running) -> None:
-    """Write what was measured of a trial's best epoch into the database."""
-    for objective in OBJECTIVES.values():
-        if running.best is not None and objective.metric in running.best:
-            running.trial.set_user_attr(objective.name, running.best[objective.metric])
-
-
-def _beats(one: TrialRecord, other: TrialRecord) -> bool:
-    pairs = list(zip(one.values or (), other.values or (), strict=True))
-    return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
 
 
 def _begin(study: optuna.Study, spaces: Mapping[str, SearchSpace]) -> None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial
 
 from fer_ray.config import Config
 from fer_ray.config_paths import value_at
+from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.learning.parameters import recall
 from fer_ray.search_spaces import SearchSpace
 
@@ -90,6 +91,11 @@ class TrialRecord:
         """The first epoch that is best by the first objective, from 1."""
         return 1 + self.by_epoch.index(max(self.by_epoch)) if self.by_epoch else None
 
+    def beats(self, other: "TrialRecord") -> bool:
+        """Whether it is better by one objective, and as good by the others."""
+        pairs = list(zip(self.values or (), other.values or (), strict=True))
+        return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
+
     def outside(self) -> dict[str, Any]:
         """Return what a trial without parameters doesn't tell, as JSON has it."""
         return {
@@ -100,6 +106,30 @@ class TrialRecord:
             "drawn": list(self.params),
             "by_epoch": self.by_epoch,
         }
+
+
+class RunningTrial:
+    """What is known of a trial before it ends.
+
+    Attributes:
+        failures: how often the process or node of those that it continues was lost.
+        most: times that may happen before it is given up.
+        epochs: that it is to train.
+        best: the metrics of the epoch that is best by the first objective.
+    """
+
+    def __init__(self, trial: Trial, failures: int, config: Config):
+        self.trial, self.failures = trial, failures
+        self.most, self.epochs = config.training.max_failures, config.training.epochs
+        self.seconds = 0.0
+        self.best: dict[str, float] | None = None
+        self.by_epoch: list[float] = []
+
+    def note_best(self) -> None:
+        """Write what was measured of the best epoch into the database."""
+        for objective in OBJECTIVES.values():
+            if self.best is not None and objective.metric in self.best:
+                self.trial.set_user_attr(objective.name, self.best[objective.metric])
 
 
 def read_record(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> TrialRecord:
