@@ -116,6 +116,22 @@ def prepare(
     return PrepareResult(output.place, info)
 
 
+_Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="What labels mean: names in the order of their numbers, such as surprise,fear,disgust,happy,"
+        "sad,angry,neutral, from 0 or from 1; or pairs such as joy=happy,7=neutral."
+    ),
+]
+_Splits = Annotated[
+    str | None,
+    typer.Option(help="What names of folders, files and splits mean: learning=train,check*=test (or validation)."),
+]
+_AllowUnknown = Annotated[
+    bool, typer.Option("--allow-unknown", help="Leave out rows of unknown labels even where an emotion has no other.")
+]
+
+
 def command(
     source: Annotated[
         str,
@@ -144,21 +160,9 @@ def command(
     fer_plus_labels: Annotated[
         str, typer.Option(help="`majority`, or `soft` to keep the shares of votes for loss.soft_labels too.")
     ] = "majority",
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="What labels mean: names in the order of their numbers, such as surprise,fear,disgust,happy,sad,angry,"
-            "neutral, from 0 or from 1; or pairs such as joy=happy,7=neutral."
-        ),
-    ] = None,
-    splits: Annotated[
-        str | None,
-        typer.Option(help="What names of folders, files and splits mean: learning=train,check*=test (or validation)."),
-    ] = None,
-    allow_unknown: Annotated[
-        bool,
-        typer.Option("--allow-unknown", help="Leave out rows of unknown labels even where an emotion has no other."),
-    ] = False,
+    labels: _Labels = None,
+    splits: _Splits = None,
+    allow_unknown: _AllowUnknown = False,
 ) -> None:
     """Read face images of any known format into a prepared dataset.
 

@@ -107,7 +107,7 @@ def test_imports_point_downward(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_and_functions_stay_short(file: Path) -> None:
     source = file.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 310
+    assert len(source.splitlines()) <= 400
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             doc = len((ast.get_docstring(node, clean=False) or "").splitlines())
