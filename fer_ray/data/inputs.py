@@ -244,9 +244,7 @@ def _file(file: bytes, passed_over: Callable[[], None], output: str) -> Iterator
             yield Entry(os.fsencode(redacted(text)), problem=f"missing: {error}")
         else:
             if (os.path.normpath(place) if "/." in place else place).startswith(inside):
-                raise UsageError(
-                    f"{output}: the list {name} names {place}, which lies in it. Take that out of the list."
-                )
+                raise UsageError(f"{output}: the list {name} names {place}, which lies in it. Take it out of the list.")
             yield from _opened(os.fsencode(place), passed_over)
 
 
