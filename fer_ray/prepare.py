@@ -252,6 +252,7 @@ def _require_visible(source: Source, block: pa.Table) -> None:
 def _meant(source: Source, spool: Spool, naming: Naming) -> tuple[Rows, list[str]]:
     """Return the rows by what their splits and labels mean, and what is to be said about the source."""
     rows, notes = spool.rows(source, naming)
+    naming.require_used(source.name)
     for note in notes:
         say(note)
     return rows, [*source.notes, *notes]

@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -28,8 +28,15 @@ import pyarrow as pa
 
 from fer_ray.data.csv_lines import Layout, fields_of, read_line
 from fer_ray.data.disk import is_regular
-from fer_ray.data.image_trees import IMAGE_SUFFIXES, is_passed_over
-from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS, Naming, require_labels
+from fer_ray.data.image_trees import IMAGE_SUFFIXES, is_archive, is_passed_over
+from fer_ray.data.naming import (
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    Naming,
+    find_label,
+    require_labels,
+    require_no_split_column,
+)
 from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.data.split_names import read_splits, split_of_root
 from fer_ray.data.store import SPLITS
@@ -111,7 +118,8 @@ def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
             make a square, or a column that may hold labels under another name; all at once.
     """
     files, splits = _choose(path, found, naming)
-    root = None if path == files[0].path and files[0].member is None else split_of_root(path.stem, naming.splits)
+    is_table = path == files[0].path and files[0].member is None
+    root, said = split_of_root(path, naming.splits, is_table)
     layouts, problems = [], []
     for file in files:
         try:
@@ -126,14 +134,17 @@ def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
         manifest, total = [pa.Table.from_pylist(pieces)], None
     else:
         manifest, total = _manifest(files)
-    notes = [
+    notes = [] if all(splits[file] for file in files) else said
+    notes += [
         f"{file.name} has no column of labels: its rows are unlabelled."
         for file, layout in zip(files, layouts, strict=True)
         if not layout.label_column
     ]
-    if unread := [file.name for file in found if file not in files]:
-        read = ", ".join(file.name for file in files)
+    if unread := [_name_in(path)(file) for file in found if file not in files]:
+        read = ", ".join(map(_name_in(path), files))
         notes.append(f"Read: {read}. Not read, though images are in them too: {', '.join(unread)}.")
+    if path.is_dir() and (archives := sorted(file.name for file in path.iterdir() if is_archive(file.name))):
+        notes.append(f"Not read: {', '.join(archives)}. Unpack what holds images.")
     has_usage = all(layout.split_column for layout in layouts)
     in_own_form = has_usage and all(layout.label_column == "emotion" for layout in layouts)
     return Source(
@@ -149,22 +160,30 @@ def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
 
 
 def _choose(path: Path, found: Sequence[CsvFile], naming: Naming) -> tuple[list[CsvFile], Mapping[CsvFile, str | None]]:
-    """Return the files to read, and by file the split that its name means."""
-    by_name = read_splits({PurePosixPath(file.name).stem for file in found}, naming.splits)
-    splits = {file: by_name[PurePosixPath(file.name).stem] for file in found}
+    """Return the files to read, and by file the split that its name, or that of a folder in the .zip, means."""
+    chains = {file: PurePosixPath(file.member or file.name).with_suffix("").parts for file in found}
+    meaning = read_splits({name for chain in chains.values() for name in chain}, naming.splits)
+    splits = {
+        file: next((meaning[name] for name in reversed(chain) if meaning[name]), None) for file, chain in chains.items()
+    }
     for name in _OFFICIAL_NAMES:
-        if official := [file for file in found if file.name.lower() == name]:
-            return official[:1], splits
+        if len(official := [file for file in found if file.name.lower() == name]) == 1:
+            return official, splits
     if len(found) == 1:
         return list(found), splits
-    if of_splits := [file for file in found if splits[file]]:
+    of_splits = [file for file in found if splits[file]]
+    if len(of_splits) == len(found) or any(splits[file] == "train" for file in of_splits):
         return sorted(of_splits, key=lambda file: SPLITS.index(splits[file] or "")), splits
-    names = ", ".join(file.name for file in found)
-    choose = "unpack it and name" if path.is_file() else "name"
+    names, unknown = ", ".join(map(_name_in(path), found)), next(file for file in found if not splits[file])
     raise DataError(
         f"{path}: holds several CSV files with a pixels column: {names}. Say what they are, such as --splits"
-        f" '{PurePosixPath(found[0].name).stem}=train', or {choose} the one to read."
+        f" '{chains[unknown][-1]}=train', or {'unpack it and ' if path.is_file() else ''}name the one to read."
     )
+
+
+def _name_in(path: Path) -> Callable[[CsvFile], str]:
+    """Return what names a file of a folder or .zip."""
+    return lambda file: str(file).removeprefix(f"{path}/")
 
 
 def first_line(start: bytes) -> str:
@@ -232,19 +251,23 @@ def _layout(file: CsvFile, split: str | None) -> Layout:
         names, delimiter = _checked_header(file, start)
         with file.open() as stream:
             stream.readline(_HEADER_BYTES)
-            counts = _pixel_counts(stream, names, delimiter)
+            rows = _first_rows(stream, names, delimiter)
     except UNPACKING_ERRORS as error:
         raise DataError(f"{file}: can't be read: {error}.") from error
+    counts = Counter(len(row[names.index("pixels")].split()) for row in rows)
     squares = {count: times for count, times in counts.items() if count and isqrt(count) ** 2 == count}
     if not squares:
         found = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
         raise DataError(f"{file}: {found}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
     side = isqrt(max(squares, key=lambda count: squares[count]))
-    layout = Layout(tuple(names), delimiter, side, split or "train")
-    if layout.label_column:
-        return layout
-    require_labels(names, "pixels", str(file), None if layout.split_column else split)
-    return replace(layout, split=split or "test")
+    label = find_label(names, str(file))
+    layout = Layout(tuple(names), delimiter, side, split or ("train" if label else "test"), label)
+    if label is None:
+        require_labels(names, "pixels", str(file), None if layout.split_column else split)
+    if layout.split_column is None:
+        unread = [at for at, name in enumerate(names) if name not in ("pixels", label)]
+        require_no_split_column({names[at]: {row[at].strip() for row in rows} - {""} for at in unread}, str(file))
+    return layout
 
 
 def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
@@ -261,15 +284,14 @@ def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
     return header
 
 
-def _pixel_counts(stream: IO[bytes], names: list[str], delimiter: str) -> Counter[int]:
-    """Count the rows at the start of a file by their number of pixel values."""
-    counts: Counter[int] = Counter()
+def _first_rows(stream: IO[bytes], names: list[str], delimiter: str) -> list[list[str]]:
+    """Return the fields of the rows at the start of a file that have as many as there are names."""
+    rows = []
     for line in _lines(stream, _PROBE_BYTES):
         with contextlib.suppress(csv.Error):  # reading will reject the line with this reason
-            fields = fields_of(line, delimiter)
-            if len(fields) == len(names):
-                counts[len(fields[names.index("pixels")].split())] += 1
-    return counts
+            if len(fields := fields_of(line, delimiter)) == len(names):
+                rows.append(fields)
+    return rows
 
 
 def _lines(stream: IO[bytes], length: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_ray.data.images import resize
-from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS
+from fer_ray.data.naming import SPLIT_COLUMNS
 from fer_ray.data.rows import RowBuilder
 
 _NAME = 40  # characters to look at, as a whole field of pixels takes longer
@@ -28,16 +28,14 @@ class Layout:
         delimiter: between them.
         side: of the square images, in pixels.
         split: of the rows of a file without a column of splits.
+        label_column: name of the column of labels, or None.
     """
 
     names: tuple[str, ...]
     delimiter: str
     side: int
     split: str
-
-    @property
-    def label_column(self) -> str | None:
-        return next((name for name in LABEL_COLUMNS if name in self.names), None)
+    label_column: str | None
 
     @property
     def split_column(self) -> str | None:

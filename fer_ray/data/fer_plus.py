@@ -103,7 +103,7 @@ def read_votes(path: Path) -> Votes:
             problems[:_SHOWN] + ([f"{path}: and {more:,} more data row(s) like that. {_REMEDY}"] if more > 0 else [])
         )
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
-    meanings = read_splits(set(splits), {})
+    meanings = read_splits(set(splits))
     return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
 
 

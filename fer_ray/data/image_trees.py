@@ -36,7 +36,7 @@ Piece = dict[str, Any]
 and ``label``."""
 
 _OFFICIAL = {"PublicTest": "validation", "PrivateTest": "test"}  # the first word of FER-2013's file names
-_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"}
+_ARCHIVES, _TABLES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"}, {".csv", ".tsv", ".parquet"}
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 _TASK_FILES = 1024  # some hundredths of a second of decoding at 48 × 48, and some MB of pixels
 _RESPLIT = {"train": 28_821, "validation": 7_066}
@@ -81,27 +81,31 @@ def is_passed_over(path: str) -> bool:
     return any((part.startswith(".") and part != "..") or part.lower() in _JUNK for part in PurePosixPath(path).parts)
 
 
+def is_archive(path: str) -> bool:
+    """Say whether a file is packed, by its name."""
+    return PurePosixPath(path).suffix.lower() in _ARCHIVES
+
+
 Opener = Callable[[Path], Any]
 """Opens a tree: a context manager that gives a function from a piece to its bytes, which may raise ``FileError``."""
 
 
 def _tree(format: str, path: Path, files: list[Piece], opener: Opener, naming: Naming) -> Source:
-    root_name = path.stem if format == "zip" else path.name
     name = shown(os.fsencode(path))
     folders = {
         file["path"]: PurePosixPath(file["path"]).parts[:-1] for file in files if not is_passed_over(file["path"])
     }
-    places, of_label = _places(set(folders.values()), naming)
+    places, of_label = _places(set(folders.values()), naming, name)
     pieces = []
     for file in sorted(files, key=lambda file: str(file["path"])):
         folder = folders.get(file["path"])
         if folder is not None and (folder in of_label or _is_image(file["path"])):
             place = places[folder]
-            label = (*folder, *(folder[-1:] or [root_name]))[place.label_at]
+            label = (*folder, *(folder[-1:] or [path.name]))[place.label_at]
             pieces.append(file | {"place": place, "label": label_key(label)})
     if not any(piece["place"].names in of_label for piece in pieces):
         raise DataError(_no_label(path, files))
-    notes = _set_splits(pieces, root_name, naming, name)
+    notes = _set_splits(pieces, path, naming, name)
     counts = Counter((piece["split"], piece["label"]) for piece in pieces)
     meanings, said = label_meanings(counts, naming, name, "in any order")
     for piece in pieces:
@@ -110,8 +114,8 @@ def _tree(format: str, path: Path, files: list[Piece], opener: Opener, naming: N
             piece["label"] = EMOTIONS[meaning]
         else:
             piece["problem"] = piece["problem"] or meaning
-    if archives := [path for path in folders if PurePosixPath(path).suffix.lower() in _ARCHIVES]:
-        notes.append(f"Not read: {amount(len(archives), 'archive')} such as {archives[0]}. Unpack what holds images.")
+    if unread := [path for path in folders if is_archive(path) or PurePosixPath(path).suffix.lower() in _TABLES]:
+        notes.append(f"Not read: {amount(len(unread), 'file')} such as {unread[0]}. Unpack or name what holds images.")
     if dict(Counter(piece["split"] for piece in pieces)) == _RESPLIT:
         notes.append("28,821 and 7,066 images: not the official split, so figures don't compare with published ones.")
     return Source(
@@ -138,10 +142,24 @@ def _no_label(path: Path, files: list[Piece]) -> str:
     )
 
 
-def _places(folders: set[tuple[str, ...]], naming: Naming) -> tuple[dict[tuple[str, ...], Place], set[tuple[str, ...]]]:
-    """Return the place of each folder, and which of them lie in a folder of a label."""
+def _places(
+    folders: set[tuple[str, ...]], naming: Naming, where: str
+) -> tuple[dict[tuple[str, ...], Place], set[tuple[str, ...]]]:
+    """Return the place of each folder, and which of them lie in a folder of a label.
+
+    Raises:
+        DataError: folders of numbers lie in one another, so that either may be labels.
+    """
     label_of = functools.cache(lambda name: naming.label_of(label_key(name)))
-    at = _deepest(folders, lambda name: label_of(name) is not None) or _deepest(folders, is_number)
+    found = _labels_at(folders, lambda name: label_of(name) is not None) or _labels_at(folders, is_number)
+    depths = Counter(position for positions in found.values() for position in positions)
+    at = {folder: max(positions, key=lambda at: (depths[at], at)) for folder, positions in found.items()}
+    doubled = next((folder for folder, positions in found.items() if _are_numbers(folder, positions)), None)
+    if doubled:
+        raise DataError(
+            f"{where}: {'/'.join(doubled)} has numbers at two levels, of which either may be the labels. Rename the"
+            " folders that are none, such as 7 to person7."
+        )
     parents = {folder[:position] for folder, position in at.items()}
     places = {folder: Place(folder, position) for folder, position in at.items()}
     for folder in folders - set(at):
@@ -152,30 +170,57 @@ def _places(folders: set[tuple[str, ...]], naming: Naming) -> tuple[dict[tuple[s
     return places, set(at)
 
 
-def _deepest(folders: set[tuple[str, ...]], is_label: Callable[[str], bool]) -> dict[tuple[str, ...], int]:
+def _labels_at(folders: set[tuple[str, ...]], is_label: Callable[[str], bool]) -> dict[tuple[str, ...], list[int]]:
     found = {folder: [at for at, name in enumerate(folder) if is_label(name)] for folder in folders}
-    return {folder: positions[-1] for folder, positions in found.items() if positions}
+    return {folder: positions for folder, positions in found.items() if positions}
 
 
-def _set_splits(pieces: list[Piece], root_name: str, naming: Naming, where: str) -> list[str]:
-    """Set the split of each piece in place of its place, and return what is to be said about that."""
+def _are_numbers(folder: tuple[str, ...], positions: list[int]) -> bool:
+    numbers = [position for position, name in enumerate(folder) if is_number(name)]
+    return len(numbers) > 1 and bool(set(numbers) & set(positions))
+
+
+def _set_splits(pieces: list[Piece], path: Path, naming: Naming, where: str) -> list[str]:
+    """Set the split of each piece in place of its place, and return what is to be said about that.
+
+    Raises:
+        DataError: names of folders or files tell the splits of some images alone.
+    """
     splits, notes = splits_of_places({piece["place"] for piece in pieces}, naming.splits, where)
-    words = {piece["path"]: _first_word(piece["path"]) for piece in pieces}
-    of_words = read_splits(set(words.values()), naming.splits)
-    named = [piece for piece in pieces if of_words[words[piece["path"]]]]
-    by_file = not any(splits.values()) and len(named) == len(pieces)
-    default = split_of_root(root_name, naming.splits) or "train"
+    default, said = split_of_root(path, naming.splits)
+    words = {piece["path"]: _words_of_file(piece["path"]) for piece in pieces}
+    of_words = {} if any(splits.values()) else read_splits(set(words.values()), naming.splits)
+    by_file = _all_say({path: of_words.get(word) for path, word in words.items()}, where)
     for piece in pieces:
-        split = splits[piece.pop("place")] or default
-        piece["split"] = of_words[words[piece["path"]]] if by_file else split
+        piece["split"] = of_words.get(words[piece["path"]]) if by_file else splits[piece["place"]] or default or "train"
+        del piece["place"]
     if by_file:
-        listed = ", ".join(f"{word} is {split}" for word, split in sorted(of_words.items()))
-        return [*notes, f"No folder is called like a split, so the first word of the files' names says it: {listed}."]
-    return notes + _set_official(pieces, words)
+        named = {split: word for word, split in sorted(of_words.items())}
+        listed = ", ".join(f"{word} is {split}" for split, word in named.items())
+        return [*notes, f"No folder is called like a split, so the files' names say it: {listed}."]
+    return [*notes, *(said if None in splits.values() else []), *_set_official(pieces)]
 
 
-def _set_official(pieces: list[Piece], words: dict[str, str]) -> list[str]:
+def _all_say(splits: dict[str, str | None], where: str) -> bool:
+    """Say whether all files' names say splits.
+
+    Raises:
+        DataError: those of some images say another one than train, and those of others none.
+    """
+    saying = [path for path, split in splits.items() if split in ("validation", "test")]
+    silent = [path for path, split in splits.items() if split is None]
+    if silent and len(saying) >= max(2, len(splits) / 100):
+        raise DataError(
+            f"{where}: no folder is called like a split. The names of {amount(len(saying), 'image')} say one, such as"
+            f" {saying[0]}, and those of {len(silent):,} others say none, such as {silent[0]}. Put the images into"
+            " folders of splits, or, if all are for training, say --splits '*=train'."
+        )
+    return not silent
+
+
+def _set_official(pieces: list[Piece]) -> list[str]:
     """Tell FER-2013's later splits apart by the file names of one split, unless somebody has split anew."""
+    words = {piece["path"]: re.split(r"[\W\d_]", PurePosixPath(piece["path"]).name, maxsplit=1)[0] for piece in pieces}
     later = {piece["split"] for piece in pieces} - {"train"}
     official = [piece for piece in pieces if words[piece["path"]] in _OFFICIAL]
     is_split_anew = any(piece["split"] == "train" for piece in official) or any(
@@ -194,8 +239,8 @@ def _set_official(pieces: list[Piece], words: dict[str, str]) -> list[str]:
     ]
 
 
-def _first_word(path: str) -> str:
-    return re.split(r"[\W\d_]", PurePosixPath(path).name, maxsplit=1)[0]
+def _words_of_file(path: str) -> str:
+    return re.sub(r"\d+", "", PurePosixPath(path).stem)
 
 
 def _manifest(pieces: list[Piece]) -> pa.Table:

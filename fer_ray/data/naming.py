@@ -3,11 +3,11 @@
 import difflib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, MutableSet, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fer_ray.data.split_names import read_splits
+from fer_ray.data.split_names import Given, label_words, read_splits
 from fer_ray.data.store import SPLITS
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, SYNONYMS, label_of
 from fer_ray.errors import DataError, UsageError
@@ -15,7 +15,7 @@ from fer_ray.errors import DataError, UsageError
 LABEL_COLUMNS = ("emotion", "label", "labels", "emotions", "expression", "class", "target")
 """Names of a column of labels, in lower case, the first that is there being taken."""
 
-SPLIT_COLUMNS = ("usage", "split", "subset")
+SPLIT_COLUMNS = ("usage", "split", "subset", "partition", "data_split")
 """Names of a column of splits, likewise."""
 
 _BARE_COLUMNS = frozenset(
@@ -35,6 +35,7 @@ _NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _FREQUENT = 0.01  # share of rows from which on a label or split is no slip of the pen
 _KINDS_SHOWN = 12
 _NEAR = 0.65  # of difflib's ratio
+_MOST_SPLITS = 6  # different texts in a column of splits
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,39 @@ class Naming:
         labels: label names by what is written, as ``label_key`` gives it.
         splits: splits by patterns of names.
         allow_unknown: leave out rows whose labels are no emotion, whatever they leave of a class.
+        used: the keys of ``labels`` that a label was so far, and ``order`` itself.
     """
 
     order: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    splits: Mapping[str, str] = field(default_factory=dict)
+    splits: Given = field(default_factory=Given)
     allow_unknown: bool = False
+    used: MutableSet[object] = field(default_factory=set)
 
     def label_of(self, key: str) -> int | None:
         """Return the label (0 to 6, csv order) that a name means, None for a number and for what is no emotion."""
-        name = self.labels.get(key, key)
-        words = re.findall(r"[^\W\d_]+", name)
-        words = [word for word in words if read_splits([word], {})[word] is None]
-        return label_of(words[0] if len(words) == 1 else name)  # as in 3_happy and train_happy
+        if key in self.labels:
+            self.used.add(key)
+            return label_of(self.labels[key])
+        words = label_words(key)
+        return label_of(words[0] if len(words) == 1 else key)  # as in 3_happy and train_happy
+
+    def require_used(self, where: str) -> None:
+        """Check that all that the caller said was about something.
+
+        Raises:
+            UsageError: it wasn't.
+        """
+        problems = [f"--labels {key}: no label of {where} is so." for key in self.labels if key not in self.used]
+        problems += [
+            f"--splits {pattern}: nothing in {where} is called so."
+            for pattern in self.splits.patterns
+            if pattern not in self.splits.used
+        ]
+        if self.order and self.order not in self.used:
+            problems.append(f"--labels {','.join(self.order)}: the labels of {where} are no numbers.")
+        if problems:
+            raise UsageError(problems)
 
 
 def read_naming(labels: str | None, splits: str | None, allow_unknown: bool = False) -> Naming:
@@ -76,7 +97,7 @@ def read_naming(labels: str | None, splits: str | None, allow_unknown: bool = Fa
     order: tuple[str, ...] = ()
     pairs: dict[str, str] = {}
     if labels is not None and "=" in labels:
-        pairs = {label_key(key): value for key, value in _pairs(labels, "--labels", "joy=happy", problems).items()}
+        pairs = _pairs(labels, "--labels", "joy=happy", problems)
         wrong = [name for name in pairs.values() if label_of(name) is None]
         problems += [f"--labels: {name} is no emotion. Name one of {', '.join(EMOTIONS)}." for name in wrong]
     elif labels is not None:
@@ -94,7 +115,7 @@ def read_naming(labels: str | None, splits: str | None, allow_unknown: bool = Fa
             problems.append(f"--splits {name}={split}: expected {', '.join(SPLITS)} after the equals sign.")
     if problems:
         raise UsageError(problems)
-    return Naming(order, pairs, chosen, allow_unknown)
+    return Naming(order, pairs, Given(chosen), allow_unknown)
 
 
 def require_labels(columns: Iterable[str], image: str, where: str, split: str | None) -> None:
@@ -115,6 +136,45 @@ def require_labels(columns: Iterable[str], image: str, where: str, split: str | 
             f"{where}: its columns are {', '.join(columns)}; none is called {', '.join(LABEL_COLUMNS)}. Call the one of"
             " labels so; or, if the rows are unlabelled ones for the test, remove the columns that they don't need."
         )
+
+
+def find_label(columns: Sequence[str], where: str) -> str | None:
+    """Return the column of labels.
+
+    Raises:
+        DataError: several may be it, which may say different things.
+    """
+    by_name = {name.strip().lower(): name for name in columns}
+    found = [by_name[name] for name in LABEL_COLUMNS if name in by_name]
+    if found and found[0].lower() != "emotion":
+        found += [
+            name
+            for key, name in by_name.items()
+            if key not in LABEL_COLUMNS and {"label", "emotion", "expression"} & set(re.findall(r"[a-z]+", key))
+        ]
+    if len(found) > 1:
+        raise DataError(f"{where}: {' and '.join(found)} may each hold the labels. Leave one of them in the file.")
+    return found[0] if found else None
+
+
+def require_no_split_column(values: Mapping[str, Collection[str]], where: str) -> None:
+    """Check columns that aren't read: that none of them seems to say splits.
+
+    Args:
+        values: by name some of the texts in it.
+        where: name of the file, for messages.
+
+    Raises:
+        DataError: one does, by its name or its texts.
+    """
+    for name, texts in values.items():
+        by_text = 0 < len(texts) <= _MOST_SPLITS and all(read_splits([text])[text] for text in texts)
+        if by_text or read_splits([name])[name]:
+            shown = ", ".join(sorted(texts)[:_MOST_SPLITS])
+            raise DataError(
+                f"{where}: its column {name} ({shown}) seems to say splits, which are read from a column that is called"
+                f" {', '.join(SPLIT_COLUMNS)}. Call it so, with names such as train and test, or take it away."
+            )
 
 
 def label_key(text: str) -> str:
@@ -153,13 +213,11 @@ def label_meanings(
     meanings: dict[str, int | str] = {key: _no_emotion(key) if label is None else label for key, label in found.items()}
     unknown, notes = {key for key, label in found.items() if label is None}, list[str]()
     # Beside folders that are named after emotions, one that is a number is no label.
-    is_beside_names = numbers_are == "in any order" and len(unknown) < len(keys)
-    if (
-        not naming.labels
-        and not is_beside_names
-        and (numbers := {int(key): keys[key] for key in filter(is_number, keys)})
-    ):
+    is_beside_names = numbers_are == "in any order" and len(unknown) < len(keys) and not naming.order
+    is_told = is_beside_names or any(map(is_number, naming.labels))
+    if not is_told and (numbers := {int(key): keys[key] for key in filter(is_number, keys)}):
         of_numbers, notes = _number_meanings(numbers, naming.order, where, sum(keys.values()), numbers_are)
+        naming.used.add(naming.order)
         meanings |= {str(number): meaning for number, meaning in of_numbers.items()}
         unknown -= {str(number) for number in numbers}
     if unknown:
@@ -181,10 +239,8 @@ def split_meanings(counts: Mapping[str, int], naming: Naming, where: str) -> dic
     lost = [name for name, split in meanings.items() if split is None and _is_frequent(counts[name], total)]
     if lost:
         listed = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in lost)
-        raise DataError(
-            f"{where}: the splits {listed} are called like none of {', '.join(SPLITS)}. Say what they are by --splits"
-            f" '{lost[0]}=SPLIT'."
-        )
+        remedy = f"Say what they are by --splits '{lost[0]}=SPLIT'" if lost[0] else "Fill the column, or take it away"
+        raise DataError(f"{where}: the splits {listed} are called like none of {', '.join(SPLITS)}. {remedy}.")
     return meanings
 
 
@@ -201,9 +257,10 @@ def _number_meanings(
                 f" whether the first name is 0 or 1. Give numbers too: --labels 1={order[0]},2={order[1]},…"
             )
     last = first + len(names) - 1
-    beyond = {number: count for number, count in numbers.items() if number > last}
+    beyond = {number: count for number, count in numbers.items() if not first <= number <= last}
     is_open = not order and numbers_are == "in any order"
-    if is_open or (beyond and (_is_frequent(sum(beyond.values()), rows) or (not order and 0 not in numbers))):
+    is_from_1 = not order and 0 not in numbers and (max(numbers) > last or set(numbers) == set(range(1, last + 1)))
+    if is_open or is_from_1 or _is_frequent(max(beyond.values(), default=0), rows):
         known = "; ".join(f"{data_set}: --labels {names}" for data_set, names in _ORDERS.items())
         wrong = f"not {first} to {last} in the order of {'--labels' if order else 'FER-2013'}"
         why = "in an order that nothing tells" if is_open else wrong
@@ -216,7 +273,7 @@ def _number_meanings(
         why = f"emotion '{number}', {expected}" if name is None else f"{name} ({number}) is none of the seven emotions"
         meanings[number] = why if label is None else label
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(names, start=first))
-    if not order and numbers_are == "in FER-2013's own form":
+    if not order and 0 in numbers and numbers_are == "in FER-2013's own form":
         return meanings, []
     note = f"The label numbers are taken in {'the order of --labels' if order else 'csv order'}: {listed}."
     if not order:
@@ -241,7 +298,7 @@ def _require_no_lost_class(
         missing = [name for label, name in enumerate(EMOTIONS) if label not in labels[split]]
         if missing:
             example = next(iter(keys))
-            emotion = _near(example) or (missing[0] if len(missing) == 1 else "EMOTION")
+            emotion = _near(example) or "EMOTION"
             problems.append(
                 f"{where}: {split} has no row of {', '.join(missing)}, but rows whose label is no emotion:"
                 f" {_listed(set(keys), keys)}. Say what these mean by --labels '{example}={emotion}', or leave them out"
@@ -275,11 +332,11 @@ def _no_emotion(key: str) -> str:
 
 
 def _pairs(text: str, option: str, example: str, problems: list[str]) -> dict[str, str]:
-    pairs = {}
+    pairs = dict[str, str]()
     for part in text.split(","):
         written, equals, meaning = (piece.strip() for piece in part.partition("="))
-        if written and equals and meaning:
-            pairs[written] = meaning.lower()
-        else:
+        if not (written and equals and meaning):
             problems.append(f"{option}: '{part.strip()}' is no pair such as {example}.")
+        elif pairs.setdefault(label_key(written), meaning.lower()) != meaning.lower():
+            problems.append(f"{option}: {written} is there twice, with different meanings.")
     return pairs

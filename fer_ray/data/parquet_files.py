@@ -24,14 +24,14 @@ from fer_ray.data.decoder_warnings import quiet_decoders
 from fer_ray.data.disk import is_regular, list_files, shown
 from fer_ray.data.image_trees import IMAGE_SUFFIXES
 from fer_ray.data.images import ImageError, decode
-from fer_ray.data.naming import LABEL_COLUMNS, SPLIT_COLUMNS, Naming, require_labels
+from fer_ray.data.naming import SPLIT_COLUMNS, Naming, find_label, require_labels, require_no_split_column
 from fer_ray.data.parquet_columns import IMAGE, find_column, holds_bytes, is_text
 from fer_ray.data.rows import RowBuilder, Source, source_missing
 from fer_ray.data.split_names import Place, read_splits, split_of_root, splits_of_places
 from fer_ray.errors import DataError
 
 _MAGIC = b"PAR1"
-_SHARD = re.compile(r"([-_.]\d{5,}.*|[-_.]?\d+)$")  # what tells the files of a split apart
+_SHARD = re.compile(r"([-_.]\d{4,}-of-\d{4,}.*|(?<=^part)[-_.]?\d+.*|[-_.]?\d+)$")  # tells the files of a split apart
 _TASK_ROWS = 2048  # row groups are read together up to this
 _BATCH_ROWS = 256  # in memory at once, as images may be large files
 _ERRORS = (OSError, pa.ArrowException)
@@ -86,6 +86,8 @@ def open_parquet(path: Path, files: list[bytes], naming: Naming) -> Source:
         try:
             with pq.ParquetFile(os.fsdecode(file)) as opened:
                 layouts.append(_layout(path, file, opened.schema_arrow))
+                if opened.metadata.num_row_groups and not layouts[-1].split_column:
+                    require_no_split_column(_unread_texts(opened, layouts[-1]), shown(file))
                 manifest += _ranges(number, opened.metadata)
                 total += opened.metadata.num_rows
         except _ERRORS as error:
@@ -111,6 +113,14 @@ def open_parquet(path: Path, files: list[bytes], naming: Naming) -> Source:
     )
 
 
+def _unread_texts(opened: pq.ParquetFile, layout: _Layout) -> dict[str, set[str]]:
+    schema = opened.schema_arrow
+    unread = [name for name in schema.names if name not in layout.columns and is_text(schema.field(name).type)]
+    table = opened.read_row_group(0, columns=unread) if unread else pa.table({})
+    texts = {name: {str(text) for text in table[name].unique().to_pylist() if text is not None} for name in unread}
+    return {name: texts.get(name, set()) for name in schema.names if name not in layout.columns}
+
+
 def _starts_as_parquet(file: bytes) -> bool:
     try:
         with open(file, "rb") as opened:  # noqa: PTH123 - bytes, for names that are not UTF-8
@@ -123,7 +133,8 @@ def _starts_as_parquet(file: bytes) -> bool:
 
 def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
     path = shown(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    image, label, split_column = (find_column(schema, names) for names in (IMAGE, LABEL_COLUMNS, SPLIT_COLUMNS))
+    label = find_label(schema.names, shown(file))
+    image, split_column = (find_column(schema, names) for names in (IMAGE, SPLIT_COLUMNS))
     if image is None:
         raise DataError(
             f"{shown(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE)}. Rename the"
@@ -141,12 +152,14 @@ def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
         )
     if split_column is not None and not is_text(schema.field(split_column).type):
         found = schema.field(split_column).type
-        problems.append(f"{shown(file)}: column {split_column} is {found}, expected names of splits such as train.")
+        problems.append(
+            f"{shown(file)}: column {split_column} is {found}, expected names of splits. Store names such as train."
+        )
     if problems:
         raise DataError(problems)
     if label is None:
         name = Path(path).name
-        require_labels(schema.names, image, shown(file), None if split_column else read_splits([name], {})[name])
+        require_labels(schema.names, image, shown(file), None if split_column else read_splits([name])[name])
     return _Layout(path, image, label, _class_names(schema, label), split_column)
 
 
@@ -160,11 +173,24 @@ def _with_splits(root: Path, layouts: list[_Layout], naming: Naming) -> tuple[li
 
     places = {place(layout) for layout in layouts if layout.split_column is None}
     splits, notes = splits_of_places(places, naming.splits, str(root))
-    default = split_of_root(root.name, naming.splits) if root.is_dir() else None
+    default, said = split_of_root(root, naming.splits, is_table=root.is_file())
+    layouts = _with_one_naming(layouts, str(root))
     return [
         replace(layout, split=splits.get(place(layout)) or default or ("train" if layout.label else "test"))
         for layout in layouts
-    ], notes
+    ], notes + (said if None in splits.values() else [])
+
+
+def _with_one_naming(layouts: list[_Layout], where: str) -> list[_Layout]:
+    """Let the names that one file says for its label numbers count for those that say none."""
+    named = {layout.names for layout in layouts if layout.names}
+    without = [layout.path for layout in layouts if layout.label and not layout.names]
+    if len(named) > 1 and without:
+        raise DataError(
+            f"{where}: its files say different names for label numbers, and {without[0]} says none. Write the labels of"
+            " that as names."
+        )
+    return [replace(layout, names=layout.names or next(iter(named), None)) for layout in layouts]
 
 
 def _is_label_type(type: pa.DataType) -> bool:

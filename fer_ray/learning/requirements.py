@@ -41,8 +41,9 @@ def part_problems(config: Config, rows: int | None, workers: int) -> list[str]:
     if batch < 2 * parts * workers:
         problems.append(
             f"training.accumulate = {parts}: leaves parts below 2 images, training.batch_size {batch} /"
-            f" {amount(workers, 'worker')} / {parts} = {batch / workers / parts:.3g}. Lower training.accumulate or the"
-            f" workers, or raise training.batch_size to {2 * parts * workers} or more."
+            f" {amount(workers, 'worker')} / {parts} = {batch / workers / parts:.3g}. Lower"
+            f" {'training.accumulate or ' * (parts > 1)}the workers, or raise training.batch_size to"
+            f" {2 * parts * workers} or more."
         )
     return problems
 

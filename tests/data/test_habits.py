@@ -198,13 +198,14 @@ def test_an_order_that_may_begin_at_either_number_is_refused(tmp_path: Path) -> 
     ],
 )
 def test_a_split_is_read_from_a_word_within_a_name(name: str, split: str | None) -> None:
-    assert read_splits([name], {}) == {name: split}
+    assert read_splits([name]) == {name: split}
 
 
 def test_an_evaluation_beside_a_validation_is_the_test() -> None:
-    assert read_splits(["train", "val", "eval"], {})["eval"] == "test"
-    assert read_splits(["train", "valid", "HoldOut"], {})["HoldOut"] == "test"
-    assert read_splits(["train", "eval", "test"], {})["eval"] == "validation"
+    assert read_splits(["train", "val", "eval"])["eval"] == "test"
+    assert read_splits(["train", "valid", "HoldOut"])["HoldOut"] == "test"
+    assert read_splits(["train", "eval", "test"])["eval"] == "validation"
+    assert read_splits(["train", "eval", "holdout"]) == {"train": "train", "eval": "validation", "holdout": "test"}
 
 
 def emotions_in(*folders: str) -> dict[str, bytes]:
@@ -217,10 +218,21 @@ UNKNOWN_SPLITS = {
     "two splits in one name": (emotions_in("trainval", "test"), "trainval"),
     "deeper": (emotions_in("data/train", "data/check"), "check"),
     "none is known": (emotions_in("learn", "check"), "check"),
+    "below the labels": (
+        {f"{name}/{split}/x.png": picture(9) for name in EMOTIONS for split in ("learn", "check", "exam")},
+        "check",
+    ),
     "persons, one called like a split": (
         {f"{name}/{person}/x.png": picture(9) for name in EMOTIONS for person in ("anna", "val", "tom")},
         "anna",
     ),
+}
+
+
+MORE = {
+    "none is known": read_naming(None, "learn=train,check=test"),
+    "below the labels": read_naming(None, "learn=train,check=test,exam=test"),
+    "persons, one called like a split": read_naming(None, "anna=test,tom=train"),
 }
 
 
@@ -235,7 +247,7 @@ def test_neighbours_of_which_one_is_no_known_split_are_refused_and_listed(
         source = write(tmp_path, {"x.zip": zipped({f"x/{path}": data for path, data in files.items()})}) / "x.zip"
     with pytest.raises(DataError, match=f"side by side.*{unknown}.*--splits '{unknown}=SPLIT'"):
         open_source(source)
-    rows, _ = rows_of(source, naming=read_naming(None, f"{unknown}=test,Val*=validation,tom=train,anna=test,le*=train"))
+    rows, _ = rows_of(source, naming=MORE.get(kind, read_naming(None, f"{unknown}=test")))
     of_unknown = [row["split"] for row in rows if f"{unknown}/" in row["id"]]
     assert set(of_unknown) == {"test"}
 
@@ -249,13 +261,23 @@ def test_parquet_files_of_which_one_is_no_known_split_are_refused_and_listed(tmp
     assert open_source(tmp_path, naming=read_naming(None, "check*=validation")).total == 3
 
 
-@pytest.mark.parametrize("names", [["part-00000-a1", "part-00001-b2"], ["0000", "0001"], ["data/a", "data/a1"]])
-def test_parquet_files_of_one_name_are_of_one_split(names: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (["part-00000-a1", "part-00001-b2"], "train"),
+        (["0000", "0001"], "train"),
+        (["data/a", "data/a1"], "train"),
+        (["fer_20240101_test", "fer_20240102_test"], "test"),
+        (["rafdb-00001_val", "rafdb-00002_val"], "validation"),
+        (["test-00000-of-00002", "test-00001-of-00002-0a1b"], "test"),
+    ],
+)
+def test_parquet_files_of_one_name_are_of_one_split(names: list[str], split: str, tmp_path: Path) -> None:
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        pq.write_table(pa.table({"image": [picture(1)], "label": ["happy"]}), tmp_path / f"{name}.parquet")
-    rows, _ = rows_of(tmp_path)
-    assert [row["split"] for row in rows] == ["train", "train"]
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True, parents=True)
+        pq.write_table(pa.table({"image": [picture(1)], "label": ["happy"]}), tmp_path / "in" / f"{name}.parquet")
+    rows, _ = rows_of(tmp_path / "in")
+    assert [row["split"] for row in rows] == [split, split]
 
 
 @pytest.mark.parametrize("column", ["Usage", "split"])
@@ -276,7 +298,11 @@ ROOTS = {
     "fer2013-test": "test",
     "TestImages": "test",
     "faces": "train",
-    "my_test_run": "train",  # some project's name, not a split's
+    "jaffe_test": "test",
+    "images for testing": "test",
+    "final_test": "test",
+    "kaggle-val": "validation",
+    "train_and_test": "train",
 }
 
 
@@ -311,7 +337,9 @@ def test_a_class_lost_to_an_unknown_name_is_refused(
         with pytest.raises(DataError, match="its labels are the numbers 7"):
             rows_of(source, naming=Naming())
         return
-    with pytest.raises(DataError, match=f"train has no row of happy.*{name.lower()} 3.*=happy'.*--allow-unknown"):
+    with pytest.raises(
+        DataError, match=f"train has no row of happy.*{name.lower()} 3.*=(happy|EMOTION)'.*--allow-unknown"
+    ):
         rows_of(source, naming=Naming())
     rows, _ = rows_of(source, naming=Naming(allow_unknown=True))
     assert sum(row["reason"] is not None for row in rows) == 9
@@ -355,6 +383,7 @@ def test_folders_decide_over_official_names_where_somebody_split_anew(kind: str,
     [
         ("Training_1.jpg", "PublicTest_2.jpg", "PrivateTest_3.jpg"),
         ("train_00001_aligned.jpg", "val_1.jpg", "test_0001_aligned.jpg"),
+        ("img_train_1.jpg", "img_val_1.jpg", "1_public_eval_2.jpg"),
     ],
 )
 def test_file_names_give_the_split_where_no_folder_does_and_all_have_one(
@@ -364,7 +393,10 @@ def test_file_names_give_the_split_where_no_folder_does_and_all_have_one(
     rows, _ = rows_of(write(tmp_path / "in", files))
     assert all(row["split"] == SPLITS[names.index(row["id"].split("/")[1])] for row in rows)
     write(tmp_path / "in", {"happy/another.jpg": picture(9)})
-    assert {row["split"] for row in rows_of(tmp_path / "in")[0]} == {"train"}
+    with pytest.raises(DataError, match=r"14 images say one.*1 others say none, such as happy/another.jpg"):
+        open_source(tmp_path / "in")
+    rows, _ = rows_of(tmp_path / "in", naming=read_naming(None, "*=train"))
+    assert {row["split"] for row in rows} == {"train"}
 
 
 @pytest.mark.parametrize("column", ["label", "Labels", "EMOTION", "class", "expression"])
@@ -469,4 +501,118 @@ def test_prepare_takes_the_options_of_the_command_line(ray_cluster: None, tmp_pa
 def test_archives_beside_images_are_named(tmp_path: Path) -> None:
     source = write(tmp_path, emotions_in("train") | {"more/test.zip": zipped(emotions_in("test"))})
     (note,) = open_source(source).notes
-    assert "Not read: 1 archive such as more/test.zip" in note
+    assert "Not read: 1 file such as more/test.zip" in note
+    write(tmp_path, {"more/labels.csv": b"name,label"})
+    assert "Not read: 2 files such as more/" in open_source(source).notes[0]
+
+
+@pytest.mark.parametrize("column", ["fold", "phase", "Split Name", "is_train", "purpose"])
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_column_that_seems_to_say_splits_is_not_passed_over(column: str, format: str, tmp_path: Path) -> None:
+    values = ["1", "0"] if column == "is_train" else ["train", "test"]
+    source = tmp_path / f"x.{format}"
+    if format == "csv":
+        lines = [f"3,{pixels_text(row)},{value}" for row, value in enumerate(values)]
+        source.write_text("\n".join([f"emotion,pixels,{column}", *lines]))
+    else:
+        pq.write_table(pa.table({"image": [picture(1), picture(2)], "label": [3, 3], column: values}), source)
+    with pytest.raises(DataError, match=f"(?i)column {column} .* seems to say splits"):
+        open_source(source)
+
+
+@pytest.mark.parametrize("columns", [("label", "expression"), ("class", "emotion_name"), ("emotion", "label")])
+def test_two_columns_that_may_hold_labels_are_refused(columns: tuple[str, str], tmp_path: Path) -> None:
+    table = pa.table({"image": [picture(1)], columns[0]: [3], columns[1]: ["sad"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=f"{columns[0]} and {columns[1]} may each hold the labels"):
+        open_source(tmp_path / "x.parquet")
+    (tmp_path / "x.csv").write_text(f"{columns[0]},{columns[1]},pixels\n3,sad,{pixels_text(1)}\n")
+    with pytest.raises(DataError, match=f"{columns[0]} and {columns[1]} may each hold the labels"):
+        open_source(tmp_path / "x.csv")
+
+
+def test_names_of_numbers_count_for_the_files_without_them(tmp_path: Path) -> None:
+    names = sorted(EMOTIONS)
+    for split, meta in (("train", {"info": {"features": {"label": {"names": names}}}}), ("test", {})):
+        table = pa.table({"image": [picture(row) for row in range(7)], "label": list(range(7))})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(meta)})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    rows, _ = rows_of(tmp_path)
+    assert [EMOTIONS[row["label"]] for row in rows] == names * 2
+
+
+@pytest.mark.parametrize("persons", [range(1, 8), range(2)])
+def test_numbers_at_two_levels_are_refused(persons: range, tmp_path: Path) -> None:
+    files = {f"train/{label}/{person}/x.png": picture(9) for label in range(1, 8) for person in persons}
+    with pytest.raises(DataError, match="numbers at two levels"):
+        open_source(write(tmp_path, files), naming=Naming(order=RAF_DB))
+
+
+def test_a_person_called_like_an_emotion_is_none_where_others_are_not(tmp_path: Path) -> None:
+    files = {f"train/sad/{person}/x.png": picture(9) for person in ("anna", "Joy", "tom")}
+    assert {row["label"] for row in rows_of(write(tmp_path, files))[0]} == {4}
+
+
+def table_text(*labels: int) -> bytes:
+    return "\n".join(["emotion,pixels", *(f"{label},{pixels_text(label)}" for label in labels)]).encode()
+
+
+def test_folders_in_a_zip_say_the_splits_of_tables(tmp_path: Path) -> None:
+    for name in ("data.csv", "fer2013.csv"):
+        files = {f"train/{name}": table_text(1, 2), f"test/{name}": table_text(3)}
+        source = write(tmp_path, {"x.zip": zipped(files)}) / "x.zip"
+        assert meaning(source) == {1: ("train", 1), 2: ("train", 2), 3: ("test", 3)}
+
+
+@pytest.mark.parametrize("names", [("learn", "test"), ("trainval", "test"), ("all", "val", "test")])
+def test_tables_of_which_the_unknown_may_be_for_training_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    source = write(tmp_path, {f"{name}.csv": table_text(1) for name in names})
+    with pytest.raises(DataError, match=f"--splits '{names[0]}=train'"):
+        open_source(source)
+
+
+@pytest.mark.parametrize("numbers", [range(-1, 6), range(1, 7)])
+def test_orders_that_begin_elsewhere_are_refused_in_its_own_form_too(numbers: range, tmp_path: Path) -> None:
+    lines = [f"{number},{pixels_text(number % 7)},Training" for number in numbers for _ in range(3)]
+    source = write(tmp_path, {"x.csv": "\n".join(["emotion,pixels,Usage", *lines]).encode()}) / "x.csv"
+    with pytest.raises(DataError, match="not 0 to 6 in the order of FER-2013"):
+        rows_of(source)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"labels": "smlie=happy"}, "no label of .* is so"),
+        ({"labels": ",".join(RAF_DB)}, "are no numbers"),
+        ({"splits": "tset=validation"}, "nothing in .* is called so"),
+    ],
+)
+def test_what_an_option_says_of_nothing_is_a_wrong_call(
+    option: dict[str, str], words: str, ray_cluster: None, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        prepare(tree(tmp_path, SPLITS, list(EMOTIONS)), tmp_path / "out", **option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("option", "value"), [("labels", "1=surprise,01=sad"), ("splits", "a=train,A=test")])
+def test_an_option_that_contradicts_itself_is_a_wrong_call(option: str, value: str) -> None:
+    with pytest.raises(UsageError, match="there twice"):
+        read_naming(**{"labels": None, "splits": None} | {option: value})  # type: ignore[arg-type]
+
+
+def test_patterns_of_splits_leave_label_folders_alone(tmp_path: Path) -> None:
+    source = write(tmp_path, emotions_in("set1", "set2"))
+    rows, _ = rows_of(source, naming=read_naming(None, "s*=test"))
+    assert {row["split"] for row in rows} == {"test"}
+    flat = write(tmp_path / "flat", {f"{name}/x.png": picture(9) for name in EMOTIONS})
+    assert {row["split"] for row in rows_of(flat, naming=read_naming(None, "s*=test"))[0]} == {"train"}
+
+
+def test_of_nested_splits_the_level_that_tells_them_apart_counts(tmp_path: Path) -> None:
+    source = write(tmp_path, emotions_in("train/test_session", "test/train_session"))
+    assert {(row["id"].split("/")[0], row["split"]) for row in rows_of(source)[0]} == {
+        ("train", "train"),
+        ("test", "test"),
+    }
+    wrapped = write(tmp_path / "in", emotions_in("my_test/train", "my_test/val"))
+    assert {row["split"] for row in rows_of(wrapped)[0]} == {"train", "validation"}
