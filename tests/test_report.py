@@ -55,6 +55,7 @@ def write_search(folder: Path) -> Path:
         "ended": [datetime(2026, 3, 1, 12, minute, 10, tzinfo=UTC) for minute in range(3)],
         "error": [None, None, f"Traceback (most recent call last):\n{HOSTILE} diverged"],
     }
+    trials["continues"] = [None] * 3
     pq.write_table(pa.table(trials), folder / "trials.parquet")
     return folder
 
