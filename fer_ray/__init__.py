@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fer_ray.learning.predictor import Predictor
+from fer_ray.version import VERSION
 
-__version__ = version("fer_ray")
+if TYPE_CHECKING:
+    from fer_ray.inference.predictor import Predictor
+
+__version__ = VERSION
 
 
 def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip") -> Predictor:
@@ -22,14 +23,14 @@ def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str 
 
     Args:
         checkpoints: checkpoint folders; None for the network that comes with the package.
-        tta: views averaged of each image; one of ``fer_ray.tta_names.TTA_NAMES``.
+        tta: views averaged of each image; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
 
     Raises:
         UsageError: no such TTA, or a checkpoint named twice.
         DataError: a checkpoint can't be read, or they differ in image size or labels.
     """
-    from fer_ray.learning.predictor import Predictor, load_members
-    from fer_ray.local_copies import local_copies
+    from fer_ray.inference.predictor import Predictor, load_members
+    from fer_ray.storage.inputs import local_copies
     from fer_ray.weights import SHIPPED_CHECKPOINT
 
     return Predictor(load_members(local_copies(checkpoints or SHIPPED_CHECKPOINT)), tta)

@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fer_ray import __version__
+from fer_ray.console.interrupts import interrupt_on_sigterm
+from fer_ray.console.json_log import log_as_json, tell
+from fer_ray.console.messages import redacted
 from fer_ray.errors import FerRayError
-from fer_ray.interrupts import interrupt_on_sigterm
-from fer_ray.json_log import log_as_json, tell
-from fer_ray.redaction import redacted
+from fer_ray.version import VERSION
 
 STAGES = {
     "prepare": "Read face images of any known format into a prepared dataset.",
@@ -27,7 +27,7 @@ STAGES = {
 }
 LOG_JSON = "--log-json"
 """Every stage's option for what it prints on the error stream; ``main`` sees to it."""
-_HOMES = {"models": "models_stage"}  # `fer_ray.models` is the package of the networks
+_HOMES = {"models": "architectures"}  # `fer_ray.models` is the package of the networks
 _HELP = """fer-ray: facial-expression classifiers on Ray.
 
 Usage: fer-ray STAGE [OPTIONS]; fer-ray STAGE --help explains one.
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_HELP + "\n".join(f"  {stage:10}{text}" for stage, text in STAGES.items()))
         sys.exit(0 if arguments else 2)
     if name == "--version":
-        print(f"fer_ray {__version__}")
+        print(f"fer_ray {VERSION}")
         sys.exit(0)
     interrupt_on_sigterm()
     try:

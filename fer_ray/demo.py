@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 import typer
 from matplotlib import cbook
 
-from fer_ray.config_files import load_config, to_yaml
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.config.files import load_config, to_yaml
+from fer_ray.config.search_space import SearchSpace
+from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
-from fer_ray.files import claim_output, own_output
-from fer_ray.learning.run_folder import describe_epoch
 from fer_ray.prepare import prepare
-from fer_ray.progress import duration
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_text import describe as describe_evaluation
 from fer_ray.score import score
-from fer_ray.search_spaces import SearchSpace
+from fer_ray.sources.synthetic import synthetic_faces
+from fer_ray.storage.local import claim_output, own_output
 from fer_ray.train import train
+from fer_ray.training.run_folder import describe_epoch
 from fer_ray.tune import tune
 
 SPACES = {

@@ -7,8 +7,7 @@ names the value, the rule that it breaks and the remedy, without secrets; severa
 import difflib
 from collections.abc import Iterable
 
-from fer_ray.redaction import redacted
-from fer_ray.shown_places import explained
+from fer_ray.console.messages import explained, redacted
 
 
 class FerRayError(Exception):

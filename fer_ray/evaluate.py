@@ -10,32 +10,33 @@ from typing import Annotated
 
 import typer
 
-from fer_ray import __version__
-from fer_ray.data.store import PreparedDataset, Split
+from fer_ray.cluster.memory import memory_errors
+from fer_ray.console.progress import say
+from fer_ray.console.text import amount
+from fer_ray.dataset.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.learning.calibration import reliability_bins
-from fer_ray.learning.checkpoint import Checkpoint
-from fer_ray.learning.device import pick_device, resolve_precision
-from fer_ray.learning.evaluation import (
+from fer_ray.inference.calibration import reliability_bins
+from fer_ray.inference.checkpoint import Checkpoint
+from fer_ray.inference.device import pick_device, resolve_precision
+from fer_ray.inference.network import LESS_MEMORY
+from fer_ray.inference.predictor import Predictions, Predictor, load_members
+from fer_ray.inference.scores import (
     Evaluation,
     Scores,
     TtaScores,
     compare,
+    compare_members,
+    measure_members,
     score_predictions,
 )
-from fer_ray.learning.member_scores import compare_members, measure_members
-from fer_ray.learning.network import LESS_MEMORY
-from fer_ray.learning.predictor import Predictions, Predictor, load_members
-from fer_ray.local_copies import local_copies
-from fer_ray.memory import memory_errors
-from fer_ray.outputs import claimed
-from fer_ray.progress import say
-from fer_ray.provenance import Start, this_start
-from fer_ray.reporting.evaluation_files import write_evaluation
+from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
+from fer_ray.reporting.evaluation_folder import write_evaluation
 from fer_ray.reporting.evaluation_text import describe
-from fer_ray.tta_names import TTA_NAMES, tta_problem
-from fer_ray.wording import amount
+from fer_ray.storage.inputs import local_copies
+from fer_ray.storage.outputs import claimed
+from fer_ray.storage.provenance import Start, this_start
+from fer_ray.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def evaluate(
         dataset: a folder that ``prepare`` wrote.
         output: the folder to make; absent or empty before, whole or absent after.
         split: which split; None takes test, or validation where the dataset has no test split.
-        tta: among ``fer_ray.tta_names.TTA_NAMES``; pictures and predictions are those of the last one.
+        tta: among ``fer_ray.inference.tta_names.TTA_NAMES``; pictures and predictions are those of the last one.
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
@@ -113,7 +114,7 @@ def _evaluate(
     outcomes = {name: _predict(predictor, name, rows) for name in names}
     main, _ = outcomes[names[-1]]
     evaluation = Evaluation(
-        fer_ray_version=__version__,
+        fer_ray_version=VERSION,
         members=measure_members(folders, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=data.shown,

@@ -1,4 +1,4 @@
-"""Stage ``prepare``: read face images of any known format into a prepared dataset (format: ``fer_ray.data.store``)."""
+"""Stage ``prepare``: read face images of any known format into a prepared dataset (``fer_ray.dataset.store``)."""
 
 import sys
 from dataclasses import dataclass
@@ -13,26 +13,27 @@ import ray.data
 import typer
 from ray.data import ExecutionResources
 
-from fer_ray import __version__
-from fer_ray.data import fer_plus as fer_plus_votes
-from fer_ray.data import quality
-from fer_ray.data.assemble import DROPPED, Rows, Spool, mean_and_std, take_validation
-from fer_ray.data.naming import Naming, read_naming
-from fer_ray.data.near_duplicates import SMALLEST
-from fer_ray.data.quality import Findings
-from fer_ray.data.rows import SOURCE_MISSING, Source
-from fer_ray.data.sources import FORMATS, open_source
-from fer_ray.data.split_writer import SplitWriter
-from fer_ray.data.store import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo
+from fer_ray.cluster.connect import connect
+from fer_ray.cluster.metrics import Throughput
+from fer_ray.console.progress import ProgressBar, say
+from fer_ray.dataset import quality
+from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows, mean_and_std, relabel, take_validation
+from fer_ray.dataset.near_duplicates import SMALLEST
+from fer_ray.dataset.quality import Findings
+from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
+from fer_ray.dataset.writer import SplitWriter
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import whole_folder
-from fer_ray.local_copies import local_copy
-from fer_ray.outputs import claimed
-from fer_ray.progress import ProgressBar, say
-from fer_ray.provenance import record_start
-from fer_ray.ray_metrics import Throughput
-from fer_ray.reporting.dataset import describe_dataset, draw_dataset
-from fer_ray.runtime import connect
+from fer_ray.reporting.dataset_pictures import describe_dataset, draw_dataset
+from fer_ray.sources import fer_plus as fer_plus_votes
+from fer_ray.sources.label_names import Naming, read_naming
+from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
+from fer_ray.sources.recognise import FORMATS, open_source
+from fer_ray.sources.split_names import SPLITS
+from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.local import whole_folder
+from fer_ray.storage.outputs import claimed
+from fer_ray.storage.provenance import record_start
+from fer_ray.version import VERSION
 
 _SIZES = range(8, 513)
 _IN_FLIGHT_BYTES = 512 << 20  # of decoded rows in Ray's object store, so that memory doesn't grow with the source
@@ -72,7 +73,7 @@ def prepare(
         size: side of the prepared images in pixels, 8 to 512.
         validation_fraction: share of train to use for validation where the source has no validation split; 0 for none.
         seed: of that choice, and of drawn faces.
-        near_duplicates: flag rows that nearly equal another by a perceptual hash (``fer_ray.data.near_duplicates``).
+        near_duplicates: flag rows that nearly equal another by a perceptual hash (``fer_ray.dataset.near_duplicates``).
         drop_leaks: leave out training rows that also stand, with the very same pixels, in validation or test.
         fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
         fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
@@ -88,6 +89,7 @@ def prepare(
     _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
     naming = read_naming(labels, splits, allow_unknown)
     with claimed(dest, inputs=[source]) as output:
+        _require_unprepared(source)
         opened = open_source(source, format, seed, naming)
         votes = _votes(opened, fer_plus)
         for note in opened.notes:
@@ -212,6 +214,14 @@ def _check(
         raise UsageError(problems)
 
 
+def _require_unprepared(source: Path | str) -> None:
+    try:
+        PreparedDataset(source)
+    except (DataError, OSError):
+        return
+    raise DataError(f"{source}: is a prepared dataset already. Give it to `fer-ray train --dataset`.")
+
+
 def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
     if fer_plus is None:
         return None
@@ -220,8 +230,8 @@ def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes 
     return fer_plus_votes.read_votes(path)
 
 
-def _relabel(source: Source, rows: Rows, rejected: int, votes: fer_plus_votes.Votes, labels: str) -> list[str]:
-    notes = fer_plus_votes.relabel(source, rows, rejected, votes, labels)
+def _relabel(source: Source, rows: SpooledRows, rejected: int, votes: fer_plus_votes.Votes, labels: str) -> list[str]:
+    notes = relabel(source, rows, rejected, votes, labels)
     for note in notes:
         say(note)
     return notes
@@ -249,7 +259,7 @@ def _require_visible(source: Source, block: pa.Table) -> None:
         raise DataError(f"{source.name}: {SOURCE_MISSING}. Put the source where every node sees it.")
 
 
-def _meant(source: Source, spool: Spool, naming: Naming) -> tuple[Rows, list[str]]:
+def _meant(source: Source, spool: Spool, naming: Naming) -> tuple[SpooledRows, list[str]]:
     """Return the rows by what their splits and labels mean, and what is to be said about the source."""
     rows, notes = spool.rows(source, naming)
     naming.require_used(source.name)
@@ -258,14 +268,14 @@ def _meant(source: Source, spool: Spool, naming: Naming) -> tuple[Rows, list[str
     return rows, [*source.notes, *notes]
 
 
-def _require_rows(source: Source, rows: Rows, rejects: pa.Table) -> None:
+def _require_rows(source: Source, rows: SpooledRows, rejects: pa.Table) -> None:
     if len(rows.in_order()):
         return
     examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
     raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")
 
 
-def _complete_splits(rows: Rows, validation_fraction: float, seed: int) -> list[str]:
+def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -> list[str]:
     """Take validation from train where the source has none, and return what is to be said about missing splits."""
     notes = []
     has = {split: len(rows.of_split(split)) > 0 for split in SPLITS}
@@ -286,7 +296,7 @@ def _complete_splits(rows: Rows, validation_fraction: float, seed: int) -> list[
     return notes
 
 
-def _drop_leaks(source: Source, rows: Rows) -> tuple[pa.Table, list[str]]:
+def _drop_leaks(source: Source, rows: SpooledRows) -> tuple[pa.Table, list[str]]:
     """Return the rejects that this makes, and what is to be said about them."""
     had = len(rows.of_split("train"))
     dropped = quality.drop_leaks(rows)
@@ -304,14 +314,20 @@ def _drop_leaks(source: Source, rows: Rows) -> tuple[pa.Table, list[str]]:
 
 
 def _write(
-    folder: Path, source: Source, spool: Spool, rows: Rows, findings: Findings, rejects: pa.Table, notes: list[str]
+    folder: Path,
+    source: Source,
+    spool: Spool,
+    rows: SpooledRows,
+    findings: Findings,
+    rejects: pa.Table,
+    notes: list[str],
 ) -> DatasetInfo:
     splits = _write_splits(folder, spool, rows, findings)
     pq.write_table(rejects, folder / "rejects.parquet")
     train = rows.of_split("train")
     mean, std = mean_and_std(rows, train if len(train) else np.arange(len(rows)), spool.size)
     return DatasetInfo(
-        fer_ray_version=__version__,
+        fer_ray_version=VERSION,
         source=source.name,
         source_format=source.format,
         size=spool.size,
@@ -326,7 +342,9 @@ def _write(
     )
 
 
-def _write_splits(folder: Path, spool: Spool, rows: Rows, findings: Findings) -> tuple[dict[str, SplitInfo], str]:
+def _write_splits(
+    folder: Path, spool: Spool, rows: SpooledRows, findings: Findings
+) -> tuple[dict[str, SplitInfo], str]:
     writer = SplitWriter(folder, spool, rows, findings)
     splits = {}
     with ProgressBar("Writing Parquet", len(rows.in_order())) as bar:

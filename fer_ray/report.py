@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from fer_ray.data.store import SPLITS
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.files import whole_folder
-from fer_ray.local_copies import local_copy
-from fer_ray.outputs import claimed
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.model_card import CARD_FILE, model_cards
 from fer_ray.reporting.sections import comparison_sections, folder_section
+from fer_ray.sources.split_names import SPLITS
+from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.local import whole_folder
+from fer_ray.storage.outputs import claimed
 
 _LEFT_OUT = ("last", "part-*", *SPLITS)  # no page shows anything of these folders
 

@@ -13,23 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
-from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE, is_checkpoint
-from fer_ray.data import manifest, parts, score_totals
-from fer_ray.data.archives import Entry
-from fer_ray.data.faces import DETECT, NO_FACES, load_detector
-from fer_ray.data.inputs import check_apart, check_inputs, is_plain_folder, list_entries
-from fer_ray.data.score_job import Identity, Job, ScoringOptions, Speed, forget_job, former_job, sha256_of
+from fer_ray.console.progress import say
+from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import own_output, recover_folder
-from fer_ray.folders import Folder, claim_folder
-from fer_ray.local_copies import local_copies
-from fer_ray.object_stores import absolute, require_apart
-from fer_ray.progress import say
-from fer_ray.provenance import PROVENANCE_FILE, record_start
-from fer_ray.reporting.scoring_summary import describe, summarise, write_summary
-from fer_ray.tta_names import TTA_NAMES, tta_problem
+from fer_ray.images.faces import DETECT, NO_FACES, load_detector
+from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
+from fer_ray.scoring import manifest, parts
+from fer_ray.scoring.containers import Entry
+from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
+from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, forget_job, former_job, sha256_of
+from fer_ray.scoring.summary import describe, summarise, write_summary
+from fer_ray.scoring.totals import Totals, count_parts
+from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE, Folder, claim_folder, is_checkpoint
+from fer_ray.storage.inputs import local_copies
+from fer_ray.storage.local import own_output, recover_folder
+from fer_ray.storage.object_store import absolute, require_apart
+from fer_ray.storage.provenance import PROVENANCE_FILE, record_start
 from fer_ray.weights import SHIPPED_CHECKPOINT
-from fer_ray.wording import amount
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ def score(
     resume: bool = False,
     max_error_rate: float = 0.01,
 ) -> ScoreResult:
-    """Label images with a checkpoint, or several as one, and write one row an input (columns: ``fer_ray.data.parts``).
+    """Label images by one checkpoint or several, and write one row an input (columns: ``fer_ray.scoring.parts``).
 
     On a cluster, checkpoints and local inputs and outputs are on storage that every node sees under the same path.
 
     Args:
         checkpoints: folders that ``train`` or ``tune`` wrote; None for the network that comes with the package.
-        inputs: folders, files, patterns, lists, containers and URLs (``fer_ray.data.inputs``).
+        inputs: folders, files, patterns, lists, containers and URLs (``fer_ray.scoring.inputs``).
         output: the folder to make, or an ``s3://`` or ``gs://`` prefix; an interrupted or finished job's with
             ``resume``.
-        tta: the views averaged for each image; one of ``fer_ray.tta_names.TTA_NAMES``.
+        tta: the views averaged for each image; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
         faces: ``none`` takes each image as a face, ``detect`` finds faces in it; or ``MODULE:FACTORY`` of a detector.
         format: of the parts: ``parquet`` or ``csv``.
         batch_size: images a forward pass; None for what measures fastest on the device.
@@ -89,7 +89,7 @@ def score(
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     models = _named(checkpoints or SHIPPED_CHECKPOINT)
     require_apart(folder.shown, models)
-    asked = Job(_identify(models, tta, faces), places, format)
+    asked = ScoringJob(_identify(models, tta, faces), places, format)
     with _owned(folder, resume):
         job = former_job(folder, asked) if resume else None
         listing_s = _list_while_ray_starts(folder, asked, job)
@@ -100,7 +100,7 @@ def score(
         job, speed = _score(folder, job or asked, options, layout, gpus_per_actor)
         speed.listing_s = listing_s
         folder.remove_folder(parts.PIECES)  # with what killed actors left unfinished in it
-        totals = score_totals.count_parts(folder, layout, format)
+        totals = count_parts(folder, layout, format)
         facts = {
             "checkpoints": models,
             "tta": tta,
@@ -111,10 +111,18 @@ def score(
             "fingerprint": asked.identity.fingerprint,
         }
         summary = summarise(totals, speed, time.time() - began, facts)
-        write_summary(folder, summary, totals, layout)
+        write_summary(folder, summary, totals, layout, lambda place: _page(place, folder.shown))
     print(describe(folder.shown, summary))
     _check_errors(folder, totals, max_error_rate)
     return ScoreResult(folder.shown, summary)
+
+
+def _page(place: Path, shown: str) -> str:
+    # Here, as drawing is not needed before, and takes a second to be imported.
+    from fer_ray.reporting.html import render_page
+    from fer_ray.reporting.scoring import scoring_section
+
+    return render_page("Scoring", [scoring_section(place, Path(shown))])
 
 
 def _check_arguments(
@@ -149,7 +157,7 @@ def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
     try:
         hashed = sha256_of([model / file for model in models for file in (WEIGHTS_FILE, INFO_FILE)])
     except OSError:
-        from fer_ray.learning.predictor import load_members
+        from fer_ray.inference.predictor import load_members
 
         load_members(models)  # raises, and says what is wrong
         raise
@@ -178,9 +186,9 @@ def _owned(folder: Folder, resume: bool) -> Iterator[None]:
         raise
 
 
-def _list_while_ray_starts(folder: Folder, asked: Job, job: Job | None) -> float:
+def _list_while_ray_starts(folder: Folder, asked: ScoringJob, job: ScoringJob | None) -> float:
     """List what is new, and return the seconds it took."""
-    from fer_ray.runtime import connect
+    from fer_ray.cluster.connect import connect
 
     stopped = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -196,7 +204,7 @@ def _list_while_ray_starts(folder: Folder, asked: Job, job: Job | None) -> float
     return seconds
 
 
-def _list_new(folder: Folder, asked: Job, job: Job | None, stopped: threading.Event) -> float:
+def _list_new(folder: Folder, asked: ScoringJob, job: ScoringJob | None, stopped: threading.Event) -> float:
     began, passed_over = time.monotonic(), Counter[str]()
     entries = list_entries(asked.inputs, lambda: passed_over.update(["member"]), folder.shown)
     is_plain = len(asked.inputs) == 1 and is_plain_folder(asked.inputs[0])
@@ -219,14 +227,14 @@ def _until(stopped: threading.Event, entries: Iterator[Entry]) -> Iterator[Entry
 
 
 def _score(
-    folder: Folder, job: Job, options: ScoringOptions, layout: Sequence[parts.Part], gpus_per_actor: float
-) -> tuple[Job, Speed]:
-    from fer_ray.score_on_ray import score_parts
+    folder: Folder, job: ScoringJob, options: ScoringOptions, layout: Sequence[parts.OutputPart], gpus_per_actor: float
+) -> tuple[ScoringJob, Speed]:
+    from fer_ray.scoring.on_ray import score_parts
 
     return score_parts(folder, job, options, layout, gpus_per_actor)
 
 
-def _check_errors(folder: Folder, totals: score_totals.Totals, max_error_rate: float) -> None:
+def _check_errors(folder: Folder, totals: Totals, max_error_rate: float) -> None:
     if totals.failed > max_error_rate * totals.files:
         raise DataError(
             f"{totals.failed:,} of {totals.files:,} inputs failed, {totals.failed / totals.files:.2%}; --max-error-rate"

@@ -7,28 +7,28 @@ from typing import Annotated
 
 import typer
 
-from fer_ray.config import Config
-from fer_ray.config_files import load_config
-from fer_ray.data.placement import Placement
-from fer_ray.data.store import PreparedDataset
+from fer_ray.cluster.failures import advice
+from fer_ray.cluster.memory import memory_errors, parse_bytes
+from fer_ray.cluster.resources import WHY_ONE_GPU
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
+from fer_ray.console.progress import ProgressBar, say
+from fer_ray.console.text import amount, duration
+from fer_ray.dataset.placement import Placement
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.learning.checkpoint import read_info
-from fer_ray.learning.device import memory_left
-from fer_ray.learning.kept_epochs import best_epoch
-from fer_ray.learning.loop import Metrics, Snapshot, fit
-from fer_ray.learning.profile import RunProfile, bottleneck
-from fer_ray.learning.requirements import require_trainable
-from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.run_folder import RunFolder, describe_epoch
-from fer_ray.learning.trial_failure import advice
-from fer_ray.memory import memory_errors, parse_bytes
+from fer_ray.inference.checkpoint import read_info
+from fer_ray.inference.device import memory_left
 from fer_ray.models import can_grow
-from fer_ray.outputs import claimed
-from fer_ray.progress import ProgressBar, duration, say
-from fer_ray.provenance import record_start
 from fer_ray.reporting.curves import save_curves
-from fer_ray.resources import WHY_ONE_GPU
-from fer_ray.wording import amount
+from fer_ray.storage.outputs import claimed
+from fer_ray.storage.provenance import record_start
+from fer_ray.training.loop import fit
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.profile import RunProfile, bottleneck
+from fer_ray.training.requirements import require_trainable
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import RunFolder, Snapshot, best_epoch, describe_epoch
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _train(
             if workers == 1 and gpus_per_worker is None:
                 _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
             else:
-                from fer_ray.train_on_ray import train_on_ray  # a run in this process does without Ray
+                from fer_ray.training.on_ray.train_workers import train_on_ray  # a run in this process does without Ray
 
                 train_on_ray(config, data, run, bar, workers, gpus_per_worker, memory)
     finally:

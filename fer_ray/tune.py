@@ -8,29 +8,29 @@ from typing import Annotated
 
 import typer
 
-from fer_ray.confirm_on_ray import train_seed_runs
-from fer_ray.files import write_whole
-from fer_ray.learning.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
-from fer_ray.learning.loop import fit
-from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
-from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.search_log import describe_best
-from fer_ray.learning.search_plan import describe_plan, summary
-from fer_ray.learning.storage import database_told_of
-from fer_ray.learning.study import Study
-from fer_ray.learning.trial_epochs import Objective
-from fer_ray.learning.trial_records import TrialRecord
-from fer_ray.outputs import claimed
-from fer_ray.progress import say
-from fer_ray.provenance import record_start
+from fer_ray.cluster.connect import nodes
+from fer_ray.console.progress import say
+from fer_ray.console.text import amount
 from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
-from fer_ray.reporting.trials import search_section
-from fer_ray.runtime import nodes
-from fer_ray.tune_on_ray import run_trials
-from fer_ray.tune_preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
-from fer_ray.wording import amount
+from fer_ray.reporting.search import search_section
+from fer_ray.search.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
+from fer_ray.search.database import database_told_of
+from fer_ray.search.folder import SearchFolder
+from fer_ray.search.log import describe_best
+from fer_ray.search.on_ray.confirm import train_seed_runs
+from fer_ray.search.on_ray.preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
+from fer_ray.search.on_ray.run_trials import run_trials
+from fer_ray.search.plan import describe_plan, summary
+from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.study import Study
+from fer_ray.search.trial_records import TrialRecord
+from fer_ray.search.trial_reporter import TrainFunction
+from fer_ray.storage.local import write_whole
+from fer_ray.storage.outputs import claimed
+from fer_ray.storage.provenance import record_start
+from fer_ray.training.loop import fit
+from fer_ray.training.rows import TrainingData
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def tune(
     return search(check_request(asked), fit)
 
 
-def search(request: SearchRequest, objective: Objective, measure: Measure = measure_where_tight) -> TuneResult:
+def search(request: SearchRequest, objective: TrainFunction, measure: Measure = measure_where_tight) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
     data = TrainingData.load(request.dataset)
     # Of a new search before anything is written, as it refuses what doesn't fit.

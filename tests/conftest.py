@@ -10,9 +10,9 @@ import pytest
 import ray
 from postgres import new_database, running_server
 
-from fer_ray.data.store import PreparedDataset
+from fer_ray.cluster.connect import start_ray
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.prepare import prepare
-from fer_ray.runtime import start_ray
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, Split, SplitInfo, schema
+from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, Split, SplitInfo, schema
 from fer_ray.emotions import EMOTIONS
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.sources.synthetic import synthetic_faces
 
 
 def encoded(image: Image.Image | np.ndarray, format: str = "PNG", **options: Any) -> bytes:

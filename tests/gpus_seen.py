@@ -20,14 +20,17 @@ from ray import cloudpickle
 from ray.train.torch import TorchConfig, TorchTrainer
 from scripted_search import Snapshot, cost_nothing
 
-from fer_ray import confirm_on_ray, runtime, score_on_ray, train_on_ray, tune_on_ray, tune_preflight
-from fer_ray.config import Config
-from fer_ray.config_files import load_config
-from fer_ray.learning.loop import Report
-from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
+from fer_ray.cluster import connect
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
 from fer_ray.score import score
+from fer_ray.scoring import on_ray
+from fer_ray.search.on_ray import confirm, preflight, run_trials
+from fer_ray.search.request import SearchArguments, SearchRequest, check_request
 from fer_ray.train import train
+from fer_ray.training.on_ray import train_workers
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Report
 from fer_ray.tune import search
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so that what is put in place of fer_ray's reaches workers
@@ -49,13 +52,13 @@ def note(what: str) -> None:
         file.write(json.dumps(seen) + "\n")
 
 
-class SpyJob(train_on_ray._RunJob):
+class SpyJob(train_workers._RunJob):
     def train(self, rank: int, report: Report) -> None:
         note("train")
         super().train(rank, report)
 
 
-class SpyActor(score_on_ray._ScoringActor):
+class SpyActor(on_ray._ScoringActor):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         note("score")
@@ -69,7 +72,7 @@ def spy_measure(request: SearchRequest, data: TrainingData, threads: int) -> Any
 
 def spy_trial_on_workers(params: dict[str, Any], **options: Any) -> None:
     note("trial's driver")
-    train_on_ray.TorchTrainer = Trainer
+    train_workers.TorchTrainer = Trainer
     ON_WORKERS(params, **options)
 
 
@@ -84,7 +87,7 @@ def spy_confirm(params: dict[str, Any], **options: Any) -> None:
     note("confirm")
 
 
-MEASURE, ON_WORKERS, CONFIRM = tune_preflight._measure, tune_on_ray.run_trial_on_workers, confirm_on_ray._train
+MEASURE, ON_WORKERS, CONFIRM = preflight._measure, run_trials.run_trial_on_workers, confirm._train
 
 
 def tried(what: str, call: Callable[[], object]) -> list[dict[str, Any]]:
@@ -97,7 +100,7 @@ def tried(what: str, call: Callable[[], object]) -> list[dict[str, Any]]:
 
 def run_search(name: str, measured: bool = False, **options: Any) -> None:
     asked = SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / name, 2, **options)
-    measure = tune_preflight.measure_costs if measured else cost_nothing
+    measure = preflight.measure_costs if measured else cost_nothing
     search(check_request(asked), objective, measure)
 
 
@@ -107,10 +110,10 @@ def main() -> None:
     if "joined" in sys.argv:
         ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=True, log_to_driver=False)
     elif "RAY_ADDRESS" not in os.environ:
-        runtime.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
-    train_on_ray.TorchTrainer, train_on_ray._RunJob = Trainer, SpyJob  # type: ignore[misc]
-    score_on_ray._ScoringActor, tune_preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
-    tune_on_ray.run_trial_on_workers, confirm_on_ray._train = spy_trial_on_workers, spy_confirm
+        connect.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
+    train_workers.TorchTrainer, train_workers._RunJob = Trainer, SpyJob  # type: ignore[misc]
+    on_ray._ScoringActor, preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
+    run_trials.run_trial_on_workers, confirm._train = spy_trial_on_workers, spy_confirm
     config = load_config(None, ["model.name=lenet", "training.epochs=1"])
     runs: dict[str, Callable[[], object]] = {
         "train 0": lambda: train(DATASET, config, FOLDER / "t0", workers=2, gpus_per_worker=0),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.sources.synthetic import synthetic_faces
 
 FACE = synthetic_faces(1, seed=0)[0][0]
 JPEG = cv2.imencode(".jpg", FACE)[1].tobytes()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from fer_ray import object_stores
+from fer_ray.storage import object_store
 
 BUCKET = "faces"
 _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -120,8 +120,8 @@ def running_store() -> Iterator[Store]:
             endpoint_override=plain, region="us-east-1", allow_bucket_creation=True, allow_bucket_deletion=True
         )
         filesystem.create_dir(BUCKET)
-        object_stores._open.cache_clear()  # of what was opened by another environment
+        object_store._open.cache_clear()  # of what was opened by another environment
         yield Store(faulty, filesystem, faults)
-    object_stores._open.cache_clear()
+    object_store._open.cache_clear()
     for server in servers:
         server.shutdown()

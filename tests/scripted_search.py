@@ -10,16 +10,16 @@ import optuna
 from ray import cloudpickle
 
 from fer_ray import models
-from fer_ray.config import Config
-from fer_ray.data.store import PreparedDataset
-from fer_ray.learning.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
-from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
-from fer_ray.learning.search_plan import Share
-from fer_ray.learning.trial_cost import TrialCost
-from fer_ray.learning.trial_epochs import Objective
+from fer_ray.config.schema import Config
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
+from fer_ray.search.on_ray.preflight import Measured
+from fer_ray.search.plan import Allocation
+from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.trial_cost import TrialCost
+from fer_ray.search.trial_reporter import TrainFunction
+from fer_ray.training.rows import TrainingData
 from fer_ray.tune import TuneResult, search
-from fer_ray.tune_preflight import Measured
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
 
@@ -106,7 +106,7 @@ class Search:
         """Run as many trials as the script has lines, or as many as are told where some of them don't count."""
         for file in self.calls.iterdir():
             file.unlink()
-        objective: Objective = Scripted(list(script), self.calls)
+        objective: TrainFunction = Scripted(list(script), self.calls)
         done = self.counted() if resume else 0
         asked = done + (len(script) if trials is None else trials)
         return search(self.request(asked, resume, time_budget), objective, cost_nothing)
@@ -123,7 +123,7 @@ class Search:
         return [trial.state.name for trial in self.study().trials]
 
 
-def cost_nothing(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+def cost_nothing(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
     """Stand in for a measured step."""
     return {
         name: TrialCost({data.info.size: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces

@@ -21,15 +21,15 @@ from ray.util import placement_group_table
 from ray.util.state import list_actors
 from scripted_search import Snapshot
 
-from fer_ray import runtime
-from fer_ray.config import Config
-from fer_ray.learning.loop import Report
-from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchArguments, SearchRequest, check_request
-from fer_ray.learning.search_plan import Share
-from fer_ray.learning.trial_cost import TrialCost
+from fer_ray.cluster import connect
+from fer_ray.config.schema import Config
+from fer_ray.search.on_ray.preflight import Measured
+from fer_ray.search.plan import Allocation
+from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.trial_cost import TrialCost
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Report
 from fer_ray.tune import search
-from fer_ray.tune_preflight import Measured
 
 DATASET, FOLDER = map(Path, sys.argv[1:])
 SPACE = """
@@ -60,7 +60,7 @@ def by_dropout(config: Config, data: TrainingData, report: Report, *, resume_fro
         report(history[-1], Snapshot(config, data, history))  # type: ignore[arg-type]
 
 
-def no_cost(request: SearchRequest, data: TrainingData, share: Share) -> Measured:
+def no_cost(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
     return {"s": TrialCost({24: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 1 << 20)}, 1.0
 
 
@@ -74,7 +74,7 @@ def left_over() -> list[str]:
 def main() -> None:
     (FOLDER / "calls").mkdir()
     (FOLDER / "s.yaml").write_text(SPACE)
-    runtime.start_ray(num_cpus=2, num_gpus=0, include_dashboard=True)
+    connect.start_ray(num_cpus=2, num_gpus=0, include_dashboard=True)
     request = check_request(SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, workers_per_trial=2))
     (FOLDER / "driver").write_text(str(os.getpid()))
     with contextlib.suppress(KeyboardInterrupt):

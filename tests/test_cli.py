@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fer_ray.cli import STAGES, main
-from fer_ray.data.store import PreparedDataset
+from fer_ray.dataset.store import PreparedDataset
 
 
 def exit_code(arguments: list[str]) -> int:

@@ -13,9 +13,9 @@ from object_store import BUCKET, Store, running_store
 from ray_nodes import Nodes, running_nodes
 
 from fer_ray.evaluate import evaluate
-from fer_ray.local_copies import local_copy
 from fer_ray.prepare import prepare
 from fer_ray.score import score
+from fer_ray.storage.inputs import local_copy
 from fer_ray.tune import tune
 
 SPACE = """\

@@ -25,9 +25,9 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
-from fer_ray import __version__
-from fer_ray.config_files import load_search_space
-from fer_ray.runtime import OWN_GPUS
+from fer_ray.cluster.connect import OWN_GPUS
+from fer_ray.config.files import load_search_space
+from fer_ray.version import VERSION
 
 REPOSITORY = Path(__file__).parents[1]
 CLUSTER = REPOSITORY / "cluster"
@@ -280,7 +280,7 @@ def test_the_image() -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_images_are_of_this_version(name: str) -> None:
-    assert set(re.findall(r"/fer_ray:([\w.]+)", (CLUSTER / name).read_text())) <= {__version__}
+    assert set(re.findall(r"/fer_ray:([\w.]+)", (CLUSTER / name).read_text())) <= {VERSION}
 
 
 # What is to be changed

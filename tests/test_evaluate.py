@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fer_ray.config import Config, ModelConfig
-from fer_ray.data.store import DATASET_FILE, PreparedDataset
+from fer_ray.config.schema import Config, ModelConfig
+from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import evaluate
-from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
-from fer_ray.learning.evaluation import read_evaluation
-from fer_ray.learning.predictor import Predictor
+from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
+from fer_ray.inference.predictor import Predictor
+from fer_ray.inference.scores import read_evaluation
 from fer_ray.models import build
 from fer_ray.reporting.evaluation_text import accuracy_text, describe
 

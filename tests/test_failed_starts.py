@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from scripted_search import Scripted, Search, cost_nothing
 
-from fer_ray.config_files import load_config
-from fer_ray.data.store import PreparedDataset
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.demo import DemoSize, demo
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.evaluate import evaluate
-from fer_ray.files import claim_output
 from fer_ray.prepare import prepare
 from fer_ray.report import report
 from fer_ray.score import score
+from fer_ray.storage.local import claim_output
 from fer_ray.train import train
 from fer_ray.tune import search
 from fer_ray.weights import SHIPPED_CHECKPOINT

@@ -2,9 +2,9 @@
 
 import pytest
 
+from fer_ray.architectures import describe, models
 from fer_ray.errors import UsageError
 from fer_ray.models import architectures
-from fer_ray.models_stage import describe, models
 
 
 def test_every_architecture_is_listed_with_what_it_costs() -> None:

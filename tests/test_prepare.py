@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets_made import hashes, write_csv
 
-from fer_ray.data.images import resize
-from fer_ray.data.store import PreparedDataset, schema
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.dataset.store import PreparedDataset, schema
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
+from fer_ray.images.decode import resize
 from fer_ray.prepare import prepare
+from fer_ray.sources.synthetic import synthetic_faces
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

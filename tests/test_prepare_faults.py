@@ -14,10 +14,10 @@ from datasets_made import hashes, write_csv
 
 import fer_ray.prepare
 from fer_ray.cli import main
-from fer_ray.data.store import PreparedDataset
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.prepare import prepare
+from fer_ray.sources.synthetic import synthetic_faces
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -33,7 +33,7 @@ def test_nothing_is_left_when_prepare_is_interrupted(tmp_path: Path, monkeypatch
 
 
 KILLED_AT = {
-    "reading": ("fer_ray.data.assemble:Spool.add", 2),
+    "reading": ("fer_ray.dataset.assemble:Spool.add", 2),
     "writing": ("pyarrow.parquet:ParquetWriter.write_table", 2),
     "drawing": ("matplotlib.figure:Figure.savefig", 2),
     "after the last write": ("pathlib:Path.rename", 1),

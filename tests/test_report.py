@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from markupsafe import escape
 
-from fer_ray.config_files import load_config
-from fer_ray.data.store import PreparedDataset
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import evaluate
 from fer_ray.report import report

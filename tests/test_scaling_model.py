@@ -12,8 +12,8 @@ import scaling_tables
 from scaling_model import CHANGED, TODAY, Assumed, Measured
 from scaling_tables import GPUS
 
-from fer_ray import object_stores, score_on_ray
-from fer_ray.data import manifest
+from fer_ray.scoring import manifest, on_ray
+from fer_ray.storage import object_store
 
 MEASURED = Measured(
     core_s={1: 0.001, 2: 0.0012},
@@ -46,7 +46,7 @@ def test_the_constants_of_the_code_are_those_of_the_model() -> None:
     ours = (scaling_model.CHUNK_FILES, scaling_model.FIRST_CHUNK_FILES, scaling_model.GROWTH)
     assert ours == (manifest.CHUNK_FILES, manifest._FIRST_CHUNK_FILES, manifest._GROWTH)
     at_once = (scaling_model.REQUESTS_AT_ONCE, scaling_model.CHUNKS_AT_ONCE)
-    assert at_once == (object_stores.REQUESTS_AT_ONCE, score_on_ray._AT_ONCE)
+    assert at_once == (object_store.REQUESTS_AT_ONCE, on_ray._AT_ONCE)
 
 
 @pytest.mark.parametrize("images", [1, 64, 65, 5000, 40_000, 100_000])

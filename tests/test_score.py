@@ -26,20 +26,20 @@ from out_of_memory import ERRORS, room_for
 from ray import cloudpickle
 from ray.exceptions import RaySystemError
 
-from fer_ray import score_on_ray
-from fer_ray.config import Config
-from fer_ray.data import disk, manifest, parts
-from fer_ray.data.faces import HaarDetector
-from fer_ray.data.images import decode
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.learning import network
-from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
-from fer_ray.learning.device import has_fast_bfloat16
-from fer_ray.learning.predictor import Predictor
+from fer_ray.images import image_files
+from fer_ray.images.decode import decode
+from fer_ray.images.faces import HaarDetector
+from fer_ray.inference import network
+from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
+from fer_ray.inference.device import has_fast_bfloat16
+from fer_ray.inference.predictor import Predictor
 from fer_ray.models import build
 from fer_ray.score import ScoreResult, command, score
+from fer_ray.scoring import manifest, on_ray, parts
+from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 TOLERANCE = 2e-2 if has_fast_bfloat16(torch.device("cpu")) else 1e-5  # batches of another size round otherwise
@@ -141,7 +141,7 @@ def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
     assert f"{images}/latin-\\xfc 23.jpg" in status
     assert {name: status[f"{images}/{name}"] for name in BROKEN} == {name: kind for name, (kind, _) in BROKEN.items()}
     assert list(status.values()).count("ok") == len(FACES)
-    assert [path.decode("utf-8", "backslashreplace") for path in disk.list_files([images])] == list(status)
+    assert [path.decode("utf-8", "backslashreplace") for path in image_files.list_files([images])] == list(status)
     for row in rows.to_pylist():
         failed = row["status"] != "ok"
         assert (row["error"] is not None) == failed
@@ -150,8 +150,8 @@ def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
 
 
 def test_the_output_is_parts_and_no_pieces(result: ScoreResult) -> None:
-    files = {path.name for path in Path(result.path).iterdir()}
-    assert files == {
+    image_files = {path.name for path in Path(result.path).iterdir()}
+    assert image_files == {
         ".lock",
         "_job.json",
         "_manifest-0000.parquet",
@@ -167,8 +167,8 @@ def test_the_output_is_parts_and_no_pieces(result: ScoreResult) -> None:
 def test_numbers_are_the_predictors(result: ScoreResult, checkpoint: Path) -> None:
     rows = read_rows(result.path)
     rows = rows.filter(pa.compute.equal(rows["status"], "ok"))
-    files = [path.replace("\\xfc", "\udcfc") for path in rows["path"].to_pylist()]
-    predicted = Predictor(checkpoint, "flip").predict(files)
+    image_files = [path.replace("\\xfc", "\udcfc") for path in rows["path"].to_pylist()]
+    predicted = Predictor(checkpoint, "flip").predict(image_files)
     assert rows["label"].to_pylist() == predicted.names
     assert len(set(predicted.names)) > 1
     probabilities = np.stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS], axis=1)
@@ -450,7 +450,7 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
         yield 1
         raise RaySystemError("the store died\nand many lines more")
 
-    ended = score_on_ray._until_ray_dies(batches())
+    ended = on_ray._until_ray_dies(batches())
     assert next(ended) == 1
     with pytest.raises(FerRayError, match=r"gave the job up, RaySystemError: .* store died. What was .* --resume.$"):
         next(ended)
@@ -458,12 +458,12 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     def died() -> None:
         raise FerRayError("Ray's raylet died.")
 
-    monkeypatch.setattr(score_on_ray, "require_running", died)
+    monkeypatch.setattr(on_ray, "require_running", died)
     with pytest.raises(FerRayError, match=r"^Ray's raylet died. What was scored is kept: go on with --resume.$"):
-        list(score_on_ray._until_ray_dies(batches()))
+        list(on_ray._until_ray_dies(batches()))
 
 
-class ShortOfMemory(score_on_ray._ScoringActor):
+class ShortOfMemory(on_ray._ScoringActor):
     """An actor whose memory has room for one image a pass."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -471,7 +471,7 @@ class ShortOfMemory(score_on_ray._ScoringActor):
         network.forward_batches = room_for(1, ERRORS["driver"], network.forward_batches)
 
 
-class WithoutMemory(score_on_ray._ScoringActor):
+class WithoutMemory(on_ray._ScoringActor):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         network.forward_batches = room_for(0, ERRORS["driver"], network.forward_batches)
@@ -487,7 +487,7 @@ def test_where_memory_runs_out_batches_are_halved(
 ) -> None:
     for module in (sys.modules[__name__], sys.modules["out_of_memory"]):
         cloudpickle.register_pickle_by_value(module)
-    monkeypatch.setattr(score_on_ray, "_ScoringActor", ShortOfMemory)
+    monkeypatch.setattr(on_ray, "_ScoringActor", ShortOfMemory)
     short = score(checkpoint, [images], tmp_path / "short", batch_size=8, max_error_rate=1)
     assert short.summary["batch_size"] == 1
     assert capsys.readouterr().err.count("Memory ran out; from here on 1 image a forward pass") == 1
@@ -496,7 +496,7 @@ def test_where_memory_runs_out_batches_are_halved(
     for there, own in zip(rows["p_happy"].to_pylist(), others["p_happy"].to_pylist(), strict=True):
         assert there == own or there == pytest.approx(own, abs=TOLERANCE)
 
-    monkeypatch.setattr(score_on_ray, "_ScoringActor", WithoutMemory)
+    monkeypatch.setattr(on_ray, "_ScoringActor", WithoutMemory)
     with pytest.raises(
         UsageError, match=r"out of memory: CUDA error: out of memory\. There is no room for the network"
     ):
@@ -518,5 +518,5 @@ def test_where_memory_runs_out_batches_are_halved(
 def test_actors_share_gpus_as_far_as_they_go(
     nodes: list[dict[str, float]], part: float, planned: tuple[int, int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_on_ray, "nodes", lambda: nodes)
-    assert score_on_ray.plan(part) == planned
+    monkeypatch.setattr(on_ray, "nodes", lambda: nodes)
+    assert on_ray.plan(part) == planned

@@ -12,17 +12,17 @@ import yaml
 from datasets_made import write_prepared
 
 from fer_ray.cli import main
-from fer_ray.config import Config
-from fer_ray.config_files import load_config
-from fer_ray.data.store import DATASET_FILE, PreparedDataset
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
+from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.files import locked_folder
-from fer_ray.learning.calibration import fit_temperature
-from fer_ray.learning.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.learning.loop import Metrics, Snapshot
-from fer_ray.learning.network import Network
-from fer_ray.learning.run_folder import RunFolder
+from fer_ray.inference.calibration import fit_temperature
+from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.inference.network import Network
+from fer_ray.storage.local import locked_folder
 from fer_ray.train import train
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import RunFolder, Snapshot
 
 
 def config(*overrides: str) -> Config:

@@ -12,16 +12,16 @@ import pytest
 from ray import cloudpickle
 from scripted_search import SPACE, Scripted, Search, cost_nothing
 
-from fer_ray import runtime
 from fer_ray.cli import main
-from fer_ray.config_files import load_config
-from fer_ray.data.store import PreparedDataset
+from fer_ray.cluster import connect
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError, UsageError
-from fer_ray.files import locked_folder
-from fer_ray.learning.checkpoint import load_checkpoint, load_training_state
-from fer_ray.learning.predictor import Predictor
+from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
+from fer_ray.inference.predictor import Predictor
+from fer_ray.search.on_ray.tune_adapter import Stop
+from fer_ray.storage.local import locked_folder
 from fer_ray.tune import search, tune
-from fer_ray.tune_runtime import Stop
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -260,7 +260,7 @@ def test_two_spaces_in_one_study(tiny_dataset: PreparedDataset, tmp_path: Path) 
 def test_wrong_calls_end_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runtime, "connect", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
     arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--trials", "0", "--output", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as end:
         main(["tune", *arguments])

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
+from fer_ray.config.schema import ModelConfig
 from fer_ray.models.registry import register
 
 _STAGES = (("conv1",), ("conv2",), ("conv3",), ("conv4",), ("dense",), ("classifier",))

@@ -7,8 +7,8 @@ layer scale are torchvision's.
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import has_imagenet_stem, register
 
 # The stem, and each stage with the halving before it; the norm before the classifier comes with its weights.

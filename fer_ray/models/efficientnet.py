@@ -6,8 +6,8 @@ It halves an image five times, which leaves less than 2 pixels of 48. In the sma
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import has_imagenet_stem, register
 
 _STAGES = (*((f"features.{index}",) for index in range(8)), ("features.8",), ("classifier.1",))

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import register
 
 _STEM_WIDTH = 32
@@ -15,7 +15,7 @@ _LOGIT_SCALE = 0.125
 """Pooled features of a few hundred channels are large; unscaled, their first logits cost SGD two epochs to tame."""
 
 
-class Block(nn.Module):
+class FastBlock(nn.Module):
     """Convolution 3×3, max-pool where it ends a stage, batch norm and ReLU; a shortcut where the shape stays."""
 
     def __init__(self, inputs: int, outputs: int, pool: bool):
@@ -52,7 +52,7 @@ class Fast(nn.Module):
         for number, stage in enumerate(_STAGES, start=1):
             for position, outputs in enumerate(stage, start=1):
                 ends_stage = position == len(stage) and number < len(_STAGES)
-                blocks.append(Block(width, outputs, pool=ends_stage))
+                blocks.append(FastBlock(width, outputs, pool=ends_stage))
                 width = outputs
         self.blocks = nn.Sequential(*blocks)
         self.classifier = Head(2 * width, num_classes, dropout)

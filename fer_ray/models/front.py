@@ -4,6 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+
+class Head(nn.Linear):
+    """Dropout, then a linear layer; its tensors have the names of a plain linear layer's, as in torchvision's files."""
+
+    def __init__(self, inputs: int, num_classes: int, dropout: float):
+        super().__init__(inputs, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features_bc: torch.Tensor) -> torch.Tensor:
+        """Map features, B × inputs, to logits, B × num_classes."""
+        return super().forward(self.dropout(features_bc))
+
+
 # Mean and deviation of ImageNet's red, green and blue, 0 to 1, by which torchvision's weights want images normalised.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

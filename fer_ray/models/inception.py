@@ -7,8 +7,8 @@ is a 3×3 convolution of stride 1 without the first pool, as the residual networ
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import has_imagenet_stem, register
 
 _STAGES = (

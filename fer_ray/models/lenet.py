@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import register
 
 _STAGES = (("conv1",), ("conv2",), ("dense1",), ("dense2",), ("classifier",))

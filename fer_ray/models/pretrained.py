@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fer_ray.checkpoint_files import WEIGHTS_FILE, checkpoint_within
-from fer_ray.config import ModelConfig
+from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import DataError, UsageError
-from fer_ray.local_copies import local_copy
 from fer_ray.models.front import GreyToImageNet
 from fer_ray.models.registry import Architecture, architectures, find, has_imagenet_stem, without_front
+from fer_ray.storage.folder import WEIGHTS_FILE, checkpoint_within
+from fer_ray.storage.inputs import local_copy
 
 _NAMED = 3  # tensors in an error message
 

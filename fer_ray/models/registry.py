@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fer_ray.config import Config, ModelConfig
+from fer_ray.config.schema import Config, ModelConfig
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.models.front import Enlarge, Fronted, GreyToImageNet

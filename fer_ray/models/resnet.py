@@ -6,8 +6,8 @@ is a 3×3 convolution of stride 1 without the pool, as He et al. (arXiv 1512.033
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import has_imagenet_stem, register
 
 _STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",), ("fc",))

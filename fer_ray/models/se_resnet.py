@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import register
 
 _WIDTHS = (64, 160, 320, 640)
@@ -36,7 +36,7 @@ class SqueezeExcitation(nn.Module):
         return gated
 
 
-class Block(nn.Module):
+class SEBlock(nn.Module):
     """Norm, ReLU and 3×3 convolution, twice, and squeeze-and-excitation, beside a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
@@ -67,8 +67,8 @@ class SEResNet(nn.Module):
         inputs = (_WIDTHS[0], *_WIDTHS)
         self.stage1, self.stage2, self.stage3, self.stage4 = (
             nn.Sequential(
-                Block(inputs[number], width, stride=1 if number == 0 else 2),
-                *(Block(width, width, stride=1) for _ in range(1, _BLOCKS)),
+                SEBlock(inputs[number], width, stride=1 if number == 0 else 2),
+                *(SEBlock(width, width, stride=1) for _ in range(1, _BLOCKS)),
             )
             for number, width in enumerate(_WIDTHS)
         )

@@ -12,8 +12,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from fer_ray.config import ModelConfig
-from fer_ray.models.head import Head
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.front import Head
 from fer_ray.models.registry import has_imagenet_stem, register
 
 

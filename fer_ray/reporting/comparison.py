@@ -7,17 +7,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.learning.evaluation import PREDICTIONS_FILE, Evaluation, Scores, read_evaluation
-from fer_ray.learning.member_scores import compare_members
+from fer_ray.inference.scores import PREDICTIONS_FILE, Evaluation, Scores, compare_members, read_evaluation
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.evaluation import pairs_table
 from fer_ray.reporting.evaluation_text import accuracy_text
-from fer_ray.reporting.html import Block, Charts, Figure, Section, Table
+from fer_ray.reporting.html import Charts, Figure, PageBlock, PageSection, Table
 
 _COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without leaked", "Macro-F1", "ECE", "Images/s")
 
 
-def compare_evaluations(folders: Mapping[str, Path]) -> list[Section]:
+def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
     """Show evaluations of the same split of the same dataset side by side, a section a split that has several.
 
     Args:
@@ -30,21 +29,21 @@ def compare_evaluations(folders: Mapping[str, Path]) -> list[Section]:
     return [_section(split, group, folders) for (_, split), group in groups.items() if len(group) > 1]
 
 
-def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[str, Path]) -> Section:
+def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[str, Path]) -> PageSection:
     names = sorted(evaluations, key=lambda name: -_main(evaluations[name]).accuracy)
     best, last = (_main(evaluations[name]).accuracy for name in (names[0], names[-1]))
     note = (
         "Each under its main TTA. Brackets hold the 95% interval (Wilson); as all saw the same images, the table of"
         " pairs tells more surely than the intervals whether two differ."
     )
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Table(f"Evaluations by accuracy, {split} split", _COLUMNS, [_row(n, evaluations[n]) for n in names], note),
         Charts("Accuracy with 95% intervals", [_intervals(names, evaluations)]),
         *_pairs(names, folders),
     ]
     spread = f"from {last:.2%} to {best:.2%} accuracy; the best is {names[0]}" if last < best else f"all at {best:.2%}"
     headline = f"{len(names)} evaluations of {split} {spread}."
-    return Section(f"Evaluations of {split} compared", "Comparison", "", headline, blocks)
+    return PageSection(f"Evaluations of {split} compared", "Comparison", "", headline, blocks)
 
 
 def _main(evaluation: Evaluation) -> Scores:

@@ -6,12 +6,12 @@ from statistics import mean
 
 from matplotlib.lines import Line2D
 
-from fer_ray.learning.confirmation import Confirmed, resolution
-from fer_ray.learning.objectives import OBJECTIVES, Objective
-from fer_ray.learning.trial_records import error_line
+from fer_ray.console.text import amount, points
 from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.html import Block, Charts, Figure, Table
-from fer_ray.wording import amount, points
+from fer_ray.reporting.html import Charts, Figure, PageBlock, Table
+from fer_ray.search.confirmation import Confirmed, resolution
+from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
+from fer_ray.search.trial_records import error_line
 
 _COLOUR = "#0072B2"
 _NOTE = (
@@ -21,7 +21,7 @@ _NOTE = (
 )
 
 
-def confirmation_blocks(confirmed: Sequence[Confirmed], objective: Objective) -> list[Block]:
+def confirmation_blocks(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[PageBlock]:
     """Show the runs with new seeds beside the search's own figures; nothing where there are none.
 
     Args:
@@ -30,13 +30,13 @@ def confirmation_blocks(confirmed: Sequence[Confirmed], objective: Objective) ->
     """
     if not confirmed:
         return []
-    blocks: list[Block] = [_by_configuration(confirmed, objective)]
+    blocks: list[PageBlock] = [_by_configuration(confirmed, objective)]
     if any(one.values() for one in confirmed):
         blocks.append(Charts("Each seed", [_figure(confirmed, objective)]))
     return [*blocks, _runs(confirmed, objective)]
 
 
-def confirmation_sentences(confirmed: Sequence[Confirmed], objective: Objective) -> list[str]:
+def confirmation_sentences(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
     """Say how far the search's own figures were too high, whether its order held, and how sure that is.
 
     Args:
@@ -54,7 +54,7 @@ def confirmation_sentences(confirmed: Sequence[Confirmed], objective: Objective)
     return [*sentences, *_sureness(measured, objective), *left_out]
 
 
-def _optimism(by_search: Sequence[Confirmed], objective: Objective) -> str:
+def _optimism(by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
     best = by_search[0]
     seeds, gap = amount(len(best.values()), "new seed"), best.searched() - best.mean()
     verdict = f"{_gap(gap, objective)} too high" if gap > 0 else f"not too high, but {_gap(gap, objective)} below it"
@@ -72,7 +72,7 @@ def _optimism(by_search: Sequence[Confirmed], objective: Objective) -> str:
     return f"{text}; those of {those} were {_gap(average, objective)} {side} in the mean."
 
 
-def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: Objective) -> str:
+def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
     former = ", ".join(str(one.trial) for one in by_search)
     if [one.trial for one in by_mean] == [one.trial for one in by_search]:
         return f"The order of the search held (trials {former})."
@@ -80,7 +80,7 @@ def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objecti
     return f"The order of the search did not hold: it was trials {former}, and by the means it is {now}."
 
 
-def _sureness(by_mean: Sequence[Confirmed], objective: Objective) -> list[str]:
+def _sureness(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
     least = resolution(by_mean)
     if least is None or len(by_mean) < 2:
         return []
@@ -89,23 +89,23 @@ def _sureness(by_mean: Sequence[Confirmed], objective: Objective) -> list[str]:
     return [f"For so few seeds to tell means apart, they must differ by {_gap(least, objective)} (95%), and {which}."]
 
 
-def _gap(difference: float, objective: Objective) -> str:
+def _gap(difference: float, objective: SearchMetric) -> str:
     return points(difference) if objective.name == "accuracy" else f"{abs(difference):.3f}"
 
 
-def _spread(spread: float | None, objective: Objective) -> str:
+def _spread(spread: float | None, objective: SearchMetric) -> str:
     if spread is None:
         return "–"
     return f"{100 * spread:.2f}" if objective.name == "accuracy" else f"{spread:.3f}"
 
 
-def _shown(objective: Objective) -> dict[str, Objective]:
+def _shown(objective: SearchMetric) -> dict[str, SearchMetric]:
     """The objective and the other one of accuracy and macro-F1, by the columns that hold them."""
     others = [name for name in ("accuracy", "macro_f1") if name != objective.name]
     return {"value": objective} | {name: OBJECTIVES[name] for name in others}
 
 
-def _by_configuration(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
+def _by_configuration(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
     columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
     for one in _shown(objective).values():
         columns += [f"Mean {_short(one)}", "SD, points" if one.name == "accuracy" else "SD"]
@@ -120,11 +120,11 @@ def _by_configuration(confirmed: Sequence[Confirmed], objective: Objective) -> T
     return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
 
 
-def _short(objective: Objective) -> str:
+def _short(objective: SearchMetric) -> str:
     return objective.label.removeprefix("validation ")
 
 
-def _runs(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
+def _runs(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
     rows = [row for one in confirmed for row in one.rows]
     failed = any(row["error"] is not None for row in rows)
     columns = ["Run", *(f"Validation {_short(one)}" for one in _shown(objective).values())]
@@ -139,7 +139,7 @@ def _runs(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
     return Table("Runs with new seeds", columns, cells, note)
 
 
-def _figure(confirmed: Sequence[Confirmed], objective: Objective) -> Figure:
+def _figure(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Figure:
     """Draw the value of each run, the means, and what the search had."""
     canvas, axes = new_chart()
     for place, one in enumerate(confirmed):

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.files import write_whole
-from fer_ray.learning.kept_epochs import best_epoch
-from fer_ray.learning.loop import Metrics
 from fer_ray.reporting.charts import new_chart, style_axes, to_png
 from fer_ray.reporting.html import Figure
+from fer_ray.storage.local import write_whole
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import best_epoch
 
 
 def save_curves(history: Sequence[Metrics], path: Path) -> None:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_ray.errors import DataError
-from fer_ray.learning.evaluation import (
+from fer_ray.images.decode import png_of
+from fer_ray.inference.scores import (
     CONFUSION_FILE,
     METRICS_FILE,
     MISTAKES_FILE,
@@ -21,8 +22,7 @@ from fer_ray.learning.evaluation import (
     read_evaluation,
 )
 from fer_ray.reporting.evaluation_text import accuracy_text
-from fer_ray.reporting.html import Block, Face, Gallery, Section, Table, read_figure
-from fer_ray.reporting.png import png_of
+from fer_ray.reporting.html import Gallery, GalleryFace, PageBlock, PageSection, Table, read_figure
 from fer_ray.reporting.reproduce import reproduce_blocks
 
 _CONFUSIONS_SHOWN = 8
@@ -54,7 +54,7 @@ def write_samples(file: Path, columns: Mapping[str, Sequence[object]], images: n
     pq.write_table(pa.table({**columns, "png": [png_of(image) for image in images]}, schema=_SAMPLES_SCHEMA), file)
 
 
-def evaluation_section(folder: Path, shown_as: Path) -> Section:
+def evaluation_section(folder: Path, shown_as: Path) -> PageSection:
     """Show an evaluation.
 
     Args:
@@ -69,7 +69,7 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
             " `fer-ray evaluate` again."
         )
     main = evaluation.main
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         _by_tta(evaluation),
         _all_figures(evaluation),
         _by_class(main.official, f"By class, TTA {evaluation.main_tta}, {evaluation.split} split"),
@@ -99,7 +99,7 @@ def evaluation_section(folder: Path, shown_as: Path) -> Section:
         f"{accuracy_text(main.official)} accuracy on {evaluation.split} with TTA {evaluation.main_tta}{without};"
         f" macro-F1 {main.official.macro_f1:.3f}."
     )
-    return Section(shown_as.name, "Evaluation", str(shown_as), headline, blocks, evaluation.notes)
+    return PageSection(shown_as.name, "Evaluation", str(shown_as), headline, blocks, evaluation.notes)
 
 
 def confusions(scores: Scores) -> list[tuple[str, str, int, float]]:
@@ -258,7 +258,8 @@ def _galleries(file: Path) -> list[Gallery]:
     if not file.is_file():
         return []
     faces = [
-        Face(row["png"], row["label"], row["predicted"], row["confidence"]) for row in pq.read_table(file).to_pylist()
+        GalleryFace(row["png"], row["label"], row["predicted"], row["confidence"])
+        for row in pq.read_table(file).to_pylist()
     ]
     note = "Spread evenly over the split's order, some of each class. The percentage is the prediction's probability."
     galleries = [

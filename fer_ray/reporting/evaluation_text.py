@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fer_ray.learning.evaluation import Evaluation, Scores
-from fer_ray.wording import amount
+from fer_ray.console.text import amount
+from fer_ray.inference.scores import Evaluation, Scores
 
 _PAIRS = 10  # shown; those of more than five members fill a page of their own
 

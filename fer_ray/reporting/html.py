@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fer_ray import __version__
-from fer_ray.shown_places import as_shown
+from fer_ray.console.messages import as_shown
+from fer_ray.version import VERSION
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
 
@@ -50,7 +50,7 @@ class Charts:
 
 
 @dataclass(frozen=True)
-class Face:
+class GalleryFace:
     """A face: the picture as PNG, the true name or None, the predicted one, and the prediction's probability."""
 
     png: bytes
@@ -69,7 +69,7 @@ class Gallery:
     """Faces with their labels, under a caption."""
 
     caption: str
-    faces: Sequence[Face]
+    faces: Sequence[GalleryFace]
     note: str = ""
     kind: str = field(default="gallery", init=False)
 
@@ -84,11 +84,11 @@ class Code:
     kind: str = field(default="code", init=False)
 
 
-Block = Table | Figure | Charts | Gallery | Code
+PageBlock = Table | Figure | Charts | Gallery | Code
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """What one folder holds, or how several compare.
 
     Attributes:
@@ -104,11 +104,11 @@ class Section:
     what: str
     path: str
     headline: str
-    blocks: Sequence[Block]
+    blocks: Sequence[PageBlock]
     notes: Sequence[str] = ()
 
 
-def render_page(title: str, sections: Sequence[Section]) -> str:
+def render_page(title: str, sections: Sequence[PageSection]) -> str:
     """Return the page. It needs no network and no scripts; all text in it is escaped."""
     environment = Environment(
         loader=PackageLoader("fer_ray.reporting"),
@@ -119,7 +119,7 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.tests["numeric"] = _is_numeric
-    page = environment.get_template("report.html.j2").render(title=title, sections=sections, version=__version__)
+    page = environment.get_template("report.html.j2").render(title=title, sections=sections, version=VERSION)
     return as_shown(page)
 
 

@@ -4,21 +4,45 @@ The parts are those of Mitchell et al. 2019 (arXiv 1810.03993). Strengths, weakn
 among them, each of their sentences following from measured figures.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fer_ray.config_files import to_yaml
-from fer_ray.data.store import DATASET_FILE, SplitInfo
-from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
-from fer_ray.provenance import read_provenance
-from fer_ray.reporting import findings as figures
-from fer_ray.reporting import findings_data as data
+from fer_ray.config.files import to_yaml
+from fer_ray.console.text import amount
+from fer_ray.dataset.store import DATASET_FILE, SplitInfo
+from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE
+from fer_ray.reporting import card_facts as data
+from fer_ray.reporting import card_rules as figures
+from fer_ray.reporting.card_facts import Evidence, read_evidence
 from fer_ray.reporting.evaluation import confusions
 from fer_ray.reporting.evaluation_text import accuracy_text
-from fer_ray.reporting.evidence import Evidence, read_evidence
-from fer_ray.reporting.markdown import code_block, plain, table
 from fer_ray.reporting.reproduce import describe_machine
-from fer_ray.wording import amount
+from fer_ray.storage.provenance import read_provenance
+
+_MARKS = re.compile(r"([\\`*\[\]<>|])")
+_FENCE = "```"
+
+
+def plain(text: str) -> str:
+    """Return text on one line in which nothing is markup."""
+    return _MARKS.sub(r"\\\1", " ".join(text.split()))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose cells are plain text; columns that begin with a number are set to the right."""
+    rule = ["---:" if rows and rows[0][number][:1].isdigit() else "---" for number in range(len(columns))]
+    lines = [map(plain, columns), rule, *(map(plain, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def code_block(text: str, language: str) -> str:
+    """Return text in a fence that is longer than any in it."""
+    fence = _FENCE
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
 
 CARD_FILE = "model_card.md"
 RULES: dict[str, tuple[Callable[[Evidence], Iterator[str]], ...]] = {

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer_ray.provenance import PROVENANCE_FILE, Hardware, Start, read_provenance
-from fer_ray.reporting.html import Block, Code, Table
-from fer_ray.wording import amount
+from fer_ray.console.text import amount
+from fer_ray.reporting.html import Code, PageBlock, Table
+from fer_ray.storage.provenance import PROVENANCE_FILE, Hardware, Start, read_provenance
 
 _CAPTION = "How to reproduce"
 
 
-def reproduce_blocks(folder: Path, facts: Mapping[str, str]) -> list[Block]:
+def reproduce_blocks(folder: Path, facts: Mapping[str, str]) -> list[PageBlock]:
     """Return the commands that wrote a folder, and a table of what they ran on.
 
     Args:

@@ -4,19 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from fer_ray.config_files import load_config
+from fer_ray.config.files import load_config
+from fer_ray.console.text import duration
 from fer_ray.errors import DataError
-from fer_ray.learning.checkpoint import read_info
-from fer_ray.learning.intervals import wilson_interval
-from fer_ray.learning.kept_epochs import best_epoch
-from fer_ray.learning.loop import Metrics
-from fer_ray.learning.profile import PARTS, bottleneck
-from fer_ray.learning.run_folder import RunFolder
+from fer_ray.inference.checkpoint import read_info
+from fer_ray.inference.scores import wilson_interval
 from fer_ray.models import can_grow
-from fer_ray.progress import duration
 from fer_ray.reporting.curves import accuracy_figure, curve_figures
-from fer_ray.reporting.html import Block, Charts, Code, Section, Table
+from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import machine_of, reproduce_blocks
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.profile import PARTS, bottleneck
+from fer_ray.training.run_folder import RunFolder, best_epoch
 
 _EPOCH_COLUMNS = (
     "Epoch",
@@ -42,7 +41,7 @@ _RUN_COLUMNS = (
 )
 
 
-def run_section(folder: Path, shown_as: Path) -> Section:
+def run_section(folder: Path, shown_as: Path) -> PageSection:
     """Show a training run; arguments as in ``evaluation_section``."""
     run = RunFolder(folder)
     history = _history(run)
@@ -64,7 +63,7 @@ def run_section(folder: Path, shown_as: Path) -> Section:
         "Accuracy and macro-F1 are those of the validation split. Train loss and train accuracy are means over the"
         " epoch, on augmented images."
     )
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Charts("Curves", curve_figures(history)),
         Table("Epochs", _EPOCH_COLUMNS, rows, note),
         *_profile_blocks(run),
@@ -75,10 +74,10 @@ def run_section(folder: Path, shown_as: Path) -> Section:
         f"{best['validation_accuracy']:.2%} validation accuracy, macro-F1 {best['validation_macro_f1']:.3f}, in epoch"
         f" {best['epoch']:.0f} of {len(history)}; {duration(_seconds(history))}."
     )
-    return Section(shown_as.name, "Training run", str(shown_as), headline, blocks)
+    return PageSection(shown_as.name, "Training run", str(shown_as), headline, blocks)
 
 
-def _profile_blocks(run: RunFolder) -> list[Block]:
+def _profile_blocks(run: RunFolder) -> list[PageBlock]:
     profile = run.profile()
     if profile is None:  # of a search's trial, or a run that an earlier version trained
         return []
@@ -92,7 +91,7 @@ def _profile_blocks(run: RunFolder) -> list[Block]:
     return [Table("Where the time went", ("Part", "What it is", "Time", "Share"), rows, note)]
 
 
-def compare_runs(folders: Mapping[str, Path]) -> Section:
+def compare_runs(folders: Mapping[str, Path]) -> PageSection:
     """Show several training runs side by side, the best first.
 
     Args:
@@ -107,7 +106,7 @@ def compare_runs(folders: Mapping[str, Path]) -> Section:
         " picked, it is a little high. The interval (Wilson) covers the choice of validation images, not of the seed."
         " Time is that of the epochs; images/s, of training, is the median over them."
     )
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Table("Runs by best validation accuracy", _RUN_COLUMNS, rows, note),
         Charts("Curves", [accuracy_figure(histories)]),
     ]
@@ -115,7 +114,7 @@ def compare_runs(folders: Mapping[str, Path]) -> Section:
     datasets = {read_info(RunFolder(folder).best).dataset_fingerprint for folder in folders.values()}
     if len(datasets) > 1:
         headline += f" They are of {len(datasets)} datasets: accuracies on different images don't compare."
-    return Section("Runs compared", "Comparison", "", headline, blocks)
+    return PageSection("Runs compared", "Comparison", "", headline, blocks)
 
 
 def _compared(name: str, folder: Path, history: Sequence[Metrics]) -> Sequence[str]:

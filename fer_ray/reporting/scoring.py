@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator
 
+from fer_ray.console.text import amount, duration, per_time
 from fer_ray.errors import DataError
-from fer_ray.progress import duration, per_time
 from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.html import Block, Charts, Face, Figure, Gallery, Section, Table
+from fer_ray.reporting.html import Charts, Figure, Gallery, GalleryFace, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.reporting.scoring_summary import FORMAT_VERSION, SAMPLES_FILE, SUMMARY_FILE, where_time_went
-from fer_ray.wording import amount
+from fer_ray.scoring.summary import FORMAT_VERSION, SAMPLES_FILE, SUMMARY_FILE, where_time_went
 
 _STAGES = {
     "listing": "finding the inputs, before the rest",
@@ -25,7 +24,7 @@ _STAGES = {
 }
 
 
-def scoring_section(folder: Path, shown_as: Path) -> Section:
+def scoring_section(folder: Path, shown_as: Path) -> PageSection:
     """Show a scoring job; arguments as in ``evaluation_section``.
 
     Raises:
@@ -37,7 +36,7 @@ def scoring_section(folder: Path, shown_as: Path) -> Section:
             f"{folder / SUMMARY_FILE}: format version {summary.get('format_version')}, expected {FORMAT_VERSION}. Run"
             " `fer-ray score` with --resume to write it anew."
         )
-    blocks: list[Block] = [_labels(summary)]
+    blocks: list[PageBlock] = [_labels(summary)]
     if summary["rows_with_label"]:
         blocks.append(Charts("What was found", [_share_chart(summary), _confidence_chart(summary)]))
     blocks += [_statuses(summary), *_failures(summary), _stages(summary), *_galleries(folder / SAMPLES_FILE)]
@@ -50,7 +49,7 @@ def scoring_section(folder: Path, shown_as: Path) -> Section:
         f"{amount(summary['files'], 'input')}, {summary['failed']:,} failed; {duration(summary['seconds'])},"
         f" {per_time(speed, 'images')}."
     )
-    return Section(shown_as.name, "Scoring job", str(shown_as), headline, blocks)
+    return PageSection(shown_as.name, "Scoring job", str(shown_as), headline, blocks)
 
 
 def _labels(summary: dict[str, Any]) -> Table:
@@ -122,7 +121,8 @@ def _galleries(file: Path) -> list[Gallery]:
     groups = {"surest": "The most confident labels", "least sure": "The least confident labels"}
     return [
         Gallery(
-            caption, [Face(row["png"], None, row["label"], row["confidence"]) for row in rows if row["group"] == group]
+            caption,
+            [GalleryFace(row["png"], None, row["label"], row["confidence"]) for row in rows if row["group"] == group],
         )
         for group, caption in groups.items()
         if any(row["group"] == group for row in rows)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_ray.learning.objectives import OBJECTIVES, Objective
+from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
 TRIALS_FILE = "trials.parquet"
 _STATES = ("COMPLETE", "PRUNED", "FAIL")
@@ -54,12 +54,12 @@ class SearchTable:
 
     trials: Sequence[Trial]
     searched: Sequence[SearchedValue]
-    objectives: Sequence[Objective] = (OBJECTIVES["accuracy"],)
+    objectives: Sequence[SearchMetric] = (OBJECTIVES["accuracy"],)
     interrupted: int = 0
     stopped: Trial | None = None
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> SearchMetric:
         """The first one."""
         return self.objectives[0]
 

@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray.data.store import DATASET_FILE, PreparedDataset
+from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError
-from fer_ray.learning.evaluation import METRICS_FILE, PREDICTIONS_FILE
-from fer_ray.learning.run_folder import CONFIG_FILE
-from fer_ray.learning.run_folder import METRICS_FILE as EPOCHS_FILE
+from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE
 from fer_ray.reporting.comparison import compare_evaluations
 from fer_ray.reporting.evaluation import evaluation_section
-from fer_ray.reporting.html import Block, Section, Table, read_figure
+from fer_ray.reporting.html import PageBlock, PageSection, Table, read_figure
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.runs import compare_runs, run_section
 from fer_ray.reporting.scoring import scoring_section
-from fer_ray.reporting.scoring_summary import SUMMARY_FILE
+from fer_ray.reporting.search import search_section
 from fer_ray.reporting.search_table import TRIALS_FILE
-from fer_ray.reporting.trials import search_section
+from fer_ray.scoring.summary import SUMMARY_FILE
+from fer_ray.training.run_folder import CONFIG_FILE
+from fer_ray.training.run_folder import METRICS_FILE as EPOCHS_FILE
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     files: tuple[str, ...]
-    show: Callable[[Path, Path], Section]
+    show: Callable[[Path, Path], PageSection]
 
 
 _NEAR_FLAWS = ("near_duplicates", "near_leaked")
@@ -44,7 +44,7 @@ _PICTURES = {
 """Pictures beside ``dataset.json``, any of which may be absent: what each shows, its caption, whether it is a chart."""
 
 
-def folder_section(folder: Path) -> Section:
+def folder_section(folder: Path) -> PageSection:
     """Show what a stage wrote.
 
     Raises:
@@ -71,7 +71,7 @@ def folder_section(folder: Path) -> Section:
         ) from error
 
 
-def comparison_sections(folders: Sequence[Path]) -> list[Section]:
+def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
     """Compare the training runs among folders of known kinds, and the evaluations of the same split.
 
     Raises:
@@ -98,7 +98,7 @@ def kind_of(folder: Path) -> Kind | None:
     return next((kind for kind in KINDS if all((folder / file).is_file() for file in kind.files)), None)
 
 
-def dataset_section(folder: Path, shown_as: Path) -> Section:
+def dataset_section(folder: Path, shown_as: Path) -> PageSection:
     """Show a prepared dataset; arguments as in ``evaluation_section``."""
     info = PreparedDataset(folder).info
     looked = any(held.near_duplicates is not None for held in info.splits.values())
@@ -128,12 +128,12 @@ def dataset_section(folder: Path, shown_as: Path) -> Section:
         for figure in read_figure(folder / name, alt, caption, is_chart)
     ]
     made_by = {"Source": f"{info.source} ({info.source_format})", "Fingerprint": info.fingerprint}
-    blocks: list[Block] = [Table("Splits", columns, rows, note), *pictures, *reproduce_blocks(folder, made_by)]
+    blocks: list[PageBlock] = [Table("Splits", columns, rows, note), *pictures, *reproduce_blocks(folder, made_by)]
     headline = (
         f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
         f" {info.rejected:,} rejected."
     )
-    return Section(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
+    return PageSection(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
 
 
 EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
+from fer_ray.console.text import amount
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Figure
-from fer_ray.reporting.importances import Importances
+from fer_ray.reporting.search_costs import Importances
 from fer_ray.reporting.search_table import Clock, SearchedValue, SearchTable, Trial, choices
-from fer_ray.wording import amount
 
 # Okabe & Ito's colours, which differ for the colour-blind too, without the yellow that white swallows.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

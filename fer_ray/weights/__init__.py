@@ -3,4 +3,4 @@
 from pathlib import Path
 
 SHIPPED_CHECKPOINT = Path(__file__).parent
-"""Folder of the checkpoint, as ``fer_ray.learning.checkpoint.load_checkpoint`` takes it."""
+"""Folder of the checkpoint, as ``fer_ray.inference.checkpoint.load_checkpoint`` takes it."""

@@ -16,15 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fer_ray.data.manifest import listings, read_chunks
-from fer_ray.data.score_job import ScoringOptions, Spent
-from fer_ray.folders import Folder
+from fer_ray.scoring.job import ScoringOptions, Spent
+from fer_ray.scoring.manifest import listings, read_chunks
+from fer_ray.storage.folder import Folder
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
 def work(folder: str, batch_size: int, todo: Any, ready: Any, done: Any) -> None:
     """Score chunks from a queue until it is over."""
-    from fer_ray.learning.chunk_scorer import ChunkScorer
+    from fer_ray.scoring.chunk_scorer import ChunkScorer
 
     options = ScoringOptions([str(SHIPPED_CHECKPOINT)], "flip", "none", "auto", batch_size, 60)
     scorer = ChunkScorer(Folder.at(folder), options, 1)

@@ -35,17 +35,17 @@ from ray_nodes import REPOSITORY, running_nodes
 from scaling_tables import span
 from score_images import write_faces
 
-from fer_ray import runtime, score_on_ray
-from fer_ray.data import manifest, parts
-from fer_ray.data.archives import Entry
-from fer_ray.data.inputs import check_inputs, list_entries
-from fer_ray.data.manifest import CHUNK_FILES, Chunk
-from fer_ray.data.parts import PART_CHUNKS, Part, Row
-from fer_ray.data.score_job import Scored, ScoringOptions, Spent
-from fer_ray.data.score_totals import count_parts
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.cluster import connect
 from fer_ray.emotions import EMOTIONS
-from fer_ray.folders import Folder
+from fer_ray.scoring import manifest, on_ray, parts
+from fer_ray.scoring.containers import Entry
+from fer_ray.scoring.inputs import check_inputs, list_entries
+from fer_ray.scoring.job import Scored, ScoringOptions, Spent
+from fer_ray.scoring.manifest import CHUNK_FILES, Chunk
+from fer_ray.scoring.parts import PART_CHUNKS, OutputPart, ScoredRow
+from fer_ray.scoring.totals import count_parts
+from fer_ray.sources.synthetic import synthetic_faces
+from fer_ray.storage.folder import Folder
 
 NAME = "bucket-of-pictures/2026/{:02d}/{:09d}.jpg"  # as long as names are
 
@@ -59,18 +59,18 @@ class IdleActor:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         number = int(batch["chunk"][0])
         scored = Scored(Counter(ok=int(batch["files"][0])), Spent())
-        return {"done": [pickle.dumps(score_on_ray.Done(number, scored, time.time(), "float32", 128))]}
+        return {"done": [pickle.dumps(on_ray.Done(number, scored, time.time(), "float32", 128))]}
 
 
 def drive(actors: int, chunks: int) -> dict[str, float]:
     """Hand out chunks, as the driver of a job; the first third, in which actors start, isn't counted."""
-    score_on_ray._ScoringActor = IdleActor  # type: ignore[assignment,misc]
-    runtime.connect()
+    on_ray._ScoringActor = IdleActor  # type: ignore[assignment,misc]
+    connect.connect()
     options = ScoringOptions([], "none", "none", "auto", None, 60)
     todo = {number: Chunk("_manifest-0000.parquet", number, CHUNK_FILES) for number in range(chunks)}
     begun = cpu = 0.0
-    planned = score_on_ray.Plan(actors, 1, 0)
-    for count, _ in enumerate(score_on_ray.score_chunks(Folder.at("/nowhere"), options, todo, planned), 1):
+    planned = on_ray.ActorPlan(actors, 1, 0)
+    for count, _ in enumerate(on_ray.score_chunks(Folder.at("/nowhere"), options, todo, planned), 1):
         if count == chunks // 3:
             begun, cpu = time.perf_counter(), time.process_time()
     total, cpu = time.perf_counter() - begun, time.process_time() - cpu
@@ -99,11 +99,11 @@ def merge_seconds(repeats: int) -> dict[str, Any]:
     seconds, cpu_s, counting, counting_cpu_s = list[float](), list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as place:
         folder = Folder.at(place)
-        part = Part(0, {number: Chunk("", number, rows) for number in range(PART_CHUNKS)})
+        part = OutputPart(0, {number: Chunk("", number, rows) for number in range(PART_CHUNKS)})
         for _ in range(repeats):
             for chunk in part.chunks:
                 p = generator.dirichlet(np.ones(len(EMOTIONS)), rows).astype(np.float32)
-                names = [Row(f"{place}/{NAME.format(chunk, row)}".encode(), None) for row in range(rows)]
+                names = [ScoredRow(f"{place}/{NAME.format(chunk, row)}".encode(), None) for row in range(rows)]
                 entropy = -(p * np.log(p + 1e-9)).sum(1)
                 parts.write_piece(folder, chunk, names, p, entropy, p.std(1), "float32", False)
             pieces = sum(one.stat().st_size for one in (Path(place) / parts.PIECES).iterdir())

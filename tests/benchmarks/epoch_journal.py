@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from fer_ray.config import Config
-from fer_ray.learning.loop import Metrics, Report, Snapshot, fit
-from fer_ray.learning.rows import TrainingData
+from fer_ray.config.schema import Config
+from fer_ray.training.loop import fit
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Report, Snapshot
 
 
 @dataclass(frozen=True)

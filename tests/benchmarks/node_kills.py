@@ -32,7 +32,7 @@ from process_tree import descendants
 from ray_nodes import Node, Nodes, running_nodes
 from score_images import write_faces
 
-from fer_ray.interrupts import interrupt_on_sigterm
+from fer_ray.console.interrupts import interrupt_on_sigterm
 from fer_ray.prepare import prepare
 
 PATIENCE_S = 600

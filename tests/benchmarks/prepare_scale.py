@@ -81,7 +81,7 @@ def measure(source: Path, dest: Path, options: list[str]) -> tuple[float, float,
 
 def check(dest: Path, rows: int, copies: int) -> None:
     """Stop unless the dataset holds what was written."""
-    from fer_ray.data.store import PreparedDataset
+    from fer_ray.dataset.store import PreparedDataset
 
     info = PreparedDataset(dest).info
     held = sum(split.rows for split in info.splits.values()), sum(split.duplicates for split in info.splits.values())

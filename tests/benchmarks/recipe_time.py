@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from train_speed import project
 
-from fer_ray.data.store import PreparedDataset, Split
+from fer_ray.dataset.store import PreparedDataset, Split
 
 BATCH, EPOCHS = 64, 50
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from process_tree import descendants
 
-from fer_ray.learning.checkpoint import load_checkpoint, load_training_state
+from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
 
 EPOCHS = 6
 

@@ -18,7 +18,7 @@ BATCH, SAMPLE, CEILING_BATCH, CEILING_SECONDS = 256, 4096, 64, 4
 
 def network(arguments: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from images, uint8, n × 48 × 48, to labels."""
-    from fer_ray.learning.predictor import Predictor
+    from fer_ray.inference.predictor import Predictor
 
     predictor = Predictor(arguments.checkpoint, arguments.tta, batch_size=BATCH)
     return lambda images: predictor.predict(images).labels
@@ -54,10 +54,10 @@ def ours(arguments: argparse.Namespace) -> dict[str, int]:
 
 @contextmanager
 def _watched(output: Path, progress: Progress) -> Iterator[None]:
-    from fer_ray.data.manifest import read_chunks
-    from fer_ray.data.parts import finished, lay_out
-    from fer_ray.data.score_job import JOB_FILE
-    from fer_ray.folders import Folder
+    from fer_ray.scoring.job import JOB_FILE
+    from fer_ray.scoring.manifest import read_chunks
+    from fer_ray.scoring.parts import finished, lay_out
+    from fer_ray.storage.folder import Folder
 
     over = threading.Event()
 
@@ -185,9 +185,9 @@ def alone(arguments: argparse.Namespace) -> tuple[float, float]:
     import cv2
     import torch
 
-    from fer_ray.data.disk import list_files, read_file
-    from fer_ray.data.images import decode
-    from fer_ray.learning.predictor import Predictor
+    from fer_ray.images.decode import decode
+    from fer_ray.images.image_files import list_files, read_file
+    from fer_ray.inference.predictor import Predictor
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_ray.data.store import PreparedDataset
-from fer_ray.data.synthetic import synthetic_faces
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.sources.synthetic import synthetic_faces
 
 _FOLDERS = 100
 _PHOTOS = 60  # different ones; the rest are links to these, so that a disk and its cache hold them

@@ -27,7 +27,7 @@ import psutil
 import pyarrow.parquet as pq
 from process_tree import descendants
 
-from fer_ray.learning.checkpoint import load_checkpoint
+from fer_ray.inference.checkpoint import load_checkpoint
 
 LEFT_IN_THE_END = {"study.db", "study.json", "trials.parquet", "best.yaml", "report.html", "provenance.json", "best"}
 SPACE = """

@@ -23,14 +23,15 @@ import psutil
 from optuna.storages import RDBStorage
 
 from fer_ray import models
-from fer_ray.config import Config
-from fer_ray.learning.checkpoint import CheckpointInfo, save_checkpoint
-from fer_ray.learning.loop import Metrics, Report
-from fer_ray.learning.rows import TrainingData
-from fer_ray.learning.search import SearchArguments, check_request
-from fer_ray.learning.search_log import SearchLog
-from fer_ray.learning.study import Study
-from fer_ray.learning.trial_records import TrialRecord
+from fer_ray.config.schema import Config
+from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
+from fer_ray.search.log import SearchLog
+from fer_ray.search.request import SearchArguments, check_request
+from fer_ray.search.study import Study
+from fer_ray.search.trial_records import TrialRecord
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Report
 from fer_ray.tune import search
 
 EVERY = 50

@@ -35,12 +35,13 @@ import torch
 from epoch_journal import Entry, Journal, all_begun, busy_share
 from ray import cloudpickle
 
-from fer_ray.config_files import load_search_space
-from fer_ray.data.store import PreparedDataset
+from fer_ray.config.files import load_search_space
+from fer_ray.config.search_space import SearchSpace
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.learning.loop import Metrics, Snapshot
-from fer_ray.learning.rows import TrainingData
-from fer_ray.search_spaces import SearchSpace
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Snapshot
 
 CONTESTANTS = ("ours", "optuna", "ray")
 AT_ONCE = {"ours": os.cpu_count() or 1, "optuna": 1, "ray": os.cpu_count() or 1}
@@ -50,7 +51,7 @@ cloudpickle.register_pickle_by_value(sys.modules["epoch_journal"])  # workers do
 
 def ours(space: SearchSpace, arguments: argparse.Namespace, journal: Journal, folder: Path) -> None:
     """Run what ``fer-ray tune`` runs, with the journal around the training."""
-    from fer_ray.learning.search import SearchArguments, check_request
+    from fer_ray.search.request import SearchArguments, check_request
     from fer_ray.tune import search
 
     budget = f"{arguments.deadline - time.time():.0f}s"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from fer_ray.checkpoint_files import INFO_FILE, WEIGHTS_FILE
-from fer_ray.learning.checkpoint import read_info, save_checkpoint
+from fer_ray.inference.checkpoint import read_info, save_checkpoint
+from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 

@@ -25,14 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from fer_ray.config_files import load_config
-from fer_ray.data.placement import Placement
-from fer_ray.data.split_writer import GROUP_ROWS
-from fer_ray.data.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo, schema
+from fer_ray.cluster.memory import parse_bytes
+from fer_ray.config.files import load_config
+from fer_ray.console.text import describe_bytes
+from fer_ray.dataset.placement import Placement
+from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo, schema
+from fer_ray.dataset.writer import GROUP_ROWS
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
-from fer_ray.learning.loop import fit
-from fer_ray.learning.rows import TrainingData
-from fer_ray.memory import describe_bytes, parse_bytes
+from fer_ray.training.loop import fit
+from fer_ray.training.rows import TrainingData
 
 SIZE, FILE_ROWS = 48, 16_384
 WARM_UP = 10

@@ -36,10 +36,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from fer_ray import models
-from fer_ray.config import Config, ModelConfig
-from fer_ray.config_files import load_search_space
-from fer_ray.learning.study import Candidate, Study
+from fer_ray.config.files import load_search_space
+from fer_ray.config.schema import Config, ModelConfig
 from fer_ray.models.registry import architectures
+from fer_ray.search.study import Candidate, Study
 
 EPOCHS = 2
 SPENT = 20  # trials measured at each size of the study

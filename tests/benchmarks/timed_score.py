@@ -14,16 +14,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from fer_ray import score_on_ray
 from fer_ray.cli import main as fer_ray
-from fer_ray.data import manifest, score_totals
+from fer_ray.scoring import manifest, on_ray, totals
 
 WATCHED = (
     (manifest, "read_chunks"),
-    (score_on_ray, "finished"),
-    (score_on_ray, "score_parts"),
-    (score_on_ray, "merge"),
-    (score_totals, "count_parts"),
+    (on_ray, "finished"),
+    (on_ray, "score_parts"),
+    (on_ray, "merge"),
+    (totals, "count_parts"),
 )
 
 

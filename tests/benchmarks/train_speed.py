@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 
 from fer_ray import models
-from fer_ray.config import Config
-from fer_ray.config_files import load_config
-from fer_ray.data.store import PreparedDataset
-from fer_ray.learning.augment import augment, normalize
-from fer_ray.learning.device import LAYOUT, autocast, pick_device, resolve_precision
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision
+from fer_ray.inference.network import normalize
+from fer_ray.training.augment import augment
 
 EPOCHS = 2
 

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from epoch_journal import Journal, all_begun, beyond_the_loop, busy_share
 from ray import cloudpickle
 
-from fer_ray.data.store import DATASET_FILE, PreparedDataset
-from fer_ray.learning.search import SearchArguments, check_request
+from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
+from fer_ray.search.request import SearchArguments, check_request
 from fer_ray.tune import search
 
 SPACES = Path(__file__).parents[2] / "search_spaces"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from fer_ray.data.store import PreparedDataset
+from fer_ray.dataset.store import PreparedDataset
 
 EPOCHS = 2
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from fer_ray.config import ModelConfig
+from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import DataError, UsageError
 from fer_ray.models import architectures, build, find, initialize, stages
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from datasets_made import read_split
 
-from fer_ray.config_files import load_config
-from fer_ray.data.store import DatasetInfo
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import DatasetInfo
 from fer_ray.emotions import EMOTIONS
-from fer_ray.learning.loop import Metrics, Snapshot, TrainingData, fit
 from fer_ray.models import architectures
+from fer_ray.training.loop import TrainingData, fit
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import Snapshot
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 LIGHT = {"cnn3", "fast", "lenet"}

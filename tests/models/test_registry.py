@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchvision.ops import StochasticDepth
 
-from fer_ray.config import ModelConfig
-from fer_ray.config_files import load_config
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import UsageError
 from fer_ray.models import architectures, build, find, first_size, stages
 from fer_ray.models.registry import register

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from fer_ray.config import Config
-from fer_ray.data.store import DatasetInfo, SplitInfo
+from fer_ray.config.schema import Config
+from fer_ray.dataset.store import DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
-from fer_ray.learning.calibration import reliability_bins
-from fer_ray.learning.checkpoint import CheckpointInfo
-from fer_ray.learning.evaluation import Evaluation, Member, TtaScores, compare, score_predictions
-from fer_ray.reporting.evidence import Evidence
+from fer_ray.inference.calibration import reliability_bins
+from fer_ray.inference.checkpoint import CheckpointInfo
+from fer_ray.inference.scores import Evaluation, Member, TtaScores, compare, score_predictions
+from fer_ray.reporting.card_facts import Evidence
 
 FINGERPRINT = "f" * 64
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray.config_files import SearchSpace
-from fer_ray.learning.search_folder import SearchFolder
-from fer_ray.learning.study import Study
+from fer_ray.config.files import SearchSpace
+from fer_ray.search.folder import SearchFolder
+from fer_ray.search.study import Study
 
 SECONDS = 2.0
 """Of each epoch."""

@@ -12,7 +12,17 @@ import pytest
 from made_up import make_evidence
 
 from fer_ray.reporting.curves import curve_figures
-from fer_ray.reporting.html import Block, Charts, Code, Face, Figure, Gallery, Section, Table, render_page
+from fer_ray.reporting.html import (
+    Charts,
+    Code,
+    Figure,
+    Gallery,
+    GalleryFace,
+    PageBlock,
+    PageSection,
+    Table,
+    render_page,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to show the page in")
@@ -51,15 +61,15 @@ def page() -> str:
     ]
     charts = curve_figures(history)
     evaluation = make_evidence(np.arange(7), {"none": np.arange(7)}).evaluation
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Charts("Curves", charts),
         Figure(charts[0].png, "a chart", "A wide chart"),
         Table("Wide", [LONG, *evaluation.label_names], [[LONG, *(["12.34% (10.1–14.2%)"] * 7)]] * 40),
-        Gallery("Faces", [Face(charts[0].png, "happy", "sad", 0.9)] * 4),
+        Gallery("Faces", [GalleryFace(charts[0].png, "happy", "sad", 0.9)] * 4),
         Code("Command", f"fer-ray train --dataset {LONG} --output run", is_open=True),
         Code("Configuration", LONG * 3),
     ]
-    return render_page("A page", [Section(LONG, "Training run", LONG, f"A run. {LONG}", blocks, [LONG])] * 2)
+    return render_page("A page", [PageSection(LONG, "Training run", LONG, f"A run. {LONG}", blocks, [LONG])] * 2)
 
 
 def chromium(folder: Path, file: Path, *options: str) -> subprocess.CompletedProcess[str]:

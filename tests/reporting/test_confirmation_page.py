@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from fer_ray.learning.confirmation import Confirmed
-from fer_ray.learning.objectives import OBJECTIVES
 from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
 from fer_ray.reporting.html import Charts, Table
+from fer_ray.search.confirmation import Confirmed
+from fer_ray.search.search_metric import OBJECTIVES
 
 ACCURACY = OBJECTIVES["accuracy"]
 

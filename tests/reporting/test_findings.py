@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 from made_up import describe_dataset, describe_training, make_evidence
 
-from fer_ray.config_files import load_config
-from fer_ray.data.store import SplitInfo
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import SplitInfo
 from fer_ray.emotions import EMOTIONS
-from fer_ray.learning.evaluation import Paired
-from fer_ray.learning.intervals import wilson_interval
-from fer_ray.reporting.evidence import Evidence
+from fer_ray.inference.scores import Paired, wilson_interval
+from fer_ray.reporting.card_facts import Evidence
 from fer_ray.reporting.model_card import RULES, card_text, swot
 
 ANGRY, DISGUST, FEAR, HAPPY, SAD = range(5)

@@ -7,9 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fer_ray.data.store import SplitInfo
-from fer_ray.reporting.flaws import PicturedGroup, duplicate_groups, quality_chart
-from fer_ray.reporting.plots import mean_faces
+from fer_ray.dataset.store import SplitInfo
+from fer_ray.reporting.dataset_pictures import PicturedGroup, duplicate_groups, mean_faces, quality_chart
 
 
 @pytest.fixture

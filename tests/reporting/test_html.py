@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fer_ray.reporting.html import Code, Face, Figure, Gallery, Section, Table, render_page
+from fer_ray.reporting.html import Code, Figure, Gallery, GalleryFace, PageSection, Table, render_page
 
 HOSTILE = "<script>alert('x')</script><img src=http://example.com/x.png onerror=y>\"&.jpg"
 
@@ -31,10 +31,10 @@ def page_of(text: str) -> Tags:
         Table(text, ("Name", text), [(text, "1.5"), ("x", text)], note=text),
         Table(text, (), [(text, text)]),
         Figure(b"png", text, text),
-        Gallery(text, [Face(b"png", text, text, 0.5), Face(b"png", text, "happy", 0.5)], text),
+        Gallery(text, [GalleryFace(b"png", text, text, 0.5), GalleryFace(b"png", text, "happy", 0.5)], text),
         Code(text, text),
     ]
-    return Tags(render_page(text, [Section(text, text, text, text, blocks, [text])] * 2))
+    return Tags(render_page(text, [PageSection(text, text, text, text, blocks, [text])] * 2))
 
 
 def test_hostile_names_stay_text() -> None:
@@ -57,7 +57,9 @@ def test_page_needs_no_network_and_describes_its_pictures() -> None:
 
 def test_numbers_stand_to_the_right_and_hashes_do_not() -> None:
     cells = ["1,234", "1e-05", "70.12% (68.6–71.6%)", "–", "−0.5", "291a8cd0", "2 h 05 min", "", "fast"]
-    page = render_page("x", [Section("n", "w", "p", "h", [Table("t", ("a", "b"), [("r", cell) for cell in cells])])])
+    page = render_page(
+        "x", [PageSection("n", "w", "p", "h", [Table("t", ("a", "b"), [("r", cell) for cell in cells])])]
+    )
     numeric = [cell for cell in cells if f'<td class="number">{cell}</td>' in page]
     assert numeric == cells[:5]
 

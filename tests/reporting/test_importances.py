@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_ray.reporting.importances import MIN_TRIALS, importances
+from fer_ray.reporting.search_costs import MIN_TRIALS, importances
 from fer_ray.reporting.search_table import SearchedValue, SearchTable
 
 SEARCHED = [

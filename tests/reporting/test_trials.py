@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_search import SECONDS, Scripted, write_search
 
-from fer_ray.config_files import SearchSpace
-from fer_ray.reporting.html import Charts, Figure, Section, Table
+from fer_ray.config.files import SearchSpace
+from fer_ray.reporting.html import Charts, Figure, PageSection, Table
+from fer_ray.reporting.search import search_section
 from fer_ray.reporting.search_table import Clock, SearchedValue, read_search_table
-from fer_ray.reporting.trials import search_section
 
 EPOCHS = 10
 DROPOUT = {"model.dropout": {"uniform": [0.0, 0.6]}}
@@ -26,15 +26,15 @@ def space(name: str, search: dict[str, Any]) -> SearchSpace:
 FAST, CNN3 = space("fast", DROPOUT | RATE), space("cnn3", RATE)
 
 
-def section(folder: Path) -> Section:
+def section(folder: Path) -> PageSection:
     return search_section(folder, folder)
 
 
-def tables(section: Section) -> dict[str, list[Any]]:
+def tables(section: PageSection) -> dict[str, list[Any]]:
     return {block.caption: list(block.rows) for block in section.blocks if isinstance(block, Table)}
 
 
-def charts(section: Section) -> dict[str, list[str]]:
+def charts(section: PageSection) -> dict[str, list[str]]:
     return {
         block.caption: [one.caption for one in block.figures] for block in section.blocks if isinstance(block, Charts)
     }

@@ -1,0 +1,1 @@
+"""Ray: connecting to it, what its nodes have and see, memory, failures and metrics."""

@@ -1,0 +1,101 @@
+"""Amounts of memory: read, written, how much is left, and errors that mean none is."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fer_ray.errors import FerRayError, UsageError
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{prefix + "B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
+    **{prefix + "iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
+}
+_CGROUP = Path("/sys/fs/cgroup")
+_SIGNS = re.compile(
+    r"out of memory|DefaultCPUAllocator|(can't|cannot|failed to) allocate|_ALLOC(ATION)?_FAILED|MemoryAllocation",
+    re.IGNORECASE,
+)
+"""In the texts of ``RuntimeError``: of PyTorch's allocators, CUDA, cuBLAS, cuDNN and its siblings, NCCL and HIP."""
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount such as ``2GiB``, ``500 MB`` or ``1048576``.
+
+    Raises:
+        UsageError: it is none, or 0.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    units = {unit.lower(): factor for unit, factor in _UNITS.items()}
+    amount = int(float(match[1]) * units[match[2].lower()]) if match and match[2].lower() in units else 0
+    if amount < 1:
+        raise UsageError(f"'{text}': no amount of memory. Write a number above 0 with a unit, such as 2GiB or 500MB.")
+    return amount
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
+    """Return the bytes that this process may still take without swapping, within a container's limit where one is set.
+
+    Args:
+        meminfo: the kernel's account of memory.
+        cgroup: the folder of the container's control group, version 2.
+    """
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines()) if meminfo.is_file() else {}
+    if "MemAvailable" in fields:
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    else:  # not Linux
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit, used = cgroup / "memory.max", cgroup / "memory.current"
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        available = min(available, max(0, int(text) - int(used.read_text())))
+    return available
+
+
+def is_out_of_memory(error: object) -> bool:
+    """Say whether an error means that memory ran out: Python's, the system's, PyTorch's on a GPU or CPU, or Ray's watch
+    over a node; or that it was caused by one that does.
+
+    Told by names and texts, as neither PyTorch nor Ray may be imported here.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if isinstance(error, RuntimeError) and _SIGNS.search(str(error)):
+        return True
+    cause = getattr(error, "cause", None) or getattr(error, "__cause__", None)
+    return cause is not None and is_out_of_memory(cause)
+
+
+@contextmanager
+def memory_errors(remedy: str) -> Iterator[None]:
+    """Turn an error by which memory ran out into one that says what to change.
+
+    Raises:
+        UsageError: the first line of the error, and the remedy.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FerRayError) or not is_out_of_memory(error):
+            raise
+        raise UsageError(f"out of memory: {first_line(error)}. {remedy}") from error
+
+
+def first_line(error: object) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the kernel of this machine has killed so far as memory ran out; 0 where it can't say.
+
+    Args:
+        vmstat: the kernel's counters.
+    """
+    lines = vmstat.read_text().splitlines() if vmstat.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

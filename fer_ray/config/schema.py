@@ -1,0 +1,246 @@
+"""The training configuration: frozen pydantic models of its sections."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
+
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+
+
+class ConfigSection(BaseModel):
+    """Part of a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(ConfigSection):
+    """Which network."""
+
+    name: str = Field("fast", description="Architecture, one of those that `fer-ray models` lists.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of units dropped before the last layers, 0 to 1.")
+    pretrained: str | None = Field(
+        None,
+        min_length=1,
+        description="Weights to start from: `imagenet`, or a path to a .safetensors file, a torch state dict or a"
+        " checkpoint folder; null: random ones.",
+    )
+    stem: Literal["auto", "small", "imagenet"] = Field(
+        "auto",
+        description="First layers of a torchvision network: `small` for small grey images, or `imagenet`, as its"
+        " weights were trained; `auto`: `imagenet` where `pretrained` is set.",
+    )
+    input_size: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="Side in pixels to which images are enlarged before the first layer; null: as they are.",
+    )
+
+
+class AugmentConfig(ConfigSection):
+    """Random changes to each training image, drawn anew each epoch. Zero turns one off."""
+
+    rotation: float = Field(10, ge=0, le=180, description="Largest rotation either way, in degrees.")
+    zoom: float = Field(0.1, ge=0, lt=1, description="Largest change of scale either way, as a share of the side.")
+    shift: float = Field(0.08, ge=0, lt=1, description="Largest shift along each axis, as a share of the side.")
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right mirror image.")
+    contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast either way, as a share.")
+    brightness: float = Field(
+        0.0, ge=0, le=2, description="Largest change of brightness either way, in standard deviations of the pixels."
+    )
+    cutout: float = Field(
+        0.0, ge=0, lt=1, description="Side of a square of mean grey at a random place, as a share of the image's side."
+    )
+    mixup: float = Field(
+        0.0, ge=0, le=10, description="Blend pairs of images and labels; alpha of the Beta that their shares follow."
+    )
+    cutmix: float = Field(
+        0.0, ge=0, le=10, description="Paste a box of one image into another, labels by area; alpha as for mixup."
+    )
+
+
+class OptimizerConfig(ConfigSection):
+    """How weights follow gradients."""
+
+    name: Literal["sgd", "adam", "adamw", "muon"] = Field(
+        "sgd",
+        description="`sgd` (with Nesterov momentum), `adam`, `adamw`, or `muon` (AdamW for vectors; slow on"
+        " CPUs without bfloat16 instructions).",
+    )
+    learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
+    weight_decay: float = Field(
+        5e-4,
+        ge=0,
+        le=1,
+        description="L2 penalty on weight matrices, decoupled in `adamw` and `muon`; none on biases and norms.",
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Nesterov momentum of `sgd` and `muon`, beta1 of `adam` and `adamw`."
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Rate of each stage of the network, as a share of that of the next one."
+    )
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest norm of all gradients together; longer ones are shortened. null: never."
+    )
+
+
+class ScheduleConfig(ConfigSection):
+    """The learning rate over the run."""
+
+    name: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
+        "one_cycle",
+        description="`one_cycle` (up, then straight to 0), `cosine` (up, then along a cosine to 0), `step` (down at"
+        " `step_at`), `plateau` (down where validation accuracy stalls) or `constant`.",
+    )
+    warmup: float = Field(
+        0.15, ge=0, lt=1, description="Share of all steps in which the rate of `one_cycle` and `cosine` rises."
+    )
+    step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), description="Shares of all steps, 0 to 1, after which `step` lowers the rate."
+    )
+    plateau_patience: int = Field(
+        3, ge=1, description="Epochs without a better validation accuracy after which `plateau` lowers the rate."
+    )
+    decay: float = Field(0.1, gt=0, lt=1, description="Factor by which `step` and `plateau` lower the rate.")
+    head_epochs: int = Field(0, ge=0, description="Epochs at the start in which only the classifier learns.")
+    unfreeze_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs from the unfreezing of one stage to that of the one before it; 0: all at once.",
+    )
+    first_size: float | None = Field(
+        None,
+        gt=0.25,
+        le=1,
+        description="Side of the first epoch's images, as a share of the full side; null: 0.667 where the architecture"
+        " takes images of several sizes, else 1.",
+    )
+    full_size_from: float = Field(
+        0.67, gt=0, le=1, description="Share of the epochs after which images have their full side."
+    )
+
+    @model_validator(mode="after")
+    def _frozen_first(self) -> Self:
+        if self.unfreeze_epochs and not self.head_epochs:
+            raise ValueError(
+                "unfreeze_epochs does nothing without head_epochs, in which all but the classifier is frozen"
+            )
+        return self
+
+
+class ClassMultipliers(ConfigSection):
+    """Factors on the weights of the classes, whichever way those are made; 1 leaves a weight as it is."""
+
+    angry: float = Field(1.0, gt=0, le=100, description="Factor on the weight of angry.")
+    disgust: float = Field(1.0, gt=0, le=100, description="Factor on the weight of disgust.")
+    fear: float = Field(1.0, gt=0, le=100, description="Factor on the weight of fear.")
+    happy: float = Field(1.0, gt=0, le=100, description="Factor on the weight of happy.")
+    sad: float = Field(1.0, gt=0, le=100, description="Factor on the weight of sad.")
+    surprise: float = Field(1.0, gt=0, le=100, description="Factor on the weight of surprise.")
+    neutral: float = Field(1.0, gt=0, le=100, description="Factor on the weight of neutral.")
+
+
+class LossConfig(ConfigSection):
+    """Cross-entropy and its corrections."""
+
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
+    class_weight_power: float = Field(
+        0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power: 0 none, 1 full."
+    )
+    effective_number: float | None = Field(
+        None, gt=0, lt=1, description="Weight classes by effective number instead; its beta, such as 0.999."
+    )
+    class_weights: tuple[PositiveFloat, ...] | None = Field(
+        None, description="Weight classes so instead, one number a class in csv order."
+    )
+    class_multipliers: ClassMultipliers = ClassMultipliers()
+    focal_gamma: float = Field(
+        0.0, ge=0, le=10, description="Weigh each row by (1 - probability of its label) to this power; 0: all alike."
+    )
+    soft_labels: bool = Field(
+        False, description="Learn the shares of FER+ votes, of a dataset that was prepared with them, not one label."
+    )
+    teachers: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = Field(
+        (), description="Checkpoint folders whose mean calibrated probabilities are learnt too (distillation)."
+    )
+    distill_weight: float = Field(
+        0.9, gt=0, le=1, description="Share of the loss that follows the teachers; the rest follows the labels."
+    )
+
+    @field_validator("class_weights")
+    @classmethod
+    def _one_a_class(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if weights is not None and len(weights) != NUM_CLASSES:
+            raise ValueError(f"{len(weights)} weight(s), {NUM_CLASSES} expected: one for each of {', '.join(EMOTIONS)}")
+        return weights
+
+    @model_validator(mode="after")
+    def _one_weighting(self) -> Self:
+        asked = [self.class_weight_power > 0, self.effective_number is not None, self.class_weights is not None]
+        if sum(asked) > 1:
+            raise ValueError("class_weight_power, effective_number and class_weights exclude one another: set one")
+        return self
+
+
+class TrainingConfig(ConfigSection):
+    """Length, batch, precision and seed of a run."""
+
+    epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
+    batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, over all workers together.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Parts in which each worker computes its share of a batch, one after the other, to save memory.",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay a step of an exponential moving average of the weights, validated and kept; 0: none.",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="`auto` takes bfloat16 autocast where the device has instructions for it, else float32."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many epochs without a better validation accuracy; null: never.",
+    )
+    max_failures: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="Times that a run of several workers, or a trial of a search, goes on from its last epoch after a"
+        " process or node of it was lost.",
+    )
+
+
+class Config(ConfigSection):
+    """Everything that determines a training run, apart from the data."""
+
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if self.schedule.head_epochs >= self.training.epochs and self.model.pretrained is None:
+            raise ValueError(
+                f"schedule.head_epochs = {self.schedule.head_epochs} of training.epochs = {self.training.epochs}: all"
+                " but the classifier would stay random. Lower it, or start from weights (model.pretrained)"
+            )
+        return self

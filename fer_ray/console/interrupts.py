@@ -1,0 +1,51 @@
+"""What schedulers of clusters send to end a job, taken as Ctrl-C."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fer_ray.console.progress import say
+
+
+@contextmanager
+def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets instead of raising; a second raises ``KeyboardInterrupt``.
+
+    Args:
+        notice: said at the first; on a terminal also that another Ctrl-C doesn't wait.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+        yield interrupted
+        return
+
+    def note(number: int, frame: Any) -> None:
+        interrupted.set()
+        say(f"{notice} Ctrl-C again leaves at once." if sys.stdin.isatty() else notice)
+        restore()
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        restore()
+
+
+def interrupt_on_sigterm() -> None:
+    """Raise ``KeyboardInterrupt`` at SIGTERM, as Slurm, Kubernetes and ``ray job stop`` send it, from now on.
+
+    Only the main thread is told of signals; called in another one, this does nothing.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,146 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log, or JSON; no secrets."""
+
+import sys
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
+
+from fer_ray.console.json_log import tell, writes_json
+from fer_ray.console.messages import redacted
+from fer_ray.console.text import duration, per_time
+
+_LOG_INTERVAL_S, _DETAILED_INTERVAL_S = 15.0, 60.0
+_CONSOLE = Console(stderr=True)
+
+
+def say(message: str) -> None:
+    """Print one line for the user, on the error stream, so that results on the output stream stay clean."""
+    if not tell("message", message):
+        _CONSOLE.print(redacted(message), markup=False, highlight=False, soft_wrap=True)
+
+
+class Details(Protocol):
+    """What is under way, shown below a bar: drawn anew all the time on a terminal, as plain lines in a log."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
+
+    def lines(self) -> list[str]:
+        """Return it as plain text."""
+        ...
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return it as JSON has it."""
+        ...
+
+
+class ProgressBar:
+    """Counts finished units, as a context manager.
+
+    Args:
+        description: what is being done, a few words.
+        total: units in all, or None while unknown.
+        unit: the plural name of what is counted.
+        start: units that an earlier run has finished; they don't count in the rate.
+        details: what to show below; a log then has lines once a minute, not every 15 s.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: int | None,
+        unit: str = "images",
+        start: int = 0,
+        details: Details | None = None,
+    ):
+        self.description, self.total, self.unit = description, total, unit
+        self.done = self.start = start
+        self.note = ""
+        self._details = details
+        self._interval = _DETAILED_INTERVAL_S if details else _LOG_INTERVAL_S
+        self._began = self._last_line = time.monotonic()
+        self._said: int | None = None
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if _CONSOLE.is_terminal and not writes_json():
+            columns: list[ProgressColumn | str] = [
+                "{task.description}",
+                BarColumn(),
+                _Count(self),
+                TimeRemainingColumn(),
+            ]
+            columns.append(TextColumn("{task.fields[note]}"))
+            self._bar = _Bar(*columns, console=_CONSOLE, details=self._details)
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, note="")
+            self._bar.start()
+        return self
+
+    def advance(self, units: int = 1, note: str | None = None) -> None:
+        """Count units as finished; ``note`` replaces the text at the end of the line."""
+        self.done += units
+        self.note = self.note if note is None else note
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, note=self.note)
+        else:
+            self.touch()
+
+    def touch(self) -> None:
+        """Note that the details have changed: a log gets its lines if the last ones are old enough."""
+        if self._bar is None and time.monotonic() - self._last_line >= self._interval:
+            self._line()
+
+    def rate(self) -> float:
+        """Return units a second since this bar began."""
+        return (self.done - self.start) / max(time.monotonic() - self._began, 1e-9)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif kind is None and self._said != self.done:
+            self._line(ended=True)
+
+    def _line(self, ended: bool = False) -> None:
+        self._last_line, self._said = time.monotonic(), self.done
+        rate = self.rate() if self.done > self.start else None
+        left = (self.total - self.done) / rate if self.total and rate and self.done < self.total and not ended else None
+        details = None if ended else self._details
+        of = f"/{self.total:,}" if self.total else ""
+        line = f"{self.description}: {self.done:,}{of} {self.unit}"
+        line += "" if rate is None else f", {per_time(rate, self.unit)}"
+        line += "" if left is None else f", {duration(left)} left"
+        text = "\n  ".join([f"{line}  {self.note}".rstrip(), *(details.lines() if details else [])])
+        numbers = {"done": self.done, "total": self.total, "unit": self.unit, "per_s": rate, "seconds_left": left}
+        facts = details.facts() if details else []
+        if not tell("progress", text, description=self.description, **numbers, note=self.note or None, details=facts):
+            print(redacted(text), file=sys.stderr, flush=True)
+
+
+class _Bar(Progress):
+    """A bar with details below it."""
+
+    def __init__(self, *columns: ProgressColumn | str, console: Console, details: Details | None):
+        self._details = details
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self._details:
+            yield self._details
+
+
+class _Count(ProgressColumn):
+    def __init__(self, bar: ProgressBar):
+        super().__init__(Column(no_wrap=True))  # on a narrow terminal the bar itself gives way
+        self.bar = bar
+
+    def render(self, task: Task) -> Text:
+        of = f"/{self.bar.total:,}" if self.bar.total else ""
+        return Text(f"{self.bar.done:,}{of} {self.bar.unit}  {per_time(self.bar.rate())}")

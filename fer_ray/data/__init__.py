@@ -1,1 +1,0 @@
-"""Formats of face images, the prepared dataset, and how it is sharded."""

@@ -1,0 +1,1 @@
+"""The prepared dataset: assembled, checked for flaws, written and read."""

@@ -1,0 +1,149 @@
+"""What speaks against a dataset's figures: copies within and across its splits, conflicting labels, flat pictures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fer_ray.console.progress import ProgressBar
+from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows
+from fer_ray.dataset.near_duplicates import NEAR_DISTANCE, earliest_near, hash_pictures
+from fer_ray.dataset.store import SplitInfo
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.sources.raw_rows import NO_LABEL
+from fer_ray.sources.split_names import SPLITS
+
+NEAR_RULE = f"Near-duplicates are pictures whose 64-bit DCT hashes (pHash) differ in at most {NEAR_DISTANCE} bits."
+_NONE = -1
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What rows share with each other, n of each; meaningless for dropped rows.
+
+    Attributes:
+        first: int64, number of the first row with the same pixels, in the order train, validation, test.
+        near: int64, number of the first row with nearly the same pixels, in that order, -1 where there is none before
+            the row's own picture; None where it wasn't asked for.
+        flags: bool, by name, as ``fer_ray.dataset.store`` describes them.
+    """
+
+    first: np.ndarray
+    near: np.ndarray | None
+    flags: dict[str, np.ndarray]
+
+
+def find(rows: SpooledRows, spool: Spool | None = None) -> Findings:
+    """Compare all rows by their pixels, and where a spool is given also by how nearly equal their pictures are."""
+    order = rows.in_order()
+    _, position, group = np.unique(rows.groups[order], return_index=True, return_inverse=True)
+    first = np.arange(len(rows))
+    first[order] = order[position[group]]
+    later = rows.splits > 0
+    flags = {"flat": rows.flat, "leaked": later & (rows.splits[first] == 0), "conflict": _conflicts(rows, first)}
+    if spool is None:
+        return Findings(first, None, flags)
+    near = _first_near(rows, first, spool)
+    flags["near_duplicate"] = (near != _NONE) & (first == np.arange(len(rows)))
+    flags["near_leaked"] = later & ~flags["leaked"] & (near != _NONE) & (rows.splits[near] == 0)
+    return Findings(first, near, flags)
+
+
+def _conflicts(rows: SpooledRows, first: np.ndarray) -> np.ndarray:
+    """Say for each row whether it is labelled and its pixels stand elsewhere under another label."""
+    labelled = (rows.labels != NO_LABEL) & (rows.splits >= 0)
+    # Two labels in a group: its smallest and largest differ.
+    low, high = np.full(len(rows), NUM_CLASSES, np.int8), np.full(len(rows), NO_LABEL, np.int8)
+    np.minimum.at(low, first[labelled], rows.labels[labelled])
+    np.maximum.at(high, first[labelled], rows.labels[labelled])
+    conflicts: np.ndarray = labelled & (low[first] < high[first])
+    return conflicts
+
+
+def _first_near(rows: SpooledRows, first: np.ndarray, spool: Spool) -> np.ndarray:
+    order = rows.in_order()
+    # Flat pictures have no frequencies, so that all of them would have one hash.
+    distinct = order[(first[order] == order) & ~rows.flat[order]]
+    hashes = np.empty(len(distinct), np.uint64)
+    done = 0
+    with ProgressBar("Comparing pictures", len(distinct)) as bar:
+        for chosen, pictures in spool.chunks(distinct):
+            hashes[done : done + len(chosen)] = hash_pictures(pictures)
+            done += len(chosen)
+            bar.advance(len(chosen))
+    earliest = distinct[earliest_near(hashes, NEAR_DISTANCE)]
+    near = np.full(len(rows), _NONE)
+    near[distinct] = np.where(earliest == distinct, _NONE, earliest)
+    of_row: np.ndarray = near[first]
+    return of_row
+
+
+def drop_leaks(rows: SpooledRows) -> pa.Table:
+    """Drop the training rows that also stand in validation or test, and return them as rows of rejects.parquet."""
+    groups = rows.groups
+    later = rows.in_order()
+    later = later[rows.splits[later] > 0]
+    copied, position = np.unique(groups[later], return_index=True)
+    train = rows.of_split("train")
+    train = train[np.isin(groups[train], copied)]
+    twins = later[position[np.searchsorted(copied, groups[train])]]
+    reasons = [
+        f"left out by --drop-leaks: the same picture stands in {SPLITS[split]} as {twin}"
+        for split, twin in zip(rows.splits[twins], rows.ids.take(pa.array(twins)).to_pylist(), strict=True)
+    ]
+    rows.splits[train] = DROPPED
+    columns = [rows.ids.take(pa.array(train)), rows.paths.take(pa.array(train)), pa.array(reasons, pa.string())]
+    return pa.table(columns, names=["id", "path", "reason"])
+
+
+def split_info(rows: SpooledRows, findings: Findings, numbers: np.ndarray) -> SplitInfo:
+    """Count what a split holds."""
+    labels = rows.labels[numbers]
+    counts = np.bincount(labels[labels != NO_LABEL], minlength=NUM_CLASSES).tolist()
+    flagged = {name: int(flag[numbers].sum()) for name, flag in findings.flags.items()}
+    return SplitInfo(
+        rows=len(numbers),
+        labels=dict(zip(EMOTIONS, counts, strict=True)),
+        unlabelled=int((labels == NO_LABEL).sum()),
+        duplicates=int((findings.first[numbers] != numbers).sum()),
+        leaked=flagged["leaked"],
+        conflicts=flagged["conflict"],
+        flat=flagged["flat"],
+        near_duplicates=flagged.get("near_duplicate"),
+        near_leaked=flagged.get("near_leaked"),
+    )
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """Rows with the very same pixels.
+
+    Attributes:
+        first: number of the first of them.
+        splits: how many stand in each split, those without one left out.
+        labels: how many have each label, likewise; unlabelled ones count nowhere.
+    """
+
+    first: int
+    splits: dict[str, int]
+    labels: dict[str, int]
+
+
+def worst_groups(rows: SpooledRows, findings: Findings, count: int) -> tuple[list[CopyGroup], list[CopyGroup]]:
+    """Return the groups of most copies and, of those under several labels, the ones under most; ``count`` of each."""
+    order = rows.in_order()
+    firsts, group, copies = np.unique(findings.first[order], return_inverse=True, return_counts=True)
+    labelled = rows.labels[order] != NO_LABEL
+    labels = np.zeros((len(firsts), NUM_CLASSES), np.int32)
+    np.add.at(labels, (group[labelled], rows.labels[order[labelled]]), 1)
+    splits = np.zeros((len(firsts), len(SPLITS)), np.int32)
+    np.add.at(splits, (group, rows.splits[order]), 1)
+    kinds = (labels > 0).sum(1)
+    largest = [at for at in np.lexsort((firsts, -copies))[:count] if copies[at] > 1]
+    mixed = [at for at in np.lexsort((firsts, -copies, -kinds))[:count] if kinds[at] > 1]
+
+    def describe(at: int) -> CopyGroup:
+        by_split, by_label = zip(SPLITS, splits[at], strict=True), zip(EMOTIONS, labels[at], strict=True)
+        return CopyGroup(int(firsts[at]), {k: int(n) for k, n in by_split if n}, {k: int(n) for k, n in by_label if n})
+
+    return [describe(at) for at in largest], [describe(at) for at in mixed]

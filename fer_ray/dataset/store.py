@@ -1,0 +1,306 @@
+"""A prepared dataset on disk: ``dataset.json`` and one folder of Parquet files a split. Reading needs no Ray.
+
+Columns of every split, rows ordered by source order:
+
+=====================  ============================  =============================================================
+``id``                 string                        unique in the dataset (path in the source, or row)
+``label``              int8, null where unlabelled   0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
+``pixels``             fixed_size_list<uint8>        the grey image, rows first, ``size * size`` values
+``width``              int32                         of the image as found, in pixels
+``height``             int32                         of the image as found, in pixels
+``duplicate_of``       string, null                  id of the first row, in the order train, validation, test, that
+                                                     holds the very same pixels
+``near_duplicate_of``  string, null                  id of the first row, in that order, whose picture nearly equals
+                                                     this one; null throughout where ``prepare`` wasn't asked
+``flags``              list<string>                  ``flat``: one colour; ``leaked``: a validation or test image that
+                                                     also stands in train; ``conflict``: the same pixels stand
+                                                     elsewhere under another label; ``near_duplicate``: nearly, and
+                                                     not exactly, equal to an earlier row; ``near_leaked``: a
+                                                     validation or test image that nearly, and not exactly, equals
+                                                     one of train
+``soft_label``         fixed_size_list<float>, null  only in a dataset with FER+ votes prepared as soft: the share of
+                                                     each emotion, csv order, sum 1
+=====================  ============================  =============================================================
+
+Near means by the rule of ``fer_ray.dataset.near_duplicates``.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from fer_ray.console.messages import as_shown
+from fer_ray.console.progress import say
+from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.errors import DataError, UsageError
+from fer_ray.sources.split_names import SPLITS
+from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.json_files import read_json
+
+FORMAT_VERSION = 1
+DATASET_FILE = "dataset.json"
+
+
+class SplitInfo(BaseModel):
+    """What a split holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int
+    labels: dict[str, int] = Field(description="Labelled rows by emotion, csv order.")
+    unlabelled: int = 0
+    duplicates: int = Field(0, description="Rows whose pixels stand earlier in the dataset.")
+    leaked: int = Field(0, description="Rows of validation or test whose pixels also stand in train.")
+    conflicts: int = Field(0, description="Rows whose pixels stand elsewhere under another label.")
+    flat: int = Field(0, description="Rows of one flat colour.")
+    near_duplicates: int | None = Field(
+        None, description="Rows nearly, and not exactly, equal to an earlier one; null where that wasn't looked for."
+    )
+    near_leaked: int | None = Field(
+        None, description="Rows of validation or test nearly, and not exactly, equal to one of train; null likewise."
+    )
+
+
+class DatasetInfo(BaseModel):
+    """The contents of ``dataset.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    fer_ray_version: str
+    source: str = Field(description="Where the images came from: a path, or the synthetic recipe.")
+    source_format: str
+    size: int = Field(description="Side of the square images, in pixels.")
+    label_names: list[str] = list(EMOTIONS)
+    splits: dict[str, SplitInfo]
+    mean: float = Field(description="Mean of the training pixels, 0 to 1.")
+    std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
+    rejected: int = Field(0, description="Rows or files that are in rejects.parquet.")
+    dropped_leaks: int = Field(0, description="Of these, usable training rows that --drop-leaks left out.")
+    soft_labels: bool = Field(False, description="Whether rows carry shares of FER+ votes in ``soft_label``.")
+    fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
+    notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that a row takes in memory: its pixels, about 128 for label, id and flags, and its shares of votes."""
+        return self.size**2 + 128 + (4 * NUM_CLASSES if self.soft_labels else 0)
+
+    @property
+    def learning_columns(self) -> list[str]:
+        """The columns that ``to_split`` needs."""
+        return ["id", "label", "pixels", "flags", *(["soft_label"] if self.soft_labels else [])]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split in memory, without its unlabelled rows.
+
+    Attributes:
+        ids: n ids.
+        images: uint8, n × size × size, 0 black to 255 white.
+        labels: int64, n, csv order.
+        leaked: bool, n; True where the image also stands in train.
+        soft_labels: float32, n × 7, shares of votes, csv order; None where the dataset has none.
+    """
+
+    ids: list[str]
+    images: np.ndarray
+    labels: np.ndarray
+    leaked: np.ndarray
+    soft_labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def share(self, rank: int, workers: int) -> "Split":
+        """Return every ``workers``-th row from row ``rank`` on: over all ranks, each row exactly once."""
+        return self.take(np.arange(rank, len(self), workers))
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """Return some rows, by numbers, in their order."""
+        soft = None if self.soft_labels is None else self.soft_labels[rows]
+        return Split([self.ids[row] for row in rows], self.images[rows], self.labels[rows], self.leaked[rows], soft)
+
+
+def schema(size: int, soft_labels: bool = False) -> pa.Schema:
+    """Return the Arrow schema of a split's Parquet files for images of ``size`` × ``size`` pixels."""
+    soft = [("soft_label", pa.list_(pa.float32(), NUM_CLASSES))] if soft_labels else []
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("label", pa.int8()),
+            ("pixels", pa.list_(pa.uint8(), size * size)),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("duplicate_of", pa.string()),
+            ("near_duplicate_of", pa.string()),
+            ("flags", pa.list_(pa.string())),
+            *soft,
+        ]
+    )
+
+
+class PreparedDataset:
+    """Reads a folder that ``prepare`` wrote, by path or URL; of a URL each machine reads a copy of its own.
+
+    Attributes:
+        shown: the path or URL.
+        path: of the folder on this machine.
+
+    Raises:
+        DataError: the folder is missing, is no prepared dataset, or has another format version.
+    """
+
+    def __init__(self, place: Path | str):
+        self.path = local_copy(place)
+        self.shown = as_shown(str(self.path))
+        file = self.path / DATASET_FILE
+        remedy = "Make one with `fer-ray prepare SOURCE DEST`."
+        if not self.path.is_dir():
+            what = "is a file" if self.path.is_file() else "no such folder"
+            raise DataError(f"{self.path}: {what}. The folder of a prepared dataset was expected. {remedy}")
+        if not file.is_file():
+            raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
+        self.info = read_json(DatasetInfo, file, remedy)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"path": local_copy(state["shown"])})
+
+    def files(self, split: str) -> list[Path]:
+        """Return the Parquet files of a split, in order.
+
+        Raises:
+            UsageError: the dataset has no such split.
+        """
+        if split not in self.info.splits:
+            has = ", ".join(name for name in SPLITS if name in self.info.splits)
+            raise UsageError(f"split '{split}': {self.path} has none. It has {has}; choose one of these.")
+        return sorted((self.path / split).glob("*.parquet"))
+
+    def labelled(self, split: str) -> int:
+        """Return the number of labelled rows of a split."""
+        return sum(self.info.splits[split].labels.values())
+
+    def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a split, or some columns of it, as one Arrow table."""
+        try:
+            tables = [pq.read_table(file, columns=columns) for file in self.files(split)]
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._unreadable(split, error) from error
+        rows = sum(len(table) for table in tables)
+        expected = self.info.splits[split].rows
+        if rows != expected:
+            raise DataError(
+                f"{self.path / split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset again."
+            )
+        return pa.concat_tables(tables)
+
+    def check_trainable(self) -> None:
+        """Check that there are labelled rows to learn from, and to choose the best epoch or trial by.
+
+        It says which labels have no row to learn from.
+
+        Raises:
+            DataError: a split is missing or wholly unlabelled, train has rows of one label alone, or a file has other
+                columns than ``schema``.
+        """
+        remedies = {
+            "train": "Prepare a source that has labelled training images.",
+            "validation": "Prepare it with --validation-fraction above 0.",
+        }
+        held = self.info.splits
+        missing = [split for split in remedies if split not in held or not any(held[split].labels.values())]
+        if missing:
+            raise DataError(
+                [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
+            )
+        absent = [name for name, count in held["train"].labels.items() if not count]
+        if len(absent) == NUM_CLASSES - 1:
+            (only,) = set(EMOTIONS) - set(absent)
+            raise DataError(
+                f"{self.path}: all labelled images of train are {only}, and a network needs two labels or more to learn"
+                " from. Prepare a source that has more."
+            )
+        if absent:
+            say(f"train has no image of {', '.join(absent)}, so that no image will be labelled so.")
+        for split in remedies:
+            self._check_columns(split)
+
+    def _check_columns(self, split: str) -> None:
+        """Check that each file of a split has the columns that are learnt from, of the right types."""
+        expected, problems = schema(self.info.size, self.info.soft_labels), list[str]()
+        for file in self.files(split):
+            try:
+                found = pq.read_schema(file)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise self._unreadable(split, error) from error
+            for name in self.info.learning_columns:
+                if name not in found.names:
+                    problems.append(f"{file}: has no column '{name}'. Prepare the dataset again.")
+                elif found.field(name).type != expected.field(name).type:
+                    problems.append(
+                        f"{file}: column '{name}' is {found.field(name).type}, {expected.field(name).type} expected."
+                        " Prepare the dataset again."
+                    )
+        if problems:
+            raise DataError(problems)
+
+    def load(self, split: str) -> Split:
+        """Read the labelled rows of a split into memory, a row group at a time, so that it takes little beside them.
+
+        Raises:
+            DataError: a file can't be read, or there are other rows or columns than ``dataset.json`` says.
+        """
+        self._check_columns(split)
+        size, rows, parts = self.info.size, 0, list[Split]()
+        images = np.empty((self.labelled(split), size, size), np.uint8)
+        try:
+            for file in self.files(split):
+                with pq.ParquetFile(file) as groups:
+                    for group in range(groups.num_row_groups):
+                        part = to_split(groups.read_row_group(group, columns=self.info.learning_columns), size)
+                        own = images[rows : rows + len(part)]
+                        own[:] = part.images[: len(own)]
+                        parts.append(dataclasses.replace(part, images=own))
+                        rows += len(part)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._unreadable(split, error) from error
+        if rows != len(images):
+            raise DataError(
+                f"{self.path / split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare the"
+                " dataset again."
+            )
+        soft = [part.soft_labels for part in parts if part.soft_labels is not None]
+        return Split(
+            ids=[id for part in parts for id in part.ids],
+            images=images,
+            labels=np.concatenate([np.empty(0, np.int64), *(part.labels for part in parts)]),
+            leaked=np.concatenate([np.empty(0, bool), *(part.leaked for part in parts)]),
+            soft_labels=np.concatenate(soft) if soft else None,
+        )
+
+    def _unreadable(self, split: str, error: Exception) -> DataError:
+        reason = " ".join(str(error).split()).rstrip(".")
+        return DataError(f"{self.path / split}: not readable: {reason}. Prepare the dataset again.")
+
+
+def to_split(table: pa.Table, size: int) -> Split:
+    """Turn rows with ``DatasetInfo.learning_columns`` into arrays, leaving unlabelled rows out."""
+    table = table.filter(pc.is_valid(table["label"]))
+    leaked = ["leaked" in flags for flags in table["flags"].to_pylist()]
+    return Split(
+        ids=table["id"].to_pylist(),
+        images=images_of(table["pixels"], size),
+        labels=labels_of(table),
+        leaked=np.array(leaked, dtype=bool),
+        soft_labels=soft_labels_of(table) if "soft_label" in table.column_names else None,
+    )

@@ -1,0 +1,158 @@
+"""A trained network as a folder of ``model.safetensors`` and ``checkpoint.json``; nothing in it is a pickle.
+
+A folder from which a run resumes also holds ``training.pt`` (optimizer, counters and history), which is loaded with
+``weights_only=True``.
+"""
+
+import io
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from fer_ray.config.schema import Config
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError, UsageError
+from fer_ray.models import build
+from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE, checkpoint_within
+from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.json_files import read_json
+from fer_ray.storage.local import recover_folder, whole_folder
+from fer_ray.version import VERSION
+
+FORMAT_VERSION = 1
+TRAINING_FILE = "training.pt"
+_REMEDY = "Name a folder that `fer-ray train` or `fer-ray tune` wrote, such as RUN/checkpoint."
+
+
+class CheckpointInfo(BaseModel):
+    """The contents of ``checkpoint.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    fer_ray_version: str = VERSION
+    config: Config
+    label_names: tuple[str, ...] = Field(EMOTIONS, description="Names in the order of the network's outputs.")
+    mean: float = Field(description="Subtracted from pixels scaled to 0 to 1.")
+    std: float = Field(description="Divides what is left.")
+    size: int = Field(description="Side of the square input, in pixels.")
+    channels: int = 1
+    epoch: int = Field(description="Finished epochs of training.")
+    metrics: dict[str, float] = Field(description="Of this epoch, as in metrics.jsonl.")
+    temperature: float = Field(
+        1.0, gt=0, description="Divides logits before the softmax; fitted on the validation split."
+    )
+    dataset_fingerprint: str = Field(description="Of the prepared dataset that it was trained on.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in evaluation mode on the CPU, with its description."""
+
+    model: nn.Module
+    info: CheckpointInfo
+
+
+def save_checkpoint(
+    folder: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo, training: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint beside ``folder`` and move it there, replacing a former one.
+
+    Args:
+        folder: where it goes.
+        weights: the network's state dict.
+        info: its description.
+        training: what a run needs to go on, tensors and plain values; None for a checkpoint that only predicts.
+
+    Raises:
+        OSError: it can't be written; a former one is whole.
+    """
+    with whole_folder(folder, replace=True) as partial:
+        # By Python's own writing: safetensors and torch would hide what the system says in errors of their own.
+        content = to_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+        (partial / WEIGHTS_FILE).write_bytes(content)
+        (partial / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
+        if training is not None:
+            state = io.BytesIO()
+            torch.save(training, state)
+            (partial / TRAINING_FILE).write_bytes(state.getbuffer())
+
+
+def copy_checkpoint(source: Path, dest: Path) -> None:
+    """Copy what predicts of a checkpoint, without what a run resumes from, replacing a former ``dest``.
+
+    Raises:
+        OSError: it can't be written; a former one is whole.
+    """
+    with whole_folder(dest, replace=True) as partial:
+        for name in (WEIGHTS_FILE, INFO_FILE):
+            shutil.copyfile(source / name, partial / name)
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Read the description of a checkpoint.
+
+    Raises:
+        DataError: it is missing, damaged or of another format version.
+    """
+    return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}")
+
+
+def load_checkpoint(folder: Path | str) -> Checkpoint:
+    """Read a checkpoint folder, by path or URL.
+
+    Raises:
+        DataError: it is missing, damaged, of another kind or format version, or its weights don't fit its network.
+    """
+    folder = local_copy(folder)
+    recover_folder(folder)
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
+    missing = [name for name in (WEIGHTS_FILE, INFO_FILE) if not (folder / name).is_file()]
+    if missing:
+        inside = checkpoint_within(folder, INFO_FILE)
+        hint = f" Did you mean {inside}?" if inside else f" {_REMEDY}"
+        raise DataError(f"{folder}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
+    info = read_info(folder)
+    try:
+        model = build(info.config.model, info.size, len(info.label_names))
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except UsageError as error:
+        raise DataError(f"{folder}: {error}") from error
+    except SafetensorError as error:
+        raise DataError(f"{folder / WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:200]  # a state dict of another network would list all its tensors
+        raise DataError(
+            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"
+        ) from error
+    return Checkpoint(model.eval(), info)
+
+
+def load_training_state(folder: Path) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` got as ``training``.
+
+    Raises:
+        DataError: the folder has none, or a damaged one.
+    """
+    recover_folder(folder)
+    file = folder / TRAINING_FILE
+    if not file.is_file():
+        raise DataError(f"{file}: missing, so the run can't go on from {folder}. Start it anew in another folder.")
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{file}: damaged: {reason[0]}. The run can't go on from it: restore it, or start anew in another folder."
+        ) from error
+    return state

@@ -1,0 +1,65 @@
+"""Images as people have them in a notebook, brought to what a network takes, as scoring does with files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fer_ray.errors import DataError
+from fer_ray.images.decode import ImageError, decode, decode_pillow
+from fer_ray.images.decoder_warnings import quiet_decoders
+from fer_ray.images.image_files import FileError, read_file
+
+_DTYPES = ("u1", "u2", "b1")
+Picture = Path | str | bytes | Image.Image | np.ndarray
+"""A file's path, an image file's bytes, a Pillow image, or an array.
+
+An array holds pixels as they are to be seen: H × W grey, or uint8, H × W × 3 red, green, blue, or × 4 with alpha. White
+is 255 of uint8, 65,535 of uint16 and True of bool. A palette's or CMYK image's is no such array, nor a turned photo's.
+
+A JPEG of four times the network's size or more is shrunk while it is decoded from a path, bytes, or a Pillow image that
+is open but not loaded. That gives slightly other pixels than an array or a loaded Pillow image.
+"""
+
+
+def square_greys(pictures: Picture | Sequence[Picture], size: int) -> np.ndarray:
+    """Return pictures as uint8, n × size × size, grey, 0 black to 255 white.
+
+    Raises:
+        DataError: some give no picture; all of them at once, by their number.
+    """
+    several = [pictures] if isinstance(pictures, (Path, str, bytes, Image.Image, np.ndarray)) else pictures
+    squares, problems = [], list[str]()
+    with quiet_decoders():
+        for number, picture in enumerate(several):
+            try:
+                squares.append(_square(picture, size))
+            except (FileError, ImageError, ValueError) as error:
+                which = f"{picture}: " if isinstance(picture, (Path, str)) else ""
+                problems.append(f"image {number}: {which}{error}")
+    if problems:
+        raise DataError(problems)
+    return np.stack(squares) if squares else np.empty((0, size, size), np.uint8)
+
+
+def _square(picture: Picture, size: int) -> np.ndarray:
+    if isinstance(picture, (Path, str)):
+        picture = read_file(str(Path(picture).expanduser()).encode("utf-8", "surrogateescape"))
+    if isinstance(picture, bytes):
+        return decode(picture, size).pixels
+    if isinstance(picture, Image.Image):
+        return decode_pillow(picture, size).pixels
+    return decode_pillow(_as_pillow(np.asarray(picture)), size).pixels
+
+
+def _as_pillow(array: np.ndarray) -> Image.Image:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    known = (1, 2, 3, 4) if array.dtype == np.uint8 else (1,)
+    if not array.size or array.ndim not in (2, 3) or channels not in known or array.dtype.str[1:] not in _DTYPES:
+        raise ValueError(
+            f"{array.dtype} of shape {array.shape}: a path, the bytes of an image file, a Pillow image or an array is"
+            " expected; an array uint8 from 0 to 255, height × width grey or height × width × 3 red, green, blue."
+            " Convert others, for instance by (255 * array).astype('uint8') where white is 1."
+        )
+    return Image.fromarray(array.squeeze(2) if array.ndim == 3 and channels == 1 else array)

@@ -1,0 +1,225 @@
+"""Predict with one checkpoint or several as one: calibrated probabilities with test-time augmentation (TTA)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer_ray.emotions import EMOTIONS, csv_order
+from fer_ray.errors import DataError, UsageError
+from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.inference.network import EVAL_BATCH, Network
+from fer_ray.inference.pictures import Picture, square_greys
+from fer_ray.inference.tta import UNSURE, Views, first_views, more_views
+from fer_ray.inference.tta_names import ADAPTIVE, tta_problem
+from fer_ray.storage.inputs import local_copies
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one or more networks say of n images; labels and columns are in csv order (``fer_ray.emotions``).
+
+    Attributes:
+        probabilities: float32, n × 7, rows sum to 1; the mean of the members' calibrated ones.
+        tta_std: float32, n; standard deviation over the views of the predicted label's probability, 0 with one view.
+        views: int64, n; views averaged of each image.
+        members: float32, M × n × 7; calibrated, of each member.
+        uncalibrated: float32, n × 7; as ``probabilities`` with every temperature 1.
+    """
+
+    probabilities: np.ndarray
+    tta_std: np.ndarray
+    views: np.ndarray
+    members: np.ndarray
+    uncalibrated: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64, n; index of the most probable name."""
+        labels: np.ndarray = self.probabilities.argmax(axis=1)
+        return labels
+
+    @property
+    def names(self) -> list[str]:
+        """The most probable name of each image."""
+        return [EMOTIONS[label] for label in self.labels]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float32, n; the probability of the label."""
+        highest: np.ndarray = self.probabilities.max(axis=1)
+        return highest
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """float32, n; of the probabilities, in nats: 0 where one is certain, ln 7 = 1.95 where all are alike."""
+        positive = np.maximum(self.probabilities, np.finfo(np.float32).tiny)
+        entropy: np.ndarray = -(positive * np.log(positive)).sum(axis=1)
+        return entropy
+
+    def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
+        """Return these with some rows replaced, in order, by others."""
+
+        def put(own: np.ndarray, theirs: np.ndarray, axis: int = 0) -> np.ndarray:
+            result = own.copy()
+            result[(slice(None),) * axis + (rows,)] = theirs
+            return result
+
+        return Predictions(
+            put(self.probabilities, others.probabilities),
+            put(self.tta_std, others.tta_std),
+            put(self.views, others.views),
+            put(self.members, others.members, axis=1),
+            put(self.uncalibrated, others.uncalibrated),
+        )
+
+
+class Predictor:
+    """One checkpoint, or several as one classifier, ready to predict on one device.
+
+    Args:
+        checkpoints: a checkpoint folder or a checkpoint in memory, or several that take images of the same size.
+        tta: which views of each image are averaged; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        batch_size: images a forward pass.
+
+    Raises:
+        UsageError: no such TTA or precision.
+        DataError: a checkpoint can't be read, or they differ in image size or labels.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoint | Path | str | Sequence[Checkpoint | Path | str],
+        tta: str = "none",
+        precision: str = "auto",
+        batch_size: int = EVAL_BATCH,
+    ):
+        if problem := tta_problem("tta", tta):
+            raise UsageError(problem)
+        several = [checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints
+        self.tta = tta
+        self._networks = [Network(one, precision, batch_size) for one in several]
+        self._orders = [csv_order(network.info.label_names) for network in self._networks]
+        sizes = sorted({network.info.size for network in self._networks})
+        if len(sizes) > 1:
+            raise DataError(
+                f"checkpoints that take images of {' and '.join(map(str, sizes))} pixels: one size expected."
+            )
+        self.size = sizes[0]
+
+    @property
+    def device(self) -> torch.device:
+        """On which it computes."""
+        return self._networks[0].device
+
+    @property
+    def batch_size(self) -> int:
+        """Images a forward pass; fewer than were asked for where memory ran out."""
+        return min(network.batch_size for network in self._networks)
+
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        for network in self._networks:
+            network.batch_size = images
+
+    @property
+    def precision(self) -> str:
+        """``float32`` or ``bfloat16``, in which it computes."""
+        return str(self._networks[0].dtype).removeprefix("torch.")
+
+    def predict(self, images: np.ndarray | Picture | Sequence[Picture]) -> Predictions:
+        """Predict faces, each an image of its own.
+
+        Args:
+            images: an array, uint8, n × size × size, grey, 0 black to 255 white; or one picture or several of any size
+                (``fer_ray.inference.pictures.Picture``), which are decoded and resized as by scoring.
+
+        Raises:
+            UsageError: an array of another shape or dtype.
+            DataError: a picture can't be read.
+        """
+        if not isinstance(images, np.ndarray):
+            images = square_greys(images, self.size)
+        logits = self.logits(images)
+        predictions = self._average(logits)
+        if self.tta != ADAPTIVE:
+            return predictions
+        highest = np.sort(predictions.probabilities, axis=1)[:, -2:]
+        unsure = np.flatnonzero(highest[:, 1] - highest[:, 0] < UNSURE)
+        if not len(unsure):
+            return predictions
+        more = self._logits(images[unsure], more_views)
+        both = [torch.cat([few[:, unsure], many]) for few, many in zip(logits, more, strict=True)]
+        return predictions.with_rows(unsure, self._average(both))
+
+    def logits(self, images: np.ndarray) -> list[torch.Tensor]:
+        """Return each member's bare outputs for each view that all images get, float32, V × n × 7, on the CPU."""
+        return self._logits(images, first_views(self.tta))
+
+    def _logits(self, images: np.ndarray, views: Views) -> list[torch.Tensor]:
+        pairs = zip(self._networks, self._orders, strict=True)
+        return [network.logits(images, views)[:, :, order] for network, order in pairs]
+
+    def _average(self, logits_mvnk: Sequence[torch.Tensor]) -> Predictions:
+        temperatures = [network.info.temperature for network in self._networks]
+        probs_mvnk = torch.stack(
+            [(one / temperature).softmax(dim=2) for one, temperature in zip(logits_mvnk, temperatures, strict=True)]
+        )
+        probs_vnk = probs_mvnk.mean(dim=0)
+        probs_nk = probs_vnk.mean(dim=0)
+        chosen_vn = probs_vnk.gather(2, probs_nk.argmax(dim=1).expand(len(probs_vnk), -1).unsqueeze(2)).squeeze(2)
+        spread_n = (chosen_vn - chosen_vn.mean(dim=0)).square().mean(dim=0).sqrt()  # std() warns of no images
+        return Predictions(
+            probabilities=probs_nk.numpy(),
+            tta_std=spread_n.numpy(),
+            views=np.full(len(probs_nk), len(probs_vnk)),
+            members=probs_mvnk.mean(dim=1).numpy(),
+            uncalibrated=torch.stack([one.softmax(dim=2).mean(dim=0) for one in logits_mvnk]).mean(dim=0).numpy(),
+        )
+
+
+def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> list[Checkpoint]:
+    """Read checkpoints that are to predict together; they may differ in architecture and order of labels.
+
+    Args:
+        checkpoints: the folders of one or more, by path or URL.
+        size: side of the images of a dataset, in pixels; None where any will do that is the same for all.
+
+    Raises:
+        UsageError: a folder is named twice.
+        DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
+    """
+    folders = local_copies(checkpoints)
+    places = [folder.resolve() for folder in folders]
+    twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
+    if twice:
+        raise UsageError([f"{folder}: named twice, which would weight it double. Name it once." for folder in twice])
+    members, problems = [], list[str]()
+    for folder in folders:
+        try:
+            checkpoint = load_checkpoint(folder)
+        except DataError as error:
+            problems += error.problems
+            continue
+        try:
+            csv_order(checkpoint.info.label_names)
+        except DataError as error:
+            problems += [f"{folder}: {problem}" for problem in error.problems]
+        members.append(checkpoint)
+        if problem := _size_problem(folder, checkpoint.info.size, members[0].info.size, size, len(folders)):
+            problems.append(problem)
+    if problems:
+        raise DataError(problems)
+    return members
+
+
+def _size_problem(folder: Path, own: int, first: int, size: int | None, members: int) -> str | None:
+    if own == (size or first):
+        return None
+    if size is None:
+        return f"{folder}: takes images of {own} pixels, the first one of {first}. Leave it out."
+    remedy = f"Prepare the dataset with --size {own}" + (", or leave it out." if members > 1 else ".")
+    return f"{folder}: takes images of {own} pixels, the dataset holds {size}. {remedy}"

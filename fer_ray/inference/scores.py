@@ -1,0 +1,251 @@
+"""What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn and SciPy."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    recall_score,
+    top_k_accuracy_score,
+)
+
+from fer_ray.console.messages import as_shown
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
+from fer_ray.inference.checkpoint import Checkpoint
+from fer_ray.inference.predictor import Predictions
+from fer_ray.storage.json_files import read_json
+
+
+def wilson_interval(right: int, rows: int) -> tuple[float, float]:
+    """Return the ends of the 95% interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
+    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
+FORMAT_VERSION = 3
+METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
+CONFUSION_FILE, RELIABILITY_FILE, MISTAKES_FILE = "confusion.png", "reliability.png", "mistakes.png"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassScores(_Part):
+    """Figures of one class, 0 to 1; a ratio without a denominator is 0."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int = Field(description="Rows with this label.")
+
+
+class Scores(_Part):
+    """Figures over some rows of a split, 0 to 1 where nothing else is said."""
+
+    rows: int
+    accuracy: float = Field(description="Share of rows whose most probable label is right.")
+    accuracy_low: float = Field(description="Lower end of its 95% interval (Wilson 1927).")
+    accuracy_high: float = Field(description="Upper end of it.")
+    balanced_accuracy: float = Field(description="Plain mean of recall over the classes that have rows.")
+    macro_f1: float = Field(description="Plain mean of F1 over the classes that have rows.")
+    weighted_f1: float = Field(description="Mean of F1 weighted by each class's rows.")
+    kappa: float = Field(description="Cohen's: agreement beyond chance, -1 to 1; 0 where all rows are of one class.")
+    top2_accuracy: float = Field(description="Share of rows whose label is one of the two most probable.")
+    nll: float = Field(description="Mean negative log-likelihood of the labels, natural logarithm, 0 or more.")
+    ece: float = Field(description="Expected calibration error over 15 equal bins (Guo et al. 2017).")
+    classes: dict[str, ClassScores] = Field(description="By name, csv order.")
+    confusion: list[list[int]] = Field(description="Rows counted by true (first) and predicted label, csv order.")
+
+
+class Paired(_Part):
+    """Two classifiers on the same rows."""
+
+    only_first_right: int
+    only_second_right: int
+    mcnemar_p: float = Field(description="Exact two-sided McNemar test that both are right equally often.")
+
+
+class TtaScores(_Part):
+    """Figures of one test-time augmentation."""
+
+    official: Scores = Field(description="Over every labelled row of the split.")
+    without_leaked: Scores | None = Field(description="Without rows that also stand in train; null if none is left.")
+    images_per_s: float = Field(description="Prediction alone by all members, on this machine, images in memory.")
+    views: float = Field(description="Views of each image that are averaged; of adaptive their mean number.")
+    ece_uncalibrated: float = Field(description="As official.ece, every temperature 1.")
+    nll_uncalibrated: float = Field(description="As official.nll, every temperature 1.")
+    reliability: list[ReliabilityBin] = Field(description="The 15 bins of official.ece.")
+    against_fewest: Paired | None = Field(description="This and the TTA with the fewest views; null for that one.")
+
+
+class Member(_Part):
+    """One checkpoint, measured alone under the main TTA on every labelled row."""
+
+    checkpoint: str
+    architecture: str
+    parameters: int
+    epoch: int
+    temperature: float
+    accuracy: float
+    nll: float
+    share: float | None = Field(description="Accuracy of all minus accuracy of all but this one; null if alone.")
+    against_all: Paired | None = Field(description="This one alone and all together; null if alone.")
+    against_others: Paired | None = Field(description="All together and all but this one; null if alone.")
+
+
+class Pair(Paired):
+    """Two members under the main TTA on every labelled row."""
+
+    first: int = Field(description="Index in members.")
+    second: int
+    disagreement: float = Field(description="Share of rows for which they predict different labels.")
+
+
+class Evaluation(_Part):
+    """The contents of ``metrics.json``."""
+
+    format_version: int = FORMAT_VERSION
+    fer_ray_version: str
+    members: list[Member] = Field(description="What was measured: the mean of their calibrated probabilities.")
+    pairs: list[Pair] = Field(description="Each two of the members.")
+    dataset: str
+    dataset_fingerprint: str
+    split: str
+    rows: int = Field(description="Labelled rows of the split.")
+    leaked_rows: int = Field(description="Those of them whose pixels also stand in train.")
+    label_names: list[str] = Field(description="csv order.")
+    device: str
+    precision: str
+    main_tta: str = Field(description="The last one asked: of members, pairs, predictions, pictures and samples.")
+    tta: dict[str, TtaScores]
+    notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
+
+    @property
+    def main(self) -> TtaScores:
+        """Figures under the main TTA."""
+        return self.tta[self.main_tta]
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read ``metrics.json``.
+
+    Raises:
+        DataError: it isn't what this version of the program writes.
+    """
+    return read_json(Evaluation, folder / METRICS_FILE, "Run `fer-ray evaluate` again.")
+
+
+def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
+    """Compute all figures.
+
+    Args:
+        labels: int, n, n > 0, csv order.
+        probabilities: float, n × K, rows sum to 1, csv order.
+    """
+    every, present = range(NUM_CLASSES), np.unique(labels)
+    # float32 sums of 1 ± 1e-7 are no longer 1 in float64, of which log_loss warns.
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    predicted = probabilities.argmax(axis=1)
+    low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
+    one_class = len(np.union1d(labels, predicted)) == 1
+    return Scores(
+        rows=len(labels),
+        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy_low=low,
+        accuracy_high=high,
+        balanced_accuracy=float(recall_score(labels, predicted, labels=present, average="macro")),
+        macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
+        weighted_f1=float(f1_score(labels, predicted, labels=every, average="weighted", zero_division=0)),
+        kappa=0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
+        top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
+        nll=float(log_loss(labels, probabilities, labels=every)),
+        ece=expected_calibration_error(reliability_bins(labels, probabilities)),
+        classes=_by_class(labels, predicted),
+        confusion=confusion_matrix(labels, predicted, labels=every).tolist(),
+    )
+
+
+def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired:
+    """Compare two classifiers by the rows that only one of them has right.
+
+    Args:
+        labels: int, n.
+        first: int, n, predicted by the one.
+        second: int, n, predicted by the other.
+    """
+    right, also = first == labels, second == labels
+    only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
+    differing = only_first + only_second
+    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=p)
+
+
+def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScores]:
+    figures = precision_recall_fscore_support(labels, predicted, labels=range(NUM_CLASSES), zero_division=0)
+    return {
+        name: ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
+        for name, precision, recall, f1, support in zip(EMOTIONS, *figures, strict=True)
+    }
+
+
+def measure_members(
+    folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
+) -> list[Member]:
+    """Measure each member alone, and by how much the ensemble would be worse without it.
+
+    Args:
+        folders: of the members.
+        members: in the order of ``predictions.members``.
+        labels: int, n, n > 0, csv order.
+        predictions: of those n images.
+    """
+    together, several = predictions.labels, len(members) > 1
+    measured = []
+    for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
+        alone = score_predictions(labels, predictions.members[number])
+        others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1) if several else together
+        share = float((together == labels).mean() - (others == labels).mean())
+        measured.append(
+            Member(
+                checkpoint=as_shown(str(folder)),
+                architecture=member.info.config.model.name,
+                parameters=sum(parameter.numel() for parameter in member.model.parameters()),
+                epoch=member.info.epoch,
+                temperature=member.info.temperature,
+                accuracy=alone.accuracy,
+                nll=alone.nll,
+                share=share if several else None,
+                against_all=compare(labels, predictions.members[number].argmax(axis=1), together) if several else None,
+                against_others=compare(labels, together, others) if several else None,
+            )
+        )
+    return measured
+
+
+def compare_members(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
+    """Compare each two members by the rows on which they differ.
+
+    Args:
+        labels: int, n, n > 0.
+        predicted: int, M × n, of each member.
+    """
+    return [
+        Pair(
+            first=first,
+            second=second,
+            disagreement=float((predicted[first] != predicted[second]).mean()),
+            **compare(labels, predicted[first], predicted[second]).model_dump(),
+        )
+        for first, second in combinations(range(len(predicted)), 2)
+    ]

@@ -1,0 +1,98 @@
+"""Test-time augmentation (TTA): the views of an image over which probabilities are averaged.
+
+For images of S × S pixels, 48 in FER-2013:
+
+========  =====  ===============================================================================================
+name      views  what they are
+========  =====  ===============================================================================================
+none          1  the image
+flip          2  the image and its mirror image
+ten_crop     10  five windows of 11/12 S, rounded (44 pixels): the corners and the centre, that one (S - side) // 2
+                 from the top and the left; and the mirror image of each (Krizhevsky et al. 2012)
+full         36  the image turned by -6°, 0° and 6° about its centre; of each the whole and the five windows; and the
+                 mirror image of each
+adaptive   1-12  the image; and where that leaves a doubt, its mirror image and those of ``ten_crop`` too: where the
+                 probabilities of the two most probable labels differ by less than ``UNSURE``
+========  =====  ===============================================================================================
+
+Windows are brought back to S × S by bilinear interpolation, whatever the network, so that one that takes a single size
+has them too. A turn interpolates bilinearly as well; what comes from outside is 0, the dataset's mean grey after
+``normalize``, as in training.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+
+from fer_ray.inference.tta_names import ADAPTIVE
+
+_WINDOW = 11 / 12
+_TURNS = (-6.0, 0.0, 6.0)
+
+
+def _none(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield images_bchw
+
+
+def _flip(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from _with_mirror_images([images_bchw])
+
+
+def _ten_crop(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from _with_mirror_images(_windows(images_bchw))
+
+
+def _full(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    for degrees in _TURNS:
+        turned = _turn(images_bchw, degrees) if degrees else images_bchw
+        yield from _with_mirror_images([turned, *_windows(turned)])
+
+
+def _with_mirror_images(views: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for view in views:
+        yield view
+        yield view.flip(3)
+
+
+def _windows(images_bchw: torch.Tensor) -> list[torch.Tensor]:
+    size = images_bchw.shape[-1]
+    side = round(_WINDOW * size)
+    far = size - side
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
+    windows = (images_bchw[..., top : top + side, left : left + side] for top, left in corners)
+    return [F.interpolate(window, size=(size, size), mode="bilinear", align_corners=False) for window in windows]
+
+
+def _turn(images_bchw: torch.Tensor, degrees: float) -> torch.Tensor:
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    theta = images_bchw.new_tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(images_bchw), 2, 3)
+    grid = F.affine_grid(theta, list(images_bchw.shape), align_corners=False)
+    return F.grid_sample(images_bchw, grid, align_corners=False)
+
+
+Views = Callable[[torch.Tensor], Iterator[torch.Tensor]]
+"""Yields one batch a view, B × C × S × S each, of normalised images."""
+
+VIEWS: dict[str, Views] = {
+    "none": _none,
+    "flip": _flip,
+    "ten_crop": _ten_crop,
+    "full": _full,
+}
+"""By name; ``adaptive`` is made of these."""
+
+UNSURE = 0.3
+"""Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` looks again."""
+
+
+def first_views(tta: str) -> Views:
+    """Return the views that every image gets under a TTA."""
+    return VIEWS["none" if tta == ADAPTIVE else tta]
+
+
+def more_views(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield those that ``adaptive`` adds where it is unsure."""
+    yield images_bchw.flip(3)
+    yield from _ten_crop(images_bchw)

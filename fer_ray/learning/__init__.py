@@ -1,1 +1,0 @@
-"""Training and prediction in plain PyTorch; nothing here needs Ray."""

@@ -1,0 +1,1 @@
+"""Labelling large folders: inputs, manifest, chunks, parts, totals and summary."""

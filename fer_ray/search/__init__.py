@@ -1,0 +1,1 @@
+"""A hyperparameter search around its Optuna study, without Ray."""

@@ -1,0 +1,1 @@
+"""All of a search that touches Ray Tune."""

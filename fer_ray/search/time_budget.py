@@ -1,0 +1,90 @@
+"""What the time of a search is enough for, said as soon as the first epochs are timed."""
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import accumulate
+
+from fer_ray import models
+from fer_ray.config.schema import Config
+from fer_ray.console.progress import say
+from fer_ray.console.text import amount, duration
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.schedules import image_size
+
+_PATIENCE = 3
+"""Epochs of a trial after which no more is waited for others that were to run beside it."""
+
+
+class TimeBudget:
+    """Says once, when each running trial has an epoch, how many epochs and trials fit into the time.
+
+    Args:
+        seconds: that the search may take from now on.
+        trials: that it is to run.
+        at_once: how many of them run side by side.
+        size: side of the dataset's images, in pixels.
+    """
+
+    def __init__(self, seconds: float, trials: int, at_once: int, size: int):
+        self._seconds, self._trials, self._at_once, self._size = seconds, trials, at_once, size
+        self._began, self._started = time.monotonic(), math.inf
+        self._areas: dict[int, list[int]] = {}
+        self._timed: dict[int, tuple[float, int]] = {}  # seconds, and images' area, of the epochs so far
+
+    def began(self, number: int, config: Config) -> None:
+        """Note that a trial has begun to run."""
+        if self._started == math.inf:
+            self._started = time.monotonic()
+        self._areas[number] = _areas(config, self._size)
+
+    def ended(self, number: int) -> None:
+        """Forget a trial that runs no longer."""
+        self._areas.pop(number, None)
+
+    def reported(self, number: int, metrics: Metrics) -> None:
+        """Note a running trial's epoch, as ``fit`` reports it."""
+        if self._trials == 0:  # all is said
+            return
+        seconds, area = self._timed.get(number, (0.0, 0))
+        self._timed[number] = seconds + metrics["seconds"], area + self._areas[number][int(metrics["epoch"]) - 1]
+        alone = len(self._areas) < self._at_once and metrics["epoch"] < _PATIENCE
+        if alone or not self._areas.keys() <= self._timed.keys():
+            return
+        rates = {trial: self._timed[trial][0] / self._timed[trial][1] for trial in self._areas}
+        costs = [[rates[trial] * area for area in areas] for trial, areas in self._areas.items()]
+        left = self._seconds - (self._started - self._began)
+        said = enough_for(left, self._trials, max(costs, key=sum), self._at_once)
+        say(f"Time budget of {duration(self._seconds)}: {said}")
+        self._trials = 0
+
+
+def enough_for(seconds: float, trials: int, epochs: Sequence[float], at_once: int) -> str:
+    """Say what fits into a time, and what would.
+
+    Args:
+        seconds: that there are.
+        trials: that are to run.
+        epochs: seconds of each epoch of the slowest trial, in order.
+        at_once: trials that run side by side.
+    """
+    whole, planned = sum(epochs), len(epochs)
+    rounds = math.ceil(trials / at_once)
+    run = f"an epoch takes {duration(whole / planned)} in the mean with {amount(at_once, 'trial')} at once, as measured"
+    if rounds * whole <= seconds:
+        return f"{run}; enough for all {amount(trials, 'trial')} of {amount(planned, 'epoch')}."
+    complete = min(trials, at_once * int(seconds / whole))
+    allows = f"{complete} of {amount(trials, 'trial')} of {amount(planned, 'epoch')}, if none is stopped early"
+    if not complete:
+        reach = sum(so_far <= seconds for so_far in accumulate(epochs))
+        allows = f"{reach} of the {amount(planned, 'epoch')} of a trial, and no trial to its end"
+    fitting = [f"--time-budget {math.ceil(rounds * whole / 60)}m"]
+    if fit := int(seconds / rounds / (whole / planned)):
+        fitting.insert(0, f"--set training.epochs={fit}")
+    return f"{run}; enough for {allows}. What would fit {amount(trials, 'trial')}: {', or '.join(fitting)}."
+
+
+def _areas(config: Config, size: int) -> list[int]:
+    """Pixels of an image in each epoch, to which the time of an epoch is proportional."""
+    epochs, first, full_from = config.training.epochs, models.first_size(config), config.schedule.full_size_from
+    return [image_size(first, full_from, epoch / epochs, size) ** 2 for epoch in range(epochs)]

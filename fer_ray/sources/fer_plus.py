@@ -1,0 +1,134 @@
+"""FER+: ten votes on each image of FER-2013, in ``fer2013new.csv`` (Barsoum et al. 2016, arXiv 1608.01041).
+
+Its rows stand in the order of ``fer2013.csv``, by which they are joined. Columns are found by name, case aside:
+``neutral``, ``happiness``, ``surprise``, ``sadness``, ``anger``, ``disgust``, ``fear``, ``contempt``, ``unknown`` and
+``NF`` (no face) hold numbers of votes, ``Usage`` the split, others are passed over.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
+from fer_ray.errors import DataError, UsageError
+from fer_ray.sources.raw_rows import NO_LABEL, Source
+from fer_ray.sources.split_names import read_splits
+
+VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
+"""What was voted for: the seven emotions in csv order, then what gives a row no label."""
+
+LABELS = ("majority", "soft")
+"""What is made of the votes: the label with the most, or beside it the share of each."""
+
+REMEDY = "Use FER+'s fer2013new.csv with the fer2013.csv that it belongs to."
+_SHOWN = 3  # problems of one file that are told; the rest is counted
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The votes of a file.
+
+    Attributes:
+        path: of the file.
+        counts: int64, n × 10, in the order of ``VOTED``.
+        splits: n names of splits, None where the file has no ``Usage``.
+    """
+
+    path: Path
+    counts: np.ndarray
+    splits: list[str] | None
+
+    def labels(self) -> np.ndarray:
+        """Return the emotion with the most votes, int8, n, csv order; ``NO_LABEL`` where another or a tie wins."""
+        winner = self.counts.argmax(1)
+        tied = self._is_tied()
+        return np.where(tied | (winner >= NUM_CLASSES), NO_LABEL, winner).astype(np.int8)
+
+    def shares(self) -> np.ndarray:
+        """Return each emotion's share of the votes for one of the seven, float32, n × 7; NaN where there is none."""
+        emotions = self.counts[:, :NUM_CLASSES].astype(np.float32)
+        totals = emotions.sum(1, keepdims=True)
+        shares: np.ndarray = np.divide(emotions, totals, out=np.full_like(emotions, np.nan), where=totals > 0)
+        return shares
+
+    def unlabelled(self) -> dict[str, int]:
+        """Count the rows that get no label, by what won."""
+        winner, tied = self.counts.argmax(1), self._is_tied()
+        counts = {VOTED[index]: int((~tied & (winner == index)).sum()) for index in range(NUM_CLASSES, len(VOTED))}
+        empty = int((self.counts.sum(1) == 0).sum())
+        return counts | {"a tie": int(tied.sum()) - empty, "no vote": empty}
+
+    def _is_tied(self) -> np.ndarray:
+        tied: np.ndarray = (self.counts == self.counts.max(1, keepdims=True)).sum(1) > 1
+        return tied
+
+
+def read_votes(path: Path) -> Votes:
+    """Read a file of votes.
+
+    Raises:
+        DataError: it is missing, no such CSV, or holds something other than votes; all problems at once.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {what}. {REMEDY}")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [line for line in csv.reader(file, skipinitialspace=True) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as CSV: {error}. {REMEDY}") from error
+    names = [name.strip().lower() for name in lines[0]] if lines else []
+    columns = [_column(names, wanted) for wanted in range(len(VOTED))]
+    missing = [name for name, column in zip(VOTED, columns, strict=True) if column is None]
+    if missing:
+        raise DataError(f"{path}: has no column of votes for {', '.join(missing)}. {REMEDY}")
+    usage = names.index("usage") if "usage" in names else None
+    counts, splits, problems = [], [], []
+    for number, line in enumerate(lines[1:], start=1):
+        try:
+            if len(line) != len(names):
+                raise ValueError(f"{len(line)} column(s), {len(names)} expected")
+            counts.append([_votes(line[column]) for column in columns if column is not None])
+            splits.append("" if usage is None else line[usage])
+        except ValueError as error:
+            problems.append(f"{path}: data row {number}: {error}.")
+    if problems:
+        more = len(problems) - _SHOWN
+        raise DataError(
+            problems[:_SHOWN] + ([f"{path}: and {more:,} more data row(s) like that. {REMEDY}"] if more > 0 else [])
+        )
+    array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
+    meanings = read_splits(set(splits))
+    return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
+
+
+def require_joinable(source: Source, path: Path) -> None:
+    """Check that votes can be joined to a source at all.
+
+    Raises:
+        UsageError: its rows have no numbers.
+    """
+    if source.format != "csv":
+        raise UsageError(
+            f"--fer-plus {path}: is joined by row number, which {source.name} ({source.format}) doesn't have. Give"
+            " fer2013.csv as SOURCE, or leave --fer-plus out."
+        )
+
+
+def _column(names: list[str], wanted: int) -> int | None:
+    matching = [column for column, name in enumerate(names) if VOTED[wanted] in (name, _emotion(name))]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _emotion(name: str) -> str | None:
+    label = label_of(name)
+    return None if label is None else EMOTIONS[label]
+
+
+def _votes(text: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"votes '{text}', expected a whole number from 0")
+    return int(text)

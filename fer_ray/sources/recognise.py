@@ -1,0 +1,179 @@
+"""Recognise where images come from, by content, and open it as a ``Source`` that is read a piece at a time."""
+
+import functools
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fer_ray.console.messages import as_shown
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError, UsageError
+from fer_ray.images.decode import resize
+from fer_ray.images.image_files import list_files, shown
+from fer_ray.sources.csv_files import find_csv, first_line, open_csv
+from fer_ray.sources.image_trees import count_images, open_folder, open_zip
+from fer_ray.sources.label_names import Naming
+from fer_ray.sources.parquet_files import find_parquet, open_parquet
+from fer_ray.sources.raw_rows import RowBuilder, Source
+from fer_ray.sources.synthetic import SIZE as SYNTHETIC_SIZE
+from fer_ray.sources.synthetic import synthetic_faces
+from fer_ray.sources.zip_files import list_members
+from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.local import local_path
+from fer_ray.storage.object_store import as_url
+
+FORMATS = ("auto", "folder", "zip", "csv", "parquet", "synthetic")
+_START_BYTES = 256
+_SYNTHETIC_COUNT = 4000
+_SYNTHETIC_TASK = 250
+_EXPECTED = (
+    "Expected a folder or a .zip with SPLIT/LABEL/image or LABEL/image files, a CSV file with emotion and pixels"
+    " columns such as fer2013.csv, Parquet with image and label columns, or `synthetic`."
+)
+_ARCHIVES = {
+    b"PK": "no readable .zip, though it starts as one: its end is missing or damaged. Copy or download it again",
+    b"\x1f\x8b": "compressed by gzip, and no CSV file inside. Unpack it first, a .tar.gz by `tar xzf`",
+    b"7z\xbc\xaf": "a 7-Zip archive. Unpack it first",
+    b"Rar!": "a RAR archive. Unpack it first",
+}
+
+
+def open_source(source: Path | str, format: str = "auto", seed: int = 0, naming: Naming | None = None) -> Source:
+    """Recognise a source and list what it holds.
+
+    Args:
+        source: a path or URL, or ``synthetic`` or ``synthetic:N`` for N drawn faces.
+        format: one of ``FORMATS``; ``auto`` decides by content.
+        seed: of the drawn faces.
+        naming: what the caller says of labels and splits.
+
+    Raises:
+        UsageError: no such format, or a number of faces that is none.
+        DataError: the source is missing, empty, unreadable, of no known format or of several, or its names don't tell
+            splits and labels.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: must be one of {', '.join(FORMATS)}.")
+    if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
+        return _synthetic(str(source), seed)
+    naming = naming or Naming()
+    if as_url(source):
+        opened = _recognise(local_copy(source), format, naming)
+        return replace(opened, name=as_shown(opened.name), read=functools.partial(_read_copy, source, opened.read))
+    return _recognise(local_path(source), format, naming)
+
+
+def _read_copy(source: Path | str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
+    """Read pieces of a source by URL, of which each machine that reads has a copy of its own."""
+    _fetched(source)
+    return read(*arguments)
+
+
+_fetched = functools.cache(local_copy)  # a process reads many pieces of a source
+
+
+def _recognise(path: Path, format: str, naming: Naming) -> Source:
+    _require_source(path)
+    csv_files = find_csv(path) if format in ("auto", "csv") else []
+    parquet_files = find_parquet(path) if format in ("auto", "parquet") else []
+    if format == "auto" and (csv_files or parquet_files):
+        _require_one_format(path, [str(file) for file in csv_files], [shown(file) for file in parquet_files])
+    if csv_files:
+        return open_csv(path, csv_files, naming)
+    if parquet_files:
+        return open_parquet(path, parquet_files, naming)
+    if format in ("auto", "folder") and path.is_dir():
+        return open_folder(path, naming)
+    if format in ("auto", "zip") and path.is_file() and zipfile.is_zipfile(path):
+        return open_zip(path, naming)
+    if format != "auto":
+        needs = {
+            "csv": "a CSV file with a pixels column",
+            "parquet": "a Parquet file",
+            "folder": "a folder",
+            "zip": "a .zip file",
+        }
+        raise DataError(f"{path}: --format {format} needs {needs[format]}, and here is none. Leave --format out.")
+    raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
+
+
+def _require_one_format(path: Path, csv_files: list[str], parquet_files: list[str]) -> None:
+    tree, paths = "folder", list[str]()
+    if path.is_dir():
+        start = len(os.fsencode(path))
+        paths = [shown(file[start:].lstrip(b"/")) for file in list_files([path], lambda error: None)]
+    elif zipfile.is_zipfile(path):
+        tree, paths = "zip", [member["path"] for member in list_members(path)]
+    images = count_images(paths)
+    found = {
+        "csv": f"CSV files with a pixels column ({', '.join(csv_files)})" if csv_files else "",
+        "parquet": f"Parquet files ({', '.join(parquet_files[:3])})" if parquet_files else "",
+        tree: f"{images:,} images in folders named after emotions" if images else "",
+    }
+    kinds = {name: text for name, text in found.items() if text}
+    if len(kinds) > 1:
+        formats = " or ".join(f"--format {name}" for name in kinds)
+        raise DataError(f"{path}: holds {' and '.join(kinds.values())}. Say which to read: {formats}.")
+
+
+def _require_source(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder. {_EXPECTED}") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}.") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError(f"{path}: neither a file nor a folder (mode {stat.filemode(mode)}). {_EXPECTED}")
+    try:
+        with os.scandir(path) if stat.S_ISDIR(mode) else path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}. Give yourself the permission.") from error
+
+
+def _looks_like(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if not start:
+        return "an empty file"
+    for magic, kind in _ARCHIVES.items():
+        if start.startswith(magic):
+            return kind
+    return f"a file whose first line is {first_line(start)}"
+
+
+def _synthetic(text: str, seed: int) -> Source:
+    name, colon, number = text.partition(":")
+    if name != "synthetic":
+        raise UsageError(f"{text}: --format synthetic needs `synthetic` or `synthetic:N` as the source.")
+    if colon and not (number.isascii() and number.isdigit() and 1 <= int(number) <= 10_000_000):
+        raise UsageError(f"{text}: after `synthetic:` a number of faces is needed, 1 to 10,000,000.")
+    count = int(number) if colon else _SYNTHETIC_COUNT
+    starts = range(0, count, _SYNTHETIC_TASK)
+    return Source(
+        format="synthetic",
+        name=f"synthetic:{count} with seed {seed}",
+        manifest=[pa.table({"start": [at], "count": [min(_SYNTHETIC_TASK, count - at)]}) for at in starts],
+        read=functools.partial(_draw, seed),
+        total=count,
+        notes=["Drawn faces: figures on them say nothing about real ones."],
+    )
+
+
+def _draw(seed: int, pieces: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Draw faces; of every ten, eight are for training, one for validation and one for the test."""
+    rows = RowBuilder(size)
+    for piece in pieces.to_pylist():
+        images, labels = synthetic_faces(piece["count"], seed, piece["start"])
+        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True), start=piece["start"]):
+            split = {8: "validation", 9: "test"}.get(number % 10, "train")
+            id = f"face-{number:07}"
+            rows.add(id, id, split, EMOTIONS[label], resize(image, size), SYNTHETIC_SIZE, SYNTHETIC_SIZE)
+    yield rows.table()

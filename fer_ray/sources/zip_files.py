@@ -1,0 +1,110 @@
+"""Members of a .zip: listed once, then read by their place in the file, in any process, without unpacking to disk.
+
+Listing a .zip anew in each task would cost more than decoding what the task reads.
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from fer_ray.errors import DataError
+from fer_ray.images.image_files import MAX_BYTES, FileError
+
+Member = dict[str, Any]
+"""``path``; ``problem``, why it can't be read, or None; and where its bytes lie and how they are packed."""
+
+PLACE = ("offset", "packed", "length", "method", "crc")
+"""The entries of a ``Member``, all integers, that say where its bytes lie and how they are packed."""
+
+_LOCAL_HEADER = 30  # bytes of a member's own header, before its name and extra field
+
+
+def list_members(path: Path) -> list[Member]:
+    """List the files in a .zip. A single root folder that is named as the .zip is no part of their paths.
+
+    Raises:
+        DataError: the .zip is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            members = read_directory(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{path}: not readable as a .zip: {error}. Copy or download it again.") from error
+    root = f"{path.stem}/"
+    cut = len(root) if all(member["path"].startswith(root) for member in members) else 0
+    return [member | {"path": member["path"][cut:]} for member in members]
+
+
+def read_directory(file: IO[bytes]) -> list[Member]:
+    """List the files in a .zip, open to read anywhere in it.
+
+    Backslashes in names, which some programs of Windows write, count as slashes.
+
+    Raises:
+        zipfile.BadZipFile, OSError, ValueError, NotImplementedError: the .zip is damaged.
+    """
+    with zipfile.ZipFile(file) as archive:
+        infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    names = [info.filename.replace("\\", "/") for info in infos]
+    last = {name: number for number, name in enumerate(names)}
+    return [
+        _member(info, name, last[name] != number) for number, (info, name) in enumerate(zip(infos, names, strict=True))
+    ]
+
+
+def read_member(file: IO[bytes], member: Member) -> bytes:
+    """Return a member's bytes.
+
+    Raises:
+        FileError: they can't be had.
+    """
+    file.seek(member["offset"])
+    header = file.read(_LOCAL_HEADER)
+    file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
+    return _unpack(file.read(member["packed"]), member)
+
+
+@contextmanager
+def member_loader(path: Path) -> Iterator[Callable[[Member], bytes]]:
+    """Yield a function that returns a member's bytes; it raises ``FileError`` where they can't be had."""
+    with path.open("rb") as file:
+        yield lambda member: read_member(file, member)
+
+
+def _member(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> Member:
+    place = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
+    return {
+        "path": path,
+        "problem": _problem(info, path, is_doubled),
+        **dict(zip(PLACE, place, strict=True)),
+    }
+
+
+def _problem(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> str | None:
+    if is_doubled:
+        return "a later member of the .zip has the same name, and that one counts"
+    if path.startswith("/") or path[1:3] == ":/" or ".." in path.split("/"):
+        return "its name leads out of the .zip"
+    if info.flag_bits & 1:
+        return "unreadable: encrypted in the .zip"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"unreadable: .zip compression method {info.compress_type}; known are stored and deflated"
+    if max(info.file_size, info.compress_size) > MAX_BYTES:
+        return f"too_large: unpacks to {info.file_size:,} bytes, more than the {MAX_BYTES:,} allowed"
+    return None
+
+
+def _unpack(packed: bytes, member: Member) -> bytes:
+    data = packed
+    if member["method"] == zipfile.ZIP_DEFLATED:
+        try:  # one byte more than promised, and never the rest of a bomb
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member["length"] + 1)
+        except zlib.error as error:
+            raise FileError("unreadable", f"damaged in the .zip ({error})") from error
+    if len(data) != member["length"] or zlib.crc32(data) != member["crc"]:
+        raise FileError("unreadable", "damaged in the .zip (its length or checksum differs)")
+    return data

@@ -1,0 +1,60 @@
+"""Learning from other checkpoints: what they say of the very images that the network sees."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from fer_ray.dataset.store import DatasetInfo
+from fer_ray.emotions import csv_order
+from fer_ray.inference.checkpoint import Checkpoint
+from fer_ray.inference.device import LAYOUT, autocast, place
+from fer_ray.inference.predictor import load_members
+
+
+class Teachers:
+    """Checkpoints whose mean calibrated probabilities are soft targets (Hinton et al., arXiv 1503.02531).
+
+    They see the augmented images, not the plain ones: a teacher that answers for the picture at hand makes a better
+    student than one whose answers were noted once (Beyer et al., arXiv 2106.05237).
+
+    Args:
+        folders: checkpoint folders, at least one.
+        info: of the dataset whose images they are to see.
+        device: where.
+        dtype: of their convolutions.
+
+    Raises:
+        DataError: a checkpoint can't be read, or takes images of another size.
+    """
+
+    def __init__(self, folders: Sequence[str], info: DatasetInfo, device: torch.device, dtype: torch.dtype):
+        self._info, self._device, self._dtype = info, device, dtype
+        self._members = load_teachers(folders, info)
+        for member in self._members:
+            place(member.model, device).eval()
+
+    @torch.no_grad()
+    def probabilities(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Return float32 probabilities, B × K, csv order.
+
+        Args:
+            images_bchw: normalised by the dataset's mean and deviation; smaller ones are enlarged to full size.
+        """
+        size = self._info.size
+        if images_bchw.shape[-1] != size:
+            images_bchw = F.interpolate(images_bchw, size=(size, size), mode="bilinear", antialias=False)
+        grey = images_bchw * self._info.std + self._info.mean
+        return torch.stack([self._ask(member, grey) for member in self._members]).mean(dim=0)
+
+    def _ask(self, member: Checkpoint, grey_bchw: torch.Tensor) -> torch.Tensor:
+        own = ((grey_bchw - member.info.mean) / member.info.std).contiguous(memory_format=LAYOUT)
+        with autocast(self._device, self._dtype):
+            logits: torch.Tensor = member.model(own)
+        in_order = logits.float()[:, csv_order(member.info.label_names)]
+        return (in_order / member.info.temperature).softmax(dim=1)
+
+
+def load_teachers(folders: Sequence[str], info: DatasetInfo) -> list[Checkpoint]:
+    """Read teachers; errors as for ``Teachers``."""
+    return load_members(folders, info.size)

@@ -1,0 +1,278 @@
+"""The training loop in plain PyTorch. It runs the same in this process, in a Tune trial and in a Ray Train worker."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fer_ray import models
+from fer_ray.config.schema import Config
+from fer_ray.dataset.stream import StreamedSplit
+from fer_ray.emotions import NUM_CLASSES
+from fer_ray.errors import UsageError
+from fer_ray.inference.calibration import fit_temperature
+from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state
+from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, place, resolve_precision
+from fer_ray.inference.network import EVAL_BATCH, forward_batches, normalize
+from fer_ray.training.augment import EpochRandom, augment, mix
+from fer_ray.training.distillation import Teachers
+from fer_ray.training.losses import Loss
+from fer_ray.training.metrics import Metrics, classification_metrics, confusion_matrix
+from fer_ray.training.optimizers import make_optimizer
+from fer_ray.training.profile import Stopwatch
+from fer_ray.training.requirements import require_trainable
+from fer_ray.training.rows import Batch, TrainingData, rows_on
+from fer_ray.training.run_folder import Report, Snapshot
+from fer_ray.training.schedules import image_size, learning_rate_factor, trained_stages
+from fer_ray.training.weight_average import WeightAverage
+from fer_ray.training.workers import Workers, without_sync
+
+
+def fit(
+    config: Config,
+    data: TrainingData,
+    report: Report,
+    on_batch: Callable[[int], None] = lambda images: None,
+    resume_from: Path | None = None,
+) -> None:
+    """Train a network, validating after every epoch.
+
+    Where ``torch.distributed`` is initialised, every process calls this with its own share of the rows; gradients are
+    averaged, and validation counts every row of every share once.
+
+    Args:
+        config: the run's configuration; ``training.batch_size`` is over all workers together.
+        data: this worker's rows.
+        report: called after each epoch with its metrics and a snapshot, on every worker.
+        on_batch: called after each step with the images that this worker has just trained on.
+        resume_from: a folder written by ``Snapshot.save(resumable=True)``.
+    """
+    run = _Run(config, data, resumes=resume_from is not None)
+    if resume_from is not None:
+        run.resume(resume_from)
+    while not run.finished():
+        started = time.monotonic()
+        learning_rate = run.learning_rate()
+        trained = run.train_epoch(on_batch)
+        seconds = time.monotonic() - started
+        with run.stopwatch.span("validation"):
+            validated = run.validate()
+        metrics: Metrics = {"epoch": run.epoch + 1, "learning_rate": learning_rate, **trained, **validated}
+        metrics["images_per_s"] = run.total_train / seconds
+        metrics["seconds"] = time.monotonic() - started
+        report(metrics, run.close_epoch(metrics))
+
+
+class _Run:
+    """The state of a training run in one process.
+
+    Attributes:
+        model: what is trained.
+        parallel: the same, its gradients averaged over the workers.
+        evaluated: what is validated and kept: the average of the weights where one is kept, else ``model``.
+    """
+
+    def __init__(self, config: Config, data: TrainingData, resumes: bool):
+        self.config, self.data = config, data
+        self.device = pick_device()
+        self.dtype = resolve_precision(config.training.precision, self.device)
+        self.workers = Workers(self.device)
+        self.total_train = int(self.workers.sum(np.array([len(data.train)]))[0])
+        require_trainable(config, data.info, self.total_train, self.workers.count, resumes)
+        torch.manual_seed(config.training.seed)
+        model = models.build(config.model, data.info.size)
+        if not resumes:
+            models.initialize(model, config.model, data.info.mean, data.info.std)
+        self.model = place(model, self.device)
+        self.first_size = models.first_size(config)
+        self.stages = [nn.ModuleList(parts) for parts in models.stages(config.model.name, self.model)]
+        self.optimizer = make_optimizer(self.stages, config.optimizer)
+        self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
+        self.evaluated = self.average.model if self.average else self.model
+        self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
+        # Where the last step had less than two images a worker, the others take them in.
+        most_steps = self.total_train // self.workers.count // 2
+        self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
+        self.objective = Loss(config.loss, self.workers.sum(self._own_counts()), self.device)
+        teachers = config.loss.teachers
+        self.teachers = Teachers(teachers, data.info, self.device, self.dtype) if teachers else None
+        self.history: list[Metrics] = []
+        self.stopwatch = Stopwatch(self.device)
+
+    def _own_counts(self) -> np.ndarray:
+        counts = self.train.share_sums if self.config.loss.soft_labels else self.train.label_sums
+        assert counts is not None, "the dataset has soft labels, and so have its splits"
+        return counts
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.history)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of validation, after each of them."""
+        return [line["validation_accuracy"] for line in self.history]
+
+    def finished(self) -> bool:
+        patience = self.config.training.patience
+        return self.epoch >= self.config.training.epochs or (patience is not None and self._stale_epochs() >= patience)
+
+    def _stale_epochs(self) -> int:
+        """Epochs since the one with the best validation accuracy."""
+        accuracies = self.accuracies
+        return len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
+
+    def learning_rate(self, step: int = 0) -> float:
+        """The rate at a step of the coming epoch."""
+        total = self.steps * self.config.training.epochs
+        factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total, self.accuracies)
+        return self.config.optimizer.learning_rate * factor
+
+    def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
+        """Take every row once, in a seeded order that depends only on the seed, the epoch and the rank."""
+        epoch = EpochRandom(self.config.training.seed, self.epoch, self.workers.rank, self.device)
+        progress = self.epoch / self.config.training.epochs
+        size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
+        parallel = self._unfreeze()
+        totals = torch.zeros(3, device=self.device)
+        for step, batch in enumerate(self.stopwatch.steps(self.train.shuffled(epoch.generator, self.steps))):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(step) * group["scale"]
+            totals += self._step(parallel, batch, size, epoch)
+            on_batch(len(batch.labels))
+        loss, hits, rows_seen = self.workers.sum(totals.double().cpu().numpy()).tolist()
+        if not math.isfinite(loss):
+            raise UsageError(
+                f"the training loss is {loss} in epoch {self.epoch + 1}: the run diverged and stops here. Lower"
+                f" optimizer.learning_rate, now {self.config.optimizer.learning_rate:g}."
+            )
+        return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
+
+    def _unfreeze(self) -> nn.Module:
+        """Let the stages learn whose turn it is, and return the network whose gradients are averaged."""
+        trained = trained_stages(self.config.schedule, self.epoch, len(self.stages))
+        self.model.train()
+        for number, stage in enumerate(reversed(self.stages)):
+            stage.requires_grad_(number < trained)
+            if number >= trained:
+                stage.eval()  # batch-norm statistics stay as they were learnt
+        return self.workers.parallel(self.model)
+
+    def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: EpochRandom) -> torch.Tensor:
+        """Learn from a batch, and return the sums over its rows of loss and hits, and their number."""
+        with self.stopwatch.part("augmentation"):
+            images = normalize(batch.images, self.data.info.mean, self.data.info.std)
+            images = augment(images, self.config.augment, epoch.generator, size)
+            targets = self.objective.targets(batch)
+            images, targets = mix(images, targets, self.config.augment, epoch.generator, epoch.random)
+            images = images.contiguous(memory_format=LAYOUT)
+        sums = torch.zeros(3, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        count = min(self.config.training.accumulate, len(images) // 2)  # a smaller step has fewer parts of two or more
+        parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
+        for number, (part, wanted) in enumerate(parts, start=1):
+            with nullcontext() if number == count else without_sync(parallel):
+                sums += self._learn(parallel, part, wanted, len(part) / len(images))
+        with self.stopwatch.part("optimizer"):
+            if self.config.optimizer.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+            self.optimizer.step()
+            if self.average:
+                self.average.update()
+        return sums
+
+    def _learn(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
+        """Add the gradients of a share of the batch."""
+        with self.stopwatch.part("forward"):
+            with autocast(self.device, self.dtype):
+                logits = parallel(images)
+            said = self.teachers.probabilities(images) if self.teachers else None
+            loss = self.objective.loss(logits.float(), targets, said)
+        with self.stopwatch.part("backward"):
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            hits = (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
+            rows = hits.new_tensor(len(images)).float()
+            return torch.stack([loss.detach() * rows, hits.float(), rows])
+
+    def validate(self) -> Metrics:
+        """Measure every validation row once: plain cross-entropy, accuracy, macro-F1, and the temperature that fits."""
+        self.workers.average_buffers(self.evaluated)
+        self.evaluated.eval()
+        table = self.workers.gather(self._validation_table())
+        logits, labels = table[:, :-1], table[:, -1].astype(np.int64)
+        scores = classification_metrics(confusion_matrix(labels, logits.argmax(axis=1), NUM_CLASSES))
+        return {
+            "validation_loss": F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item(),
+            "validation_accuracy": scores.accuracy,
+            "validation_macro_f1": scores.macro_f1,
+            "validation_rows": len(labels),
+            "temperature": fit_temperature(logits, labels),
+        }
+
+    def _validation_table(self) -> np.ndarray:
+        """Return logits and label of this worker's rows, n × (K + 1)."""
+        labels = [np.empty(0, np.int64)]
+
+        def images() -> Iterator[torch.Tensor]:
+            for batch in self.validation.in_order(EVAL_BATCH):
+                labels.append(batch.labels.cpu().numpy())
+                yield normalize(batch.images, self.data.info.mean, self.data.info.std)
+
+        batches = forward_batches(self.evaluated, images(), self.device, self.dtype)
+        logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in batches)])
+        return np.column_stack([logits.numpy(), np.concatenate(labels)])
+
+    def close_epoch(self, metrics: Metrics) -> Snapshot:
+        """Note the epoch in the history and return the state after it."""
+        self.history.append(metrics)
+        info = CheckpointInfo(
+            config=self.config,
+            mean=self.data.info.mean,
+            std=self.data.info.std,
+            size=self.data.info.size,
+            epoch=self.epoch,
+            metrics=metrics,
+            temperature=metrics["temperature"],
+            dataset_fingerprint=self.data.info.fingerprint,
+        )
+        training: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "seconds": dict(self.stopwatch.seconds),
+        }
+        if self.average:
+            training |= {"weights": self.model.state_dict(), "average_steps": self.average.steps}
+        circumstances = {
+            "device": self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "fast_bfloat16": has_fast_bfloat16(self.device),
+            "workers": self.workers.count,
+            "streamed": isinstance(self.data.train, StreamedSplit),
+        }
+        return Snapshot(
+            self._stale_epochs() == 0,
+            list(self.history),
+            self.stopwatch,
+            self.evaluated.state_dict(),
+            info,
+            training,
+            circumstances,
+        )
+
+    def resume(self, folder: Path) -> None:
+        state, kept = load_training_state(folder), load_checkpoint(folder).model.state_dict()
+        self.model.load_state_dict(state.get("weights", kept))
+        if self.average:
+            self.average.load(kept, state["average_steps"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+        self.stopwatch = Stopwatch(self.device, state["seconds"])

@@ -1,0 +1,142 @@
+"""Starting Ray."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import AuthenticationError
+
+from fer_ray.cluster import connect
+from fer_ray.console.interrupts import deferred_interrupt, interrupt_on_sigterm
+from fer_ray.errors import UsageError
+
+TIMEOUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Make ``ray.init`` raise these, from the last to the first, before it succeeds; nothing is started."""
+    waiting = list[Exception]()
+
+    def init(address: str, **options: Any) -> None:
+        if waiting:
+            raise waiting.pop()
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return waiting
+
+
+def test_a_start_that_took_too_long_is_tried_again(
+    failures: list[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures += [Exception(TIMEOUT), Exception(TIMEOUT)]
+    connect.start_ray()
+    assert not failures
+    assert capsys.readouterr().err.count("Ray did not start in time; trying again.") == 2
+
+
+@pytest.mark.parametrize(("error", "left"), [(ConnectionError("no such cluster"), 3), (Exception(TIMEOUT), 1)])
+def test_other_errors_and_a_third_failure_are_raised(failures: list[Exception], error: Exception, left: int) -> None:
+    failures += [error] * 4
+    with pytest.raises(type(error), match=str(error)[:20]):
+        connect.start_ray()
+    assert len(failures) == left
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """Yield the address of a server that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("mode", "now"), [(None, "not set now"), ("", "not set now"), ("token", "token now")])
+def test_a_cluster_that_lets_nobody_in(
+    failures: list[Exception], monkeypatch: pytest.MonkeyPatch, listening: str, mode: str | None, now: str
+) -> None:
+    failures += [ConnectionError("Failed to connect")]
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests have started it
+    monkeypatch.setenv("RAY_ADDRESS", listening)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(UsageError, match=rf"RAY_ADDRESS={listening}: Failed to connect.*=token, {now}, and its token"):
+        connect.connect()
+
+
+def test_a_token_that_is_missing(failures: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    failures += [AuthenticationError("No token was found. More of Ray's words.")]
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(UsageError, match=r"^RAY_AUTH_MODE=token: .*was found\. Put the cluster's token into"):
+        connect.connect()
+
+
+def test_an_address_at_which_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", gone)
+    with pytest.raises(UsageError, match=f"^RAY_ADDRESS={gone}: nothing answers there: Connection refused"):
+        connect.connect()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265"])  # the second is what `ray job submit` takes
+def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UsageError, match=f"^RAY_ADDRESS={address}: is no address of a cluster"):
+        connect.connect()
+
+
+@pytest.mark.parametrize(("asked", "address"), [(None, "local"), ("", "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
+def test_only_ray_address_names_a_cluster(
+    failures: list[Exception], monkeypatch: pytest.MonkeyPatch, asked: str | None, address: str
+) -> None:
+    # Without an address Ray joins what `ray start` noted last on this machine, though that may have ended long ago.
+    joined: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda address=None, **options: joined.append(address))
+    monkeypatch.setattr(connect, "_require_answer", lambda address: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("RAY_ADDRESS", asked)
+    connect.connect()
+    assert joined == [address]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Begin as a shell starts a command in the foreground, and put back what signals do."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def test_sigterm_interrupts_once_ray_has_started(failures: list[Exception], handlers: None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connect.start_ray()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_interrupt_is_noted_and_the_second_raised(
+    number: signal.Signals, handlers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_on_sigterm()
+    with deferred_interrupt("Stopping.") as interrupted:
+        os.kill(os.getpid(), number)
+        assert interrupted.is_set() and "Stopping." in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,51 @@
+"""What a user is told of trials that ran out of memory, and of others."""
+
+import pytest
+import torch
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from fer_ray.cluster import failures
+from fer_ray.cluster.failures import Failure, FailureReader
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3.2 GiB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore lines"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
+        OutOfMemoryError("Task was killed due to the node running low on memory.\nMore lines"),
+    ],
+)
+def test_out_of_memory_says_what_to_change(error: Exception) -> None:
+    failure = FailureReader(2).read(error)
+    assert failure.text.startswith(
+        f"out of memory: {str(error).splitlines()[0].rstrip('.')}. Lower training.batch_size"
+    )
+    assert "(--max-concurrent, now 2)." in failure.text and "\n" not in failure.text
+    assert failure.lost == isinstance(error, OutOfMemoryError)  # by Ray, which may have killed another
+    assert "--max-concurrent" not in FailureReader(1).read(error).text
+    assert "--gpus-per-trial" not in failure.text
+    assert (
+        "give a trial more of a GPU (--gpus-per-trial, now 0.25), or train" in FailureReader(2, 0.25).read(error).text
+    )
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    reader = FailureReader(2)
+    assert reader.read(ValueError("wrong\nlines")) == Failure("wrong\nlines", False, "error")
+    assert reader.read(RuntimeError("device-side assert")) == Failure("device-side assert", False, "error")
+    assert reader.read(KeyError()) == Failure("KeyError", False, "error")
+
+
+def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([3, 3, 4, 4])
+    monkeypatch.setattr(failures, "killed_for_memory", lambda: next(counts))
+    reader = FailureReader(1)
+    lost = reader.read(ActorDiedError())
+    assert lost.lost and lost.text.splitlines() == ["its process or its node was lost", str(ActorDiedError())]
+    assert lost.kind == "lost"
+    killed = reader.read(ActorDiedError())
+    assert killed.text.startswith("out of memory: The actor died") and not killed.lost
+    assert killed.kind == "out_of_memory"
+    assert reader.read(ActorDiedError()).lost

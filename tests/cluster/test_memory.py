@@ -1,0 +1,55 @@
+"""Amounts of memory as users write and read them."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_ray.cluster.memory import available_memory, killed_for_memory, parse_bytes
+from fer_ray.console.text import describe_bytes
+from fer_ray.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("2GiB", 2 << 30), ("500 MB", 500_000_000), ("1.5kib", 1536), ("1048576", 1 << 20), ("7b", 7), ("1TiB", 1 << 40)],
+)
+def test_amounts_with_units(text: str, amount: int) -> None:
+    assert parse_bytes(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "0", "0.1B", "-2GiB", "2 gigs", "2GiB2", "1e9"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(UsageError, match=f"'{text}': no amount of memory"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1 KiB"),
+        (69_816_320, "66.6 MiB"),
+        (2 << 30, "2 GiB"),
+        (3 << 40, "3 TiB"),
+    ],
+)
+def test_amounts_as_a_reader_says_them(amount: int, text: str) -> None:
+    assert describe_bytes(amount) == text
+
+
+def test_a_container_has_no_more_than_its_limit_leaves(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  2000 kB\nMemAvailable:   1000 kB\n")
+    assert available_memory(meminfo, tmp_path) == 1_024_000
+    (tmp_path / "memory.current").write_text("300000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory(meminfo, tmp_path) == 1_024_000
+    (tmp_path / "memory.max").write_text("500000\n")
+    assert available_memory(meminfo, tmp_path) == 200_000
+
+
+def test_the_kernel_counts_what_it_killed(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 3\noom_kill_x 9\n")
+    assert killed_for_memory(tmp_path / "vmstat") == 3
+    assert killed_for_memory(tmp_path / "none") == 0

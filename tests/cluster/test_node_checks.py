@@ -1,0 +1,49 @@
+"""What a node sees, asked in a process of its own: paths below /proc/self are others there than here."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from fer_ray.cluster.node_checks import _compare, places_of, require_seen_by_nodes
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
+from fer_ray.errors import UsageError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+
+
+def test_what_a_node_does_not_see_is_told(ray_cluster: None, tmp_path: Path) -> None:
+    node = {ray.get_runtime_context().get_node_id(): "10.0.0.2"}
+    (tmp_path / "file").write_text("same")
+    _compare([str(tmp_path), str(tmp_path / "file"), str(tmp_path / "absent*")], node, {})
+    with (tmp_path / "file").open() as file:
+        os.dup2(file.fileno(), 987)
+    try:
+        hidden = "/proc/self/fd/987"
+        with pytest.raises(UsageError) as failure:
+            _compare([str(tmp_path), hidden, "/proc/self/cmdline"], node, {hidden: "/data/run"})
+    finally:
+        os.close(987)
+    absent, other = failure.value.problems
+    assert absent.startswith("/data/run: not there on node 10.0.0.2. Put it on storage that all nodes have")
+    assert other.startswith("/proc/self/cmdline: something else there on node 10.0.0.2.")
+
+
+def test_a_node_that_does_not_answer_is_named(ray_cluster: None, capfd: pytest.CaptureFixture[str]) -> None:
+    _compare(["/"], {"e" * 56: "10.0.0.3"}, {})
+    assert "Node 10.0.0.3 doesn't answer" in capfd.readouterr().err
+
+
+def test_one_node_needs_no_check_and_leaves_no_probe(ray_cluster: None, tmp_path: Path) -> None:
+    require_seen_by_nodes(["/proc/self/cmdline"], tmp_path / "not" / "there" / "yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_a_configuration_names() -> None:
+    assert places_of(Config()) == []
+    named = ["loss.teachers=[runs/a, s3://b/c]", "model.pretrained=weights.pt", "model.name=resnet18"]
+    assert places_of(load_config(None, named)) == ["runs/a", "s3://b/c", "weights.pt"]
+    assert places_of(load_config(None, ["model.name=resnet18", "model.pretrained=imagenet"])) == []

@@ -1,0 +1,198 @@
+"""``--log-json``: every line of the error stream is one object, whoever writes it."""
+
+import contextlib
+import json
+import logging
+import os
+import pty
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_ray import train
+from fer_ray.cli import main
+from fer_ray.console import progress
+from fer_ray.console.json_log import log_as_json
+from fer_ray.console.progress import ProgressBar, say
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.search.trial_table import TrialTable
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """Parse every line; their times are of now."""
+    parsed: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    for event in parsed:
+        time = event.pop("time")
+        assert time.endswith("Z") and abs((datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()) < 600
+    return parsed
+
+
+def test_messages_of_all_kinds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    log_as_json()
+    log_as_json()  # once is enough
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    say("Grüße, 48 × 48\x1b[31m\u2028 postgresql://me:secret@db")
+    print("one", 2, file=sys.stderr)
+    print("a page\n  of two lines", file=sys.stderr, flush=True)
+    warnings.warn("beware", FutureWarning, stacklevel=1)
+    handler = logging.StreamHandler()
+    handler.handle(logging.LogRecord("ray", logging.WARNING, "f.py", 1, "full: %s", ("disk",), None))
+    raw = capsys.readouterr().err
+    assert raw.isascii() and raw.replace("\n", "").isprintable() and "secret" not in raw
+    message, *printed, warning, logged = events(raw)
+    assert message == {"kind": "message", "text": "Grüße, 48 × 48\x1b[31m\u2028 postgresql://me:***@db"}
+    assert printed == [{"kind": "output", "text": "one 2"}, {"kind": "output", "text": "a page\n  of two lines"}]
+    assert (warning["kind"], warning["text"], warning["category"]) == ("warning", "beware", "FutureWarning")
+    assert warning["where"].startswith(__file__)
+    assert logged == {"kind": "output", "text": "full: disk"}
+
+
+def test_progress_as_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    log_as_json()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # with which rich takes any stream for a terminal
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    trials = TrialTable()
+    trials.began(7, "fast", 10)
+    trials.reported(7, {"epoch": 4.0, "validation_accuracy": 0.5, "seconds": 240.0})
+    trials.began(8, "cnn3", 3)
+    with ProgressBar("searching", 9, "trials", details=trials) as bar:
+        now += 59
+        bar.advance(1)
+        assert capsys.readouterr().err == ""
+        now += 1
+        bar.advance(2, note="best 50.00%")
+        (event,) = events(capsys.readouterr().err)
+        assert event.pop("text").startswith(
+            "searching: 3/9 trials, 3.0 trials/min, 2 min 00 s left  best 50.00%\n  tri"
+        )
+        details = event.pop("details")
+        assert details[0] == {
+            "trial": 7,
+            "space": "fast",
+            "epoch": 4,
+            "epochs": 10,
+            "last": 0.5,
+            "best": 0.5,
+            "seconds_left": 300.0,
+        }
+        assert details[1] == {
+            "trial": 8,
+            "space": "cnn3",
+            "epoch": 0,
+            "epochs": 3,
+            "last": None,
+            "best": None,
+            "seconds_left": None,
+        }
+        numbers = {"done": 3, "total": 9, "unit": "trials", "per_s": 0.05, "seconds_left": pytest.approx(120)}
+        assert event == {"kind": "progress", "description": "searching", "note": "best 50.00%"} | numbers
+    assert capsys.readouterr().err == ""  # the last line said it all
+    with ProgressBar("listing", None, "inputs") as bar:
+        bar.advance(5)
+    (event,) = events(capsys.readouterr().err)
+    assert (event["done"], event["total"], event["seconds_left"], event["note"]) == (5, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind", "problems"),
+    [
+        (["preprae"], 2, "UsageError", ["Did you mean 'prepare'?"]),
+        (["train", "--dataset", "d"], 2, "MissingParameter", ["Missing option '--output'"]),
+        (["train", "--dataset", "d", "--output", "o", "--fast"], 2, "NoSuchOption", ["--fast"]),
+        (["train", "--dataset", "nowhere", "--output", "o"], 3, "DataError", ["no such folder"]),
+        (
+            ["train", "--dataset", "d", "--output", "o", "--set", "modle.x=1", "--set", "y"],
+            2,
+            "UsageError",
+            ["y", "modle"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("place", [0, -1])
+def test_errors(
+    arguments: list[str], code: int, kind: str, problems: list[str], place: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--log-json", *arguments] if place == 0 else [*arguments, "--log-json"]
+    with pytest.raises(SystemExit) as end:
+        main(given)
+    assert end.value.code == code
+    said = capsys.readouterr()
+    (event,) = events(said.err)
+    assert (event["kind"], event["error"], event["exit_code"]) == ("error", kind, code)
+    assert event["text"] == "\n".join(event["problems"]) and said.out == ""
+    assert len(event["problems"]) == len(problems)
+    assert all(word in problem for word, problem in zip(problems, event["problems"], strict=True))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_unexpected_error(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_down(*arguments: object) -> None:
+        raise RuntimeError("mysql://me:secret@db went away")
+
+    monkeypatch.setattr(train, "load_config", break_down)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--dataset", "d", "--output", "o", *["--log-json"] * as_json])
+    assert end.value.code == 1
+    raw = capsys.readouterr().err
+    assert "secret" not in raw
+    if as_json:
+        (event,) = events(raw)
+        assert (event["text"], event["error"]) == ("RuntimeError: mysql://me:***@db went away", "RuntimeError")
+        raw = event["traceback"]
+    assert raw.startswith("Traceback (most recent call last)") and "in break_down" in raw
+    assert raw.endswith("RuntimeError: mysql://me:***@db went away\n")
+
+
+NATIVE = """
+import os, sys
+from fer_ray.console.json_log import log_as_json
+log_as_json()
+os.write(2, b"\\x1b[33mfrom C\\xff\\x1b[0m, mysql://me:secret@db\\n\\n")
+print("from Python", file=sys.stderr)
+sys.stderr.write("without an end")
+os.write(2, b"Check failed")
+if "crash" in sys.argv:
+    os.abort()
+"""
+
+
+@pytest.mark.parametrize("end", ["crash", "exit"])
+def test_what_native_code_writes_the_last_words_of_a_crash_too(end: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", NATIVE, end], capture_output=True, text=True, check=False)
+    assert (ran.returncode == 0) == (end == "exit")
+    told = [event["text"] for event in events(ran.stderr) if event["kind"] == "output"]
+    expected = ["from C\\xff, mysql://me:***@db", "from Python", "Check failed"]
+    assert told == expected + ["without an end"] * (end == "exit")
+
+
+def test_a_whole_stage_on_a_terminal(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    """Training without Ray, its error stream a terminal; results stay what they are."""
+    main_end, terminal = pty.openpty()
+    command = [sys.executable, "-m", "fer_ray.train", "--log-json", "--dataset", str(tiny_dataset.path)]
+    command += ["--output", str(tmp_path / "run"), "--set", "model.name=cnn3", "--set", "training.epochs=1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as run:
+        os.close(terminal)
+        raw = b""
+        with contextlib.suppress(OSError):  # by which Linux says that nobody writes any more
+            while piece := os.read(main_end, 1 << 16):
+                raw += piece
+        os.close(main_end)
+        assert run.stdout is not None
+        out = run.stdout.read()
+    assert run.returncode == 0, raw
+    assert out.startswith("best epoch 1: loss ") and "checkpoint: " in out
+    text = raw.decode().replace("\r\n", "\n")
+    assert text.replace("\n", "").isprintable()
+    told = events(text)
+    assert [event["kind"] for event in told] == ["message", "message", "progress"]
+    assert told[1]["text"].startswith("epoch 1: loss ")
+    assert (told[2]["done"], told[2]["total"], told[2]["unit"]) == (570, 570, "images")
+    assert told[2]["per_s"] > 0

@@ -1,0 +1,72 @@
+"""Secrets in what is said: passwords, tokens and signatures go, all else stays."""
+
+import pytest
+
+from fer_ray.console.messages import holds_secret, redacted
+from fer_ray.console.progress import say
+from fer_ray.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db.example:5432/s", "postgresql://me:***@db.example:5432/s"),
+        ("mysql+pymysql://me:s/e@c:ret@db/s", "mysql+pymysql://me:***@db/s"),
+        ("--storage=postgresql://:secret@db/s", "--storage=postgresql://:***@db/s"),
+        ("postgresql://db/s?user=me&password=secret&ssl=1", "postgresql://db/s?user=me&password=***&ssl=1"),
+        ("s3://AKIA:se/c+ret@bucket/key", "s3://AKIA:***@bucket/key"),
+        ("s3:/AKIA:se/c+ret@bucket/key", "s3:/AKIA:***@bucket/key"),
+        ("gs://secret@bucket/key", "gs://***@bucket/key"),
+        ("https://secret@mlflow.example", "https://***@mlflow.example"),
+        ("s3://b/k?access_key=AKIA&secret_key=secret&region=eu", "s3://b/k?access_key=***&secret_key=***&region=eu"),
+        (
+            "https://b.s3.amazonaws.com/k?X-Amz-Credential=secret&X-Amz-Signature=secret&X-Amz-Security-Token=secret",
+            "https://b.s3.amazonaws.com/k?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Security-Token=***",
+        ),
+        ("https://x.blob.core.windows.net/c?sp=r&sig=secret%3D", "https://x.blob.core.windows.net/c?sp=r&sig=***"),
+    ],
+)
+def test_urls_with_secrets(url: str, shown: str) -> None:
+    assert redacted(f"{url} can't be reached") == f"{shown} can't be reached"
+    assert holds_secret(url) and not holds_secret("postgresql://db/s")
+    assert redacted(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:///runs/study.db",
+        "me@example:runs",
+        "postgresql://user@host/name",
+        "http://10.0.0.1:8265 and me@example.org",
+        "s3://bucket/a folder/me:x@y.jpg",
+        "wants RAY_AUTH_MODE=token and its token in ~/.ray/auth_token",
+        "--set training.epochs=3",
+    ],
+)
+def test_the_rest_stays(text: str) -> None:
+    assert redacted(text) == text
+    assert not holds_secret(text)
+
+
+def test_what_the_environment_keeps_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "a/secret+key",
+        "AWS_SESSION_TOKEN": "a-session-token",
+        "MLFLOW_TRACKING_PASSWORD": "mlflow's secret",
+        "MYSQL_PWD": "mysql's secret",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PWD", "/home/me/photos")
+    monkeypatch.setenv("A_TOKEN", "short")
+    said = f"/home/me/photos, a short note: {', '.join(secrets.values())}"
+    shown = "/home/me/photos, a short note: ***, ***, ***, ***"
+    say(said)
+    assert capsys.readouterr().err == shown + "\n"
+    assert str(DataError(["first", said])) == f"first\n{shown}"
+
+
+def test_a_password_that_is_given_by_name() -> None:
+    assert redacted("host=db password=secret dbname=s") == "host=db password=*** dbname=s"
+    assert redacted("AWS_SECRET_ACCESS_KEY=secret was set") == "AWS_SECRET_ACCESS_KEY=*** was set"

@@ -1,0 +1,53 @@
+"""The perceptual hash, and the search that compares no more pairs than it must."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_ray.dataset.near_duplicates import SMALLEST, earliest_near, hash_pictures
+from fer_ray.sources.synthetic import synthetic_faces
+
+
+def bits_apart(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.bitwise_count(hash_pictures(left) ^ hash_pictures(right))
+
+
+def test_light_and_contrast_leave_the_hash_alone() -> None:
+    faces = (synthetic_faces(50, seed=0)[0] // 2).astype(np.uint8)
+    assert bits_apart(faces, faces + 40).max() == 0
+    assert bits_apart(faces, faces * 2).max() == 0
+
+
+def test_compression_changes_few_bits_and_another_face_many() -> None:
+    faces = synthetic_faces(200, seed=0)[0]
+    packed = [cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 60])[1] for face in faces]
+    unpacked = np.stack([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in packed])
+    assert np.median(bits_apart(faces, unpacked)) <= 1
+    assert np.median(bits_apart(faces, np.roll(faces, 1, axis=0))) > 12
+
+
+def test_the_hash_is_about_the_picture_and_not_its_size() -> None:
+    faces = synthetic_faces(50, seed=0)[0]
+    larger = np.stack([cv2.resize(face, (144, 144), interpolation=cv2.INTER_CUBIC) for face in faces])
+    assert np.median(bits_apart(faces, larger)) <= 1
+    smallest = np.stack([cv2.resize(face, (SMALLEST, SMALLEST), interpolation=cv2.INTER_AREA) for face in faces])
+    assert len(np.unique(hash_pictures(smallest))) == len(faces)
+
+
+@pytest.mark.parametrize("distance", range(7))
+def test_every_pair_within_the_distance_is_found(distance: int) -> None:
+    rng = np.random.default_rng(distance)
+    centres = rng.integers(0, 1 << 64, 300, np.uint64)
+    hashes = np.repeat(centres, 4)
+    for hash_number in range(len(hashes)):
+        flipped = rng.choice(64, rng.integers(0, 8), replace=False)
+        hashes[hash_number] ^= np.uint64(sum(1 << int(bit) for bit in flipped))
+    rng.shuffle(hashes)
+    near = np.bitwise_count(hashes[:, None] ^ hashes) <= distance
+    expected = near.argmax(axis=1)
+    assert (expected < np.arange(len(hashes))).any()
+    np.testing.assert_array_equal(earliest_near(hashes, distance), expected)
+
+
+def test_no_pictures_have_no_neighbours() -> None:
+    assert len(earliest_near(hash_pictures(np.empty((0, 48, 48), np.uint8)), 3)) == 0

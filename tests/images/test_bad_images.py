@@ -1,0 +1,242 @@
+"""Archives, trees and Parquet as bad as they get: each kind is refused with a reason, or read right.
+
+Nothing crashes, and nothing is written outside the destination.
+"""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from inputs import FACE, encoded, picture, prepared, rows_of, write, zipped
+from PIL import Image
+
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.errors import DataError
+from fer_ray.images import image_files
+from fer_ray.prepare import prepare
+from fer_ray.sources.recognise import open_source
+
+
+def hostile_zip(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (
+            "happy/good.png",
+            "../../happy/up.png",
+            "/tmp/happy/absolute.png",
+            "C:\\happy\\drive.png",
+            "sad\\windows.png",
+            "happy/encrypted.png",
+            "happy/crc.png",
+            "happy/twice.png",
+        ):
+            archive.writestr(name, encoded(FACE))
+        archive.writestr("happy/twice.png", picture(7))
+        archive.writestr("happy/bomb.png", bytes(image_files.MAX_BYTES + 1))
+        archive.writestr("happy/liar.png", bytes(50_000_000))
+        archive.writestr("happy/inner.zip", zipped({"happy/x.png": encoded(FACE)}))
+        archive.writestr("happy/odd.png", encoded(FACE), zipfile.ZIP_LZMA)
+        link = zipfile.ZipInfo("happy/link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.getinfo("happy/encrypted.png").flag_bits |= 1
+        archive.getinfo("happy/crc.png").CRC ^= 1
+        archive.getinfo("happy/liar.png").file_size = 1000
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_hostile_zip(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pictures, reasons = prepared(hostile_zip(tmp_path / "in" / "faces.zip"), tmp_path / "out")
+    assert sorted(pictures) == ["happy/good.png", "happy/twice.png", "sad/windows.png"]
+    np.testing.assert_array_equal(pictures["sad/windows.png"].reshape(48, 48), FACE)
+    assert (pictures["happy/twice.png"] == 7).all()
+    expected = {
+        "../../happy/up.png": "leads out of the .zip",
+        "/tmp/happy/absolute.png": "leads out of the .zip",
+        "C:/happy/drive.png": "leads out of the .zip",
+        "happy/encrypted.png": "encrypted",
+        "happy/crc.png": "checksum differs",
+        "happy/twice.png": "the same name",
+        "happy/bomb.png": f"more than the {image_files.MAX_BYTES:,} allowed",
+        "happy/liar.png": "damaged in the .zip",
+        "happy/inner.zip": "not_an_image",
+        "happy/odd.png": "compression method 14",
+        "happy/link.png": "not_an_image",
+    }
+    assert set(reasons) == set(expected)
+    for id, words in expected.items():
+        assert words in reasons[id]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def turned(image: np.ndarray) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    return encoded(np.ascontiguousarray(np.rot90(image)), exif=exif)
+
+
+PALETTE = Image.fromarray(FACE // 2 * 2).convert("RGB").quantize(128)
+GOOD_IMAGES = {
+    "16bit.png": (encoded(FACE.astype(np.uint16) * 257), FACE),
+    "palette.png": (encoded(PALETTE), np.asarray(PALETTE.convert("L"))),
+    "animated.gif": (
+        encoded(Image.fromarray(FACE), "GIF", save_all=True, append_images=[Image.new("L", (48, 48))]),
+        FACE,
+    ),
+    "turned.png": (turned(FACE), FACE),
+    "one.png": (picture(9, (1, 1)), np.full((48, 48), 9)),
+    "cmyk.tif": (encoded(Image.fromarray(FACE).convert("RGB").convert("CMYK"), "TIFF"), FACE),
+    "x" * 251 + ".png": (encoded(FACE), FACE),
+    "ümläut 表情.png": (encoded(FACE), FACE),
+}
+BAD_IMAGES = {
+    "100megapixel.png": (encoded(np.zeros((10_000, 10_000), np.uint8), compress_level=1), "too_large: 10000 × 10000"),
+    "zero.jpg": (b"", "empty"),
+    "text.jpg": (b"I am a picture, really.\n" * 20, "not_an_image"),
+    "cut.jpg": (encoded(FACE, "JPEG")[:-40], "truncated"),
+    "page.jpg": (b"<!DOCTYPE html><html></html>", "not_an_image"),
+}
+
+
+def odd_tree(root: Path) -> Path:
+    happy = write(root, {f"happy/{name}": data for name, (data, _) in (GOOD_IMAGES | BAD_IMAGES).items()}) / "happy"
+    write(root.parent, {"elsewhere/happy/deep.png": encoded(FACE)})
+    os.mkfifo(happy / "pipe.png")
+    (happy / "circle.png").symlink_to("circle.png")
+    (happy / "dangling.png").symlink_to("nowhere.png")
+    (happy / "outside.png").symlink_to(root.parent / "elsewhere" / "happy" / "deep.png")
+    (happy / "loop").symlink_to(root)
+    (root / "linked").symlink_to(root.parent / "elsewhere")
+    (root / os.fsdecode(b"happy/latin-\xfc.png")).write_bytes(encoded(FACE))
+    return root
+
+
+def test_a_tree_of_odd_files(ray_cluster: None, tmp_path: Path) -> None:
+    pictures, reasons = prepared(odd_tree(tmp_path / "in" / "tree"), tmp_path / "out")
+    expected = {f"happy/{name}": image for name, (_, image) in GOOD_IMAGES.items()}
+    expected |= dict.fromkeys(["happy/outside.png", "linked/happy/deep.png", "happy/latin-\\xfc.png"], FACE)
+    assert set(pictures) == set(expected)
+    for id, image in expected.items():
+        assert np.abs(pictures[id].reshape(48, 48).astype(int) - image).max() <= 1, id
+    words = {f"happy/{name}": reason for name, (_, reason) in BAD_IMAGES.items()}
+    words |= {"happy/pipe.png": "not_a_file", "happy/circle.png": "unreadable", "happy/dangling.png": "missing"}
+    assert set(reasons) == set(words)
+    for id, reason in words.items():
+        assert reasons[id].startswith(reason)
+
+
+def test_a_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = os.open
+
+    def refuse(path: Any, *options: Any, **named: Any) -> int:
+        if path == os.fsencode(tmp_path / "happy" / "a.png"):  # whoever runs this may be root, who can read all
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *options, **named)
+
+    source = write(tmp_path, {"happy/a.png": encoded(FACE)})
+    monkeypatch.setattr(os, "open", refuse)
+    rows, _ = rows_of(source)
+    assert rows[0]["reason"] == "unreadable: Permission denied"
+
+
+def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith(("sad'", "fear'")):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    source = write(tmp_path, {f"{name}/a.png": encoded(FACE) for name in ("happy", "sad", "fear")})
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError) as caught:
+        open_source(source)
+    assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
+        [f"{tmp_path}/fear", "can't be listed"],
+        [f"{tmp_path}/sad", "can't be listed"],
+    ]
+
+
+def test_sources_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        open_source(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="can't be read: Too many levels of symbolic links"):
+        open_source(tmp_path / "circle.csv")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    source = write(tmp_path, {"x.csv": b"emotion,pixels,Usage\n"}) / "x.csv"
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match="can't be read: Permission denied"):
+        open_source(source)
+
+
+def test_a_prepared_dataset_is_no_source(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"prepared dataset already.*train --dataset"):
+        prepare(tiny_dataset.path, tmp_path / "out")
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(
+        pa.table(columns), file, row_group_size=2, compression="none", use_dictionary=False, write_statistics=False
+    )
+    return file.getvalue()
+
+
+FACES = {"image": [encoded(FACE), picture(7), picture(8), picture(9)], "label": [3, 4, 5, 6]}
+REFUSED_PARQUET = {
+    "cut off": (parquet(FACES)[:-50], "not readable as Parquet"),
+    "no image": (parquet({"picture": FACES["image"], "label": FACES["label"]}), "picture, label is called image"),
+    "numbers for images": (parquet({"image": [1], "label": [2]}), "column image is int64, expected bytes"),
+    "lists for labels": (parquet({"image": [b"x"], "label": [[1]]}), "column label is list"),
+    "no rows": (parquet({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), "no rows"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_PARQUET)
+def test_parquet_that_cannot_be_read_is_refused(kind: str, tmp_path: Path) -> None:
+    data, words = REFUSED_PARQUET[kind]
+    with pytest.raises(DataError, match=words) as caught:
+        open_source(write(tmp_path, {"x.parquet": data}) / "x.parquet")
+    assert "x.parquet" in str(caught.value)
+
+
+def test_bad_rows_of_parquet_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
+    images = [encoded(FACE), None, b"", b"text", *[encoded(FACE)] * 4]
+    structs = [{"bytes": data, "path": "a.png"} for data in images] + [None]
+    labels = [0, 3, 3, 3, 7, -1, None, 6, 6]
+    source = write(tmp_path / "in", {"x.parquet": parquet({"image": structs, "label": labels})}) / "x.parquet"
+    pictures, reasons = prepared(source, tmp_path / "out")
+    assert [id[-1] for id in pictures] == ["1", "7", "8"]
+    assert all((picture.reshape(48, 48) == FACE).all() for picture in pictures.values())
+    words = ["only the path a.png", "empty", "not_an_image", "emotion '7'", "emotion '-1'", "the cell is null"]
+    for word, reason in zip(words, reasons.values(), strict=True):
+        assert word in reason
+
+
+def test_damage_inside_parquet_costs_its_row_group(tmp_path: Path) -> None:
+    data = bytearray(parquet(FACES))
+    at = data.index(FACES["image"][2]) - 24  # the header of the second group's page
+    data[at : at + 14] = b"\xff" * 14
+    rows, images = rows_of(write(tmp_path, {"x.parquet": bytes(data)}) / "x.parquet")
+    assert [bool(row["reason"]) for row in rows] == [False, False, True, True]
+    assert "damaged Parquet" in rows[2]["reason"] and (images[0] == FACE).all()
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    source = write(tmp_path, {"happy/a.png": encoded(FACE)})
+    with (tmp_path / "happy" / "big.png").open("wb") as file:
+        file.truncate(image_files.MAX_BYTES + 1)  # a hole, which takes no space
+    rows, _ = rows_of(source)
+    assert [row["reason"] and row["reason"].split(":")[0] for row in rows] == [None, "too_large"]

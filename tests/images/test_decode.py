@@ -1,0 +1,256 @@
+"""Decoding: every kind of image gives the right picture, and every kind of damage its own error."""
+
+import contextlib
+import io
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_ray.images import decode as decoder
+from fer_ray.images import decoder_warnings
+from fer_ray.images.decode import ImageError, decode, resize
+from fer_ray.images.decoder_warnings import quiet_decoders
+
+RNG = np.random.default_rng(0)
+RGB = cv2.resize(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8), (60, 40), interpolation=cv2.INTER_LINEAR)
+PICTURE = Image.fromarray(RGB)
+GREY = np.rint(RGB.astype(float) @ [0.299, 0.587, 0.114]).astype(int)
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def kind_of(data: bytes, **options: int) -> str:
+    with pytest.raises(ImageError) as caught, quiet_decoders():
+        decode(data, **options)
+    assert caught.value.message
+    return caught.value.kind
+
+
+KINDS = {
+    "jpeg": (encode(PICTURE, "JPEG", quality=98, subsampling=0), 2),
+    "progressive jpeg": (encode(PICTURE, "JPEG", quality=98, subsampling=0, progressive=True), 2),
+    "cmyk jpeg": (encode(PICTURE.convert("CMYK"), "JPEG", quality=98), 3),
+    "grey jpeg": (encode(PICTURE.convert("L"), "JPEG", quality=98), 2),
+    "png": (encode(PICTURE, "PNG"), 1),
+    "grey png": (encode(PICTURE.convert("L"), "PNG"), 1),
+    "opaque rgba png": (encode(PICTURE.convert("RGBA"), "PNG"), 1),
+    "palette png": (encode(PICTURE.quantize(256), "PNG"), 30),
+    "16-bit rgb png": (cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), 1),
+    "bmp": (encode(PICTURE, "BMP"), 1),
+    "gif": (encode(PICTURE, "GIF"), 30),
+    "tiff": (encode(PICTURE, "TIFF"), 1),
+    "cmyk tiff": (encode(PICTURE.convert("CMYK"), "TIFF"), 1),
+    "webp": (encode(PICTURE, "WEBP", lossless=True), 1),
+    "ppm": (encode(PICTURE, "PPM"), 1),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_gives_the_same_grey(name: str) -> None:
+    data, tolerance = KINDS[name]
+    image = decode(data)
+    assert (image.width, image.height) == (60, 40)
+    assert image.pixels.shape == (40, 60) and image.pixels.dtype == np.uint8
+    assert np.abs(image.pixels - GREY).max() <= tolerance
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_and_not_cut(format: str) -> None:
+    samples = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
+    pixels = decode(encode(Image.fromarray(samples), format)).pixels
+    np.testing.assert_array_equal(pixels, np.rint(samples / 257))
+
+
+def test_transparent_pixels_are_white_and_half_transparent_ones_half_way() -> None:
+    rgba = np.zeros((3, 1, 4), np.uint8)
+    rgba[:, 0, 3] = [0, 128, 255]
+    assert decode(encode(Image.fromarray(rgba), "PNG")).pixels[:, 0].tolist() == [255, 127, 0]
+    keyed = encode(Image.fromarray(np.uint8([[9, 77]])), "PNG", transparency=9)
+    assert decode(keyed).pixels.tolist() == [[255, 77]]
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("L", (8, 8), shade) for shade in (40, 200)]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (decode(data).pixels == 40).all()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+@pytest.mark.parametrize("size", [None, 16])
+def test_exif_orientation(format: str, orientation: int, turned: int, size: int | None) -> None:
+    big = PICTURE.resize((600, 400))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = decode(encode(big, format, exif=exif, quality=98), size)
+    upright = np.rot90(decode(encode(big, "PNG")).pixels, turned)
+    assert (image.height, image.width) == upright.shape
+    expected = upright if size is None else resize(np.ascontiguousarray(upright), size)
+    assert np.abs(image.pixels.astype(int) - expected).mean() < 2
+
+
+def test_resizing_shrinks_by_area_grows_smoothly_and_keeps_what_fits() -> None:
+    fine = np.zeros((96, 96), np.uint8)
+    fine[::2] = 200  # stripes that only an average over areas turns into even grey
+    assert (decode(encode(Image.fromarray(fine), "PNG"), 48).pixels == 100).all()
+    fitting = RNG.integers(0, 256, (48, 48), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(fitting), "PNG"), 48).pixels, fitting)
+    grown = decode(encode(Image.fromarray(np.uint8([[0, 250]])), "PNG"), 4).pixels
+    assert grown.shape == (4, 4) and (np.diff(grown[0].astype(int)) >= 0).all() and len(set(grown[0].tolist())) > 2
+
+
+def test_a_large_jpeg_shrunk_while_decoding_looks_like_one_shrunk_afterwards() -> None:
+    large = PICTURE.resize((1500, 1000), Image.Resampling.BICUBIC)
+    data = encode(large, "JPEG", quality=95)
+    fast, full = decode(data, 48), resize(decode(data).pixels, 48)
+    assert (fast.width, fast.height) == (1500, 1000)
+    difference = np.abs(fast.pixels.astype(int) - full)
+    assert difference.max() <= 6 and difference.mean() < 0.7
+
+
+def test_no_bytes() -> None:
+    assert kind_of(b"") == "empty"
+
+
+@pytest.mark.parametrize("data", [b"hello, I am text\n" * 50, b"\x00" * 500, b"%PDF-1.7 ...", b"<svg/>", b"\x89"])
+def test_not_an_image(data: bytes) -> None:
+    assert kind_of(data) == "not_an_image"
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_truncated(name: str, share: float) -> None:
+    data = KINDS[name][0]
+    assert kind_of(data[: int(len(data) * share)]) == "truncated"
+
+
+@pytest.mark.parametrize("name", ["jpeg", "progressive jpeg", "png", "bmp", "webp"])
+def test_one_byte_short_is_truncated(name: str) -> None:
+    assert kind_of(KINDS[name][0][:-1]) == "truncated"
+
+
+def test_truncated_behind_a_thumbnail_that_is_whole() -> None:
+    thumbnail = KINDS["grey jpeg"][0]
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    data = KINDS["jpeg"][0]
+    data = data[:2] + segment + data[2:]
+    assert decode(data).width == 60
+    assert kind_of(data[:-200]) == "truncated"
+
+
+def at_random(data: bytearray, at: int) -> None:
+    data[at : at + 40] = np.random.default_rng(1).integers(0, 256, 40, dtype=np.uint8).tobytes()
+
+
+def turned_round(data: bytearray, at: int) -> None:
+    data[at : at + 200] = data[at : at + 200][::-1]
+
+
+def taken_out(data: bytearray, at: int) -> None:
+    del data[at : at + 200]
+
+
+def by_another(data: bytearray, at: int) -> None:
+    data[at : at + 200] = encode(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
+
+
+DAMAGE = [at_random, turned_round, taken_out, by_another]
+DAMAGED_KINDS = ["jpeg", "progressive jpeg", "grey jpeg", "cmyk jpeg"]
+
+
+def damaged(name: str, damage: Callable[[bytearray, int], None]) -> bytes:
+    data = bytearray(KINDS[name][0])
+    damage(data, len(data) * 2 // 3)
+    assert data.endswith(b"\xff\xd9")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", DAMAGED_KINDS)
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("size", [None, 4])
+def test_damage_inside_a_jpeg(name: str, damage: Callable[[bytearray, int], None], size: int | None) -> None:
+    with pytest.raises(ImageError) as caught, quiet_decoders():
+        decode(damaged(name, damage), size)
+    assert caught.value.kind == "damaged" and "Corrupt JPEG data: " in caught.value.message
+
+
+def test_damage_is_told_of_the_right_image_whatever_other_threads_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_warnings, "_BYTES", 4096)  # so that several files follow each other
+    bad = [damaged(name, damage) for name in DAMAGED_KINDS for damage in DAMAGE]
+    good = [KINDS[name][0] for name in DAMAGED_KINDS]
+    mixed = [data for index in range(30) for data in (*bad[index % 5 :: 5], *good)]
+
+    def kind(data: bytes) -> str:
+        with quiet_decoders():
+            try:
+                decode(data)
+            except ImageError as error:
+                return error.kind
+        return "ok"
+
+    with ThreadPoolExecutor(8) as pool, quiet_decoders():
+        os.write(2, b"a line of some other library\n" * 1000)
+        assert list(pool.map(kind, mixed)) == ["damaged" if data in bad else "ok" for data in mixed]
+
+
+def test_what_other_threads_print_is_not_about_this_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, plain = iter([b"Corrupt JPEG data: bad Huffman code\n"] * 2), decoder._opencv
+
+    def beside(data: bytes, flags: int) -> np.ndarray | None:
+        os.write(2, next(lines, b""))  # as two other threads do
+        return plain(data, flags)
+
+    monkeypatch.setattr(decoder, "_opencv", beside)
+    monkeypatch.setattr(threading, "active_count", lambda: 3)
+    with quiet_decoders():
+        assert decode(KINDS["jpeg"][0]).width == 60
+
+
+def test_bytes_after_the_end_do_no_harm() -> None:
+    for name in ("jpeg", "png"):
+        np.testing.assert_array_equal(decode(KINDS[name][0] + b"\0" * 99).pixels, decode(KINDS[name][0]).pixels)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_too_many_pixels(name: str) -> None:
+    assert kind_of(KINDS[name][0], max_pixels=60 * 40 - 1) == "too_large"
+    assert decode(KINDS[name][0], max_pixels=60 * 40).width == 60
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "GIF"])
+def test_a_bomb_is_refused_by_its_header(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(encode(Image.new("L", (9, 9)), format))
+    at, order = {"PNG": (16, "big"), "BMP": (18, "little"), "GIF": (6, "little")}[format]
+    width = 2 if format == "GIF" else 4
+    data[at : at + width] = data[at + width : at + 2 * width] = (60_000).to_bytes(width, order)
+    monkeypatch.setattr(cv2, "imdecode", None)
+    assert kind_of(bytes(data)) == "too_large"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damage_gives_an_error_or_a_picture_and_never_anything_else(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet_decoders():
+        for data, _ in KINDS.values():
+            for _ in range(60):
+                broken = bytearray(data)
+                for at in RNG.integers(0, len(data), 5):
+                    broken[at] = RNG.integers(256)
+                with contextlib.suppress(ImageError):
+                    assert decode(bytes(broken), 48, max_pixels=1_000_000).pixels.shape == (48, 48)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_error_crosses_process_boundaries() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "no end")))
+    assert (error.kind, error.message, str(error)) == ("truncated", "no end", "truncated: no end")

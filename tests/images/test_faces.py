@@ -1,0 +1,91 @@
+"""Finding faces in real photos, those that come inside matplotlib and scikit-image, and detectors of one's own."""
+
+import types
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import cbook
+
+from fer_ray.errors import UsageError
+from fer_ray.images.decode import DecodedImage, decode
+from fer_ray.images.faces import FoundFace, HaarDetector, crop, load_detector
+
+skimage_data = pytest.importorskip("skimage").data
+
+
+def photo(name: str) -> Path:
+    if name == "grace_hopper.jpg":
+        return Path(cbook.get_sample_data(name, asfileobj=False))
+    return Path(skimage_data.__file__).parent / name
+
+
+WITH_A_FACE = {  # where its middle is, and the side of its box, judged by eye
+    "grace_hopper.jpg": (265, 220, 230),
+    "astronaut.png": (224, 114, 95),
+}
+WITHOUT = ["chelsea.png", "coffee.png", "rocket.jpg", "brick.png", "coins.png", "moon.png", "motorcycle_left.png"]
+
+
+@pytest.mark.parametrize("name", WITH_A_FACE)
+@pytest.mark.parametrize("factor", [1, 3])
+def test_the_face_of_a_photo_is_found(name: str, factor: int) -> None:
+    picture = decode(photo(name).read_bytes()).pixels
+    (face,) = HaarDetector()(picture.repeat(factor, axis=0).repeat(factor, axis=1))
+    x, y, side = (factor * pixels for pixels in WITH_A_FACE[name])
+    assert abs(face.x + face.width / 2 - x) < side / 6 and abs(face.y + face.height / 2 - y) < side / 6
+    assert 0.8 < face.width / side < 1.25
+    assert face.score > 0
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_photo_without_a_face_has_none(name: str) -> None:
+    assert HaarDetector()(decode(photo(name).read_bytes()).pixels) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (10, 2000), (24, 24)])
+def test_pictures_too_small_or_narrow_for_a_face(shape: tuple[int, int]) -> None:
+    assert HaarDetector()(np.zeros(shape, np.uint8)) == []
+
+
+def test_crops_stay_inside() -> None:
+    picture = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    np.testing.assert_array_equal(crop(picture, FoundFace(-3, 8, 5, 5, 1)), picture[8:, :2])
+    assert crop(picture, FoundFace(2.4, 2.6, 3, 3, 1)).shape == (3, 3)
+    with pytest.raises(ValueError, match="outside of the picture of 10 × 10"):
+        crop(picture, FoundFace(20, 2, 3, 3, 1))
+
+
+class Middle:
+    name = "middle 1"
+
+    def __call__(self, picture: np.ndarray) -> Sequence[FoundFace]:
+        height, width = picture.shape
+        return [FoundFace(width / 4, height / 4, width / 2, height / 2, 0.5)]
+
+
+def test_detectors_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("my_detectors")
+    module.middle, module.nothing = Middle, lambda: 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(__import__("sys").modules, "my_detectors", module)
+    detector = load_detector("my_detectors:middle")
+    assert detector and detector.name == "middle 1"
+    assert load_detector("none") is None
+    with pytest.raises(UsageError, match="gives a int; a FaceDetector is expected"):
+        load_detector("my_detectors:nothing")
+    with pytest.raises(UsageError, match=r"no detector: AttributeError: .*importable on every node"):
+        load_detector("my_detectors:absent")
+    with pytest.raises(UsageError, match="no detector: ModuleNotFoundError"):
+        load_detector("no_such_module:detector")
+    with pytest.raises(UsageError, match=r"--faces detct: must be none, detect, or .*Did you mean 'detect'"):
+        load_detector("detct")
+
+
+def test_boxes_are_in_pixels_of_the_original() -> None:
+    from fer_ray.scoring.chunk_scorer import _detected
+
+    image = DecodedImage(np.zeros((50, 100), np.uint8), width=800, height=400)  # shrunk to an eighth by decoding
+    ((face, pixels),) = _detected(Middle(), image, 48)
+    assert face == FoundFace(200, 100, 400, 200, 0.5)
+    assert pixels.shape == (48, 48)

@@ -1,0 +1,218 @@
+"""Memory that runs out while a network trains or predicts, and what a process gives back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from out_of_memory import ERRORS, OTHERS, room_for
+
+from fer_ray.cluster.memory import is_out_of_memory
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.errors import UsageError
+from fer_ray.evaluate import evaluate
+from fer_ray.inference import device, network
+from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
+from fer_ray.inference.predictor import Predictor
+from fer_ray.search.on_ray import confirm
+from fer_ray.train import train
+from fer_ray.training import loop
+from fer_ray.weights import SHIPPED_CHECKPOINT
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 48, 48), dtype=np.uint8)
+ON_GPUS = ["allocator", "driver", "cublas", "cudnn", "nccl"]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Checkpoint:
+    return load_checkpoint(SHIPPED_CHECKPOINT)
+
+
+@pytest.fixture
+def forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """Return what lets a pass have so many images at most, beyond which memory runs out with an error of that kind."""
+
+    def limit(images: int, kind: str) -> None:
+        monkeypatch.setattr(network, "forward_batches", room_for(images, ERRORS[kind], real))
+
+    real = network.forward_batches
+    return limit
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_memory_that_ran_out_is_told_from_its_error(kind: str) -> None:
+    error = ERRORS[kind]()
+    assert is_out_of_memory(error)
+    wrapped = ValueError("in a worker")
+    wrapped.__cause__ = error
+    assert is_out_of_memory(wrapped)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_errors_are_none_of_memory(kind: str) -> None:
+    assert not is_out_of_memory(OTHERS[kind]())
+
+
+@pytest.mark.parametrize(
+    ("kind", "room", "left"),
+    [("driver", 16, 16), ("driver", 7, 4), ("driver", 1, 1), *((kind, 8, 8) for kind in ERRORS)],
+)
+def test_prediction_goes_on_with_fewer_images_a_pass(
+    kind: str,
+    room: int,
+    left: int,
+    shipped: Checkpoint,
+    forward: Callable[[int, str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    predictor = Predictor(shipped, precision="float32", batch_size=16)
+    expected = predictor.predict(IMAGES)
+    forward(room, kind)
+    predictions = predictor.predict(IMAGES)
+    np.testing.assert_allclose(predictions.probabilities, expected.probabilities, atol=1e-5)
+    assert predictor.batch_size == left
+    said = capsys.readouterr().err
+    assert said.count("Memory ran out") == (room < 16)
+    assert room == 16 or f"with 16 images a forward pass; {left} from here on." in said
+    predictor.predict(IMAGES)
+    assert "Memory" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ON_GPUS)
+def test_no_room_for_one_image_ends_cleanly(
+    kind: str, shipped: Checkpoint, forward: Callable[[int, str], None]
+) -> None:
+    forward(0, kind)
+    with pytest.raises(UsageError, match=r"^out of memory: .*no room for the network and one image"):
+        Predictor(shipped).predict(IMAGES)
+
+
+def test_other_errors_of_a_pass_are_raised(shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "forward_batches", room_for(0, OTHERS["assert"], network.forward_batches))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        Predictor(shipped).predict(IMAGES)
+
+
+def test_an_evaluation_has_all_rows_where_memory_is_short(
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    forward: Callable[[int, str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quick = load_config(None, ["model.name=lenet", "training.epochs=1"])
+    checkpoint = train(tiny_dataset.path, quick, tmp_path / "run").checkpoint
+    plenty = evaluate(checkpoint, tiny_dataset.path, tmp_path / "plenty", precision="float32").scores
+    forward(5, "driver")
+    capsys.readouterr()
+    short = evaluate(checkpoint, tiny_dataset.path, tmp_path / "short", precision="float32").scores
+    assert (short.rows, short.accuracy) == (plenty.rows, plenty.accuracy)
+    assert capsys.readouterr().err.count("Memory ran out") == 1  # though of two TTA
+    forward(0, "driver")
+    with pytest.raises(UsageError, match="out of memory: CUDA error: out of memory"):
+        evaluate(checkpoint, tiny_dataset.path, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ON_GPUS)
+def test_training_says_what_to_change(
+    kind: str, tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ERRORS[kind]()
+
+    monkeypatch.setattr(loop._Run, "train_epoch", fail)
+    small = load_config(None, ["model.name=lenet", "training.batch_size=96", "training.accumulate=2"])
+    with pytest.raises(UsageError, match=r"out of memory: .*training.batch_size, now 96, .*training.accumulate, now 2"):
+        train(tiny_dataset.path, small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ON_GPUS)
+def test_a_confirming_run_reports_it_so_that_it_is_not_tried_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Run:
+        config = load_config(None)
+        folder = type("Folder", (), {"output": type("Output", (), {"forget": staticmethod(lambda: None)})})
+
+        def train(self, data: object, on_epoch: object) -> None:
+            raise ERRORS[kind]()
+
+    reported = list[dict[str, str]]()
+    monkeypatch.setattr(confirm.ray_tune, "report", reported.append)
+    monkeypatch.setattr(confirm.connect, "hide_unasked_gpus", lambda: None)
+    confirm._train({"run": "1"}, None, {"1": Run()}, torch.get_num_threads(), 0)  # type: ignore[arg-type, dict-item]
+    (line,) = reported
+    assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
+
+
+def test_what_a_trial_kept_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept:
+        alive = 0
+
+        def __init__(self) -> None:
+            Kept.alive += 1
+
+        def __del__(self) -> None:
+            Kept.alive -= 1
+
+    def trial() -> None:
+        kept = Kept()
+        raise ValueError(id(kept))
+
+    seen = list[int]()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(Kept.alive))
+    with pytest.raises(ValueError):
+        try:
+            trial()
+        finally:
+            device.release_memory()
+    assert seen == [0]
+
+
+@pytest.mark.parametrize(("part", "limits"), [(0, []), (0.25, [0.25]), (0.5, [0.5]), (1, [])])
+def test_a_process_keeps_to_its_part_of_a_gpu(
+    part: float, limits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = list[float]()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
+    device.keep_to_part(part)
+    assert limited == limits
+
+
+@pytest.mark.parametrize(
+    ("environment", "sees"),
+    [
+        ({}, "0,1"),  # no job: a laptop's own GPUs
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}, ""),
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "CUDA_VISIBLE_DEVICES": None}, ""),
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "CUDA_VISIBLE_DEVICES": "1"}, "1"),  # --entrypoint-num-gpus 1
+    ],
+)
+def test_a_job_that_asked_for_no_gpu_sees_none(
+    environment: dict[str, str | None], sees: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name)
+    device._hide_gpus_of_others.cache_clear()
+    device.pick_device()
+    assert device.os.environ["CUDA_VISIBLE_DEVICES"] == sees
+    device._hide_gpus_of_others.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_predicts_as_the_cpu_does_within_a_part_of_its_memory(
+    shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = Predictor(shipped, precision="float32", batch_size=1 << 17)
+    device.keep_to_part(0.01)
+    predictions = on_gpu.predict(np.repeat(IMAGES, 7000, axis=0))
+    assert on_gpu.device.type == "cuda" and on_gpu.batch_size < 1 << 17
+    monkeypatch.setattr(network, "pick_device", lambda: torch.device("cpu"))
+    expected = Predictor(shipped, precision="float32").predict(IMAGES)
+    np.testing.assert_allclose(predictions.probabilities[::7000], expected.probabilities, atol=1e-3)

@@ -1,0 +1,149 @@
+"""Pictures as people have them in a notebook, and what they give."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from encodings_made import ENCODINGS, UNDEFINED
+from PIL import Image, UnidentifiedImageError
+
+import fer_ray
+from fer_ray.errors import DataError, UsageError
+from fer_ray.images.decode import decode
+from fer_ray.inference.pictures import Picture, square_greys
+from fer_ray.inference.predictor import Predictor
+from fer_ray.sources.synthetic import synthetic_faces
+from fer_ray.weights import SHIPPED_CHECKPOINT
+
+FACE = synthetic_faces(1, seed=0)[0][0]
+COLOUR = cv2.cvtColor(cv2.resize(FACE, (90, 70)), cv2.COLOR_GRAY2RGB)
+
+
+def test_all_kinds_give_what_scoring_gives(tmp_path: Path) -> None:
+    data = cv2.imencode(".png", cv2.cvtColor(COLOUR, cv2.COLOR_RGB2BGR))[1].tobytes()
+    file = tmp_path / "face.png"
+    file.write_bytes(data)
+    kinds = [file, str(file), data, Image.fromarray(COLOUR), COLOUR, COLOUR[:, :, 0]]
+    squares = square_greys(kinds, 48)
+    assert squares.shape == (6, 48, 48) and squares.dtype == np.uint8
+    assert (squares == decode(data, 48).pixels).all()
+    for kind in kinds:
+        np.testing.assert_array_equal(square_greys(kind, 48), squares[:1])
+    assert square_greys([], 48).shape == (0, 48, 48)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(SHIPPED_CHECKPOINT, "flip", "float32")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_encoding_means_one_thing_as_path_bytes_pillow_image_and_array(
+    encoding: str, tmp_path: Path, predictor: Predictor
+) -> None:
+    data, array = ENCODINGS[encoding]
+    file = tmp_path / "face"
+    file.write_bytes(data)
+    loaded = Image.open(file)
+    loaded.load()
+    kinds = [file, data, Image.open(file), Image.open(io.BytesIO(data)), loaded, array, Image.fromarray(array)]
+    probabilities = predictor.predict(kinds).probabilities
+    np.testing.assert_allclose(probabilities, probabilities[:1].repeat(len(kinds), 0), atol=1e-3)
+
+
+@pytest.mark.parametrize("encoding", UNDEFINED)
+def test_an_undefined_white_is_refused_as_path_bytes_and_pillow_image(encoding: str, tmp_path: Path) -> None:
+    data = UNDEFINED[encoding]
+    file = tmp_path / "face"
+    file.write_bytes(data)
+    kinds: list[Picture] = [file, data]
+    with contextlib.suppress(UnidentifiedImageError):
+        kinds.append(Image.open(file))
+    with pytest.raises(DataError) as caught:
+        square_greys(kinds, 48)
+    assert len(caught.value.problems) == len(kinds)
+    assert all("undecodable: " in problem and "save it with 8" in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        FACE / 255,
+        (FACE / 255).astype(np.float32),
+        FACE.astype(np.float64),
+        FACE.astype(np.int64),
+        FACE.astype(np.uint16),
+        COLOUR.astype(np.uint16) * 257,
+        np.zeros((0, 48), np.uint8),
+        np.dstack([COLOUR, COLOUR]),
+        FACE.ravel(),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_an_array_whose_white_or_shape_says_nothing_is_refused(array: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"astype\('uint8'\)|save it with 8 bits"):
+        square_greys([array], 48)
+
+
+def test_an_array_of_one_channel_is_grey() -> None:
+    np.testing.assert_array_equal(square_greys([FACE[:, :, None]], 48), FACE[None])
+
+
+def test_a_large_jpeg_is_shrunk_alike_from_a_path_and_an_unloaded_pillow_image(tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    Image.fromarray(COLOUR).resize((700, 500)).save(file, quality=95)
+    path, unloaded = square_greys([file, Image.open(file)], 48)
+    np.testing.assert_array_equal(path, unloaded)
+
+
+@pytest.mark.parametrize("format", ["GIF", "MPO", "TIFF", "WEBP"])
+def test_the_frame_that_a_pillow_image_shows_counts(format: str) -> None:
+    first, second = (Image.new("L", (48, 48), shade) for shade in (40, 200))
+    file = io.BytesIO()
+    first.save(file, format, save_all=True, append_images=[second])
+    image = Image.open(file)
+    image.seek(1)
+    assert np.abs(square_greys([image], 48).astype(int) - 200).max() < 3
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "GIF"])
+def test_a_closed_pillow_image_is_refused(format: str, tmp_path: Path) -> None:
+    file = tmp_path / "face"
+    Image.fromarray(FACE).save(file, format)
+    with Image.open(file) as left:
+        pass
+    closed = Image.open(file)
+    closed.load()
+    closed.close()
+    with pytest.raises(DataError) as caught:
+        square_greys([left, closed], 48)
+    assert "closed before it was loaded" in caught.value.problems[0] and "closed image" in caught.value.problems[1]
+
+
+def test_all_that_give_no_picture_are_named_at_once(tmp_path: Path) -> None:
+    cut = Image.open(io.BytesIO(cv2.imencode(".jpg", FACE)[1].tobytes()[:-200]))
+    with pytest.raises(DataError) as caught:
+        square_greys([tmp_path / "gone.jpg", b"no image", FACE, FACE / 255, cut], 48)
+    gone, bytes_, floats, pillow = caught.value.problems
+    assert gone.startswith(f"image 0: {tmp_path}/gone.jpg: missing")
+    assert bytes_.startswith("image 1: not_an_image")
+    assert floats.startswith("image 3: float64 of shape (48, 48): a path")
+    assert pillow.startswith("image 4: truncated: the JPEG has no end marker")
+
+
+def test_load(tmp_path: Path) -> None:
+    file = tmp_path / "face.png"
+    cv2.imwrite(str(file), FACE)
+    predictor = fer_ray.load()
+    one, same = predictor.predict([file]), predictor.predict(FACE[None])
+    np.testing.assert_array_equal(one.probabilities, same.probabilities)
+    assert one.names == [fer_ray.emotions.EMOTIONS[one.labels[0]]]
+    assert one.confidence[0] == one.probabilities.max() and one.views[0] == 2
+    assert one.entropy[0] == pytest.approx(-(one.probabilities * np.log(one.probabilities)).sum(), rel=1e-4)
+    with pytest.raises(DataError, match="not a checkpoint"):
+        fer_ray.load(tmp_path)
+    with pytest.raises(UsageError, match=r"tta twelve: no such .* Known: none, flip"):
+        fer_ray.load(tta="twelve")

@@ -1,0 +1,87 @@
+"""Makes the inputs that the tests of this folder read, and reads them, without Ray or to the end."""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from fer_ray.dataset.assemble import Spool
+from fer_ray.dataset.columns import images_of
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.prepare import prepare
+from fer_ray.sources.label_names import Naming
+from fer_ray.sources.raw_rows import NO_LABEL
+from fer_ray.sources.recognise import open_source
+from fer_ray.sources.split_names import SPLITS
+
+FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+
+
+def picture(shade: int, size: tuple[int, int] = (48, 48), mode: str = "L", format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, shade).convert(mode).save(file, format)
+    return file.getvalue()
+
+
+def encoded(image: Image.Image | np.ndarray, format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels_text(shade: int, count: int = 2304) -> str:
+    return " ".join([str(shade)] * count)
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Return a source's rows without their pixels, split and label by what they mean, and the pixels, n × 48 × 48."""
+    opened = open_source(source, **options)
+    table = pa.concat_tables([rows for pieces in opened.manifest for rows in opened.read(pieces, 48)])
+    assert opened.total in (None, len(table))
+    raw = table.drop_columns(["pixels"]).to_pylist()
+    with tempfile.TemporaryDirectory() as folder, Spool(Path(folder) / "pixels", 48) as spool:
+        spool.add(table)
+        rows, _ = spool.rows(opened, options.get("naming") or Naming(allow_unknown=True))
+        reasons = {row["id"]: row["reason"] for row in spool.rejects().to_pylist()}
+    meant = dict(zip(rows.ids.to_pylist(), zip(rows.splits.tolist(), rows.labels.tolist(), strict=True), strict=True))
+    for row in raw:
+        split, label = meant.get(row["id"], (-1, NO_LABEL))
+        row |= {"split": SPLITS[split] if split >= 0 else None, "label": None if label == NO_LABEL else label}
+        row["reason"] = reasons.get(row["id"])
+    return raw, images_of(table["pixels"], 48)
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def prepared(source: Path, dest: Path, **options: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Prepare a source, and return pictures by id and reasons of rejection by id."""
+    before = sorted(source.parent.rglob("*")) if source.parent != dest.parent else None
+    info = prepare(source, dest, validation_fraction=0, **options).info
+    assert before is None or sorted(source.parent.rglob("*")) == before
+    dataset = PreparedDataset(dest)
+    pictures: dict[str, np.ndarray] = {}
+    for split in info.splits:
+        table = dataset.table(split)
+        pictures |= dict(zip(table["id"].to_pylist(), np.array(table["pixels"].to_pylist(), np.uint8), strict=True))
+    rejects = pq.read_table(dest / "rejects.parquet").to_pylist()
+    assert len(rejects) == info.rejected
+    return pictures, {row["id"]: row["reason"] for row in rejects}

@@ -1,0 +1,168 @@
+"""Scoring from and to an object store, one that is slow and overloaded too."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from object_store import BUCKET, Faults, Store, running_store
+
+import fer_ray
+from fer_ray.errors import DataError, UsageError
+from fer_ray.images.image_files import FileError
+from fer_ray.inference.predictor import Predictor
+from fer_ray.score import score
+from fer_ray.scoring.containers import read_entry
+from fer_ray.scoring.inputs import check_inputs, list_entries
+from fer_ray.sources.synthetic import synthetic_faces
+from fer_ray.storage.folder import Folder, claim_folder
+from fer_ray.weights import SHIPPED_CHECKPOINT
+
+FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(40, seed=0)[0]]
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with running_store() as running:
+        for number, face in enumerate(FACES):
+            running.put(f"photos/{number % 3}/{number:03}.jpg", face)
+        running.put("photos/0/broken.jpg", b"no image")
+        running.put("photos/.hidden.jpg", FACES[0])
+        shard = io.BytesIO()
+        with tarfile.open(fileobj=shard, mode="w") as archive:
+            for number, face in enumerate(FACES[:5]):
+                member = tarfile.TarInfo(f"{number}.jpg")
+                member.size = len(face)
+                archive.addfile(member, io.BytesIO(face))
+        running.put("shards/a.tar", shard.getvalue())
+        running.put("list.txt", b"photos/0/000.jpg\ns3://faces/photos/1/001.jpg\nphotos/gone.jpg\n")
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_faults(store: Store) -> None:
+    store.faults.busy_every = store.faults.slow_every = 0
+    store.faults.late_s = Faults.late_s
+
+
+def names(*inputs: str) -> list[str]:
+    listed = list_entries(check_inputs(inputs), lambda: None)
+    return [entry.name.decode().removeprefix(f"s3://{BUCKET}/") for entry in listed]
+
+
+def test_listing(store: Store) -> None:
+    expected = [f"photos/{number % 3}/{number:03}.jpg" for number in range(len(FACES))]
+    below = names(f"s3://{BUCKET}/photos")
+    assert below == sorted([*expected, "photos/0/broken.jpg"])
+    assert names(f"s3://{BUCKET}/photos/") == below
+    assert names(f"s3://{BUCKET}/photos/*/00?.jpg") == sorted(expected[:10])
+    assert names(f"s3://{BUCKET}/photos/1/001.jpg") == ["photos/1/001.jpg"]
+    assert names(f"s3://{BUCKET}/list.txt") == ["photos/0/000.jpg", "photos/1/001.jpg", "photos/gone.jpg"]
+    assert names(f"s3://{BUCKET}/shards/*.tar") == [f"shards/a.tar!/{number}.jpg" for number in range(5)]
+    with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: no such file or folder. Name an existing one.$"):
+        check_inputs([f"s3://{BUCKET}/nowhere"])
+
+
+def test_reading(store: Store) -> None:
+    store.faults.busy_every = 3
+    listed = list(list_entries(check_inputs([f"s3://{BUCKET}/shards/a.tar", f"s3://{BUCKET}/list.txt"]), lambda: None))
+    assert [read_entry(entry) for entry in listed[:-1]] == [*FACES[:5], FACES[0], FACES[1]]
+    with pytest.raises(FileError, match="missing: no such object"):
+        read_entry(listed[-1])
+
+
+def test_folders(store: Store) -> None:
+    store.faults.busy_every = 5
+    folder = Folder.at(f"s3://{BUCKET}/out/")
+    assert folder.shown == f"s3://{BUCKET}/out" and folder.local is None and folder.is_empty()
+    assert claim_folder(folder.shown).shown == folder.shown
+    with pytest.raises(UsageError, match="nothing to resume, no object is there"):
+        claim_folder(folder.shown, resume=True)
+    folder.make()
+    folder.write("a.json", "{}")
+    folder.write("below/b.bin", b"\0")
+    with folder.writing("big") as path:
+        path.write_text("whole")
+    with pytest.raises(RuntimeError), folder.writing("half") as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert folder.names() == ["a.json", "big"] and folder.names("below") == ["below/b.bin"]
+    with folder.as_local("a.json", "absent") as place:
+        assert [file.name for file in place.iterdir()] == ["a.json"]
+        (place / "c.txt").write_text("c")
+    assert folder.read("c.txt") == b"c"
+    with pytest.raises(UsageError, match="the output is in use"):
+        claim_folder(folder.shown)
+    folder.remove("a.json", "big", "c.txt", "below/b.bin", "absent")
+    assert store.keys("out") == []
+
+
+def test_many_files_are_removed_at_once(store: Store) -> None:
+    folder, files = Folder.at(f"s3://{BUCKET}/many"), [f"{number}.parquet" for number in range(48)]
+    for name in files:
+        store.put(f"many/{name}", b"")
+    store.faults.slow_every, store.faults.late_s = 1, 0.1
+    began = time.monotonic()
+    folder.remove(*files, "absent.parquet")
+    took, store.faults.slow_every = time.monotonic() - began, 0
+    assert store.keys("many") == []
+    assert took < len(files) * store.faults.late_s, "one after the other takes several answers for each"
+
+
+def test_a_whole_job_on_a_bad_day_loses_nothing(store: Store) -> None:
+    """In processes of its own, as the environment that names the server has to be there when Ray starts."""
+    store.faults.busy_every, store.faults.slow_every = 25, 31
+    inputs = [f"s3://{BUCKET}/{name}" for name in ("photos", "shards/a.tar", "list.txt")]
+    command = [sys.executable, "-m", "fer_ray.score", *inputs, "--output", f"s3://{BUCKET}/labels"]
+    command += ["--max-error-rate", "0.5"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ", 2 failed: 1 " in ran.stdout
+    rows = pq.read_table(pa.BufferReader(store.get("labels/part-00000.parquet"))).to_pylist()
+    keys = store.keys("labels")
+    assert {"_job.json", "_manifest-0000.parquet", "provenance.json", "summary.html", "summary.json"} < set(keys)
+    assert not [key for key in keys if key.startswith("_pieces")]
+    assert len(rows) == len(FACES) + 1 + 5 + 3
+    status = {row["path"]: row["status"] for row in rows}
+    assert status.pop(f"s3://{BUCKET}/photos/0/broken.jpg") == "not_an_image"
+    assert status.pop(f"s3://{BUCKET}/photos/gone.jpg") == "missing"
+    assert set(status.values()) == {"ok"} and len(status) == len(FACES) + 5
+    expected = Predictor(SHIPPED_CHECKPOINT, "flip").predict(FACES[:1])
+    (first,) = (row for row in rows if row["path"].endswith("a.tar!/0.jpg"))
+    assert first["label"] == expected.names[0]
+    assert store.faults.answered["busy"] > 3 and store.faults.answered["slow"] > 3
+
+    store.put("photos/2/new.jpg", FACES[0])
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "1 new input since the last run" in again.stderr
+    assert json.loads(store.get("labels/summary.json"))["files"] == len(rows) + 1
+
+
+def test_faults_come_as_often_as_asked() -> None:
+    """Else the tests above would hold without any."""
+    faults = Faults(busy_every=2)
+    app = faults.around(lambda environ, start_response: [b"well"])
+    answers = [b"".join(app({}, lambda status, headers: None)) == b"well" for _ in range(10)]
+    assert answers == 5 * [True, False]
+
+
+def test_checkpoints_by_url(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path))
+    for file in Path(SHIPPED_CHECKPOINT).iterdir():
+        store.put(f"checkpoint/{file.name}", file.read_bytes())
+    faces = list(synthetic_faces(3, seed=1)[0])
+    there, here = (fer_ray.load(place).predict(faces) for place in (f"s3://{BUCKET}/checkpoint", SHIPPED_CHECKPOINT))
+    assert there.probabilities.tolist() == here.probabilities.tolist()
+    with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: not a checkpoint"):
+        fer_ray.load(f"s3://{BUCKET}/nowhere")
+    with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: not a checkpoint"):
+        score(f"s3://{BUCKET}/nowhere", [f"s3://{BUCKET}/photos"], tmp_path / "out")

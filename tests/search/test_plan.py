@@ -1,0 +1,137 @@
+"""How a search shares out a cluster, and what it says that it takes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from datasets_made import write_prepared
+
+from fer_ray.search.plan import Allocation, SearchPlan, describe_plan, gpu_part, plan_problems, share_out
+from fer_ray.search.request import SearchArguments, SearchRequest, TrialResources, check_request
+from fer_ray.search.trial_cost import TrialCost
+
+COST = TrialCost(
+    train={40: 0.001, 48: 0.00144},
+    validate=0.0005,
+    save=0.1,
+    memory=1 << 30,
+    gpu_memory=0,
+    gpu_size=0,
+    best=100,
+    last=300,
+)
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "concurrent", "resources"),
+    [
+        ([{"CPU": 2}], None, 2, {"CPU": 1}),
+        ([{"CPU": 8}], 1, 1, {"CPU": 8}),
+        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, 2, {"CPU": 4}),  # 6 each would fit no node
+        ([{"CPU": 4}], 3, 3, {"CPU": 1}),
+        ([{"CPU": 2}], 5, 5, {"CPU": 1}),  # left for `require` to refuse
+        ([{"CPU": 16, "GPU": 4}], None, 4, {"CPU": 4, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 1}], 2, 2, {"CPU": 8, "GPU": 0.5}),
+        ([{"CPU": 16, "GPU": 2}], 3, 3, {"CPU": 5, "GPU": 0.5}),
+        ([{"CPU": 16, "GPU": 4}], 2, 2, {"CPU": 8, "GPU": 1}),
+        ([{"CPU": 2, "GPU": 4}], None, 2, {"CPU": 1, "GPU": 1}),
+        ([{}, {"CPU": 16}], 4, 4, {"CPU": 4}),
+        ([{"CPU": 64}], None, 20, {"CPU": 3}),  # no more trials than that
+    ],
+)
+def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: int, resources: dict[str, float]) -> None:
+    share = share_out(nodes, 20, asked)
+    assert (share.concurrent, share.resources) == (concurrent, resources)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "needs", "concurrent", "resources"),
+    [
+        ([{"CPU": 8}], None, TrialResources(workers=2), 4, {"CPU": 1}),
+        ([{"CPU": 8}], 2, TrialResources(workers=2), 2, {"CPU": 2}),
+        ([{"CPU": 8}], None, TrialResources(cpus=4), 2, {"CPU": 4}),
+        ([{"CPU": 8}], None, TrialResources(workers=2, cpus=4), 2, {"CPU": 2}),
+        ([{"CPU": 2}], None, TrialResources(cpus=4), 1, {"CPU": 4}),  # left for `require` to refuse
+        ([{"CPU": 2}], None, TrialResources(gpus=1), 1, {"CPU": 1, "GPU": 1}),  # likewise
+        ([{"CPU": 16, "GPU": 4}], None, TrialResources(workers=2), 2, {"CPU": 4, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 2}], None, TrialResources(gpus=0.25), 8, {"CPU": 2, "GPU": 0.25}),
+        ([{"CPU": 16, "GPU": 2}], None, TrialResources(gpus=0), 16, {"CPU": 1}),
+        ([{"CPU": 64, "GPU": 8}], None, TrialResources(gpus=0.4), 16, {"CPU": 4, "GPU": 0.4}),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, TrialResources(gpus=0.6), 2, {"CPU": 16, "GPU": 0.6}),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, TrialResources(workers=2), 1, {"CPU": 16, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 2}], None, TrialResources(workers=4), 4, {"CPU": 1}),  # GPUs for two of four
+    ],
+)
+def test_shares_as_asked(
+    nodes: list[dict[str, float]],
+    asked: int | None,
+    needs: TrialResources,
+    concurrent: int,
+    resources: dict[str, float],
+) -> None:
+    share = share_out(nodes, 20, asked, needs)
+    assert (share.concurrent, share.resources, share.workers) == (concurrent, resources, needs.workers)
+
+
+def test_a_search_says_that_it_leaves_gpus_idle() -> None:
+    reason = share_out([{"CPU": 16, "GPU": 2}], 20, None, TrialResources(workers=4)).reason
+    assert reason == "as many as fit; without GPUs, as 2 of a trial's 4 workers would find one"
+    assert "GPU" not in share_out([{"CPU": 16}], 20, None, TrialResources(workers=4)).reason
+
+
+def test_little_memory_lets_fewer_trials_run_at_once() -> None:
+    nodes = [{"CPU": 8, "memory": 3.5 * GIB}, {"CPU": 8, "memory": 1.5 * GIB}]
+    share = share_out(nodes, 20, None, memory=GIB)
+    assert (share.concurrent, share.resources["CPU"], share.resources["memory"]) == (4, 2, GIB)
+    assert share.reason == "a process takes 1 GiB of memory"
+    assert share_out(nodes, 20, 3, memory=GIB).reason == "as asked"
+
+
+def test_trials_share_a_gpu_as_far_as_its_memory_goes() -> None:
+    gpu = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB)
+    assert gpu_part({"small": COST}) == 0 and gpu_part({"small": COST, "large": gpu}) == 0.3
+    nodes = [{"CPU": 16, "GPU": 1}]
+    assert share_out(nodes, 20, 3, gpu_part=0.3).resources["GPU"] == pytest.approx(1 / 3)
+    assert share_out(nodes, 20, 4, gpu_part=0.3).resources["GPU"] == 0.3  # room for three: refused
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> SearchRequest:
+    """A search over 64 training and 32 validation images."""
+    labels = [number % 7 for number in range(64)]
+    data = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[:32]})
+    (tmp_path / "s.yaml").write_text(
+        "model: {name: cnn3}\nschedule: {first_size: 1}\ntraining: {epochs: 10}\n"
+        "search: {training.epochs: {int: [5, 20]}}"
+    )
+    return check_request(SearchArguments(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, "2h"))
+
+
+def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:
+    """5 rounds of 20 epochs of 64 × 1 ms + 32 × 0.5 ms + 0.1 s each: 18 s; and 4 s to start."""
+    plan = SearchPlan(
+        Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one a CPU core"), {"s": replace(COST, train={8: 0.001})}, 4
+    )
+    said = describe_plan(request_, plan, [{"CPU": 2, "memory": 4 * GIB}])
+    assert "9 trials, for at most 2 h 00 min, 2 at once (one a CPU core), each with 1 CPU" in said
+    assert "training.epochs: int [5, 20], first 10" in said
+    assert "a trial of s: 20 epochs in 4 s; images/s of a process, as measured: 1,000 of 8 pixels, 2,000" in said
+    assert "time: at most 22 s = 5 × 4 s + 4 s to start" in said
+    assert "1 GiB a process, as measured; 2 at once take 2 GiB of the 4 GiB that Ray gives out" in said
+    assert "at most 1.6 KiB = 2 running × (best 100 bytes + 2 × last 300 bytes) + 2 × best/" in said
+
+
+def test_smaller_images_cost_as_their_area() -> None:
+    assert COST.epoch_seconds(48, 1000, 0) == pytest.approx(1.44 + 0.1)
+    assert COST.epoch_seconds(44, 1000, 0) == pytest.approx(1.21 + 0.1)
+    assert COST.epoch_seconds(32, 1000, 0) == pytest.approx(1.0 + 0.1)  # as the smallest one measured
+
+
+def test_what_does_not_fit_is_said(request_: SearchRequest) -> None:
+    share = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as asked")
+    large = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB, last=1 << 60)
+    disk, gpu = plan_problems(SearchPlan(share, {"s": large}, 0), request_)
+    assert "at most 8,388,608 TiB = 4 running" in disk and "--output elsewhere" in disk
+    assert gpu.startswith("0.25 GPU a process: PyTorch reserved 30%") and "--gpus-per-trial" in gpu
+    assert plan_problems(SearchPlan(share, {"s": COST}, 0), request_) == []

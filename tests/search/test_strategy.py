@@ -1,0 +1,139 @@
+"""Samplers and objectives: drawn anew the same by seed, resumed, and several objectives in one study."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from fer_ray.config.search_space import SearchSpace
+from fer_ray.errors import UsageError
+from fer_ray.search.log import describe
+from fer_ray.search.search_metric import OBJECTIVES
+from fer_ray.search.strategy import SAMPLERS, Strategy, choose_strategy
+from fer_ray.search.study import Study
+from fer_ray.search.trial_records import TrialRecord
+
+SPACE = SearchSpace.model_validate(
+    {
+        "search": {
+            "model.dropout": {"uniform": [0, 0.6]},
+            "optimizer.learning_rate": {"log_uniform": [0.01, 1]},
+            "training.epochs": {"int": [5, 40]},
+        }
+    }
+)
+CONDITIONAL = SearchSpace.model_validate(
+    {
+        "search": {
+            "schedule.step_at": {"categorical": [[0.5, 0.75], [0.3, 0.6]]},
+            "optimizer.name": {
+                "choice": {
+                    "sgd": {"optimizer.learning_rate": {"log_uniform": [0.01, 0.5]}},
+                    "adamw": {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}, "optimizer.momentum": 0.8},
+                }
+            },
+        }
+    }
+)
+TWO = Strategy(("accuracy", "images_per_s"), "tpe", "none")
+
+
+def dominates(one: TrialRecord, other: TrialRecord) -> bool:
+    assert one.values and other.values
+    as_good = all(mine >= its for mine, its in zip(one.values, other.values, strict=True))
+    return as_good and one.values != other.values
+
+
+def run_trials(study: Study, trials: int) -> list[TrialRecord]:
+    """Run trials whose accuracy follows from the dropout and whose speed from the epochs."""
+    for _ in range(trials):
+        candidate = study.ask()
+        for epoch in (1, 2):
+            accuracy = epoch * (1 - abs(candidate.config.model.dropout - 0.4)) / 2
+            metrics = {"epoch": float(epoch), "validation_accuracy": accuracy, "validation_macro_f1": 1 - accuracy}
+            speed = {"inference_images_per_s": 1000.0 * candidate.config.training.epochs, "seconds": 1.0}
+            study.report(candidate.number, metrics | speed)
+        study.complete(candidate.number)
+    return study.records()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_follow_their_seed_and_go_on(sampler: str, tmp_path: Path) -> None:
+    if sampler == "cmaes" and find_spec("cmaes") is None:
+        pytest.skip("the package cmaes is not installed")
+    strategy, drawn = Strategy(sampler=sampler), []
+    for name in ("one", "two"):
+        database = f"sqlite:///{tmp_path / name}.db"
+        run_trials(Study.create(name, database, {"s": SPACE}, "data", strategy), 12)
+        records = run_trials(Study.load(name, database, "data", strategy), 2)
+        drawn.append([record.params for record in records])
+    assert drawn[0] == drawn[1]
+    assert len({tuple(params.values()) for params in drawn[0]}) == 14
+    assert drawn[0][0] == {"model.dropout": 0.1, "optimizer.learning_rate": 0.1, "training.epochs": 26}
+
+
+def test_options_of_a_choice_are_searched_apart(tmp_path: Path) -> None:
+    study = Study.create("s", f"sqlite:///{tmp_path}/s.db", {"s": CONDITIONAL}, "data")
+    records = run_trials(study, 20)
+    assert records[0].params == {
+        "schedule.step_at": (0.5, 0.75),
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.1,
+    }
+    for record in records:
+        optimizer = record.config.optimizer
+        low, high = {"sgd": (0.01, 0.5), "adamw": (1e-4, 1e-2)}[optimizer.name]
+        assert low <= optimizer.learning_rate <= high
+        assert optimizer.momentum == {"sgd": 0.9, "adamw": 0.8}[optimizer.name]
+        assert record.params["optimizer.learning_rate"] == optimizer.learning_rate
+    assert {record.config.optimizer.name for record in records} == {"sgd", "adamw"}
+    assert {record.config.schedule.step_at for record in records} == {(0.5, 0.75), (0.3, 0.6)}
+
+
+def test_two_objectives(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/s.db"
+    study = Study.create("s", database, {"s": SPACE}, "data", TWO)
+    records = run_trials(study, 10)
+    lost = study.ask()
+    assert study.prune(lost.number).values is None  # its time was over before an epoch
+    front = study.pareto_front()
+    for record in records:
+        assert record.values == (record.accuracy, record.images_per_s) and record.by_epoch[1] == record.values[0]
+        assert (record.number in front) == (not any(dominates(other, record) for other in records))
+        speed = f"{record.values[1]:,.0f}"
+        assert f" {record.value:.2%}, images/s predicted {speed}: s, " in describe(record, study)
+    best = study.best()
+    assert best is not None and best.accuracy == max(record.accuracy or 0 for record in records)
+    assert Study.load("s", database, "data", TWO).records() == study.records()
+    with pytest.raises(UsageError, match="--objective accuracy,images_per_s"):
+        Study.load("s", database, "data")
+
+
+def test_macro_f1_picks_its_own_epoch(tmp_path: Path) -> None:
+    study = Study.create("s", f"sqlite:///{tmp_path}/s.db", {"s": SPACE}, "data", Strategy(("macro_f1",)))
+    (record,) = run_trials(study, 1)  # its accuracy rises, so that its made-up macro-F1 falls
+    assert record.best_epoch == 1 and record.value == record.macro_f1 == max(record.by_epoch)
+    assert record.accuracy == pytest.approx(1 - record.value)
+
+
+def test_the_scheduler_follows_the_objectives() -> None:
+    assert choose_strategy("accuracy", "tpe", None, {"s": SPACE}).scheduler == "asha"
+    several = choose_strategy("accuracy, macro_f1", "gp", None, {"s": SPACE})
+    assert (several.objectives, several.scheduler) == (("accuracy", "macro_f1"), "none")
+    assert "no trial is stopped early" in several.notes()[0]
+    assert "learns from complete trials alone" in Strategy(sampler="gp").notes()[0]
+    assert Strategy().notes() == []
+
+
+def test_cmaes_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_ray.search.strategy.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install cmaes"):
+        choose_strategy("accuracy", "cmaes", None, {"s": SPACE})
+
+
+def test_objectives_in_words() -> None:
+    written = [
+        OBJECTIVES[name].write(value)
+        for name, value in (("accuracy", 0.6621), ("macro_f1", 0.6), ("images_per_s", 1234.6))
+    ]
+    assert written == ["66.21%", "0.600", "1,235"]

@@ -1,0 +1,168 @@
+"""What a search may take: requests that fit nowhere, trials without memory, and the disk."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray import cloudpickle
+from scripted_search import SPACE, Scripted, Search, cost_nothing
+
+from fer_ray.cli import main
+from fer_ray.cluster import connect
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.errors import UsageError
+from fer_ray.search.on_ray import preflight
+from fer_ray.search.on_ray.preflight import Measured, measure_costs
+from fer_ray.search.plan import Allocation, SearchPlan
+from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.training.loop import fit
+from fer_ray.training.rows import TrainingData
+from fer_ray.tune import search, tune
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
+
+
+@pytest.fixture
+def scripted(tiny_dataset: PreparedDataset, tmp_path: Path) -> Search:
+    return Search(tiny_dataset, tmp_path)
+
+
+def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SPACE)
+    said: list[tuple[dict[str, Any], str]] = [
+        ({"max_concurrent": 3}, r"3 × \(1 CPU\) asked for, room for 2. 1 node\(s\), with 2 CPUs"),
+        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) asked for, room for 0. 1 node\(s\), with 2 CPUs"),
+        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) asked for, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
+        ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) asked for, room for 2"),
+    ]
+    for asked, message in said:
+        with pytest.raises(UsageError, match=message):
+            tune(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", trials=9, **asked)
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_memory_than_there_is_is_refused(scripted: Search) -> None:
+    def measure(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
+        costs, start = cost_nothing(request, data, share)
+        return {name: dataclasses.replace(cost, memory=1 << 50) for name, cost in costs.items()}, start
+
+    with pytest.raises(UsageError, match=r"1 × \(1 CPU, 1,024 TiB memory\) asked for, room for 0.*GiB memory"):
+        search(scripted.request(3), Scripted([], scripted.calls), measure)
+    assert not scripted.run.exists()
+
+
+@pytest.mark.parametrize(
+    ("node", "resources", "measured"),
+    [
+        ({"CPU": 2, "memory": 9 << 30}, {"CPU": 1}, False),
+        ({"CPU": 4, "memory": 9 << 30}, {"CPU": 1}, True),
+        ({"CPU": 4, "memory": 9 << 30}, {"CPU": 2}, False),
+        ({"CPU": 2, "GPU": 1, "memory": 90 << 30}, {"CPU": 1, "GPU": 1}, False),
+        ({"CPU": 2, "GPU": 1, "memory": 90 << 30}, {"CPU": 1, "GPU": 0.5}, True),
+    ],
+)
+def test_a_search_measures_where_memory_may_be_short(
+    node: dict[str, float],
+    resources: dict[str, float],
+    measured: bool,
+    scripted: Search,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connect, "nodes", lambda: [node])
+    monkeypatch.setattr(preflight, "measure_costs", cost_nothing)
+    data = TrainingData.load(scripted.dataset)
+    costs, _ = preflight.measure_where_tight(scripted.request(3), data, Allocation(1, 1, resources, "as asked"))
+    assert bool(costs) == measured
+
+
+def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.yaml").write_text(SPACE)
+    arguments = ["--dataset", tiny_dataset.path, "--space", tmp_path / "s.yaml", "--output", tmp_path / "run"]
+    with pytest.raises(SystemExit) as end:
+        main(["tune", *map(str, arguments), "--trials", "9", "--time-budget", "2h", "--dry-run"])
+    plan = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "9 trials, for at most 2 h 00 min, 2 at once (one a CPU core), each with 1 CPU" in plan
+    assert "a process, as measured; 2 at once take" in plan
+    assert "disk: at most" in plan and "time: at most" in plan and "= 5 × " in plan
+    assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_measured_end(scripted: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else Ray keeps them for other tasks, and they keep what they have of a GPU's memory."""
+
+    def measure(request: SearchRequest, data: TrainingData, threads: int) -> Measured:
+        (tmp_path / f"{os.getpid()}.pid").touch()
+        return cost_nothing(request, data, share)
+
+    share = Allocation(2, 1, {"CPU": 1}, "as asked")
+    monkeypatch.setattr(preflight, "_measure", measure)
+    measure_costs(scripted.request(3), TrainingData.load(scripted.dataset), share)
+    pids = {int(file.stem) for file in tmp_path.glob("*.pid")}
+    deadline = time.monotonic() + 20
+    while (left := {pid for pid in pids if psutil.pid_exists(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert pids and not left
+
+
+def run_out_of_memory() -> None:
+    raise MemoryError("Unable to allocate 3.2 GiB")
+
+
+def test_a_trial_that_runs_out_of_memory_fails_with_advice_and_the_search_goes_on(scripted: Search) -> None:
+    scripted([0.2, 0.3, 0.4], [0.3, run_out_of_memory], [0.3, 0.6, 0.6])
+    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
+    error = scripted.study().trials[1].user_attrs["error"]
+    assert error.startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
+
+
+def test_a_search_keeps_to_its_disk(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    """Real trials, two at once, whose folder is looked at all the time."""
+    (tmp_path / "s.yaml").write_text(SPACE)
+    plans, ended, seen = list[SearchPlan](), threading.Event(), list[tuple[int, int]]()
+
+    def measure(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
+        costs, start = measure_costs(request, data, share)
+        plans.append(SearchPlan(share, costs, start))
+        return costs, start
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            checkpoints = bytes_in(tmp_path / "run", ".trials", "best", ".best.")
+            seen.append((checkpoints, bytes_in(tmp_path / "run", ".ray")))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        search(
+            check_request(SearchArguments(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
+            fit,
+            measure,
+        )
+    finally:
+        ended.set()
+        watcher.join()
+    checkpoints, ray_files = (max(sizes) for sizes in zip(*seen, strict=True))
+    (plan,) = plans
+    assert plan.disk / 4 < checkpoints <= plan.disk
+    assert ray_files < 1 << 20
+
+
+def bytes_in(folder: Path, *names: str) -> int:
+    """The size of the files in some subfolders, of which some vanish meanwhile."""
+    total = 0
+    for place, _, files in os.walk(folder):  # which passes over what has vanished
+        if Path(place) != folder and Path(place).relative_to(folder).parts[0].startswith(names):
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    total += (Path(place) / file).stat().st_size
+    return total

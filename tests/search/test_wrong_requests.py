@@ -1,0 +1,171 @@
+"""Searches that can't be: refused with exit code 2 before Ray starts, all problems of a call at once."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_ray.cli import main
+from fer_ray.cluster import connect
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.search import request
+
+GOOD = "search: {model.dropout: {uniform: [0.0, 0.6]}}"
+
+
+def refused(
+    dataset: Path, spaces: list[Path], output: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> str:
+    named = [text for space in spaces for text in ("--space", str(space))]
+    with pytest.raises(SystemExit) as end:
+        main(["tune", "--dataset", str(dataset), *named, "--trials", "3", "--output", str(output), *arguments])
+    error = capsys.readouterr().err
+    assert end.value.code == 2, error
+    assert "Traceback" not in error and not output.exists()
+    return " ".join(error.split())
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ("model.dropuot: {uniform: [0, 0.6]}", ["no such config path", "Did you mean 'model.dropout'"]),
+        ("augment: {uniform: [0, 1]}", ["it is a section", "augment.rotation"]),
+        ("model.name: {categorical: [fast, cnn3]}", ["a --space file for each"]),
+        ("model.dropout: {uniform: [0, 1.5]}", ["model.dropout = 1.5", "less than 1"]),
+        ("model.dropout: {uniform: [0.3, 0.6]}", ["model.dropout = 0.1", "the default", "Change one"]),
+        ("model.dropout: 0.3", ["a plain value", "an option of a choice"]),
+        ("training.epochs: {uniform: [20, 30]}", ["training.epochs", "valid integer"]),
+        ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", ["stands there twice", "line 3"]),
+        ("optimizer.name: {choice: {sgd: , rmsprop: }}", ["choice.rmsprop", "'sgd', 'adam', 'adamw' or 'muon'"]),
+        ("optimizer.name: {choice: {sgd: {model.droput: 0.1}, adam: }}", ["choice.sgd.model.droput", "Did you mean"]),
+        ("optimizer.name: {choice: {sgd: {optimizer.momentum: 2}, adam: }}", ["optimizer.momentum = 2"]),
+        ("optimizer.name: {choice: {adam: , adamw: }}", ["optimizer.name = 'sgd'", "the default"]),
+        (
+            "optimizer.learning_rate: {uniform: [0.1, 1]}\n"
+            "  optimizer.name: {choice: {sgd: {optimizer.learning_rate: 0.1}, adam: }}",
+            ["both decide optimizer.learning_rate"],
+        ),
+        ("loss.class_weights.1: {uniform: [1, 2]}", ["loss.class_weights = None is no list"]),
+        ("schedule.step_at.2: {uniform: [0.8, 0.9]}", ["has 2 elements, counted from 0"]),
+        (
+            "loss.effective_number: {categorical: [null, 0.99]}\n  loss.class_weight_power: {uniform: [0, 1]}",
+            ["may be drawn together", "exclude one another", "Make one of them a choice"],
+        ),
+        ("training.accumulate: {int: [1, 100]}", ["may draw training.accumulate", "below 2 images"]),
+        ("model.stem: {categorical: [auto, large]}", ["model.stem = 'large'"]),
+        ("model.dropout: {uniform: [false, true]}", ["uniform needs two numbers"]),
+        ("3: {uniform: [0, 1]}\n  model.dropout: {uniform: [0]}", ["search.3: no such", "needs two numbers"]),
+        (
+            "optimizer.name: {choice: {adam: {optimizer.momentumm: 0.9}, sgd: {model.dropout: {uniform: [0.5, 0.1]}}}}",
+            ["needs low < high", "choice.adam.optimizer.momentumm"],
+        ),
+        ("", ["nothing to search"]),
+    ],
+)
+def test_bad_spaces(
+    search: str, said: list[str], tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.yaml").write_text(f"search:\n  {search}\n")
+    error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", [], capsys)
+    for part in said:
+        assert part in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "searches", "said"),
+    [
+        (["--sampler", "bayes"], [GOOD], ["--sampler bayes", "tpe, gp, cmaes, random, qmc"]),
+        (
+            ["--sampler", "cmaes"],
+            ["search: {training.batch_size: {categorical: [64, 128]}}"],
+            ["knows numbers alone", "training.batch_size"],
+        ),
+        (
+            ["--sampler", "gp"],
+            ["search: {optimizer.name: {choice: {sgd: , adam: {optimizer.learning_rate: 0.001}}}}"],
+            ["optimizer.name is a choice", "Take tpe or random"],
+        ),
+        (["--sampler", "qmc"], [GOOD, GOOD], ["2 spaces are searched", "Take tpe or random"]),
+        (["--sampler", "cmaes", "--objective", "accuracy,macro_f1"], [GOOD], ["has one objective"]),
+        (["--objective", "accurcy"], [GOOD], ["'accurcy' is none of", "Did you mean 'accuracy'"]),
+        (["--objective", "images_per_s,accuracy"], [GOOD], ["Put accuracy or macro_f1 before it"]),
+        (["--objective", "accuracy,accuracy"], [GOOD], ["Name each once"]),
+        (
+            ["--objective", "accuracy,macro_f1", "--scheduler", "asha"],
+            [GOOD],
+            ["is weaker", "Leave it out"],
+        ),
+        (["--scheduler", "halving"], [GOOD], ["--scheduler halving", "asha, hyperband, median, none"]),
+        (["--workers-per-trial", "0"], [GOOD], ["--workers-per-trial 0: at least 1"]),
+        (["--workers-per-trial", "65"], [GOOD], ["training.batch_size 128 / 65 workers / 1 = 1.97"]),
+        (["--cpus-per-trial", "0"], [GOOD], ["--cpus-per-trial 0: whole CPUs"]),
+        (["--cpus-per-trial", "3", "--workers-per-trial", "2"], [GOOD], ["--cpus-per-trial 3", "a multiple of 2"]),
+        (["--storage", "postgre://me:SECRET@host/a"], [GOOD], ["--storage postgre://me:***@host/a: Can't load plugin"]),
+        (["--storage", "me:SECRET@host/a"], [GOOD], ["Could not parse", "Give a database URL"]),
+        (["--storage", "sqlite://"], [GOOD], ["--storage sqlite://: is in memory"]),
+        (
+            ["--storage", "sqlite:////x/runtime_resources/working_dir_files/_ray_pkg_0/study.db"],
+            [GOOD],
+            ["study.db: this database would be lost after the job. (This is a job's uploaded copy"],
+        ),
+        (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: 0, a part of one GPU"]),
+        (
+            ["--gpus-per-trial", "1", "--workers-per-trial", "2"],
+            [GOOD],
+            ["--gpus-per-trial 1: 0, or 2, one for each of 2 workers"],
+        ),
+        (["--gpus-per-trial", "4", "--workers-per-trial", "2"], [GOOD], ["further GPUs of a process would be idle"]),
+        (
+            ["--gpus-per-trial", "3", "--workers-per-trial", "2"],
+            [GOOD],
+            ["NCCL, through which", "refuses two on the same"],
+        ),
+        (["--gpus-per-trial", "-1"], [GOOD], ["--gpus-per-trial -1: 0, a part of one GPU"]),
+        (["--gpus-per-trial", "2"], [GOOD], ["leaves others idle; --workers-per-trial trains on several"]),
+    ],
+)
+def test_bad_requests(
+    arguments: list[str],
+    searches: list[str],
+    said: list[str],
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = [tmp_path / f"s{number}.yaml" for number in range(len(searches))]
+    for file, text in zip(files, searches, strict=True):
+        file.write_text(text)
+    error = refused(tiny_dataset.path, files, tmp_path / "run", arguments, capsys)
+    for part in said:
+        assert part in error
+
+
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
+def test_a_logger_that_is_not_installed(
+    name: str,
+    package: str,
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(request, "find_spec", lambda asked: None if asked == package else object())
+    (tmp_path / "s.yaml").write_text(GOOD)
+    arguments = ["--log", f"{name},wandb"]
+    error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)
+    assert f"needs the package {package}. Install it by `pip install {package}`." in error
+    assert "--log wandb: choose tensorboard or mlflow." in error
+
+
+def test_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text("search: {model.dropuot: {uniform: [0, 1]}, training.epochs: {int: [0, 90]}}")
+    (tmp_path / "b.yaml").write_text("search: {model.dropout: {uniform: [0.5, 0.6]}}")
+    arguments = ["--sampler", "bayes", "--scheduler", "halving", "--objective", "speed", "--max-concurrent", "0"]
+    spaces = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    error = refused(tmp_path / "nothing", spaces, tmp_path / "run", arguments, capsys)
+    for part in ["model.dropuot", "training.epochs = 0", "b.yaml: model.dropout", "nothing", *arguments[1::2]]:
+        assert part in error

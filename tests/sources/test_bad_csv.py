@@ -1,0 +1,158 @@
+"""CSV as bad as it gets: each kind is refused with a reason, or read right."""
+
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inputs import FACE, pixels_text, prepared, rows_of, write, zipped
+
+from fer_ray.errors import DataError
+from fer_ray.prepare import prepare
+from fer_ray.sources.recognise import open_source
+
+RNG = np.random.default_rng(0)
+FACE_TEXT = " ".join(map(str, FACE.reshape(-1)))
+
+
+BAD_LINES = {
+    "too few pixels": (f"3,{pixels_text(9, 2303)},Training", "2303 pixel values, 2304 expected"),
+    "no pixels": ("3,,Training", "0 pixel values"),
+    "negative": (f"3,{pixels_text(-1)},Training", "from -1 to -1, expected 0 to 255"),
+    "above 255": (f"3,{pixels_text(256)},Training", "from 256 to 256"),
+    "beyond 64 bits": (f"3,{pixels_text(2**64 + 1)},Training", "expected 0 to 255"),
+    "NaN": (f"3,{pixels_text(9)[:-1]}NaN,Training", "'NaN'"),
+    "decimals": (f"3,{pixels_text(9)}.5,Training", "'9.5'"),
+    "text": (f"3,{pixels_text(9, 2303)} abc,Training", "'abc'"),
+    "a lone minus": (f"3,{pixels_text(9, 2303)} -,Training", "expected"),
+    "label 7": (f"7,{FACE_TEXT},Training", "emotion '7', expected 0 to 6"),
+    "label -1": (f"-1,{FACE_TEXT},Training", "emotion '-1'"),
+    "label in words": (f"smile,{FACE_TEXT},Training", "emotion 'smile'"),
+    "column missing": (f"3,{FACE_TEXT}", "2 column(s), 3 expected"),
+    "column too many": (f"3,{FACE_TEXT},Training,x", "4 column(s)"),
+    "header again": ("emotion,pixels,Usage", "the header line again"),
+    "open quotation mark": (f'3,"{FACE_TEXT},Training', "unexpected end of data"),
+    "NUL bytes": (f"3,{pixels_text(9, 2303)}\0 9,Training", "'9\\x00'"),
+    "Usage unknown": (f"3,{FACE_TEXT},Holiday", "split 'Holiday'"),
+    "binary": ("\x80\xff\x00\x1b", "column(s)"),
+}
+
+
+def test_bad_lines_of_a_csv_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
+    good = f"3,{FACE_TEXT},Training"
+    lines = ["emotion,pixels,Usage", good.replace("3", "0", 1), *(line for line, _ in BAD_LINES.values()), good]
+    source = write(tmp_path / "in", {"fer2013.csv": "\n".join(lines).encode("latin-1")}) / "fer2013.csv"
+    pictures, reasons = prepared(source, tmp_path / "out", allow_unknown=True)
+    assert list(pictures) == ["row-0000001", f"row-{len(BAD_LINES) + 2:07}"]
+    assert all((picture.reshape(48, 48) == FACE).all() for picture in pictures.values())
+    for number, (kind, (_, words)) in enumerate(BAD_LINES.items(), start=2):
+        assert words in reasons.pop(f"row-{number:07}"), kind
+    assert reasons == {}
+
+
+PLAIN = f"emotion,pixels,Usage\n3,{FACE_TEXT},Training\n4,{pixels_text(7)},PublicTest\n"
+READABLE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "byte order mark": ("x.csv", lambda text: b"\xef\xbb\xbf" + text),
+    "CRLF": ("x.csv", lambda text: text.replace(b"\n", b"\r\n")),
+    "blank lines": ("x.csv", lambda text: text.replace(b"\n", b"\n\n \r\n")),
+    "no end of line at the end": ("x.csv", lambda text: text[:-1]),
+    "semicolons": ("x.csv", lambda text: text.replace(b",", b";")),
+    "tabs": ("x.tsv", lambda text: text.replace(b",", b"\t")),
+    "quoted": ("x.csv", lambda text: text.replace(b"emotion,pixels", b'"emotion","pixels"').replace(b"3,", b'"3", ')),
+    "names in capitals": ("x.csv", lambda text: text.replace(b"emotion,pixels,Usage", b"EMOTION , Pixels,USAGE")),
+    "called otherwise": ("faces.txt", lambda text: text),
+    "without a suffix": ("faces", lambda text: text),
+    "gzip": ("fer2013.csv.gz", gzip.compress),
+    "gzip called .csv": ("fer2013.csv", gzip.compress),
+    "in a .zip": ("challenge.zip", lambda text: zipped({"fer2013/readme.txt": b"hi", "fer2013/fer2013.csv": text})),
+    "in a .zip called .bin": ("x.bin", lambda text: zipped({"a.csv": text})),
+}
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize("kind", READABLE)
+def test_csv_files_of_any_make_are_read_right(kind: str, in_folder: bool, tmp_path: Path) -> None:
+    name, change = READABLE[kind]
+    folder = write(tmp_path, {name: change(PLAIN.encode())})
+    # An archive in a folder is not looked into.
+    rows, images = rows_of(folder if in_folder and ".zip" not in kind else folder / name)
+    assert [(row["id"], row["split"], row["label"]) for row in rows] == [
+        ("row-0000001", "train", 3),
+        ("row-0000002", "validation", 4),
+    ]
+    np.testing.assert_array_equal(images, [FACE, np.full((48, 48), 7)])
+
+
+def tar_gz(text: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        info = tarfile.TarInfo("fer2013.csv")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text))
+    return file.getvalue()
+
+
+def encrypted_csv(text: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("fer2013.csv", text)
+        archive.filelist[0].flag_bits |= 1
+    return file.getvalue()
+
+
+UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "old Mac line ends": ("x.csv", lambda text: text.replace(b"\n", b"\r"), "CR alone.*tr "),
+    "UTF-16": ("x.csv", lambda text: text.decode().encode("utf-16"), "UTF-16 text.*iconv"),
+    "UTF-16 without its mark": ("x.csv", lambda text: text.decode().encode("utf-16-be"), "UTF-16 text.*iconv"),
+    "empty": ("x.csv", lambda text: b"", "an empty file"),
+    "header only": ("x.csv", lambda text: b"emotion,pixels,Usage\r\n", "no data rows"),
+    "no pixels column": ("x.csv", lambda text: text.replace(b"pixels", b"image"), "first line is 'emotion,image"),
+    "column doubled": ("x.csv", lambda text: text.replace(b"Usage", b" Pixels"), "several columns are called pixels"),
+    "binary": ("x.csv", lambda text: bytes(range(256)), "first line is"),
+    "one endless line": ("x.csv", lambda text: b"emotion,pixels\n" + b"9 " * 3_000_000, "no data rows"),
+    "a .tar.gz": ("fer2013.tar.gz", tar_gz, "tar xzf"),
+    "gzip cut off": ("fer2013.csv.gz", lambda text: gzip.compress(text)[:-20], "can't be read"),
+    ".zip cut off": ("x.zip", lambda text: zipped({"fer2013.csv": text})[:-30], "its end is missing"),
+    ".zip encrypted": ("x.zip", encrypted_csv, "encrypted"),
+    ".zip in a .zip": ("x.zip", lambda text: zipped({"happy.zip": zipped({"x.csv": text})}), "unpacked first"),
+    ".zip with a damaged list": ("x.zip", lambda text: zipped({"a.csv": text}).replace(b"PK\1\2", b"PK\1\1"), "again"),
+    ".zip with no name": ("x.zip", lambda text: zipped({"ä.csv": text}).replace(b"\xc3\xa4", b"\xff\xff"), "again"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_csv_files_that_cannot_be_read_are_refused_with_the_remedy(kind: str, tmp_path: Path) -> None:
+    name, change, words = UNREADABLE[kind]
+    source = write(tmp_path / "in", {name: change(PLAIN.encode())}) / name
+    with pytest.raises(DataError, match=f"(?s)^[^\n]*{name}.*{words}"):
+        prepare(source, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_packed_csv_that_is_damaged_in_the_middle_is_read_up_to_there(tmp_path: Path) -> None:
+    noise = RNG.integers(0, 256, (1500, 2304))
+    lines = [f"{row % 7},{' '.join(map(str, image))}\n" for row, image in enumerate(noise)]
+    data = bytearray(gzip.compress(("emotion,pixels\n" + "".join(lines)).encode(), 1))
+    data[-5] ^= 0xFF  # its checksum
+    rows, images = rows_of(write(tmp_path, {"x.gz": bytes(data)}) / "x.gz")
+    assert [row["reason"] is None for row in rows] == [True] * 1500 + [False]
+    assert "can't be unpacked" in rows[-1]["reason"]
+    np.testing.assert_array_equal(images[:1500].reshape(1500, -1), noise)
+
+
+def test_several_csv_files_in_a_folder(tmp_path: Path) -> None:
+    line = f"3,{FACE_TEXT}\n"
+    write(tmp_path, {"a.csv": f"emotion,pixels\n{line}".encode(), "b.csv": f"emotion,pixels\n{line}".encode()})
+    with pytest.raises(DataError, match=r"a\.csv, b\.csv"):
+        open_source(tmp_path)
+    (tmp_path / "b.csv").unlink()
+    names = {"test.csv": b"emotion,pixels\n", "valid.csv": b"emotion,pixels\n", "train.csv": b"emotion,pixels\n"}
+    write(tmp_path, {name: header + line.encode() for name, header in names.items()})
+    (note,) = open_source(tmp_path).notes
+    assert "Read: train.csv, valid.csv, test.csv" in note and note.endswith("too: a.csv.")
+    rows, _ = rows_of(tmp_path)
+    assert [(row["split"], row["label"]) for row in rows] == [("train", 3), ("validation", 3), ("test", 3)]

@@ -1,0 +1,179 @@
+"""Secrets in every place that takes a URL: none reaches what is written or printed, nor what Ray logs."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+
+from fer_ray.cli import main
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.errors import UsageError
+from fer_ray.sources.synthetic import synthetic_faces
+from fer_ray.storage.object_store import as_url
+from fer_ray.storage.provenance import read_provenance
+
+SECRET = "hunter2/Xq+9sesame"
+LEAKS = (SECRET.encode(), b"hunter2", b"sesame")
+USER, QUERY = f"://me:{SECRET}@", f"X-Amz-Credential=me&X-Amz-Security-Token={SECRET}&X-Amz-Signature={SECRET}"
+
+
+def leaks_in(folder: Path) -> Iterator[str]:
+    for file in folder.rglob("*"):
+        if file.is_file() and any(leak in file.read_bytes() for leak in LEAKS):
+            yield str(file.relative_to(folder))
+
+
+CALLS = {
+    "score an input": ["score", f"s3{USER}bucket/photos", "--output", "out"],
+    "score a signed input": ["score", f"s3://bucket/face.jpg?{QUERY}", "--output", "out"],
+    "score a signed page": ["score", f"https://bucket.s3.amazonaws.com/face.jpg?{QUERY}", "--output", "out"],
+    "score a path": ["score", f"s3:/me:{SECRET}@bucket/photos", "--output", "out"],
+    "score an output": ["score", "photos", "--output", f"gs{USER}bucket/labels"],
+    "score a resumed output": [
+        "score",
+        "photos",
+        "--resume",
+        "--output",
+        f"s3://b/k?access_key=me&secret_key={SECRET}",
+    ],
+    "prepare a source": ["prepare", f"s3{USER}bucket/photos", "out"],
+    "prepare a dataset": ["prepare", "synthetic:100", f"s3{USER}bucket/data"],
+    "train on a dataset": ["train", "--dataset", f"s3{USER}bucket/data", "--output", "out"],
+    "train a run": ["train", "--dataset", "data", "--output", f"s3{USER}bucket/run"],
+    "train pretrained": [
+        *("train", "--dataset", "data", "--output", "out"),
+        *("--set", f"model.pretrained=https{USER}host/x.safetensors"),
+    ],
+    "train a student": [
+        "train",
+        "--dataset",
+        "data",
+        "--output",
+        "out",
+        "--set",
+        f"loss.teachers=[s3{USER}bucket/run]",
+    ],
+    "train by a file": ["train", "--dataset", "data", "--output", "out", "--config", f"https{USER}host/x.yaml"],
+    "train with a number": ["train", "--dataset", "data", "--output", "out", "--workers", f"s3{USER}bucket"],
+    "evaluate a checkpoint": ["evaluate", f"s3{USER}bucket/run", "--dataset", "data", "--output", "out"],
+    "report a run": ["report", f"s3{USER}bucket/run", "--output", "out"],
+    "tune without a driver": ["tune", "--storage", f"nonsense{USER}host/db"],
+    "tune without a server": ["tune", "--storage", f"postgresql{USER}127.0.0.1:1/db?connect_timeout=1"],
+    "tune in memory": ["tune", "--storage", f"sqlite:///:memory:?password={SECRET}"],
+    "an unknown stage": [f"s3{USER}bucket"],
+}
+
+
+@pytest.mark.parametrize("log", [[], ["--log-json"]], ids=["text", "json"])
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_refused_is_not_repeated(
+    name: str,
+    log: list[str],
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "data").symlink_to(tiny_dataset.path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "face.jpg").write_bytes(b"no image")
+    (tmp_path / "space.yaml").write_text("model: {name: cnn3}\nsearch: {model.dropout: {uniform: [0.0, 0.5]}}\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = [*CALLS[name], *log]
+    if arguments[0] == "tune":
+        arguments += ["--dataset", "data", "--space", "space.yaml", "--trials", "1", "--output", "out"]
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code in (2, 3)
+    said = capfd.readouterr()
+    assert said.err and not any(leak.decode() in said.err + said.out for leak in LEAKS)
+    assert not list(leaks_in(tmp_path))
+
+
+@pytest.mark.parametrize("url", [f"s3{USER}bucket/x", "gs://hunter2@bucket/x", f"s3://bucket/x?{QUERY}"])
+def test_urls_of_stores_hold_no_secret(url: str) -> None:
+    with pytest.raises(UsageError, match=r"\*\*\*.* no key, password or signature.*AWS_SECRET_ACCESS_KEY") as raised:
+        as_url(url)
+    assert not any(leak.decode() in str(raised.value) for leak in LEAKS)
+    assert as_url("s3://bucket/me:x@y?z=1") == "s3://bucket/me:x@y?z=1"
+
+
+TWO_STAGES = """
+import sys
+from fer_ray.cli import main
+at = sys.argv.index("then")
+for arguments in (sys.argv[1:at], sys.argv[at + 1:]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0, end.code
+import ray
+for job in ray._private.worker.global_worker.gcs_client.get_all_job_info().values():
+    print("Ray's list of jobs:", job.entrypoint)
+"""
+DETECTOR = """
+import os
+class Broken:
+    name = "broken"
+    def __call__(self, picture):
+        raise RuntimeError("no access with " + os.environ["AWS_SECRET_ACCESS_KEY"])
+"""
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """Return a folder for Ray's logs; a short one, as a socket's path may have 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder: Path) -> None:
+    """In a process of its own with a Ray of its own: both are told the secrets, and keep notes of what they are told.
+
+    Ten seconds for the one test that looks at all that two stages and Ray write.
+    """
+    photos, space, labels, run = (tmp_path / name for name in ("photos", "space.yaml", "labels", "run"))
+    photos.mkdir()
+    (photos / "face.png").write_bytes(cv2.imencode(".png", synthetic_faces(1, seed=0)[0][0])[1].tobytes())
+    places = [f"https://host/a.jpg?{QUERY}", f"s3{USER}bucket/b.jpg", f"https{USER}host/c.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(places))
+    (tmp_path / "detector.py").write_text(DETECTOR)
+    space.write_text(
+        "model: {name: cnn3}\noptimizer: {name: adam, learning_rate: 0.001}\ntraining: {epochs: 1}\n"
+        "search: {model.dropout: {uniform: [0.0, 0.5]}}\n"
+    )
+    storage = f"sqlite:///file:{tmp_path / 'trials.db'}?uri=true&password={SECRET}"
+    score = ["score", photos, tmp_path / "list.txt", "--faces", "detector:Broken", "--max-error-rate", 1]
+    tune = ["tune", "--dataset", tiny_dataset.path, "--space", space, "--trials", 1, "--storage", storage]
+    arguments = [*score, "--output", labels, "then", *tune, "--output", run, "--log-json"]
+    environment = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "RAY_TMPDIR": str(ray_folder)}
+    ran = subprocess.run(
+        [sys.executable, "-c", TWO_STAGES, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment, "AWS_SECRET_ACCESS_KEY": SECRET},
+    )
+    assert ran.returncode == 0, ran.stderr
+    (tmp_path / "list.txt").unlink()  # what it was given, of which it makes no copy
+    assert not any(leak.decode() in ran.stdout + ran.stderr for leak in LEAKS)
+    assert not list(leaks_in(tmp_path))
+    assert "Ray's list of jobs: python" in ran.stdout and "password=***" in ran.stdout
+    assert list(ray_folder.rglob("*.log")) and not list(leaks_in(ray_folder))
+
+    rows = {row["path"]: row["error"] for row in pq.read_table(labels / "part-00000.parquet").to_pylist()}
+    assert rows[str(photos / "face.png")] == "RuntimeError: no access with ***"
+    assert any(path.startswith("https://host/a.jpg?X-Amz-Credential=***&") for path in rows) and len(rows) == 4
+    provenance = read_provenance(run)
+    assert provenance is not None and f"sqlite:///file:{tmp_path / 'trials.db'}?uri=true&password=***" in (
+        provenance.starts[0].command
+    )
+    assert (tmp_path / "trials.db").is_file() and (run / "best").is_dir()

@@ -1,0 +1,136 @@
+"""A run's folder after a kill at any moment, and on a disk that refuses."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from datasets_made import write_prepared
+
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
+from fer_ray.errors import FerRayError
+from fer_ray.inference.checkpoint import load_checkpoint, read_info
+from fer_ray.training.loop import fit
+from fer_ray.training.metrics import Metrics
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import RunFolder, Snapshot
+
+
+def config(epochs: int) -> Config:
+    return load_config(
+        None,
+        ["model.name=cnn3", "optimizer.name=adam", "optimizer.learning_rate=2e-3", f"training.epochs={epochs}"],
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TrainingData:
+    labels = [row % 7 for row in range(70)]
+    return TrainingData.load(write_prepared(tmp_path / "data", {"train": labels, "validation": labels}))
+
+
+class KilledError(BaseException):
+    """Stands for a kill: nothing handles it."""
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_a_kill_between_any_two_renames_loses_no_epoch(
+    moment: int, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin(config(2))
+    renames, real = 0, Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        nonlocal renames
+        renames += 1
+        if renames == moment:
+            raise KilledError
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", rename)
+    finished = False
+    try:
+        fit(config(2), data, run.record)
+        finished = True
+    except KilledError:
+        monkeypatch.undo()
+    assert not finished
+    run.catch_up()
+    fit(config(2), data, run.record, resume_from=run.resumable())
+    assert [line["epoch"] for line in run.history()] == [1, 2]
+    best = max(run.history(), key=lambda line: line["validation_accuracy"])
+    assert read_info(run.best).epoch == best["epoch"]
+    assert load_checkpoint(run.last).info.epoch == 2
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "training.pt", ".metrics.jsonl.partial"])
+def test_a_full_disk_stops_with_what_is_whole(
+    file: str, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin(config(3))
+    real = Path.write_bytes
+
+    def write_bytes(self: Path, content: bytes) -> int:
+        if self.name == file and run.history():
+            real(self, bytes(content)[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(FerRayError) as raised:
+        fit(config(3), data, run.record)
+    epoch = read_info(run.last).epoch
+    assert str(raised.value).startswith(
+        f"{run.path}: can't be written: No space left on device. Kept whole: {run.last} (epoch {epoch})"
+    )
+    assert "go on with --resume" in str(raised.value)
+    assert load_checkpoint(run.best).info.epoch >= 1
+    monkeypatch.undo()
+    run.catch_up()
+    fit(config(3), data, run.record, resume_from=run.resumable())
+    assert [line["epoch"] for line in run.history()] == [1, 2, 3]
+
+
+def test_a_broken_connection_is_no_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="to Ray"), RunFolder(tmp_path / "run").writing():
+        raise ConnectionError("Failed to connect to Ray")
+
+
+def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / "run")
+
+    def write_bytes(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with (
+        pytest.raises(FerRayError, match=r"No space left.*nothing is kept.*start again"),
+        run.owned(resume=False),
+        run.writing(),
+    ):
+        run.begin(config(1))
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+        fit(config(1), data, run.record)
+    assert not run.path.exists()
+
+
+def test_the_profile_is_written_with_each_epoch(data: TrainingData, tmp_path: Path) -> None:
+    run, totals = RunFolder(tmp_path / "run"), list[float]()
+    run.begin(config(2))
+
+    def record(metrics: Metrics, snapshot: Snapshot) -> None:
+        run.record(metrics, snapshot)
+        profile = json.loads((run.path / "profile.json").read_text())
+        totals.append(sum(profile["seconds"].values()))
+
+    fit(config(2), data, record)
+    assert 0 < totals[0] < totals[1]
+    # Drawing and writing come on top of what an epoch's line counts, and nothing of that may be missing.
+    assert totals[1] > 0.8 * sum(line["seconds"] for line in run.history())
+    profile = run.profile()
+    assert profile is not None and profile.seconds["backward"] > 0 and profile.seconds["checkpoint"] > 0
+    assert (profile.device, profile.workers, profile.streamed) == ("cpu", 1, False)
