@@ -1,4 +1,7 @@
-"""Secrets kept out of what is printed and written: passwords in URLs, signatures, and what the environment keeps."""
+"""What messages show: URLs for their local copies, a job's uploaded copy of its folder, and no secrets.
+
+Secrets are passwords in URLs, signatures, and what the environment keeps.
+"""
 
 import os
 import re

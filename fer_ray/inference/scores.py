@@ -1,4 +1,4 @@
-"""What an evaluation measures: the contents of ``metrics.json``, computed with scikit-learn and SciPy."""
+"""What an evaluation measures: the contents of ``metrics.json``, and what each member of an ensemble is worth."""
 
 from collections.abc import Sequence
 from itertools import combinations

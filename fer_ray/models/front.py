@@ -1,4 +1,4 @@
-"""What stands before a network's first layer where its images must be larger, or in colour."""
+"""The two ends of a network: what enlarges or colours its images, and the classifier."""
 
 import torch
 import torch.nn.functional as F

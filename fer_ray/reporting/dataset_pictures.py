@@ -81,7 +81,6 @@ def mean_faces(means: Mapping[str, np.ndarray], counts: Mapping[str, int], file:
     figure.savefig(file, dpi=_DPI)
 
 
-_DPI = 110
 _KINDS = {
     "duplicates": "exact copies of\nan earlier image",
     "leaked": "exact copies of\na train image",

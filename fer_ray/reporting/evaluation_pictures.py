@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The pictures of an evaluation: confusion matrix, reliability and the most confident mistakes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

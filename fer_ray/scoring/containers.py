@@ -1,6 +1,6 @@
-"""Images inside other files: .zip and .tar (WebDataset's shards) and Parquet with a column of image files' bytes.
+"""Bytes of images wherever they are, also inside other files: .zip and .tar (WebDataset's shards) and Parquet.
 
-Each is listed once and then read at the places noted, in any process, without unpacking it. A member is called
+A container is listed once and its images are then read at the places noted, in any process, without unpacking it. A member is called
 ``CONTAINER!/MEMBER``, a row of Parquet ``CONTAINER!/ROW``, counted from 0. Of a .zip or .tar the members count that are
 called like an image, or have no suffix; the others (labels, captions, metadata) are counted, not listed.
 """
