@@ -1,8 +1,8 @@
 """Bytes of images wherever they are, also inside other files: .zip and .tar (WebDataset's shards) and Parquet.
 
-A container is listed once and its images are then read at the places noted, in any process, without unpacking it. A member is called
-``CONTAINER!/MEMBER``, a row of Parquet ``CONTAINER!/ROW``, counted from 0. Of a .zip or .tar the members count that are
-called like an image, or have no suffix; the others (labels, captions, metadata) are counted, not listed.
+A container is listed once, and its images are then read at the places noted, in any process, without unpacking it. A
+member is called ``CONTAINER!/MEMBER``, a row of Parquet ``CONTAINER!/ROW``, counted from 0. Of a .zip or .tar those
+members count that are called like an image, or have no suffix; the others (labels, captions) are counted, not listed.
 """
 
 import functools
