@@ -139,8 +139,8 @@ def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
         for file, layout in zip(files, layouts, strict=True)
         if not layout.label_column
     ]
-    if unread := [_name_in(path)(file) for file in found if file not in files]:
-        read = ", ".join(map(_name_in(path), files))
+    if unread := [_name_in(path, file) for file in found if file not in files]:
+        read = ", ".join(_name_in(path, file) for file in files)
         notes.append(f"Read: {read}. Not read, though images are in them too: {', '.join(unread)}.")
     if path.is_dir() and (archives := sorted(file.name for file in path.iterdir() if is_archive(file.name))):
         notes.append(f"Not read: {', '.join(archives)}. Unpack what holds images.")
@@ -173,16 +173,16 @@ def _choose(path: Path, found: Sequence[CsvFile], naming: Naming) -> tuple[list[
     of_splits = [file for file in found if splits[file]]
     if len(of_splits) == len(found) or any(splits[file] == "train" for file in of_splits):
         return sorted(of_splits, key=lambda file: SPLITS.index(splits[file] or "")), splits
-    names, unknown = ", ".join(map(_name_in(path), found)), next(file for file in found if not splits[file])
+    names, unknown = ", ".join(_name_in(path, file) for file in found), next(file for file in found if not splits[file])
     raise DataError(
         f"{path}: holds several CSV files with a pixels column: {names}. Say what they are, such as --splits"
         f" '{chains[unknown][-1]}=train', or {'unpack it and ' if path.is_file() else ''}name the one to read."
     )
 
 
-def _name_in(path: Path) -> Callable[[CsvFile], str]:
+def _name_in(path: Path, file: CsvFile) -> str:
     """Return what names a file of a folder or .zip."""
-    return lambda file: str(file).removeprefix(f"{path}/")
+    return str(file).removeprefix(f"{path}/")
 
 
 def first_line(start: bytes) -> str:

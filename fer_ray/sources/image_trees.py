@@ -188,17 +188,24 @@ def _set_splits(pieces: list[TreeFile], path: Path, naming: Naming, where: str) 
     """
     splits, notes = splits_of_places({piece["place"] for piece in pieces}, naming.splits, where)
     default, said = split_of_root(path, naming.splits)
-    words = {piece["path"]: _words_of_file(piece["path"]) for piece in pieces}
-    of_words = {} if any(splits.values()) else read_splits(set(words.values()), naming.splits)
-    by_file = _all_say({path: of_words.get(word) for path, word in words.items()}, where)
     for piece in pieces:
-        piece["split"] = of_words.get(words[piece["path"]]) if by_file else splits[piece["place"]] or default or "train"
-        del piece["place"]
-    if by_file:
-        named = {split: word for word, split in sorted(of_words.items())}
-        listed = ", ".join(f"{word} is {split}" for split, word in named.items())
-        return [*notes, f"No folder is called like a split, so the files' names say it: {listed}."]
+        piece["split"] = splits[piece.pop("place")] or default or "train"
+    if not any(splits.values()) and (by_file := _set_by_file(pieces, naming, where)):
+        return notes + by_file
     return [*notes, *(said if None in splits.values() else []), *_set_official(pieces)]
+
+
+def _set_by_file(pieces: list[TreeFile], naming: Naming, where: str) -> list[str]:
+    """Set the splits that the files' names say, if all say one, and return what is to be said about that."""
+    words = {piece["path"]: re.sub(r"\d+", "", PurePosixPath(piece["path"]).stem) for piece in pieces}
+    of_words = read_splits(set(words.values()), naming.splits)
+    if not _all_say({path: of_words[word] for path, word in words.items()}, where):
+        return []
+    for piece in pieces:
+        piece["split"] = of_words[words[piece["path"]]]
+    examples = {split: word for word, split in sorted(of_words.items())}
+    listed = ", ".join(f"{word} is {split}" for split, word in examples.items())
+    return [f"No folder is called like a split, so the files' names say it: {listed}."]
 
 
 def _all_say(splits: dict[str, str | None], where: str) -> bool:
@@ -237,10 +244,6 @@ def _set_official(pieces: list[TreeFile]) -> list[str]:
         f"{elsewhere:,} images lie in another split than their names of FER-2013 say; the folders decide. This is not"
         " the official split, so figures don't compare with published ones."
     ]
-
-
-def _words_of_file(path: str) -> str:
-    return re.sub(r"\d+", "", PurePosixPath(path).stem)
 
 
 def _manifest(pieces: list[TreeFile]) -> pa.Table:

@@ -12,10 +12,10 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.sources.split_names import SPLITS, Given, label_words, read_splits
 
 LABEL_COLUMNS = ("emotion", "label", "labels", "emotions", "expression", "class", "target")
-"""Names of a column of labels, in lower case, the first that is there being taken."""
+"""Names of a column of labels, in lower case."""
 
 SPLIT_COLUMNS = ("usage", "split", "subset", "partition", "data_split")
-"""Names of a column of splits, likewise."""
+"""Names of a column of splits, in lower case; the first that is there is taken."""
 
 _BARE_COLUMNS = frozenset(
     (*SPLIT_COLUMNS, "id", "image_id", "index", "", "unnamed: 0", "path", "file", "name", "filename")
