@@ -262,7 +262,7 @@ def command(
             " lists of paths (.txt, .parquet), .zip and .tar files, Parquet with images, s3:// and gs:// prefixes.",
         ),
     ],
-    output: Annotated[str, typer.Option(help="Folder or prefix to make, or a former job's with --resume.")],
+    output: Annotated[str, typer.Option(help="Folder or prefix to make, or a previous job's with --resume.")],
     tta: Annotated[str, typer.Option(help=f"Views averaged for each image: {', '.join(TTA_NAMES)}.")] = "flip",
     faces: Annotated[
         str,
@@ -276,7 +276,7 @@ def command(
     gpus_per_actor: Annotated[float, typer.Option(help="Above 0 to 1: 0.5 lets two actors share a GPU.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds for reading and decoding one input.")] = 60,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Score what a former job left and what is new in its inputs.")
+        bool, typer.Option("--resume", help="Score what a previous job left and what is new in its inputs.")
     ] = False,
     max_error_rate: Annotated[float, typer.Option(help="Share of inputs, 0 to 1, that may fail.")] = 0.01,
 ) -> None:

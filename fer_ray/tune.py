@@ -15,7 +15,7 @@ from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import search_section
 from fer_ray.search.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
-from fer_ray.search.database import database_told_of
+from fer_ray.search.database import translate_database_errors
 from fer_ray.search.folder import SearchFolder
 from fer_ray.search.log import describe_best
 from fer_ray.search.on_ray.confirm import train_seed_runs
@@ -137,7 +137,7 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
     with claimed(request.run.place, request.resume) as output:
         folder = SearchFolder(output)
         storage = request.storage or folder.database
-        with folder.locked(request.resume), database_told_of(storage):
+        with folder.locked(request.resume), translate_database_errors(storage):
             begin = _former_study if request.resume else _new_study
             study = begin(request, folder, storage)
             record_start(folder.path)
@@ -205,10 +205,10 @@ def _former_study(request: SearchRequest, folder: SearchFolder, storage: str) ->
     interrupted = study.fail_interrupted()
     if study.searches(request.spaces):
         if interrupted:
-            say(f"{amount(interrupted, 'trial')} of the former call, interrupted, will be gone on with.")
+            say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be gone on with.")
         return study
     if interrupted:
-        say(f"{amount(interrupted, 'trial')} of the former call, interrupted, will be gone on with where they fit.")
+        say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be gone on with where they fit.")
     study = study.with_spaces(folder.new_study_name(), request.spaces)
     folder.begin(study.name)
     counted = [record for record in study.records() if not record.interrupted]

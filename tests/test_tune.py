@@ -107,13 +107,15 @@ def test_resume_with_a_changed_space_keeps_every_trial(scripted: Search, capsys:
     kept = f"[{middle}, 0.7]" if best["model.dropout"] < 0.5 else f"[0.2, {middle}]"
     changed = SPACE.replace("[0.2, 0.7]", kept) + "  optimizer.weight_decay: {uniform: [0.0, 0.01]}"
     scripted.space.write_text(changed)
-    former = scripted.study()
+    previous = scripted.study()
     result = scripted([0.3, 0.4, 0.5], trials=1, resume=True)
     assert "1 of 2 earlier trials fit them" in " ".join(capsys.readouterr().err.split())
     trials = scripted.study().trials
-    assert scripted.study().study_name != former.study_name and former.trials[1].state.name == "COMPLETE"
+    assert scripted.study().study_name != previous.study_name and previous.trials[1].state.name == "COMPLETE"
     assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert trials[0].values == former.trials[0].values and trials[0].datetime_start == former.trials[0].datetime_start
+    assert (
+        trials[0].values == previous.trials[0].values and trials[0].datetime_start == previous.trials[0].datetime_start
+    )
     assert trials[0].params.keys() == trials[2].params.keys() and "optimizer.weight_decay" in trials[0].params
     table = pq.read_table(scripted.run / "trials.parquet").to_pylist()
     assert [row["state"] for row in table] == ["COMPLETE"] * 3
@@ -127,7 +129,7 @@ def test_resume_with_a_changed_space_keeps_every_trial(scripted: Search, capsys:
 
 def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
     scripted.run.mkdir()
-    (scripted.run / "study.json").write_text('{"study": "elsewhere", "former": []}')
+    (scripted.run / "study.json").write_text('{"study": "elsewhere", "previous": []}')
     with pytest.raises(UsageError, match="--storage"):
         search(scripted.request(2, resume=True), Scripted([], scripted.calls), cost_nothing)
     assert not (scripted.run / "study.db").exists()

@@ -50,7 +50,7 @@ def require_seen_by_nodes(inputs: Iterable[Path | str], output: Path | str | Non
             probe.unlink(missing_ok=True)
 
 
-def places_of(config: Config) -> list[str]:
+def external_paths(config: Config) -> list[str]:
     """Return the paths and URLs that a training configuration names."""
     weights = config.model.pretrained
     return [*config.loss.teachers, *([weights] if weights and weights != "imagenet" else [])]

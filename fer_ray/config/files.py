@@ -47,16 +47,16 @@ def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) ->
     fixed, source, values = list(_leaves(changed)), _source(path), dict[str, Any]()
     try:
         space = validate(SearchSpace, raw, source)
-        former = set(searched_paths(space.search))
+        previous = set(searched_paths(space.search))
         space, values = space.fixed(fixed)
     except UsageError as error:
         problems += error.problems
-        space, former = _readable_part(raw), set()
+        space, previous = _readable_part(raw), set()
     problems += search_problems(space, source)
     if problems:
         raise UsageError(problems)
     for one in fixed:
-        if any(overlap(one, searched) for searched in former):
+        if any(overlap(one, searched) for searched in previous):
             say(f"{source}: {one} = {value_at(space, one)!r} in every trial, as --set says; it is not searched.")
     for one, value in values.items():
         when = "the first trial, from where it is searched" if one in space.search else "every trial"

@@ -28,10 +28,10 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
         restore()
 
     def restore() -> None:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
     finally:

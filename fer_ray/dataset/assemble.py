@@ -265,13 +265,13 @@ def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labe
     numbers = np.array([row_number(id) - 1 for id in rows.ids.to_pylist()], np.int64)
     if source.has_usage and votes.splits is not None:
         _require_same_splits(source, votes, numbers, rows.splits)
-    former, rows.labels = rows.labels, votes.labels()[numbers]
+    previous, rows.labels = rows.labels, votes.labels()[numbers]
     if labels == "soft":
         rows.soft = votes.shares()[numbers]
-    both = (former != NO_LABEL) & (rows.labels != NO_LABEL)
+    both = (previous != NO_LABEL) & (rows.labels != NO_LABEL)
     won = ", ".join(f"{count:,} by {name}" for name, count in votes.unlabelled().items() if count)
     return [
-        f"Labels are FER+ votes ({votes.path.name}, {labels}); {(former != rows.labels)[both].sum():,} of"
+        f"Labels are FER+ votes ({votes.path.name}, {labels}); {(previous != rows.labels)[both].sum():,} of"
         f" {both.sum():,} differ from the label in {source.name}.",
         f"{sum(votes.unlabelled().values()):,} rows of FER+ got no label: won {won}.",
     ]

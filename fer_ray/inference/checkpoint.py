@@ -65,7 +65,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo, training: dict[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint beside ``folder`` and move it there, replacing a former one.
+    """Write a checkpoint beside ``folder`` and move it there, replacing a previous one.
 
     Args:
         folder: where it goes.
@@ -74,7 +74,7 @@ def save_checkpoint(
         training: what a run needs to go on, tensors and plain values; None for a checkpoint that only predicts.
 
     Raises:
-        OSError: it can't be written; a former one is whole.
+        OSError: it can't be written; a previous one is whole.
     """
     with whole_folder(folder, replace=True) as partial:
         # By Python's own writing: safetensors and torch would hide what the system says in errors of their own.
@@ -88,10 +88,10 @@ def save_checkpoint(
 
 
 def copy_checkpoint(source: Path, dest: Path) -> None:
-    """Copy what predicts of a checkpoint, without what a run resumes from, replacing a former ``dest``.
+    """Copy what predicts of a checkpoint, without what a run resumes from, replacing a previous ``dest``.
 
     Raises:
-        OSError: it can't be written; a former one is whole.
+        OSError: it can't be written; a previous one is whole.
     """
     with whole_folder(dest, replace=True) as partial:
         for name in (WEIGHTS_FILE, INFO_FILE):

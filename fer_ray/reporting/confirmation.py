@@ -73,11 +73,11 @@ def _optimism(by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
 
 
 def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
-    former = ", ".join(str(one.trial) for one in by_search)
+    previous = ", ".join(str(one.trial) for one in by_search)
     if [one.trial for one in by_mean] == [one.trial for one in by_search]:
-        return f"The order of the search held (trials {former})."
+        return f"The order of the search held (trials {previous})."
     now = ", ".join(f"{one.trial} ({objective.write(one.mean())})" for one in by_mean)
-    return f"The order of the search did not hold: it was trials {former}, and by the means it is {now}."
+    return f"The order of the search did not hold: it was trials {previous}, and by the means it is {now}."
 
 
 def _sureness(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[str]:

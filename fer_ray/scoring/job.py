@@ -170,7 +170,7 @@ def former_job(folder: Folder, asked: ScoringJob) -> ScoringJob | None:
     ours, theirs = asdict(asked.identity), asdict(job.identity)
     problems = [
         f"{folder.shown}: --resume with another {name}: it was scored with {theirs[name] or 'none'}, asked for is"
-        f" {ours[name] or 'none'}. Resume with the former, or choose another output."
+        f" {ours[name] or 'none'}. Resume with the previous, or choose another output."
         for name in ours
         if ours[name] != theirs[name]
     ]

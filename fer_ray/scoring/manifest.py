@@ -116,7 +116,7 @@ class Chunk:
 
 
 def add_listing(folder: Folder, entries: Iterable[Entry], may_repeat: bool) -> int:
-    """Add the entries that no former listing has, as one more, whole or not at all; return how many inputs they are.
+    """Add the entries that no previous listing has, as one more, whole or not at all; return how many inputs they are.
 
     Args:
         folder: the output.
@@ -124,12 +124,12 @@ def add_listing(folder: Folder, entries: Iterable[Entry], may_repeat: bool) -> i
         may_repeat: an entry may come more than once.
 
     Raises:
-        DataError: a former listing can't be read.
+        DataError: a previous listing can't be read.
     """
-    former = listings(folder)
-    with folder.writing(f"{PREFIX}{len(former):04d}.parquet") as file, ProgressBar("listing", None, "inputs") as bar:
-        known = (entry for name in former for entry in _all_entries(folder, name))
-        with Repeats() if may_repeat or former else nullcontext() as repeats:
+    previous = listings(folder)
+    with folder.writing(f"{PREFIX}{len(previous):04d}.parquet") as file, ProgressBar("listing", None, "inputs") as bar:
+        known = (entry for name in previous for entry in _all_entries(folder, name))
+        with Repeats() if may_repeat or previous else nullcontext() as repeats:
             if repeats:
                 for entry in known:
                     repeats.add(_identity(entry), KNOWN)

@@ -91,8 +91,8 @@ def write_summary(
     """
     if not summary["scored_in_this_run"] and folder.exists(SUMMARY_FILE):
         say("No input was left to score; the speed below is that of the run before.")
-        former = json.loads(folder.read(SUMMARY_FILE))
-        summary |= {name: former[name] for name in _OF_A_RUN}
+        previous = json.loads(folder.read(SUMMARY_FILE))
+        summary |= {name: previous[name] for name in _OF_A_RUN}
     folder.write(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
     with folder.as_local(SUMMARY_FILE, PROVENANCE_FILE) as place:
         _write_samples(place / SAMPLES_FILE, folder, totals, layout)

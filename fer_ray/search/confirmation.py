@@ -165,9 +165,9 @@ def write_confirmation(
         folder: of the search.
         errors: by the runs' names.
     """
-    former = {row["run"]: row for row in _read_rows(folder)}
+    previous = {row["run"]: row for row in _read_rows(folder)}
     now = {run.name: _row(run, objective, errors.get(run.name)) for run in runs if _ended(run, errors)}
-    if rows := {**former, **now}:
+    if rows := {**previous, **now}:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(rows.values()), _SCHEMA), buffer)
         write_whole(folder / CONFIRM_FILE, buffer.getvalue())

@@ -58,7 +58,7 @@ def require_there(storage: str) -> None:
 
 
 @contextmanager
-def database_told_of(storage: str) -> Iterator[None]:
+def translate_database_errors(storage: str) -> Iterator[None]:
     """Say in words that a database no longer answers, wherever Ray Tune has wrapped its error.
 
     Args:

@@ -46,8 +46,8 @@ class SearchFolder:
 
     def begin(self, name: str) -> None:
         """Note which study this folder is of from now on, and which ones before."""
-        former = self._studies() if self._name.is_file() else []
-        write_whole(self._name, json.dumps({"study": name, "former": former}))
+        previous = self._studies() if self._name.is_file() else []
+        write_whole(self._name, json.dumps({"study": name, "previous": previous}))
 
     def study_name(self) -> str:
         """Return the name of the study that this folder is of.
@@ -60,7 +60,7 @@ class SearchFolder:
     def _studies(self) -> list[str]:
         try:
             noted = json.loads(self._name.read_text(encoding="utf-8"))
-            return [*noted["former"], noted["study"]]
+            return [*noted["previous"], noted["study"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it names no study"
             raise UsageError(
@@ -232,7 +232,7 @@ def _cell(value: Any) -> Any:
 def _searched_kinds(study: Study) -> dict[str, str]:
     """Each config path that is drawn, and the kind of its distribution where it first stands.
 
-    What only former spaces of the search have drawn has a kind as its values look.
+    What only previous spaces of the search have drawn has a kind as its values look.
     """
     kinds: dict[str, str] = {}
     for space in study.spaces.values():

@@ -64,7 +64,7 @@ class SearchLog:
         self._study.report(number, result["metrics"])
         self._running.reported(number, result["metrics"])
         self._bar.touch()
-        if self._budget and not result["former"]:
+        if self._budget and not result["previous"]:
             self._budget.reported(number, result["metrics"])
         if stopped:
             self._stopped.add(number)

@@ -66,7 +66,7 @@ class SearchPlan:
     def disk(self) -> int:
         """Bytes that the search's folder ever holds, beside the study and its page.
 
-        While a checkpoint is replaced, the former one still is there.
+        While a checkpoint is replaced, the previous one still is there.
         """
         best = max((cost.best for cost in self.costs.values()), default=0)
         last = max((cost.last for cost in self.costs.values()), default=0)

@@ -230,9 +230,9 @@ class Study:
         """Numbers of the trials whose folders are still of use: those that run, and those that are to be continued."""
         needed = set(self._running)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            former = trial.user_attrs.get(CONTINUES)
-            if former is not None:
-                needed |= {former, *self._line_of(former)}
+            previous = trial.user_attrs.get(CONTINUES)
+            if previous is not None:
+                needed |= {previous, *self._line_of(previous)}
         return needed
 
     def counted(self) -> int:
@@ -284,10 +284,10 @@ class Study:
 
     def _line_of(self, number: int) -> Iterator[int]:
         """Yield the trials that a trial goes on with, the nearest first."""
-        former = self._continues.get(number)
-        while former is not None:
-            yield former
-            former = self._continues.get(former)
+        previous = self._continues.get(number)
+        while previous is not None:
+            yield previous
+            previous = self._continues.get(previous)
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)

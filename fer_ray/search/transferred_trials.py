@@ -11,10 +11,10 @@ from fer_ray.search.trial_records import BY_EPOCH, OUTSIDE, TrialRecord
 
 
 def carried_waiting(
-    trial: FrozenTrial, former: Mapping[str, SearchSpace], spaces: Mapping[str, SearchSpace]
+    trial: FrozenTrial, previous: Mapping[str, SearchSpace], spaces: Mapping[str, SearchSpace]
 ) -> FrozenTrial | None:
     """Return a waiting trial as one of other spaces; None where they can't draw it."""
-    key, _, config = recall(trial.system_attrs.get("fixed_params", {}), former)
+    key, _, config = recall(trial.system_attrs.get("fixed_params", {}), previous)
     parameters = parameters_of(config, key, spaces)
     if parameters is None:
         return None

@@ -48,7 +48,7 @@ class TrialRecord:
         ended: when it was closed; of one that a dead driver left, when the search was resumed.
         continues: number of the interrupted trial that it went on with.
         interrupted: whether it ended through no fault of its own. Such a trial doesn't count; another one continues it.
-        is_outside: whether it was drawn from former spaces of the search, and the present ones can't draw it.
+        is_outside: whether it was drawn from previous spaces of the search, and the present ones can't draw it.
     """
 
     number: int

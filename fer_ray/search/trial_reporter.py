@@ -39,7 +39,7 @@ class TrialReporter:
         self._config, self._kept, self._strategy = config, kept, strategy
         self._speed, self.best = Metrics(), -1.0
 
-    def former(self) -> list[dict[str, Any]]:
+    def previous(self) -> list[dict[str, Any]]:
         """Return the results of the epochs of the trial that this one continues, if any.
 
         Raises:
@@ -52,10 +52,10 @@ class TrialReporter:
         output.fetch()
         history = self._kept.catch_up()
         # Nobody may have heard of the last one before.
-        return [self._result(metrics, former=metrics is not history[-1]) for metrics in history]
+        return [self._result(metrics, previous=metrics is not history[-1]) for metrics in history]
 
     def fetch(self) -> None:
-        """Take what the former process kept to this machine."""
+        """Take what the previous process kept to this machine."""
         self._kept.output.fetch()
 
     def forget(self) -> None:
@@ -71,7 +71,7 @@ class TrialReporter:
         self._kept.record(metrics, snapshot)
         return self._result(metrics)
 
-    def _result(self, metrics: Metrics, former: bool = False) -> dict[str, Any]:
+    def _result(self, metrics: Metrics, previous: bool = False) -> dict[str, Any]:
         value = metrics[self._strategy.first.metric]
         self.best = max(self.best, value)
         if "images_per_s" in self._strategy.objectives and not self._speed:
@@ -80,4 +80,4 @@ class TrialReporter:
             self._speed[OBJECTIVES["images_per_s"].metric] = speed
         progress = 100 * metrics["epoch"] / self._config.training.epochs
         result = {"metrics": metrics | self._speed, "value": value, "best": self.best, "progress": progress}
-        return result | {"former": former}
+        return result | {"previous": previous}

@@ -106,7 +106,7 @@ class Folder:
         return content
 
     def write(self, name: str, content: bytes | str) -> None:
-        """Write a file so that readers see all of it or the former one."""
+        """Write a file so that readers see all of it or the previous one."""
         data = content.encode() if isinstance(content, str) else content
         written = self._partial(name)
         self._make_folder_of(name)

@@ -159,7 +159,7 @@ def whole_folder(dest: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def recover_folder(dest: Path) -> None:
-    """Put back the former ``dest`` where a kill struck between the two renames of ``whole_folder``."""
+    """Put back the previous ``dest`` where a kill struck between the two renames of ``whole_folder``."""
     old = _beside(dest, "old")
     if old.exists() and not dest.exists():
         with suppress(FileNotFoundError):  # another worker of the same run was quicker
@@ -182,7 +182,7 @@ def remove_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that readers see all of it or the former one."""
+    """Write a file so that readers see all of it or the previous one."""
     partial = _beside(path, "partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)

@@ -90,7 +90,7 @@ class Output:
             return
         filesystem, prefix = locate(self.shown)
         _sweep()
-        with self._told():
+        with self._translate_errors():
             make_folder(self.path)
             for child in self.path.iterdir():
                 if child.is_dir() and not child.name.startswith("."):
@@ -116,7 +116,7 @@ class Output:
         now = self._files()
         write = [name for name, stamp in now.items() if self._saved.get(name) != stamp]
         remove = [name for name in self._saved if name not in now]
-        with self._told(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        with self._translate_errors(), ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             _finish(filesystem, prefix)
             if len(write) + len(remove) == 1:
                 for name in write:
@@ -151,7 +151,7 @@ class Output:
             FerRayError: the store can't be read.
         """
         filesystem, prefix = self._stored()
-        with self._told():
+        with self._translate_errors():
             found = filesystem.get_file_info(fs.FileSelector(prefix, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
@@ -166,7 +166,7 @@ class Output:
                 (self.path / name).rename(self.path / new)
             return
         filesystem, prefix = locate(self.shown)
-        with self._told():
+        with self._translate_errors():
             for file in stored_files(filesystem, f"{prefix}/{name}"):
                 filesystem.copy_file(file.path, f"{prefix}/{new}/{file.name}")
         self.within(name).clear()
@@ -178,7 +178,7 @@ class Output:
             FerRayError: the store refuses.
         """
         filesystem, prefix = self._stored()
-        with self._told():
+        with self._translate_errors():
             if filesystem.get_file_info(prefix).type == fs.FileType.Directory:
                 filesystem.delete_dir(prefix)
         self.forget()
@@ -206,7 +206,7 @@ class Output:
         fs.copy_files(str(self.path / name), target, fs.LocalFileSystem(), filesystem)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -239,7 +239,7 @@ def claim(place: Path | str, resume: bool = False, inputs: Iterable[Path | str] 
     output = Output.at(place)
     if output.is_remote:
         filesystem, prefix = locate(output.shown)
-        with output._told():
+        with output._translate_errors():
             held = stored_files(filesystem, prefix)
         require_free(output.shown, bool(held), resume)
     else:

@@ -74,8 +74,8 @@ def record_start(folder: Path, start: Start | None = None) -> None:
     Raises:
         DataError: the folder has a ``provenance.json`` that can't be read.
     """
-    former = read_provenance(folder)
-    starts = [*(former.starts if former else []), start or this_start()]
+    previous = read_provenance(folder)
+    starts = [*(previous.starts if previous else []), start or this_start()]
     write_whole(folder / PROVENANCE_FILE, Provenance(starts=starts).model_dump_json(indent=2) + "\n")
 
 

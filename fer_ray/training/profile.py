@@ -55,12 +55,12 @@ class Stopwatch:
 
     Args:
         device: that computes.
-        former: seconds by part, of the epochs before a run was resumed.
+        previous: seconds by part, of the epochs before a run was resumed.
     """
 
-    def __init__(self, device: torch.device, former: dict[Part, float] | None = None):
+    def __init__(self, device: torch.device, previous: dict[Part, float] | None = None):
         self._device = device
-        self.seconds: dict[Part, float] = defaultdict(float, former or {})
+        self.seconds: dict[Part, float] = defaultdict(float, previous or {})
         self._steps: dict[Part, float] = defaultdict(float)
         self._measuring = False
 

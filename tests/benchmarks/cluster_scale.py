@@ -183,8 +183,8 @@ def describe(job: dict[str, Any]) -> str:
 def keep(file: Path | None, **measured: Any) -> None:
     """Put measurements into a JSON file, beside those that it has of other kinds."""
     if file:
-        former = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps(former | measured, indent=1) + "\n")
+        previous = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(previous | measured, indent=1) + "\n")
 
 
 def main() -> None:
@@ -199,8 +199,8 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     jobs, bare_runs = list[dict[str, Any]](), list[dict[str, Any]]()
     if arguments.json and arguments.json.exists():
-        former = json.loads(arguments.json.read_text())
-        jobs, bare_runs = former.get("scoring", []), former.get("bare", [])
+        previous = json.loads(arguments.json.read_text())
+        jobs, bare_runs = previous.get("scoring", []), previous.get("bare", [])
     with tempfile.TemporaryDirectory() as folder:
         for files in arguments.files:
             images = Path(folder) / f"images-{files}"

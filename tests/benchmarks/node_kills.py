@@ -127,7 +127,7 @@ def busy(nodes: Nodes, work: Work) -> list[Node]:
 
 
 def wait_for_work(nodes: Nodes, work: Work, process: subprocess.Popen[bytes], run: Path, done: str = "") -> bool:
-    """Wait until several nodes work and more than ``done`` is done, or the driver ends; return whether the former."""
+    """Wait until several nodes work and more than ``done`` is done, or the driver ends; return whether the previous."""
     deadline = time.monotonic() + PATIENCE_S
     while process.poll() is None:
         if len(busy(nodes, work)) >= 2 and work.count(run) != done:
@@ -173,7 +173,7 @@ def undisturbed(nodes: Nodes, name: str, work: Work, folder: Path) -> None:
 def lose_nodes(nodes: Nodes, name: str, work: Work, folder: Path, kills: int) -> None:
     """Lose nodes, so many, while the work is done once or several times.
 
-    Every other one is lost only once the work goes on after the former loss: processes that start take long.
+    Every other one is lost only once the work goes on after the previous loss: processes that start take long.
     """
     struck, runs, began = 0, 0, time.monotonic()
     while struck < kills:

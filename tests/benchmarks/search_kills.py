@@ -144,9 +144,11 @@ def check(arguments: argparse.Namespace, run: Path, what: str) -> None:
     lost = {trial.number for trial in trials if "interrupted" in trial.user_attrs and trial.params}
     assert lost <= set(formers), f"{what}: {lost - set(formers)} interrupted and not continued"
     for trial, number in zip(continued, formers, strict=True):
-        former, now = trials[number].intermediate_values, trial.intermediate_values
+        previous, now = trials[number].intermediate_values, trial.intermediate_values
         assert trial.params == trials[number].params, f"{what}: trial {trial.number} continues another one"
-        assert all(now.get(epoch, value) == value for epoch, value in former.items()), f"{what}: {former}, then {now}"
+        assert all(now.get(epoch, value) == value for epoch, value in previous.items()), (
+            f"{what}: {previous}, then {now}"
+        )
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     best = max(complete, key=lambda trial: (trial.value, -trial.number))
     info = load_checkpoint(run / "best").info

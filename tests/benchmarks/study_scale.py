@@ -66,10 +66,10 @@ def accuracy_of(config: Config) -> float:
 def fill(study: Study, trials: int) -> None:
     """Bring a study to so many finished trials, copies of one of its own with other values."""
     inner = study._study
-    former = [trial for trial in inner.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    generator = np.random.default_rng(len(former))
-    for _ in range(trials - len(former)):
-        one: FrozenTrial = former[-1]
+    previous = [trial for trial in inner.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    generator = np.random.default_rng(len(previous))
+    for _ in range(trials - len(previous)):
+        one: FrozenTrial = previous[-1]
         values = {
             name: float(
                 np.exp(generator.uniform(*np.log([of.low, of.high]))) if of.log else generator.uniform(of.low, of.high)

@@ -115,10 +115,10 @@ def test_only_ray_address_names_a_cluster(
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Begin as a shell starts a command in the foreground, and put back what signals do."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
     yield
-    for number, handler in former.items():
+    for number, handler in previous.items():
         signal.signal(number, handler)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from fer_ray.cluster.node_checks import _compare, places_of, require_seen_by_nodes
+from fer_ray.cluster.node_checks import _compare, external_paths, require_seen_by_nodes
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.errors import UsageError
@@ -43,7 +43,7 @@ def test_one_node_needs_no_check_and_leaves_no_probe(ray_cluster: None, tmp_path
 
 
 def test_places_that_a_configuration_names() -> None:
-    assert places_of(Config()) == []
+    assert external_paths(Config()) == []
     named = ["loss.teachers=[runs/a, s3://b/c]", "model.pretrained=weights.pt", "model.name=resnet18"]
-    assert places_of(load_config(None, named)) == ["runs/a", "s3://b/c", "weights.pt"]
-    assert places_of(load_config(None, ["model.name=resnet18", "model.pretrained=imagenet"])) == []
+    assert external_paths(load_config(None, named)) == ["runs/a", "s3://b/c", "weights.pt"]
+    assert external_paths(load_config(None, ["model.name=resnet18", "model.pretrained=imagenet"])) == []

@@ -88,14 +88,14 @@ def test_the_front_travels_with_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["fast", "cnn3", "resnet18"])
 def test_a_checkpoint_folder_goes_on_with_its_classifier(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    former = build(ModelConfig(name=name), 48)
+    previous = build(ModelConfig(name=name), 48)
     (tmp_path / "run" / "checkpoint").mkdir(parents=True)
-    save_file(former.state_dict(), tmp_path / "run" / "checkpoint" / "model.safetensors")
+    save_file(previous.state_dict(), tmp_path / "run" / "checkpoint" / "model.safetensors")
     stem = "small" if name == "resnet18" else "auto"
     config = ModelConfig(name=name, pretrained=str(tmp_path / "run" / "checkpoint"), stem=stem)
     model = build(config, 48)
     assert initialize(model, config, MEAN, STD) == []
-    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in former.state_dict().items())
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in previous.state_dict().items())
     fewer = build(config, 48, num_classes=3)
     assert len(initialize(fewer, config, MEAN, STD)) == 2
     beside = config.model_copy(update={"pretrained": str(tmp_path / "run")})
@@ -103,15 +103,15 @@ def test_a_checkpoint_folder_goes_on_with_its_classifier(name: str, tmp_path: Pa
 
 
 def test_a_checkpoint_with_a_front_loads_under_another(tmp_path: Path) -> None:
-    former_config = ModelConfig(name="resnet18", stem="imagenet")
-    former = build(former_config, 48)
-    initialize(former, former_config, 0.1, 0.1)
-    save_file(former.state_dict(), tmp_path / "model.safetensors")
+    previous_config = ModelConfig(name="resnet18", stem="imagenet")
+    previous = build(previous_config, 48)
+    initialize(previous, previous_config, 0.1, 0.1)
+    save_file(previous.state_dict(), tmp_path / "model.safetensors")
     config = ModelConfig(name="resnet18", pretrained=str(tmp_path), input_size=64)
     model = build(config, 48)
     assert initialize(model, config, MEAN, STD) == []
-    assert torch.equal(model.state_dict()["body.conv1.weight"], former.state_dict()["body.conv1.weight"])
-    assert not torch.equal(model.state_dict()["front.1.shift"], former.state_dict()["front.0.shift"])
+    assert torch.equal(model.state_dict()["body.conv1.weight"], previous.state_dict()["body.conv1.weight"])
+    assert not torch.equal(model.state_dict()["front.1.shift"], previous.state_dict()["front.0.shift"])
 
 
 def test_imagenet_weights_come_from_torch_hubs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_what_does_not_fit_stays_on_record_and_teaches_nobody(storage: str) -> N
     assert changed.counted() == 8 and changed.pareto_front() == study.pareto_front()
 
     before, after = (optuna.load_study(study_name=name, storage=storage).trials for name in ("one", "two"))
-    assert [trial.state.name for trial in before] == ["COMPLETE"] * 8  # the former study stays as it is
+    assert [trial.state.name for trial in before] == ["COMPLETE"] * 8  # the previous study stays as it is
     for fits, old, new in zip(fitting, before, after, strict=True):
         assert new.number == old.number and new.datetime_complete == old.datetime_complete
         assert new.state.name == ("COMPLETE" if fits else "FAIL")

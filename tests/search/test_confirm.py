@@ -49,12 +49,12 @@ def test_only_what_is_left_is_trained(tiny_dataset: PreparedDataset, tmp_path: P
     assert searched.confirmed == [] and not (output / "confirm").exists()
     runs = seed_runs(searched.trials, OBJECTIVES["accuracy"], output / "confirm")
     finished, killed, damaged = left_over(runs, TrainingData.load(tiny_dataset))
-    former = finished.folder.history(), killed.folder.history()
+    previous = finished.folder.history(), killed.folder.history()
 
     result = call(resume=True, confirm=True)
     assert [record.number for record in result.trials] == [0, 1]  # nothing more was searched
-    assert finished.folder.history() == former[0]
-    assert killed.folder.history()[:1] == former[1] and len(killed.folder.history()) == 2
+    assert finished.folder.history() == previous[0]
+    assert killed.folder.history()[:1] == previous[1] and len(killed.folder.history()) == 2
     rows = [row for one in result.confirmed for row in one.rows]
     assert {row["run"] for row in rows} == {run.name for run in runs} and len(rows) == 6
     assert [row["run"] for row in rows if row["error"]] == [damaged.name]

@@ -111,9 +111,9 @@ def test_a_kill_while_it_saves_leaves_the_former_or_the_new(
     store: Store, url: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever reads afterwards sees one of both and no mixture: another stage, a resume, and the next save."""
-    former, new = {"a": "1", "last/b": "1", "gone": "1"}, {"a": "2", "last/b": "2", "more": "2"}
+    previous, new = {"a": "1", "last/b": "1", "gone": "1"}, {"a": "2", "last/b": "2", "more": "2"}
     with claimed(url) as output:
-        write(output, former)
+        write(output, previous)
         output.save()
 
     class Killed(BaseException):
@@ -152,7 +152,7 @@ def test_a_kill_while_it_saves_leaves_the_former_or_the_new(
             ended = False
     assert not ended or step == STEPS[-1]
     seen = below(local_copy(url))
-    assert seen in (former, new)
+    assert seen in (previous, new)
     with claimed(url, resume=True) as output:
         assert below(output.path) == seen
         write(output, {"a": "3", "last/b": "3"})

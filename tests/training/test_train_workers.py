@@ -112,7 +112,7 @@ def train_and_kill(
             ended.append(error)
 
     metrics, killed = output / "metrics.jsonl", set[int]()
-    others = processes_named(victim)  # of former runs, about to end
+    others = processes_named(victim)  # of previous runs, about to end
     thread = threading.Thread(target=run)
     thread.start()
     while thread.is_alive():

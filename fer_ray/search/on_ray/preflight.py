@@ -10,7 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from fer_ray.cluster import connect
 from fer_ray.cluster.memory import is_out_of_memory
-from fer_ray.cluster.node_checks import places_of, require_seen_by_nodes
+from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
 from fer_ray.cluster.resources import fitting
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
@@ -39,7 +39,7 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
         UsageError: the trials fit nowhere, or not as asked; the message shows the arithmetic.
     """
     share = share_cluster(request, trials, {})
-    named = {place for space in request.spaces.values() for place in places_of(space.defaults)}
+    named = {place for space in request.spaces.values() for place in external_paths(space.defaults)}
     require_seen_by_nodes(sorted(named), request.run.shown)
     costs, start = measure(request, data, share)
     plan = SearchPlan(share_cluster(request, trials, costs), costs, start)

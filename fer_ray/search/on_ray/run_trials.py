@@ -168,7 +168,7 @@ def _run_trial(
         ray_tune.report(epochs.keep(metrics, snapshot))
 
     try:
-        for result in epochs.former():
+        for result in epochs.previous():
             ray_tune.report(result)
         objective(config, data, report, resume_from=epochs.resumable())
     except FerRayError as error:  # reported, not raised: the process stays good for the next trial
@@ -229,7 +229,7 @@ class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
         self._log.report(trial.config["number"], result, stopped=result["done"])
         if "error" in result:
             count_failure("tune", "error")
-        elif not result["former"]:
+        elif not result["previous"]:
             self._images.add(self._rows)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:

@@ -24,16 +24,16 @@ BRACKETS = (0, 1, 0, 2, 0, 1, 0, 0, 1, 0, 2, 0, 1, 0, 0, 2, 1)
 trials are as 9 : 5 : 3 (Li et al., JMLR 2018, arXiv 1603.06560, algorithm 1 with R = 9 and eta = 3)."""
 
 
-def make_scheduler(name: str, former: list[TrialRecord]) -> TrialScheduler:
+def make_scheduler(name: str, previous: list[TrialRecord]) -> TrialScheduler:
     """Make a scheduler that starts from what earlier calls have measured.
 
     It wants results with ``progress`` (percent of a trial's epochs), ``value`` (the first objective in this epoch),
-    ``best`` (the same, the best so far) and ``former`` (whether the trial has gone on after this epoch already, before
+    ``best`` (the same, the best so far) and ``previous`` (whether the trial has gone on after this epoch already, before
     it was interrupted, which no decision can take back), and trials with their ``number`` in the configuration.
 
     Args:
         name: one of ``fer_ray.search.strategy.SCHEDULERS``.
-        former: finished trials of the study. Those that its present spaces can't draw are left out: by shares of
+        previous: finished trials of the study. Those that its present spaces can't draw are left out: by shares of
             epochs, trials are comparable only where a search has chosen their lengths.
     """
     if name == "none":
@@ -41,21 +41,21 @@ def make_scheduler(name: str, former: list[TrialRecord]) -> TrialScheduler:
     kinds: dict[str, Callable[[], TrialScheduler]] = {"asha": _Asha, "hyperband": _Hyperband, "median": _Median}
     scheduler = kinds[name]()
     controller: Any = None  # never looked at
-    for record in (record for record in former if record.state != "FAIL" and not record.is_outside):
-        trial: Any = _Former(record.number)
+    for record in (record for record in previous if record.state != "FAIL" and not record.is_outside):
+        trial: Any = _PreviousTrial(record.number)
         scheduler.on_trial_add(controller, trial)
         for epoch, value in enumerate(record.by_epoch, start=1):
             progress = 100 * epoch / record.config.training.epochs
-            result = {"progress": progress, "value": value, "best": max(record.by_epoch[:epoch]), "former": True}
+            result = {"progress": progress, "value": value, "best": max(record.by_epoch[:epoch]), "previous": True}
             scheduler.on_trial_result(controller, trial, result)
     return scheduler
 
 
-class _Former:
+class _PreviousTrial:
     """A trial of an earlier call, as far as a scheduler looks at it."""
 
     def __init__(self, number: int):
-        self.trial_id, self.config = f"former-{number}", {"number": number}
+        self.trial_id, self.config = f"previous-{number}", {"number": number}
 
 
 class _Asha(ASHAScheduler):
@@ -76,7 +76,7 @@ class _Asha(ASHAScheduler):
         if result["progress"] >= 100 or "error" in result:
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(tune_controller, trial, result))
-        return str(TrialScheduler.CONTINUE) if result["former"] else decision
+        return str(TrialScheduler.CONTINUE) if result["previous"] else decision
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Forget a trial that failed: another one may go on with it, and none is compared with it twice."""
@@ -120,7 +120,7 @@ class _Median(MedianStoppingRule):
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(tune_controller, trial, result))
         self._stopped_trials.discard(trial)  # a trial of an earlier call has more results than up to that decision
-        return str(TrialScheduler.CONTINUE) if result["progress"] >= 100 or result["former"] else decision
+        return str(TrialScheduler.CONTINUE) if result["progress"] >= 100 or result["previous"] else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Leave out the last result, which Ray's rule would count a second time."""

@@ -124,7 +124,7 @@ class _TrialJob:
     results: Queue
 
     def begin(self) -> None:
-        for result in self.epochs.former():
+        for result in self.epochs.previous():
             self.results.put(result)
 
     def train(self, rank: int, report: Report) -> None:

@@ -39,7 +39,7 @@ def adapted_tune() -> Iterator[None]:
     as if it were finished; hand no credentials on to trials, whose nodes have their own; and have a process that Ray's
     memory monitor kills fail its trial alone.
     """
-    former = {name: os.environ.get(name) for name in _SWITCHES}
+    previous = {name: os.environ.get(name) for name in _SWITCHES}
     logger = logging.getLogger("ray.tune")
     level = logger.level
     os.environ.update(_SWITCHES)
@@ -51,7 +51,7 @@ def adapted_tune() -> Iterator[None]:
     finally:
         setattr(tune_controller, _MANAGER, RayActorManager)
         logger.setLevel(level)
-        for name, value in former.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:

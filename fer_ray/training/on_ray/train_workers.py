@@ -21,7 +21,7 @@ from fer_ray.cluster.connect import ray_storage
 from fer_ray.cluster.failures import Failure, FailureReader, advice
 from fer_ray.cluster.memory import available_memory, memory_errors
 from fer_ray.cluster.metrics import count_failure
-from fer_ray.cluster.node_checks import places_of, require_seen_by_nodes
+from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
 from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
@@ -63,7 +63,7 @@ def train_on_ray(
     threads = most_cpus(connect.nodes(), gpus, workers, left=shards.READ_CPUS)
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     connect.require(workers, resources, "training workers")
-    require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *places_of(config)], run.output.shown)
+    require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
     at_once = min(workers, connect.most_on_a_node(resources))
     placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
     placement.require_room(-(-config.training.batch_size // workers))
