@@ -23,7 +23,8 @@ from fer_ray.report import report
 from fer_ray.reporting.evaluation_text import describe as describe_evaluation
 from fer_ray.score import score
 from fer_ray.sources.synthetic import synthetic_faces
-from fer_ray.storage.local import claim_output, own_output
+from fer_ray.storage.local import local_path
+from fer_ray.storage.output import open_output
 from fer_ray.train import train
 from fer_ray.training.run_folder import describe_epoch
 from fer_ray.tune import tune
@@ -100,9 +101,8 @@ def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> De
         UsageError: the output folder is in use.
     """
     size, began = size or DemoSize(), time.monotonic()
-    claim_output(output)
     root = Path(output).expanduser()  # not absolute, for the commands that are shown
-    with own_output(root, False, "another demo is running here", lambda: False):
+    with open_output(local_path(output)):
         return _demo(root, size, began)
 
 

@@ -33,8 +33,9 @@ from fer_ray.inference.scores import (
 from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
 from fer_ray.reporting.evaluation_folder import write_evaluation
 from fer_ray.reporting.evaluation_text import describe
-from fer_ray.storage.inputs import local_copies
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.inputs import as_list
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import Start, this_start
 from fer_ray.version import VERSION
 
@@ -86,17 +87,16 @@ def evaluate(
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
     start, names = this_start(), _check_tta(tta)
-    folders = [checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints
-    with claimed(output, inputs=[*folders, dataset]) as dest, memory_errors(LESS_MEMORY):
-        evaluation = _evaluate(checkpoints, dataset, dest.path, split, names, precision, start)
-        dest.save()
-    return EvaluationResult(dest.place, evaluation)
+    folders = [absolute(one) for one in as_list(checkpoints)]
+    with open_output(output, inputs=[*folders, dataset]) as dest, memory_errors(LESS_MEMORY):
+        evaluation = _evaluate(folders, dataset, dest, split, names, precision, start)
+    return EvaluationResult(dest.file(), evaluation)
 
 
 def _evaluate(
-    checkpoints: Path | str | Sequence[Path | str],
+    checkpoints: Sequence[str],
     dataset: Path | str,
-    folder: Path,
+    output: Output,
     split: str | None,
     names: list[str],
     precision: str,
@@ -104,20 +104,19 @@ def _evaluate(
 ) -> Evaluation:
     dtype = resolve_precision(precision, pick_device())
     data = PreparedDataset(dataset)
-    folders = local_copies(checkpoints)
-    members = load_members(folders, data.info.size)
+    members = load_members(checkpoints, data.info.size)
     split = _choose_split(data, split)
     rows = data.load(split)
     if not len(rows):
-        raise DataError(f"{data.shown}: no row of its {split} split has a label. Choose another split or dataset.")
+        raise DataError(f"{data.name}: no row of its {split} split has a label. Choose another split or dataset.")
     predictor = Predictor(members, precision=precision)
     outcomes = {name: _predict(predictor, name, rows) for name in names}
     main, _ = outcomes[names[-1]]
     evaluation = Evaluation(
         fer_ray_version=VERSION,
-        members=measure_members(folders, members, rows.labels, main),
+        members=measure_members(checkpoints, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
-        dataset=data.shown,
+        dataset=data.name,
         dataset_fingerprint=data.info.fingerprint,
         split=split,
         rows=len(rows),
@@ -129,7 +128,7 @@ def _evaluate(
         tta=_measure_all(rows, outcomes),
         notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
-    write_evaluation(folder, evaluation, rows, main, start)
+    write_evaluation(output, evaluation, rows, main, start)
     return evaluation
 
 
@@ -152,9 +151,9 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     for name in ("test", "validation"):
         if name in data.info.splits:
             if name != "test":
-                say(f"{data.shown} has no test split: measuring on {name}, by which training chooses checkpoints.")
+                say(f"{data.name} has no test split: measuring on {name}, by which training chooses checkpoints.")
             return name
-    raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
+    raise UsageError(f"{data.name}: has neither a test nor a validation split. Name one with --split.")
 
 
 def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, leaked: int) -> list[str]:

@@ -30,8 +30,7 @@ from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
 from fer_ray.sources.recognise import FORMATS, open_source
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
-from fer_ray.storage.local import whole_folder
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.version import VERSION
 
@@ -88,13 +87,13 @@ def prepare(
     """
     _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
     naming = read_naming(labels, splits, allow_unknown)
-    with claimed(dest, inputs=[source]) as output:
+    with open_output(dest, inputs=[source]) as output:
         _require_unprepared(source)
         opened = open_source(source, format, seed, naming)
         votes = _votes(opened, fer_plus)
         for note in opened.notes:
             say(note)
-        with whole_folder(output.path) as partial, Spool(partial / "pixels.partial", size) as spool:
+        with output.whole() as partial, Spool(partial / "pixels.partial", size) as spool:
             record_start(partial)
             _read(opened, spool)
             unread = len(spool.rejects())
@@ -113,9 +112,8 @@ def prepare(
             draw_dataset(partial, info, spool, rows, findings)
             # Last, so that a folder that a kill left behind is no dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        output.save()
-    print(describe_dataset(output.shown, info))
-    return PrepareResult(output.place, info)
+    print(describe_dataset(output.name, info))
+    return PrepareResult(output.file(), info)
 
 
 _Labels = Annotated[

@@ -14,8 +14,8 @@ from fer_ray.reporting.model_card import CARD_FILE, model_cards
 from fer_ray.reporting.sections import comparison_sections, folder_section
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
-from fer_ray.storage.local import whole_folder
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import open_output
 
 _LEFT_OUT = ("last", "part-*", *SPLITS)  # no page shows anything of these folders
 
@@ -51,24 +51,23 @@ def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "R
     """
     if not folders:
         raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
-    with claimed(output, inputs=folders) as dest:
-        places = list(dict.fromkeys(map(str, folders)))
-        paths = list(dict.fromkeys(local_copy(place, leave_out=_LEFT_OUT) for place in places))
+    with open_output(output, inputs=folders) as dest:
+        named = {local_copy(one, leave_out=_LEFT_OUT): absolute(one) for one in folders}
+        paths = list(named)
         sections, problems = [], list[str]()
-        for path in paths:
+        for path, name in named.items():
             try:
-                sections.append(folder_section(path))
+                sections.append(folder_section(path, name))
             except FerRayError as error:
                 problems += error.problems
         if problems:
             raise DataError(problems)
         cards = model_cards(paths)
-        with whole_folder(dest.path) as partial:
+        with dest.whole() as partial:
             page = render_page(title, [*comparison_sections(paths), *sections])
             (partial / "report.html").write_text(page, encoding="utf-8")
             if cards:
                 (partial / CARD_FILE).write_text(cards, encoding="utf-8")
-        dest.save()
     return ReportResult(dest.file("report.html"), dest.file(CARD_FILE) if cards else None)
 
 

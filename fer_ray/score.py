@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,14 +20,14 @@ from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
 from fer_ray.scoring import manifest, parts
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
-from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, forget_job, former_job, sha256_of
+from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, former_job, sha256_of
 from fer_ray.scoring.summary import describe, summarise, write_summary
 from fer_ray.scoring.totals import Totals, count_parts
-from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE, Folder, claim_folder, is_checkpoint
-from fer_ray.storage.inputs import local_copies
-from fer_ray.storage.local import own_output, recover_folder
-from fer_ray.storage.object_store import absolute, require_apart
-from fer_ray.storage.provenance import PROVENANCE_FILE, record_start
+from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
+from fer_ray.storage.local import recover_folder
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import Output, open_output
+from fer_ray.storage.provenance import record_start
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
@@ -83,23 +82,21 @@ def score(
     """
     began = time.time()
     _check_arguments(tta, format, batch_size, gpus_per_actor, timeout_s, max_error_rate)
-    places, folder = check_inputs(inputs), claim_folder(output, resume)
-    check_apart(places, folder.shown)
+    places, dest = check_inputs(inputs), Output.at(output)
+    check_apart(places, dest.name)
     if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-    models = _named(checkpoints or SHIPPED_CHECKPOINT)
-    require_apart(folder.shown, models)
-    asked = ScoringJob(_identify(models, tta, faces), places, format)
-    with _owned(folder, resume):
+    models = [absolute(one) for one in as_list(checkpoints or SHIPPED_CHECKPOINT)]
+    with open_output(dest, resume, models, _has_rows) as folder:
+        asked = ScoringJob(_identify(models, tta, faces), places, format)
         job = former_job(folder, asked) if resume else None
         listing_s = _list_while_ray_starts(folder, asked, job)
-        with folder.as_local(PROVENANCE_FILE) as place:
-            record_start(place)
+        record_start(folder)
         layout = parts.lay_out(manifest.read_chunks(folder))
         options = ScoringOptions(models, tta, faces, "auto", batch_size, timeout_s)
         job, speed = _score(folder, job or asked, options, layout, gpus_per_actor)
         speed.listing_s = listing_s
-        folder.remove_folder(parts.PIECES)  # with what killed actors left unfinished in it
+        folder.within(parts.PIECES).clear()  # with what killed actors left unfinished in it
         totals = count_parts(folder, layout, format)
         facts = {
             "checkpoints": models,
@@ -111,18 +108,18 @@ def score(
             "fingerprint": asked.identity.fingerprint,
         }
         summary = summarise(totals, speed, time.time() - began, facts)
-        write_summary(folder, summary, totals, layout, lambda place: _page(place, folder.shown))
-    print(describe(folder.shown, summary))
+        write_summary(folder, summary, totals, layout, lambda place: _page(place, folder.name))
+    print(describe(folder.name, summary))
     _check_errors(folder, totals, max_error_rate)
-    return ScoreResult(folder.shown, summary)
+    return ScoreResult(folder.name, summary)
 
 
-def _page(place: Path, shown: str) -> str:
+def _page(folder: Path, name: str) -> str:
     # Here, as drawing is not needed before, and takes a second to be imported.
     from fer_ray.reporting.html import render_page
     from fer_ray.reporting.scoring import scoring_section
 
-    return render_page("Scoring", [scoring_section(place, Path(shown))])
+    return render_page("Scoring", [scoring_section(folder, name)])
 
 
 def _check_arguments(
@@ -145,13 +142,9 @@ def _check_arguments(
         raise UsageError(problems)
 
 
-def _named(checkpoints: Path | str | Sequence[Path | str]) -> list[str]:
-    return [absolute(one) for one in ([checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints)]
-
-
 def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
     """Hash the checkpoints' files without loading them, as importing torch here would delay the workers."""
-    detector, models = load_detector(faces), local_copies(checkpoints)
+    detector, models = load_detector(faces), [local_copy(one) for one in checkpoints]
     for model in models:
         recover_folder(model)
     try:
@@ -159,34 +152,16 @@ def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
     except OSError:
         from fer_ray.inference.predictor import load_members
 
-        load_members(models)  # raises, and says what is wrong
+        load_members(checkpoints)  # raises, and says what is wrong
         raise
     return Identity(hashed, tta, detector.name if detector else "")
 
 
-@contextmanager
-def _owned(folder: Folder, resume: bool) -> Iterator[None]:
-    """Keep other jobs of this machine from a local output; in an object store two of a kind write the same rows.
-
-    A new job that fails before its first rows leaves nothing there, so that a mended call can start.
-    """
-
-    def is_begun() -> bool:
-        return any(name.startswith("part-") for name in folder.names()) or bool(folder.names(parts.PIECES))
-
-    if folder.local:
-        with own_output(folder.local, resume, "another job is writing there", is_begun):
-            yield
-        return
-    try:
-        yield
-    except Exception:
-        if not resume and not is_begun():
-            forget_job(folder)
-        raise
+def _has_rows(output: Output) -> bool:
+    return any(name.startswith("part-") for name in output.names()) or bool(output.names(parts.PIECES))
 
 
-def _list_while_ray_starts(folder: Folder, asked: ScoringJob, job: ScoringJob | None) -> float:
+def _list_while_ray_starts(folder: Output, asked: ScoringJob, job: ScoringJob | None) -> float:
     """List what is new, and return the seconds it took."""
     from fer_ray.cluster.connect import connect
 
@@ -204,9 +179,9 @@ def _list_while_ray_starts(folder: Folder, asked: ScoringJob, job: ScoringJob | 
     return seconds
 
 
-def _list_new(folder: Folder, asked: ScoringJob, job: ScoringJob | None, stopped: threading.Event) -> float:
+def _list_new(folder: Output, asked: ScoringJob, job: ScoringJob | None, stopped: threading.Event) -> float:
     began, passed_over = time.monotonic(), Counter[str]()
-    entries = list_entries(asked.inputs, lambda: passed_over.update(["member"]), folder.shown)
+    entries = list_entries(asked.inputs, lambda: passed_over.update(["member"]), folder.name)
     is_plain = len(asked.inputs) == 1 and is_plain_folder(asked.inputs[0])
     found = manifest.add_listing(folder, _until(stopped, entries), may_repeat=not is_plain)
     if not found and job is None:
@@ -227,18 +202,18 @@ def _until(stopped: threading.Event, entries: Iterator[Entry]) -> Iterator[Entry
 
 
 def _score(
-    folder: Folder, job: ScoringJob, options: ScoringOptions, layout: Sequence[parts.OutputPart], gpus_per_actor: float
+    folder: Output, job: ScoringJob, options: ScoringOptions, layout: Sequence[parts.OutputPart], gpus_per_actor: float
 ) -> tuple[ScoringJob, Speed]:
     from fer_ray.scoring.on_ray import score_parts
 
     return score_parts(folder, job, options, layout, gpus_per_actor)
 
 
-def _check_errors(folder: Folder, totals: Totals, max_error_rate: float) -> None:
+def _check_errors(folder: Output, totals: Totals, max_error_rate: float) -> None:
     if totals.failed > max_error_rate * totals.files:
         raise DataError(
             f"{totals.failed:,} of {totals.files:,} inputs failed, {totals.failed / totals.files:.2%}; --max-error-rate"
-            f" allows {max_error_rate:.2%}. All rows are in {folder.shown}: look at those whose status isn't ok, and"
+            f" allows {max_error_rate:.2%}. All rows are in {folder.name}: look at those whose status isn't ok, and"
             " accept them with --resume and a higher --max-error-rate, or mend the inputs and score anew."
         )
 

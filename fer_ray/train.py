@@ -21,14 +21,14 @@ from fer_ray.inference.checkpoint import read_info
 from fer_ray.inference.device import memory_left
 from fer_ray.models import can_grow
 from fer_ray.reporting.curves import save_curves
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
 from fer_ray.training.metrics import Metrics
 from fer_ray.training.profile import RunProfile, bottleneck
 from fer_ray.training.requirements import require_trainable
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot, best_epoch, describe_epoch
+from fer_ray.training.run_folder import CONFIG_FILE, RunFolder, Snapshot, best_epoch, describe_epoch, has_epoch
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def train(
     data = PreparedDataset(dataset)
     data.check_trainable()
     require_trainable(config, data.info, data.labelled("train"), workers, resume)
-    with claimed(output, resume, [dataset]) as dest:
+    with open_output(output, resume, [dataset], has_epoch) as dest:
+        dest.fetch()
         run = RunFolder(dest)
         if resume:
             _check_same_run(run, config, data)
-        with run.owned(resume), run.writing():
+        with run.writing():
             run.begin(config)
-            record_start(run.path)
-            dest.save()
+            record_start(dest)
             _train(config, data, run, workers, gpus_per_worker, data_memory)
         history = run.history()
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, run.profile())
@@ -117,23 +117,24 @@ def _train(
         if run.history():
             with run.writing():
                 save_curves(run.history(), run.curves_file)
-                run.output.save()
+                run.output.save(run.curves_file.name)
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
     if load_config(run.former_config_file()) != config:
         raise UsageError(
-            f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
+            f"{run.output.name}: was trained with another configuration, see {run.output.file(CONFIG_FILE)}."
+            " Resume with that."
         )
     last = run.resumable()
     if last is None and (done := len(run.history())):
         raise DataError(
-            f"{run.path}: has {amount(done, 'epoch')} but no {run.last.name}/ to go on from. Restore that, or start"
-            " anew in another folder."
+            f"{run.output.name}: has {amount(done, 'epoch')} but no {run.last.name}/ to go on from. Restore that, or"
+            " start anew in another folder."
         )
     if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(
-            f"{data.path}: not the dataset that {run.path} was trained on. Resume with that, or start anew."
+            f"{data.name}: not the dataset that {run.output.name} was trained on. Resume with that, or start anew."
         )
 
 
@@ -172,8 +173,7 @@ def command(
 ) -> None:
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
-        with claimed(output, resume) as dest:
-            settings = load_config(RunFolder(dest).former_config_file())
+        settings = load_config(RunFolder(Output.at(output)).former_config_file())
     else:
         settings = load_config(config, set_ or [])
     result = train(

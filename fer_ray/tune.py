@@ -16,7 +16,7 @@ from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import search_section
 from fer_ray.search.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
 from fer_ray.search.database import translate_database_errors
-from fer_ray.search.folder import SearchFolder
+from fer_ray.search.folder import SearchFolder, is_begun
 from fer_ray.search.log import describe_best
 from fer_ray.search.on_ray.confirm import train_seed_runs
 from fer_ray.search.on_ray.preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
@@ -27,7 +27,7 @@ from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.storage.local import write_whole
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
@@ -134,10 +134,11 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
     plan = None if request.resume else preflight(request, data, request.trials, measure)
     for note in request.strategy.notes():
         say(note)
-    with claimed(request.run.place, request.resume) as output:
+    with open_output(request.run, request.resume, is_resumable=is_begun) as output:
+        output.fetch()
         folder = SearchFolder(output)
         storage = request.storage or folder.database
-        with folder.locked(request.resume), translate_database_errors(storage):
+        with translate_database_errors(storage):
             begin = _former_study if request.resume else _new_study
             study = begin(request, folder, storage)
             record_start(folder.path)
@@ -151,20 +152,20 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
             finally:
                 folder.write_table(study)
                 _write_page(folder)
-                output.save()
+                folder.save()
             best = folder.finish(study)
             if request.confirm and best.stopped:
                 say("No trial trained to its end, so that there is none to confirm.")
             elif request.confirm:
                 _confirm(request, data, study, folder)
-                output.save()
+                folder.save()
             confirmed = read_confirmation(folder.path)
         made = output.file(folder.best.name), output.file(folder.best_config.name)
         return TuneResult(best, *made, study.records(), confirmed)
 
 
 def _write_page(folder: SearchFolder) -> None:
-    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
+    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.output.name)]))
 
 
 def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:

@@ -14,7 +14,7 @@ from fer_ray.console.interrupts import interrupt_on_sigterm
 from fer_ray.console.progress import say
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.storage.object_store import locate, require_answer
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import command_line
 
 
@@ -150,7 +150,7 @@ def ray_storage(output: Output) -> dict[str, Any]:
     """Return the options of ``RunConfig`` that have Ray keep its notes in an output."""
     if not output.is_remote:
         return {"storage_path": str(output.path)}
-    filesystem, path = locate(output.shown)
+    filesystem, path = locate(output.name)
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 

@@ -66,7 +66,7 @@ def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) ->
 
 def _read(path: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Return a file's sections, as overrides change them; the changes alone; and what is wrong with these."""
-    raw: dict[str, Any] = {} if path is None else _read_yaml(local_copy(path))
+    raw: dict[str, Any] = {} if path is None else _read_yaml(path)
     changed, problems = dict[str, Any](), list[str]()
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -153,12 +153,13 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
+def _read_yaml(path: Path | str) -> dict[str, Any]:
+    file = local_copy(path)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "no such file"
         raise UsageError(f"{path}: {what}. Name a YAML configuration, such as search_spaces/fast.yaml.")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        raw = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if raw is None:

@@ -36,7 +36,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_ray.console.messages import as_shown
 from fer_ray.console.progress import say
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
@@ -44,6 +43,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.json_files import read_json
+from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
@@ -153,27 +153,26 @@ class PreparedDataset:
     """Reads a folder that ``prepare`` wrote, by path or URL; of a URL each machine reads a copy of its own.
 
     Attributes:
-        shown: the path or URL.
+        name: the absolute path or the URL.
         path: of the folder on this machine.
 
     Raises:
         DataError: the folder is missing, is no prepared dataset, or has another format version.
     """
 
-    def __init__(self, place: Path | str):
-        self.path = local_copy(place)
-        self.shown = as_shown(str(self.path))
+    def __init__(self, path_or_url: Path | str):
+        self.path, self.name = local_copy(path_or_url), absolute(path_or_url).rstrip("/")
         file = self.path / DATASET_FILE
         remedy = "Make one with `fer-ray prepare SOURCE DEST`."
         if not self.path.is_dir():
             what = "is a file" if self.path.is_file() else "no such folder"
-            raise DataError(f"{self.path}: {what}. The folder of a prepared dataset was expected. {remedy}")
+            raise DataError(f"{self.name}: {what}. The folder of a prepared dataset was expected. {remedy}")
         if not file.is_file():
-            raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
-        self.info = read_json(DatasetInfo, file, remedy)
+            raise DataError(f"{self.name}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
+        self.info = read_json(DatasetInfo, file, remedy, f"{self.name}/{DATASET_FILE}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"path": local_copy(state["shown"])})
+        self.__dict__.update(state | {"path": local_copy(state["name"])})
 
     def files(self, split: str) -> list[Path]:
         """Return the Parquet files of a split, in order.
@@ -183,7 +182,7 @@ class PreparedDataset:
         """
         if split not in self.info.splits:
             has = ", ".join(name for name in SPLITS if name in self.info.splits)
-            raise UsageError(f"split '{split}': {self.path} has none. It has {has}; choose one of these.")
+            raise UsageError(f"split '{split}': {self.name} has none. It has {has}; choose one of these.")
         return sorted((self.path / split).glob("*.parquet"))
 
     def labelled(self, split: str) -> int:
@@ -200,7 +199,7 @@ class PreparedDataset:
         expected = self.info.splits[split].rows
         if rows != expected:
             raise DataError(
-                f"{self.path / split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset again."
+                f"{self.name}/{split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset again."
             )
         return pa.concat_tables(tables)
 
@@ -221,13 +220,13 @@ class PreparedDataset:
         missing = [split for split in remedies if split not in held or not any(held[split].labels.values())]
         if missing:
             raise DataError(
-                [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
+                [f"{self.name}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
             )
         absent = [name for name, count in held["train"].labels.items() if not count]
         if len(absent) == NUM_CLASSES - 1:
             (only,) = set(EMOTIONS) - set(absent)
             raise DataError(
-                f"{self.path}: all labelled images of train are {only}, and a network needs two labels or more to learn"
+                f"{self.name}: all labelled images of train are {only}, and a network needs two labels or more to learn"
                 " from. Prepare a source that has more."
             )
         if absent:
@@ -243,13 +242,14 @@ class PreparedDataset:
                 found = pq.read_schema(file)
             except (OSError, pa.ArrowInvalid) as error:
                 raise self._unreadable(split, error) from error
+            path_or_url = f"{self.name}/{split}/{file.name}"
             for name in self.info.learning_columns:
                 if name not in found.names:
-                    problems.append(f"{file}: has no column '{name}'. Prepare the dataset again.")
+                    problems.append(f"{path_or_url}: has no column '{name}'. Prepare the dataset again.")
                 elif found.field(name).type != expected.field(name).type:
                     problems.append(
-                        f"{file}: column '{name}' is {found.field(name).type}, {expected.field(name).type} expected."
-                        " Prepare the dataset again."
+                        f"{path_or_url}: column '{name}' is {found.field(name).type}, {expected.field(name).type}"
+                        " expected. Prepare the dataset again."
                     )
         if problems:
             raise DataError(problems)
@@ -276,7 +276,7 @@ class PreparedDataset:
             raise self._unreadable(split, error) from error
         if rows != len(images):
             raise DataError(
-                f"{self.path / split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare the"
+                f"{self.name}/{split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare the"
                 " dataset again."
             )
         soft = [part.soft_labels for part in parts if part.soft_labels is not None]
@@ -290,7 +290,7 @@ class PreparedDataset:
 
     def _unreadable(self, split: str, error: Exception) -> DataError:
         reason = " ".join(str(error).split()).rstrip(".")
-        return DataError(f"{self.path / split}: not readable: {reason}. Prepare the dataset again.")
+        return DataError(f"{self.name}/{split}: not readable: {reason}. Prepare the dataset again.")
 
 
 def to_split(table: pa.Table, size: int) -> Split:

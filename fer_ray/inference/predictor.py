@@ -14,7 +14,7 @@ from fer_ray.inference.network import EVAL_BATCH, Network
 from fer_ray.inference.pictures import Picture, square_greys
 from fer_ray.inference.tta import UNSURE, Views, first_views, more_views
 from fer_ray.inference.tta_names import ADAPTIVE, tta_problem
-from fer_ray.storage.inputs import local_copies
+from fer_ray.storage.object_store import absolute, as_url
 
 
 @dataclass(frozen=True)
@@ -192,34 +192,34 @@ def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> 
         UsageError: a folder is named twice.
         DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
     """
-    folders = local_copies(checkpoints)
-    places = [folder.resolve() for folder in folders]
-    twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
+    names = [absolute(one) for one in checkpoints]
+    folders = [name if as_url(name) else str(Path(name).resolve()) for name in names]
+    twice = sorted({name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1})
     if twice:
-        raise UsageError([f"{folder}: named twice, which would weight it double. Name it once." for folder in twice])
+        raise UsageError([f"{name}: named twice, which would weight it double. Name it once." for name in twice])
     members, problems = [], list[str]()
-    for folder in folders:
+    for name in names:
         try:
-            checkpoint = load_checkpoint(folder)
+            checkpoint = load_checkpoint(name)
         except DataError as error:
             problems += error.problems
             continue
         try:
             csv_order(checkpoint.info.label_names)
         except DataError as error:
-            problems += [f"{folder}: {problem}" for problem in error.problems]
+            problems += [f"{name}: {problem}" for problem in error.problems]
         members.append(checkpoint)
-        if problem := _size_problem(folder, checkpoint.info.size, members[0].info.size, size, len(folders)):
+        if problem := _size_problem(name, checkpoint.info.size, members[0].info.size, size, len(names)):
             problems.append(problem)
     if problems:
         raise DataError(problems)
     return members
 
 
-def _size_problem(folder: Path, own: int, first: int, size: int | None, members: int) -> str | None:
+def _size_problem(name: str, own: int, first: int, size: int | None, members: int) -> str | None:
     if own == (size or first):
         return None
     if size is None:
-        return f"{folder}: takes images of {own} pixels, the first one of {first}. Leave it out."
+        return f"{name}: takes images of {own} pixels, the first one of {first}. Leave it out."
     remedy = f"Prepare the dataset with --size {own}" + (", or leave it out." if members > 1 else ".")
-    return f"{folder}: takes images of {own} pixels, the dataset holds {size}. {remedy}"
+    return f"{name}: takes images of {own} pixels, the dataset holds {size}. {remedy}"

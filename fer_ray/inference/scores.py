@@ -18,7 +18,6 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from fer_ray.console.messages import as_shown
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 from fer_ray.inference.checkpoint import Checkpoint
@@ -200,25 +199,25 @@ def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScore
 
 
 def measure_members(
-    folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
+    names: Sequence[str], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
 ) -> list[Member]:
     """Measure each member alone, and by how much the ensemble would be worse without it.
 
     Args:
-        folders: of the members.
+        names: paths or URLs of the members.
         members: in the order of ``predictions.members``.
         labels: int, n, n > 0, csv order.
         predictions: of those n images.
     """
     together, several = predictions.labels, len(members) > 1
     measured = []
-    for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
+    for number, (name, member) in enumerate(zip(names, members, strict=True)):
         alone = score_predictions(labels, predictions.members[number])
         others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1) if several else together
         share = float((together == labels).mean() - (others == labels).mean())
         measured.append(
             Member(
-                checkpoint=as_shown(str(folder)),
+                checkpoint=name,
                 architecture=member.info.config.model.name,
                 parameters=sum(parameter.numel() for parameter in member.model.parameters()),
                 epoch=member.info.epoch,

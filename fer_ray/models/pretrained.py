@@ -12,8 +12,7 @@ from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import DataError, UsageError
 from fer_ray.models.front import GreyToImageNet
 from fer_ray.models.registry import Architecture, architectures, find, has_imagenet_stem, without_front
-from fer_ray.storage.folder import WEIGHTS_FILE, checkpoint_within
-from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.inputs import WEIGHTS_FILE, checkpoint_within, local_copy
 
 _NAMED = 3  # tensors in an error message
 
@@ -46,7 +45,7 @@ def initialize(model: nn.Module, config: ModelConfig, mean: float, std: float) -
     if config.pretrained is None:
         return []
     from_imagenet = config.pretrained == "imagenet"
-    weights = _imagenet(find(config.name)) if from_imagenet else _read(local_copy(config.pretrained))
+    weights = _imagenet(find(config.name)) if from_imagenet else _read(config.pretrained)
     return _load(without_front(model), config, weights)
 
 
@@ -71,27 +70,28 @@ def _imagenet(architecture: Architecture) -> Weights:
     return weights
 
 
-def _read(path: Path) -> Weights:
+def _read(path_or_url: str) -> Weights:
     """Read a state dict from a file or from a checkpoint folder."""
+    path = local_copy(path_or_url)
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         inside = checkpoint_within(path, WEIGHTS_FILE)
         hint = f"Did you mean {inside}?" if inside else "Name `imagenet`, a file or a checkpoint folder."
         what = f"has no {WEIGHTS_FILE}" if path.is_dir() else "no such file or folder"
-        raise UsageError(f"model.pretrained = '{path}': {what}. {hint}")
+        raise UsageError(f"model.pretrained = '{path_or_url}': {what}. {hint}")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # noise makes the unpickler stumble over anything
         raise DataError(
-            f"model.pretrained = '{file}': not readable as weights: {_reason(error)}. Name a .safetensors file or what"
-            " torch.save wrote of a state dict, tensors only."
+            f"model.pretrained = '{path_or_url}': not readable as weights: {_reason(error)}. Name a .safetensors file"
+            " or what torch.save wrote of a state dict, tensors only."
         ) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         keys = f" with {_some(map(str, weights))}" if isinstance(weights, Mapping) else ""
         raise DataError(
-            f"model.pretrained = '{file}': holds a {type(weights).__name__}{keys}, not tensors by name. Save the"
+            f"model.pretrained = '{path_or_url}': holds a {type(weights).__name__}{keys}, not tensors by name. Save the"
             " network's state_dict() alone."
         )
     return dict(weights)

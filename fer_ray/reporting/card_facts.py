@@ -11,8 +11,7 @@ from fer_ray.errors import DataError
 from fer_ray.inference.checkpoint import CheckpointInfo
 from fer_ray.inference.scores import Evaluation, Scores, read_evaluation, wilson_interval
 from fer_ray.sources.split_names import SPLITS
-from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE
-from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, local_copy
 from fer_ray.storage.json_files import read_json
 
 ENOUGH = 20

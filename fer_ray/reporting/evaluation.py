@@ -54,12 +54,12 @@ def write_samples(file: Path, columns: Mapping[str, Sequence[object]], images: n
     pq.write_table(pa.table({**columns, "png": [png_of(image) for image in images]}, schema=_SAMPLES_SCHEMA), file)
 
 
-def evaluation_section(folder: Path, shown_as: Path) -> PageSection:
+def evaluation_section(folder: Path, path_or_url: str) -> PageSection:
     """Show an evaluation.
 
     Args:
         folder: where its files are.
-        shown_as: where they are going to be, for a folder that is still being written.
+        path_or_url: of the folder, or of the folder that it will become.
     """
     evaluation = read_evaluation(folder)
     listed = pq.read_metadata(folder / PREDICTIONS_FILE).num_rows
@@ -99,7 +99,7 @@ def evaluation_section(folder: Path, shown_as: Path) -> PageSection:
         f"{accuracy_text(main.official)} accuracy on {evaluation.split} with TTA {evaluation.main_tta}{without};"
         f" macro-F1 {main.official.macro_f1:.3f}."
     )
-    return PageSection(shown_as.name, "Evaluation", str(shown_as), headline, blocks, evaluation.notes)
+    return PageSection(Path(path_or_url).name, "Evaluation", path_or_url, headline, blocks, evaluation.notes)
 
 
 def confusions(scores: Scores) -> list[tuple[str, str, int, float]]:

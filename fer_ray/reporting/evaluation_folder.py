@@ -23,24 +23,26 @@ from fer_ray.reporting.evaluation import evaluation_section, spread, write_sampl
 from fer_ray.reporting.evaluation_pictures import save_confusion, save_mistakes, save_reliability
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.model_card import CARD_FILE, model_card
-from fer_ray.storage.local import whole_folder
+from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import Start, record_start
 
 _CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
 _MISTAKES = 24
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start) -> None:
+def write_evaluation(
+    output: Output, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start
+) -> None:
     """Write all files of an evaluation; a kill leaves none of them.
 
     Args:
-        folder: to make; absent or empty.
+        output: absent or empty.
         rows: that were predicted.
         predictions: those of the main test-time augmentation.
         start: of the command, for the provenance.
     """
     measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
-    with whole_folder(folder) as partial:
+    with output.whole() as partial:
         record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
         pq.write_table(_table(rows, predictions), partial / PREDICTIONS_FILE)
@@ -51,8 +53,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, rows: Split, predicti
         save_reliability(panels, title, partial / RELIABILITY_FILE)
         _write_mistakes(partial / MISTAKES_FILE, rows, predictions, title)
         _write_samples(partial / SAMPLES_FILE, rows, predictions)
-        (partial / "report.html").write_text(render_page("Evaluation", [evaluation_section(partial, folder)]), "utf-8")
-        (partial / CARD_FILE).write_text(model_card(partial, folder.name), "utf-8")
+        (partial / "report.html").write_text(
+            render_page("Evaluation", [evaluation_section(partial, output.name)]), "utf-8"
+        )
+        (partial / CARD_FILE).write_text(model_card(partial, output.path.name), "utf-8")
 
 
 def _table(rows: Split, predictions: Predictions) -> pa.Table:

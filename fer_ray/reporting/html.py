@@ -8,7 +8,6 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fer_ray.console.messages import as_shown
 from fer_ray.version import VERSION
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
@@ -119,8 +118,8 @@ def render_page(title: str, sections: Sequence[PageSection]) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.tests["numeric"] = _is_numeric
-    page = environment.get_template("report.html.j2").render(title=title, sections=sections, version=VERSION)
-    return as_shown(page)
+    page: str = environment.get_template("report.html.j2").render(title=title, sections=sections, version=VERSION)
+    return page
 
 
 def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:

@@ -41,7 +41,7 @@ _RUN_COLUMNS = (
 )
 
 
-def run_section(folder: Path, shown_as: Path) -> PageSection:
+def run_section(folder: Path, path_or_url: str) -> PageSection:
     """Show a training run; arguments as in ``evaluation_section``."""
     run = RunFolder(folder)
     history = _history(run)
@@ -74,7 +74,7 @@ def run_section(folder: Path, shown_as: Path) -> PageSection:
         f"{best['validation_accuracy']:.2%} validation accuracy, macro-F1 {best['validation_macro_f1']:.3f}, in epoch"
         f" {best['epoch']:.0f} of {len(history)}; {duration(_seconds(history))}."
     )
-    return PageSection(shown_as.name, "Training run", str(shown_as), headline, blocks)
+    return PageSection(Path(path_or_url).name, "Training run", path_or_url, headline, blocks)
 
 
 def _profile_blocks(run: RunFolder) -> list[PageBlock]:

@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     files: tuple[str, ...]
-    show: Callable[[Path, Path], PageSection]
+    show: Callable[[Path, str], PageSection]
 
 
 _NEAR_FLAWS = ("near_duplicates", "near_leaked")
@@ -44,29 +44,35 @@ _PICTURES = {
 """Pictures beside ``dataset.json``, any of which may be absent: what each shows, its caption, whether it is a chart."""
 
 
-def folder_section(folder: Path) -> PageSection:
+def folder_section(folder: Path, path_or_url: str) -> PageSection:
     """Show what a stage wrote.
+
+    Args:
+        folder: on this machine.
+        path_or_url: of the folder, for the page and messages.
 
     Raises:
         DataError: the folder is missing, of no known kind, or one of its files is missing or damaged.
     """
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "no such folder"
-        raise DataError(f"{folder}: {what}. {_EXPECTED}")
+        raise DataError(f"{path_or_url}: {what}. {_EXPECTED}")
     kind = kind_of(folder)
     if kind is None:
         torn = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
         if torn:
             missing = next(file for file in torn.files if not (folder / file).is_file())
-            raise DataError(f"{folder}: {torn.name}, but its {missing} is missing. Make it anew.")
-        inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
+            raise DataError(f"{path_or_url}: {torn.name}, but its {missing} is missing. Make it anew.")
+        inside = [
+            f"{path_or_url}/{child.name}" for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)
+        ]
         hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
-        raise DataError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
+        raise DataError(f"{path_or_url}: of no known kind. {_EXPECTED}{hint}")
     try:
-        return kind.show(folder, folder)
+        return kind.show(folder, path_or_url)
     except (OSError, ValueError, LookupError, TypeError) as error:  # what reading damaged JSON, YAML and Parquet raises
         raise DataError(
-            f"{folder}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
             f" {type(error).__name__}: {error}. Make it anew."
         ) from error
 
@@ -98,7 +104,7 @@ def kind_of(folder: Path) -> Kind | None:
     return next((kind for kind in KINDS if all((folder / file).is_file() for file in kind.files)), None)
 
 
-def dataset_section(folder: Path, shown_as: Path) -> PageSection:
+def dataset_section(folder: Path, path_or_url: str) -> PageSection:
     """Show a prepared dataset; arguments as in ``evaluation_section``."""
     info = PreparedDataset(folder).info
     looked = any(held.near_duplicates is not None for held in info.splits.values())
@@ -133,7 +139,7 @@ def dataset_section(folder: Path, shown_as: Path) -> PageSection:
         f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
         f" {info.rejected:,} rejected."
     )
-    return PageSection(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
+    return PageSection(Path(path_or_url).name, "Dataset", path_or_url, headline, blocks, info.notes)
 
 
 EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)

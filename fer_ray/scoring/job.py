@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from fer_ray.errors import UsageError
 from fer_ray.scoring.manifest import listings
 from fer_ray.scoring.parts import NO_FAILURE
-from fer_ray.storage.folder import Folder
 from fer_ray.storage.local import LOCK_FILE
-from fer_ray.storage.provenance import PROVENANCE_FILE
+from fer_ray.storage.output import Output
 
 JOB_FILE = "_job.json"
 PREPROCESSING = "grey, square, fer_ray.images.decode 3"
@@ -134,7 +133,7 @@ class ScoringJob:
     precision: str | None = None
     batch_size: int | None = None
 
-    def write(self, folder: Folder) -> None:
+    def write(self, folder: Output) -> None:
         """Write the job file, which also says that the first listing is complete."""
         folder.write(JOB_FILE, json.dumps({"format_version": _FORMAT_VERSION} | asdict(self), indent=2) + "\n")
 
@@ -152,7 +151,7 @@ def sha256_of(files: Sequence[Path]) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def former_job(folder: Folder, asked: ScoringJob) -> ScoringJob | None:
+def former_job(folder: Output, asked: ScoringJob) -> ScoringJob | None:
     """Return the job that an output is to go on with; None where a kill came before its first listing was complete.
 
     Raises:
@@ -162,31 +161,31 @@ def former_job(folder: Folder, asked: ScoringJob) -> ScoringJob | None:
         strange = [name for name in folder.names() if not _before_job(name)]
         if strange:
             raise UsageError(
-                f"{folder.shown}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}."
+                f"{folder.name}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}."
             )
         folder.remove(*listings(folder))
         return None
     job = _read(folder)
     ours, theirs = asdict(asked.identity), asdict(job.identity)
     problems = [
-        f"{folder.shown}: --resume with another {name}: it was scored with {theirs[name] or 'none'}, asked for is"
+        f"{folder.name}: --resume with another {name}: it was scored with {theirs[name] or 'none'}, asked for is"
         f" {ours[name] or 'none'}. Resume with the previous, or choose another output."
         for name in ours
         if ours[name] != theirs[name]
     ]
     if job.inputs != asked.inputs:
         problems.append(
-            f"{folder.shown}: --resume with other inputs: it lists {', '.join(job.inputs)}. Name the same in the same"
+            f"{folder.name}: --resume with other inputs: it lists {', '.join(job.inputs)}. Name the same in the same"
             " order; what is new in them is found."
         )
     if job.format != asked.format:
-        problems.append(f"{folder.shown}: --resume with --format {asked.format}: it has {job.format} files. Name that.")
+        problems.append(f"{folder.name}: --resume with --format {asked.format}: it has {job.format} files. Name that.")
     if problems:
         raise UsageError(problems)
     return job
 
 
-def as_computed(job: ScoringJob, folder: Folder, precision: str, batch_size: int) -> ScoringJob:
+def as_computed(job: ScoringJob, folder: Output, precision: str, batch_size: int) -> ScoringJob:
     """Return the job with how its first chunk was computed, and write that where it is new."""
     if job.precision:
         return job
@@ -195,13 +194,8 @@ def as_computed(job: ScoringJob, folder: Folder, precision: str, batch_size: int
     return told
 
 
-def forget_job(folder: Folder) -> None:
-    """Remove the listings, the job file and the provenance."""
-    folder.remove(JOB_FILE, PROVENANCE_FILE, *listings(folder))
-
-
-def _read(folder: Folder) -> ScoringJob:
-    file = f"{folder.shown}/{JOB_FILE}"
+def _read(folder: Output) -> ScoringJob:
+    file = f"{folder.name}/{JOB_FILE}"
     try:
         content: dict[str, Any] = json.loads(folder.read(JOB_FILE))
         version = content.pop("format_version")

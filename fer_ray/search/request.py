@@ -21,7 +21,7 @@ from fer_ray.dataset.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
 from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.search.trial_records import short
-from fer_ray.storage.outputs import Output, claim
+from fer_ray.storage.output import Output
 from fer_ray.training.requirements import part_problems, requirement_problems
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
@@ -138,7 +138,8 @@ def check_request(asked: SearchArguments) -> SearchRequest:
     info = prepared.info if prepared else None
     loaded = _load_spaces(asked.spaces, list(asked.overrides), info, max(1, asked.workers_per_trial), problems)
     with problems.collect():
-        run = claim(asked.output, asked.resume, [asked.dataset])
+        run = Output.at(asked.output)
+        run.require_usable(asked.resume, [asked.dataset])
     with problems.collect():
         seconds = None if asked.time_budget is None else parse_duration(asked.time_budget)
     with problems.collect():

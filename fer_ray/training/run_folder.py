@@ -11,7 +11,6 @@ import torch
 
 from fer_ray.config.files import to_yaml
 from fer_ray.config.schema import Config
-from fer_ray.console.messages import as_shown
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.inference.checkpoint import (
     CheckpointInfo,
@@ -23,7 +22,7 @@ from fer_ray.inference.checkpoint import (
 )
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import make_folder, recover_folder, remove_folder, remove_leftovers, write_whole
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 from fer_ray.training.metrics import Metrics
 from fer_ray.training.profile import PROFILE_FILE, RunProfile, Stopwatch
 
@@ -88,8 +87,8 @@ class EpochCheckpoints:
             OSError, UsageError: the disk refuses; the state after the epoch before is whole.
         """
         snapshot.save(self.last, resumable=True)
+        self.output.save(self.last.name)
         self._follow(snapshot.history)
-        self.output.save()
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.
@@ -116,6 +115,12 @@ class EpochCheckpoints:
         """Let the rest follow ``last``."""
         if best_epoch(history, self._metric)["epoch"] == history[-1]["epoch"]:
             copy_checkpoint(self.last, self.best)
+            self.output.save(self._best)
+
+
+def has_epoch(output: Output) -> bool:
+    """Return whether a run has finished an epoch, from which it can be resumed."""
+    return RunFolder(output).resumable() is not None
 
 
 def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:
@@ -156,31 +161,19 @@ class RunFolder(EpochCheckpoints):
         """Make the folder and note the configuration."""
         make_folder(self.path)
         write_whole(self.config_file, to_yaml(config))
+        self.output.save(CONFIG_FILE)
 
-    def former_config_file(self) -> Path:
-        """Return the file of the configuration that ``begin`` noted.
+    def former_config_file(self) -> Path | str:
+        """Return the path or URL of the configuration that ``begin`` noted.
 
         Raises:
             UsageError: there is none.
         """
-        if not self.config_file.is_file():
+        if not self.output.exists(CONFIG_FILE):
             raise UsageError(
-                f"{self.path}: no training run to resume, it has no {CONFIG_FILE}. Name the folder of one."
+                f"{self.output.name}: no training run to resume, it has no {CONFIG_FILE}. Name the folder of one."
             )
-        return self.config_file
-
-    @contextmanager
-    def owned(self, resume: bool) -> Iterator[None]:
-        """Keep other processes of this machine from the run, and leave nothing of one that fails in its first epoch.
-
-        Args:
-            resume: whether the run goes on; its folder stays then, whatever happens.
-
-        Raises:
-            UsageError: another process trains there.
-        """
-        with self.output.owned(resume, "another process is training here", lambda: self.resumable() is not None):
-            yield
+        return self.output.file(CONFIG_FILE)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -200,10 +193,14 @@ class RunFolder(EpochCheckpoints):
 
     def what_is_kept(self) -> str:
         """Say what is whole after a failure, and how to go on."""
-        kept = [f"{folder} (epoch {read_info(folder).epoch})" for folder in (self.last, self.best) if folder.is_dir()]
+        kept = [
+            f"{self.output.file(folder.name)} (epoch {read_info(folder).epoch})"
+            for folder in (self.last, self.best)
+            if folder.is_dir()
+        ]
         if not kept:
             return "No epoch was finished, so nothing is kept. Once that is mended, start again."
-        return f"Kept whole: {as_shown(' and '.join(kept))}. Once that is mended, go on with --resume."
+        return f"Kept whole: {' and '.join(kept)}. Once that is mended, go on with --resume."
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
@@ -217,7 +214,7 @@ class RunFolder(EpochCheckpoints):
             with snapshot.stopwatch.span("checkpoint"):
                 super().record(metrics, snapshot)
             write_whole(self.path / PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
-            self.output.save()
+            self.output.save(PROFILE_FILE)
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.
@@ -232,11 +229,12 @@ class RunFolder(EpochCheckpoints):
     def _follow(self, history: Sequence[Metrics]) -> None:
         super()._follow(history)
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
+        self.output.save(METRICS_FILE)
 
     def close(self) -> None:
         """Remove ``last/`` of a run that trained to its end, for a run that nobody will ask for more epochs."""
         remove_folder(self.last)
-        self.output.save()
+        self.output.save(self.last.name)
 
     def closed(self) -> bool:
         """Whether ``close`` was called."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from fer_ray.scoring.job import ScoringOptions, Spent
 from fer_ray.scoring.manifest import listings, read_chunks
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
@@ -27,7 +27,7 @@ def work(folder: str, batch_size: int, todo: Any, ready: Any, done: Any) -> None
     from fer_ray.scoring.chunk_scorer import ChunkScorer
 
     options = ScoringOptions([str(SHIPPED_CHECKPOINT)], "flip", "none", "auto", batch_size, 60)
-    scorer = ChunkScorer(Folder.at(folder), options, 1)
+    scorer = ChunkScorer(Output.at(folder), options, 1)
     ready.wait()
     images, spent, cpu = 0, Spent(), time.process_time()
     for number, chunk in iter(todo.get, None):
@@ -44,8 +44,8 @@ def main() -> None:
     job = json.loads((arguments.output / "_job.json").read_text())
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as place:
-        folder = Folder.at(place)
-        for name in listings(Folder.at(arguments.output)):
+        folder = Output.at(place)
+        for name in listings(Output.at(arguments.output)):
             shutil.copy(arguments.output / name, place)
         todo, done, ready = context.Queue(), context.Queue(), context.Barrier(arguments.processes + 1)
         for number, chunk in enumerate(chunk for listed in read_chunks(folder) for chunk in listed):

@@ -45,7 +45,7 @@ from fer_ray.scoring.manifest import CHUNK_FILES, Chunk
 from fer_ray.scoring.parts import PART_CHUNKS, OutputPart, ScoredRow
 from fer_ray.scoring.totals import count_parts
 from fer_ray.sources.synthetic import synthetic_faces
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 
 NAME = "bucket-of-pictures/2026/{:02d}/{:09d}.jpg"  # as long as names are
 
@@ -70,7 +70,7 @@ def drive(actors: int, chunks: int) -> dict[str, float]:
     todo = {number: Chunk("_manifest-0000.parquet", number, CHUNK_FILES) for number in range(chunks)}
     begun = cpu = 0.0
     planned = on_ray.ActorPlan(actors, 1, 0)
-    for count, _ in enumerate(on_ray.score_chunks(Folder.at("/nowhere"), options, todo, planned), 1):
+    for count, _ in enumerate(on_ray.score_chunks(Output.at("/nowhere"), options, todo, planned), 1):
         if count == chunks // 3:
             begun, cpu = time.perf_counter(), time.process_time()
     total, cpu = time.perf_counter() - begun, time.process_time() - cpu
@@ -98,7 +98,7 @@ def merge_seconds(repeats: int) -> dict[str, Any]:
     generator, rows = np.random.default_rng(0), CHUNK_FILES
     seconds, cpu_s, counting, counting_cpu_s = list[float](), list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as place:
-        folder = Folder.at(place)
+        folder = Output.at(place)
         part = OutputPart(0, {number: Chunk("", number, rows) for number in range(PART_CHUNKS)})
         for _ in range(repeats):
             for chunk in part.chunks:
@@ -131,7 +131,7 @@ def merge_seconds(repeats: int) -> dict[str, Any]:
 
 def _read_manifest(place: str, name: str, answer: Any) -> None:
     """Read a list's chunks as the driver does, then some as an actor does, in a process of its own."""
-    folder, process = Folder.at(place), psutil.Process()
+    folder, process = Output.at(place), psutil.Process()
     manifest.ChunkReader(folder).read(Chunk(name, 0, 1))  # warms up
     before, began = process.memory_info().rss, time.perf_counter()
     (chunks,) = manifest.read_chunks(folder)
@@ -148,7 +148,7 @@ def _read_manifest(place: str, name: str, answer: Any) -> None:
 def manifest_cost(chunks: int) -> dict[str, Any]:
     """Return what a manifest of so many chunks takes."""
     with tempfile.TemporaryDirectory() as place:
-        folder = Folder.at(place)
+        folder = Output.at(place)
         began = time.perf_counter()
         manifest.CHUNK_FILES = manifest._FIRST_CHUNK_FILES = 1
         try:
@@ -182,7 +182,7 @@ def listing_cost(names: int, files: int) -> dict[str, float]:
     def listed(entries: Iterable[Entry]) -> tuple[float, float, int]:
         with tempfile.TemporaryDirectory() as place:
             began, cpu = time.perf_counter(), time.process_time()
-            manifest.add_listing(Folder.at(place), entries, False)
+            manifest.add_listing(Output.at(place), entries, False)
             took, used = time.perf_counter() - began, time.process_time() - cpu
             return took, used, sum(one.stat().st_size for one in Path(place).iterdir())
 

@@ -57,7 +57,7 @@ def _watched(output: Path, progress: Progress) -> Iterator[None]:
     from fer_ray.scoring.job import JOB_FILE
     from fer_ray.scoring.manifest import read_chunks
     from fer_ray.scoring.parts import finished, lay_out
-    from fer_ray.storage.folder import Folder
+    from fer_ray.storage.output import Output
 
     over = threading.Event()
 
@@ -65,7 +65,7 @@ def _watched(output: Path, progress: Progress) -> Iterator[None]:
         while not (output / JOB_FILE).exists():
             if over.wait(0.1):
                 return
-        folder, before = Folder.at(output), 0
+        folder, before = Output.at(output), 0
         layout = lay_out(read_chunks(folder))
         while before < sum(part.files for part in layout):
             written, pieces = finished(folder, layout, "parquet")

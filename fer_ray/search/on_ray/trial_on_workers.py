@@ -20,7 +20,7 @@ from fer_ray.search.folder import kept_epochs
 from fer_ray.search.plan import Allocation
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 from fer_ray.training.metrics import Metrics
 from fer_ray.training.on_ray.train_workers import first_failure, make_trainer
 from fer_ray.training.rows import TrainingData
