@@ -251,7 +251,7 @@ def test_missing_dataset(tmp_path: Path) -> None:
 
 
 def test_more_workers_than_the_cluster_holds(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
-    with pytest.raises(UsageError, match=r"9 × \(0\.9 CPU\) asked for, room for 2"):
+    with pytest.raises(UsageError, match=r"9 × \(0\.9 CPU\) requested, room for 2"):
         train(tiny_dataset.path, config(), tmp_path / "run", workers=9)
 
 

@@ -52,7 +52,7 @@ def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6]
     assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
     assert trials[2].user_attrs["error"] == "the run diverged"
-    assert trials[3].user_attrs["interrupted"] and "its process or its node was lost" in trials[3].user_attrs["error"]
+    assert trials[3].user_attrs["interrupted"] and "its process or node was lost" in trials[3].user_attrs["error"]
     assert trials[3].params == trials[4].params and trials[4].user_attrs["continues"] == 3
     assert "lost 2 times, once more than training.max_failures = 1 allows" in trials[4].user_attrs["error"]
     assert trials[5].user_attrs["macro_f1"] == 0.3

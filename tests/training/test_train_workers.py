@@ -64,7 +64,7 @@ def test_two_workers_stream_what_memory_does_not_hold_and_start_again_when_one_i
     assert profile is not None and profile.streamed and profile.workers == 2
     said = capfd.readouterr().err
     assert "train 1,999 rows × 192 bytes = 374.8 KiB, streamed from disk" in said
-    assert "its process or its node was lost. Starting again after epoch" in said
+    assert "its process or node was lost. Starting again after epoch" in said
     assert "failure 1 of 2 allowed (training.max_failures)" in said
 
 

@@ -1,6 +1,5 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,9 +9,7 @@ import ray.train
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.constants import ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -22,6 +19,7 @@ from fer_ray.cluster.failures import Failure, FailureReader, advice
 from fer_ray.cluster.memory import available_memory, memory_errors
 from fer_ray.cluster.metrics import count_failure
 from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
+from fer_ray.cluster.ray_patches import own_gpus_for_train_workers
 from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
@@ -166,9 +164,7 @@ def make_trainer(
         rows: to be split over the workers, which get them by ``ray.train.get_dataset_shard("train")``; None where they
             have rows by other means.
     """
-    # Ray Train shows each worker the GPUs of all on its node, and touches the first one where a worker asked for none.
-    os.environ |= {ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", connect.OWN_GPUS: "1"}
-    ENV_VARS_TO_PROPAGATE.update({ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV, connect.OWN_GPUS})
+    own_gpus_for_train_workers()
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "threads": threads},
