@@ -50,7 +50,7 @@ def memory_left() -> list[int]:
     return [available_memory(), *([torch.cuda.mem_get_info(device)[0]] if device.type == "cuda" else [])]
 
 
-def keep_to_part(gpu: float) -> None:
+def limit_gpu_memory(gpu: float) -> None:
     """Let this process take no more of a GPU's memory than its part, where that is below 1 and above 0."""
     if 0 < gpu < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(gpu)

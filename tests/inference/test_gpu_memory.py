@@ -179,7 +179,7 @@ def test_a_process_keeps_to_its_part_of_a_gpu(
     limited = list[float]()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
-    device.keep_to_part(part)
+    device.limit_gpu_memory(part)
     assert limited == limits
 
 
@@ -210,7 +210,7 @@ def test_a_gpu_predicts_as_the_cpu_does_within_a_part_of_its_memory(
     shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu = Predictor(shipped, precision="float32", batch_size=1 << 17)
-    device.keep_to_part(0.01)
+    device.limit_gpu_memory(0.01)
     predictions = on_gpu.predict(np.repeat(IMAGES, 7000, axis=0))
     assert on_gpu.device.type == "cuda" and on_gpu.batch_size < 1 << 17
     monkeypatch.setattr(network, "pick_device", lambda: torch.device("cpu"))
