@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fer_ray.config.schema import ModelConfig
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.inference.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
 from fer_ray.models import architectures, build, find
 
 SIZE = 48  # FER-2013's
@@ -68,7 +68,7 @@ def models(
         infer = train = None
         if speed:
             say(f"measuring {architecture.name}")
-            infer, train = _speeds(place(model, device), device, dtype)
+            infer, train = _speeds(to_device(model, device), device, dtype)
         space = _search_space(architecture.name)
         figures.append(
             ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train, space)

@@ -91,7 +91,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype)
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to the device, its kernels in ``LAYOUT``, and let a CPU compute without asking for memory anew."""
     if device.type == "cpu":
         _keep_freed_memory()

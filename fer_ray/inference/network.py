@@ -16,7 +16,7 @@ from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.device import LAYOUT, autocast, pick_device, place, release_memory, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, pick_device, release_memory, resolve_precision, to_device
 from fer_ray.inference.tta import VIEWS, Views
 
 
@@ -72,7 +72,7 @@ class Network:
         self.batch_size, self.device = batch_size, pick_device()
         self.dtype = resolve_precision(precision, self.device)
         with memory_errors(LESS_MEMORY):
-            self._model = place(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
+            self._model = to_device(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
 
     def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
         """Return the network's bare outputs for each view, float32, V × n × K, on the CPU, in its own order of labels.

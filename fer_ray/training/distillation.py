@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.emotions import csv_order
 from fer_ray.inference.checkpoint import Checkpoint
-from fer_ray.inference.device import LAYOUT, autocast, place
+from fer_ray.inference.device import LAYOUT, autocast, to_device
 from fer_ray.inference.predictor import load_members
 
 
@@ -32,7 +32,7 @@ class Teachers:
         self._info, self._device, self._dtype = info, device, dtype
         self._members = load_teachers(folders, info)
         for member in self._members:
-            place(member.model, device).eval()
+            to_device(member.model, device).eval()
 
     @torch.no_grad()
     def probabilities(self, images_bchw: torch.Tensor) -> torch.Tensor:

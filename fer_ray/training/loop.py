@@ -19,7 +19,7 @@ from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state
-from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, place, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, resolve_precision, to_device
 from fer_ray.inference.network import EVAL_BATCH, forward_batches, normalize
 from fer_ray.training.augment import EpochRandom, augment, mix
 from fer_ray.training.distillation import Teachers
@@ -90,7 +90,7 @@ class _Run:
         model = models.build(config.model, data.info.size)
         if not resumes:
             models.initialize(model, config.model, data.info.mean, data.info.std)
-        self.model = place(model, self.device)
+        self.model = to_device(model, self.device)
         self.first_size = models.first_size(config)
         self.stages = [nn.ModuleList(parts) for parts in models.stages(config.model.name, self.model)]
         self.optimizer = make_optimizer(self.stages, config.optimizer)
