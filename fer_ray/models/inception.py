@@ -25,7 +25,7 @@ _STAGES = (
     "torchvision GoogLeNet (Inception v1), 3×3 stem without stride",
     _STAGES,
     torchvision="googlenet",
-    spare=("aux1.", "aux2."),
+    unused_weights=("aux1.", "aux2."),
 )
 def inception(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
     """Nine Inception modules."""

@@ -106,7 +106,7 @@ def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
     given = {
         name.removeprefix("body."): tensor
         for name, tensor in weights.items()
-        if not name.startswith(("front.", *architecture.spare))
+        if not name.startswith(("front.", *architecture.unused_weights))
     }
     fitting = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
     head = {name for name in own.keys() | given.keys() if name.startswith(f"{classifier}.")}

@@ -24,7 +24,7 @@ class Architecture:
         stages: names of its modules from the input to the classifier, which is the last and alone.
         any_size: whether one network takes images of several sizes, as training from small to full images needs.
         torchvision: what torchvision calls it, under which its ImageNet weights are found; None for one of ours.
-        spare: beginnings of names of tensors in those weights for which there is no use here.
+        unused_weights: beginnings of names of tensors in those weights for which there is no use here.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Architecture:
     stages: tuple[tuple[str, ...], ...]
     any_size: bool = True
     torchvision: str | None = None
-    spare: tuple[str, ...] = ()
+    unused_weights: tuple[str, ...] = ()
 
 
 _REGISTRY: dict[str, Architecture] = {}
@@ -46,7 +46,7 @@ def register(
     *,
     any_size: bool = True,
     torchvision: str | None = None,
-    spare: tuple[str, ...] = (),
+    unused_weights: tuple[str, ...] = (),
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder under a name; arguments as in ``Architecture``.
 
@@ -57,7 +57,7 @@ def register(
     def add(build: Builder) -> Builder:
         if name in _REGISTRY:
             raise ValueError(f"architecture '{name}' is registered twice")
-        _REGISTRY[name] = Architecture(name, summary, build, stages, any_size, torchvision, spare)
+        _REGISTRY[name] = Architecture(name, summary, build, stages, any_size, torchvision, unused_weights)
         return build
 
     return add
