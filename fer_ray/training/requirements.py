@@ -17,14 +17,14 @@ def require_trainable(config: Config, info: DatasetInfo, rows: int, workers: int
         resumes: whether a run goes on; it needs neither pretrained weights nor another check of them.
 
     Raises:
-        UsageError: what ``part_problems`` and ``requirement_problems`` find.
+        UsageError: what ``batch_problems`` and ``requirement_problems`` find.
     """
-    problems = part_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
+    problems = batch_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
     if problems:
         raise UsageError(problems)
 
 
-def part_problems(config: Config, rows: int | None, workers: int) -> list[str]:
+def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
     """Say where workers would get less than the two images that batch norm needs to train on.
 
     Args:
