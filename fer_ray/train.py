@@ -121,7 +121,7 @@ def _train(
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
-    if load_config(run.former_config_file()) != config:
+    if load_config(run.saved_config_file()) != config:
         raise UsageError(
             f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
         )
@@ -173,7 +173,7 @@ def command(
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
         with claimed(output, resume) as dest:
-            settings = load_config(RunFolder(dest).former_config_file())
+            settings = load_config(RunFolder(dest).saved_config_file())
     else:
         settings = load_config(config, set_ or [])
     result = train(

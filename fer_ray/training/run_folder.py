@@ -157,7 +157,7 @@ class RunFolder(EpochCheckpoints):
         make_folder(self.path)
         write_whole(self.config_file, to_yaml(config))
 
-    def former_config_file(self) -> Path:
+    def saved_config_file(self) -> Path:
         """Return the file of the configuration that ``begin`` noted.
 
         Raises:
