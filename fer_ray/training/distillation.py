@@ -45,9 +45,9 @@ class Teachers:
         if images_bchw.shape[-1] != size:
             images_bchw = F.interpolate(images_bchw, size=(size, size), mode="bilinear", antialias=False)
         grey = images_bchw * self._info.std + self._info.mean
-        return torch.stack([self._ask(member, grey) for member in self._members]).mean(dim=0)
+        return torch.stack([self._probabilities_of(member, grey) for member in self._members]).mean(dim=0)
 
-    def _ask(self, member: Checkpoint, grey_bchw: torch.Tensor) -> torch.Tensor:
+    def _probabilities_of(self, member: Checkpoint, grey_bchw: torch.Tensor) -> torch.Tensor:
         own = ((grey_bchw - member.info.mean) / member.info.std).contiguous(memory_format=LAYOUT)
         with autocast(self._device, self._dtype):
             logits: torch.Tensor = member.model(own)

@@ -83,9 +83,9 @@ def train_on_ray(
         except SystemExit:  # at Ctrl-C Ray stops the workers, then ends the process as if all were well
             raise KeyboardInterrupt from None
         except TrainingFailedError as error:
-            raise _to_tell(error, run, config.training.max_failures) from error
+            raise _training_error(error, run, config.training.max_failures) from error
         except (RayActorError, OutOfMemoryError) as error:  # not of a worker: of Ray Train's own, beside the driver
-            raise _given_up(error, run) from error
+            raise _controller_error(error, run) from error
         finally:
             notes.clear()  # Ray Train's own; a resume goes by last/
             run.output.fetch()
@@ -235,7 +235,7 @@ def _describe_failure(rank: int, failure: Failure) -> str:
     return f"worker {rank}: {failure.text.splitlines()[0].rstrip('.')}"
 
 
-def _to_tell(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
+def _training_error(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
     """Return what the user needs to hear of the end of a run."""
     if isinstance(error, WorkerGroupError):
         rank, first = first_failure(error.worker_failures)
@@ -248,7 +248,7 @@ def _to_tell(error: TrainingFailedError, run: RunFolder, most: int) -> Exception
     return cause if isinstance(cause, FerRayError) else error
 
 
-def _given_up(error: Exception, run: RunFolder) -> FerRayError:
+def _controller_error(error: Exception, run: RunFolder) -> FerRayError:
     """Return what the user needs to hear where Ray Train itself was lost."""
     try:
         connect.require_running()
