@@ -168,7 +168,7 @@ class _Run:
 
     def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: EpochRandom) -> torch.Tensor:
         """Learn from a batch, and return the sums over its rows of loss and hits, and their number."""
-        with self.stopwatch.part("augmentation"):
+        with self.stopwatch.phase("augmentation"):
             images = normalize(batch.images, self.data.info.mean, self.data.info.std)
             images = augment(images, self.config.augment, epoch.generator, size)
             targets = self.objective.targets(batch)
@@ -181,7 +181,7 @@ class _Run:
         for number, (part, wanted) in enumerate(parts, start=1):
             with nullcontext() if number == count else without_sync(parallel):
                 sums += self._learn(parallel, part, wanted, len(part) / len(images))
-        with self.stopwatch.part("optimizer"):
+        with self.stopwatch.phase("optimizer"):
             if self.config.optimizer.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
             self.optimizer.step()
@@ -191,12 +191,12 @@ class _Run:
 
     def _learn(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
         """Add the gradients of a share of the batch."""
-        with self.stopwatch.part("forward"):
+        with self.stopwatch.phase("forward"):
             with autocast(self.device, self.dtype):
                 logits = parallel(images)
             said = self.teachers.probabilities(images) if self.teachers else None
             loss = self.objective.loss(logits.float(), targets, said)
-        with self.stopwatch.part("backward"):
+        with self.stopwatch.phase("backward"):
             (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             hits = (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION = 1
 PROFILE_FILE = "profile.json"
-Part = Literal["data", "augmentation", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
-PARTS: dict[Part, str] = {
+Phase = Literal["data", "augmentation", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
+PHASES: dict[Phase, str] = {
     "data": "waiting for rows",
     "augmentation": "normalising and changing images",
     "forward": "predicting, and the loss",
@@ -39,12 +39,12 @@ class RunProfile(BaseModel):
     workers: int = Field(description="Processes that trained together.")
     fast_bfloat16: bool = Field(False, description="Whether that device has instructions for bfloat16.")
     streamed: bool = Field(description="Whether training rows were read from disk each epoch.")
-    seconds: dict[Part, float] = Field(description="By part, as in fer_ray.training.profile.PARTS.")
+    seconds: dict[Phase, float] = Field(description="By part, as in fer_ray.training.profile.PHASES.")
 
-    def shares(self) -> dict[Part, float]:
-        """Return each part's share of the time, 0 to 1, all of them in the order of ``PARTS``."""
+    def shares(self) -> dict[Phase, float]:
+        """Return each part's share of the time, 0 to 1, all of them in the order of ``PHASES``."""
         total = sum(self.seconds.values())
-        return {part: self.seconds.get(part, 0.0) / total if total else 0.0 for part in PARTS}
+        return {part: self.seconds.get(part, 0.0) / total if total else 0.0 for part in PHASES}
 
 
 class Stopwatch:
@@ -58,22 +58,22 @@ class Stopwatch:
         previous: seconds by part, of the epochs before a run was resumed.
     """
 
-    def __init__(self, device: torch.device, previous: dict[Part, float] | None = None):
+    def __init__(self, device: torch.device, previous: dict[Phase, float] | None = None):
         self._device = device
-        self.seconds: dict[Part, float] = defaultdict(float, previous or {})
-        self._steps: dict[Part, float] = defaultdict(float)
+        self.seconds: dict[Phase, float] = defaultdict(float, previous or {})
+        self._steps: dict[Phase, float] = defaultdict(float)
         self._measuring = False
 
     @contextmanager
-    def span(self, part: Part) -> Iterator[None]:
+    def span(self, part: Phase) -> Iterator[None]:
         """Measure a block that ends with its results on the CPU, such as a validation."""
         began = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - began
 
-    def part(self, part: Part) -> AbstractContextManager[None]:
+    def part(self, part: Phase) -> AbstractContextManager[None]:
         """Measure a block of a training step, where this step is one of those that are."""
-        return self._part(part) if self._measuring else nullcontext()
+        return self._phase(part) if self._measuring else nullcontext()
 
     def steps(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of an epoch; what happens until the next one is asked for is a step."""
@@ -101,7 +101,7 @@ class Stopwatch:
         self.seconds["other"] += max(0.0, seconds - sum(self._steps.values()) * scale)
 
     @contextmanager
-    def _part(self, part: Part) -> Iterator[None]:
+    def _phase(self, part: Phase) -> Iterator[None]:
         began = self._now()
         yield
         self._steps[part] += self._now() - began
