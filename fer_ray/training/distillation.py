@@ -1,4 +1,4 @@
-"""Learning from other checkpoints: what they say of the very images that the network sees."""
+"""Knowledge distillation: train on the predictions of other checkpoints."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ from fer_ray.inference.predictor import load_members
 class Teachers:
     """Checkpoints whose mean calibrated probabilities are soft targets (Hinton et al., arXiv 1503.02531).
 
-    They see the augmented images, not the plain ones: a teacher that answers for the picture at hand makes a better
-    student than one whose answers were noted once (Beyer et al., arXiv 2106.05237).
+    Teachers predict on the augmented images. Predictions stored once for the plain images would train a worse student
+    (Beyer et al., arXiv 2106.05237).
 
     Args:
         folders: checkpoint folders, at least one.
-        info: of the dataset whose images they are to see.
-        device: where.
-        dtype: of their convolutions.
+        info: the dataset on which the student trains.
+        device: the device to compute on.
+        dtype: the dtype of convolutions.
 
     Raises:
-        DataError: a checkpoint can't be read, or takes images of another size.
+        DataError: a checkpoint can't be read, or expects images of another size.
     """
 
     def __init__(self, folders: Sequence[str], info: DatasetInfo, device: torch.device, dtype: torch.dtype):
@@ -39,7 +39,8 @@ class Teachers:
         """Return float32 probabilities, B × K, csv order.
 
         Args:
-            images_bchw: normalised by the dataset's mean and deviation; smaller ones are enlarged to full size.
+            images_bchw: images normalised by the dataset's mean and standard deviation. Images below the full size are
+                enlarged to it.
         """
         size = self._info.size
         if images_bchw.shape[-1] != size:
@@ -56,5 +57,5 @@ class Teachers:
 
 
 def load_teachers(folders: Sequence[str], info: DatasetInfo) -> list[Checkpoint]:
-    """Read teachers; errors as for ``Teachers``."""
+    """Read teachers. Raises as ``Teachers`` does."""
     return load_members(folders, info.size)

@@ -1,4 +1,4 @@
-"""Where the time of a training run goes, and what would make it faster."""
+"""Measure where the time of a training run goes, and say what would make it faster."""
 
 import time
 from collections import defaultdict
@@ -14,22 +14,22 @@ PROFILE_FILE = "profile.json"
 Phase = Literal["data", "augmentation", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
 PHASES: dict[Phase, str] = {
     "data": "waiting for rows",
-    "augmentation": "normalising and changing images",
-    "forward": "predicting, and the loss",
-    "backward": "gradients, and averaging them over workers",
-    "optimizer": "changing the weights",
+    "augmentation": "normalising and augmenting images",
+    "forward": "forward pass and loss",
+    "backward": "gradients, and averaging them over the workers",
+    "optimizer": "optimizer step",
     "validation": "measuring on the validation split",
     "checkpoint": "writing the run's folder",
-    "other": "all else in an epoch",
+    "other": "everything else in an epoch",
 }
 _EVERY, _FIRST = 50, 3
-"""On a GPU steps 3, 53, 103, … of an epoch are measured. The first ones, which choose kernels, are none of them."""
+"""On a GPU, steps 3, 53, 103, … of an epoch are measured. The first steps choose kernels, so they are left out."""
 
 T = TypeVar("T")
 
 
 class RunProfile(BaseModel):
-    """The contents of ``profile.json``: of all epochs so far, of the first worker where there are several."""
+    """The contents of ``profile.json``: the time of all epochs so far, measured on the first worker."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,25 +37,25 @@ class RunProfile(BaseModel):
     device: str = Field(description="cpu or cuda.")
     precision: str = Field(description="Of convolutions and matrix products: float32 or bfloat16.")
     workers: int = Field(description="Processes that trained together.")
-    fast_bfloat16: bool = Field(False, description="Whether that device has instructions for bfloat16.")
-    streamed: bool = Field(description="Whether training rows were read from disk each epoch.")
-    seconds: dict[Phase, float] = Field(description="By part, as in fer_ray.training.profile.PHASES.")
+    fast_bfloat16: bool = Field(False, description="Whether the device has instructions for bfloat16.")
+    streamed: bool = Field(description="Whether training rows were read from disk in each epoch.")
+    seconds: dict[Phase, float] = Field(description="By phase, as in fer_ray.training.profile.PHASES.")
 
     def shares(self) -> dict[Phase, float]:
-        """Return each part's share of the time, 0 to 1, all of them in the order of ``PHASES``."""
+        """Return the fraction of the time that each phase took, 0 to 1, in the order of ``PHASES``."""
         total = sum(self.seconds.values())
         return {part: self.seconds.get(part, 0.0) / total if total else 0.0 for part in PHASES}
 
 
 class Stopwatch:
-    """Measures the parts of a run, at a cost that doesn't show.
+    """Measures the phases of a run.
 
-    A GPU computes behind the process's back, so time is true only after waiting for it. That is done in one step of 50,
-    whose shares are taken for those of all steps; on a CPU every step is measured.
+    A GPU works asynchronously, so a time is right only after a synchronisation. On a GPU one step of 50 is measured and
+    stands for all steps; on a CPU every step is measured.
 
     Args:
-        device: that computes.
-        previous: seconds by part, of the epochs before a run was resumed.
+        device: the device that computes.
+        previous: seconds by phase, of the epochs before the run was resumed.
     """
 
     def __init__(self, device: torch.device, previous: dict[Phase, float] | None = None):
@@ -66,17 +66,17 @@ class Stopwatch:
 
     @contextmanager
     def span(self, part: Phase) -> Iterator[None]:
-        """Measure a block that ends with its results on the CPU, such as a validation."""
+        """Measure a block whose results are on the CPU at its end, such as a validation."""
         began = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - began
 
     def part(self, part: Phase) -> AbstractContextManager[None]:
-        """Measure a block of a training step, where this step is one of those that are."""
+        """Measure a block of a training step, if this step is one of the measured ones."""
         return self._phase(part) if self._measuring else nullcontext()
 
     def steps(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of an epoch; what happens until the next one is asked for is a step."""
+        """Yield the batches of an epoch. A step lasts until the next batch is requested."""
         self._steps.clear()
         iterator, measured, number = iter(batches), 0.0, 0
         began = time.perf_counter()
@@ -94,7 +94,7 @@ class Stopwatch:
         self._add(time.perf_counter() - began, measured)
 
     def _add(self, seconds: float, measured: float) -> None:
-        """Share out an epoch's seconds as those that were measured."""
+        """Distribute an epoch's seconds over the phases as in the measured steps."""
         scale = seconds / measured if measured else 0.0
         for part, spent in self._steps.items():
             self.seconds[part] += spent * scale
@@ -113,11 +113,11 @@ class Stopwatch:
 
 
 def bottleneck(profile: RunProfile, can_grow: bool) -> str:
-    """Say in a line what most of the time went to, and what would help.
+    """Return one line: the phase that took most of the time, and what would make it faster.
 
     Args:
-        profile: of a run.
-        can_grow: whether its images could have been smaller in the first epochs, and weren't.
+        profile: the run's profile.
+        can_grow: whether the first epochs could have used smaller images but didn't.
     """
     shares = profile.shares()
     network = shares["forward"] + shares["backward"]
@@ -139,8 +139,8 @@ def _remedy(name: str, profile: RunProfile, can_grow: bool) -> str:
     return {
         "data": "Faster with larger batches (training.batch_size).",
         "augmentation": "Faster with fewer kinds of augmentation (augment) or on a GPU.",
-        "optimizer": "Faster with larger batches (training.batch_size), as that makes fewer steps.",
+        "optimizer": "Faster with larger batches (training.batch_size), which make fewer steps.",
         "validation": "Faster with a smaller validation split.",
         "checkpoint": "Faster with --output on a faster disk.",
-        "other": "Faster with larger batches (training.batch_size), as that makes fewer steps.",
+        "other": "Faster with larger batches (training.batch_size), which make fewer steps.",
     }[name]
