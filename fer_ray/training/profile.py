@@ -44,7 +44,7 @@ class RunProfile(BaseModel):
     def shares(self) -> dict[Phase, float]:
         """Return the fraction of the time that each phase took, 0 to 1, in the order of ``PHASES``."""
         total = sum(self.seconds.values())
-        return {part: self.seconds.get(part, 0.0) / total if total else 0.0 for part in PHASES}
+        return {phase: self.seconds.get(phase, 0.0) / total if total else 0.0 for phase in PHASES}
 
 
 class Stopwatch:
@@ -65,15 +65,15 @@ class Stopwatch:
         self._measuring = False
 
     @contextmanager
-    def span(self, part: Phase) -> Iterator[None]:
+    def span(self, phase: Phase) -> Iterator[None]:
         """Measure a block whose results are on the CPU at its end, such as a validation."""
         began = time.perf_counter()
         yield
-        self.seconds[part] += time.perf_counter() - began
+        self.seconds[phase] += time.perf_counter() - began
 
-    def part(self, part: Phase) -> AbstractContextManager[None]:
+    def phase(self, phase: Phase) -> AbstractContextManager[None]:
         """Measure a block of a training step, if this step is one of the measured ones."""
-        return self._phase(part) if self._measuring else nullcontext()
+        return self._phase(phase) if self._measuring else nullcontext()
 
     def steps(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of an epoch. A step lasts until the next batch is requested."""
@@ -83,7 +83,7 @@ class Stopwatch:
         while True:
             self._measuring = self._device.type == "cpu" or number % _EVERY == _FIRST
             step_began = self._now()
-            with self.part("data"):
+            with self.phase("data"):
                 batch = next(iterator, None)
             if batch is None:
                 break
@@ -96,15 +96,15 @@ class Stopwatch:
     def _add(self, seconds: float, measured: float) -> None:
         """Distribute an epoch's seconds over the phases as in the measured steps."""
         scale = seconds / measured if measured else 0.0
-        for part, spent in self._steps.items():
-            self.seconds[part] += spent * scale
+        for phase, spent in self._steps.items():
+            self.seconds[phase] += spent * scale
         self.seconds["other"] += max(0.0, seconds - sum(self._steps.values()) * scale)
 
     @contextmanager
-    def _phase(self, part: Phase) -> Iterator[None]:
+    def _phase(self, phase: Phase) -> Iterator[None]:
         began = self._now()
         yield
-        self._steps[part] += self._now() - began
+        self._steps[phase] += self._now() - began
 
     def _now(self) -> float:
         if self._measuring and self._device.type == "cuda":
@@ -121,7 +121,7 @@ def bottleneck(profile: RunProfile, can_grow: bool) -> str:
     """
     shares = profile.shares()
     network = shares["forward"] + shares["backward"]
-    single: dict[str, float] = {part: share for part, share in shares.items() if part not in ("forward", "backward")}
+    single: dict[str, float] = {phase: share for phase, share in shares.items() if phase not in ("forward", "backward")}
     name, share = max((single | {"forward and backward": network}).items(), key=lambda item: item[1])
     return f"Most of the time went to {name} ({share:.0%}). {_remedy(name, profile, can_grow)}"
 

@@ -76,7 +76,7 @@ def test_prediction_goes_on_with_fewer_images_a_pass(
     assert predictor.batch_size == left
     said = capsys.readouterr().err
     assert said.count("Memory ran out") == (room < 16)
-    assert room == 16 or f"with 16 images a forward pass; {left} from here on." in said
+    assert room == 16 or f"with a batch of 16 images; batches of {left} follow." in said
     predictor.predict(IMAGES)
     assert "Memory" not in capsys.readouterr().err
 
@@ -86,7 +86,7 @@ def test_no_room_for_one_image_ends_cleanly(
     kind: str, shipped: Checkpoint, forward: Callable[[int, str], None]
 ) -> None:
     forward(0, kind)
-    with pytest.raises(UsageError, match=r"^out of memory: .*no room for the network and one image"):
+    with pytest.raises(UsageError, match=r"^out of memory: .*Memory doesn.t hold the network and one image"):
         Predictor(shipped).predict(IMAGES)
 
 
