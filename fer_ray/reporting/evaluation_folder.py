@@ -1,4 +1,4 @@
-"""The folder of an evaluation: metrics, predictions, pictures, page and model card."""
+"""Write the folder of an evaluation: metrics, predictions, pictures, page and model card."""
 
 from pathlib import Path
 
@@ -26,20 +26,21 @@ from fer_ray.reporting.model_card import CARD_FILE, model_card
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import Start, record_start
 
-_CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
+_CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # of each class
 _MISTAKES = 24
 
 
 def write_evaluation(
     output: Output, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start
 ) -> None:
-    """Write all files of an evaluation; a kill leaves none of them.
+    """Write all files of an evaluation at once: a killed process leaves none of them.
 
     Args:
         output: absent or empty.
-        rows: that were predicted.
-        predictions: those of the main test-time augmentation.
-        start: of the command, for the provenance.
+        evaluation: contents of ``metrics.json``.
+        rows: images and labels that were measured.
+        predictions: for ``rows``, with the main test-time augmentation.
+        start: the command that runs, for ``provenance.json``.
     """
     measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
     with output.whole() as partial:
@@ -54,7 +55,7 @@ def write_evaluation(
         _write_mistakes(partial / MISTAKES_FILE, rows, predictions, title)
         _write_samples(partial / SAMPLES_FILE, rows, predictions)
         (partial / "report.html").write_text(
-            render_page("Evaluation", [evaluation_section(partial, output.name)]), "utf-8"
+            render_page("Evaluation", [evaluation_section(partial, output.path_or_url)]), "utf-8"
         )
         (partial / CARD_FILE).write_text(model_card(partial, output.path.name), "utf-8")
 

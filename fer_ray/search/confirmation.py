@@ -72,7 +72,7 @@ class SeedRun:
         self.folder.output.fetch()
         if self.folder.config_file.is_file() and load_config(self.folder.config_file) != self.config:
             raise UsageError(
-                f"{self.folder.output.name}: holds another configuration than that of trial {self.trial.number}."
+                f"{self.folder.output.path_or_url}: holds another configuration than that of trial {self.trial.number}."
                 " Move it away."
             )
         remove_leftovers(self.folder.last)
@@ -90,7 +90,7 @@ class SeedRun:
         """
         self.folder.output.fetch()
         if not self.folder.config_file.is_file():
-            raise UsageError(f"{self.folder.output.name}: not visible on {os.uname().nodename}. {SHARE_IT}")
+            raise UsageError(f"{self.folder.output.path_or_url}: not visible on {os.uname().nodename}. {SHARE_IT}")
         self.folder.catch_up()
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:

@@ -64,7 +64,7 @@ class SearchFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it names no study"
             raise UsageError(
-                f"{self.output.name}: no search to resume, {self._name.name} can't be read: {reason}."
+                f"{self.output.path_or_url}: no search to resume, {self._name.name} can't be read: {reason}."
                 " Name the folder of a search, or start one in a new folder without --resume."
             ) from error
 
@@ -144,11 +144,12 @@ class SearchFolder:
             errors = [record.error for record in counted if record.error]
             if not counted:
                 raise UsageError(
-                    f"{self.output.name}: no trial had time for an epoch. Go on with --resume and more --time-budget."
+                    f"{self.output.path_or_url}: no trial had time for an epoch. Go on with --resume and more"
+                    " --time-budget."
                 )
             raise UsageError(
-                f"{self.output.name}: none of {amount(len(counted), 'trial')} trained to its end: the first that failed"
-                f" says: {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors of all."
+                f"{self.output.path_or_url}: none of {amount(len(counted), 'trial')} trained to its end: the first"
+                f" that failed says: {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors of all."
                 " Mend their cause and go on with --resume and more --trials."
             )
         metric = study.strategy.first.metric

@@ -35,10 +35,10 @@ class Output:
     """A folder that a stage writes. It can be sent to other processes, on other machines too.
 
     Attributes:
-        name: the absolute path or the URL.
+        path_or_url: the absolute path or the URL, without a slash at the end.
     """
 
-    name: str
+    path_or_url: str
 
     @classmethod
     def at(cls, path_or_url: "Path | str | Output") -> "Output":
@@ -55,25 +55,29 @@ class Output:
     @property
     def is_remote(self) -> bool:
         """Whether the output is in an object store."""
-        return as_url(self.name) is not None
+        return as_url(self.path_or_url) is not None
 
     @property
     def path(self) -> Path:
         """The folder on this machine; of a URL the working copy of this process, for ``fetch`` and ``save``."""
         # Messages about a file in the copy then show the URL too.
-        return self._cache / str(os.getpid()) / self.name.replace("://", "/") if self.is_remote else Path(self.name)
+        return (
+            self._cache / str(os.getpid()) / self.path_or_url.replace("://", "/")
+            if self.is_remote
+            else Path(self.path_or_url)
+        )
 
     @property
     def _cache(self) -> Path:
-        return cache_folder() / "outputs" / hashlib.sha256(self.name.encode()).hexdigest()[:32]
+        return cache_folder() / "outputs" / hashlib.sha256(self.path_or_url.encode()).hexdigest()[:32]
 
     def file(self, name: str = "") -> Path | str:
         """Return the path or URL of a file in the output, without a name of the output itself."""
-        return f"{self.name}/{name}".rstrip("/") if self.is_remote else self.path / name
+        return f"{self.path_or_url}/{name}".rstrip("/") if self.is_remote else self.path / name
 
     def within(self, name: str) -> "Output":
         """Return a folder in the output as an output of its own."""
-        return Output(f"{self.name}/{name}")
+        return Output(f"{self.path_or_url}/{name}")
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names of the files directly in the output or in a folder of it, sorted; empty if it is absent."""
@@ -96,7 +100,7 @@ class Output:
         Raises:
             OSError: the file can't be read.
         """
-        return ObjectFile(f"{self.name}/{name}") if self.is_remote else (self.path / name).open("rb")
+        return ObjectFile(f"{self.path_or_url}/{name}") if self.is_remote else (self.path / name).open("rb")
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
@@ -187,7 +191,7 @@ class Output:
             for name in names or [path.name for path in self.path.iterdir()]:
                 _remove(fs.LocalFileSystem(), str(self.path / name))
             with self._store_errors():
-                download(self.name, self.path, lambda name: not names or name.split("/")[0] in names)
+                download(self.path_or_url, self.path, lambda name: not names or name.split("/")[0] in names)
 
     def save(self, *names: str) -> None:
         """Write files and folders of the working copy of a URL to the object store, one after the other.
@@ -218,24 +222,26 @@ class Output:
             with self._store_errors():
                 in_use = bool(stored_files(*self._located()))
             if not in_use:
-                require_bucket(self.name)
+                require_bucket(self.path_or_url)
         else:
             if is_uploaded(self.path):
-                raise UsageError(f"{self.name}: this output would be lost after the job.")
+                raise UsageError(f"{self.path_or_url}: this output would be lost after the job.")
             if self.path.exists() and not self.path.is_dir():
-                raise UsageError(f"{self.name}: is a file; an output folder was expected. Choose another path.")
+                raise UsageError(f"{self.path_or_url}: is a file; an output folder was expected. Choose another path.")
             in_use = self.path.is_dir() and any(path.name != LOCK_FILE for path in self.path.iterdir())
         if in_use and not resume:
             raise UsageError(
-                f"{self.name}: the output is in use, and nothing is overwritten. Choose a new one, or continue this one"
-                " by --resume where the stage has that option."
+                f"{self.path_or_url}: the output is in use, and nothing is overwritten. Choose a new one, or continue"
+                " this one by --resume where the stage has that option."
             )
         if resume and not in_use:
-            raise UsageError(f"{self.name}: nothing to resume, it is missing or empty. Run once without --resume.")
-        require_apart(self.name, inputs)
+            raise UsageError(
+                f"{self.path_or_url}: nothing to resume, it is missing or empty. Run once without --resume."
+            )
+        require_apart(self.path_or_url, inputs)
 
     def _located(self, name: str = "") -> tuple[fs.FileSystem, str]:
-        filesystem, folder = locate(self.name) if self.is_remote else (fs.LocalFileSystem(), self.name)
+        filesystem, folder = locate(self.path_or_url) if self.is_remote else (fs.LocalFileSystem(), self.path_or_url)
         return filesystem, f"{folder}/{name}" if name else folder
 
     def _children(self, folder: str = "") -> list[fs.FileInfo]:
@@ -252,8 +258,8 @@ class Output:
             if not self.is_remote:
                 raise
             raise FerRayError(
-                f"{self.name}: the object store refused the request: {error}. What was saved before is whole; correct"
-                " the cause, then continue by --resume where the stage has that option."
+                f"{self.path_or_url}: the object store refused the request: {error}. What was saved before is whole;"
+                " correct the cause, then continue by --resume where the stage has that option."
             ) from error
 
 
@@ -312,7 +318,7 @@ def _locked(output: Output) -> Iterator[None]:
             fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"{output.name}: another process is writing there. Wait for its end or stop it, then --resume."
+                f"{output.path_or_url}: another process is writing there. Wait for its end or stop it, then --resume."
             ) from None
         except OSError as error:
             raise UsageError(
