@@ -20,7 +20,7 @@ from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
 from fer_ray.prepare import prepare
 from fer_ray.report import report
-from fer_ray.reporting.evaluation_text import describe as describe_evaluation
+from fer_ray.reporting.evaluation_tables import describe as describe_evaluation
 from fer_ray.score import score
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.storage.local import claim_output, own_output
