@@ -174,7 +174,7 @@ def _save_bars(
     axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.0, axes.get_xlim()[1]) * 1.15)  # room for the texts
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.set_xlabel(xlabel)
     canvas.legend(frameon=False, ncols=len(groups), loc="outside upper right", fontsize=9)
     canvas.savefig(file, dpi=FILE_DPI)
