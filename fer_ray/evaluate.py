@@ -32,7 +32,7 @@ from fer_ray.inference.scores import (
 )
 from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
 from fer_ray.reporting.evaluation_folder import write_evaluation
-from fer_ray.reporting.evaluation_text import describe
+from fer_ray.reporting.evaluation_tables import describe
 from fer_ray.storage.inputs import as_list
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
@@ -71,7 +71,7 @@ def evaluate(
 
     An ensemble predicts the mean of its members' calibrated probabilities. ``predictions.parquet`` has one row per
     image, in the split's order: id, label, predicted, confidence (the highest probability), p_angry … p_neutral (csv
-    order, whatever the checkpoints' order), tta_std and leaked. ``mistakes.png`` is absent if there are no mistakes.
+    order, whatever the checkpoints' order), tta_std and leaked.
 
     Args:
         checkpoints: path or URL of a checkpoint folder, or of several for images of the dataset's size.

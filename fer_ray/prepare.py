@@ -23,7 +23,7 @@ from fer_ray.dataset.quality import Findings
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
 from fer_ray.dataset.writer import SplitWriter
 from fer_ray.errors import DataError, UsageError
-from fer_ray.reporting.dataset_pictures import describe_dataset, draw_dataset
+from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.sources import fer_plus as fer_plus_votes
 from fer_ray.sources.name_options import NameOptions, parse_name_options
 from fer_ray.sources.raw_rows import SOURCE_MISSING, Source

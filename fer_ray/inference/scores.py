@@ -33,7 +33,7 @@ def wilson_interval(right: int, rows: int) -> tuple[float, float]:
 
 FORMAT_VERSION = 3
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
-CONFUSION_FILE, RELIABILITY_FILE, MISTAKES_FILE = "confusion.png", "reliability.png", "mistakes.png"
+CONFUSION_FILE, RELIABILITY_FILE = "confusion.png", "reliability.png"
 
 
 class _FrozenModel(BaseModel):

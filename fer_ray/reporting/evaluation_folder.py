@@ -8,26 +8,26 @@ import pyarrow.parquet as pq
 
 from fer_ray.dataset.store import Split
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.images.decode import png_of
 from fer_ray.inference.calibration import reliability_bins
 from fer_ray.inference.predictor import Predictions
 from fer_ray.inference.scores import (
     CONFUSION_FILE,
     METRICS_FILE,
-    MISTAKES_FILE,
     PREDICTIONS_FILE,
     RELIABILITY_FILE,
     SAMPLES_FILE,
     Evaluation,
 )
-from fer_ray.reporting.evaluation import evaluation_section, spread, write_samples
-from fer_ray.reporting.evaluation_pictures import save_confusion, save_mistakes, save_reliability
+from fer_ray.reporting.charts import evenly_spaced
+from fer_ray.reporting.evaluation import evaluation_section
+from fer_ray.reporting.evaluation_pictures import save_confusion, save_reliability
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.model_card import CARD_FILE, model_card
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import Start, record_start
 
-_CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # of each class
-_MISTAKES = 24
+_CORRECT_SAMPLES, _MISTAKES = 2, 24  # in samples.parquet: correct ones of each class, mistakes in all
 
 
 def write_evaluation(
@@ -52,7 +52,6 @@ def write_evaluation(
         if any(member.temperature != 1 for member in evaluation.members):
             panels["calibrated"] = measured.reliability
         save_reliability(panels, title, partial / RELIABILITY_FILE)
-        _write_mistakes(partial / MISTAKES_FILE, rows, predictions, title)
         _write_samples(partial / SAMPLES_FILE, rows, predictions)
         (partial / "report.html").write_text(
             render_page("Evaluation", [evaluation_section(partial, output.path_or_url)]), "utf-8"
@@ -73,30 +72,18 @@ def _table(rows: Split, predictions: Predictions) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_mistakes(file: Path, rows: Split, predictions: Predictions, title: str) -> None:
-    confidence = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predictions.labels != rows.labels)
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
-    captions = [
-        f"{EMOTIONS[rows.labels[row]]} →\n{EMOTIONS[predictions.labels[row]]} {confidence[row]:.1%}" for row in chosen
-    ]
-    if captions:
-        what = f"The most confident of {len(wrong):,} mistakes, label → prediction; {title}"
-        save_mistakes(rows.images[chosen], captions, what, file)
-
-
 def _write_samples(file: Path, rows: Split, predictions: Predictions) -> None:
-    right = predictions.labels == rows.labels
-    chosen = [
-        spread(np.flatnonzero((rows.labels == label) & (right == wanted)), count)
-        for wanted, count in ((True, _CORRECT_SAMPLES), (False, _WRONG_SAMPLES))
-        for label in range(NUM_CLASSES)
-    ]
-    numbers = np.concatenate(chosen)
+    """Write the most confident mistakes and some correct predictions of each class."""
+    confidence, right = predictions.probabilities.max(axis=1), predictions.labels == rows.labels
+    wrong = np.flatnonzero(~right)
+    mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    correct = [np.flatnonzero((rows.labels == label) & right) for label in range(NUM_CLASSES)]
+    numbers = np.concatenate([mistakes, *(evenly_spaced(of_class, _CORRECT_SAMPLES) for of_class in correct)])
     columns = {
         "id": [rows.ids[number] for number in numbers],
         "label": [EMOTIONS[label] for label in rows.labels[numbers]],
         "predicted": [EMOTIONS[label] for label in predictions.labels[numbers]],
-        "confidence": predictions.probabilities[numbers].max(axis=1),
+        "confidence": confidence[numbers],
+        "png": [png_of(image) for image in rows.images[numbers]],
     }
-    write_samples(file, columns, rows.images[numbers])
+    pq.write_table(pa.table(columns), file)

@@ -1,4 +1,4 @@
-"""Evaluations of made-up predictions, whose figures are known before."""
+"""Evaluations of made-up predictions, whose metrics are known in advance."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.inference.calibration import reliability_bins
 from fer_ray.inference.checkpoint import CheckpointInfo
 from fer_ray.inference.scores import Evaluation, Member, TtaScores, compare, score_predictions
-from fer_ray.reporting.card_facts import Evidence
+from fer_ray.reporting.card_findings import CardFacts
 
 FINGERPRINT = "f" * 64
 
 
 def probabilities_of(predicted: np.ndarray, confidence: float) -> np.ndarray:
-    """Give the predicted label this probability, and the rest to the others alike."""
+    """Give the predicted label this probability, and the others equal shares of the rest."""
     probabilities = np.full((len(predicted), len(EMOTIONS)), (1 - confidence) / (len(EMOTIONS) - 1))
     probabilities[np.arange(len(predicted)), predicted] = confidence
     return probabilities
@@ -43,7 +43,7 @@ def tta_scores(
 
 
 def describe_dataset(**changes: object) -> DatasetInfo:
-    """Describe a clean dataset of 700 training and 140 test images, alike in number a label."""
+    """Describe a clean dataset of 700 training and 140 test images, equally many of each label."""
     values: dict[str, object] = {
         "fer_ray_version": "1",
         "source": "faces.zip",
@@ -73,7 +73,7 @@ def describe_training(config: Config | None = None, **metrics: float) -> Checkpo
     )
 
 
-def make_evidence(
+def make_facts(
     labels: np.ndarray,
     tta: dict[str, np.ndarray],
     *,
@@ -82,17 +82,17 @@ def make_evidence(
     split: str = "test",
     dataset: DatasetInfo | None = None,
     trained: tuple[CheckpointInfo | None, ...] = (None,),
-) -> Evidence:
-    """Give the evidence of predictions.
+) -> CardFacts:
+    """Return the facts of an evaluation of one network.
 
     Args:
-        labels: of the rows, csv order.
-        tta: name to predicted labels, the main one last; the number of views and their time grow by one.
+        labels: of the images, csv order.
+        tta: name to predicted labels, the main one last; the first has one view, each further one has one more.
         confidence: of every prediction.
-        leaked: bool, whether a row also stands in train; None for none.
-        split: what the rows are.
-        dataset: None for one that is gone.
-        trained: of the one member.
+        leaked: bool, whether an image is also in train; None for no image.
+        split: the evaluated split.
+        dataset: None for a dataset that is no longer there.
+        trained: how the network was trained; None if its checkpoint is no longer there.
     """
     copies = np.zeros(len(labels), dtype=bool) if leaked is None else leaked
     measured = {
@@ -134,4 +134,4 @@ def make_evidence(
         main_tta=main,
         tta=measured,
     )
-    return Evidence(evaluation, dataset, trained)
+    return CardFacts(evaluation, dataset, trained)
