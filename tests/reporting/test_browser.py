@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import make_evidence
+from made_up import make_facts
 
 from fer_ray.reporting.curves import curve_figures
 from fer_ray.reporting.html import (
@@ -60,7 +60,7 @@ def page() -> str:
         for epoch in range(1, 4)
     ]
     charts = curve_figures(history)
-    evaluation = make_evidence(np.arange(7), {"none": np.arange(7)}).evaluation
+    evaluation = make_facts(np.arange(7), {"none": np.arange(7)}).evaluation
     blocks: list[PageBlock] = [
         Charts("Curves", charts),
         Figure(charts[0].png, "a chart", "A wide chart"),
