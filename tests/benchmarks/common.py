@@ -12,12 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+from process_tree import descendants
 
 PATIENCE_S = 120
 DRIVER, RAYLET = "the driver", "/raylet/raylet"
@@ -69,16 +69,6 @@ def compare(ours: tuple[str, Callable[[], float]], other: tuple[str, Callable[[]
 def spread(values: list[float]) -> str:
     """Return the median of values, the lowest and the highest of them, and how many there are."""
     return f"median {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}), n = {len(values)}"
-
-
-def descendants(pid: int) -> dict[psutil.Process, str]:
-    """Return all processes below a process with their command lines; nothing if it has ended."""
-    found = dict[psutil.Process, str]()
-    with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                found[process] = " ".join(process.cmdline()).strip()
-    return found
 
 
 def named(pid: int, text: str) -> list[int]:

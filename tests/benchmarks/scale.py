@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
-from common import descendants, machine, options, stage
+from common import machine, options, stage
+from process_tree import descendants
 from score_images import write_faces
 
 PIXELS = 48 * 48
