@@ -119,7 +119,7 @@ def _learn(root: Path, size: DemoSize) -> float:
     spaces, epochs = [root / f"{name}.yaml" for name in SPACES], f"training.epochs={size.trial_epochs}"
     for path, text in zip(spaces, SPACES.values(), strict=True):
         path.write_text(text, encoding="utf-8")
-    options = [option for path in spaces for option in ("--space", path)]
+    options: list[object] = [option for path in spaces for option in ("--space", path)]
     options += ["--set", epochs, "--trials", size.trials, "--output", search]
     _step(f"2/7 Search: {size.trials} trials of {' and '.join(SPACES)}", "tune", "--dataset", dataset, *options)
     best = tune(dataset, spaces, search, trials=size.trials, overrides=[epochs]).best
