@@ -31,7 +31,7 @@ from fer_ray.inference.scores import (
     score_predictions,
 )
 from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
-from fer_ray.reporting.evaluation_folder import write_evaluation
+from fer_ray.reporting.evaluation import write_evaluation
 from fer_ray.reporting.evaluation_tables import describe
 from fer_ray.storage.inputs import as_list
 from fer_ray.storage.object_store import absolute

@@ -23,8 +23,7 @@ _ENOUGH = 20
 _GOOD_F1, _LOW_RECALL, _OFTEN_CONFUSED, _CONFUSIONS = 0.75, 0.5, 0.1, 4
 _UNEVEN = 0.02
 """Accuracy minus balanced accuracy from which classes count as unevenly recognised."""
-_COPIES_MATTER = 0.005
-_OVERFIT, _UNDERFIT = 0.05, 0.02
+_COPIES_MATTER, _OVERFIT, _UNDERFIT = 0.005, 0.05, 0.02
 _CALIBRATED_ECE, _CALIBRATION_GAIN = 0.05, 0.005
 _SURE_ACCURACY, _SURE_SHARE = 0.9, 0.1
 _CHANCE = 0.05
@@ -51,8 +50,8 @@ class CardFacts:
     @property
     def members(self) -> list[tuple[str, CheckpointInfo]]:
         """Name and training of each member whose checkpoint is there."""
-        several = len(self.trained) > 1
-        names = (f"Network {number}" if several else "The network" for number in range(1, len(self.trained) + 1))
+        names = [f"Network {number}" for number in range(1, len(self.trained) + 1)]
+        names = names if len(names) > 1 else ["The network"]
         return [(name, info) for name, info in zip(names, self.trained, strict=True) if info]
 
     @property
@@ -72,8 +71,8 @@ def accuracy(facts: CardFacts) -> Iterator[Finding]:
     name = max(scores.classes, key=lambda name: scores.classes[name].support)
     share = scores.classes[name].support / scores.rows
     text = (
-        f"{scores.accuracy:.1%} of {amount(scores.rows, 'image')} are labelled correctly (95% interval"
-        f" {scores.accuracy_low:.1%} to {scores.accuracy_high:.1%}). Always predicting {name} would reach {share:.1%}"
+        f"{scores.accuracy:.1%} of {amount(scores.rows, 'image')} are labelled correctly ({_interval(scores)}). Always"
+        f" predicting {name} would reach {share:.1%}"
     )
     if scores.accuracy_low > share:
         yield STRENGTH, f"{text}. Cohen's kappa is {scores.kappa:.2f} (0: chance, 1: perfect)."
@@ -91,12 +90,9 @@ def classes(facts: CardFacts) -> Iterator[Finding]:
     for name, one in judged.items():
         found = round(one.recall * one.support)
         low, high = wilson_interval(found, one.support)
+        recall = f"recall {one.recall:.1%}, 95% interval {low:.1%} to {high:.1%}"
         if high < _LOW_RECALL:
-            yield (
-                WEAKNESS,
-                f"Most images of {name} are missed: {found:,} of {one.support:,} are found (recall {one.recall:.1%},"
-                f" 95% interval {low:.1%} to {high:.1%}).",
-            )
+            yield WEAKNESS, f"Most images of {name} are missed: {found:,} of {one.support:,} are found ({recall})."
 
 
 def frequent_confusions(facts: CardFacts) -> Iterator[Finding]:
@@ -114,24 +110,21 @@ def frequent_confusions(facts: CardFacts) -> Iterator[Finding]:
 def imbalance(facts: CardFacts) -> Iterator[Finding]:
     """Say whether rare classes are recognised less well, how rare they are in training, and what may help."""
     scores = facts.scores
-    supports = [one.support for one in scores.classes.values() if one.support]
-    if min(supports) < _ENOUGH or scores.accuracy - scores.balanced_accuracy < _UNEVEN:
+    fewest = min(one.support for one in scores.classes.values() if one.support)
+    if fewest < _ENOUGH or scores.accuracy - scores.balanced_accuracy < _UNEVEN:
         return
     text = (
         f"Rare classes are recognised less well: accuracy is {scores.accuracy:.1%}, but"
         f" {scores.balanced_accuracy:.1%} if every class counts the same (balanced accuracy)."
     )
     if facts.dataset and facts.trained_here and "train" in facts.dataset.splits:
-        labels = facts.dataset.splits["train"].labels
-        name = min(labels, key=lambda name: labels[name])
-        text += f" The rarest is {name}, with {labels[name]:,} of {sum(labels.values()):,} training images."
+        counts = facts.dataset.splits["train"].labels
+        name = min(counts, key=lambda name: counts[name])
+        text += f" The rarest is {name}, with {counts[name]:,} of {sum(counts.values()):,} training images."
     yield WEAKNESS, text
     if all(info and info.config.loss.class_weight_power == 0 for info in facts.trained):
-        yield (
-            OPPORTUNITY,
-            "The loss was not weighted by class (loss.class_weight_power 0). Weights may help rare classes at some cost"
-            " in accuracy.",
-        )
+        text = "The loss was not weighted by class (loss.class_weight_power 0). Weights may help rare classes at some"
+        yield OPPORTUNITY, f"{text} cost in accuracy."
 
 
 def calibration(facts: CardFacts) -> Iterator[Finding]:
@@ -140,54 +133,42 @@ def calibration(facts: CardFacts) -> Iterator[Finding]:
     bins = [(one.rows, one.confidence) for one in evaluation.main.reliability if one.confidence is not None]
     # With perfect calibration, accuracy in a bin still deviates from its confidence c with a standard deviation of
     # √(c(1-c)/n); the mean deviation of a normal distribution is √(2/π) times that.
-    deviations = [math.sqrt(2 / math.pi * rows * max(0.0, c * (1 - c))) for rows, c in bins]
-    by_chance = sum(deviations) / scores.rows
+    by_chance = sum(math.sqrt(2 / math.pi * rows * max(0.0, c * (1 - c))) for rows, c in bins) / scores.rows
     temperatures = [member.temperature for member in evaluation.members]
-    helped = ""
+    text = f"differs from accuracy by {points(scores.ece)} on average (expected calibration error)."
     if evaluation.main.ece_uncalibrated - scores.ece >= max(_CALIBRATION_GAIN, by_chance / 2):
         values = ", ".join(f"{temperature:.2f}" for temperature in temperatures)
-        before = points(evaluation.main.ece_uncalibrated)
-        helped = f" Temperature scaling (T = {values}) reduced the difference from {before}."
-    if (
-        any(temperature != 1 for temperature in temperatures)
-        and evaluation.split == "validation"
-        and facts.trained_here
-    ):
-        helped += " The temperature was fitted on the same images."
-    difference = f"differs from accuracy by {points(scores.ece)} on average (expected calibration error)"
+        text += f" Temperature scaling (T = {values}) reduced that from {points(evaluation.main.ece_uncalibrated)}."
+    if any(one != 1 for one in temperatures) and evaluation.split == "validation" and facts.trained_here:
+        text += " The temperature was fitted on the same images."
+    mean = sum(rows * confidence for rows, confidence in bins) / scores.rows
+    way = "higher" if mean > scores.accuracy else "lower"
     if scores.ece <= _CALIBRATED_ECE and by_chance <= _CALIBRATED_ECE:
-        yield STRENGTH, f"Confidence is reliable: it {difference}.{helped}"
+        yield STRENGTH, f"Confidence is reliable: it {text}"
     elif scores.ece > max(_CALIBRATED_ECE, 2 * by_chance):
-        mean = sum(rows * confidence for rows, confidence in bins) / scores.rows
-        way = "higher" if mean > scores.accuracy else "lower"
-        yield (
-            WEAKNESS,
-            f"Confidence is not reliable: its mean, {mean:.1%}, is {way} than the accuracy, {scores.accuracy:.1%}; it"
-            f" {difference}.{helped}",
-        )
+        means = f"its mean, {mean:.1%}, is {way} than the accuracy, {scores.accuracy:.1%}"
+        yield WEAKNESS, f"Confidence is not reliable: {means}; it {text}"
 
 
 def copies(facts: CardFacts) -> Iterator[Finding]:
     """Say how many images are copies of training images, and how much they change the accuracy."""
-    evaluation, rows, leaked = facts.evaluation, facts.evaluation.rows, facts.evaluation.leaked_rows
+    evaluation, dataset = facts.evaluation, facts.dataset
+    rows, leaked, clean = evaluation.rows, evaluation.leaked_rows, evaluation.main.without_leaked
     if not facts.trained_here or evaluation.split == "train":
         return
-    clean, scores = evaluation.main.without_leaked, facts.scores
-    known = facts.dataset and "train" in facts.dataset.splits
     if leaked and clean is None:
         yield THREAT, "Every image is an exact copy of a training image: nothing is known about new images."
     elif leaked and clean:
-        what = f"Exact copies of training images ({leaked:,} of {rows:,}, {leaked / rows:.1%})"
-        without = f"without them it is {clean.accuracy:.1%} (95% interval {clean.accuracy_low:.1%} to"
-        without += f" {clean.accuracy_high:.1%})."
-        gain = scores.accuracy - clean.accuracy
-        if gain >= _COPIES_MATTER:
-            yield WEAKNESS, f"{what} raise the accuracy by {points(gain)}: {without}"
-        else:
-            yield STRENGTH, f"{what} hardly change the accuracy: {without}"
-    elif known:
+        gain = facts.scores.accuracy - clean.accuracy
+        effect = f"raise the accuracy by {points(gain)}" if gain >= _COPIES_MATTER else "hardly change the accuracy"
+        yield (
+            WEAKNESS if gain >= _COPIES_MATTER else STRENGTH,
+            f"Exact copies of training images ({leaked:,} of {rows:,}, {leaked / rows:.1%}) {effect}: without them it"
+            f" is {clean.accuracy:.1%} ({_interval(clean)}).",
+        )
+    elif dataset and "train" in dataset.splits:
         yield STRENGTH, f"None of the {amount(rows, 'image')} is an exact copy of a training image."
-    split = facts.dataset.splits.get(evaluation.split) if facts.dataset else None
+    split = dataset.splits.get(evaluation.split) if dataset else None
     if split and split.near_leaked:
         share = f"{split.near_leaked:,} of {split.rows:,}, {split.near_leaked / split.rows:.1%}"
         yield THREAT, f"Further images are nearly equal to a training image ({share}). All metrics include them."
@@ -201,17 +182,12 @@ def fit(facts: CardFacts) -> Iterator[Finding]:
         train, validation = info.metrics["train_accuracy"], info.metrics["validation_accuracy"]
         rows = int(info.metrics["validation_rows"])
         low, high = wilson_interval(round(validation * rows), rows)
-        text = f"{train:.1%} on augmented training images and {validation:.1%} on validation images"
-        if high - low > 2 * _OVERFIT:
-            continue
-        if train - validation >= _OVERFIT:
-            yield WEAKNESS, f"{name} overfits: in the chosen epoch its accuracy is {text}."
-        elif train - validation < _UNDERFIT and validation < 1:
-            yield (
-                OPPORTUNITY,
-                f"{name} hardly overfits: in the chosen epoch its accuracy is {text}. A larger network, weaker"
-                " augmentation or more epochs may help.",
-            )
+        text = f"in the chosen epoch its accuracy is {train:.1%} on augmented training images and {validation:.1%} on"
+        if high - low <= 2 * _OVERFIT and train - validation >= _OVERFIT:
+            yield WEAKNESS, f"{name} overfits: {text} validation images."
+        elif high - low <= 2 * _OVERFIT and train - validation < _UNDERFIT and validation < 1:
+            remedy = "A larger network, weaker augmentation or more epochs may help."
+            yield OPPORTUNITY, f"{name} hardly overfits: {text} validation images. {remedy}"
 
 
 def augmentation(facts: CardFacts) -> Iterator[Finding]:
@@ -221,20 +197,17 @@ def augmentation(facts: CardFacts) -> Iterator[Finding]:
     if not others or facts.scores.rows < 5 * _ENOUGH:
         return
     (plain,) = set(tta) - set(others)
-    best = max(others, key=lambda name: tta[name].official.accuracy)
-    gain = tta[best].official.accuracy - tta[plain].official.accuracy
-    slower = tta[plain].images_per_s / tta[best].images_per_s
-    cost = (
-        f"takes {slower:.1f} times as long ({tta[best].images_per_s:,.0f} instead of {tta[plain].images_per_s:,.0f}"
-        " images/s)"
-    )
-    sure = _sure(tta[best].against_fewest)
+    name = max(others, key=lambda name: tta[name].official.accuracy)
+    fewest, best = tta[plain], tta[name]
+    gain, sure = best.official.accuracy - fewest.official.accuracy, _sure(best.against_fewest)
+    cost = f"takes {fewest.images_per_s / best.images_per_s:.1f} times as long"
+    cost += f" ({best.images_per_s:,.0f} instead of {fewest.images_per_s:,.0f} images/s)"
     if gain > 0:
-        to = f"to {tta[best].official.accuracy:.1%}"
-        yield OPPORTUNITY, f"TTA {best} raises the accuracy of {plain} by {points(gain)}, {to}{sure}, and {cost}."
+        to = f"{points(gain)}, to {best.official.accuracy:.1%}{sure}"
+        yield OPPORTUNITY, f"TTA {name} raises the accuracy of {plain} by {to}, and {cost}."
     else:
         level = f"{points(gain)} less accurate than" if gain else "exactly as accurate as"
-        yield OPPORTUNITY, f"TTA can be left out: {best} is {level} {plain}{sure} and {cost}."
+        yield OPPORTUNITY, f"TTA can be left out: {name} is {level} {plain}{sure} and {cost}."
 
 
 def confident_predictions(facts: CardFacts) -> Iterator[Finding]:
@@ -243,10 +216,8 @@ def confident_predictions(facts: CardFacts) -> Iterator[Finding]:
     rows = list(accumulate(one.rows for one in bins))
     right = list(accumulate(one.rows * (one.accuracy or 0.0) for one in bins))
     sure = [number for number in range(len(bins)) if right[number] >= _SURE_ACCURACY * rows[number]]
-    if facts.scores.accuracy >= _SURE_ACCURACY or not sure:
-        return
-    last = sure[-1]
-    if rows[last] >= max(_ENOUGH, _SURE_SHARE * facts.scores.rows):
+    enough = max(_ENOUGH, _SURE_SHARE * facts.scores.rows)
+    if facts.scores.accuracy < _SURE_ACCURACY and sure and rows[last := sure[-1]] >= enough:
         low, high = wilson_interval(round(right[last]), rows[last])
         yield (
             OPPORTUNITY,
@@ -263,42 +234,32 @@ def ensemble(facts: CardFacts) -> Iterator[Finding]:
     if len(members) > 1 and together > best.accuracy:
         gain = f"{points(together - best.accuracy)} more accurate than the best of them alone{_sure(best.against_all)}"
         yield STRENGTH, f"{len(members)} networks together are {gain}."
-    shares = {number: one.share for number, one in enumerate(members, 1) if one.share is not None}
-    if shares and (least := min(shares.values())) <= 0:
-        number = next(number for number in shares if shares[number] == least)
-        one, more = members[number - 1], amount(round(-least * facts.scores.rows), "image")
-        gain = f"{more} more of {facts.scores.rows:,} are" if least else "as many images are"
-        yield (
-            OPPORTUNITY,
-            f"Network {number} ({one.architecture}) can be left out: without it {gain} labelled"
-            f" correctly{_sure(one.against_others)}.",
-        )
+    number, least = min(enumerate(members, 1), key=lambda numbered: numbered[1].share or 0.0)
+    if least.share is not None and least.share <= 0:
+        loss = f"{points(least.share)} higher" if least.share else "the same"
+        sure = _sure(least.against_others)
+        text = f"Network {number} ({least.architecture}) can be left out: without it the accuracy is {loss}{sure}."
+        yield OPPORTUNITY, text
 
 
 def selection(facts: CardFacts) -> Iterator[Finding]:
     """Warn if the evaluated images influenced the network, or if it is unknown which images it was trained on."""
-    if facts.trained_here and facts.evaluation.split == "validation":
-        yield (
-            THREAT,
-            "The validation images also chose the epoch of the checkpoint, so all metrics are slightly optimistic. No"
-            " test split was evaluated.",
-        )
-    elif facts.trained_here and facts.evaluation.split == "train":
+    evaluation = facts.evaluation
+    if facts.trained_here and evaluation.split == "validation":
+        text = "The validation images also chose the epoch of the checkpoint, so all metrics are slightly optimistic."
+        yield THREAT, f"{text} No test split was evaluated."
+    elif facts.trained_here and evaluation.split == "train":
         yield THREAT, "The network was trained on the evaluated images: nothing is known about new images."
     for name, info in facts.members:
-        if info.dataset_fingerprint != facts.evaluation.dataset_fingerprint:
-            yield (
-                THREAT,
-                f"{name} was trained on another dataset ({info.dataset_fingerprint[:8]}) than the evaluated one"
-                f" ({facts.evaluation.dataset_fingerprint[:8]}): copies of its training images are unknown.",
-            )
+        if info.dataset_fingerprint != evaluation.dataset_fingerprint:
+            other = f"another dataset ({info.dataset_fingerprint[:8]}) than the evaluated one"
+            own = f"({evaluation.dataset_fingerprint[:8]}): copies of its training images are unknown"
+            yield THREAT, f"{name} was trained on {other} {own}."
 
 
 def labels(facts: CardFacts) -> Iterator[Finding]:
     """Warn of wrong labels: identical images with different labels, and what is known about FER-2013's."""
-    if facts.dataset is None:
-        return
-    splits = facts.dataset.splits
+    splits = facts.dataset.splits if facts.dataset else {}
     if listed := ", ".join(f"{split.conflicts:,} in {name}" for name, split in splits.items() if split.conflicts):
         yield THREAT, f"Some images occur with different labels, of which at most one can be right: {listed}."
     if "train" in splits and tuple(splits["train"].labels.values()) == _FER2013_TRAIN:
@@ -325,6 +286,10 @@ def findings(facts: CardFacts) -> dict[str, list[str]]:
     """Return the sentences of all rules by heading."""
     found = [finding for rule in RULES for finding in rule(facts)]
     return {heading: [text for under, text in found if under == heading] for heading in HEADINGS}
+
+
+def _interval(scores: Scores) -> str:
+    return f"95% interval {scores.accuracy_low:.1%} to {scores.accuracy_high:.1%}"
 
 
 def _sure(paired: Paired | None) -> str:

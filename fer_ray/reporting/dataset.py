@@ -1,13 +1,13 @@
 """Show a prepared dataset: as plain text, as a section of a page, and in pictures beside ``dataset.json``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fer_ray.dataset.assemble import Spool, SpooledRows, mean_by_class
 from fer_ray.dataset.quality import CopyGroup, Findings, worst_groups
-from fer_ray.dataset.store import DatasetInfo, PreparedDataset, SplitInfo
+from fer_ray.dataset.store import DatasetInfo, PreparedDataset
 from fer_ray.emotions import EMOTIONS
 from fer_ray.reporting.charts import FILE_DPI, evenly_spaced, new_chart, save_faces
 from fer_ray.reporting.html import PageSection, Table, read_figure
@@ -25,7 +25,6 @@ _FLAWS = {
 _PICTURES = {
     "classes.png": ("Images of each class by split; the table above has the numbers.", "Images of each class", True),
     "samples.png": ("Some faces of each class.", "Some faces of each class", False),
-    "quality.png": ("Flawed images by split; the table above has the numbers.", "Flawed images", True),
     "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
     "duplicates.png": (
         "Images that occur several times in the dataset: the largest groups and those with the most labels.",
@@ -60,29 +59,34 @@ def dataset_section(folder: Path, path_or_url: str) -> PageSection:
 
 
 def split_table(info: DatasetInfo) -> Table:
-    """Show the number of images of each class and with each flaw, one column for each split."""
+    """Show the number of images of each class, and the number and share with each flaw, one column for each split."""
     splits = info.splits.values()
     rows = [(name, *(f"{split.labels.get(name, 0):,}" for split in splits)) for name in info.label_names]
     if any(split.unlabelled for split in splits):
         rows.append(("without a label", *(f"{split.unlabelled:,}" for split in splits)))
     rows.append(("all images", *(f"{split.rows:,}" for split in splits)))
-    for flaw in _counted(info.splits):
-        counts = (_count(name, split, flaw) for name, split in info.splits.items())
-        rows.append((_FLAWS[flaw], *("–" if count is None else f"{count:,}" for count in counts)))
+    for flaw, name in _FLAWS.items():
+        counts = {split: getattr(held, flaw) for split, held in info.splits.items()}
+        if "leaked" in flaw:
+            counts["train"] = None  # copies of train are counted in the other splits only
+        if any(count is not None for count in counts.values()):
+            rows.append((name, *(_flawed(counts[split], held.rows) for split, held in info.splits.items())))
     return Table("Images by split", ("", *info.splits), rows)
 
 
+def _flawed(count: int | None, rows: int) -> str:
+    if not count:
+        return "–" if count is None else "0"
+    share = 100 * count / rows
+    return f"{count:,} ({share:.1f}%)" if share >= 0.1 else f"{count:,} ({share:.1g}%)"
+
+
 def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRows, findings: Findings) -> None:
-    """Write ``classes.png``, ``samples.png`` and ``quality.png``.
+    """Write ``classes.png`` and ``samples.png``.
 
     Write ``mean_faces.png`` too if any image has a label, and ``duplicates.png`` if two images have the same pixels.
     """
-    counts = {
-        f"{name} ({split.rows:,} images)": [(count, f"{count:,}") for count in split.labels.values()]
-        for name, split in info.splits.items()
-    }
-    _save_bars(folder / "classes.png", info.label_names, counts, "images")
-    save_quality(folder / "quality.png", info.splits)
+    _save_classes(folder / "classes.png", info)
     split = next(iter(info.splits))
     numbers = rows.of_split(split)
     faces = list[np.ndarray]()
@@ -102,16 +106,6 @@ def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRow
     groups = [*{group.first: group for kind in worst_groups(rows, findings, _GROUPS) for group in kind}.values()]
     if groups:
         save_copies(folder / "duplicates.png", groups, spool.pixels(np.array([group.first for group in groups])))
-
-
-def save_quality(file: Path, splits: Mapping[str, SplitInfo]) -> None:
-    """Write a PNG of the share and number of flawed images in each split, as bars."""
-    flaws = _counted(splits)
-    bars = {
-        f"{name} ({split.rows:,} images)": [_share(_count(name, split, flaw), split.rows) for flaw in flaws]
-        for name, split in splits.items()
-    }
-    _save_bars(file, [_FLAWS[flaw] for flaw in flaws], bars, "% of the split's images")
 
 
 def save_copies(file: Path, groups: Sequence[CopyGroup], pictures: np.ndarray) -> None:
@@ -136,45 +130,19 @@ def save_copies(file: Path, groups: Sequence[CopyGroup], pictures: np.ndarray) -
     save_faces(pictures, captions, min(_GROUPS, len(groups)), file, title)
 
 
-def _counted(splits: Mapping[str, SplitInfo]) -> list[str]:
-    """Return the flaws that the dataset was searched for."""
-    return [flaw for flaw in _FLAWS if any(getattr(split, flaw) is not None for split in splits.values())]
-
-
-def _count(name: str, split: SplitInfo, flaw: str) -> int | None:
-    """Return the number of flawed images; None for copies of train in train itself."""
-    return None if name == "train" and "leaked" in flaw else getattr(split, flaw)
-
-
-def _share(count: int | None, rows: int) -> tuple[float, str]:
-    """Return the length of a bar in percent, and its text."""
-    share = 100 * (count or 0) / rows
-    percent = f"{share:.1f}%" if share >= 0.1 else f"{share:.1g}%"
-    return share, "" if count is None else f"{count:,} ({percent})" if count else "0"
-
-
-def _save_bars(
-    file: Path, names: Sequence[str], groups: Mapping[str, Sequence[tuple[float, str]]], xlabel: str
-) -> None:
-    """Write a PNG of horizontal bars.
-
-    Args:
-        file: the PNG to write.
-        names: of the bars.
-        groups: name in the legend to length and text of each bar.
-        xlabel: what the lengths are.
-    """
-    canvas, axes = new_chart(0.9 + 0.2 * len(names) * (len(groups) + 0.6), width=7)
+def _save_classes(file: Path, info: DatasetInfo) -> None:
+    """Write a PNG of the number of images of each class in each split, as bars."""
+    canvas, axes = new_chart(0.9 + 0.2 * len(info.label_names) * (len(info.splits) + 0.6), width=7)
     axes.grid(False)
-    height = 0.85 / len(groups)
-    for number, (label, bars) in enumerate(groups.items()):
-        places = np.arange(len(names)) + (number - (len(groups) - 1) / 2) * height
-        drawn = axes.barh(places, [length for length, _ in bars], height, label=label)
-        axes.bar_label(drawn, [text for _, text in bars], padding=3, fontsize=8)
-    axes.set_yticks(np.arange(len(names)), names)
+    height, classes = 0.85 / len(info.splits), np.arange(len(info.label_names))
+    for number, (name, split) in enumerate(info.splits.items()):
+        places = classes + (number - (len(info.splits) - 1) / 2) * height
+        bars = axes.barh(places, list(split.labels.values()), height, label=f"{name} ({split.rows:,} images)")
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.set_yticks(classes, info.label_names)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(1.0, axes.get_xlim()[1]) * 1.15)  # room for the texts
-    axes.xaxis.set_major_formatter("{x:,g}")
-    axes.set_xlabel(xlabel)
-    canvas.legend(frameon=False, ncols=len(groups), loc="outside upper right", fontsize=9)
+    axes.margins(x=0.12)  # room for the numbers
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("images")
+    canvas.legend(frameon=False, ncols=len(info.splits), loc="outside upper right", fontsize=9)
     canvas.savefig(file, dpi=FILE_DPI)

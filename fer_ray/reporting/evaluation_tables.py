@@ -1,7 +1,6 @@
 """Tables of an evaluation, for its page, its model card and the terminal."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,12 +18,8 @@ def describe(evaluation: Evaluation) -> str:
     copies = f", {evaluation.leaked_rows:,} of them also in train" if evaluation.leaked_rows else ""
     title += f" on {evaluation.split}: {amount(evaluation.rows, 'image')}{copies}"
     tables = [by_tta(evaluation), by_class(evaluation), more_metrics(evaluation)]
-    hint = ""
-    if evaluation.pairs:
-        pairs = pairs_table("networks", network_names(evaluation), evaluation.pairs[:_PAIRS])
-        tables += [networks(evaluation), replace(pairs, columns=(f"TTA {evaluation.main_tta}", *pairs.columns[1:]))]
-        if len(evaluation.pairs) > _PAIRS:
-            hint = f"… and {len(evaluation.pairs) - _PAIRS} more pairs in metrics.json"
+    tables += networks_and_pairs(evaluation, _PAIRS) if evaluation.pairs else []
+    hint = f"… and {len(evaluation.pairs) - _PAIRS} more pairs in metrics.json" * (len(evaluation.pairs) > _PAIRS)
     parts = [title, *(table.as_text() for table in tables), hint, "\n".join(evaluation.notes)]
     return "\n\n".join(filter(None, parts))
 
@@ -109,9 +104,10 @@ def more_metrics(evaluation: Evaluation) -> Table:
     return Table(f"More metrics, TTA {evaluation.main_tta}", ("Metric", *measured), rows, note)
 
 
-def networks(evaluation: Evaluation) -> Table:
-    """Show the networks that predict together, each measured alone."""
+def networks_and_pairs(evaluation: Evaluation, most_pairs: int | None = None) -> list[Table]:
+    """Show the networks that predict together, each measured alone, and their first pairs if there are several."""
     several = len(evaluation.members) > 1
+    names = [f"{number}" for number in range(1, len(evaluation.members) + 1)]
     rows = [
         (
             name,
@@ -124,17 +120,13 @@ def networks(evaluation: Evaluation) -> Table:
             *([f"{100 * (member.share or 0):+.2f}"] * several),
             member.checkpoint,
         )
-        for name, member in zip(network_names(evaluation), evaluation.members, strict=True)
+        for name, member in zip(names, evaluation.members, strict=True)
     ]
     columns = ["Network", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL"]
     columns += ["Gain, points"] * several + ["Checkpoint"]
     note = "Gain: accuracy of all networks together minus the accuracy without this one." if several else ""
-    return Table(f"Networks, TTA {evaluation.main_tta}", columns, rows, note)
-
-
-def network_names(evaluation: Evaluation) -> list[str]:
-    """Return the number of each network as text, from 1."""
-    return [f"{number}" for number in range(1, len(evaluation.members) + 1)]
+    networks = Table(f"Networks, TTA {evaluation.main_tta}", columns, rows, note)
+    return [networks, *([pairs_table("networks", names, evaluation.pairs[:most_pairs])] if several else [])]
 
 
 def pairs_table(of: str, names: Sequence[str], pairs: Sequence[Pair]) -> Table:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from fer_ray.version import VERSION
 
-_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \(([\d.]+–)?[\d.]+%\))?")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 
 
@@ -162,5 +162,5 @@ def _data_uri(png: bytes) -> str:
 
 
 def is_numeric(cell: str) -> bool:
-    """Say whether a table's cell is a number, with or without its interval."""
+    """Say whether a table's cell is a number, with or without its interval or share."""
     return cell == "–" or _NUMBER.fullmatch(cell) is not None

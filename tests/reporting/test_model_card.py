@@ -2,17 +2,134 @@
 
 import numpy as np
 import pytest
-from made_up import describe_dataset, describe_training, make_facts
 
 from fer_ray.config.files import load_config
-from fer_ray.dataset.store import SplitInfo
+from fer_ray.config.schema import Config
+from fer_ray.dataset.store import DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
-from fer_ray.inference.scores import Paired
+from fer_ray.inference.calibration import reliability_bins
+from fer_ray.inference.checkpoint import CheckpointInfo
+from fer_ray.inference.scores import Evaluation, Member, Paired, TtaScores, compare, score_predictions
 from fer_ray.reporting.card_findings import CardFacts, findings
 from fer_ray.reporting.model_card import render_card
 
 ANGRY, DISGUST, FEAR, HAPPY, SAD = range(5)
 LABELS = np.repeat(np.arange(7), 20)
+
+
+FINGERPRINT = "f" * 64
+
+
+def probabilities_of(predicted: np.ndarray, confidence: float) -> np.ndarray:
+    """Give the predicted label this probability, and the others equal shares of the rest."""
+    probabilities = np.full((len(predicted), len(EMOTIONS)), (1 - confidence) / (len(EMOTIONS) - 1))
+    probabilities[np.arange(len(predicted)), predicted] = confidence
+    return probabilities
+
+
+def describe_dataset(**changes: object) -> DatasetInfo:
+    """Describe a clean dataset of 700 training and 140 test images, equally many of each label."""
+    values: dict[str, object] = {
+        "fer_ray_version": "1",
+        "source": "faces.zip",
+        "source_format": "zip",
+        "size": 48,
+        "splits": {
+            "train": SplitInfo(rows=700, labels=dict.fromkeys(EMOTIONS, 100)),
+            "test": SplitInfo(rows=140, labels=dict.fromkeys(EMOTIONS, 20)),
+        },
+        "mean": 0.5,
+        "std": 0.25,
+        "fingerprint": FINGERPRINT,
+    }
+    return DatasetInfo.model_validate(values | changes)
+
+
+def describe_training(config: Config | None = None, fingerprint: str = FINGERPRINT, **metrics: float) -> CheckpointInfo:
+    return CheckpointInfo(
+        config=config or Config(),
+        mean=0.5,
+        std=0.25,
+        size=48,
+        epoch=1,
+        metrics=metrics,
+        dataset_fingerprint=fingerprint,
+    )
+
+
+def measure(
+    labels: np.ndarray, predicted: np.ndarray, confidence: float, leaked: np.ndarray, views: int, fewest: np.ndarray
+) -> TtaScores:
+    probabilities = probabilities_of(predicted, confidence)
+    official = score_predictions(labels, probabilities)
+    return TtaScores(
+        official=official,
+        without_leaked=None if leaked.all() else score_predictions(labels[~leaked], probabilities[~leaked]),
+        images_per_s=1000 / views,
+        views=views,
+        ece_uncalibrated=official.ece,
+        nll_uncalibrated=official.nll,
+        reliability=reliability_bins(labels, probabilities),
+        against_fewest=compare(labels, predicted, fewest) if views > 1 else None,
+    )
+
+
+def make_facts(
+    labels: np.ndarray,
+    tta: dict[str, np.ndarray],
+    *,
+    confidence: float = 0.99,
+    leaked: np.ndarray | None = None,
+    split: str = "test",
+    dataset: DatasetInfo | None = None,
+    trained: CheckpointInfo | None = None,
+) -> CardFacts:
+    """Return the facts of an evaluation of one network.
+
+    Args:
+        labels: of the images, csv order.
+        tta: name to predicted labels, the main one last; the first has one view, each further one has one more.
+        confidence: of every prediction.
+        leaked: bool, whether an image is also in train; None for no image.
+        split: the evaluated split.
+        dataset: None for a dataset that is no longer there.
+        trained: how the network was trained; None if its checkpoint is no longer there.
+    """
+    copies = np.zeros(len(labels), dtype=bool) if leaked is None else leaked
+    fewest = next(iter(tta.values()))
+    measured = {
+        name: measure(labels, predicted, confidence, copies, views, fewest)
+        for views, (name, predicted) in enumerate(tta.items(), 1)
+    }
+    main = list(measured)[-1]
+    member = Member(
+        checkpoint="runs/a/checkpoint",
+        architecture="cnn3",
+        parameters=1_300_000,
+        epoch=25,
+        temperature=1.0,
+        accuracy=measured[main].official.accuracy,
+        nll=measured[main].official.nll,
+        share=None,
+        against_all=None,
+        against_others=None,
+    )
+    evaluation = Evaluation(
+        fer_ray_version="1",
+        members=[member],
+        pairs=[],
+        dataset="fer-data",
+        dataset_fingerprint=FINGERPRINT,
+        split=split,
+        rows=len(labels),
+        leaked_rows=int(copies.sum()),
+        label_names=list(EMOTIONS),
+        device="cpu",
+        precision="float32",
+        main_tta=main,
+        tta=measured,
+    )
+    return CardFacts(evaluation, dataset, (trained,))
 
 
 def mistaken(*mistakes: tuple[int, int, int]) -> np.ndarray:
@@ -67,7 +184,7 @@ def test_a_handful_of_images_says_nothing_about_classes_calibration_and_views() 
     for wrong in range(2, 6):
         predicted = np.where(np.arange(14) < wrong, HAPPY, labels)
         tta = {"none": labels, "flip": predicted}
-        found = findings(make_facts(labels, tta, confidence=0.8, trained=(validation,)))
+        found = findings(make_facts(labels, tta, confidence=0.8, trained=validation))
         assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
     many = np.tile(labels, 100), np.tile(np.where(np.arange(14) < 5, HAPPY, labels), 100)
     assert "not reliable: its mean, 80.0%" in text_of(make_facts(many[0], {"none": many[1]}, confidence=0.8))
@@ -95,8 +212,8 @@ def test_copies_of_training_images() -> None:
     everything = text_of(make_facts(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool)))
     assert "Threats: Every image is an exact copy of a training image" in everything
     assert "cop" not in text_of(make_facts(LABELS, {"none": LABELS}))  # the dataset is unknown
-    elsewhere = describe_training().model_copy(update={"dataset_fingerprint": "another"})
-    text = text_of(make_facts(LABELS, FEAR_MISSED, leaked=leaked, trained=(elsewhere,)))
+    elsewhere = describe_training(fingerprint="another")
+    text = text_of(make_facts(LABELS, FEAR_MISSED, leaked=leaked, trained=elsewhere))
     assert "Exact copies" not in text
     assert "The network was trained on another dataset (another) than the evaluated one (ffffffff)" in text
 
@@ -111,7 +228,7 @@ def test_copies_of_training_images() -> None:
 )
 def test_training_and_validation_accuracy(train: float, validation: float, said: str) -> None:
     trained = describe_training(train_accuracy=train, validation_accuracy=validation, validation_rows=700)
-    text = text_of(make_facts(LABELS, FEAR_MISSED, trained=(trained,)))
+    text = text_of(make_facts(LABELS, FEAR_MISSED, trained=trained))
     assert said in text and ("overfits" in text) == bool(said)
 
 
@@ -119,10 +236,10 @@ def test_class_weights_are_proposed_only_where_there_are_none() -> None:
     labels = np.concatenate([LABELS, np.full(400, HAPPY)])
     predicted = {"none": np.where(labels == DISGUST, ANGRY, labels)}
     plain, weighted = describe_training(), describe_training(load_config(None, ["loss.class_weight_power=0.5"]))
-    text = text_of(make_facts(labels, predicted, trained=(plain,)))
+    text = text_of(make_facts(labels, predicted, trained=plain))
     assert "accuracy is 96.3%, but 85.7% if every class counts the same" in text
     assert "loss.class_weight_power 0)" in text
-    assert "class_weight_power" not in text_of(make_facts(labels, predicted, trained=(weighted,)))
+    assert "class_weight_power" not in text_of(make_facts(labels, predicted, trained=weighted))
     assert "class_weight_power" not in text_of(make_facts(labels, predicted))
 
 
@@ -172,17 +289,17 @@ def test_networks_of_no_use_and_how_certain_that_is() -> None:
         for share in (-1 / 140, 0.0)
     ]
     text = text_of(CardFacts(evaluation.model_copy(update={"members": members}), None, (None, None)))
-    left_out = "Network 1 (cnn3) can be left out: without it 1 image more of 140 are labelled correctly"
+    left_out = "Network 1 (cnn3) can be left out: without it the accuracy is 0.7 points higher"
     assert f"{left_out} (McNemar's p 1: such a small difference may be chance)." in text
     assert "Network 2" not in text  # not both at once
     assert "2 networks together are 5.7 points more accurate than the best of them alone (McNemar's p 0.0078)." in text
 
 
 def test_the_training_dataset_is_told_from_the_evaluated_one() -> None:
-    elsewhere = describe_training().model_copy(update={"dataset_fingerprint": "another"})
+    elsewhere = describe_training(fingerprint="another")
     for trained, said in ((elsewhere, "on another dataset, with"), (describe_training(), "on the train split of that")):
         card = render_card(
-            make_facts(LABELS, {"none": LABELS}, dataset=describe_dataset(), trained=(trained,)), "a|b", None
+            make_facts(LABELS, {"none": LABELS}, dataset=describe_dataset(), trained=trained), "a|b", None
         )
         assert card.startswith("# Model card: cnn3 for facial expressions (a\\|b)\n\n## Model details\n")
         training = card.split("\n## Training data\n")[1].split("\n## ")[0]
