@@ -6,6 +6,8 @@ from fer_ray.console.text import describe_bytes
 
 Resources = Mapping[str, float]
 """Ray's name of a resource to its amount; ``memory`` is in bytes."""
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray sets in the driver of a submitted job."""
 WHY_ONE_GPU = (
     "A process computes on one GPU: NCCL, through which they tell each other their gradients, refuses two on the same"
     " one, and further GPUs of a process would be idle."
