@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from fer_ray.reporting.charts import new_chart, style_axes, to_png
 from fer_ray.reporting.html import Figure
 from fer_ray.storage.local import write_whole
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import best_epoch
+from fer_ray.training.run_folder import Metrics, best_epoch
 
 
 def save_curves(history: Sequence[Metrics], path: Path) -> None:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from fer_ray.config.schema import Config
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Report, Snapshot
+from fer_ray.training.run_folder import Metrics, Report, Snapshot
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,8 @@ from fer_ray.search.log import SearchLog
 from fer_ray.search.request import SearchArguments, check_request
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Report
+from fer_ray.training.run_folder import Metrics, Report
 from fer_ray.tune import search
 
 EVERY = 50

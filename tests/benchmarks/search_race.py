@@ -39,9 +39,8 @@ from fer_ray.config.files import load_search_space
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 
 CONTESTANTS = ("ours", "optuna", "ray")
 AT_ONCE = {"ours": os.cpu_count() or 1, "optuna": 1, "ray": os.cpu_count() or 1}
