@@ -24,11 +24,18 @@ from fer_ray.reporting.curves import save_curves
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.profile import RunProfile, bottleneck
-from fer_ray.training.requirements import require_trainable
+from fer_ray.training.requirements import training_problems
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import CONFIG_FILE, RunFolder, Snapshot, best_epoch, describe_epoch, has_epoch
+from fer_ray.training.run_folder import (
+    CONFIG_FILE,
+    Metrics,
+    RunFolder,
+    Snapshot,
+    best_epoch,
+    describe_epoch,
+    has_epoch,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,10 @@ def train(
         raise UsageError(f"--gpus-per-worker {gpus_per_worker:g}: must be 0 or 1. {WHY_ONE_GPU}")
     data = PreparedDataset(dataset)
     data.check_trainable()
-    require_trainable(config, data.info, data.labelled("train"), workers, resume)
+    here = workers == 1 and gpus_per_worker is None
+    # fit reads weights and teachers itself; several workers are checked before they start.
+    if problems := training_problems(config, data.info, workers, read=not (here or resume)):
+        raise UsageError(problems)
     with open_output(output, resume, [dataset], has_epoch) as dest:
         dest.fetch()
         run = RunFolder(dest)
@@ -90,34 +100,20 @@ def train(
         with run.writing():
             run.begin(config)
             record_start(dest)
-            _train(config, data, run, workers, gpus_per_worker, data_memory)
-        history = run.history()
+            rows, done = data.labelled("train"), len(run.catch_up())
+            try:
+                with ProgressBar("training", rows * config.training.epochs, start=rows * done) as bar:
+                    if here:
+                        _train_here(config, Placement(data, 1, data_memory or min(memory_left()) // 2), run, bar)
+                    else:
+                        from fer_ray.training.on_ray.train_workers import train_on_ray  # one process needs no Ray
+
+                        train_on_ray(config, data, run, bar, workers, gpus_per_worker, data_memory)
+            finally:
+                if history := run.history():
+                    save_curves(history, run.curves_file)
+                    dest.save(run.curves_file.name)
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, run.profile())
-
-
-def _train(
-    config: Config,
-    data: PreparedDataset,
-    run: RunFolder,
-    workers: int,
-    gpus_per_worker: float | None,
-    memory: int | None,
-) -> None:
-    run.catch_up()
-    rows = data.labelled("train")
-    try:
-        with ProgressBar("training", rows * config.training.epochs, start=rows * len(run.history())) as bar:
-            if workers == 1 and gpus_per_worker is None:
-                _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
-            else:
-                from fer_ray.training.on_ray.train_workers import train_on_ray  # one process trains without Ray
-
-                train_on_ray(config, data, run, bar, workers, gpus_per_worker, memory)
-    finally:
-        if run.history():
-            with run.writing():
-                save_curves(run.history(), run.curves_file)
-                run.output.save(run.curves_file.name)
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
@@ -127,11 +123,6 @@ def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> No
             " with that one."
         )
     last = run.resumable()
-    if last is None and (done := len(run.history())):
-        raise DataError(
-            f"{run.output.path_or_url}: has {amount(done, 'epoch')} but no {run.last.name}/ to resume from. Restore"
-            " that folder, or train again in another one."
-        )
     if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(
             f"{data.path_or_url}: not the dataset that {run.output.path_or_url} was trained on. Resume with that"

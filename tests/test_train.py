@@ -21,8 +21,7 @@ from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network
 from fer_ray.storage.output import open_output
 from fer_ray.train import train
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 
 def config(*overrides: str) -> Config:

@@ -17,7 +17,7 @@ A ``choice`` is a categorical whose options bring what is searched, or set, alon
           adamw:
             optimizer.learning_rate: {log_uniform: [1.0e-4, 1.0e-2]}
             optimizer.weight_decay: 0.01
-          muon:
+          adam:
 """
 
 import json

@@ -1,7 +1,7 @@
 """Predict with one checkpoint or several as one: calibrated probabilities with test-time augmentation (TTA)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -61,19 +61,10 @@ class Predictions:
 
     def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
         """Return a copy whose ``rows`` are replaced by those of ``others``, in order."""
-
-        def put(own: np.ndarray, theirs: np.ndarray, axis: int = 0) -> np.ndarray:
-            result = own.copy()
-            result[(slice(None),) * axis + (rows,)] = theirs
-            return result
-
-        return Predictions(
-            put(self.probabilities, others.probabilities),
-            put(self.tta_std, others.tta_std),
-            put(self.views, others.views),
-            put(self.members, others.members, axis=1),
-            put(self.uncalibrated, others.uncalibrated),
-        )
+        merged = {field.name: getattr(self, field.name).copy() for field in fields(self)}
+        for name, values in merged.items():
+            values[rows if values.ndim == 1 else (..., rows, slice(None))] = getattr(others, name)
+        return Predictions(**merged)
 
 
 class Predictor:
@@ -130,7 +121,7 @@ class Predictor:
         """Precision of the computation, ``float32`` or ``bfloat16``."""
         return str(self._networks[0].dtype).removeprefix("torch.")
 
-    def predict(self, images: np.ndarray | Picture | Sequence[Picture]) -> Predictions:
+    def predict(self, images: np.ndarray | Picture | Iterable[Picture]) -> Predictions:
         """Predict images of one face each.
 
         Args:
@@ -145,11 +136,9 @@ class Predictor:
             images = square_greys(images, self.size)
         logits = self.logits(images)
         predictions = self._average(logits)
-        if self.tta != ADAPTIVE:
-            return predictions
         highest = np.sort(predictions.probabilities, axis=1)[:, -2:]
         unsure = np.flatnonzero(highest[:, 1] - highest[:, 0] < UNSURE)
-        if not len(unsure):
+        if self.tta != ADAPTIVE or not len(unsure):
             return predictions
         more = self._logits(images[unsure], more_views)
         both = [torch.cat([few[:, unsure], many]) for few, many in zip(logits, more, strict=True)]
@@ -210,17 +199,12 @@ def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> 
         except DataError as error:
             problems += [f"{name}: {problem}" for problem in error.problems]
         members.append(checkpoint)
-        if problem := _size_problem(name, checkpoint.info.size, members[0].info.size, size, len(names)):
-            problems.append(problem)
+        own, first = checkpoint.info.size, members[0].info.size
+        if size is None and own != first:
+            problems.append(f"{name}: expects images of {own} pixels, the first checkpoint {first}. Leave it out.")
+        elif size is not None and own != size:
+            remedy = f"Prepare the dataset with --size {own}" + " or leave the checkpoint out" * (len(names) > 1)
+            problems.append(f"{name}: expects images of {own} pixels, the dataset has {size}. {remedy}.")
     if problems:
         raise DataError(problems)
     return members
-
-
-def _size_problem(name: str, own: int, first: int, size: int | None, members: int) -> str | None:
-    if own == (size or first):
-        return None
-    if size is None:
-        return f"{name}: expects images of {own} pixels, the first checkpoint {first}. Leave it out."
-    remedy = f"Prepare the dataset with --size {own}" + (", or leave the checkpoint out." if members > 1 else ".")
-    return f"{name}: expects images of {own} pixels, the dataset has {size}. {remedy}"

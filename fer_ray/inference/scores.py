@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import binomtest
 from sklearn.metrics import (
-    accuracy_score,
+    classification_report,
     cohen_kappa_score,
     confusion_matrix,
-    f1_score,
     log_loss,
-    precision_recall_fscore_support,
-    recall_score,
     top_k_accuracy_score,
 )
 
@@ -152,25 +150,38 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         labels: int, n, n > 0, csv order.
         probabilities: float, n × K, csv order. Each row sums to 1.
     """
-    every, present = range(NUM_CLASSES), np.unique(labels)
+    every = range(NUM_CLASSES)
     # log_loss warns where a float32 row doesn't sum to 1 in float64.
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
     low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
     one_class = len(np.union1d(labels, predicted)) == 1
+    report = classification_report(
+        labels, predicted, labels=every, target_names=EMOTIONS, output_dict=True, zero_division=0
+    )
+    classes = {
+        name: ClassScores(
+            precision=report[name]["precision"],
+            recall=report[name]["recall"],
+            f1=report[name]["f1-score"],
+            support=int(report[name]["support"]),
+        )
+        for name in EMOTIONS
+    }
+    present = [scores for scores in classes.values() if scores.support]
     return Scores(
         rows=len(labels),
-        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy=float((predicted == labels).mean()),
         accuracy_low=low,
         accuracy_high=high,
-        balanced_accuracy=float(recall_score(labels, predicted, labels=present, average="macro")),
-        macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
-        weighted_f1=float(f1_score(labels, predicted, labels=every, average="weighted", zero_division=0)),
+        balanced_accuracy=mean(scores.recall for scores in present),
+        macro_f1=mean(scores.f1 for scores in present),
+        weighted_f1=float(report["weighted avg"]["f1-score"]),
         kappa=0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
         top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
         nll=float(log_loss(labels, probabilities, labels=every)),
         ece=expected_calibration_error(reliability_bins(labels, probabilities)),
-        classes=_by_class(labels, predicted),
+        classes=classes,
         confusion=confusion_matrix(labels, predicted, labels=every).tolist(),
     )
 
@@ -188,14 +199,6 @@ def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired
     differing = only_first + only_second
     p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
     return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=p)
-
-
-def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScores]:
-    figures = precision_recall_fscore_support(labels, predicted, labels=range(NUM_CLASSES), zero_division=0)
-    return {
-        name: ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
-        for name, precision, recall, f1, support in zip(EMOTIONS, *figures, strict=True)
-    }
 
 
 def measure_members(

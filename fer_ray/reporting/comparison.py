@@ -18,8 +18,7 @@ from fer_ray.reporting.evaluation_tables import accuracy_text, pairs_table, shar
 from fer_ray.reporting.html import Charts, Figure, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import machine_of
 from fer_ray.reporting.runs import read_history, seconds_of
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import RunFolder, best_epoch
+from fer_ray.training.run_folder import Metrics, RunFolder, best_epoch
 
 _RUN_COLUMNS = (
     "Run",

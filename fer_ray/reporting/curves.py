@@ -11,8 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from fer_ray.reporting.charts import FILE_DPI, new_chart, style_axes, to_png
 from fer_ray.reporting.html import Figure
 from fer_ray.storage.local import write_whole
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import best_epoch
+from fer_ray.training.run_folder import Metrics, best_epoch
 
 _CURVES = {
     "Loss": {"train_loss": ("--", "train (augmented)"), "validation_loss": ("-", "validation")},

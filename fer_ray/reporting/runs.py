@@ -10,9 +10,8 @@ from fer_ray.models import can_grow
 from fer_ray.reporting.curves import curve_figures
 from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.profile import PHASES, bottleneck
-from fer_ray.training.run_folder import RunFolder, best_epoch
+from fer_ray.training.run_folder import Metrics, RunFolder, best_epoch
 
 _EPOCH_COLUMNS = (
     "Epoch",

@@ -27,9 +27,8 @@ from fer_ray.search.trial_records import TrialRecord
 from fer_ray.storage.local import remove_leftovers, write_whole
 from fer_ray.storage.output import SHARE_IT, Output
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot, best_epoch
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot, best_epoch
 
 CONFIGURATIONS, SEEDS = 3, 3
 CONFIRM_FILE = "confirm.parquet"

@@ -21,8 +21,7 @@ from fer_ray.search.study import Candidate, Study
 from fer_ray.search.trial_records import TrialRecord, error_line
 from fer_ray.storage.local import recover_folder, whole_folder, write_whole
 from fer_ray.storage.output import Output
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import EpochCheckpoints
+from fer_ray.training.run_folder import EpochCheckpoints, Metrics
 
 
 class SearchFolder:

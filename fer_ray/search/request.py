@@ -22,7 +22,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
 from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.search.trial_records import short
 from fer_ray.storage.output import Output
-from fer_ray.training.requirements import batch_problems, requirement_problems
+from fer_ray.training.requirements import training_problems
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Logger to the package that it needs."""
@@ -224,10 +224,8 @@ def _load_spaces(
 
 
 def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) -> Iterator[str]:
-    rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
-
     def problems_of(config: Config) -> list[str]:
-        return [*requirement_problems(config, info), *batch_problems(config, rows, workers)]
+        return training_problems(config, info, workers)
 
     if not space.search:
         yield "nothing to search. Add a `search:` section, such as model.dropout: {uniform: [0.0, 0.6]}."

@@ -28,7 +28,7 @@ search:
       adamw:
         optimizer.learning_rate: {log_uniform: [1e-4, 1e-2]}
         optimizer.weight_decay: 0.01
-      muon:
+      adam:
   loss.effective_number:
     choice:
       null: {loss.class_weight_power: {uniform: [0.0, 1.0]}}
@@ -69,9 +69,9 @@ def test_options_bring_their_own_values() -> None:
     assert (config.loss.effective_number, config.loss.class_weight_power) == (0.999, 0)
     assert config.loss.class_multipliers.disgust == 0.5
     assert config.schedule.step_at == (0.2, 0.7)
-    muon = draw(space, name="muon")
-    assert "null/loss.class_weight_power" in muon["names"]
-    assert "optimizer.learning_rate" not in muon
+    adam = draw(space, name="adam")
+    assert "null/loss.class_weight_power" in adam["names"]
+    assert "optimizer.learning_rate" not in adam
 
 
 def test_options_nest_and_set_what_only_goes_together() -> None:

@@ -40,7 +40,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model.dropout: 0.3", ["a plain value", "an option of a choice"]),
         ("training.epochs: {uniform: [20, 30]}", ["training.epochs", "valid integer"]),
         ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", ["is repeated", "line 3"]),
-        ("optimizer.name: {choice: {sgd: , rmsprop: }}", ["choice.rmsprop", "'sgd', 'adam', 'adamw' or 'muon'"]),
+        ("optimizer.name: {choice: {sgd: , rmsprop: }}", ["choice.rmsprop", "'sgd', 'adam' or 'adamw'"]),
         ("optimizer.name: {choice: {sgd: {model.droput: 0.1}, adam: }}", ["choice.sgd.model.droput", "Did you mean"]),
         ("optimizer.name: {choice: {sgd: {optimizer.momentum: 2}, adam: }}", ["optimizer.momentum = 2"]),
         ("optimizer.name: {choice: {adam: , adamw: }}", ["optimizer.name = 'sgd'", "the default"]),

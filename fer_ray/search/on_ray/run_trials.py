@@ -35,9 +35,8 @@ from fer_ray.search.trial_records import TrialRecord
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
 from fer_ray.search.trial_table import TrialTable
 from fer_ray.storage.output import Output
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 
 
 class TrialCounts:
