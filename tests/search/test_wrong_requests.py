@@ -122,7 +122,7 @@ def test_bad_spaces(
         (
             ["--gpus-per-trial", "3", "--workers-per-trial", "2"],
             [GOOD],
-            ["NCCL, which exchanges", "refuses two on the same"],
+            ["NCCL, which exchanges", "refuses two processes on the same"],
         ),
         (["--gpus-per-trial", "-1"], [GOOD], ["--gpus-per-trial -1: 0, a part of one GPU"]),
         (["--gpus-per-trial", "2"], [GOOD], ["leaves others idle; --workers-per-trial trains on several"]),
