@@ -49,7 +49,7 @@ def test_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--dataset", "ftp://bucket/data", "--output", "run"], 2, "ftp://"),
         (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "nothing to resume"),
         (["train", "--dataset", "data", "--output", "run", "--config", "data"], 2, "is a folder"),
-        (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "leaves parts below 2 images"),
+        (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "gives parts below 2 images"),
         (["train", "--dataset", "data", "--output", "/dev/null/run"], 2, "the folder can't be made"),
         (["report", "data", "--output", "/dev/null/report"], 2, "the folder can't be made"),
         (["report", "data", "--output", "data/report"], 2, "lies in the input data"),

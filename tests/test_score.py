@@ -497,9 +497,7 @@ def test_where_memory_runs_out_batches_are_halved(
         assert there == own or there == pytest.approx(own, abs=TOLERANCE)
 
     monkeypatch.setattr(on_ray, "_ScoringActor", WithoutMemory)
-    with pytest.raises(
-        UsageError, match=r"out of memory: CUDA error: out of memory\. There is no room for the network"
-    ):
+    with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
         score(checkpoint, [images], tmp_path / "none", batch_size=32)
     assert not (tmp_path / "none").exists()
 

@@ -14,7 +14,7 @@ from fer_ray.reporting.curves import accuracy_figure, curve_figures
 from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import machine_of, reproduce_blocks
 from fer_ray.training.metrics import Metrics
-from fer_ray.training.profile import PARTS, bottleneck
+from fer_ray.training.profile import PHASES, bottleneck
 from fer_ray.training.run_folder import RunFolder, best_epoch
 
 _EPOCH_COLUMNS = (
@@ -83,7 +83,7 @@ def _profile_blocks(run: RunFolder) -> list[PageBlock]:
         return []
     rows = [
         (part.capitalize(), what, duration(profile.seconds.get(part, 0.0)), f"{share:.1%}")
-        for (part, what), share in zip(PARTS.items(), profile.shares().values(), strict=True)
+        for (part, what), share in zip(PHASES.items(), profile.shares().values(), strict=True)
     ]
     note = bottleneck(profile, can_grow(load_config(run.config_file)))
     if profile.workers > 1:

@@ -14,7 +14,7 @@ from fer_ray.images.decode import DecodedImage, ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import FaceDetector, FoundFace, crop, load_detector
 from fer_ray.images.image_files import FileError
-from fer_ray.inference.device import keep_to_part
+from fer_ray.inference.device import limit_gpu_memory
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.job import Scored, ScoringOptions, Spent
@@ -65,7 +65,7 @@ class ChunkScorer:
 
     def __init__(self, folder: Folder, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
         torch.set_num_threads(1)
-        keep_to_part(gpu)
+        limit_gpu_memory(gpu)
         cv2.setNumThreads(1)
         self._folder, self._options = folder, options
         self._manifest = ChunkReader(folder)

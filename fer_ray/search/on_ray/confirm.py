@@ -13,7 +13,7 @@ from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import duration
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import keep_to_part, release_memory
+from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.confirmation import SeedRun
 from fer_ray.search.on_ray.tune_adapter import Stop, adapted_tune, run_to_its_end, worker_error
 from fer_ray.search.plan import Allocation
@@ -88,7 +88,7 @@ def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun],
     """Train one of the runs in a trial's process."""
     torch.set_num_threads(threads)
     connect.hide_unasked_gpus()
-    keep_to_part(gpu)
+    limit_gpu_memory(gpu)
     run = runs[params["run"]]
     try:
         with memory_errors(advice(run.config.training)):

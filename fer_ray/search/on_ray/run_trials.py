@@ -18,7 +18,7 @@ from fer_ray.config.schema import Config
 from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import keep_to_part, release_memory
+from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.folder import SearchFolder, kept_epochs
 from fer_ray.search.log import SearchLog
 from fer_ray.search.on_ray.loggers import make_loggers
@@ -160,7 +160,7 @@ def _run_trial(
     """
     torch.set_num_threads(threads)
     connect.hide_unasked_gpus()
-    keep_to_part(gpu)
+    limit_gpu_memory(gpu)
     config = Config.model_validate_json(params["config"])
     epochs = TrialReporter(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
 
