@@ -19,7 +19,7 @@ from fer_ray.search.database import translate_database_errors
 from fer_ray.search.folder import SearchFolder
 from fer_ray.search.log import describe_best
 from fer_ray.search.on_ray.confirm import train_seed_runs
-from fer_ray.search.on_ray.preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
+from fer_ray.search.on_ray.preflight import Measure, allocate_cluster, measure_costs, measure_where_tight, preflight
 from fer_ray.search.on_ray.run_trials import run_trials
 from fer_ray.search.plan import describe_plan, summary
 from fer_ray.search.request import SearchArguments, SearchRequest, check_request
@@ -38,12 +38,12 @@ class TuneResult:
     """A finished search.
 
     Attributes:
-        best: the complete trial that is best by the first objective; where none is complete, the stopped one with the
-            best epoch, of which ``state`` and ``stopped`` tell.
-        checkpoint: its checkpoint folder.
-        config_file: its configuration, for ``train --config``.
+        best: the best complete trial by the first objective. If no trial is complete: the stopped trial with the best
+            epoch; its ``state`` and ``stopped`` say so.
+        checkpoint: checkpoint folder of the best trial.
+        config_file: configuration of the best trial, for ``train --config``.
         trials: all finished trials, by number.
-        confirmed: the configurations that were trained again with new seeds, the best mean first.
+        confirmed: the configurations that were trained again with new seeds, best mean first.
     """
 
     best: TrialRecord
@@ -73,39 +73,38 @@ def tune(
     confirm: bool = False,
     loggers: Sequence[str] = (),
 ) -> TuneResult:
-    """Search for the configuration that is best on the validation split, and keep its checkpoint.
+    """Search for the configuration with the best validation score and keep its checkpoint.
 
     Args:
-        dataset: a folder that ``prepare`` wrote, with a validation split.
-        spaces: YAML files with a ``search:`` section; with several, the search chooses among them too.
-        output: the search's folder; new or empty, or an earlier search's with ``resume``.
-        trials: finished trials that the study shall have in the end, those of earlier calls included.
-        time_budget: such as ``90s``, ``30m`` or ``2h``; after it no trial starts, and running ones are stopped.
-        storage: database URL of the study; None for ``study.db`` in the output folder.
-        max_concurrent: trials at once; None for one a GPU or CPU core.
-        resume: go on with an earlier search, or add trials to a finished one.
+        dataset: folder written by ``prepare``, with a validation split.
+        spaces: YAML files with a ``search:`` section. With several files, the search also chooses among them.
+        output: folder of the search: new or empty, or the folder of an earlier search with ``resume``.
+        trials: number of finished trials in the study at the end, including those of earlier calls.
+        time_budget: such as ``90s``, ``30m`` or ``2h``. After this time no trial starts, and running trials stop.
+        storage: database URL of the study. Default: ``study.db`` in the output folder.
+        max_concurrent: number of trials at once. Default: one per GPU or CPU core.
+        resume: resume an earlier search, or add trials to a finished one.
         overrides: ``path.to.field=value`` changes to every space.
-        objective: ``accuracy``, ``macro_f1``, or several with commas between, such as ``accuracy,images_per_s``;
-            ``best/`` is of the trial best by the first one, and ``trials.parquet`` marks the Pareto front.
-        sampler: of Optuna: ``tpe``, ``gp``, ``cmaes``, ``random`` or ``qmc``.
-        scheduler: what stops weak trials: ``asha``, ``hyperband``, ``median`` or ``none``. None for ``asha``, or
+        objective: ``accuracy``, ``macro_f1``, or several separated by commas, such as ``accuracy,images_per_s``.
+            ``best/`` holds the best trial by the first objective. ``trials.parquet`` marks the Pareto front.
+        sampler: Optuna sampler: ``tpe``, ``gp``, ``cmaes``, ``random`` or ``qmc``.
+        scheduler: rule that stops weak trials: ``asha``, ``hyperband``, ``median`` or ``none``. Default: ``asha``, or
             ``none`` with several objectives.
-        workers_per_trial: processes that train a trial together; above 1 through Ray Train, which takes some 20 s more
-            a trial on two cores.
-        cpus_per_trial: of all its workers together; None for as many as the trials at once leave each.
-        gpus_per_trial: of all its workers together: 0, one for each, or for one worker a part such as 0.25. None for
-            one a worker where a trial finds as many, else 0.
-        confirm: train the best three configurations again, with three new seeds each, after the search and beyond its
-            time budget. ``confirm/`` keeps their runs and ``confirm.parquet`` their figures; ``best/`` stays the
-            search's own.
-        loggers: ``tensorboard`` and ``mlflow``, which are shown the trials while they run.
+        workers_per_trial: processes that train one trial together. More than 1 use Ray Train and take about 20 s
+            longer per trial on two cores.
+        cpus_per_trial: CPUs of all workers of a trial together. Default: an equal part of the cluster.
+        gpus_per_trial: GPUs of all workers of a trial together: 0, one per worker, or a fraction such as 0.25 for one
+            worker. Default: one per worker if a trial finds that many, else 0.
+        confirm: after the search, train the best three configurations again with three new seeds each. The time budget
+            doesn't apply. ``confirm/`` holds the runs and ``confirm.parquet`` their results. ``best/`` doesn't change.
+        loggers: ``tensorboard`` and ``mlflow``, which receive the results while trials run.
 
     Raises:
-        UsageError: wrong arguments or spaces, all at once; a request that the cluster or the disk can't fit; all trials
-            failed, or none had time for an epoch.
-        DataError: the dataset can't be read, or isn't the one that the earlier search used.
+        UsageError: invalid arguments or spaces (all problems at once); trials that don't fit the cluster or the disk;
+            all trials failed, or no trial had time for an epoch.
+        DataError: the dataset can't be read, or the earlier search used another dataset.
     """
-    asked = SearchArguments(
+    arguments = SearchArguments(
         dataset,
         spaces,
         output,
@@ -124,13 +123,13 @@ def tune(
         confirm,
         loggers,
     )
-    return search(check_request(asked), fit)
+    return search(check_request(arguments), fit)
 
 
 def search(request: SearchRequest, objective: TrainFunction, measure: Measure = measure_where_tight) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
     data = TrainingData.load(request.dataset)
-    # Of a new search before anything is written, as it refuses what doesn't fit.
+    # A new search is planned before anything is written, because the plan may be refused.
     plan = None if request.resume else preflight(request, data, request.trials, measure)
     for note in request.strategy.notes():
         say(note)
@@ -147,14 +146,14 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
                 if left > 0:
                     plan = plan or preflight(request, data, left, measure)
                     say(summary(plan))
-                    run_trials(request, data, study, folder, objective, plan.share)
+                    run_trials(request, data, study, folder, objective, plan.allocation)
             finally:
                 folder.write_table(study)
                 _write_page(folder)
                 output.save()
             best = folder.finish(study)
             if request.confirm and best.stopped:
-                say("No trial trained to its end, so that there is none to confirm.")
+                say("No trial is complete, so there is none to confirm.")
             elif request.confirm:
                 _confirm(request, data, study, folder)
                 output.save()
@@ -177,11 +176,11 @@ def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: S
     try:
         if left:
             # A run is of one worker, which has all that a trial has, but for the GPUs: it computes on one.
-            gpus = request.needs.gpus
-            needs = replace(request.needs, workers=1, gpus=None if gpus is None else min(gpus, 1))
-            share = share_cluster(replace(request, needs=needs), len(left), {})
-            say(describe_runs(runs, left, share.concurrent))
-            errors = train_seed_runs(left, data, share, first, folder.ray)
+            gpus = request.resources.gpus
+            resources = replace(request.resources, workers=1, gpus=None if gpus is None else min(gpus, 1))
+            allocation = allocate_cluster(replace(request, resources=resources), len(left), {})
+            say(describe_runs(runs, left, allocation.concurrent))
+            errors = train_seed_runs(left, data, allocation, first, folder.ray)
     finally:
         for run in left:
             run.folder.output.fetch()
@@ -227,40 +226,42 @@ _Storage = Annotated[
     str | None, typer.Option(envvar="FER_RAY_STORAGE", help="Database URL of the study; default OUTPUT/study.db.")
 ]
 _Objective = Annotated[
-    str, typer.Option(help="accuracy, macro_f1, or several with commas, such as accuracy,images_per_s.")
+    str, typer.Option(help="accuracy, macro_f1, or several separated by commas, such as accuracy,images_per_s.")
 ]
 _Scheduler = Annotated[
     str | None, typer.Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
 ]
 _Workers = Annotated[
-    int, typer.Option(help="Processes that train a trial together; above 1 some 20 s more a trial to start them.")
+    int, typer.Option(help="Processes that train one trial together; more than 1 take about 20 s longer to start.")
 ]
-_Cpus = Annotated[int | None, typer.Option(help="Of all its workers; default what there is, shared.")]
+_Cpus = Annotated[
+    int | None, typer.Option(help="CPUs of all workers of a trial; default: an equal part of the cluster.")
+]
 _Gpus = Annotated[
     float | None,
-    typer.Option(help="Of all its workers, such as 0.25; default one a worker where a trial finds as many, or 0."),
+    typer.Option(help="GPUs of all workers of a trial, such as 0.25; default: one per worker if there are enough."),
 ]
 _Confirm = Annotated[
-    bool, typer.Option("--confirm", help="Then train the best three configurations with three new seeds each.")
+    bool, typer.Option("--confirm", help="Afterwards train the best three configurations with three new seeds each.")
 ]
 _Log = Annotated[
-    str | None, typer.Option(help="tensorboard, mlflow, or both with a comma: shows them the trials as they run.")
+    str | None, typer.Option(help="tensorboard, mlflow, or both separated by a comma: log trials while they run.")
 ]
 
 
 def command(
     dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    space: Annotated[list[str], typer.Option(help="YAML search space; several to choose among architectures.")],
-    trials: Annotated[int, typer.Option(help="Finished trials that the study shall have in the end.")],
+    space: Annotated[list[str], typer.Option(help="YAML search space; repeat it to choose among architectures.")],
+    trials: Annotated[int, typer.Option(help="Number of finished trials in the study at the end.")],
     output: Annotated[str, typer.Option(help="Folder of the search; new, or an earlier one with --resume.")],
-    time_budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 90s, 30m or 2h.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Stop after this time, such as 90s, 30m or 2h.")] = None,
     storage: _Storage = None,
-    max_concurrent: Annotated[int | None, typer.Option(help="Trials at once; default one a GPU or CPU core.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a search, or add trials to it.")] = False,
+    max_concurrent: Annotated[int | None, typer.Option(help="Trials at once; default: one per GPU or core.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a search, or add trials to it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change every space: path.to.field=value.")] = None,
     objective: _Objective = "accuracy",
-    sampler: Annotated[str, typer.Option(help="tpe, gp, cmaes, random or qmc, of Optuna.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="Optuna sampler: tpe, gp, cmaes, random or qmc.")] = "tpe",
     scheduler: _Scheduler = None,
     workers_per_trial: _Workers = 1,
     cpus_per_trial: _Cpus = None,
@@ -268,8 +269,8 @@ def command(
     confirm: _Confirm = False,
     log: _Log = None,
 ) -> None:
-    """Search hyperparameters and architectures for what is best on the validation split."""
-    asked = SearchArguments(
+    """Search hyperparameters and architectures for the best validation score."""
+    arguments = SearchArguments(
         dataset,
         space,
         output,
@@ -288,7 +289,7 @@ def command(
         confirm,
         log.split(",") if log else [],
     )
-    request = check_request(asked)
+    request = check_request(arguments)
     if dry_run:
         plan = preflight(request, TrainingData.load(request.dataset), trials, measure_costs)
         print(describe_plan(request, plan, nodes()))

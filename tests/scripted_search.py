@@ -123,7 +123,7 @@ class Search:
         return [trial.state.name for trial in self.study().trials]
 
 
-def cost_nothing(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
+def cost_nothing(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
     """Stand in for a measured step."""
     return {
         name: TrialCost({data.info.size: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces

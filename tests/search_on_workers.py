@@ -60,7 +60,7 @@ def by_dropout(config: Config, data: TrainingData, report: Report, *, resume_fro
         report(history[-1], Snapshot(config, data, history))  # type: ignore[arg-type]
 
 
-def no_cost(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
+def no_cost(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
     return {"s": TrialCost({24: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 1 << 20)}, 1.0
 
 

@@ -179,11 +179,11 @@ def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
     assert load_config(result.config_file) == result.best.config
     assert Path(result.config_file).read_text().startswith("# Of trial 0, stopped after epoch 2 of 3; no trial")
     said = " ".join(capsys.readouterr().err.split())
-    assert "Time budget of 1 h 00 min: an epoch takes 1 s in the mean with 1 trial at once" in said
+    assert "Time budget of 1 h 00 min: an epoch takes 1 s on average with 1 trial at once" in said
     assert "best/ is of trial 0, stopped after epoch 2 of 3." in said
     page = (scripted.run / "report.html").read_text()
     assert (
-        "The best epoch is of trial 0, s, with 70.00% validation accuracy; that trial was stopped after epoch 2" in page
+        "The best epoch is in trial 0, s, with 70.00% validation accuracy. This trial was stopped after epoch 2" in page
     )
     result = scripted([0.8, 0.9, 0.6], trials=1, resume=True)
     assert scripted.states() == ["PRUNED", "COMPLETE"] and (result.best.number, result.best.stopped) == (1, "")
@@ -210,7 +210,7 @@ def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) ->
     assert scripted.states() == ["FAIL", "WAITING"]
     assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.4
     assert (scripted.run / "best.yaml").read_text().startswith("# Of trial 0, stopped after epoch 2 of 3")
-    assert "The best epoch is of trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
+    assert "The best epoch is in trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
     result = scripted([0.2], trials=1, resume=True)
     assert (result.best.number, result.best.value, result.best.continues) == (1, 0.4, 0)
 
@@ -238,7 +238,7 @@ def test_a_search_that_another_one_preceded_writes_nothing(scripted: Search) -> 
 
 def test_a_database_that_goes_away_ends_the_search_in_words(scripted: Search) -> None:
     database = scripted.run / "study.db"
-    with pytest.raises(FerRayError, match=r"study\.db: the study's database no longer .* go on with --resume\.$"):
+    with pytest.raises(FerRayError, match=r"study\.db: the study's database no longer answers: .* --resume\.$"):
         scripted([0.2, database.unlink, 0.3, 0.4])
     assert (scripted.run / "report.html").is_file()
 

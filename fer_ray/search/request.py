@@ -1,4 +1,4 @@
-"""What a search was asked to do, checked whole before anything starts."""
+"""The arguments of a search, all checked before anything starts."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,13 @@ from fer_ray.storage.outputs import Output, claim
 from fer_ray.training.requirements import batch_problems, requirement_problems
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
-"""What can look on at a search, and the package that it needs."""
+"""Logger to the package that it needs."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
 class SearchArguments:
-    """A search as a user asks for it; ``fer_ray.tune.tune`` explains each argument."""
+    """Arguments of a search; ``fer_ray.tune.tune`` explains each of them."""
 
     dataset: Path | str
     spaces: Sequence[Path | str]
@@ -54,12 +54,12 @@ class SearchArguments:
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What each trial shall have.
+    """Requested resources of each trial.
 
     Attributes:
-        workers: processes that train it together; above 1 through Ray Train.
-        cpus: of all its processes together; None to choose.
-        gpus: of all its processes together; None for one a process where a trial finds as many, else 0.
+        workers: processes that train the trial together; more than 1 use Ray Train.
+        cpus: CPUs of all its processes together; None to choose.
+        gpus: GPUs of all its processes together; None for one per process if a trial finds that many, else 0.
     """
 
     workers: int = 1
@@ -69,19 +69,19 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search, its arguments checked.
+    """A search whose arguments were checked.
 
     Attributes:
-        spaces: by name, which is the file's name without suffix.
-        run: where the search goes.
-        trials: finished trials that the study shall have in the end.
-        time_budget: seconds after which nothing runs any more; None for no limit.
-        storage: database URL of the study; None for the file in the run's folder.
+        spaces: search space by name: the file's name without suffix.
+        run: output of the search.
+        trials: number of finished trials in the study at the end.
+        time_budget: seconds until the search stops; None for no limit.
+        storage: database URL of the study; None for the file in the folder of the search.
         max_concurrent: trials at once; None to choose.
-        needs: what each of them shall have.
-        resume: whether it goes on with an earlier search.
+        resources: requested resources of each trial.
+        resume: whether an earlier search is resumed.
         strategy: objectives, sampler and scheduler.
-        confirm: whether the best configurations are trained again with new seeds afterwards.
+        confirm: whether the best configurations are trained again with new seeds.
         loggers: names in ``LOGGERS``.
     """
 
@@ -92,7 +92,7 @@ class SearchRequest:
     time_budget: float | None
     storage: str | None
     max_concurrent: int | None
-    needs: TrialResources
+    resources: TrialResources
     resume: bool
     strategy: Strategy
     confirm: bool
@@ -100,7 +100,7 @@ class SearchRequest:
 
 
 class _Problems:
-    """Collects errors, to raise them together."""
+    """Collects errors to raise them together."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -123,30 +123,32 @@ class _Problems:
             raise self.kind(self.lines)
 
 
-def check_request(asked: SearchArguments) -> SearchRequest:
+def check_request(arguments: SearchArguments) -> SearchRequest:
     """Check every argument and file of a search.
 
     Raises:
-        UsageError: a wrong argument or space; the message lists all problems, those of the dataset too.
-        DataError: only the dataset is wrong.
+        UsageError: an invalid argument or space; the message lists all problems, including those of the dataset.
+        DataError: only the dataset is invalid.
     """
     problems = _Problems()
     prepared, run, seconds, strategy = None, None, None, DEFAULT_STRATEGY
     with problems.collect():
-        prepared = PreparedDataset(asked.dataset)
+        prepared = PreparedDataset(arguments.dataset)
         prepared.check_trainable()
     info = prepared.info if prepared else None
-    loaded = _load_spaces(asked.spaces, list(asked.overrides), info, max(1, asked.workers_per_trial), problems)
+    loaded = _load_spaces(
+        arguments.spaces, list(arguments.overrides), info, max(1, arguments.workers_per_trial), problems
+    )
     with problems.collect():
-        run = claim(asked.output, asked.resume, [asked.dataset])
+        run = claim(arguments.output, arguments.resume, [arguments.dataset])
     with problems.collect():
-        seconds = None if asked.time_budget is None else parse_duration(asked.time_budget)
+        seconds = None if arguments.time_budget is None else parse_duration(arguments.time_budget)
     with problems.collect():
-        _check_storage(asked.storage)
+        _check_storage(arguments.storage)
     with problems.collect():
-        strategy = choose_strategy(asked.objective, asked.sampler, asked.scheduler, loaded)
-    needs = TrialResources(asked.workers_per_trial, asked.cpus_per_trial, asked.gpus_per_trial)
-    for line in (*_count_problems(asked), *_needs_problems(needs), *_logger_problems(asked.loggers)):
+        strategy = choose_strategy(arguments.objective, arguments.sampler, arguments.scheduler, loaded)
+    resources = TrialResources(arguments.workers_per_trial, arguments.cpus_per_trial, arguments.gpus_per_trial)
+    for line in (*_count_problems(arguments), *_resource_problems(resources), *_logger_problems(arguments.loggers)):
         problems.add(line)
     problems.stop()
     assert prepared is not None and run is not None
@@ -154,44 +156,44 @@ def check_request(asked: SearchArguments) -> SearchRequest:
         dataset=prepared,
         spaces=loaded,
         run=run,
-        trials=asked.trials,
+        trials=arguments.trials,
         time_budget=seconds,
-        storage=asked.storage,
-        max_concurrent=asked.max_concurrent,
-        needs=needs,
-        resume=asked.resume,
+        storage=arguments.storage,
+        max_concurrent=arguments.max_concurrent,
+        resources=resources,
+        resume=arguments.resume,
         strategy=strategy,
-        confirm=asked.confirm,
-        loggers=tuple(dict.fromkeys(asked.loggers)),
+        confirm=arguments.confirm,
+        loggers=tuple(dict.fromkeys(arguments.loggers)),
     )
 
 
-def _count_problems(asked: SearchArguments) -> Iterator[str]:
-    if asked.trials < 1:
-        yield f"--trials {asked.trials}: at least 1."
-    if asked.max_concurrent is not None and asked.max_concurrent < 1:
-        yield f"--max-concurrent {asked.max_concurrent}: at least 1."
+def _count_problems(arguments: SearchArguments) -> Iterator[str]:
+    if arguments.trials < 1:
+        yield f"--trials {arguments.trials}: must be at least 1."
+    if arguments.max_concurrent is not None and arguments.max_concurrent < 1:
+        yield f"--max-concurrent {arguments.max_concurrent}: must be at least 1."
 
 
-def _needs_problems(needs: TrialResources) -> Iterator[str]:
-    workers, cpus, gpus = needs.workers, needs.cpus, needs.gpus
+def _resource_problems(resources: TrialResources) -> Iterator[str]:
+    workers, cpus, gpus = resources.workers, resources.cpus, resources.gpus
     if workers < 1:
-        yield f"--workers-per-trial {workers}: at least 1."
+        yield f"--workers-per-trial {workers}: must be at least 1."
         return
     if cpus is not None and (cpus < workers or cpus % workers):
         yield (
-            f"--cpus-per-trial {cpus}: whole CPUs for each of {workers} worker(s), at least 1. Choose a multiple of"
-            f" {workers}."
+            f"--cpus-per-trial {cpus}: each of {workers} worker(s) must get a whole number of CPUs, at least 1. Choose"
+            f" a multiple of {workers}."
         )
     if gpus is not None and workers > 1 and gpus not in (0, workers):
         yield (
-            f"--gpus-per-trial {gpus:g}: 0, or {workers}, one for each of {workers} workers (--workers-per-trial)."
-            f" {WHY_ONE_GPU}"
+            f"--gpus-per-trial {gpus:g}: must be 0, or {workers}: one for each of {workers} workers"
+            f" (--workers-per-trial). {WHY_ONE_GPU}"
         )
     if gpus is not None and workers == 1 and not 0 <= gpus <= 1:
         yield (
-            f"--gpus-per-trial {gpus:g}: 0, a part of one GPU such as 0.25, or 1. A trial of one worker computes on one"
-            " GPU and leaves others idle; --workers-per-trial trains on several."
+            f"--gpus-per-trial {gpus:g}: must be 0, a fraction of one GPU such as 0.25, or 1. A trial with one worker"
+            " computes on one GPU and leaves others idle. Use --workers-per-trial to train on several."
         )
 
 
@@ -200,7 +202,7 @@ def _logger_problems(names: Sequence[str]) -> Iterator[str]:
         if name not in LOGGERS:
             yield f"--log {name}: choose tensorboard or mlflow.{did_you_mean(name, LOGGERS)}"
         elif find_spec(LOGGERS[name]) is None:
-            yield f"--log {name}: needs the package {LOGGERS[name]}. Install it by `pip install {LOGGERS[name]}`."
+            yield f"--log {name}: needs the package {LOGGERS[name]}. Install it with `pip install {LOGGERS[name]}`."
 
 
 def _load_spaces(
@@ -208,11 +210,11 @@ def _load_spaces(
 ) -> dict[str, SearchSpace]:
     spaces: dict[str, SearchSpace] = {}
     if not files:
-        problems.add("no search space given. Name one or more by --space, such as search_spaces/fast.yaml.")
+        problems.add("no search space. Name one or more with --space, such as search_spaces/fast.yaml.")
     for file in files:
         name = Path(file).stem
         if name in spaces:
-            problems.add(f"--space {file}: a second space named '{name}'. Give each file its own name.")
+            problems.add(f"--space {file}: a second space named '{name}'. Rename one of the files.")
         with problems.collect():
             spaces[name] = load_search_space(file, overrides)
             for line in _space_problems(spaces[name], info, workers):
@@ -243,7 +245,7 @@ def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) 
 
 
 def _demanding(config: Config) -> tuple[Any, ...]:
-    """What of a configuration the checks look at; the rest need not be tried anew."""
+    """Return the part of a configuration that the checks depend on. Two equal parts are checked once."""
     training, loss = config.training, config.loss
     model = config.model.model_copy(update={"dropout": 0.0})
     parts = (training.accumulate, training.batch_size, loss.soft_labels, loss.teachers)
@@ -251,10 +253,10 @@ def _demanding(config: Config) -> tuple[Any, ...]:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that ``90s``, ``30m`` or ``1.5h`` say.
+    """Return a duration such as ``90s``, ``30m`` or ``1.5h`` in seconds.
 
     Raises:
-        UsageError: it reads otherwise, or is 0.
+        UsageError: another format, or 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not match or float(match[1]) == 0:
@@ -274,6 +276,6 @@ def _check_storage(storage: str | None) -> None:
     except ImportError as error:
         raise UsageError(f"--storage {storage}: its driver is missing ({error}). Install that package.") from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UsageError(f"--storage {storage}: is in memory, so that nothing could be resumed. Name a file. {remedy}")
+        raise UsageError(f"--storage {storage}: is in memory, so nothing could be resumed. Name a file. {remedy}")
     if url.get_backend_name() == "sqlite" and is_uploaded(file := Path(url.database or "").absolute()):
         raise UsageError(f"{file}: this database would be lost after the job.")

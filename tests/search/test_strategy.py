@@ -121,7 +121,7 @@ def test_the_scheduler_follows_the_objectives() -> None:
     several = choose_strategy("accuracy, macro_f1", "gp", None, {"s": SPACE})
     assert (several.objectives, several.scheduler) == (("accuracy", "macro_f1"), "none")
     assert "no trial is stopped early" in several.notes()[0]
-    assert "learns from complete trials alone" in Strategy(sampler="gp").notes()[0]
+    assert "only learns from complete trials" in Strategy(sampler="gp").notes()[0]
     assert Strategy().notes() == []
 
 

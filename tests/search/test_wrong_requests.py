@@ -82,27 +82,27 @@ def test_bad_spaces(
         (
             ["--sampler", "cmaes"],
             ["search: {training.batch_size: {categorical: [64, 128]}}"],
-            ["knows numbers alone", "training.batch_size"],
+            ["only models numbers", "training.batch_size"],
         ),
         (
             ["--sampler", "gp"],
             ["search: {optimizer.name: {choice: {sgd: , adam: {optimizer.learning_rate: 0.001}}}}"],
-            ["optimizer.name is a choice", "Take tpe or random"],
+            ["optimizer.name is a choice", "Use tpe or random"],
         ),
-        (["--sampler", "qmc"], [GOOD, GOOD], ["2 spaces are searched", "Take tpe or random"]),
-        (["--sampler", "cmaes", "--objective", "accuracy,macro_f1"], [GOOD], ["has one objective"]),
-        (["--objective", "accurcy"], [GOOD], ["'accurcy' is none of", "Did you mean 'accuracy'"]),
-        (["--objective", "images_per_s,accuracy"], [GOOD], ["Put accuracy or macro_f1 before it"]),
+        (["--sampler", "qmc"], [GOOD, GOOD], ["2 spaces are searched", "Use tpe or random"]),
+        (["--sampler", "cmaes", "--objective", "accuracy,macro_f1"], [GOOD], ["supports one objective"]),
+        (["--objective", "accurcy"], [GOOD], ["'accurcy' isn't one of", "Did you mean 'accuracy'"]),
+        (["--objective", "images_per_s,accuracy"], [GOOD], ["Put accuracy or macro_f1 first"]),
         (["--objective", "accuracy,accuracy"], [GOOD], ["Name each once"]),
         (
             ["--objective", "accuracy,macro_f1", "--scheduler", "asha"],
             [GOOD],
-            ["is weaker", "Leave it out"],
+            ["is weaker", "Omit it"],
         ),
         (["--scheduler", "halving"], [GOOD], ["--scheduler halving", "asha, hyperband, median, none"]),
-        (["--workers-per-trial", "0"], [GOOD], ["--workers-per-trial 0: at least 1"]),
+        (["--workers-per-trial", "0"], [GOOD], ["--workers-per-trial 0: must be at least 1"]),
         (["--workers-per-trial", "65"], [GOOD], ["training.batch_size 128 / 65 workers / 1 = 1.97"]),
-        (["--cpus-per-trial", "0"], [GOOD], ["--cpus-per-trial 0: whole CPUs"]),
+        (["--cpus-per-trial", "0"], [GOOD], ["--cpus-per-trial 0: each of 1 worker"]),
         (["--cpus-per-trial", "3", "--workers-per-trial", "2"], [GOOD], ["--cpus-per-trial 3", "a multiple of 2"]),
         (["--storage", "postgre://me:SECRET@host/a"], [GOOD], ["--storage postgre://me:***@host/a: Can't load plugin"]),
         (["--storage", "me:SECRET@host/a"], [GOOD], ["Could not parse", "Give a database URL"]),
@@ -112,11 +112,11 @@ def test_bad_spaces(
             [GOOD],
             ["study.db: this database would be lost after the job. (This is a job's uploaded copy"],
         ),
-        (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: 0, a part of one GPU"]),
+        (["--gpus-per-trial", "1.5"], [GOOD], ["--gpus-per-trial 1.5: must be 0, a fraction of one GPU"]),
         (
             ["--gpus-per-trial", "1", "--workers-per-trial", "2"],
             [GOOD],
-            ["--gpus-per-trial 1: 0, or 2, one for each of 2 workers"],
+            ["--gpus-per-trial 1: must be 0, or 2: one for each of 2 workers"],
         ),
         (["--gpus-per-trial", "4", "--workers-per-trial", "2"], [GOOD], ["further GPUs of a process would be idle"]),
         (
@@ -124,8 +124,8 @@ def test_bad_spaces(
             [GOOD],
             ["NCCL, which exchanges", "refuses two processes on the same"],
         ),
-        (["--gpus-per-trial", "-1"], [GOOD], ["--gpus-per-trial -1: 0, a part of one GPU"]),
-        (["--gpus-per-trial", "2"], [GOOD], ["leaves others idle; --workers-per-trial trains on several"]),
+        (["--gpus-per-trial", "-1"], [GOOD], ["--gpus-per-trial -1: must be 0, a fraction of one GPU"]),
+        (["--gpus-per-trial", "2"], [GOOD], ["leaves others idle. Use --workers-per-trial to train on several"]),
     ],
 )
 def test_bad_requests(
@@ -157,7 +157,7 @@ def test_a_logger_that_is_not_installed(
     (tmp_path / "s.yaml").write_text(GOOD)
     arguments = ["--log", f"{name},wandb"]
     error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)
-    assert f"needs the package {package}. Install it by `pip install {package}`." in error
+    assert f"needs the package {package}. Install it with `pip install {package}`." in error
     assert "--log wandb: choose tensorboard or mlflow." in error
 
 

@@ -27,7 +27,7 @@ from fer_ray.training.run_folder import best_epoch
 
 
 def train_seed_runs(
-    runs: Sequence[SeedRun], data: TrainingData, share: Allocation, objective: SearchMetric, storage: Output
+    runs: Sequence[SeedRun], data: TrainingData, allocation: Allocation, objective: SearchMetric, storage: Output
 ) -> dict[str, str]:
     """Train each run to its end.
 
@@ -46,8 +46,8 @@ def train_seed_runs(
         FerRayError: Ray has died; likewise.
     """
     named = {run.name: run for run in runs}
-    gpu = share.resources.get("GPU", 0)
-    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=share.threads, gpu=gpu)
+    gpu = allocation.resources.get("GPU", 0)
+    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=allocation.threads, gpu=gpu)
     epochs, done = (sum(count) for count in zip(*map(_epochs, runs), strict=True))
     running = TrialTable(objective)
     with (
@@ -55,12 +55,12 @@ def train_seed_runs(
         deferred_interrupt("Stopping the runs.") as interrupted,
         adapted_tune(),
     ):
-        recorder = _SeedRunRecorder(named, bar, running, objective, FailureReader(share.concurrent, gpu))
+        recorder = _SeedRunRecorder(named, bar, running, objective, FailureReader(allocation.concurrent, gpu))
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(work, share.resources),
+            ray_tune.with_resources(work, allocation.resources),
             param_space={"run": ray_tune.grid_search(list(named))},
             tune_config=ray_tune.TuneConfig(
-                max_concurrent_trials=share.concurrent,
+                max_concurrent_trials=allocation.concurrent,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["run"]),
             ),

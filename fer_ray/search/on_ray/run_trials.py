@@ -78,7 +78,7 @@ def run_trials(
     study: Study,
     folder: SearchFolder,
     objective: TrainFunction,
-    share: Allocation,
+    allocation: Allocation,
 ) -> None:
     """Run trials until as many count as finished as were asked for, the time is over or Ctrl-C is pressed.
 
@@ -97,23 +97,23 @@ def run_trials(
         budget = None
         if request.time_budget is not None:
             left = request.trials - study.counted()
-            budget = TimeBudget(request.time_budget, left, share.concurrent, data.info.size)
+            budget = TimeBudget(request.time_budget, left, allocation.concurrent, data.info.size)
         log = SearchLog(study, folder, bar, running, TrialCounts(first), budget)
         loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
         recorder = _TrialRecorder(
             log,
-            FailureReader(share.concurrent, share.resources.get("GPU", 0)),
+            FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0)),
             images,
             request.dataset.labelled("train"),
         )
         tuner = ray_tune.Tuner(
-            _function(share, data, objective, folder, request.strategy),
+            _function(allocation, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study, folder, request, share),
+                search_alg=_StudySearcher(study, folder, request, allocation),
                 scheduler=make_scheduler(request.strategy.scheduler, study.records()),
                 num_samples=-1,  # the searcher says when it is enough
                 # A process that waits for workers can't be told to leave them; it ends, and they with it.
-                reuse_actors=share.workers == 1,
+                reuse_actors=allocation.workers == 1,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),
             run_config=ray_tune.RunConfig(
@@ -131,18 +131,18 @@ def run_trials(
 
 
 def _function(
-    share: Allocation, data: TrainingData, objective: TrainFunction, folder: SearchFolder, strategy: Strategy
+    allocation: Allocation, data: TrainingData, objective: TrainFunction, folder: SearchFolder, strategy: Strategy
 ) -> Any:
     """Return what Tune calls for each trial, with the resources of the process that it is called in."""
     common = {"objective": objective, "folder": folder.scratch, "strategy": strategy}
-    if share.workers > 1:
+    if allocation.workers > 1:
         work = ray_tune.with_parameters(
-            run_trial_on_workers, data=[ray.put(data)], share=share, notes=folder.ray, **common
+            run_trial_on_workers, data=[ray.put(data)], allocation=allocation, notes=folder.ray, **common
         )
         return ray_tune.with_resources(work, DRIVER)
-    gpu = share.resources.get("GPU", 0)
-    work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, gpu=gpu, **common)
-    return ray_tune.with_resources(work, share.resources)
+    gpu = allocation.resources.get("GPU", 0)
+    work = ray_tune.with_parameters(_run_trial, data=data, threads=allocation.threads, gpu=gpu, **common)
+    return ray_tune.with_resources(work, allocation.resources)
 
 
 def _run_trial(
@@ -184,10 +184,10 @@ class _StudySearcher(connect.NotPickled, Searcher):
     ``_TrialRecorder`` hears what becomes of them.
     """
 
-    def __init__(self, study: Study, folder: SearchFolder, request: SearchRequest, share: Allocation):
+    def __init__(self, study: Study, folder: SearchFolder, request: SearchRequest, allocation: Allocation):
         super().__init__(metric="best", mode="max")
-        self._study, self._folder, self._request, self._share = study, folder, request, share
-        self._room, self._counted = share.concurrent, time.monotonic()
+        self._study, self._folder, self._request, self._share = study, folder, request, allocation
+        self._room, self._counted = allocation.concurrent, time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next candidate, ``FINISHED``, or None while there is no room for another one, or those that run

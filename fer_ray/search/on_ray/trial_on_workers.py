@@ -38,10 +38,10 @@ def run_trial_on_workers(
     objective: TrainFunction,
     folder: Output,
     notes: Output,
-    share: Allocation,
+    allocation: Allocation,
     strategy: Strategy,
 ) -> None:
-    """Train one candidate on a share's workers, as ``_run_trial`` of ``tune_on_ray`` does in one process.
+    """Train one candidate on a allocation's workers, as ``_run_trial`` of ``tune_on_ray`` does in one process.
 
     Ray's ``TuneReportCallback`` would pass epochs on too, but waits for ever where the search's driver is busy while
     the last one comes: then the end of the trial is already in the one place of its queue.
@@ -50,14 +50,14 @@ def run_trial_on_workers(
     config = Config.model_validate_json(params["config"])
     epochs = TrialReporter(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
     results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
-    job = _TrialJob(config, data, share.workers, objective, epochs, results)
+    job = _TrialJob(config, data, allocation.workers, objective, epochs, results)
     run_config = RunConfig(
         name=str(params["number"]),
         **ray_storage(notes),
         failure_config=FailureConfig(max_failures=0),  # as a trial of one process
     )
-    resources = share.resources | {"CPU": share.resources["CPU"] - _LEFT}
-    trainer = make_trainer(job, share.workers, resources, share.threads, run_config)
+    resources = allocation.resources | {"CPU": allocation.resources["CPU"] - _LEFT}
+    trainer = make_trainer(job, allocation.workers, resources, allocation.threads, run_config)
     failures = list[Exception]()
 
     def train() -> None:
