@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fer_ray.scoring.job import ScoringOptions, Spent
+from fer_ray.scoring.job import ScoringOptions, StageSeconds
 from fer_ray.scoring.manifest import listings, read_chunks
 from fer_ray.storage.folder import Folder
 from fer_ray.weights import SHIPPED_CHECKPOINT
@@ -29,7 +29,7 @@ def work(folder: str, batch_size: int, todo: Any, ready: Any, done: Any) -> None
     options = ScoringOptions([str(SHIPPED_CHECKPOINT)], "flip", "none", "auto", batch_size, 60)
     scorer = ChunkScorer(Folder.at(folder), options, 1)
     ready.wait()
-    images, spent, cpu = 0, Spent(), time.process_time()
+    images, spent, cpu = 0, StageSeconds(), time.process_time()
     for number, chunk in iter(todo.get, None):
         images += chunk.files
         spent.add(scorer.score(number, chunk).spent)
@@ -63,9 +63,9 @@ def main() -> None:
         ended = [done.get() for _ in processes]
         for process in processes:
             process.join()
-    spent = Spent()
+    spent = StageSeconds()
     for _, _, one, _ in ended:
-        spent.add(Spent(**one))
+        spent.add(StageSeconds(**one))
     print(
         json.dumps(
             {

@@ -40,7 +40,7 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.scoring import manifest, on_ray, parts
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import Scored, ScoringOptions, Spent
+from fer_ray.scoring.job import ChunkResult, ScoringOptions, StageSeconds
 from fer_ray.scoring.manifest import CHUNK_FILES, Chunk
 from fer_ray.scoring.parts import PART_CHUNKS, OutputPart, ScoredRow
 from fer_ray.scoring.totals import count_parts
@@ -58,7 +58,7 @@ class IdleActor:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         number = int(batch["chunk"][0])
-        scored = Scored(Counter(ok=int(batch["files"][0])), Spent())
+        scored = ChunkResult(Counter(ok=int(batch["files"][0])), StageSeconds())
         return {"done": [pickle.dumps(on_ray.Done(number, scored, time.time(), "float32", 128))]}
 
 
