@@ -208,7 +208,7 @@ def test_leaked_rows_are_counted_apart(checkpoint: Path, tiny_dataset: PreparedD
     everything = copy_with_leaks(tiny_dataset, tmp_path / "all", leaked=len(rows))
     result = evaluate(checkpoint, everything, tmp_path / "out2", tta=["none"])
     assert result.evaluation.tta["none"].without_leaked is None
-    assert "none is left" in describe(result.evaluation)
+    assert "none left" in describe(result.evaluation)
 
 
 def copy_with_leaks(data: PreparedDataset, folder: Path, leaked: int) -> Path:
