@@ -52,7 +52,7 @@ def test_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "gives parts below 2 images"),
         (["train", "--dataset", "data", "--output", "/dev/null/run"], 2, "the folder can't be made"),
         (["report", "data", "--output", "/dev/null/report"], 2, "the folder can't be made"),
-        (["report", "data", "--output", "data/report"], 2, "lies in the input data"),
+        (["report", "data", "--output", "data/report"], 2, "the output is inside the input data"),
         (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "Did you mean"),
         (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "--set foo"),
     ],

@@ -383,7 +383,7 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(DataError, match="no images found"):
         score(checkpoint, [tmp_path / "empty"], out)
     within = images / "labels"
-    with pytest.raises(UsageError, match=r"labels: lies in the input .*images, which would then hold its own"):
+    with pytest.raises(UsageError, match=r"labels: the output is inside the input .*images\."):
         score(checkpoint, [images], within)
     with pytest.raises(UsageError, match=r": a checkpoint after an input. Name checkpoints first."):
         command([str(images), str(checkpoint)], str(out))

@@ -31,7 +31,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.images.image_files import Content, identity_of, list_files, runs_of, walk
 from fer_ray.scoring.containers import Entry, is_container, list_container, open_anywhere
 from fer_ray.sources.parquet_columns import IMAGE, find_column, is_text
-from fer_ray.storage.object_store import absolute, as_url, lies_inside, locate, path_below
+from fer_ray.storage.object_store import absolute, as_url, inside_input, locate, path_below
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
 """Names of a column of paths or URLs."""
@@ -76,7 +76,7 @@ def check_apart(inputs: Sequence[str], output: str) -> None:
         base = _split_pattern(path_or_url)[0] if _is_pattern(path_or_url) else path_or_url
         below = path_below(output, base)
         if below is not None and _is_taken_in(path_or_url, below):
-            problems.append(lies_inside(output, path_or_url))
+            problems.append(inside_input(output, path_or_url))
         elif path_below(base, output):
             problems.append(f"{path_or_url}: an input that lies in the output {output}. Choose one outside.")
     if problems:
@@ -156,7 +156,7 @@ def _below(folder: str, path_or_url: str, output: str) -> Iterator[bytes]:
 
         def reached(path: bytes, identity: Hashable) -> None:
             if identity == own and _is_taken_in(path_or_url, os.fsdecode(path[start:])):
-                raise UsageError(lies_inside(output, f"{path_or_url}, as {os.fsdecode(path)}"))
+                raise UsageError(inside_input(output, f"{path_or_url}, as {os.fsdecode(path)}"))
 
         yield from list_files([Path(folder)], reached=reached if own else None)
         return

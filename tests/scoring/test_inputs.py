@@ -144,7 +144,7 @@ def test_relative_inputs_and_outputs_start_at_the_working_directory(
 ) -> None:
     monkeypatch.chdir(around / "photos")
     check_apart(check_inputs(["."]), Folder.at("../labels").shown)
-    with pytest.raises(UsageError, match="lies in the input"):
+    with pytest.raises(UsageError, match="the output is inside the input"):
         check_apart(check_inputs([".."]), Folder.at("labels").shown)
 
 
@@ -166,7 +166,7 @@ def test_text_lists(photos: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.txt"
     bad.write_text("http://example.org/a.jpg\nphotos/a.jpg\n")
     wrong, right = entries(bad)
-    assert wrong.problem.startswith("missing: http://example.org/a.jpg: no known kind of URL") and not right.problem
+    assert wrong.problem.startswith("missing: http://example.org/a.jpg: unknown kind of URL") and not right.problem
     photo = tmp_path / "photo.txt"
     photo.write_bytes(bytes(100_000))
     assert entries(photo) == []  # NULs only: an empty list
