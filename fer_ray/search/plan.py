@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_ray.cluster.resources import Resources, describe_resources, most_cpus, room, shared_gpu
 from fer_ray.config.paths import value_at
-from fer_ray.config.search_space import Searched, SearchSpace, values_of
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.text import amount, describe_bytes, duration
 from fer_ray.search.confirmation import CONFIGURATIONS, SEEDS
 from fer_ray.search.request import SearchRequest, TrialResources
@@ -183,7 +183,7 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
     ]
     for name, space in request.spaces.items():
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
-        lines += _describe_search(space, space.search, "  ", first=True)
+        lines += _describe_search(space)
     lines += [*_describe_costs(request, plan, nodes), *_describe_time(request, plan)]
     if request.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
@@ -241,20 +241,12 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
 
 def _longest(space: SearchSpace) -> SearchSpace:
     """Return the defaults with the largest number of epochs that a trial may have."""
-    epochs = max([space.training.epochs, *values_of(space.search, "training.epochs")])
+    searched = space.search.get("training.epochs")
+    epochs = max([space.training.epochs, *(searched.values if searched else ())])
     return space.model_copy(update={"training": space.training.model_copy(update={"epochs": epochs})})
 
 
-def _describe_search(space: SearchSpace, search: Searched, indent: str, first: bool) -> Iterator[str]:
-    """A line a path, those of an option below it; the first value is named where the defaults take this branch."""
-    for path, distribution in search.items():
+def _describe_search(space: SearchSpace) -> Iterator[str]:
+    for path, distribution in space.search.items():
         values = ", ".join(short(value) for value in distribution.values)
-        if distribution.kind == "fixed":
-            yield f"{indent}{path}: {values}"
-            continue
-        yield f"{indent}{path}: {distribution.kind} [{values}]" + f", first {short(value_at(space, path))}" * first
-        for value in distribution.values if distribution.branches else ():
-            _, brought = distribution.branch(value)
-            if brought:
-                yield f"{indent}  {short(value)}:"
-                yield from _describe_search(space, brought, f"{indent}    ", first and value == value_at(space, path))
+        yield f"  {path}: {distribution.kind} [{values}], first {short(value_at(space, path))}"

@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from fer_ray.cluster.resources import WHY_ONE_GPU
 from fer_ray.config.files import load_search_space
+from fer_ray.config.paths import config_paths, value_at
 from fer_ray.config.schema import Config
-from fer_ray.config.search_checks import default_problems
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.messages import is_uploaded
 from fer_ray.dataset.store import DatasetInfo, PreparedDataset
@@ -26,6 +26,11 @@ from fer_ray.training.requirements import batch_problems, requirement_problems
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Logger to the package that it needs."""
+_CHECKED = (
+    *(path for path in config_paths() if path.startswith("model.") and path != "model.dropout"),
+    *("training.accumulate", "training.batch_size", "schedule.first_size", "loss.soft_labels", "loss.teachers"),
+)
+"""Config paths that the checks of a configuration depend on."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -230,26 +235,23 @@ def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) 
 
     if not space.search:
         yield "nothing to search. Add a `search:` section, such as model.dropout: {uniform: [0.0, 0.6]}."
-    yield from default_problems(space)
+    yield from map(str, space.default_problems())
     wrong = problems_of(space.defaults)
     yield from wrong
-    tried, found = {_demanding(space.defaults)}, dict[str, str]()
+    tried = {_checked(space.defaults)}
     for values in [] if wrong else space.candidates():
         config = space.with_values(values)
-        if _demanding(config) not in tried:
-            tried.add(_demanding(config))
-            for line in problems_of(config):
-                drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in line)
-                found.setdefault(line.partition(" = ")[0], f"search: may draw {drawn or 'that'}: {line}")
-    yield from found.values()
+        if _checked(config) not in tried:
+            tried.add(_checked(config))
+            if wrong := problems_of(config):
+                drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in _CHECKED)
+                yield from (f"search: may draw {drawn}: {line}" for line in wrong)
+                return
 
 
-def _demanding(config: Config) -> tuple[Any, ...]:
-    """Return the part of a configuration that the checks depend on. Two equal parts are checked once."""
-    training, loss = config.training, config.loss
-    model = config.model.model_copy(update={"dropout": 0.0})
-    parts = (training.accumulate, training.batch_size, loss.soft_labels, loss.teachers)
-    return (model, config.schedule.first_size, *parts)
+def _checked(config: Config) -> tuple[Any, ...]:
+    """Return the values that the checks depend on, to check equal ones once."""
+    return tuple(value_at(config, path) for path in _CHECKED)
 
 
 def parse_duration(text: str) -> float:

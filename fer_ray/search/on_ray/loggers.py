@@ -87,7 +87,7 @@ class _ShownTo(connect.NotPickled, ray_tune.Callback):
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         number, config = trial.config["number"], Config.model_validate_json(trial.config["config"])
         space = trial.config["space"]
-        parameters = {path: _plain(value_at(config, path)) for path in self._spaces[space].paths}
+        parameters = {path: _plain(value_at(config, path)) for path in self._spaces[space].search}
         self._shown[number] = _Shown(number, {"space": space} | parameters, self._folder / str(number))
         self._tell("log_trial_start", self._shown[number])
 
