@@ -109,7 +109,9 @@ def _evaluate(
     split = _choose_split(data, split)
     rows = data.load(split)
     if not len(rows):
-        raise DataError(f"{data.shown}: no row of its {split} split has a label. Choose another split or dataset.")
+        raise DataError(
+            f"{data.path_or_url}: no row of its {split} split has a label. Choose another split or dataset."
+        )
     predictor = Predictor(members, precision=precision)
     outcomes = {name: _predict(predictor, name, rows) for name in names}
     main, _ = outcomes[names[-1]]
@@ -117,7 +119,7 @@ def _evaluate(
         fer_ray_version=VERSION,
         members=measure_members(folders, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
-        dataset=data.shown,
+        dataset=data.path_or_url,
         dataset_fingerprint=data.info.fingerprint,
         split=split,
         rows=len(rows),
@@ -152,7 +154,9 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     for name in ("test", "validation"):
         if name in data.info.splits:
             if name != "test":
-                say(f"{data.shown} has no test split: measuring on {name}, on which training chooses checkpoints.")
+                say(
+                    f"{data.path_or_url} has no test split: measuring on {name}, on which training chooses checkpoints."
+                )
             return name
     raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from fer_ray.images.image_files import MAX_BYTES, FileError, FileProblem, read_file
 from fer_ray.sources import zip_files
-from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_passed_over
-from fer_ray.sources.parquet_columns import IMAGE, find_column, holds_bytes
+from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_ignored
+from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, holds_bytes
 from fer_ray.storage.object_store import ObjectFile, as_url
 
 _own = threading.local()
@@ -125,12 +125,12 @@ class ContainerReader:
 
 def _list_zip(file: IO[bytes], shown: str) -> Iterator[Entry]:
     for member in zip_files.read_directory(file):
-        location = tuple(member[name] for name in zip_files.PLACE)
+        location = tuple(member[name] for name in zip_files.LOCATION)
         yield Entry(_member_name(shown, member["path"]), location=location, problem=_with_status(member["problem"]))
 
 
 def _read_zip(file: IO[bytes], entry: Entry) -> bytes:
-    return zip_files.read_member(file, dict(zip(zip_files.PLACE, entry.location, strict=True)))
+    return zip_files.read_member(file, dict(zip(zip_files.LOCATION, entry.location, strict=True)))
 
 
 def _list_tar(file: IO[bytes], shown: str) -> Iterator[Entry]:
@@ -186,11 +186,11 @@ def _row_group(container: bytes, group: int) -> pa.ChunkedArray:
 
 
 def _image_column(schema: pa.Schema) -> str:
-    name = find_column(schema, IMAGE)
+    name = find_column(schema, IMAGE_COLUMNS)
     if name is None or not holds_bytes(schema.field(name).type):
         raise ValueError(
-            f"none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE)} and holds bytes, and none that"
-            " is called path names files"
+            f"none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE_COLUMNS)} and holds bytes, and"
+            " none that is called path names files"
         )
     return name
 
@@ -210,7 +210,7 @@ _KINDS = {
 
 def _is_named_as_image(name: bytes) -> bool:
     path = os.fsdecode(name)
-    return not is_passed_over(path) and PurePosixPath(path).suffix.lower() in _NAMED_AS_IMAGES
+    return not is_ignored(path) and PurePosixPath(path).suffix.lower() in _NAMED_AS_IMAGES
 
 
 def _member_name(container: str, member: str) -> bytes:

@@ -30,7 +30,7 @@ from fer_ray.console.messages import redacted
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.images.image_files import Content, identity_of, list_files, runs_of, walk
 from fer_ray.scoring.containers import Entry, is_container, list_container, open_anywhere
-from fer_ray.sources.parquet_columns import IMAGE, find_column, is_text
+from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, is_text
 from fer_ray.storage.object_store import absolute, as_url, inside_input, locate, path_below
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
@@ -287,7 +287,7 @@ def _path_column(file: bytes) -> str | None:
     except (OSError, pa.ArrowException):
         return None  # listing it as a container says what is wrong
     column = find_column(schema, PATH)
-    is_list = find_column(schema, IMAGE) is None and column is not None and is_text(schema.field(column).type)
+    is_list = find_column(schema, IMAGE_COLUMNS) is None and column is not None and is_text(schema.field(column).type)
     return column if is_list else None
 
 

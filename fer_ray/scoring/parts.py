@@ -38,7 +38,7 @@ from fer_ray.console.messages import redacted
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import ImageProblem
 from fer_ray.images.faces import FoundFace
-from fer_ray.images.image_files import FileProblem, shown
+from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.storage.folder import Folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
@@ -141,7 +141,7 @@ def write_piece(
     failed = np.array([row.problem is not None for row in rows], bool)
     best = probabilities.argmax(axis=1)
     columns = [
-        pa.array([shown(row.name) for row in rows]),
+        pa.array([path_text(row.name) for row in rows]),
         pa.array([row.problem.status if row.problem else "ok" for row in rows]),
         pa.array([_error(row) for row in rows], pa.string()),
         _spread(np.array(EMOTIONS)[best], failed),

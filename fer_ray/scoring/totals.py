@@ -15,7 +15,7 @@ from fer_ray.errors import DataError
 from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import FoundFace, crop
-from fer_ray.images.image_files import FileError, shown
+from fer_ray.images.image_files import FileError, path_text
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.manifest import Chunk, ChunkReader
 from fer_ray.scoring.parts import NO_FAILURE, OutputPart, read_part
@@ -133,7 +133,7 @@ def thumbnails(folder: Folder, parts: Sequence[OutputPart], samples: Sequence[Sa
     manifest = ChunkReader(folder)
 
     def chosen(part: int, chunk: Chunk) -> list[tuple[tuple[int, str], Entry]]:
-        named = (((part, shown(entry.name)), entry) for entry, _ in manifest.read(chunk))
+        named = (((part, path_text(entry.name)), entry) for entry, _ in manifest.read(chunk))
         return [(name, entry) for name, entry in named if name in wanted]
 
     chunks = [(part, chunk) for part in sorted({part for part, _ in wanted}) for chunk in parts[part].chunks.values()]

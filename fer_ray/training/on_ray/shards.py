@@ -40,7 +40,7 @@ def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
 def _read(batch: Any, dataset: PreparedDataset) -> pa.Table:
     rows = zip(batch["file"], batch["group"], batch["start"], batch["stop"], strict=True)
     pieces = [RowGroupSlice(dataset.path / file, *map(int, numbers)) for file, *numbers in rows]
-    return pa.concat_tables([table_of(piece, dataset.info.learning_columns) for piece in pieces])
+    return pa.concat_tables([table_of(piece, dataset.info.training_columns) for piece in pieces])
 
 
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
@@ -59,7 +59,7 @@ def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Spli
     tables = list(shard.iter_batches(batch_size=4096, batch_format="pyarrow"))
     last = rows - rows % workers + rank
     own = between(pieces_of(dataset, "train"), last, min(last + 1, rows))
-    tables += [table_of(piece, dataset.info.learning_columns) for piece in own]
+    tables += [table_of(piece, dataset.info.training_columns) for piece in own]
     split = to_split(pa.concat_tables(tables).sort_by("id"), dataset.info.size)
     expected = rows // workers + len(own)
     if len(split) != expected:

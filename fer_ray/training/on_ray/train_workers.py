@@ -66,7 +66,7 @@ def train_on_ray(
     threads = most_cpus(connect.nodes(), gpus, workers, left=shards.READ_CPUS)
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     connect.require(workers, resources, "training workers")
-    require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
+    require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
     at_once = min(workers, connect.most_on_a_node(resources))
     placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
     placement.require_room(-(-config.training.batch_size // workers))
