@@ -3,20 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-import typer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_ray.config.schema import ModelConfig
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
 from fer_ray.models import architectures, build, find
+from fer_ray.options import ModelsOptions
 
 SIZE = 48  # FER-2013's
 _BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds
@@ -34,7 +33,6 @@ class ArchitectureFigures:
         flops: FLOPs of a forward pass of one 48 × 48 image; a multiplication and an addition are two.
         infer_per_s: images/s of a forward pass on this machine; None if not measured.
         train_per_s: images/s of a training step on this machine; None if not measured.
-        search_space: the architecture's search space file; None if there is none.
     """
 
     name: str
@@ -43,56 +41,42 @@ class ArchitectureFigures:
     flops: int
     infer_per_s: float | None
     train_per_s: float | None
-    search_space: Path | None
 
 
-def models(
-    names: Sequence[str] | None = None, *, speed: bool = True, precision: str = "auto"
-) -> list[ArchitectureFigures]:
-    """Count parameters and FLOPs of architectures on 48 × 48 images, and measure their speed.
-
-    Args:
-        names: names of architectures, in the order of the result; None for all.
-        speed: whether to measure images/s, which takes a second or two steps per architecture.
-        precision: precision of the measurement: ``auto``, ``float32`` or ``bfloat16``.
+@stage(ModelsOptions)
+def models(options: ModelsOptions) -> list[ArchitectureFigures]:
+    """Count and time architectures on 48 × 48 images.
 
     Raises:
-        UsageError: an architecture or the precision is unknown.
+        UsageError: no such architecture.
     """
     device = pick_device()
-    dtype = resolve_precision(precision, device)
+    dtype = resolve_precision(options.precision, device)
     figures = []
-    for architecture in map(find, names) if names else architectures():
+    for architecture in map(find, options.names) if options.names else architectures():
         model = build(ModelConfig(name=architecture.name), SIZE)
         parameters, flops = sum(weights.numel() for weights in model.parameters()), _flops(model)
         infer = train = None
-        if speed:
+        if options.speed:
             say(f"measuring {architecture.name}")
             infer, train = _speeds(to_device(model, device), device, dtype)
-        space = _search_space(architecture.name)
-        figures.append(
-            ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train, space)
-        )
+        figures.append(ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train))
     return figures
 
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
     """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
     width = max(len(one.name) for one in figures) + 2
-    spaces = [str(one.search_space or "–") for one in figures]
-    space_width = max(map(len, [*spaces, "search space"])) + 2
     lines = [
         f"{'':{width}}{'':>10}{'MFLOPs':>10}{'infer':>10}{'train':>10}",
-        f"{'name':{width}}{'parameters':>10}{'an image':>10}{'images/s':>10}{'images/s':>10}"
-        f"  {'search space':{space_width}}summary",
+        f"{'name':{width}}{'parameters':>10}{'an image':>10}{'images/s':>10}{'images/s':>10}  summary",
     ]
-    for one, space in zip(figures, spaces, strict=True):
+    for one in figures:
         speeds = "".join(
             f"{'–' if rate is None else f'{rate:,.0f}':>10}" for rate in (one.infer_per_s, one.train_per_s)
         )
         lines.append(
-            f"{one.name:{width}}{_millions(one.parameters):>10}{one.flops / 1e6:>10,.1f}{speeds}"
-            f"  {space:{space_width}}{one.summary}"
+            f"{one.name:{width}}{_millions(one.parameters):>10}{one.flops / 1e6:>10,.1f}{speeds}  {one.summary}"
         )
     lines += ["", f"{SIZE} × {SIZE} images. An addition and a multiplication are two FLOPs."]
     if figures[0].infer_per_s is not None:
@@ -159,17 +143,8 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _search_space(name: str) -> Path | None:
-    """Return an architecture's file in the working folder, or in the checkout of the package."""
-    folders = (Path("search_spaces"), Path(__file__).parents[1] / "search_spaces")
-    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
-
-
-def command(
-    names: Annotated[list[str] | None, typer.Argument(help="Architectures. Default: all of them.")] = None,
-    speed: Annotated[bool, typer.Option(help="Measure images/s, which takes a few seconds per architecture.")] = True,
-    precision: Annotated[str, typer.Option(help="Precision of the measurement: auto, float32 or bfloat16.")] = "auto",
-) -> None:
-    """List the architectures: parameters, FLOPs, and images/s measured on this machine."""
-    dtype = str(resolve_precision(precision, pick_device())).removeprefix("torch.")
-    print(describe(models(names, speed=speed, precision=precision), dtype))
+def command(options: ModelsOptions) -> None:
+    """Print the table."""
+    dtype = str(resolve_precision(options.precision, pick_device())).removeprefix("torch.")
+    print(describe(models.run(options), dtype))
+    print("Each name is also that of a configuration with a search space: train --config NAME, tune --space NAME.")

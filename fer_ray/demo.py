@@ -1,23 +1,28 @@
 """Run every stage on drawn faces, in about a minute on two cores, and show the results on one page."""
 
-import shlex
 import sys
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["demo", *sys.argv[1:]])
+
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-import typer
 from matplotlib import cbook
 
 from fer_ray.config.files import load_config, to_yaml
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
+from fer_ray.options import DemoOptions
 from fer_ray.prepare import prepare
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_text import describe as describe_evaluation
@@ -88,7 +93,7 @@ class DemoResult:
     accuracy: float
 
 
-def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> DemoResult:
+def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> DemoResult:
     """Prepare, tune, train, evaluate, score and report on drawn faces, and print the command of each step.
 
     Args:
@@ -219,14 +224,6 @@ def _encode(image: np.ndarray, suffix: str) -> bytes:
     return data
 
 
-def command(
-    output: Annotated[Path, typer.Option(help="Folder to write; absent or empty.")] = Path("fer-demo"),
-) -> None:
-    """Run all stages on drawn faces, in about a minute on two cores."""
-    demo(output)
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["demo", *sys.argv[1:]])
+def command(options: DemoOptions) -> None:
+    """Run the demo."""
+    demo(options.output)

@@ -5,7 +5,6 @@ None of them starts anything here; what they can't be checked for without a clou
 
 import copy
 import fnmatch
-import importlib
 import json
 import re
 import shlex
@@ -25,6 +24,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
+from fer_ray.cli import make_app
 from fer_ray.cluster.ray_patches import OWN_GPUS
 from fer_ray.config.files import load_search_space
 from fer_ray.version import VERSION
@@ -379,12 +379,10 @@ def test_the_readme_leads_to_every_stage() -> None:
 @pytest.mark.parametrize(("command", "call"), STAGE_CALLS, ids=str)
 def test_the_stage_takes_the_command(command: Command, call: tuple[str, list[str]]) -> None:
     stage, arguments = call
-    app = typer.Typer(add_completion=False)
-    app.command(stage)(importlib.import_module(f"fer_ray.{stage}").command)
-    parsed = typer.main.get_command(app).make_context(stage, list(arguments)).params
-    files = [*parsed.get("space", ()), *([parsed["config"]] if parsed.get("config") else [])]
-    for file in files:
-        assert load_search_space(REPOSITORY / str(file).removeprefix(IN_IMAGE)).search
+    parsed = typer.main.get_command(make_app()).commands[stage].make_context(stage, list(arguments)).params
+    for file in [*parsed.get("spaces", ()), *([parsed["config"]] if parsed.get("config") else [])]:
+        path = REPOSITORY / str(file).removeprefix(IN_IMAGE)
+        assert load_search_space(path if path.is_file() else file).search
     assert "-" not in {str(value)[:1] for value in parsed.values()}  # an option taken for a value
 
 

@@ -11,7 +11,6 @@ from yaml.constructor import ConstructorError
 from fer_ray.config.paths import validate, value_at, with_value
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace, overlap
-from fer_ray.console.progress import say
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.storage.local import local_path, split_url
 
@@ -55,6 +54,8 @@ def load_search_space(source: Path | str | None, overrides: Iterable[str] = ()) 
         problems += error.problems
     if problems:
         raise UsageError(problems)
+    from fer_ray.console.progress import say  # here, as rich takes a while to import
+
     for path in fixed:
         if any(overlap(path, searched) for searched in whole.search):
             say(f"{label}: {path} = {value_at(space, path)!r} in every trial, as --set says; it is not searched.")

@@ -18,7 +18,7 @@ from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 class ConfigSection(BaseModel):
     """Base class of the sections of a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class ModelConfig(ConfigSection):
@@ -162,7 +162,7 @@ class LossConfig(ConfigSection):
     class_weights: tuple[PositiveFloat, ...] | None = Field(
         None, description="Weights of the classes instead, one number a class in csv order."
     )
-    class_multipliers: ClassMultipliers = ClassMultipliers()
+    class_multipliers: ClassMultipliers = Field(default_factory=ClassMultipliers)
     focal_gamma: float = Field(
         0.0,
         ge=0,
@@ -232,12 +232,12 @@ class TrainingConfig(ConfigSection):
 class Config(ConfigSection):
     """All settings that determine a training run, apart from the data."""
 
-    model: ModelConfig = ModelConfig()
-    augment: AugmentConfig = AugmentConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    loss: LossConfig = LossConfig()
-    training: TrainingConfig = TrainingConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
 
     @model_validator(mode="after")
     def _something_learns(self) -> Self:

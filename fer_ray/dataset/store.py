@@ -37,6 +37,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.console.messages import as_shown
 from fer_ray.console.progress import say
+from fer_ray.dataset import DATASET_FILE as DATASET_FILE
+from fer_ray.dataset import PREPARE, require_dataset
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
@@ -45,7 +47,6 @@ from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.json_files import read_json
 
 FORMAT_VERSION = 1
-DATASET_FILE = "dataset.json"
 
 
 class SplitInfo(BaseModel):
@@ -162,14 +163,8 @@ class PreparedDataset:
     def __init__(self, path_or_url: Path | str):
         self.path = local_copy(path_or_url)
         self.path_or_url = as_shown(str(self.path))
-        file = self.path / DATASET_FILE
-        remedy = "Make one with `fer-ray prepare SOURCE DEST`."
-        if not self.path.is_dir():
-            what = "is a file" if self.path.is_file() else "no such folder"
-            raise DataError(f"{self.path}: {what}. Expected the folder of a prepared dataset. {remedy}")
-        if not file.is_file():
-            raise DataError(f"{self.path}: not a prepared dataset, {DATASET_FILE} is missing. {remedy}")
-        self.info = read_json(DatasetInfo, file, remedy)
+        require_dataset(self.path)
+        self.info = read_json(DatasetInfo, self.path / DATASET_FILE, PREPARE)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"path": local_copy(state["path_or_url"])})

@@ -25,8 +25,9 @@ from optuna.storages import RDBStorage
 from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
+from fer_ray.options import TuneOptions
 from fer_ray.search.log import SearchLog
-from fer_ray.search.request import SearchArguments, check_request
+from fer_ray.search.request import check_request
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.training.metrics import Metrics
@@ -157,7 +158,7 @@ def main() -> None:
         space = Path(folder) / "space.yaml"
         space.write_text(SPACE)
         request = check_request(
-            SearchArguments(
+            TuneOptions(
                 arguments.dataset,
                 [space],
                 Path(folder) / "run",

@@ -25,7 +25,8 @@ from epoch_journal import Journal, all_begun, beyond_the_loop, busy_share
 from ray import cloudpickle
 
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
-from fer_ray.search.request import SearchArguments, check_request
+from fer_ray.options import TuneOptions
+from fer_ray.search.request import check_request
 from fer_ray.tune import search
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -60,7 +61,7 @@ def main() -> None:
         small = subset(PreparedDataset(arguments.dataset), Path(folder) / "dataset")
         space, overrides = SPACES / f"{arguments.model}.yaml", [f"training.epochs={arguments.epochs}"]
         request = check_request(
-            SearchArguments(small, [space], Path(folder) / "run", arguments.trials, overrides=overrides)
+            TuneOptions(small, [space], Path(folder) / "run", arguments.trials, overrides=overrides)
         )
         journal = Journal(Path(folder) / "epochs.jsonl")
         search(request, journal)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fer_ray import options
 from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.dataset.store import PreparedDataset
-from fer_ray.search import request
 
 GOOD = "search: {model.dropout: {uniform: [0.0, 0.6]}}"
 
@@ -109,7 +109,7 @@ def test_bad_spaces(
         (
             ["--gpus-per-trial", "1", "--workers-per-trial", "2"],
             [GOOD],
-            ["--gpus-per-trial 1: must be 0, or 2: one for each of 2 workers"],
+            ["--gpus-per-trial 1: must be 0, or 2, one for each of 2 workers"],
         ),
         (["--gpus-per-trial", "4", "--workers-per-trial", "2"], [GOOD], ["further GPUs of a process would be idle"]),
         (
@@ -146,7 +146,7 @@ def test_a_logger_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(request, "find_spec", lambda asked: None if asked == package else object())
+    monkeypatch.setattr(options, "find_spec", lambda asked: None if asked == package else object())
     (tmp_path / "s.yaml").write_text(GOOD)
     arguments = ["--log", f"{name},wandb"]
     error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)
@@ -154,11 +154,16 @@ def test_a_logger_that_is_not_installed(
     assert "--log wandb: choose tensorboard or mlflow." in error
 
 
-def test_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_at_once(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the options alone tell, and then what the dataset and the sampler tell."""
     (tmp_path / "a.yaml").write_text("search: {model.dropuot: {uniform: [0, 1]}, training.epochs: {int: [0, 90]}}")
     (tmp_path / "b.yaml").write_text("search: {model.dropout: {uniform: [0.5, 0.6]}}")
-    arguments = ["--sampler", "bayes", "--scheduler", "halving", "--objective", "speed", "--max-concurrent", "0"]
+    arguments = ["--sampler", "bayes", "--scheduler", "halving", "--objective", "speed", "--time-budget", "soon"]
     spaces = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     error = refused(tmp_path / "nothing", spaces, tmp_path / "run", arguments, capsys)
-    for part in ["model.dropuot", "training.epochs = 0", "b.yaml: model.dropout", "nothing", *arguments[1::2]]:
+    for part in ["model.dropuot", "training.epochs = 0", "b.yaml: model.dropout", "nothing", "--time-budget soon"]:
+        assert part in error
+    (tmp_path / "a.yaml").write_text("model: {name: cnn4}\n" + GOOD)
+    error = refused(tiny_dataset.path, spaces[:1], tmp_path / "run", arguments[:6], capsys)
+    for part in ["Did you mean 'cnn3'", "bayes", "halving", "speed"]:
         assert part in error

@@ -26,7 +26,7 @@ STEP = "training_iteration"
 def make_loggers(
     names: Sequence[str], folder: Path, study: str, spaces: Mapping[str, SearchSpace], objective: SearchMetric
 ) -> list[ray_tune.Callback]:
-    """Make a callback for Ray Tune of each name in ``fer_ray.search.request.LOGGERS``.
+    """Make a callback for Ray Tune of each name in ``fer_ray.options.LOGGERS``.
 
     TensorBoard's files lie in ``tensorboard/NUMBER/`` in the search's folder. MLflow's experiment is called as the
     study; it goes to the server that ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the search's folder.

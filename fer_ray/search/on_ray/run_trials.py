@@ -88,18 +88,18 @@ def run_trials(
     """
     running = TrialTable(request.strategy.first)
     with (
-        ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
+        ProgressBar("searching", request.options.trials, "trials", study.counted(), running) as bar,
         Throughput("tune") as images,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(),
     ):
         first = request.strategy.first
         budget = None
-        if request.time_budget is not None:
-            left = request.trials - study.counted()
-            budget = TimeBudget(request.time_budget, left, allocation.concurrent, data.info.size)
+        if request.options.seconds is not None:
+            left = request.options.trials - study.counted()
+            budget = TimeBudget(request.options.seconds, left, allocation.concurrent, data.info.size)
         log = SearchLog(study, folder, bar, running, TrialCounts(first), budget)
-        loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
+        loggers = make_loggers(request.options.loggers, folder.path, study.name, request.spaces, first)
         recorder = _TrialRecorder(
             log,
             FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0)),
@@ -119,7 +119,7 @@ def run_trials(
             run_config=ray_tune.RunConfig(
                 name="tune",
                 **connect.ray_storage(folder.ray),
-                stop=Stop(request.time_budget, interrupted),
+                stop=Stop(request.options.seconds, interrupted),
                 callbacks=[recorder, *loggers],
                 verbose=0,
             ),
@@ -193,7 +193,7 @@ class _StudySearcher(connect.NotPickled, Searcher):
         """Return the next candidate, ``FINISHED``, or None while there is no room for another one, or those that run
         are enough if none of them is lost.
         """
-        left = self._request.trials - self._study.counted()
+        left = self._request.options.trials - self._study.counted()
         if left <= 0:
             return Searcher.FINISHED
         if len(self._study.running()) >= min(left, self._at_once()):
@@ -206,7 +206,7 @@ class _StudySearcher(connect.NotPickled, Searcher):
         """How many trials the cluster holds now, a node that joined or was lost counted after some seconds."""
         if time.monotonic() - self._counted >= _NODES_S:
             fit = room(connect.nodes(), self._share.resources) // self._share.workers
-            self._room = max(1, min(fit, self._request.max_concurrent or fit))
+            self._room = max(1, min(fit, self._request.options.max_concurrent or fit))
             self._counted = time.monotonic()
         return self._room
 
