@@ -18,7 +18,7 @@ import ray.data
 from ray.data import ExecutionResources
 
 from fer_ray.cluster.connect import connect
-from fer_ray.cluster.metrics import Throughput
+from fer_ray.cluster.metrics import count_images
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.dataset import quality
@@ -128,13 +128,13 @@ def _read(source: Source, spool: Spool) -> None:
     options = blocks.context.execution_options
     options.preserve_order = True
     options.resource_limits = ExecutionResources(object_store_memory=_IN_FLIGHT_BYTES)
-    with ProgressBar(f"Reading {source.format}", source.total) as bar, Throughput("prepare") as images:
+    with ProgressBar(f"Reading {source.format}", source.total) as bar:
         for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
             _require_visible(source, block)
             spool.add(block)
             bar.advance(len(block))
             usable = pc.sum(pc.is_null(block["reason"])).as_py()
-            images.add({"ok": usable, "rejected": len(block) - usable})
+            count_images("prepare", ok=usable, rejected=len(block) - usable)
 
 
 def _require_visible(source: Source, block: pa.Table) -> None:

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
-from fer_ray.cluster.metrics import Throughput, count_failure, counter, gauge
+from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
 from fer_ray.cluster.resources import room
 from fer_ray.config.schema import Config
 from fer_ray.console.interrupts import deferred_interrupt
@@ -89,7 +89,6 @@ def run_trials(
     running = TrialTable(request.strategy.first)
     with (
         ProgressBar("searching", request.options.trials, "trials", study.counted(), running) as bar,
-        Throughput("tune") as images,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(),
     ):
@@ -103,7 +102,6 @@ def run_trials(
         recorder = _TrialRecorder(
             log,
             FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0)),
-            images,
             request.dataset.labelled("train"),
         )
         tuner = ray_tune.Tuner(
@@ -217,8 +215,8 @@ class _StudySearcher(connect.NotPickled, Searcher):
 class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log, and counts their images: ``rows`` an epoch."""
 
-    def __init__(self, log: SearchLog, failures: FailureReader, images: Throughput, rows: int):
-        self._log, self._failures, self._images, self._rows = log, failures, images, rows
+    def __init__(self, log: SearchLog, failures: FailureReader, rows: int):
+        self._log, self._failures, self._rows = log, failures, rows
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
@@ -230,7 +228,7 @@ class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
         if "error" in result:
             count_failure("tune", "error")
         elif not result["previous"]:
-            self._images.add(self._rows)
+            count_images("tune", ok=self._rows)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._log.ended(trial.config["number"])

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from fer_ray.cluster.connect import on_this_node
-from fer_ray.cluster.metrics import Throughput, gauge
+from fer_ray.cluster.metrics import count_images, gauge
 from fer_ray.console.progress import ProgressBar, say
 
 
@@ -63,19 +63,18 @@ def shared_progress(bar: ProgressBar) -> Iterator[Any]:
 
 
 def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
-    with Throughput("train") as throughput:
-        while True:
-            last = done.wait(0.5)
-            try:
-                images, lines, epochs = ray.get(progress.take.remote())
-            except RayError:  # the run fails with the actor's node, and ends with its own message
-                return
-            new = max(images, bar.start) - bar.done  # negative after workers restart
-            bar.advance(new)
-            throughput.add(new)
-            for metrics in epochs:
-                show_epoch(metrics)
-            for line in lines:
-                say(line)
-            if last:
-                return
+    while True:
+        last = done.wait(0.5)
+        try:
+            images, lines, epochs = ray.get(progress.take.remote())
+        except RayError:  # the run fails with the actor's node, and ends with its own message
+            return
+        new = max(images, bar.start) - bar.done  # negative after workers restart
+        bar.advance(new)
+        count_images("train", ok=new)
+        for metrics in epochs:
+            show_epoch(metrics)
+        for line in lines:
+            say(line)
+        if last:
+            return
