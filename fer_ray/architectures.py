@@ -3,21 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-import typer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_ray.cluster.memory import memory_errors
 from fer_ray.config.schema import ModelConfig
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
 from fer_ray.models import architectures, build, find
+from fer_ray.options import ModelsOptions
 
 SIZE = 48  # FER-2013's
 _BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds
@@ -36,7 +35,6 @@ class ArchitectureFigures:
         flops: FLOPs of a forward pass of one 48 × 48 image; a multiplication and an addition are two.
         infer_per_s: images/s of a forward pass on this machine; None if not measured.
         train_per_s: images/s of a training step on this machine; None if not measured.
-        search_space: the architecture's search space file; None if there is none.
     """
 
     name: str
@@ -45,57 +43,47 @@ class ArchitectureFigures:
     flops: int
     infer_per_s: float | None
     train_per_s: float | None
-    search_space: Path | None
 
 
-def models(
-    names: Sequence[str] | None = None, *, speed: bool = True, precision: str = "auto"
-) -> list[ArchitectureFigures]:
-    """Count parameters and FLOPs of architectures on 48 × 48 images, and measure their speed.
-
-    Args:
-        names: names of architectures, in the order of the result; None for all.
-        speed: whether to measure images/s, which takes a second or two steps per architecture.
-        precision: precision of the measurement: ``auto``, ``float32`` or ``bfloat16``.
+@stage(ModelsOptions)
+def models(options: ModelsOptions) -> list[ArchitectureFigures]:
+    """Count and time architectures on 48 × 48 images.
 
     Raises:
-        UsageError: an architecture or the precision is unknown, or memory runs out.
+        UsageError: an architecture is unknown, or memory runs out.
     """
     device = pick_device()
-    dtype = resolve_precision(precision, device)
+    dtype = resolve_precision(options.precision, device)
     figures = []
-    for architecture in map(find, names) if names else architectures():
+    for architecture in map(find, options.names) if options.names else architectures():
         model = build(ModelConfig(name=architecture.name), SIZE)
         parameters = sum(weights.numel() for weights in model.parameters())
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             model.eval()(torch.zeros(1, 1, SIZE, SIZE))
         infer = train = None
-        if speed:
+        if options.speed:
             say(f"measuring {architecture.name}")
             with memory_errors(f"'{architecture.name}' can't be measured here. {_LESS_MEMORY}"):
                 infer, train = _speeds(to_device(model, device), device, dtype)
-        space, flops = _search_space(architecture.name), int(counter.get_total_flops())
-        figures.append(
-            ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train, space)
-        )
+        flops = int(counter.get_total_flops())
+        figures.append(ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train))
     return figures
 
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
     """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
-    rows: list[tuple[str, ...]] = [
-        ("", "", "MFLOPs", "infer", "train", "", ""),
-        ("name", "parameters", "an image", "images/s", "images/s", "search space", "summary"),
+    width = max(len(one.name) for one in figures) + 2
+    lines = [
+        f"{'':{width}}{'':>10}{'MFLOPs':>10}{'infer':>10}{'train':>10}",
+        f"{'name':{width}}{'parameters':>10}{'an image':>10}{'images/s':>10}{'images/s':>10}  summary",
     ]
     for one in figures:
-        speeds = ["–" if rate is None else f"{rate:,.0f}" for rate in (one.infer_per_s, one.train_per_s)]
-        size = f"{one.parameters / 1e6:.2f} M", f"{one.flops / 1e6:,.1f}"
-        rows.append((one.name, *size, *speeds, str(one.search_space or "–"), one.summary))
-    name_width, space_width = (max(len(row[column]) for row in rows) for column in (0, 5))
-    lines = [
-        f"{name:{name_width + 2}}{parameters:>10}{flops:>10}{infer:>10}{train:>10}  {space:{space_width + 2}}{summary}"
-        for name, parameters, flops, infer, train, space, summary in rows
-    ]
+        speeds = "".join(
+            f"{'–' if rate is None else f'{rate:,.0f}':>10}" for rate in (one.infer_per_s, one.train_per_s)
+        )
+        lines.append(
+            f"{one.name:{width}}{f'{one.parameters / 1e6:.2f} M':>10}{one.flops / 1e6:>10,.1f}{speeds}  {one.summary}"
+        )
     lines += ["", f"{SIZE} × {SIZE} images. An addition and a multiplication are two FLOPs."]
     if figures[0].infer_per_s is not None:
         device = pick_device().type
@@ -147,17 +135,8 @@ def _steps_per_s(step: Callable[[], None], device: torch.device) -> float:
     return count / seconds(count)
 
 
-def _search_space(name: str) -> Path | None:
-    """Return an architecture's file in the working folder, or in the checkout of the package."""
-    folders = (Path("search_spaces"), Path(__file__).parents[1] / "search_spaces")
-    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
-
-
-def command(
-    names: Annotated[list[str] | None, typer.Argument(help="Architectures. Default: all of them.")] = None,
-    speed: Annotated[bool, typer.Option(help="Measure images/s, which takes a few seconds per architecture.")] = True,
-    precision: Annotated[str, typer.Option(help="Precision of the measurement: auto, float32 or bfloat16.")] = "auto",
-) -> None:
-    """List the architectures: parameters, FLOPs, and images/s measured on this machine."""
-    dtype = str(resolve_precision(precision, pick_device())).removeprefix("torch.")
-    print(describe(models(names, speed=speed, precision=precision), dtype))
+def command(options: ModelsOptions) -> None:
+    """Print the table."""
+    dtype = str(resolve_precision(options.precision, pick_device())).removeprefix("torch.")
+    print(describe(models.run(options), dtype))
+    print("Each name is also that of a configuration with a search space: train --config NAME, tune --space NAME.")

@@ -1,22 +1,27 @@
 """Run every stage on drawn faces, in about a minute on two cores, and show the results on one page."""
 
+import sys
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["demo", *sys.argv[1:]])
+
 import math
 import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-import typer
 from matplotlib import cbook
 
 from fer_ray.config.files import load_config
 from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
+from fer_ray.options import DemoOptions
 from fer_ray.prepare import prepare
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_tables import describe as describe_evaluation
@@ -87,7 +92,7 @@ class DemoResult:
     accuracy: float
 
 
-def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> DemoResult:
+def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> DemoResult:
     """Prepare, tune, train, evaluate, score and report on drawn faces, and print the command of each step.
 
     Args:
@@ -190,14 +195,6 @@ def _encode(image: np.ndarray, suffix: str) -> bytes:
     return data
 
 
-def command(
-    output: Annotated[Path, typer.Option(help="Folder to write; absent or empty.")] = Path("fer-demo"),
-) -> None:
-    """Run all stages on drawn faces, in about a minute on two cores."""
-    demo(output)
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["demo", *sys.argv[1:]])
+def command(options: DemoOptions) -> None:
+    """Run the demo."""
+    demo(options.output)

@@ -1,6 +1,12 @@
 """Stage ``score``: label the images of the inputs, one row an input, also where an input is broken."""
 
 import sys
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["score", *sys.argv[1:]])
+
 import threading
 import time
 from collections import Counter
@@ -8,15 +14,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
-from fer_ray.images.faces import DETECT, NO_FACES, load_detector
-from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
+from fer_ray.images.faces import load_detector
+from fer_ray.options import ScoreOptions
 from fer_ray.scoring import manifest, parts
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
@@ -44,67 +49,39 @@ class ScoreResult:
     summary: dict[str, Any]
 
 
-def score(
-    checkpoints: Path | str | Sequence[Path | str] | None,
-    inputs: Sequence[Path | str],
-    output: Path | str,
-    *,
-    tta: str = "flip",
-    faces: str = NO_FACES,
-    format: str = "parquet",
-    batch_size: int | None = None,
-    gpus_per_actor: float = 1,
-    timeout_s: float = 60,
-    resume: bool = False,
-    max_error_rate: float = 0.01,
-) -> ScoreResult:
+@stage(ScoreOptions)
+def score(options: ScoreOptions) -> ScoreResult:
     """Label images with one checkpoint or several and write one row an input (columns: ``fer_ray.scoring.parts``).
 
-    On a cluster, checkpoints, local inputs and local outputs must be on storage that every node sees under the same
-    path.
-
-    Args:
-        checkpoints: folders that ``train`` or ``tune`` wrote; None for the network that comes with the package.
-        inputs: folders, files, patterns, lists, containers and URLs (``fer_ray.scoring.inputs``).
-        output: a new folder, or an ``s3://`` or ``gs://`` prefix; with ``resume``, the output of an earlier job.
-        tta: the views averaged for each image; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
-        faces: ``none`` takes each image as a face, ``detect`` finds the faces in it, ``MODULE:FACTORY`` finds them with
-            a custom detector.
-        format: of the parts: ``parquet`` or ``csv``.
-        batch_size: images a forward pass; None to measure the fastest.
-        gpus_per_actor: share of a GPU, above 0 to 1, where there are GPUs.
-        timeout_s: seconds for reading and decoding one input.
-        resume: score what an interrupted job left, and new inputs.
-        max_error_rate: share of inputs, 0 to 1, that may fail. With more failures all rows are written, and the job
-            fails.
-
     Raises:
-        UsageError: an argument is out of range, the output is in use or lies in an input, or with ``resume`` it holds
-            another job.
+        UsageError: the output is in use or lies in an input, or with ``resume`` it holds another job.
         DataError: an input or a checkpoint is missing or invalid, or too many inputs failed.
     """
     began = time.time()
-    _check_arguments(tta, format, batch_size, gpus_per_actor, timeout_s, max_error_rate)
-    paths_or_urls, dest = check_inputs(inputs), Output.at(output)
+    checkpoints, inputs = options.checkpoints, options.inputs
+    if checkpoints is None:
+        checkpoints, inputs = _split_off_checkpoints(inputs)
+    paths_or_urls, dest = check_inputs(inputs), Output.at(options.output)
     check_apart(paths_or_urls, dest.path_or_url)
     if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
     models = [absolute(one) for one in as_list(checkpoints or SHIPPED_CHECKPOINT)]
-    with open_output(dest, resume, models, _has_rows) as folder:
-        requested = ScoringJob(_identify(models, tta, faces), paths_or_urls, format)
-        job = previous_job(folder, requested) if resume else None
+    with open_output(dest, options.resume, models, _has_rows) as folder:
+        requested = ScoringJob(_identify(models, options.tta, options.faces), paths_or_urls, options.format)
+        job = previous_job(folder, requested) if options.resume else None
         listing_s = _list_while_ray_starts(folder, requested, job)
         record_start(folder)
         layout = parts.lay_out(manifest.read_chunks(folder))
-        options = ScoringOptions(models, tta, faces, "auto", batch_size, timeout_s)
-        job, speed = _score(folder, job or requested, options, layout, gpus_per_actor)
+        batch_size = None if options.batch_size == "auto" else options.batch_size
+        how = ScoringOptions(models, options.tta, options.faces, "auto", batch_size, options.timeout_s)
+        job, speed = _score(folder, job or requested, how, layout, options.gpus_per_actor)
         speed.listing_s = listing_s
         folder.within(parts.PIECES).clear()  # with what killed actors left unfinished in it
-        totals = count_parts(folder, layout, format)
+        totals = count_parts(folder, layout, options.format)
         facts = {
             "checkpoints": models,
-            "tta": tta,
-            "faces": faces,
+            "tta": options.tta,
+            "faces": options.faces,
             "precision": job.precision,
             "batch_size": job.batch_size,
             "inputs": paths_or_urls,
@@ -113,7 +90,7 @@ def score(
         summary = summarise(totals, speed, time.time() - began, facts)
         write_summary(folder, summary, totals, layout, lambda local: _page(local, folder.path_or_url))
     print(describe(folder.path_or_url, summary))
-    _check_errors(folder, totals, max_error_rate)
+    _check_errors(folder, totals, options.max_error_rate)
     return ScoreResult(folder.path_or_url, summary)
 
 
@@ -123,28 +100,6 @@ def _page(folder: Path, path_or_url: str) -> str:
     from fer_ray.reporting.scoring import scoring_section
 
     return render_page("Scoring", [scoring_section(folder, path_or_url)])
-
-
-def _check_arguments(
-    tta: str, format: str, batch_size: int | None, gpus: float, timeout_s: float, max_error_rate: float
-) -> None:
-    problems = []
-    if problem := tta_problem("--tta", tta):
-        problems.append(problem)
-    if format not in parts.FORMATS:
-        problems.append(f"--format {format}: must be {' or '.join(parts.FORMATS)}.")
-    if batch_size is not None and batch_size < 1:
-        problems.append(f"--batch-size {batch_size}: must be 1 or more, or auto.")
-    if not 0 < gpus <= 1:
-        problems.append(f"--gpus-per-actor {gpus:g}: must be above 0 and at most 1; with 0.5 two actors share a GPU.")
-    if not timeout_s > 0:
-        problems.append(f"--timeout {timeout_s:g}: must be seconds above 0.")
-    if not 0 <= max_error_rate <= 1:
-        problems.append(
-            f"--max-error-rate {max_error_rate}: must be 0 to 1; with 0.01 one input of a hundred may fail."
-        )
-    if problems:
-        raise UsageError(problems)
 
 
 def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
@@ -223,67 +178,13 @@ def _check_errors(folder: Output, totals: Totals, max_error_rate: float) -> None
         )
 
 
-def _split_off_checkpoints(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_off_checkpoints(paths: Sequence[Path | str]) -> tuple[Sequence[Path | str], Sequence[Path | str]]:
     """Split the paths at the first that neither is a checkpoint nor holds one."""
     first = next((number for number, path in enumerate(paths) if not is_checkpoint(path)), len(paths))
     late = [path for path in paths[first:] if is_checkpoint(path)]
     if late:
         raise UsageError([f"{path}: a checkpoint after an input. Name checkpoints first." for path in late])
-    return list(paths[:first]), list(paths[first:])
+    return paths[:first], paths[first:]
 
 
-def command(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[CHECKPOINT]... INPUT...",
-            help="CHECKPOINT: folders such as RUN/checkpoint, which predict together; without one, the network that"
-            " comes with fer_ray. INPUT: folders with all below them, images, 'patterns/*.jpg', lists of paths (.txt,"
-            " .parquet), .zip and .tar files, Parquet with images, s3:// and gs:// prefixes.",
-        ),
-    ],
-    output: Annotated[str, typer.Option(help="New folder or prefix, or with --resume that of an earlier job.")],
-    tta: Annotated[str, typer.Option(help=f"Views averaged for each image: {', '.join(TTA_NAMES)}.")] = "flip",
-    faces: Annotated[
-        str,
-        typer.Option(
-            help=f"{NO_FACES}: each image is a face. {DETECT}: find the faces, one row each. MODULE:FACTORY: find them"
-            " with your own detector."
-        ),
-    ] = NO_FACES,
-    format: Annotated[str, typer.Option(help="Format of the part-* files: parquet or csv.")] = "parquet",
-    batch_size: Annotated[str, typer.Option(help="Images a forward pass; auto measures the fastest.")] = "auto",
-    gpus_per_actor: Annotated[
-        float, typer.Option(help="Share of a GPU, above 0 to 1: with 0.5 two actors share a GPU.")
-    ] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds for reading and decoding one input.")] = 60,
-    resume: Annotated[bool, typer.Option("--resume", help="Score what an earlier job left, and new inputs.")] = False,
-    max_error_rate: Annotated[float, typer.Option(help="Share of inputs, 0 to 1, that may fail.")] = 0.01,
-) -> None:
-    """Label images: one row an input in Parquet or CSV, also where an input is broken.
-
-    A JPEG that its decoder calls corrupt has the status damaged. Smaller damage inside a JPEG stays unnoticed, because
-    a JPEG has no checksum.
-    """
-    if batch_size != "auto" and not batch_size.isdecimal():
-        raise UsageError(f"--batch-size {batch_size}: must be a whole number or auto.")
-    checkpoints, inputs = _split_off_checkpoints(paths)
-    score(
-        checkpoints or None,
-        inputs,
-        output,
-        tta=tta,
-        faces=faces,
-        format=format,
-        batch_size=None if batch_size == "auto" else int(batch_size),
-        gpus_per_actor=gpus_per_actor,
-        timeout_s=timeout,
-        resume=resume,
-        max_error_rate=max_error_rate,
-    )
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["score", *sys.argv[1:]])
+command = score.run

@@ -23,10 +23,11 @@ from scripted_search import Snapshot, cost_nothing
 from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
+from fer_ray.options import TuneOptions
 from fer_ray.score import score
 from fer_ray.scoring import on_ray
 from fer_ray.search.on_ray import confirm, preflight, run_trials
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.train import train
 from fer_ray.training.on_ray import train_workers
 from fer_ray.training.rows import TrainingData
@@ -101,7 +102,7 @@ def seen_by(call: Callable[[], object]) -> list[dict[str, Any]]:
 
 
 def run_search(name: str, measured: bool = False, **options: Any) -> None:
-    asked = SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / name, 2, **options)
+    asked = TuneOptions(DATASET, [FOLDER / "s.yaml"], FOLDER / name, 2, **options)
     measure = preflight.measure_costs if measured else cost_nothing
     search(check_request(asked), objective, measure)
 

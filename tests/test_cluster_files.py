@@ -4,7 +4,6 @@ None of them is run here; ``cluster/README.md`` says what that leaves unchecked.
 """
 
 import fnmatch
-import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
+from fer_ray.cli import make_app
 from fer_ray.cluster.ray_patches import OWN_GPUS
 from fer_ray.config.files import load_search_space
 from fer_ray.version import VERSION
@@ -333,12 +333,12 @@ def test_the_readme_leads_to_every_stage() -> None:
 
 @pytest.mark.parametrize("stage", sorted({stage for stage, _ in STAGE_CALLS}))
 def test_the_stage_takes_its_commands(stage: str) -> None:
-    app = typer.Typer(add_completion=False)
-    app.command(stage)(importlib.import_module(f"fer_ray.{stage}").command)
+    command = typer.main.get_command(make_app()).commands[stage]
     for arguments in [arguments for name, arguments in STAGE_CALLS if name == stage]:
-        parsed = typer.main.get_command(app).make_context(stage, list(arguments)).params
-        for file in [*parsed.get("space", ()), *([parsed["config"]] if parsed.get("config") else [])]:
-            assert load_search_space(REPOSITORY / str(file).removeprefix(IN_IMAGE)).search
+        parsed = command.make_context(stage, list(arguments)).params
+        for file in [*parsed.get("spaces", ()), *([parsed["config"]] if parsed.get("config") else [])]:
+            path = REPOSITORY / str(file).removeprefix(IN_IMAGE)
+            assert load_search_space(path if path.is_file() else file).search
         assert "-" not in {str(value)[:1] for value in parsed.values()}  # an option taken for a value
 
 

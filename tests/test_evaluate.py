@@ -248,7 +248,7 @@ def test_wrong_calls(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: 
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=["flop", "nine"])
     assert len(wrong_tta.value.problems) == 2
     assert "Did you mean 'flip'?" in wrong_tta.value.problems[0]
-    with pytest.raises(UsageError, match="none given"):
+    with pytest.raises(UsageError, match="name at least one"):
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=[])
     with pytest.raises(UsageError, match="--tta flip: is named more than once"):
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=["flip", "none", "flip"])

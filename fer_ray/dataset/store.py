@@ -36,6 +36,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.console.progress import say
+from fer_ray.dataset import DATASET_FILE as DATASET_FILE
+from fer_ray.dataset import PREPARE, require_dataset
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
@@ -45,7 +47,6 @@ from fer_ray.storage.json_files import read_json
 from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1
-DATASET_FILE = "dataset.json"
 
 
 class SplitInfo(BaseModel):
@@ -161,14 +162,8 @@ class PreparedDataset:
 
     def __init__(self, path_or_url: Path | str):
         self.path, self.path_or_url = local_copy(path_or_url), absolute(path_or_url).rstrip("/")
-        file = self.path / DATASET_FILE
-        remedy = "Make one with `fer-ray prepare SOURCE DEST`."
-        if not self.path.is_dir():
-            what = "is a file" if self.path.is_file() else "no such folder"
-            raise DataError(f"{self.path_or_url}: {what}. Expected the folder of a prepared dataset. {remedy}")
-        if not file.is_file():
-            raise DataError(f"{self.path_or_url}: not a prepared dataset, {DATASET_FILE} is missing. {remedy}")
-        self.info = read_json(DatasetInfo, file, remedy, f"{self.path_or_url}/{DATASET_FILE}")
+        require_dataset(self.path, self.path_or_url)
+        self.info = read_json(DatasetInfo, self.path / DATASET_FILE, PREPARE, f"{self.path_or_url}/{DATASET_FILE}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"path": local_copy(state["path_or_url"])})

@@ -122,7 +122,7 @@ class ScoringJob:
     Attributes:
         identity: determines its numbers.
         inputs: paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them.
-        format: of its parts, one of ``fer_ray.scoring.parts.FORMATS``.
+        format: of its parts, ``parquet`` or ``csv``.
         precision: ``float32`` or ``bfloat16``; None before the first chunk is done.
         batch_size: images a forward pass, as sums of other sizes round differently; None before the first chunk is
             done.

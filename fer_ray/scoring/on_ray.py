@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from fer_ray.cluster.connect import hide_unasked_gpus, nodes, require_running
-from fer_ray.cluster.metrics import Throughput
+from fer_ray.cluster.metrics import count_images
 from fer_ray.cluster.node_checks import require_seen_by_nodes
 from fer_ray.cluster.resources import fitting
 from fer_ray.console.progress import ProgressBar, say
@@ -109,7 +109,7 @@ def score_parts(
         options, precision=job.precision or options.precision, batch_size=options.batch_size or job.batch_size
     )
     total, failed, first, least = sum(part.files for part in layout), 0, math.inf, math.inf
-    with ProgressBar("scoring", total, start=total - speed.files) as bar, Throughput("score") as images:
+    with ProgressBar("scoring", total, start=total - speed.files) as bar:
         for one in score_chunks(folder, options, todo, planned):
             job = as_computed(job, folder, one.precision, one.batch_size)
             if one.halved and one.batch_size < least:
@@ -123,7 +123,7 @@ def score_parts(
             left[part.number].discard(one.chunk)
             if not left[part.number]:
                 merge(folder, part, job.format)
-            images.add(one.scored.by_status)
+            count_images("score", **one.scored.by_status)
             failed += one.scored.failed
             bar.advance(one.scored.files, note=f"{failed:,} failed" if failed else None)
     speed.seconds = time.time() - first

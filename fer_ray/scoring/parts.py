@@ -45,7 +45,6 @@ from fer_ray.storage.output import Output
 
 NO_FAILURE = ("ok", "no_face")
 """The statuses of inputs that did not fail."""
-FORMATS = ("parquet", "csv")
 PIECES = "_pieces"
 PART_CHUNKS = 128
 """Chunks a part: up to 131,072 inputs, of which a Parquet file takes about 8 MB."""

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from sqlalchemy.engine import URL
 
 from fer_ray.config.files import to_yaml
-from fer_ray.config.search_space import drawn_paths
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
@@ -233,8 +232,8 @@ def _searched_kinds(study: Study) -> dict[str, str]:
     """
     kinds: dict[str, str] = {}
     for space in study.spaces.values():
-        for path, kind in drawn_paths(space.search):
-            kinds.setdefault(path, "categorical" if kind == "choice" else kind)
+        for path, distribution in space.search.items():
+            kinds.setdefault(path, distribution.kind)
     for record in study.records():
         for path, value in record.params.items():
             kinds.setdefault(path, {float: "uniform", int: "int"}.get(type(value), "categorical"))

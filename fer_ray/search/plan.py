@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_ray.cluster.resources import Resources, describe_resources, most_cpus, room, shared_gpu
 from fer_ray.config.paths import value_at
-from fer_ray.config.search_space import Searched, SearchSpace, values_of
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.text import amount, describe_bytes, duration
 from fer_ray.search.confirmation import CONFIGURATIONS, SEEDS
 from fer_ray.search.request import SearchRequest, TrialResources
@@ -173,19 +173,20 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
         describe_resources({name: allocation.resources[name] for name in allocation.resources if name != "memory"})
     )
     process = f"with {each}" if allocation.workers == 1 else f"on {allocation.workers} workers with {each}"
-    budget = "" if request.time_budget is None else f", for at most {duration(request.time_budget)}"
+    budget = "" if request.options.seconds is None else f", for at most {duration(request.options.seconds)}"
     objectives = " and ".join(strategy.objectives)
     lines = [
-        f"{request.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each {process}",
+        f"{request.options.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each"
+        f" {process}",
         f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
         f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
         *strategy.notes(),
     ]
     for name, space in request.spaces.items():
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
-        lines += _describe_search(space, space.search, "  ", first=True)
+        lines += _describe_search(space)
     lines += [*_describe_costs(request, plan, nodes), *_describe_time(request, plan)]
-    if request.confirm:
+    if request.options.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
     lines.append(f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
@@ -227,10 +228,10 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
             f"a trial of {name}: {config.training.epochs} epochs in {duration(trial)}; measured images/s of a process:"
             f" {', '.join([*speeds, f'{1 / cost.validate:,.0f} validated'])}"
         )
-    rounds = math.ceil(request.trials / allocation.concurrent)
+    rounds = math.ceil(request.options.trials / allocation.concurrent)
     starts = plan.start * (rounds if allocation.workers > 1 else 1)
     total = starts + rounds * longest
-    ends = request.time_budget is not None and total > request.time_budget
+    ends = request.options.seconds is not None and total > request.options.seconds
     yield (
         f"time: at most {duration(total)} = {rounds} × {duration(longest)} + {duration(starts)} to start, if no trial"
         " stops early and every trial costs as much as the defaults"
@@ -241,20 +242,12 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
 
 def _longest(space: SearchSpace) -> SearchSpace:
     """Return the defaults with the largest number of epochs that a trial may have."""
-    epochs = max([space.training.epochs, *values_of(space.search, "training.epochs")])
+    searched = space.search.get("training.epochs")
+    epochs = max([space.training.epochs, *(searched.values if searched else ())])
     return space.model_copy(update={"training": space.training.model_copy(update={"epochs": epochs})})
 
 
-def _describe_search(space: SearchSpace, search: Searched, indent: str, first: bool) -> Iterator[str]:
-    """A line a path, those of an option below it; the first value is named where the defaults take this branch."""
-    for path, distribution in search.items():
+def _describe_search(space: SearchSpace) -> Iterator[str]:
+    for path, distribution in space.search.items():
         values = ", ".join(short(value) for value in distribution.values)
-        if distribution.kind == "fixed":
-            yield f"{indent}{path}: {values}"
-            continue
-        yield f"{indent}{path}: {distribution.kind} [{values}]" + f", first {short(value_at(space, path))}" * first
-        for value in distribution.values if distribution.branches else ():
-            _, brought = distribution.branch(value)
-            if brought:
-                yield f"{indent}  {short(value)}:"
-                yield from _describe_search(space, brought, f"{indent}    ", first and value == value_at(space, path))
+        yield f"  {path}: {distribution.kind} [{values}], first {short(value_at(space, path))}"

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from fer_ray.config.search_space import Searched, SearchSpace
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
@@ -146,19 +146,21 @@ def _objective_problems(objective: str, objectives: Sequence[str]) -> list[str]:
 def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, SearchSpace]) -> list[str]:
     """Return what Optuna's sampler can't do or would silently draw at random."""
     problems = []
-    dynamic = [f"{name}: {path} is a choice" for name, space in spaces.items() for path in _paths_of(space, "choice")]
-    if len(spaces) > 1:
-        dynamic.insert(0, f"{len(spaces)} spaces are searched")
-    if dynamic and sampler in ("gp", "cmaes", "qmc"):
+    if len(spaces) > 1 and sampler in ("gp", "cmaes", "qmc"):
         problems.append(
             f"--sampler {sampler}: only models parameters that every trial has and draws the rest at random, but"
-            f" {'; '.join(dynamic)}. Use tpe or random, or one space without choices."
+            f" {len(spaces)} spaces are searched. Use tpe or random, or one space."
         )
     if sampler != "cmaes":
         return problems
     if find_spec("cmaes") is None:
         problems.append("--sampler cmaes: needs the package cmaes. Install it with `pip install cmaes`.")
-    categorical = [f"{name}: {path}" for name, space in spaces.items() for path in _paths_of(space, "categorical")]
+    categorical = [
+        f"{name}: {path}"
+        for name, space in spaces.items()
+        for path, distribution in space.search.items()
+        if distribution.kind == "categorical"
+    ]
     if categorical:
         problems.append(
             f"--sampler cmaes: only models numbers and would draw {'; '.join(categorical)} at random. Make them"
@@ -167,15 +169,3 @@ def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, Search
     if objectives > 1:
         problems.append("--sampler cmaes: supports one objective. Name one --objective, or use tpe, gp, random or qmc.")
     return problems
-
-
-def _paths_of(space: SearchSpace, kind: str) -> list[str]:
-    def walk(search: Searched) -> list[str]:
-        found = []
-        for path, distribution in search.items():
-            found += [path] if distribution.kind == kind else []
-            for brought in distribution.branches.values():
-                found += walk(brought)
-        return found
-
-    return walk(space.search)

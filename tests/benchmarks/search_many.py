@@ -20,7 +20,8 @@ from common import machine, options
 from scripted_search import Snapshot, cost_nothing
 
 from fer_ray.config.schema import Config
-from fer_ray.search.request import SearchArguments, check_request
+from fer_ray.options import TuneOptions
+from fer_ray.search.request import check_request
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import search
 
@@ -70,7 +71,7 @@ def main() -> None:
         space, run, over = Path(folder) / "space.yaml", Path(folder) / "run", threading.Event()
         space.write_text(SPACE)
         chosen = {"sampler": arguments.sampler, "scheduler": "none"}
-        request = check_request(SearchArguments(arguments.dataset, [space], run, arguments.trials, **chosen))
+        request = check_request(TuneOptions(arguments.dataset, [space], run, arguments.trials, **chosen))
         watcher = threading.Thread(target=watch, args=(run / "study.db", over))
         watcher.start()
         began = time.perf_counter()

@@ -109,13 +109,14 @@ def busy_share(trials: dict[str, list[Entry]], at_once: int, end: float) -> floa
 
 def ours(space: SearchSpace, arguments: argparse.Namespace, journal: Journal, folder: Path) -> None:
     """Run what ``fer-ray tune`` runs, with the journal around the training."""
-    from fer_ray.search.request import SearchArguments, check_request
+    from fer_ray.options import TuneOptions
+    from fer_ray.search.request import check_request
     from fer_ray.tune import search
 
     budget = f"{arguments.deadline - time.time():.0f}s"
     overrides = [f"training.epochs={arguments.epochs}"]
     request = check_request(
-        SearchArguments(
+        TuneOptions(
             arguments.dataset, [arguments.space], folder / "run", 10_000, time_budget=budget, overrides=overrides
         )
     )

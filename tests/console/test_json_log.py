@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fer_ray import train
+from fer_ray import options
 from fer_ray.cli import main
 from fer_ray.console import progress
 from fer_ray.console.json_log import log_as_json
@@ -137,7 +137,7 @@ def test_an_unexpected_error(
     def break_down(*arguments: object) -> None:
         raise RuntimeError("mysql://me:secret@db went away")
 
-    monkeypatch.setattr(train, "load_config", break_down)
+    monkeypatch.setattr(options, "load_config", break_down)
     with pytest.raises(SystemExit) as end:
         main(["train", "--dataset", "d", "--output", "o", *["--log-json"] * as_json])
     assert end.value.code == 1

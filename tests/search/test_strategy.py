@@ -22,19 +22,6 @@ SPACE = SearchSpace.model_validate(
         }
     }
 )
-CONDITIONAL = SearchSpace.model_validate(
-    {
-        "search": {
-            "schedule.step_at": {"categorical": [[0.5, 0.75], [0.3, 0.6]]},
-            "optimizer.name": {
-                "choice": {
-                    "sgd": {"optimizer.learning_rate": {"log_uniform": [0.01, 0.5]}},
-                    "adamw": {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}, "optimizer.momentum": 0.8},
-                }
-            },
-        }
-    }
-)
 TWO = Strategy(("accuracy", "images_per_s"), "tpe", "none")
 
 
@@ -70,24 +57,6 @@ def test_samplers_follow_their_seed_and_go_on(sampler: str, tmp_path: Path) -> N
     assert drawn[0] == drawn[1]
     assert len({tuple(params.values()) for params in drawn[0]}) == 14
     assert drawn[0][0] == {"model.dropout": 0.1, "optimizer.learning_rate": 0.1, "training.epochs": 26}
-
-
-def test_options_of_a_choice_are_searched_apart(tmp_path: Path) -> None:
-    study = Study.create("s", f"sqlite:///{tmp_path}/s.db", {"s": CONDITIONAL}, "data")
-    records = run_trials(study, 20)
-    assert records[0].params == {
-        "schedule.step_at": (0.5, 0.75),
-        "optimizer.name": "sgd",
-        "optimizer.learning_rate": 0.1,
-    }
-    for record in records:
-        optimizer = record.config.optimizer
-        low, high = {"sgd": (0.01, 0.5), "adamw": (1e-4, 1e-2)}[optimizer.name]
-        assert low <= optimizer.learning_rate <= high
-        assert optimizer.momentum == {"sgd": 0.9, "adamw": 0.8}[optimizer.name]
-        assert record.params["optimizer.learning_rate"] == optimizer.learning_rate
-    assert {record.config.optimizer.name for record in records} == {"sgd", "adamw"}
-    assert {record.config.schedule.step_at for record in records} == {(0.5, 0.75), (0.3, 0.6)}
 
 
 def test_two_objectives(tmp_path: Path) -> None:

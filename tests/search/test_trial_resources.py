@@ -18,10 +18,11 @@ from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
+from fer_ray.options import TuneOptions
 from fer_ray.search.on_ray import preflight
 from fer_ray.search.on_ray.preflight import Measured, measure_costs
 from fer_ray.search.plan import Allocation, SearchPlan
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import search, tune
@@ -144,7 +145,7 @@ def test_a_search_keeps_to_its_disk(tiny_dataset: PreparedDataset, tmp_path: Pat
     watcher.start()
     try:
         search(
-            check_request(SearchArguments(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
+            check_request(TuneOptions(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
             fit,
             measure,
         )

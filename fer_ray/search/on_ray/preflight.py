@@ -62,7 +62,7 @@ def allocate_cluster(request: SearchRequest, trials: int, costs: Mapping[str, Tr
     connect.connect(dashboard=request.resources.workers > 1)
     memory = max((cost.memory for cost in costs.values()), default=0)
     allocation = allocate(
-        connect.nodes(), trials, request.max_concurrent, request.resources, memory, gpu_fraction(costs)
+        connect.nodes(), trials, request.options.max_concurrent, request.resources, memory, gpu_fraction(costs)
     )
     workers = f"workers of {amount(allocation.concurrent, 'trial')} at once"
     connect.require(

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
-from fer_ray.cluster.metrics import Throughput, count_failure, counter, gauge
+from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
 from fer_ray.cluster.resources import room
 from fer_ray.config.schema import Config
 from fer_ray.console.interrupts import deferred_interrupt
@@ -87,22 +87,20 @@ def run_trials(
     """
     running = TrialTable(request.strategy.first)
     with (
-        ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
-        Throughput("tune") as images,
+        ProgressBar("searching", request.options.trials, "trials", study.counted(), running) as bar,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(),
     ):
         first = request.strategy.first
         budget = None
-        if request.time_budget is not None:
-            left = request.trials - study.counted()
-            budget = TimeBudget(request.time_budget, left, allocation.concurrent, data.info.size)
+        if request.options.seconds is not None:
+            left = request.options.trials - study.counted()
+            budget = TimeBudget(request.options.seconds, left, allocation.concurrent, data.info.size)
         log = SearchLog(study, folder, bar, running, TrialCounts(first), budget)
-        loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
+        loggers = make_loggers(request.options.loggers, folder.path, study.name, request.spaces, first)
         recorder = _TrialRecorder(
             log,
             FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0)),
-            images,
             request.dataset.labelled("train"),
         )
         tuner = ray_tune.Tuner(
@@ -118,7 +116,7 @@ def run_trials(
             run_config=ray_tune.RunConfig(
                 name="tune",
                 **connect.ray_storage(folder.ray),
-                stop=Stop(request.time_budget, interrupted),
+                stop=Stop(request.options.seconds, interrupted),
                 callbacks=[recorder, *loggers],
                 verbose=0,
             ),
@@ -192,7 +190,7 @@ class _StudySearcher(connect.NotPickled, Searcher):
         """Return the next candidate, ``FINISHED``, or None while there is no room for another one, or those that run
         are enough if none of them is lost.
         """
-        left = self._request.trials - self._study.counted()
+        left = self._request.options.trials - self._study.counted()
         if left <= 0:
             return Searcher.FINISHED
         if len(self._study.running()) >= min(left, self._at_once()):
@@ -205,7 +203,7 @@ class _StudySearcher(connect.NotPickled, Searcher):
         """How many trials the cluster holds now, a node that joined or was lost counted after some seconds."""
         if time.monotonic() - self._counted >= _NODES_S:
             fit = room(connect.nodes(), self._share.resources) // self._share.workers
-            self._room = max(1, min(fit, self._request.max_concurrent or fit))
+            self._room = max(1, min(fit, self._request.options.max_concurrent or fit))
             self._counted = time.monotonic()
         return self._room
 
@@ -216,8 +214,8 @@ class _StudySearcher(connect.NotPickled, Searcher):
 class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log, and counts their images: ``rows`` an epoch."""
 
-    def __init__(self, log: SearchLog, failures: FailureReader, images: Throughput, rows: int):
-        self._log, self._failures, self._images, self._rows = log, failures, images, rows
+    def __init__(self, log: SearchLog, failures: FailureReader, rows: int):
+        self._log, self._failures, self._rows = log, failures, rows
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
@@ -229,7 +227,7 @@ class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
         if "error" in result:
             count_failure("tune", "error")
         elif not result["previous"]:
-            self._images.add(self._rows)
+            count_images("tune", ok=self._rows)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._log.ended(trial.config["number"])

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from fer_ray.cluster.connect import on_this_node
-from fer_ray.cluster.metrics import Throughput, gauge
+from fer_ray.cluster.metrics import count_images, gauge
 from fer_ray.console.progress import ProgressBar, say
 
 _INTERVAL_S = 0.5
@@ -95,22 +95,21 @@ def shared_progress(bar: ProgressBar, describe: Callable[[dict[str, float]], str
 
 
 def _watch(actor: Any, bar: ProgressBar, describe: Callable[[dict[str, float]], str], done: threading.Event) -> None:
-    with Throughput("train") as throughput:
-        while True:
-            last = done.wait(_INTERVAL_S)
-            try:
-                images, lines, epochs = ray.get(actor.take.remote())
-            except RayError:  # the run fails with the actor's node, and ends with its own message
-                return
-            new = max(images, bar.start) - bar.done  # negative after workers restart
-            bar.advance(new)
-            throughput.add(new)
-            for metrics in epochs:
-                gauge("epoch", "The last finished epoch.").set(metrics["epoch"])
-                gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(metrics["validation_accuracy"])
-                gauge("validation_loss", "Of the last epoch.").set(metrics["validation_loss"])
-                say(describe(metrics))
-            for line in lines:
-                say(line)
-            if last:
-                return
+    while True:
+        last = done.wait(_INTERVAL_S)
+        try:
+            images, lines, epochs = ray.get(actor.take.remote())
+        except RayError:  # the run fails with the actor's node, and ends with its own message
+            return
+        new = max(images, bar.start) - bar.done  # negative after workers restart
+        bar.advance(new)
+        count_images("train", ok=new)
+        for metrics in epochs:
+            gauge("epoch", "The last finished epoch.").set(metrics["epoch"])
+            gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(metrics["validation_accuracy"])
+            gauge("validation_loss", "Of the last epoch.").set(metrics["validation_loss"])
+            say(describe(metrics))
+        for line in lines:
+            say(line)
+        if last:
+            return
