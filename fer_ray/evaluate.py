@@ -35,10 +35,11 @@ from fer_ray.inference.scores import (
     score_predictions,
 )
 from fer_ray.options import EvaluateOptions
-from fer_ray.reporting.evaluation_folder import write_evaluation
-from fer_ray.reporting.evaluation_text import describe
-from fer_ray.storage.inputs import local_copies
-from fer_ray.storage.outputs import claimed
+from fer_ray.reporting.evaluation import write_evaluation
+from fer_ray.reporting.evaluation_tables import describe
+from fer_ray.storage.inputs import as_list
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import Start, this_start
 from fer_ray.version import VERSION
 
@@ -66,23 +67,20 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
     """Measure a checkpoint, or several as an ensemble, and write metrics, predictions, charts and a page.
 
     Raises:
-        UsageError: a TTA or the split is unknown, a checkpoint is named twice, the output is in use or in an input, or
-            memory doesn't hold a single image.
+        UsageError: the split is missing, a checkpoint is named twice, the output is in use or in an input, or memory
+            doesn't hold a single image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
-    start, checkpoints = this_start(), options.checkpoints
-    folders = [checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints
-    with claimed(options.output, inputs=[*folders, options.dataset]) as dest, memory_errors(LESS_MEMORY):
-        evaluation = _evaluate(options, dest.path, start)
-        dest.save()
-    return EvaluationResult(dest.place, evaluation)
+    start, folders = this_start(), [absolute(one) for one in as_list(options.checkpoints)]
+    with open_output(options.output, inputs=[*folders, options.dataset]) as dest, memory_errors(LESS_MEMORY):
+        evaluation = _evaluate(options, folders, dest, start)
+    return EvaluationResult(dest.file(), evaluation)
 
 
-def _evaluate(options: EvaluateOptions, folder: Path, start: Start) -> Evaluation:
+def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Output, start: Start) -> Evaluation:
     dtype = resolve_precision(options.precision, pick_device())
     data = PreparedDataset(options.dataset)
-    folders = local_copies(options.checkpoints)
-    members = load_members(folders, data.info.size)
+    members = load_members(checkpoints, data.info.size)
     split = _choose_split(data, options.split)
     rows = data.load(split)
     if not len(rows):
@@ -94,7 +92,7 @@ def _evaluate(options: EvaluateOptions, folder: Path, start: Start) -> Evaluatio
     main, _ = outcomes[options.tta[-1]]
     evaluation = Evaluation(
         fer_ray_version=VERSION,
-        members=measure_members(folders, members, rows.labels, main),
+        members=measure_members(checkpoints, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=data.path_or_url,
         dataset_fingerprint=data.info.fingerprint,
@@ -108,7 +106,7 @@ def _evaluate(options: EvaluateOptions, folder: Path, start: Start) -> Evaluatio
         tta=_measure_all(rows, outcomes),
         notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
-    write_evaluation(folder, evaluation, rows, main, start)
+    write_evaluation(output, evaluation, rows, main, start)
     return evaluation
 
 
@@ -123,7 +121,7 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
                     f"{data.path_or_url} has no test split: measuring on {name}, on which training chooses checkpoints."
                 )
             return name
-    raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
+    raise UsageError(f"{data.path_or_url}: has neither a test nor a validation split. Name one with --split.")
 
 
 def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, leaked: int) -> list[str]:

@@ -29,15 +29,14 @@ from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, Sp
 from fer_ray.dataset.writer import SplitWriter
 from fer_ray.errors import DataError, UsageError
 from fer_ray.options import PrepareOptions
-from fer_ray.reporting.dataset_pictures import describe_dataset, draw_dataset
+from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.sources import fer_plus as fer_plus_votes
 from fer_ray.sources.name_options import NameOptions, parse_name_options
 from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
-from fer_ray.storage.local import whole_folder
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.version import VERSION
 
@@ -64,13 +63,13 @@ def prepare(options: PrepareOptions) -> PrepareResult:
     if options.near_duplicates and options.size < SMALLEST:
         raise UsageError(f"--near-duplicates with --size {options.size}: its hash needs {SMALLEST} pixels or more.")
     names = parse_name_options(options.labels, options.splits, options.allow_unknown)
-    with claimed(options.dest, inputs=[options.source]) as output:
+    with open_output(options.dest, inputs=[options.source]) as output:
         _require_unprepared(options.source)
         opened = open_source(options.source, options.format, options.seed, names)
         votes = _votes(opened, options.fer_plus)
         for note in opened.notes:
             say(note)
-        with whole_folder(output.path) as partial, Spool(partial / "pixels.partial", options.size) as spool:
+        with output.whole() as partial, Spool(partial / "pixels.partial", options.size) as spool:
             record_start(partial)
             _read(opened, spool)
             unread = len(spool.rejects())
@@ -89,9 +88,8 @@ def prepare(options: PrepareOptions) -> PrepareResult:
             draw_dataset(partial, info, spool, rows, findings)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        output.save()
-    print(describe_dataset(output.shown, info))
-    return PrepareResult(output.place, info)
+    print(describe_dataset(output.path_or_url, info))
+    return PrepareResult(output.file(), info)
 
 
 command = prepare.run

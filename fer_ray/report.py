@@ -18,8 +18,8 @@ from fer_ray.reporting.model_card import CARD_FILE, model_cards
 from fer_ray.reporting.sections import comparison_sections, folder_section
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
-from fer_ray.storage.local import whole_folder
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import open_output
 
 _LEFT_OUT = ("last", "part-*", *SPLITS)  # pages use no file of these folders
 
@@ -49,23 +49,23 @@ def report(options: ReportOptions) -> ReportResult:
         UsageError: the output folder is in use or inside one of them.
         DataError: folders that no stage wrote, or whose files can't be read; all problems at once.
     """
-    with claimed(options.output, inputs=options.folders) as dest:
-        paths = list(dict.fromkeys(local_copy(str(folder), leave_out=_LEFT_OUT) for folder in options.folders))
+    with open_output(options.output, inputs=options.folders) as dest:
+        named = {local_copy(folder, leave_out=_LEFT_OUT): absolute(folder) for folder in options.folders}
+        paths = list(named)
         sections, problems = [], list[str]()
-        for path in paths:
+        for path, path_or_url in named.items():
             try:
-                sections.append(folder_section(path))
+                sections.append(folder_section(path, path_or_url))
             except FerRayError as error:
                 problems += error.problems
         if problems:
             raise DataError(problems)
         cards = model_cards(paths)
-        with whole_folder(dest.path) as partial:
+        with dest.whole() as partial:
             page = render_page(options.title, [*comparison_sections(paths), *sections])
             (partial / "report.html").write_text(page, encoding="utf-8")
             if cards:
                 (partial / CARD_FILE).write_text(cards, encoding="utf-8")
-        dest.save()
     return ReportResult(dest.file("report.html"), dest.file(CARD_FILE) if cards else None)
 
 

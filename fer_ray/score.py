@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,14 @@ from fer_ray.options import ScoreOptions
 from fer_ray.scoring import manifest, parts
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
-from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, forget_job, previous_job, sha256_of
+from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, previous_job, sha256_of
 from fer_ray.scoring.summary import describe, summarise, write_summary
 from fer_ray.scoring.totals import Totals, count_parts
-from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE, Folder, claim_folder, is_checkpoint
-from fer_ray.storage.inputs import local_copies
-from fer_ray.storage.local import own_output, recover_folder
-from fer_ray.storage.object_store import absolute, require_apart
-from fer_ray.storage.provenance import PROVENANCE_FILE, record_start
+from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
+from fer_ray.storage.local import recover_folder
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import Output, open_output
+from fer_ray.storage.provenance import record_start
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
@@ -62,24 +61,22 @@ def score(options: ScoreOptions) -> ScoreResult:
     checkpoints, inputs = options.checkpoints, options.inputs
     if checkpoints is None:
         checkpoints, inputs = _split_off_checkpoints(inputs)
-    paths_or_urls, folder = check_inputs(inputs), claim_folder(options.output, options.resume)
-    check_apart(paths_or_urls, folder.shown)
+    paths_or_urls, dest = check_inputs(inputs), Output.at(options.output)
+    check_apart(paths_or_urls, dest.path_or_url)
     if not checkpoints:
         say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-    models = _absolute(checkpoints or SHIPPED_CHECKPOINT)
-    require_apart(folder.shown, models)
-    requested = ScoringJob(_identify(models, options.tta, options.faces), paths_or_urls, options.format)
-    with _owned(folder, options.resume):
+    models = [absolute(one) for one in as_list(checkpoints or SHIPPED_CHECKPOINT)]
+    with open_output(dest, options.resume, models, _has_rows) as folder:
+        requested = ScoringJob(_identify(models, options.tta, options.faces), paths_or_urls, options.format)
         job = previous_job(folder, requested) if options.resume else None
         listing_s = _list_while_ray_starts(folder, requested, job)
-        with folder.as_local(PROVENANCE_FILE) as local:
-            record_start(local)
+        record_start(folder)
         layout = parts.lay_out(manifest.read_chunks(folder))
         batch_size = None if options.batch_size == "auto" else options.batch_size
         how = ScoringOptions(models, options.tta, options.faces, "auto", batch_size, options.timeout_s)
         job, speed = _score(folder, job or requested, how, layout, options.gpus_per_actor)
         speed.listing_s = listing_s
-        folder.remove_folder(parts.PIECES)  # with what killed actors left unfinished in it
+        folder.within(parts.PIECES).clear()  # with what killed actors left unfinished in it
         totals = count_parts(folder, layout, options.format)
         facts = {
             "checkpoints": models,
@@ -91,27 +88,23 @@ def score(options: ScoreOptions) -> ScoreResult:
             "fingerprint": requested.identity.fingerprint,
         }
         summary = summarise(totals, speed, time.time() - began, facts)
-        write_summary(folder, summary, totals, layout, lambda local: _page(local, folder.shown))
-    print(describe(folder.shown, summary))
+        write_summary(folder, summary, totals, layout, lambda local: _page(local, folder.path_or_url))
+    print(describe(folder.path_or_url, summary))
     _check_errors(folder, totals, options.max_error_rate)
-    return ScoreResult(folder.shown, summary)
+    return ScoreResult(folder.path_or_url, summary)
 
 
-def _page(folder: Path, output: str) -> str:
+def _page(folder: Path, path_or_url: str) -> str:
     # Imported here: the drawing modules take a second to import.
     from fer_ray.reporting.html import render_page
     from fer_ray.reporting.scoring import scoring_section
 
-    return render_page("Scoring", [scoring_section(folder, Path(output))])
-
-
-def _absolute(checkpoints: Path | str | Sequence[Path | str]) -> list[str]:
-    return [absolute(one) for one in ([checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints)]
+    return render_page("Scoring", [scoring_section(folder, path_or_url)])
 
 
 def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
     """Hash the checkpoints' files without loading them: importing torch here would delay the workers."""
-    detector, models = load_detector(faces), local_copies(checkpoints)
+    detector, models = load_detector(faces), [local_copy(one) for one in checkpoints]
     for model in models:
         recover_folder(model)
     try:
@@ -119,35 +112,16 @@ def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
     except OSError:
         from fer_ray.inference.predictor import load_members
 
-        load_members(models)  # raises an error that says what is wrong
+        load_members(checkpoints)  # raises an error that says what is wrong
         raise
     return Identity(hashed, tta, detector.name if detector else "")
 
 
-@contextmanager
-def _owned(folder: Folder, resume: bool) -> Iterator[None]:
-    """Lock a local output against other jobs of this machine.
-
-    In an object store, two equal jobs write the same rows. A new job that fails before its first rows leaves nothing
-    in the output, so that a corrected call can start.
-    """
-
-    def is_begun() -> bool:
-        return any(name.startswith("part-") for name in folder.names()) or bool(folder.names(parts.PIECES))
-
-    if folder.local:
-        with own_output(folder.local, resume, "another job is writing there", is_begun):
-            yield
-        return
-    try:
-        yield
-    except Exception:
-        if not resume and not is_begun():
-            forget_job(folder)
-        raise
+def _has_rows(output: Output) -> bool:
+    return any(name.startswith("part-") for name in output.names()) or bool(output.names(parts.PIECES))
 
 
-def _list_while_ray_starts(folder: Folder, requested: ScoringJob, job: ScoringJob | None) -> float:
+def _list_while_ray_starts(folder: Output, requested: ScoringJob, job: ScoringJob | None) -> float:
     """List new inputs while Ray starts, and return the seconds that listing took."""
     from fer_ray.cluster.connect import connect
 
@@ -165,9 +139,9 @@ def _list_while_ray_starts(folder: Folder, requested: ScoringJob, job: ScoringJo
     return seconds
 
 
-def _list_new(folder: Folder, requested: ScoringJob, job: ScoringJob | None, stopped: threading.Event) -> float:
+def _list_new(folder: Output, requested: ScoringJob, job: ScoringJob | None, stopped: threading.Event) -> float:
     began, skipped = time.monotonic(), Counter[str]()
-    entries = list_entries(requested.inputs, lambda: skipped.update(["member"]), folder.shown)
+    entries = list_entries(requested.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
     is_plain = len(requested.inputs) == 1 and is_plain_folder(requested.inputs[0])
     found = manifest.add_listing(folder, _until(stopped, entries), may_repeat=not is_plain)
     if not found and job is None:
@@ -188,19 +162,19 @@ def _until(stopped: threading.Event, entries: Iterator[Entry]) -> Iterator[Entry
 
 
 def _score(
-    folder: Folder, job: ScoringJob, options: ScoringOptions, layout: Sequence[parts.OutputPart], gpus_per_actor: float
+    folder: Output, job: ScoringJob, options: ScoringOptions, layout: Sequence[parts.OutputPart], gpus_per_actor: float
 ) -> tuple[ScoringJob, Speed]:
     from fer_ray.scoring.on_ray import score_parts
 
     return score_parts(folder, job, options, layout, gpus_per_actor)
 
 
-def _check_errors(folder: Folder, totals: Totals, max_error_rate: float) -> None:
+def _check_errors(folder: Output, totals: Totals, max_error_rate: float) -> None:
     if totals.failed > max_error_rate * totals.files:
         raise DataError(
             f"{totals.failed:,} of {totals.files:,} inputs failed, {totals.failed / totals.files:.2%}; --max-error-rate"
-            f" allows {max_error_rate:.2%}. All rows are in {folder.shown}: look at those whose status isn't ok. To"
-            " accept them, use --resume with a higher --max-error-rate; otherwise repair the inputs and score again."
+            f" allows {max_error_rate:.2%}. All rows are in {folder.path_or_url}: look at those whose status isn't ok."
+            " To accept them, use --resume with a higher --max-error-rate; otherwise repair the inputs and score again."
         )
 
 

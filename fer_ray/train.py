@@ -25,14 +25,21 @@ from fer_ray.inference.device import memory_left
 from fer_ray.models import can_grow
 from fer_ray.options import TrainOptions
 from fer_ray.reporting.curves import save_curves
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.profile import RunProfile, bottleneck
-from fer_ray.training.requirements import require_trainable
+from fer_ray.training.requirements import training_problems
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot, best_epoch, describe_epoch
+from fer_ray.training.run_folder import (
+    CONFIG_FILE,
+    Metrics,
+    RunFolder,
+    Snapshot,
+    best_epoch,
+    describe_epoch,
+    has_epoch,
+)
 
 
 @dataclass(frozen=True)
@@ -64,63 +71,49 @@ def train(options: TrainOptions) -> TrainResult:
         FerRayError: a file can't be written, or workers died more often than ``training.max_failures``. The last
             finished epoch is kept.
     """
-    config, workers, resume = options.settings or _saved_config(options.output), options.workers, options.resume
+    workers, gpus_per_worker, resume = options.workers, options.gpus_per_worker, options.resume
+    config = options.settings or load_config(RunFolder(Output.at(options.output)).saved_config_file())
     data = PreparedDataset(options.dataset)
     data.check_trainable()
-    require_trainable(config, data.info, data.labelled("train"), workers, resume)
-    with claimed(options.output, resume, [options.dataset]) as dest:
+    here = workers == 1 and gpus_per_worker is None
+    # fit reads weights and teachers itself; several workers are checked before they start.
+    if problems := training_problems(config, data.info, workers, read=not (here or resume)):
+        raise UsageError(problems)
+    with open_output(options.output, resume, [options.dataset], has_epoch) as dest:
+        dest.fetch()
         run = RunFolder(dest)
         if resume:
             _check_same_run(run, config, data)
-        with run.owned(resume), run.writing():
+        with run.writing():
             run.begin(config)
-            record_start(run.path)
-            dest.save()
-            _train(config, data, run, workers, options.gpus_per_worker, options.row_bytes)
-        history = run.history()
+            record_start(dest)
+            rows, done = data.labelled("train"), len(run.catch_up())
+            try:
+                with ProgressBar("training", rows * config.training.epochs, start=rows * done) as bar:
+                    if here:
+                        _train_here(config, Placement(data, 1, options.row_bytes or min(memory_left()) // 2), run, bar)
+                    else:
+                        from fer_ray.training.on_ray.train_workers import train_on_ray  # one process needs no Ray
+
+                        train_on_ray(config, data, run, bar, workers, gpus_per_worker, options.row_bytes)
+            finally:
+                if history := run.history():
+                    save_curves(history, run.curves_file)
+                    dest.save(run.curves_file.name)
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, config, run.profile())
-
-
-def _train(
-    config: Config,
-    data: PreparedDataset,
-    run: RunFolder,
-    workers: int,
-    gpus_per_worker: float | None,
-    memory: int | None,
-) -> None:
-    run.catch_up()
-    rows = data.labelled("train")
-    try:
-        with ProgressBar("training", rows * config.training.epochs, start=rows * len(run.history())) as bar:
-            if workers == 1 and gpus_per_worker is None:
-                _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
-            else:
-                from fer_ray.training.on_ray.train_workers import train_on_ray  # one process trains without Ray
-
-                train_on_ray(config, data, run, bar, workers, gpus_per_worker, memory)
-    finally:
-        if run.history():
-            with run.writing():
-                save_curves(run.history(), run.curves_file)
-                run.output.save()
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
     if load_config(run.saved_config_file()) != config:
         raise UsageError(
-            f"{run.path}: trained with another configuration, see {run.config_file}. Resume with that one."
+            f"{run.output.path_or_url}: trained with another configuration, see {run.output.file(CONFIG_FILE)}. Resume"
+            " with that one."
         )
     last = run.resumable()
-    if last is None and (done := len(run.history())):
-        raise DataError(
-            f"{run.path}: has {amount(done, 'epoch')} but no {run.last.name}/ to resume from. Restore that folder, or"
-            " train again in another one."
-        )
     if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(
-            f"{data.path}: not the dataset that {run.path} was trained on. Resume with that dataset, or train again in"
-            " another folder."
+            f"{data.path_or_url}: not the dataset that {run.output.path_or_url} was trained on. Resume with that"
+            " dataset, or train again in another folder."
         )
 
 
@@ -134,11 +127,6 @@ def _train_here(config: Config, placement: Placement, run: RunFolder, bar: Progr
     with memory_errors(advice(config.training)):
         rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
         fit(config, rows, report, bar.advance, run.resumable())
-
-
-def _saved_config(output: Path | str) -> Config:
-    with claimed(output, resume=True) as dest:
-        return load_config(RunFolder(dest).saved_config_file())
 
 
 def command(options: TrainOptions) -> None:

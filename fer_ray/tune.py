@@ -20,7 +20,7 @@ from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import search_section
 from fer_ray.search.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
 from fer_ray.search.database import translate_database_errors
-from fer_ray.search.folder import SearchFolder
+from fer_ray.search.folder import SearchFolder, is_begun
 from fer_ray.search.log import describe_best
 from fer_ray.search.on_ray.confirm import train_seed_runs
 from fer_ray.search.on_ray.preflight import Measure, allocate_cluster, measure_costs, measure_where_tight, preflight
@@ -31,7 +31,7 @@ from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.storage.local import write_whole
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
@@ -76,10 +76,11 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
     plan = None if request.options.resume else preflight(request, data, request.options.trials, measure)
     for note in request.strategy.notes():
         say(note)
-    with claimed(request.run.place, request.options.resume) as output:
+    with open_output(request.run, request.options.resume, is_resumable=is_begun) as output:
+        output.fetch()
         folder = SearchFolder(output)
         storage = request.options.storage or folder.database
-        with folder.locked(request.options.resume), translate_database_errors(storage):
+        with translate_database_errors(storage):
             begin = _former_study if request.options.resume else _new_study
             study = begin(request, folder, storage)
             record_start(folder.path)
@@ -93,20 +94,20 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
             finally:
                 folder.write_table(study)
                 _write_page(folder)
-                output.save()
+                folder.save()
             best = folder.finish(study)
             if request.options.confirm and best.stopped:
                 say("No trial is complete, so there is none to confirm.")
             elif request.options.confirm:
                 _confirm(request, data, study, folder)
-                output.save()
+                folder.save()
             confirmed = read_confirmation(folder.path)
         made = output.file(folder.best.name), output.file(folder.best_config.name)
         return TuneResult(best, *made, study.records(), confirmed)
 
 
 def _write_page(folder: SearchFolder) -> None:
-    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
+    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.output.path_or_url)]))
 
 
 def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:

@@ -125,6 +125,7 @@ def test_wrong_calls(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     """A module whose import is interrupted stands for Ctrl-C in the first second."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")

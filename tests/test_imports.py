@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from fer_ray.dataset.store import PreparedDataset
 
 PACKAGE = Path(__file__).parents[1] / "fer_ray"
@@ -116,6 +118,8 @@ import sys
 sys.modules["ray"] = None  # every import of ray now raises ImportError
 import numpy as np
 from fer_ray.config.files import load_config
+import pytest
+
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
@@ -127,6 +131,7 @@ assert epochs == [1], epochs
 """
 
 
+@pytest.mark.slow
 def test_training_needs_no_ray(tiny_dataset: PreparedDataset) -> None:
     run = subprocess.run(
         [sys.executable, "-c", TRAIN_WITHOUT_RAY, str(tiny_dataset.path)], capture_output=True, text=True, check=False

@@ -6,6 +6,8 @@ from fer_ray.console.text import describe_bytes
 
 Resources = Mapping[str, float]
 """Resource by Ray's name to amount; ``memory`` is in bytes."""
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray sets in the driver of a submitted job."""
 WHY_ONE_GPU = (
     "A process computes on one GPU: NCCL, which exchanges the gradients, refuses two processes on the same GPU, and"
     " further GPUs of a process would be idle."

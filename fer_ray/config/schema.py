@@ -62,18 +62,14 @@ class AugmentConfig(ConfigSection):
 class OptimizerConfig(ConfigSection):
     """The optimizer and its hyperparameters."""
 
-    name: Literal["sgd", "adam", "adamw", "muon"] = Field(
-        "sgd",
-        description="`sgd` (with Nesterov momentum), `adam`, `adamw`, or `muon` (AdamW for vectors; slow on"
-        " CPUs without bfloat16 instructions).",
+    name: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd", description="`sgd` (with Nesterov momentum), `adam` or `adamw`."
     )
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(
-        5e-4, ge=0, le=1, description="L2 penalty on weight matrices alone, decoupled in `adamw` and `muon`."
+        5e-4, ge=0, le=1, description="L2 penalty on weight matrices alone, decoupled in `adamw`."
     )
-    momentum: float = Field(
-        0.9, ge=0, lt=1, description="Nesterov momentum of `sgd` and `muon`, beta1 of `adam` and `adamw`."
-    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam` and `adamw`.")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="Learning rate of each stage of the network, as a share of the next stage's."
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fer_ray.models.pretrained import initialize
-    from fer_ray.models.registry import Architecture, architectures, build, can_grow, find, first_size, stages
+    from fer_ray.models.registry import architectures, build, can_grow, find, first_size, stages
 else:
 
     def __getattr__(name: str) -> object:
@@ -18,4 +18,4 @@ else:
 
 
 _FAMILIES = ("cnn3", "conv_bn", "convnext", "efficientnet", "fast", "inception", "lenet", "resnet", "se_resnet", "vgg")
-__all__ = ["Architecture", "architectures", "build", "can_grow", "find", "first_size", "initialize", "stages"]
+__all__ = ["architectures", "build", "can_grow", "find", "first_size", "initialize", "stages"]

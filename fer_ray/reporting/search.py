@@ -25,7 +25,7 @@ _SLICES = (
 )
 
 
-def search_section(folder: Path, shown_as: Path) -> PageSection:
+def search_section(folder: Path, path_or_url: str) -> PageSection:
     """Return the section of a search; arguments as in ``evaluation_section``."""
     table, confirmed = read_search_table(folder), read_confirmation(folder)
     clock, found = Clock(table.trials), importances(table)
@@ -49,7 +49,7 @@ def search_section(folder: Path, shown_as: Path) -> PageSection:
     if facts:
         blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
     notes = [" ".join(confirmation_sentences(confirmed, table.objective))] if confirmed else []
-    return PageSection(shown_as.name, "Search", str(shown_as), _headline(table), blocks, notes)
+    return PageSection(Path(path_or_url).name, "Search", path_or_url, _headline(table), blocks, notes)
 
 
 def _pauses(clock: Clock) -> str:

@@ -131,7 +131,7 @@ def plan_problems(plan: SearchPlan, request: SearchRequest) -> list[str]:
     problems, free = [], free_disk(request.run.path)
     if plan.disk > free:
         problems.append(
-            f"{request.run.shown}: {_disk(plan, free)}. Free some, name an --output elsewhere, or lower"
+            f"{request.run.path_or_url}: {_disk(plan, free)}. Free some, name an --output elsewhere, or lower"
             " --max-concurrent."
         )
     part, gpus = gpu_fraction(plan.costs), plan.allocation.resources.get("GPU", 0)
@@ -188,7 +188,7 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
     lines += [*_describe_costs(request, plan, nodes), *_describe_time(request, plan)]
     if request.options.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
-    lines.append(f"output: {request.run.shown}: study.db, trials.parquet, best.yaml, best/")
+    lines.append(f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
 
 

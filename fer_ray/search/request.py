@@ -17,8 +17,8 @@ from fer_ray.errors import Problems, UsageError
 from fer_ray.options import TuneOptions
 from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.search.trial_records import short
-from fer_ray.storage.outputs import Output, claim
-from fer_ray.training.requirements import batch_problems, requirement_problems
+from fer_ray.storage.output import Output
+from fer_ray.training.requirements import training_problems
 
 _CHECKED = (
     *(path for path in config_paths() if path.startswith("model.") and path != "model.dropout"),
@@ -82,7 +82,8 @@ def check_request(options: TuneOptions) -> SearchRequest:
         lines = _space_problems(space, prepared.info if prepared else None, options.workers_per_trial)
         problems.add(*(f"{name}: {line}" for line in lines))
     with problems.collect():
-        run = claim(options.output, options.resume, [options.dataset])
+        run = Output.at(options.output)
+        run.require_usable(options.resume, [options.dataset])
     with problems.collect():
         _check_storage(options.storage)
     with problems.collect():
@@ -94,19 +95,14 @@ def check_request(options: TuneOptions) -> SearchRequest:
 
 
 def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) -> Iterator[str]:
-    rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
-
-    def problems_of(config: Config) -> list[str]:
-        return [*requirement_problems(config, info), *batch_problems(config, rows, workers)]
-
-    wrong = problems_of(space.defaults)
+    wrong = training_problems(space.defaults, info, workers)
     yield from wrong
     tried = {_checked(space.defaults)}
     for values in [] if wrong else space.candidates():
         config = space.with_values(values)
         if _checked(config) not in tried:
             tried.add(_checked(config))
-            if wrong := problems_of(config):
+            if wrong := training_problems(config, info, workers):
                 drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in _CHECKED)
                 yield from (f"search: may draw {drawn}: {line}" for line in wrong)
                 return

@@ -9,7 +9,7 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration
-from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import Metrics
 from fer_ray.training.schedules import image_size
 
 _PATIENCE = 3

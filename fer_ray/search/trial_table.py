@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fer_ray.console.text import duration
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
-from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import Metrics
 
 _NARROW = 62
 _LINES_BESIDE = 8

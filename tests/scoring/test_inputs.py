@@ -15,7 +15,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.images.image_files import FileError
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 
 CONTENT = b"what is in a face"
 
@@ -143,9 +143,9 @@ def test_relative_inputs_and_outputs_start_at_the_working_directory(
     around: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(around / "photos")
-    check_apart(check_inputs(["."]), Folder.at("../labels").shown)
+    check_apart(check_inputs(["."]), Output.at("../labels").path_or_url)
     with pytest.raises(UsageError, match="the output is inside the input"):
-        check_apart(check_inputs([".."]), Folder.at("labels").shown)
+        check_apart(check_inputs([".."]), Output.at("labels").path_or_url)
 
 
 def test_an_input_that_several_stand_for_comes_as_often(photos: Path) -> None:

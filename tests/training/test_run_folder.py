@@ -13,9 +13,8 @@ from fer_ray.config.schema import Config
 from fer_ray.errors import FerRayError
 from fer_ray.inference.checkpoint import load_checkpoint, read_info
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 
 def config(epochs: int) -> Config:

@@ -20,10 +20,9 @@ from fer_ray.search.plan import Allocation
 from fer_ray.search.search_metric import SearchMetric
 from fer_ray.search.trial_records import error_line
 from fer_ray.search.trial_table import TrialTable
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import best_epoch
+from fer_ray.training.run_folder import Metrics, best_epoch
 
 
 def train_seed_runs(

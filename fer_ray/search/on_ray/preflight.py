@@ -40,7 +40,7 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     """
     allocation = allocate_cluster(request, trials, {})
     named = {place for space in request.spaces.values() for place in external_paths(space.defaults)}
-    require_seen_by_nodes(sorted(named), request.run.shown)
+    require_seen_by_nodes(sorted(named), request.run.path_or_url)
     costs, start = measure(request, data, allocation)
     plan = SearchPlan(allocate_cluster(request, trials, costs), costs, start)
     if problems := plan_problems(plan, request):

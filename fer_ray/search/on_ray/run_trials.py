@@ -34,10 +34,9 @@ from fer_ray.search.time_budget import TimeBudget
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
 from fer_ray.search.trial_table import TrialTable
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 
 
 class TrialCounts:
