@@ -47,7 +47,7 @@ class ArchitectureFigures:
 
 @stage(ModelsOptions)
 def models(options: ModelsOptions) -> list[ArchitectureFigures]:
-    """Count and time architectures on 48 × 48 images.
+    """Count parameters and FLOPs of architectures on 48 × 48 images, and measure their speed.
 
     Raises:
         UsageError: an architecture is unknown, or memory runs out.
@@ -72,18 +72,18 @@ def models(options: ModelsOptions) -> list[ArchitectureFigures]:
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
     """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
-    width = max(len(one.name) for one in figures) + 2
-    lines = [
-        f"{'':{width}}{'':>10}{'MFLOPs':>10}{'infer':>10}{'train':>10}",
-        f"{'name':{width}}{'parameters':>10}{'an image':>10}{'images/s':>10}{'images/s':>10}  summary",
+    rows: list[tuple[str, ...]] = [
+        ("", "", "MFLOPs", "infer", "train", ""),
+        ("name", "parameters", "an image", "images/s", "images/s", "summary"),
     ]
     for one in figures:
-        speeds = "".join(
-            f"{'–' if rate is None else f'{rate:,.0f}':>10}" for rate in (one.infer_per_s, one.train_per_s)
-        )
-        lines.append(
-            f"{one.name:{width}}{f'{one.parameters / 1e6:.2f} M':>10}{one.flops / 1e6:>10,.1f}{speeds}  {one.summary}"
-        )
+        speeds = ["–" if rate is None else f"{rate:,.0f}" for rate in (one.infer_per_s, one.train_per_s)]
+        rows.append((one.name, f"{one.parameters / 1e6:.2f} M", f"{one.flops / 1e6:,.1f}", *speeds, one.summary))
+    width = max(len(row[0]) for row in rows) + 2
+    lines = [
+        f"{name:{width}}{parameters:>10}{flops:>10}{infer:>10}{train:>10}  {summary}"
+        for name, parameters, flops, infer, train, summary in rows
+    ]
     lines += ["", f"{SIZE} × {SIZE} images. An addition and a multiplication are two FLOPs."]
     if figures[0].infer_per_s is not None:
         device = pick_device().type

@@ -66,18 +66,14 @@ class EvaluationResult:
 def evaluate(options: EvaluateOptions) -> EvaluationResult:
     """Measure a checkpoint, or several as an ensemble, and write metrics, predictions, charts and a page.
 
-    An ensemble predicts the mean of its members' calibrated probabilities. ``predictions.parquet`` has one row per
-    image, in the split's order: id, label, predicted, confidence (the highest probability), p_angry … p_neutral (csv
-    order, whatever the checkpoints' order), tta_std and leaked.
-
     Raises:
-        UsageError: a TTA or the split is unknown, a checkpoint is named twice, the output is in use or in an input, or
-            memory doesn't hold a single image.
+        UsageError: the split is missing, a checkpoint is named twice, the output is in use or in an input, or memory
+            doesn't hold a single image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
-    start, checkpoints = this_start(), [absolute(one) for one in as_list(options.checkpoints)]
-    with open_output(options.output, inputs=[*checkpoints, options.dataset]) as dest, memory_errors(LESS_MEMORY):
-        evaluation = _evaluate(options, checkpoints, dest, start)
+    start, folders = this_start(), [absolute(one) for one in as_list(options.checkpoints)]
+    with open_output(options.output, inputs=[*folders, options.dataset]) as dest, memory_errors(LESS_MEMORY):
+        evaluation = _evaluate(options, folders, dest, start)
     return EvaluationResult(dest.file(), evaluation)
 
 

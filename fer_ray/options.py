@@ -382,7 +382,7 @@ def _dataset_problems(dataset: Path | str) -> Problems:
     problems = Problems()
     with problems.collect():
         if not split_url(dataset):
-            require_dataset(local_path(dataset), dataset)
+            require_dataset(local_path(dataset), local_path(dataset))
     return problems
 
 

@@ -71,10 +71,11 @@ def train(options: TrainOptions) -> TrainResult:
         FerRayError: a file can't be written, or workers died more often than ``training.max_failures``. The last
             finished epoch is kept.
     """
-    config, workers, resume = options.settings or _saved_config(options.output), options.workers, options.resume
+    workers, gpus_per_worker, resume = options.workers, options.gpus_per_worker, options.resume
+    config = options.settings or load_config(RunFolder(Output.at(options.output)).saved_config_file())
     data = PreparedDataset(options.dataset)
     data.check_trainable()
-    here = workers == 1 and options.gpus_per_worker is None
+    here = workers == 1 and gpus_per_worker is None
     # fit reads weights and teachers itself; several workers are checked before they start.
     if problems := training_problems(config, data.info, workers, read=not (here or resume)):
         raise UsageError(problems)
@@ -94,7 +95,7 @@ def train(options: TrainOptions) -> TrainResult:
                     else:
                         from fer_ray.training.on_ray.train_workers import train_on_ray  # one process needs no Ray
 
-                        train_on_ray(config, data, run, bar, workers, options.gpus_per_worker, options.row_bytes)
+                        train_on_ray(config, data, run, bar, workers, gpus_per_worker, options.row_bytes)
             finally:
                 if history := run.history():
                     save_curves(history, run.curves_file)
@@ -126,10 +127,6 @@ def _train_here(config: Config, placement: Placement, run: RunFolder, bar: Progr
     with memory_errors(advice(config.training)):
         rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
         fit(config, rows, report, bar.advance, run.resumable())
-
-
-def _saved_config(output: Path | str) -> Config:
-    return load_config(RunFolder(Output.at(output)).saved_config_file())
 
 
 def command(options: TrainOptions) -> None:

@@ -78,7 +78,7 @@ def space_from_yaml(text: str, source: str) -> SearchSpace:
 
 def _read(source: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Return the sections of a file after the overrides, the overrides as nested mappings, and their problems."""
-    raw: dict[str, Any] = {} if source is None else _read_yaml(_find(source), str(source))
+    raw: dict[str, Any] = {} if source is None else _read_yaml(source)
     changed, problems = dict[str, Any](), list[str]()
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -139,13 +139,13 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path, name: str) -> dict[str, Any]:
+def _read_yaml(source: Path | str) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        raw = yaml.load(_find(source).read_text(encoding="utf-8"), _UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: can't be read as YAML: {error}") from error
+        raise UsageError(f"{source}: can't be read as YAML: {error}") from error
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise UsageError(f"{name}: holds {type(raw).__name__}, not a mapping of sections such as `model:`.")
+        raise UsageError(f"{source}: holds {type(raw).__name__}, not a mapping of sections such as `model:`.")
     return raw

@@ -95,17 +95,14 @@ def check_request(options: TuneOptions) -> SearchRequest:
 
 
 def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) -> Iterator[str]:
-    def problems_of(config: Config) -> list[str]:
-        return training_problems(config, info, workers)
-
-    wrong = problems_of(space.defaults)
+    wrong = training_problems(space.defaults, info, workers)
     yield from wrong
     tried = {_checked(space.defaults)}
     for values in [] if wrong else space.candidates():
         config = space.with_values(values)
         if _checked(config) not in tried:
             tried.add(_checked(config))
-            if wrong := problems_of(config):
+            if wrong := training_problems(config, info, workers):
                 drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in _CHECKED)
                 yield from (f"search: may draw {drawn}: {line}" for line in wrong)
                 return

@@ -43,7 +43,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("optimizer.name: {choice: {sgd: , adam: }}", ["must be one of uniform, log_uniform, int, categorical"]),
         (
             "optimizer.name: {categorical: [sgd, rmsprop]}",
-            ["optimizer.name = 'rmsprop'", "'adam' or 'adamw'"],
+            ["optimizer.name = 'rmsprop'", "'sgd', 'adam' or 'adamw'"],
         ),
         ("optimizer.name: {categorical: [adam, adamw]}", ["optimizer.name = 'sgd'", "the default"]),
         (
