@@ -22,7 +22,7 @@ from fer_ray.config.schema import Config
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision
 from fer_ray.inference.network import normalize
-from fer_ray.training.augment import augment
+from fer_ray.training.augment import Augmentation
 
 EPOCHS = 2
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -46,8 +46,10 @@ def bare_loop(dataset: PreparedDataset, config: Config) -> float:
     for _ in range(EPOCHS):
         started = time.perf_counter()
         model.train()
+        augment, done = Augmentation(config.augment, len(images), generator, dataset.info.size), 0
         for rows in torch.randperm(len(images), device=device).split(config.training.batch_size):
-            batch = augment(normalize(images[rows], dataset.info.mean, dataset.info.std), config.augment, generator)
+            batch = augment(normalize(images[rows], dataset.info.mean, dataset.info.std), done)
+            done += len(rows)
             with autocast(device, dtype):
                 logits = model(batch.contiguous(memory_format=LAYOUT))
             loss = F.cross_entropy(logits.float(), labels[rows], label_smoothing=config.loss.label_smoothing)
