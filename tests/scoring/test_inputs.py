@@ -80,7 +80,10 @@ def takes_in(root: Path, given: str, output: str) -> bool:
         if "://" not in place:
             list(list_entries([place], lambda: None, written))
     except UsageError as error:
-        assert any(remedy in str(error) for remedy in ("Choose an output outside", "Remove it from the list."))
+        assert any(
+            remedy in str(error)
+            for remedy in ("Choose an output outside", "Choose one outside.", "Remove it from the list.")
+        )
         return True
     return False
 
