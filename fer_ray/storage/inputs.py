@@ -193,7 +193,7 @@ def _copied(url: str, leave_out: Sequence[str]) -> Path:
             for file in stored_files(filesystem, path)
             if not any(fnmatch(file.name.split("/")[0], pattern) for pattern in leave_out)
         ]
-    listing = json.dumps([url, [(file.name, file.size, file.changed) for file in files]])
+    listing = json.dumps([url, [(file.path, file.size, file.changed) for file in files]])
     folder = cache_folder() / "inputs" / hashlib.sha256(listing.encode()).hexdigest()[:32]
     copy = url.replace("://", "/")  # messages about a file in the copy then show its URL too
     if folder.is_dir():

@@ -26,6 +26,7 @@ from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.storage.output import Output
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
+pytestmark = pytest.mark.slow
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(40, seed=0)[0]]
 
 

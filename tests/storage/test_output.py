@@ -33,7 +33,7 @@ def url(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: 
     store.faults.writes_left = None
 
 
-@pytest.fixture(params=["path", "url"])
+@pytest.fixture(params=["path", pytest.param("url", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out") if request.param == "path" else request.getfixturevalue("url")
 
@@ -90,7 +90,7 @@ def test_files_by_name(place: str) -> None:
 
 def test_an_output_is_saved_and_resumed(place: str) -> None:
     with open_output(place) as output:
-        assert output.name == str(output.file()) == place and below(output.path) == {}
+        assert output.path_or_url == str(output.file()) == place and below(output.path) == {}
         output.path.mkdir(parents=True, exist_ok=True)
         save(output, {"a": "1", "last/b": "2", "best/c": "3"})
     assert visible(place) == {"a": "1", "last/b": "2", "best/c": "3"}
@@ -105,6 +105,7 @@ def test_an_output_is_saved_and_resumed(place: str) -> None:
     assert visible(f"{place}/best") == {"c": "3", "d": "4"}
 
 
+@pytest.mark.slow
 def test_working_copies_of_a_url(url: str) -> None:
     with pytest.raises(KeyError), open_output(url) as output:
         write(output.path, {"a": "1"})
@@ -145,6 +146,7 @@ def saved_up_to(store: Store, writes: int, act: Callable[[], None]) -> bool:
         store.faults.writes_left = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_new", [True, False])
 def test_a_kill_during_a_save_leaves_whole_folders(store: Store, url: str, is_new: bool) -> None:
     """Readers, a resumed stage and the next save see the previous folder or the new one, and no mixture of both."""
@@ -171,6 +173,7 @@ def test_a_kill_during_a_save_leaves_whole_folders(store: Store, url: str, is_ne
     assert outcomes[0] == first and outcomes[-1] == new and outcomes.count(first) > 5
 
 
+@pytest.mark.slow
 def test_a_kill_during_the_upload_of_a_new_output_leaves_none(store: Store, url: str) -> None:
     files = {"dataset.json": "{}", "train/part-0": "1", "train/part-1": "1"}
 
@@ -192,6 +195,7 @@ def test_a_kill_during_the_upload_of_a_new_output_leaves_none(store: Store, url:
     assert step > 9
 
 
+@pytest.mark.slow
 def test_a_reader_retries_while_a_folder_is_replaced(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_output(url) as output:
         save(output, {"last/a": "1"})
@@ -269,6 +273,7 @@ def test_outputs_beside_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert path_below("a/b", ".") == "a/b" and path_below(".", tmp_path / "photos") == ""
 
 
+@pytest.mark.slow
 def test_copies_of_inputs(store: Store, url: str, tmp_path: Path) -> None:
     key = url.removeprefix(f"s3://{BUCKET}/")
     for name in ("a.txt", "in/b.txt", "in/deep/c.txt", "last/d.txt", "part-1.txt", ".hidden"):
@@ -295,6 +300,7 @@ def test_a_folder_downloaded_by_other_means(tmp_path: Path) -> None:
     assert (local_copy(tmp_path) / "model").read_text() == "1"
 
 
+@pytest.mark.slow
 def test_wrong_urls(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def require_usable(path_or_url: str) -> None:
         Output.at(path_or_url).require_usable()
