@@ -60,7 +60,11 @@ class SearchFolder:
             noted = json.loads(self._name.read_text(encoding="utf-8"))
             return [*noted["previous"], noted["study"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is damaged, or was written by another version of fer_ray"
+            reason = (
+                error.strerror
+                if isinstance(error, OSError)
+                else "it is damaged, or was written by another version of fer_ray"
+            )
             raise UsageError(
                 f"{self.output.path_or_url}: no search to resume, {self._name.name} can't be read: {reason}."
                 " Name the folder of a search, or start one in a new folder without --resume."
