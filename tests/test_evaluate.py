@@ -173,7 +173,7 @@ def test_no_mistakes_no_gallery_of_them(tiny_dataset: PreparedDataset, checkpoin
     result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
     assert result.scores.accuracy == 1
     page = (result.path / "report.html").read_text()
-    assert "100.00%" in page and "Some correct predictions" in page and "mistakes" not in page
+    assert "100.00%" in page and "Some correct predictions" in page and "confident mistakes" not in page
 
 
 def test_order_of_a_checkpoints_labels_changes_nothing(

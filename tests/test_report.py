@@ -167,16 +167,12 @@ def test_a_model_card_where_there_is_an_evaluation(folders: dict[str, Path], tmp
     assert card == tmp_path / "out" / "model_card.md"
     text = card.read_text("utf-8")
     assert text == (folders["evaluation"] / "model_card.md").read_text("utf-8")
-    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    assert headings[:4] == ["Model details", "Intended use", "Factors", "Metrics"]
-    evaluation = json.loads((folders["evaluation"] / "metrics.json").read_text())
-    accuracy = evaluation["tta"]["none"]["official"]["accuracy"]
-    assert f"| none | 71 | {accuracy:.2%} (" in text
-    assert f"From {PreparedDataset(folders['dataset']).info.source} (synthetic), 24 × 24 pixels" in text
-    assert "class_weight_power: 0.0" in text
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE)[:4] == ["Model details", "Intended use", "Factors", "Metrics"]
+    accuracy = json.loads((folders["evaluation"] / "metrics.json").read_text())["tta"]["none"]["official"]["accuracy"]
+    assert re.search(rf"^\| none \| 1 \| [\d,]+ \| {accuracy:.2%} \(", text, re.MULTILINE)
+    source = f"Source: {PreparedDataset(folders['dataset']).info.source} (synthetic), 24 × 24 pixels"
+    assert source in text and "class_weight_power: 0.0" in text
 
-
-def test_a_card_finds_a_dataset_that_was_moved(folders: dict[str, Path], tmp_path: Path) -> None:
     moved, evaluation = tmp_path / "moved", tmp_path / "evaluation"
     shutil.copytree(folders["dataset"], moved)
     shutil.copytree(folders["evaluation"], evaluation)
@@ -186,8 +182,7 @@ def test_a_card_finds_a_dataset_that_was_moved(folders: dict[str, Path], tmp_pat
     without, found = (report([evaluation, *more], tmp_path / str(len(more))).card for more in ([], [moved]))
     assert without and found
     assert r"The dataset is no longer at /gone/fer\|data" in without.read_text("utf-8")
-    assert "Recipe" not in without.read_text("utf-8")
-    assert f"From {PreparedDataset(moved).info.source}" in found.read_text("utf-8")
+    assert "The checkpoint is no longer there" in without.read_text("utf-8") and source in found.read_text("utf-8")
 
 
 def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from fer_ray.scoring.summary import SUMMARY_FILE
 from fer_ray.training.run_folder import CONFIG_FILE
 from fer_ray.training.run_folder import METRICS_FILE as EPOCHS_FILE
 
+_DAMAGED = (OSError, ValueError, LookupError, TypeError)
+"""What readers of damaged JSON, YAML and Parquet raise."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -54,12 +57,7 @@ def folder_section(folder: Path, path_or_url: str) -> PageSection:
         raise DataError(f"{path_or_url}: contains no output of a stage. {_EXPECTED}{hint}")
     try:
         return kind.show(folder, path_or_url)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ) as error:  # raised by readers of damaged JSON, YAML and Parquet
+    except _DAMAGED as error:
         raise DataError(
             f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
             f" {type(error).__name__}: {error}. Run the stage again."
@@ -80,12 +78,9 @@ def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
     """Return a distinct name for each folder: the last parts of its path, as many as needed."""
-    most = max((len(folder.parts) for folder in folders), default=0)
-    for length in range(1, most + 1):
-        names = [str(Path(*folder.parts[-length:])) for folder in folders]
-        if len(set(names)) == len(set(folders)):
-            return names
-    return [str(folder) for folder in folders]
+    longest = max((len(folder.parts) for folder in folders), default=0)
+    names = [[str(Path(*folder.parts[-length:])) for folder in folders] for length in range(1, longest + 1)]
+    return next((one for one in names if len(set(one)) == len(set(folders))), [])
 
 
 def kind_of(folder: Path) -> Kind | None:

@@ -232,7 +232,7 @@ def test_training_and_validation_accuracy(train: float, validation: float, said:
     assert said in text and ("overfits" in text) == bool(said)
 
 
-def test_class_weights_are_proposed_only_where_there_are_none() -> None:
+def test_rare_classes_and_class_weights_only_where_there_are_none() -> None:
     labels = np.concatenate([LABELS, np.full(400, HAPPY)])
     predicted = {"none": np.where(labels == DISGUST, ANGRY, labels)}
     plain, weighted = describe_training(), describe_training(load_config(None, ["loss.class_weight_power=0.5"]))
