@@ -19,7 +19,7 @@ from typer import Argument, Option
 
 from fer_ray.cluster.memory import parse_bytes
 from fer_ray.cluster.resources import WHY_ONE_GPU, trial_problems
-from fer_ray.config.files import load_config, load_search_space
+from fer_ray.config.files import load_config, load_search_spaces
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset import require_dataset
@@ -216,22 +216,8 @@ class TuneOptions:
 
     @functools.cached_property
     def search_spaces(self) -> dict[str, SearchSpace]:
-        """The search spaces by name: the name of the file without suffix."""
-        found, problems = dict[str, SearchSpace](), Problems()
-        for source in self.spaces:
-            name = Path(source).stem
-            if name in found:
-                problems.add(f"--space {source}: a second space named '{name}'. Rename one of the files.")
-            with problems.collect():
-                found[name] = load_search_space(source, self.overrides)
-                if not found[name].search:
-                    raise UsageError(
-                        f"{source}: nothing to search. Add a `search:` section, such as model.dropout: {{uniform: [0.0,"
-                        " 0.6]}."
-                    )
-                problems.add(*(f"{source}: {problem}" for problem in found[name].default_problems()))
-        problems.stop()
-        return found
+        """The search spaces by name."""
+        return load_search_spaces(self.spaces, self.overrides)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

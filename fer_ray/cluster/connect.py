@@ -106,22 +106,16 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
             say("Ray did not start in time; trying again.")
             ray.shutdown()
     interrupt_on_sigterm()  # Ray's own handler would abort without a message
-    quiet_ray_data()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False  # the stages show their own
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames
 
 
-def hide_unasked_gpus() -> None:
+def hide_unrequested_gpus() -> None:
     """Hide GPUs that this worker process of Ray's didn't request; needed if somebody else has connected to Ray."""
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
-def quiet_ray_data() -> None:
-    """Turn off Ray Data's progress bars and notices; the stages show their own."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames
 
 
 def require_running() -> None:

@@ -1,6 +1,6 @@
 """Read configurations and search spaces from YAML, change them by ``--set a.b=value``, write them back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from yaml.constructor import ConstructorError
 from fer_ray.config.paths import validate, value_at, with_value
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace, overlap
-from fer_ray.errors import UsageError, did_you_mean
+from fer_ray.errors import Problems, UsageError, did_you_mean
 from fer_ray.storage.local import local_path, split_url
 
 SHIPPED = {file.stem: file for file in sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))}
 """The configurations with search spaces that come with the package, by name: one an architecture."""
+_EXAMPLE = "model.dropout: {uniform: [0.0, 0.6]}"
 
 
 def load_config(source: Path | str | None, overrides: Iterable[str] = ()) -> Config:
@@ -60,6 +61,27 @@ def load_search_space(source: Path | str | None, overrides: Iterable[str] = ()) 
         if any(overlap(path, searched) for searched in whole.search):
             say(f"{label}: {path} = {value_at(space, path)!r} in every trial, as --set says; it is not searched.")
     return space
+
+
+def load_search_spaces(sources: Sequence[Path | str], overrides: Iterable[str] = ()) -> dict[str, SearchSpace]:
+    """Read several search spaces, by name: the name of the file without suffix.
+
+    Raises:
+        UsageError: as in ``load_search_space``, or a space searches nothing or doesn't hold its defaults, which are
+            tried first, or two have one name; all problems together.
+    """
+    found, problems = dict[str, SearchSpace](), Problems()
+    for source in sources:
+        name = Path(source).stem
+        if name in found:
+            problems.add(f"--space {source}: a second space named '{name}'. Rename one of the files.")
+        with problems.collect():
+            found[name] = load_search_space(source, overrides)
+            if not found[name].search:
+                problems.add(f"{source}: nothing to search. Add a `search:` section, such as {_EXAMPLE}.")
+            problems.add(*(f"{source}: {problem}" for problem in found[name].default_problems()))
+    problems.stop()
+    return found
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import ray
 
-from fer_ray.cluster.connect import hide_unasked_gpus, nodes, require_running
+from fer_ray.cluster.connect import hide_unrequested_gpus, nodes, require_running
 from fer_ray.cluster.metrics import count_images
 from fer_ray.cluster.node_checks import require_seen_by_nodes
 from fer_ray.cluster.resources import fitting
@@ -180,7 +180,7 @@ class _ScoringActor:
     """Loads the scorer in the actor's process."""
 
     def __init__(self, folder: Path | str, options: ScoringOptions, threads: int, gpu: float) -> None:
-        hide_unasked_gpus()
+        hide_unrequested_gpus()
         from fer_ray.scoring.chunk_scorer import ChunkScorer
 
         self.output = folder

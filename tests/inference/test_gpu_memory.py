@@ -141,7 +141,7 @@ def test_a_confirming_run_reports_it_so_that_it_is_not_tried_again(kind: str, mo
 
     reported = list[dict[str, str]]()
     monkeypatch.setattr(confirm.ray_tune, "report", reported.append)
-    monkeypatch.setattr(confirm.connect, "hide_unasked_gpus", lambda: None)
+    monkeypatch.setattr(confirm.connect, "hide_unrequested_gpus", lambda: None)
     confirm._train({"run": "1"}, None, {"1": Run()}, torch.get_num_threads(), 0)  # type: ignore[arg-type, dict-item]
     (line,) = reported
     assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]

@@ -86,7 +86,7 @@ def _epochs(run: SeedRun) -> tuple[int, int]:
 def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun], threads: int, gpu: float) -> None:
     """Train one of the runs in a trial's process."""
     torch.set_num_threads(threads)
-    connect.hide_unasked_gpus()
+    connect.hide_unrequested_gpus()
     limit_gpu_memory(gpu)
     run = runs[params["run"]]
     try:

@@ -110,7 +110,7 @@ def _measure(request: SearchRequest, data: TrainingData, threads: int) -> tuple[
     """Return the cost of each space and the seconds that measuring took; runs in a worker process."""
     began = time.monotonic()
     torch.set_num_threads(threads)
-    connect.hide_unasked_gpus()
+    connect.hide_unrequested_gpus()
     costs = {
         name: measure_trial(space.defaults, data, request.resources.workers) for name, space in request.spaces.items()
     }

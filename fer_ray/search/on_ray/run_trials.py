@@ -156,7 +156,7 @@ def _run_trial(
     Where the last one of a trial that this one continues lies there, its epochs are reported again.
     """
     torch.set_num_threads(threads)
-    connect.hide_unasked_gpus()
+    connect.hide_unrequested_gpus()
     limit_gpu_memory(gpu)
     config = Config.model_validate_json(params["config"])
     epochs = TrialReporter(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)

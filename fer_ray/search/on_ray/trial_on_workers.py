@@ -11,7 +11,7 @@ from ray.train import FailureConfig, RunConfig
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.util.queue import Empty, Queue
 
-from fer_ray.cluster.connect import hide_unasked_gpus, on_this_node, ray_storage
+from fer_ray.cluster.connect import hide_unrequested_gpus, on_this_node, ray_storage
 from fer_ray.cluster.ray_patches import name_cluster_to_train
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import Split
@@ -45,7 +45,7 @@ def run_trial_on_workers(
     Ray's ``TuneReportCallback`` would pass epochs on too, but waits for ever where the search's driver is busy while
     the last one comes: then the end of the trial is already in the one place of its queue.
     """
-    hide_unasked_gpus()
+    hide_unrequested_gpus()
     config = Config.model_validate_json(params["config"])
     epochs = TrialReporter(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
     results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
