@@ -184,7 +184,7 @@ def test_validation_where_there_is_no_test(
     drawn, elsewhere = evaluate(fitted, dataset, tmp_path / "out4", tta=["none"]).evaluation.notes
     assert "these results say nothing about real faces" in drawn
     assert "trained on another prepared dataset" in elsewhere
-    with pytest.raises(UsageError, match="It has train, validation"):
+    with pytest.raises(UsageError, match="which has train, validation"):
         evaluate(checkpoint, dataset, tmp_path / "out2", split="test")
     assert not (tmp_path / "out2").exists()
 
