@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from datasets_made import write_prepared
 
 from fer_ray.cli import main
@@ -138,12 +137,6 @@ def test_two_processes_do_not_train_in_one_folder(tiny_dataset: PreparedDataset,
         train(tiny_dataset.path, config(), run, resume=True)
 
 
-def test_a_new_run_leaves_what_another_process_has_just_begun(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    with open_output(tmp_path), pytest.raises(UsageError, match="another process is writing there"):
-        train(tiny_dataset.path, config(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
 def test_an_early_end_is_said(
     tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,9 +150,12 @@ def test_an_early_end_is_said(
     assert "schedule.first_size" not in said  # which lenet refuses
 
 
-def test_resume_with_another_configuration(tiny_dataset: PreparedDataset, run: Path) -> None:
+def test_resume_of_something_else(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another configuration"):
         train(tiny_dataset.path, config("training.seed=9"), run, resume=True)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"not a training run, config\.yaml is missing"):
+        train(tiny_dataset.path, config(), tmp_path, resume=True)
 
 
 def test_resume_with_another_dataset(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
@@ -238,12 +234,6 @@ def test_a_damaged_dataset_is_told_and_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_resume_where_no_run_is(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"not a training run, config\.yaml is missing"):
-        train(tiny_dataset.path, config(), tmp_path, resume=True)
-
-
 def test_missing_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         train(tmp_path / "none", config(), tmp_path / "run")
@@ -257,7 +247,3 @@ def test_more_workers_than_the_cluster_holds(tiny_dataset: PreparedDataset, tmp_
 def test_no_gpu_here(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
     with pytest.raises(UsageError, match="1 GPU"):
         train(tiny_dataset.path, config(), tmp_path / "run", gpus_per_worker=1)
-
-
-def test_config_file_is_what_ran(run: Path) -> None:
-    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["name"] == "cnn3"

@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from torch import nn
 
-from fer_ray.inference.device import LAYOUT, pick_device, to_device
+from fer_ray.inference.device import LAYOUT, has_fast_bfloat16, pick_device, resolve_precision, to_device
 
 _STEPS = """
 import ctypes, platform, resource, sys
@@ -46,5 +47,13 @@ def test_kernels_have_the_measured_layout() -> None:
     assert convolution.weight.is_contiguous(memory_format=LAYOUT)
 
 
+def test_precision() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("float32", cpu) == torch.float32
+    assert resolve_precision("bfloat16", cpu) == torch.bfloat16
+    assert resolve_precision("auto", cpu) == (torch.bfloat16 if has_fast_bfloat16(cpu) else torch.float32)
+
+
+@pytest.mark.slow
 def test_a_cpu_keeps_what_a_step_freed() -> None:
     assert page_faults("placed") < 0.05 * page_faults("plain")

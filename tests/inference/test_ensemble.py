@@ -6,43 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from checkpoints_made import made_checkpoint, write_checkpoint
 
-from fer_ray.config.schema import Config, ModelConfig
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.inference.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
+from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.inference.scores import compare_members, measure_members
-from fer_ray.models import build
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 48, 48), dtype=np.uint8)
-ALPHABETICAL = tuple(sorted(EMOTIONS))
-
-
-def member(
-    name: str, seed: int, temperature: float, names: Sequence[str] = EMOTIONS, mean: float = 0.5, size: int = 48
-) -> Checkpoint:
-    torch.manual_seed(seed)
-    config = Config(model=ModelConfig(name=name))
-    model = build(config.model, size).eval()
-    nn.init.normal_(list(model.parameters())[-2])  # spread the logits
-    info = CheckpointInfo(
-        config=config,
-        label_names=tuple(names),
-        mean=mean,
-        std=0.25,
-        size=size,
-        epoch=seed,
-        metrics={},
-        temperature=temperature,
-        dataset_fingerprint="",
-    )
-    return Checkpoint(model, info)
-
-
-MEMBERS = [member("fast", 1, 2.0), member("cnn3", 2, 0.5, ALPHABETICAL, 0.4), member("fast", 3, 1.0)]
+MEMBERS = [
+    made_checkpoint("fast", 1, 2.0),
+    made_checkpoint("cnn3", 2, 0.5, sorted(EMOTIONS), 0.4),
+    made_checkpoint("fast", 3, 1.0),
+]
 
 
 @pytest.mark.parametrize("tta", ["none", "flip"])
@@ -103,15 +80,10 @@ def test_pairs() -> None:
     assert (pairs[1].disagreement, pairs[1].mcnemar_p) == (0, 1)
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> Path:
-    save_checkpoint(folder, checkpoint.model.state_dict(), checkpoint.info)
-    return folder
-
-
 def test_all_wrong_members_are_named_at_once(tmp_path: Path) -> None:
-    good = write(tmp_path / "good", MEMBERS[0])
-    small = write(tmp_path / "small", member("fast", 0, 1.0, size=24))
-    bored = write(tmp_path / "bored", member("fast", 0, 1.0, (*EMOTIONS[:6], "bored")))
+    good = write_checkpoint(tmp_path / "good", MEMBERS[0])
+    small = write_checkpoint(tmp_path / "small", made_checkpoint(size=24))
+    bored = write_checkpoint(tmp_path / "bored", made_checkpoint(label_names=(*EMOTIONS[:6], "bored")))
     assert [one.info.epoch for one in load_members([good], 48)] == [1]
     with pytest.raises(DataError) as error:
         load_members([small, good, tmp_path / "none", bored], 48)

@@ -3,84 +3,66 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from checkpoints_made import made_checkpoint
 
-from fer_ray.config.schema import Config, ModelConfig
-from fer_ray.emotions import csv_order
-from fer_ray.errors import UsageError
-from fer_ray.inference.checkpoint import Checkpoint, CheckpointInfo
+from fer_ray.emotions import EMOTIONS, csv_order
+from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.device import LAYOUT
 from fer_ray.inference.network import normalize
 from fer_ray.inference.predictor import Predictor
 from fer_ray.inference.tta import UNSURE
-from fer_ray.models import build
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 48, 48), dtype=np.uint8)
-
-
-def checkpoint(temperature: float = 1.0) -> Checkpoint:
-    torch.manual_seed(0)
-    config = Config(model=ModelConfig(name="fast"))
-    info = CheckpointInfo(
-        config=config,
-        mean=0.5,
-        std=0.25,
-        size=48,
-        epoch=1,
-        metrics={},
-        temperature=temperature,
-        dataset_fingerprint="",
-    )
-    model = build(config.model, 48).eval()
-    nn.init.normal_(list(model.parameters())[-2])  # spread the logits
-    return Checkpoint(model, info)
 
 
 def by_hand(images: np.ndarray, temperature: float = 1.0) -> torch.Tensor:
     pixels = (torch.from_numpy(images).float().unsqueeze(1) / 255 - 0.5) / 0.25
     with torch.inference_mode():
-        return (checkpoint().model(pixels) / temperature).softmax(1)
+        return (made_checkpoint().model(pixels) / temperature).softmax(1)
 
 
-def test_probabilities() -> None:
-    predictions = Predictor(checkpoint(), precision="float32", batch_size=4).predict(IMAGES)
-    np.testing.assert_allclose(predictions.probabilities, by_hand(IMAGES), atol=1e-5)
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_probabilities(temperature: float) -> None:
+    checkpoint = made_checkpoint(temperature=temperature)
+    predictions = Predictor(checkpoint, precision="float32", batch_size=4).predict(IMAGES)
+    np.testing.assert_allclose(predictions.probabilities, by_hand(IMAGES, temperature), atol=1e-5)
     np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
     assert not predictions.tta_std.any()
 
 
-def test_flip_averages_probabilities_and_reports_their_spread() -> None:
-    predictions = Predictor(checkpoint(), tta="flip", precision="float32").predict(IMAGES)
-    views = torch.stack([by_hand(IMAGES), by_hand(IMAGES[:, :, ::-1].copy())]).numpy()
-    np.testing.assert_allclose(predictions.probabilities, views.mean(0), atol=1e-5)
-    chosen = views[:, np.arange(len(IMAGES)), predictions.labels]
-    np.testing.assert_allclose(predictions.tta_std, chosen.std(0), atol=1e-5)
-
-
-def test_temperature_softens() -> None:
-    predictions = Predictor(checkpoint(3.0), precision="float32").predict(IMAGES)
-    np.testing.assert_allclose(predictions.probabilities, by_hand(IMAGES, 3.0), atol=1e-5)
+def test_order_of_labels_changes_nothing() -> None:
+    one, other = (
+        Predictor(made_checkpoint(label_names=names)).predict(IMAGES) for names in (EMOTIONS, sorted(EMOTIONS))
+    )
+    assert len(set(one.labels)) > 2 and one.names == other.names
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
 def test_no_images() -> None:
-    assert Predictor(checkpoint()).predict(IMAGES[:0]).probabilities.shape == (0, 7)
+    assert Predictor(made_checkpoint()).predict(IMAGES[:0]).probabilities.shape == (0, 7)
+
+
+@pytest.mark.parametrize("nothing", [None, 5, [None]])
+def test_what_is_no_picture_is_refused(nothing: object) -> None:
+    with pytest.raises(DataError, match=r"image 0: .* of shape \(\): expected a path"):
+        Predictor(made_checkpoint()).predict(nothing)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("images", [IMAGES.astype(np.float32), IMAGES[:, :40], IMAGES[0]])
 def test_other_shapes_are_refused(images: np.ndarray) -> None:
     with pytest.raises(UsageError, match="uint8, n × 48 × 48"):
-        Predictor(checkpoint()).predict(images)
+        Predictor(made_checkpoint()).predict(images)
 
 
 def test_unknown_tta_and_precision() -> None:
     with pytest.raises(UsageError, match="none, flip"):
-        Predictor(checkpoint(), tta="twelve_crop")
+        Predictor(made_checkpoint(), tta="twelve_crop")
     with pytest.raises(UsageError, match="auto, float32 or bfloat16"):
-        Predictor(checkpoint(), precision="half")
+        Predictor(made_checkpoint(), precision="half")
 
 
 def test_adaptive_looks_again_where_it_is_unsure() -> None:
-    one = checkpoint(0.05)
+    one = made_checkpoint(temperature=0.05)
     images = np.random.default_rng(1).integers(0, 256, (60, 48, 48), dtype=np.uint8)
     adaptive, none, flip, ten_crop = (
         Predictor(one, tta=tta, precision="float32").predict(images) for tta in ("adaptive", "none", "flip", "ten_crop")
@@ -98,7 +80,7 @@ def test_adaptive_looks_again_where_it_is_unsure() -> None:
 
 
 def test_bfloat16_is_what_autocast_computes() -> None:
-    one = checkpoint()
+    one = made_checkpoint()
     found = Predictor(one, "none", "bfloat16").logits(IMAGES)[0][0]
     pixels = normalize(torch.from_numpy(IMAGES), 0.5, 0.25).contiguous(memory_format=LAYOUT)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -4,28 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from checkpoints_made import made_checkpoint
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from fer_ray.config.schema import Config, ModelConfig
-from fer_ray.inference.checkpoint import Checkpoint, CheckpointInfo
 from fer_ray.inference.predictor import Predictor
 from fer_ray.inference.tta import VIEWS
-from fer_ray.models import build
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
-
-
-def checkpoint(name: str) -> Checkpoint:
-    torch.manual_seed(0)
-    config = Config(model=ModelConfig(name=name))
-    model = build(config.model, 48).eval()
-    nn.init.normal_(list(model.parameters())[-2])  # spread the logits
-    info = CheckpointInfo(
-        config=config, mean=0.5, std=0.25, size=48, epoch=1, metrics={}, temperature=1.7, dataset_fingerprint=""
-    )
-    return Checkpoint(model, info)
 
 
 def five_crops(image_chw: torch.Tensor) -> list[torch.Tensor]:
@@ -45,7 +31,7 @@ def views_by_hand(name: str, image_chw: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("network", ["fast", "cnn3"])
 @pytest.mark.parametrize(("name", "count"), [("none", 1), ("flip", 2), ("ten_crop", 10), ("full", 36)])
 def test_probabilities_and_spread_equal_a_plain_recipe(name: str, count: int, network: str) -> None:
-    member = checkpoint(network)
+    member = made_checkpoint(network, temperature=1.7)
     predictions = Predictor(member, tta=name, precision="float32", batch_size=3).predict(IMAGES)
     for number, image in enumerate(IMAGES):
         pixels = (torch.from_numpy(image).float()[None] / 255 - 0.5) / 0.25

@@ -102,20 +102,22 @@ def test_a_name_is_registered_once() -> None:
         register("cnn3", "again", (("0",),))(lambda config, size, num_classes: torch.nn.Identity())
 
 
-def test_growing_images_by_default_where_the_architecture_takes_them() -> None:
-    assert first_size(load_config(None, ["model.name=fast"])) < 1
-    assert first_size(load_config(None, ["model.name=cnn3"])) == 1
-
-
-def test_images_that_are_enlarged_anyway_dont_grow_unless_asked() -> None:
-    assert first_size(load_config(None, ["model.name=fast", "model.input_size=64"])) == 1
-    assert first_size(load_config(None, ["model.name=cnn3", "model.input_size=64", "schedule.first_size=0.5"])) == 0.5
+@pytest.mark.parametrize(
+    ("options", "grows"),
+    [
+        (["model.name=fast"], True),
+        (["model.name=cnn3"], False),
+        (["model.name=fast", "model.input_size=64"], False),  # all are enlarged anyway
+        (["model.name=cnn3", "model.input_size=64", "schedule.first_size=0.5"], True),
+    ],
+)
+def test_images_grow_where_that_saves_time(options: list[str], grows: bool) -> None:
+    assert (first_size(load_config(None, options)) < 1) == grows
 
 
 def test_an_architecture_of_one_size_refuses_growing_images() -> None:
-    config = load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"])
     with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
-        first_size(config)
+        first_size(load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"]))
 
 
 @pytest.mark.parametrize("name", [each.name for each in architectures() if each.any_size])

@@ -1,6 +1,5 @@
 """What a training step costs beside arithmetic: operators, host synchronisations, and calls to the progress actor."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from fer_ray.training.on_ray.shared_progress import ProgressSender
 from fer_ray.training.optimizers import WeightAverage
 from fer_ray.training.rows import TrainingData
 
-SPACE = Path(__file__).parents[2] / "search_spaces" / "fast.yaml"
 EVERYTHING = ["contrast=0.1", "brightness=0.1", "cutout=0.2", "mixup=0.3", "cutmix=0.5"]
 SYNCHRONISES = {"_local_scalar_dense", "lift_fresh", "nonzero", "item", "equal", "is_nonzero"}
 
@@ -38,7 +36,7 @@ def operators_of_a_step(*overrides: str) -> list[Any]:
     info = DatasetInfo(
         fer_ray_version="", source="", source_format="", size=48, splits={}, mean=0.5, std=0.25, fingerprint=""
     )
-    config = load_config(SPACE, ["training.epochs=1", "training.batch_size=8", *overrides])
+    config = load_config("fast", ["training.epochs=1", "training.batch_size=8", *overrides])
     ends: list[int] = []
     with Operators() as operators:
         data = TrainingData(rows, rows, info)

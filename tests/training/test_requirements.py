@@ -1,0 +1,48 @@
+"""What is refused before training starts."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import DatasetInfo, SplitInfo
+from fer_ray.emotions import EMOTIONS
+from fer_ray.models import architectures
+from fer_ray.training.requirements import training_problems
+
+
+def info(size: int) -> DatasetInfo:
+    train = SplitInfo(rows=70, labels=dict.fromkeys(EMOTIONS, 10))
+    return DatasetInfo(
+        fer_ray_version="",
+        source="",
+        source_format="",
+        size=size,
+        splits={"train": train},
+        mean=0.5,
+        std=0.25,
+        fingerprint="",
+    )
+
+
+@pytest.mark.parametrize("name", [architecture.name for architecture in architectures()])
+def test_images_of_48_pixels_suit_every_architecture(name: str) -> None:
+    assert training_problems(load_config(name), info(48), workers=1) == []
+
+
+@pytest.mark.parametrize("name", ["conv_bn", "lenet", "convnext_tiny"])
+def test_images_too_small_for_a_network_are_refused(name: str) -> None:
+    (problem,) = training_problems(load_config(name), info(8), workers=1)
+    assert problem.startswith(f"model.name = '{name}': needs larger images than 8 × 8 pixels. Prepare the dataset with")
+
+
+def test_all_problems_are_returned_at_once(tmp_path: Path) -> None:
+    overrides = ["loss.soft_labels=true", f"loss.teachers=[{tmp_path}/a]", f"model.pretrained={tmp_path}/b"]
+    problems = training_problems(load_config("cnn3", overrides), info(48), workers=40)
+    assert [problem.split(":")[0].split(" =")[0] for problem in problems] == [
+        "70 training images for 40 workers",
+        "model.pretrained",
+        "loss.soft_labels",
+        "loss.teachers",
+    ]
+    assert len(training_problems(load_config("cnn3", overrides), info(48), workers=40, read=False)) == 2
