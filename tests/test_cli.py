@@ -99,7 +99,7 @@ def test_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--dataset", "data"], 2, "--output"),
         (["evaluate", "data", "--dataset", "data", "--output", "run"], 3, "not a checkpoint"),
         (["train", "--dataset", "ftp://bucket/data", "--output", "run"], 2, "ftp://"),
-        (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "nothing to resume"),
+        (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "a run to resume"),
         (["train", "--dataset", "data", "--output", "run", "--config", "data"], 2, "is a folder"),
         (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "gives parts below 2 images"),
         (["train", "--dataset", "data", "--output", "/dev/null/run"], 2, "the folder can't be made"),

@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Path, Path], object]] = {
     "train": lambda dataset, output: train(dataset, load_config(None), output),
     "tune": lambda dataset, output: tune(dataset, [SPACE], output, trials=1),
     "evaluate, its dataset": lambda dataset, output: evaluate(SHIPPED_CHECKPOINT, dataset, output),
-    "evaluate, its checkpoint": lambda dataset, output: evaluate([SHIPPED_CHECKPOINT, dataset], "elsewhere", output),
+    "evaluate, its checkpoint": lambda dataset, output: evaluate([SHIPPED_CHECKPOINT, dataset], dataset, output),
     "report": lambda dataset, output: report([SHIPPED_CHECKPOINT, dataset], output),
     "score, its checkpoint": lambda dataset, output: score(dataset, [SPACE.parent], output),
 }
