@@ -8,17 +8,15 @@ from typing import Annotated
 import typer
 
 from fer_ray.cluster.failures import advice
-from fer_ray.cluster.memory import memory_errors, parse_bytes
+from fer_ray.cluster.memory import available_memory, memory_errors
 from fer_ray.cluster.resources import WHY_ONE_GPU
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount, duration
-from fer_ray.dataset.placement import Placement
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import read_info
-from fer_ray.inference.device import memory_left
 from fer_ray.models import can_grow
 from fer_ray.reporting.curves import save_curves
 from fer_ray.storage.outputs import claimed
@@ -27,7 +25,7 @@ from fer_ray.training.loop import fit
 from fer_ray.training.metrics import Metrics
 from fer_ray.training.profile import RunProfile, bottleneck
 from fer_ray.training.requirements import require_trainable
-from fer_ray.training.rows import TrainingData
+from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import RunFolder, Snapshot, best_epoch, describe_epoch
 
 
@@ -55,7 +53,6 @@ def train(
     *,
     workers: int = 1,
     gpus_per_worker: float | None = None,
-    data_memory: int | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train a network and write the run's folder.
@@ -67,8 +64,6 @@ def train(
         workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
         gpus_per_worker: of Ray Train's, 0 or 1, with which one worker too goes through Ray Train. None for 1 where the
             cluster has as many GPUs as there are workers, else 0.
-        data_memory: bytes that the rows may take on a machine, shared by its workers; a split that doesn't fit is
-            streamed from disk. None: half of what is available where they run.
         resume: go on after the last finished epoch.
 
     Raises:
@@ -90,7 +85,7 @@ def train(
             run.begin(config)
             record_start(run.path)
             dest.save()
-            _train(config, data, run, workers, gpus_per_worker, data_memory)
+            _train(config, data, run, workers, gpus_per_worker)
         history = run.history()
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, run.profile())
 
@@ -101,18 +96,17 @@ def _train(
     run: RunFolder,
     workers: int,
     gpus_per_worker: float | None,
-    memory: int | None,
 ) -> None:
     run.catch_up()
     rows = data.labelled("train")
     try:
         with ProgressBar("training", rows * config.training.epochs, start=rows * len(run.history())) as bar:
             if workers == 1 and gpus_per_worker is None:
-                _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
+                _train_here(config, data, run, bar)
             else:
                 from fer_ray.training.on_ray.train_workers import train_on_ray  # a run in this process does without Ray
 
-                train_on_ray(config, data, run, bar, workers, gpus_per_worker, memory)
+                train_on_ray(config, data, run, bar, workers, gpus_per_worker)
     finally:
         if run.history():
             with run.writing():
@@ -137,16 +131,15 @@ def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> No
         )
 
 
-def _train_here(config: Config, placement: Placement, run: RunFolder, bar: ProgressBar) -> None:
+def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
         run.record(metrics, snapshot)
         say(describe_epoch(metrics))
 
-    placement.require_room(config.training.batch_size)
-    say(str(placement))
+    in_memory, line = fitting_splits(data, available_memory() // 2)
+    say(line)
     with memory_errors(advice(config.training)):
-        rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
-        fit(config, rows, report, bar.advance, run.resumable())
+        fit(config, TrainingData.load(data, in_memory), report, bar.advance, run.resumable())
 
 
 def command(
@@ -159,13 +152,6 @@ def command(
         float | None,
         typer.Option(
             help="0 or 1, of Ray Train's; default 1 where the cluster has as many GPUs as there are workers, else 0."
-        ),
-    ] = None,
-    data_memory: Annotated[
-        str | None,
-        typer.Option(
-            help="Memory for the rows on a machine, such as 2GiB; a split that doesn't fit is streamed from disk."
-            " Unless given, half of what is available."
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")] = False,
@@ -182,7 +168,6 @@ def command(
         output,
         workers=workers,
         gpus_per_worker=gpus_per_worker,
-        data_memory=None if data_memory is None else parse_bytes(data_memory),
         resume=resume,
     )
     seconds = sum(line["seconds"] for line in result.history)

@@ -14,7 +14,6 @@ from torch import nn
 
 from fer_ray import models
 from fer_ray.config.schema import Config
-from fer_ray.dataset.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.inference.calibration import fit_temperature
@@ -28,7 +27,7 @@ from fer_ray.training.metrics import Metrics, classification_metrics, confusion_
 from fer_ray.training.optimizers import make_optimizer
 from fer_ray.training.profile import Stopwatch
 from fer_ray.training.requirements import require_trainable
-from fer_ray.training.rows import Batch, TrainingData, rows_on
+from fer_ray.training.rows import Batch, TrainingData, TrainingRows
 from fer_ray.training.run_folder import Report, Snapshot
 from fer_ray.training.schedules import image_size, learning_rate_factor, trained_stages
 from fer_ray.training.weight_average import WeightAverage
@@ -96,7 +95,7 @@ class _Run:
         self.optimizer = make_optimizer(self.stages, config.optimizer)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
-        self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
+        self.train, self.validation = (TrainingRows(split, self.device) for split in (data.train, data.validation))
         # Where the last step had less than two images a worker, the others take them in.
         most_steps = self.total_train // self.workers.count // 2
         self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
@@ -256,7 +255,7 @@ class _Run:
             "precision": str(self.dtype).removeprefix("torch."),
             "fast_bfloat16": has_fast_bfloat16(self.device),
             "workers": self.workers.count,
-            "streamed": isinstance(self.data.train, StreamedSplit),
+            "mapped": self.data.train.is_mapped,
         }
         return Snapshot(
             self._stale_epochs() == 0,

@@ -38,7 +38,7 @@ class RunProfile(BaseModel):
     precision: str = Field(description="Of convolutions and matrix products: float32 or bfloat16.")
     workers: int = Field(description="Processes that trained together.")
     fast_bfloat16: bool = Field(False, description="Whether that device has instructions for bfloat16.")
-    streamed: bool = Field(description="Whether training rows were read from disk each epoch.")
+    mapped: bool = Field(description="Whether training images were memory-mapped from a file.")
     seconds: dict[Part, float] = Field(description="By part, as in fer_ray.training.profile.PARTS.")
 
     def shares(self) -> dict[Part, float]:
@@ -134,8 +134,8 @@ def _remedy(name: str, profile: RunProfile, can_grow: bool) -> str:
             ways.insert(0, "bfloat16 (training.precision)")
         ways.append("a GPU" if profile.device == "cpu" else "more GPUs (--workers)")
         return f"Faster with {', '.join(ways[:-1])} or {ways[-1]}."
-    if name == "data" and profile.streamed:
-        return "Faster with the rows in memory (a larger --data-memory) or on a faster disk."
+    if name == "data" and profile.mapped:
+        return "Faster with more memory, or with FER_RAY_CACHE on a faster disk."
     return {
         "data": "Faster with larger batches (training.batch_size).",
         "augmentation": "Faster with fewer kinds of augmentation (augment) or on a GPU.",

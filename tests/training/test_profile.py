@@ -9,9 +9,9 @@ import torch
 from fer_ray.training.profile import PARTS, Part, RunProfile, Stopwatch, bottleneck
 
 
-def profile(device: str = "cpu", streamed: bool = False, **seconds: float) -> RunProfile:
+def profile(device: str = "cpu", mapped: bool = False, **seconds: float) -> RunProfile:
     return RunProfile.model_validate(
-        {"device": device, "precision": "bfloat16", "workers": 1, "streamed": streamed, "seconds": seconds}
+        {"device": device, "precision": "bfloat16", "workers": 1, "mapped": mapped, "seconds": seconds}
     )
 
 
@@ -54,9 +54,9 @@ def test_shares_are_of_the_whole_and_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "streamed", "device", "said"),
+    ("seconds", "mapped", "device", "said"),
     [
-        ({"data": 6, "forward": 2, "backward": 2}, True, "cpu", r"data \(60%\).*larger --data-memory"),
+        ({"data": 6, "forward": 2, "backward": 2}, True, "cpu", r"data \(60%\).*more memory"),
         ({"data": 6, "forward": 2, "backward": 2}, False, "cpu", r"data \(60%\).*larger batches"),
         ({"data": 4, "forward": 3, "backward": 3}, False, "cpu", r"forward and backward \(60%\).*a GPU"),
         (
@@ -69,6 +69,6 @@ def test_shares_are_of_the_whole_and_in_order() -> None:
     ],
 )
 def test_the_line_names_the_bottleneck_and_a_remedy(
-    seconds: dict[Part, float], streamed: bool, device: str, said: str
+    seconds: dict[Part, float], mapped: bool, device: str, said: str
 ) -> None:
-    assert re.search(said, bottleneck(profile(device, streamed, **seconds), can_grow=True))
+    assert re.search(said, bottleneck(profile(device, mapped, **seconds), can_grow=True))

@@ -89,7 +89,7 @@ def test_the_driver_leaves_gpus_alone_and_asks_where_the_workers_run(
 
 
 def test_what_would_be_faster_is_told_of_the_device_that_trained() -> None:
-    on_gpu = {"device": "cuda", "precision": "float32", "workers": 2, "streamed": False, "seconds": {"forward": 1.0}}
+    on_gpu = {"device": "cuda", "precision": "float32", "workers": 2, "mapped": False, "seconds": {"forward": 1.0}}
     assert "bfloat16" in bottleneck(RunProfile(**on_gpu, fast_bfloat16=True), False)
     assert "bfloat16" not in bottleneck(RunProfile(**on_gpu), False)
 

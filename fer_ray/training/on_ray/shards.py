@@ -1,70 +1,90 @@
 """Split a prepared dataset over Ray Train workers that hold their rows in memory."""
 
-import dataclasses
 import functools
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from fer_ray.dataset.row_groups import RowGroupSlice, between, pieces_of, table_of
+from fer_ray.dataset.columns import images_of
 from fer_ray.dataset.store import PreparedDataset, Split, to_split
 from fer_ray.errors import DataError
 
 READ_CPUS = 0.1
 """CPUs that a task asks for that reads training rows; workers must leave as much free, or it waits for ever."""
-_TASK_PIECES = 8
+_TASK_GROUPS = 8
 
 
 def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
     """Return the training split as a Ray Dataset in random order, to be split over the workers.
 
-    Ray Data gives every worker the same number of rows. Those that ``workers`` doesn't divide are not in it, but for
-    ``drain``.
+    Ray Data gives every worker the same number of rows. The last ``rows % workers`` rows are left to ``drain``.
 
-    The order of a source is often that of its labels, and a worker that met only some of them would learn statistics
-    of its own. A few Parquet row groups are read by one small task; ``ray.data.read_parquet`` would list the files in a
-    task of a whole CPU, which busy workers don't leave.
+    The order of a source is often that of its labels, and a worker with only some of them would learn statistics of its
+    own. A small task reads a few Parquet row groups; ``ray.data.read_parquet`` would list the files in a task of a
+    whole CPU, which busy workers don't leave.
     """
-    rows = dataset.labelled("train")
-    pieces = between(pieces_of(dataset, "train"), 0, rows - rows % workers)
-    items = ray.data.from_items(
-        [dataclasses.asdict(piece) | {"file": str(piece.file.relative_to(dataset.path))} for piece in pieces],
-        override_num_blocks=-(-len(pieces) // _TASK_PIECES),
-    )
-    read = functools.partial(_read, dataset=dataset)
-    tables = items.map_batches(read, batch_size=_TASK_PIECES, num_cpus=READ_CPUS)
+    groups = _row_groups(dataset)
+    left = dataset.labelled("train") % workers
+    for group in reversed(groups):
+        cut = min(left, group["rows"])
+        group["rows"] -= cut
+        left -= cut
+    items = ray.data.from_items(groups, override_num_blocks=-(-len(groups) // _TASK_GROUPS))
+    read = functools.partial(_read_groups, dataset=dataset)
+    tables = items.map_batches(read, batch_size=_TASK_GROUPS, num_cpus=READ_CPUS)
     return tables.random_shuffle(seed=0, num_cpus=READ_CPUS)
-
-
-def _read(batch: Any, dataset: PreparedDataset) -> pa.Table:
-    rows = zip(batch["file"], batch["group"], batch["start"], batch["stop"], strict=True)
-    pieces = [RowGroupSlice(dataset.path / file, *map(int, numbers)) for file, *numbers in rows]
-    return pa.concat_tables([table_of(piece, dataset.info.training_columns) for piece in pieces])
 
 
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
     """Take a worker's share of the training rows into memory, in the order of ids.
 
     Args:
-        shard: from ``ray.train.get_dataset_shard``; it is gone through once.
-        dataset: what ``train_dataset`` was made of.
-        rank: of the worker, from 0. The first ones also take a row each of those that ``workers`` doesn't divide.
+        shard: from ``ray.train.get_dataset_shard``; it is read once.
+        dataset: the argument of ``train_dataset``.
+        rank: of the worker, from 0. The first ``rows % workers`` workers take one more row each.
         workers: that share the split.
 
     Raises:
-        DataError: the files hold other rows than when the shards were made.
+        DataError: the files have other rows than when the shards were made.
     """
     rows = dataset.labelled("train")
     tables = list(shard.iter_batches(batch_size=4096, batch_format="pyarrow"))
-    last = rows - rows % workers + rank
-    own = between(pieces_of(dataset, "train"), last, min(last + 1, rows))
-    tables += [table_of(piece, dataset.info.training_columns) for piece in own]
-    split = to_split(pa.concat_tables(tables).sort_by("id"), dataset.info.size)
-    expected = rows // workers + len(own)
-    if len(split) != expected:
+    if rank < rows % workers:
+        tables.append(_last_rows(dataset, rows % workers).slice(rank, 1))
+    table = pa.concat_tables(tables).sort_by("id")
+    expected = rows // workers + (rank < rows % workers)
+    if len(table) != expected:
         raise DataError(
-            f"{dataset.path}: worker {rank} got {len(split):,} training rows, {expected:,} expected. The dataset was"
+            f"{dataset.path}: worker {rank} got {len(table):,} training rows, {expected:,} expected. The dataset was"
             " changed meanwhile: start again."
         )
-    return split
+    return to_split(table, images_of(table["pixels"], dataset.info.size))
+
+
+def _row_groups(dataset: PreparedDataset) -> list[dict[str, Any]]:
+    return [
+        {"file": str(file.relative_to(dataset.path)), "group": group, "rows": rows}
+        for file, group, rows in dataset.row_groups("train")
+    ]
+
+
+def _read_groups(batch: Any, dataset: PreparedDataset) -> pa.Table:
+    groups = zip(batch["file"], batch["group"], batch["rows"], strict=True)
+    return pa.concat_tables(
+        [_read_group(dataset, file, int(group)).slice(0, int(rows)) for file, group, rows in groups]
+    )
+
+
+def _read_group(dataset: PreparedDataset, file: str, group: int) -> pa.Table:
+    return dataset.read_group(dataset.path / file, group, dataset.info.training_columns)
+
+
+def _last_rows(dataset: PreparedDataset, count: int) -> pa.Table:
+    """Read the last labelled rows of the training split."""
+    tables = list[pa.Table]()
+    for group in reversed(_row_groups(dataset)):
+        if sum(map(len, tables)) < count:
+            tables.insert(0, _read_group(dataset, group["file"], group["group"]))
+    table = pa.concat_tables(tables)
+    return table.slice(len(table) - count)

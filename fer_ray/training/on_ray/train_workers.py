@@ -26,18 +26,14 @@ from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
-from fer_ray.dataset.placement import Placement
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import memory_left
 from fer_ray.training.loop import fit
 from fer_ray.training.metrics import Metrics
 from fer_ray.training.on_ray import shards
 from fer_ray.training.on_ray.shared_progress import shared_progress
-from fer_ray.training.rows import TrainingData
+from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import Report, RunFolder, Snapshot, describe_epoch
-
-_PATIENCE_S = 60.0
 
 
 def train_on_ray(
@@ -47,7 +43,6 @@ def train_on_ray(
     bar: ProgressBar,
     workers: int,
     gpus_per_worker: float | None,
-    memory: int | None,
 ) -> None:
     """Train on ``workers`` processes of Ray Train, the run's folder written by the first of them.
 
@@ -55,7 +50,6 @@ def train_on_ray(
 
     Args:
         gpus_per_worker: 0 or 1; None for 1 where there are as many as workers.
-        memory: bytes that the rows may take on a machine; None for half of what is left.
     """
     connect.connect(dashboard=True)
     gpus = _gpus(workers) if gpus_per_worker is None else {"GPU": gpus_per_worker} if gpus_per_worker else {}
@@ -64,11 +58,9 @@ def train_on_ray(
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     connect.require(workers, resources, "training workers")
     require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
-    at_once = min(workers, connect.most_on_a_node(resources))
-    placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
-    placement.require_room(-(-config.training.batch_size // workers))
-    say(str(placement))
-    rows = shards.train_dataset(data, workers) if placement.holds("train") else None
+    in_memory, line = fitting_splits(data, _memory_of_worker(workers, resources) // 2, workers)
+    say(line)
+    rows = shards.train_dataset(data, workers) if "train" in in_memory else None
     notes = run.output.within(".ray")
     with shared_progress(bar) as progress:
         run_config = RunConfig(
@@ -77,7 +69,8 @@ def train_on_ray(
             failure_config=FailureConfig(max_failures=config.training.max_failures),
             callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
         )
-        trainer = make_trainer(_RunJob(config, placement, run, progress), workers, resources, threads, run_config, rows)
+        job = _RunJob(config, data, workers, in_memory, run, progress)
+        trainer = make_trainer(job, workers, resources, threads, run_config, rows)
         try:
             trainer.fit()
         except SystemExit:  # at Ctrl-C Ray stops the workers, then ends the process as if all were well
@@ -107,33 +100,16 @@ def _gpus(workers: int) -> dict[str, float]:
     return {}
 
 
-def _memory_left(workers: int, resources: Mapping[str, float]) -> int:
-    """Return the least bytes that a worker of given resources may take on a node that has room for one."""
+def _memory_of_worker(workers: int, resources: Mapping[str, float]) -> int:
+    """Return the available memory for a worker, in bytes, on the node with the least."""
     counts = {
-        node["NodeID"]: count
+        node["NodeID"]: min(workers, count)
         for node in ray.nodes()
         if node["Alive"] and (count := fitting(node["Resources"], resources))
     }
-    gpu = resources.get("GPU", 0)
-    ask = ray.remote(max_calls=1)(memory_left) if gpu else ray.remote(available_memory)
-    tasks = {
-        ask.options(
-            num_cpus=0, num_gpus=gpu, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)
-        ).remote(): count
-        for id, count in counts.items()
-    }
-    answered, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=_PATIENCE_S)
-    for task in late:  # other work has the GPUs of that node
-        ray.cancel(task)
-    left = list[int]()
-    for task in answered:
-        machine, *of_gpu = ray.get(task) if gpu else [ray.get(task)]
-        left += [machine // min(workers, tasks[task]), *of_gpu]
-    if not left:
-        raise FerRayError(
-            f"no node has told within {_PATIENCE_S:g} s how much memory is left. Give it by --data-memory."
-        )
-    return min(left)
+    ask = ray.remote(num_cpus=0)(available_memory)
+    tasks = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)).remote() for id in counts]
+    return min(memory // count for memory, count in zip(ray.get(tasks), counts.values(), strict=True))
 
 
 class WorkerJob(Protocol):
@@ -263,14 +239,16 @@ class _RunJob:
     """The run of ``fer-ray train``, whose folder the first worker writes."""
 
     config: Config
-    placement: Placement
+    dataset: PreparedDataset
+    workers: int
+    in_memory: list[str]
     run: RunFolder
     progress: Any
 
     def begin(self) -> None:
         self.run.output.fetch()
         self.run.catch_up()
-        self.progress.start_at.remote(len(self.run.history()) * self.placement.dataset.labelled("train"))
+        self.progress.start_at.remote(len(self.run.history()) * self.dataset.labelled("train"))
 
     def train(self, rank: int, report: Report) -> None:
         if rank:
@@ -284,13 +262,10 @@ class _RunJob:
         self.progress.say.remote(describe_epoch(metrics))
 
     def _rows(self, rank: int) -> TrainingData:
-        placement, data, workers = self.placement, self.placement.dataset, self.placement.workers
-        return TrainingData(
-            shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
-            if placement.holds("train")
-            else placement.load("train", rank),
-            data.load("validation").share(rank, workers)
-            if placement.holds("validation")
-            else placement.load("validation", rank),
-            data.info,
-        )
+        data, workers = self.dataset, self.workers
+        if "train" in self.in_memory:
+            train = shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
+        else:
+            train = data.load("train", mapped=True).share(rank, workers)
+        validation = data.load("validation", mapped="validation" not in self.in_memory).share(rank, workers)
+        return TrainingData(train, validation, data.info)
