@@ -1,40 +1,40 @@
-"""List the architectures: their size, their arithmetic, and how fast they run on this machine."""
+"""List the architectures: parameters, FLOPs, and images/s measured on this machine."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-import typer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fer_ray.cluster.memory import memory_errors
 from fer_ray.config.schema import ModelConfig
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.inference.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
 from fer_ray.models import architectures, build, find
+from fer_ray.options import ModelsOptions
 
 SIZE = 48  # FER-2013's
-_BATCH = {"cpu": 32, "cuda": 256}  # small where a step of a deep network takes seconds, large where launching it costs
-_SECONDS = 0.5  # a measurement; a step that takes longer is one
+_BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds
+_SECONDS = 0.5  # of a measurement
+_LESS_MEMORY = "List other architectures, use --no-speed, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
 
 
 @dataclass(frozen=True)
 class ArchitectureFigures:
-    """An architecture in numbers.
+    """The size and speed of an architecture.
 
     Attributes:
-        name: of the architecture.
+        name: name of the architecture.
         summary: one line.
-        parameters: trained numbers.
-        flops: of a forward pass of one 48 × 48 image, a multiplication and an addition counted as two.
-        infer_per_s: images a second in a forward pass here; None where it wasn't measured.
-        train_per_s: images a second in a training step here; None where it wasn't measured.
-        search_space: the file that goes with it, None where there is none.
+        parameters: number of parameters.
+        flops: FLOPs of a forward pass of one 48 × 48 image; a multiplication and an addition are two.
+        infer_per_s: images/s of a forward pass on this machine; None if not measured.
+        train_per_s: images/s of a training step on this machine; None if not measured.
     """
 
     name: str
@@ -43,77 +43,59 @@ class ArchitectureFigures:
     flops: int
     infer_per_s: float | None
     train_per_s: float | None
-    search_space: Path | None
 
 
-def models(
-    names: Sequence[str] | None = None, *, speed: bool = True, precision: str = "auto"
-) -> list[ArchitectureFigures]:
-    """Count and time architectures on 48 × 48 images.
-
-    Args:
-        names: which, in this order; None for all.
-        speed: measure images a second, for a second an architecture or for two steps of it.
-        precision: of the measurement: ``auto``, ``float32`` or ``bfloat16``.
+@stage(ModelsOptions)
+def models(options: ModelsOptions) -> list[ArchitectureFigures]:
+    """Count parameters and FLOPs of architectures on 48 × 48 images, and measure their speed.
 
     Raises:
-        UsageError: no such architecture or precision.
+        UsageError: an architecture is unknown, or memory runs out.
     """
     device = pick_device()
-    dtype = resolve_precision(precision, device)
+    dtype = resolve_precision(options.precision, device)
     figures = []
-    for architecture in map(find, names) if names else architectures():
+    for architecture in map(find, options.names) if options.names else architectures():
         model = build(ModelConfig(name=architecture.name), SIZE)
-        parameters, flops = sum(weights.numel() for weights in model.parameters()), _flops(model)
+        parameters = sum(weights.numel() for weights in model.parameters())
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            model.eval()(torch.zeros(1, 1, SIZE, SIZE))
         infer = train = None
-        if speed:
+        if options.speed:
             say(f"measuring {architecture.name}")
-            infer, train = _speeds(place(model, device), device, dtype)
-        space = _search_space(architecture.name)
-        figures.append(
-            ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train, space)
-        )
+            with memory_errors(f"'{architecture.name}' can't be measured here. {_LESS_MEMORY}"):
+                infer, train = _speeds(to_device(model, device), device, dtype)
+        flops = int(counter.get_total_flops())
+        figures.append(ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train))
     return figures
 
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
-    """Return the figures as a table of plain text; ``precision`` is that of the speeds."""
-    width = max(len(one.name) for one in figures) + 2
-    spaces = [str(one.search_space or "–") for one in figures]
-    space_width = max(map(len, [*spaces, "search space"])) + 2
-    lines = [
-        f"{'':{width}}{'':>10}{'MFLOPs':>10}{'infer':>10}{'train':>10}",
-        f"{'name':{width}}{'parameters':>10}{'an image':>10}{'images/s':>10}{'images/s':>10}"
-        f"  {'search space':{space_width}}summary",
+    """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
+    rows: list[tuple[str, ...]] = [
+        ("", "", "MFLOPs", "infer", "train", ""),
+        ("name", "parameters", "an image", "images/s", "images/s", "summary"),
     ]
-    for one, space in zip(figures, spaces, strict=True):
-        speeds = "".join(
-            f"{'–' if rate is None else f'{rate:,.0f}':>10}" for rate in (one.infer_per_s, one.train_per_s)
-        )
-        lines.append(
-            f"{one.name:{width}}{_millions(one.parameters):>10}{one.flops / 1e6:>10,.1f}{speeds}"
-            f"  {space:{space_width}}{one.summary}"
-        )
-    lines += ["", f"{SIZE} × {SIZE} images; an addition and a multiplication are two FLOPs."]
+    for one in figures:
+        speeds = ["–" if rate is None else f"{rate:,.0f}" for rate in (one.infer_per_s, one.train_per_s)]
+        rows.append((one.name, f"{one.parameters / 1e6:.2f} M", f"{one.flops / 1e6:,.1f}", *speeds, one.summary))
+    width = max(len(row[0]) for row in rows) + 2
+    lines = [
+        f"{name:{width}}{parameters:>10}{flops:>10}{infer:>10}{train:>10}  {summary}"
+        for name, parameters, flops, infer, train, summary in rows
+    ]
+    lines += ["", f"{SIZE} × {SIZE} images. An addition and a multiplication are two FLOPs."]
     if figures[0].infer_per_s is not None:
         device = pick_device().type
         threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-        lines.append(f"Speeds: here and now on {device}{threads}, {precision}, batches of {_BATCH[device]}.")
-    return "\n".join(lines)
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M"
-
-
-def _flops(model: nn.Module) -> int:
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.eval()(torch.zeros(1, 1, SIZE, SIZE))
-    return int(counter.get_total_flops())
+        lines.append(
+            f"Speeds were measured on this machine: {device}{threads}, {precision}, batches of {_BATCH[device]}."
+        )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return images a second of forward passes and of training steps, without reading and augmenting images."""
+    """Return images/s of forward passes and of training steps, without reading and augmenting images."""
     size = _BATCH[device.type]
     batch = torch.randn(size, 1, SIZE, SIZE, device=device).contiguous(memory_format=LAYOUT)
     labels = torch.randint(NUM_CLASSES, (size,), device=device)
@@ -138,38 +120,23 @@ def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple
 
 
 def _steps_per_s(step: Callable[[], None], device: torch.device) -> float:
-    began = time.monotonic()
-    step()
-    _wait_for(device)
-    first = time.monotonic() - began
-    if first > _SECONDS:  # so slow that warming up is little of it
+    def seconds(count: int) -> float:
+        began = time.monotonic()
+        for _ in range(count):
+            step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.monotonic() - began
+
+    first = seconds(1)
+    if first > _SECONDS:  # warming up is a small part of such a long step
         return 1 / first
-    steps, began = 0, time.monotonic()
-    while time.monotonic() - began < _SECONDS:
-        step()
-        _wait_for(device)
-        steps += 1
-    return steps / (time.monotonic() - began)
+    count = max(1, round(_SECONDS / seconds(1)))
+    return count / seconds(count)
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _search_space(name: str) -> Path | None:
-    """Find it in the working folder, else beside the package, where an installation from a checkout has it."""
-    folders = (Path("search_spaces"), Path(__file__).parents[1] / "search_spaces")
-    return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
-
-
-def command(
-    names: Annotated[list[str] | None, typer.Argument(help="Architectures; without names all of them.")] = None,
-    speed: Annotated[
-        bool, typer.Option(help="Measure images/s, a second or two an architecture, more for a deep one.")
-    ] = True,
-    precision: Annotated[str, typer.Option(help="Of the measurement: auto, float32 or bfloat16.")] = "auto",
-) -> None:
-    """List the architectures: parameters, FLOPs, and images/s measured here."""
-    dtype = str(resolve_precision(precision, pick_device())).removeprefix("torch.")
-    print(describe(models(names, speed=speed, precision=precision), dtype))
+def command(options: ModelsOptions) -> None:
+    """Print the table."""
+    dtype = str(resolve_precision(options.precision, pick_device())).removeprefix("torch.")
+    print(describe(models.run(options), dtype))
+    print("Each name is also that of a configuration with a search space: train --config NAME, tune --space NAME.")

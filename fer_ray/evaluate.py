@@ -1,16 +1,20 @@
-"""Measure checkpoints on a split of a prepared dataset, with and without images that also stand in train."""
+"""Measure checkpoints on a split of a prepared dataset, with and without the images that are also in train."""
+
+import sys
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["evaluate", *sys.argv[1:]])
 
 import operator
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fer_ray.cluster.memory import memory_errors
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.dataset.store import PreparedDataset, Split
@@ -30,11 +34,12 @@ from fer_ray.inference.scores import (
     measure_members,
     score_predictions,
 )
-from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
-from fer_ray.reporting.evaluation_folder import write_evaluation
-from fer_ray.reporting.evaluation_text import describe
-from fer_ray.storage.inputs import local_copies
-from fer_ray.storage.outputs import claimed
+from fer_ray.options import EvaluateOptions
+from fer_ray.reporting.evaluation import write_evaluation
+from fer_ray.reporting.evaluation_tables import describe
+from fer_ray.storage.inputs import as_list
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import Start, this_start
 from fer_ray.version import VERSION
 
@@ -44,7 +49,7 @@ class EvaluationResult:
     """A finished evaluation.
 
     Attributes:
-        path: the output folder, or its URL.
+        path: path or URL of the output folder.
         evaluation: the contents of its ``metrics.json``.
     """
 
@@ -53,71 +58,41 @@ class EvaluationResult:
 
     @property
     def scores(self) -> Scores:
-        """Figures on the official split under the main TTA."""
+        """Scores on the official split under the main TTA."""
         return self.evaluation.main.official
 
 
-def evaluate(
-    checkpoints: Path | str | Sequence[Path | str],
-    dataset: Path | str,
-    output: Path | str,
-    *,
-    split: str | None = None,
-    tta: Sequence[str] = ("none", "flip"),
-    precision: str = "auto",
-) -> EvaluationResult:
-    """Measure a checkpoint, or several as one classifier, and write figures, predictions, pictures and a page.
-
-    Several predict the mean of their calibrated probabilities. ``predictions.parquet`` has a row an image, in the
-    split's order: id, label, predicted and p_angry … p_neutral in csv order whatever the checkpoints', confidence (the
-    highest probability), tta_std and leaked. ``mistakes.png`` is absent where there are none.
-
-    Args:
-        checkpoints: a checkpoint folder, or several that take images of the dataset's size.
-        dataset: a folder that ``prepare`` wrote.
-        output: the folder to make; absent or empty before, whole or absent after.
-        split: which split; None takes test, or validation where the dataset has no test split.
-        tta: among ``fer_ray.inference.tta_names.TTA_NAMES``; pictures and predictions are those of the last one.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+@stage(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> EvaluationResult:
+    """Measure a checkpoint, or several as an ensemble, and write metrics, predictions, charts and a page.
 
     Raises:
-        UsageError: no such TTA, precision or split, a checkpoint named twice, an output in use or in an input, or
-            memory suffices for no image.
+        UsageError: the split is missing, a checkpoint is named twice, the output is in use or in an input, or memory
+            doesn't hold a single image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
-    start, names = this_start(), _check_tta(tta)
-    folders = [checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints
-    with claimed(output, inputs=[*folders, dataset]) as dest, memory_errors(LESS_MEMORY):
-        evaluation = _evaluate(checkpoints, dataset, dest.path, split, names, precision, start)
-        dest.save()
-    return EvaluationResult(dest.place, evaluation)
+    start, folders = this_start(), [absolute(one) for one in as_list(options.checkpoints)]
+    with open_output(options.output, inputs=[*folders, options.dataset]) as dest, memory_errors(LESS_MEMORY):
+        evaluation = _evaluate(options, folders, dest, start)
+    return EvaluationResult(dest.file(), evaluation)
 
 
-def _evaluate(
-    checkpoints: Path | str | Sequence[Path | str],
-    dataset: Path | str,
-    folder: Path,
-    split: str | None,
-    names: list[str],
-    precision: str,
-    start: Start,
-) -> Evaluation:
-    dtype = resolve_precision(precision, pick_device())
-    data = PreparedDataset(dataset)
-    folders = local_copies(checkpoints)
-    members = load_members(folders, data.info.size)
-    split = _choose_split(data, split)
+def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Output, start: Start) -> Evaluation:
+    dtype = resolve_precision(options.precision, pick_device())
+    data = PreparedDataset(options.dataset)
+    members = load_members(checkpoints, data.info.size)
+    split = _choose_split(data, options.split)
     rows = data.load(split)
     if not len(rows):
         raise DataError(
             f"{data.path_or_url}: no row of its {split} split has a label. Choose another split or dataset."
         )
-    predictor = Predictor(members, precision=precision)
-    outcomes = {name: _predict(predictor, name, rows) for name in names}
-    main, _ = outcomes[names[-1]]
+    predictor = Predictor(members, precision=options.precision)
+    outcomes = {name: _predict(predictor, name, rows) for name in options.tta}
+    main, _ = outcomes[options.tta[-1]]
     evaluation = Evaluation(
         fer_ray_version=VERSION,
-        members=measure_members(folders, members, rows.labels, main),
+        members=measure_members(checkpoints, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=data.path_or_url,
         dataset_fingerprint=data.info.fingerprint,
@@ -127,24 +102,12 @@ def _evaluate(
         label_names=list(EMOTIONS),
         device=pick_device().type,
         precision=str(dtype).removeprefix("torch."),
-        main_tta=names[-1],
+        main_tta=options.tta[-1],
         tta=_measure_all(rows, outcomes),
         notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
-    write_evaluation(folder, evaluation, rows, main, start)
+    write_evaluation(output, evaluation, rows, main, start)
     return evaluation
-
-
-def _check_tta(tta: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(tta))
-    twice = [name for name in names if list(tta).count(name) > 1]
-    problems = [problem for name in names if (problem := tta_problem("--tta", name))]
-    problems += [f"--tta {name}: is named more than once. Name it once." for name in twice]
-    if not names:
-        problems = [f"--tta: none given. Name one or more of {', '.join(TTA_NAMES)}, with commas between."]
-    if problems:
-        raise UsageError(problems)
-    return names
 
 
 def _choose_split(data: PreparedDataset, split: str | None) -> str:
@@ -155,39 +118,44 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
         if name in data.info.splits:
             if name != "test":
                 say(
-                    f"{data.path_or_url} has no test split: measuring on {name}, by which training chooses checkpoints."
+                    f"{data.path_or_url} has no test split: measuring on {name}, on which training chooses checkpoints."
                 )
             return name
-    raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
+    raise UsageError(f"{data.path_or_url}: has neither a test nor a validation split. Name one with --split.")
 
 
 def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, leaked: int) -> list[str]:
     notes, fitted = list[str](), [member.info.temperature != 1 for member in members]
     own = [member.info.dataset_fingerprint == data.info.fingerprint for member in members]
     if split == "validation" and any(own):
-        notes.append("Validation images choose the checkpoint, so these are no test figures.")
+        notes.append("The checkpoint was chosen on validation images, so these are not test results.")
         if any(map(operator.and_, own, fitted)):
-            notes.append("The temperature was fitted on them too, so calibration looks better here than on new images.")
+            notes.append(
+                "The temperature was fitted on the same images, so calibration looks better here than on new images."
+            )
     if split == "train" and any(own):
-        notes.append("These are figures on training images.")
+        notes.append("These are results on training images.")
     if data.info.source_format == "synthetic":
-        notes.append("The images are drawn faces: these figures say nothing about real ones.")
+        notes.append("The images are drawn faces: these results say nothing about real faces.")
     if not all(fitted):
         which = "The checkpoint has" if len(members) == 1 else f"{fitted.count(False)} of the checkpoints have"
-        notes.append(f"{which} temperature 1: probabilities as the network gives them, not calibrated.")
+        notes.append(f"{which} temperature 1: the probabilities are not calibrated.")
     if not all(own):
         which = "The checkpoint was" if len(members) == 1 else "A checkpoint was"
-        seen = "images counted here as leaked need not be those it has seen" if leaked else "what it has seen of these"
-        rest = seen if leaked else f"{seen} images is not known"
-        notes.append(f"{which} trained on another prepared dataset than this one, so {rest}.")
+        known = (
+            "the images counted as leaked may not be those that it was trained on"
+            if leaked
+            else "it may have been trained on some of these images"
+        )
+        notes.append(f"{which} trained on another prepared dataset, so {known}.")
     return notes
 
 
 def _predict(predictor: Predictor, tta: str, rows: Split) -> tuple[Predictions, float]:
-    """Return the predictions, and how many images a second they took."""
+    """Return the predictions and their speed in images/s."""
     say(f"predicting {amount(len(rows), 'image')}, TTA {tta}")
     predictor.tta = tta
-    predictor.predict(rows.images[: predictor.batch_size])  # before the clock starts
+    predictor.predict(rows.images[: predictor.batch_size])  # warm-up
     began = time.monotonic()
     predictions = predictor.predict(rows.images)
     return predictions, len(rows) / (time.monotonic() - began)
@@ -214,32 +182,8 @@ def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest:
     )
 
 
-def command(
-    checkpoints: Annotated[
-        list[str], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint; several predict together.")
-    ],
-    dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    output: Annotated[str, typer.Option(help="The folder to make. It must be absent or empty.")],
-    split: Annotated[
-        str | None, typer.Option(help="train, validation or test; without it test, or validation if there is no test.")
-    ] = None,
-    tta: Annotated[
-        str,
-        typer.Option(
-            help=f"Test-time augmentations, with commas between, of {', '.join(TTA_NAMES)}. Pictures and predictions"
-            " are those of the last."
-        ),
-    ] = "none,flip",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-) -> None:
-    """Measure a checkpoint, or several together, on a split, with and without images that also stand in train."""
-    names = [name.strip() for name in tta.split(",") if name.strip()]
-    result = evaluate(checkpoints, dataset, output, split=split, tta=names, precision=precision)
+def command(options: EvaluateOptions) -> None:
+    """Evaluate, and print the result."""
+    result = evaluate.run(options)
     print(describe(result.evaluation))
     print(f"Report: {result.path}/report.html")
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["evaluate", *sys.argv[1:]])

@@ -1,33 +1,37 @@
 """Search hyperparameters and architectures: Ray Tune runs the trials, an Optuna study chooses and remembers them."""
 
 import sys
-from collections.abc import Sequence
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["tune", *sys.argv[1:]])
+
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fer_ray.cluster.connect import nodes
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
+from fer_ray.options import TuneOptions
 from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import search_section
 from fer_ray.search.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
 from fer_ray.search.database import translate_database_errors
-from fer_ray.search.folder import SearchFolder
+from fer_ray.search.folder import SearchFolder, is_begun
 from fer_ray.search.log import describe_best
 from fer_ray.search.on_ray.confirm import train_seed_runs
-from fer_ray.search.on_ray.preflight import Measure, measure_costs, measure_where_tight, preflight, share_cluster
+from fer_ray.search.on_ray.preflight import Measure, allocate_cluster, measure_costs, measure_where_tight, preflight
 from fer_ray.search.on_ray.run_trials import run_trials
 from fer_ray.search.plan import describe_plan, summary
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.storage.local import write_whole
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
@@ -38,12 +42,12 @@ class TuneResult:
     """A finished search.
 
     Attributes:
-        best: the complete trial that is best by the first objective; where none is complete, the stopped one with the
-            best epoch, of which ``state`` and ``stopped`` tell.
-        checkpoint: its checkpoint folder.
-        config_file: its configuration, for ``train --config``.
+        best: the best complete trial by the first objective. If no trial is complete: the stopped trial with the best
+            epoch; its ``state`` and ``stopped`` say so.
+        checkpoint: checkpoint folder of the best trial.
+        config_file: configuration of the best trial, for ``train --config``.
         trials: all finished trials, by number.
-        confirmed: the configurations that were trained again with new seeds, the best mean first.
+        confirmed: the configurations that were trained again with new seeds, best mean first.
     """
 
     best: TrialRecord
@@ -53,118 +57,57 @@ class TuneResult:
     confirmed: list[Confirmed]
 
 
-def tune(
-    dataset: Path | str,
-    spaces: Sequence[Path | str],
-    output: Path | str,
-    *,
-    trials: int,
-    time_budget: str | None = None,
-    storage: str | None = None,
-    max_concurrent: int | None = None,
-    resume: bool = False,
-    overrides: Sequence[str] = (),
-    objective: str = "accuracy",
-    sampler: str = "tpe",
-    scheduler: str | None = None,
-    workers_per_trial: int = 1,
-    cpus_per_trial: int | None = None,
-    gpus_per_trial: float | None = None,
-    confirm: bool = False,
-    loggers: Sequence[str] = (),
-) -> TuneResult:
-    """Search for the configuration that is best on the validation split, and keep its checkpoint.
-
-    Args:
-        dataset: a folder that ``prepare`` wrote, with a validation split.
-        spaces: YAML files with a ``search:`` section; with several, the search chooses among them too.
-        output: the search's folder; new or empty, or an earlier search's with ``resume``.
-        trials: finished trials that the study shall have in the end, those of earlier calls included.
-        time_budget: such as ``90s``, ``30m`` or ``2h``; after it no trial starts, and running ones are stopped.
-        storage: database URL of the study; None for ``study.db`` in the output folder.
-        max_concurrent: trials at once; None for one a GPU or CPU core.
-        resume: go on with an earlier search, or add trials to a finished one.
-        overrides: ``path.to.field=value`` changes to every space.
-        objective: ``accuracy``, ``macro_f1``, or several with commas between, such as ``accuracy,images_per_s``;
-            ``best/`` is of the trial best by the first one, and ``trials.parquet`` marks the Pareto front.
-        sampler: of Optuna: ``tpe``, ``gp``, ``cmaes``, ``random`` or ``qmc``.
-        scheduler: what stops weak trials: ``asha``, ``hyperband``, ``median`` or ``none``. None for ``asha``, or
-            ``none`` with several objectives.
-        workers_per_trial: processes that train a trial together; above 1 through Ray Train, which takes some 20 s more
-            a trial on two cores.
-        cpus_per_trial: of all its workers together; None for as many as the trials at once leave each.
-        gpus_per_trial: of all its workers together: 0, one for each, or for one worker a part such as 0.25. None for
-            one a worker where a trial finds as many, else 0.
-        confirm: train the best three configurations again, with three new seeds each, after the search and beyond its
-            time budget. ``confirm/`` keeps their runs and ``confirm.parquet`` their figures; ``best/`` stays the
-            search's own.
-        loggers: ``tensorboard`` and ``mlflow``, which are shown the trials while they run.
+@stage(TuneOptions)
+def tune(options: TuneOptions) -> TuneResult:
+    """Search for the configuration with the best validation score and keep its checkpoint.
 
     Raises:
-        UsageError: wrong arguments or spaces, all at once; a request that the cluster or the disk can't fit; all trials
-            failed, or none had time for an epoch.
-        DataError: the dataset can't be read, or isn't the one that the earlier search used.
+        UsageError: invalid arguments or spaces (all problems at once); trials that don't fit the cluster or the disk;
+            all trials failed, or no trial had time for an epoch.
+        DataError: the dataset can't be read, or the earlier search used another dataset.
     """
-    asked = SearchArguments(
-        dataset,
-        spaces,
-        output,
-        trials,
-        time_budget,
-        storage,
-        max_concurrent,
-        resume,
-        overrides,
-        objective,
-        sampler,
-        scheduler,
-        workers_per_trial,
-        cpus_per_trial,
-        gpus_per_trial,
-        confirm,
-        loggers,
-    )
-    return search(check_request(asked), fit)
+    return search(check_request(options), fit)
 
 
 def search(request: SearchRequest, objective: TrainFunction, measure: Measure = measure_where_tight) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
     data = TrainingData.load(request.dataset)
-    # Of a new search before anything is written, as it refuses what doesn't fit.
-    plan = None if request.resume else preflight(request, data, request.trials, measure)
+    # A new search is planned before anything is written, because the plan may be refused.
+    plan = None if request.options.resume else preflight(request, data, request.options.trials, measure)
     for note in request.strategy.notes():
         say(note)
-    with claimed(request.run.place, request.resume) as output:
+    with open_output(request.run, request.options.resume, is_resumable=is_begun) as output:
+        output.fetch()
         folder = SearchFolder(output)
-        storage = request.storage or folder.database
-        with folder.locked(request.resume), translate_database_errors(storage):
-            begin = _former_study if request.resume else _new_study
+        storage = request.options.storage or folder.database
+        with translate_database_errors(storage):
+            begin = _former_study if request.options.resume else _new_study
             study = begin(request, folder, storage)
             record_start(folder.path)
             folder.keep_best(study)
             try:
-                left = request.trials - study.counted()
+                left = request.options.trials - study.counted()
                 if left > 0:
                     plan = plan or preflight(request, data, left, measure)
                     say(summary(plan))
-                    run_trials(request, data, study, folder, objective, plan.share)
+                    run_trials(request, data, study, folder, objective, plan.allocation)
             finally:
                 folder.write_table(study)
                 _write_page(folder)
-                output.save()
+                folder.save()
             best = folder.finish(study)
-            if request.confirm and best.stopped:
-                say("No trial trained to its end, so that there is none to confirm.")
-            elif request.confirm:
+            if request.options.confirm and best.stopped:
+                say("No trial is complete, so there is none to confirm.")
+            elif request.options.confirm:
                 _confirm(request, data, study, folder)
-                output.save()
+                folder.save()
             confirmed = read_confirmation(folder.path)
         made = output.file(folder.best.name), output.file(folder.best_config.name)
         return TuneResult(best, *made, study.records(), confirmed)
 
 
 def _write_page(folder: SearchFolder) -> None:
-    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.path)]))
+    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.output.path_or_url)]))
 
 
 def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:
@@ -177,11 +120,11 @@ def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: S
     try:
         if left:
             # A run is of one worker, which has all that a trial has, but for the GPUs: it computes on one.
-            gpus = request.needs.gpus
-            needs = replace(request.needs, workers=1, gpus=None if gpus is None else min(gpus, 1))
-            share = share_cluster(replace(request, needs=needs), len(left), {})
-            say(describe_runs(runs, left, share.concurrent))
-            errors = train_seed_runs(left, data, share, first, folder.ray)
+            gpus = request.resources.gpus
+            resources = replace(request.resources, workers=1, gpus=None if gpus is None else min(gpus, 1))
+            allocation = allocate_cluster(replace(request, resources=resources), len(left), {})
+            say(describe_runs(runs, left, allocation.concurrent))
+            errors = train_seed_runs(left, data, allocation, first, folder.ray)
     finally:
         for run in left:
             run.folder.output.fetch()
@@ -223,74 +166,11 @@ def _former_study(request: SearchRequest, folder: SearchFolder, storage: str) ->
     return study
 
 
-_Storage = Annotated[
-    str | None, typer.Option(envvar="FER_RAY_STORAGE", help="Database URL of the study; default OUTPUT/study.db.")
-]
-_Objective = Annotated[
-    str, typer.Option(help="accuracy, macro_f1, or several with commas, such as accuracy,images_per_s.")
-]
-_Scheduler = Annotated[
-    str | None, typer.Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
-]
-_Workers = Annotated[
-    int, typer.Option(help="Processes that train a trial together; above 1 some 20 s more a trial to start them.")
-]
-_Cpus = Annotated[int | None, typer.Option(help="Of all its workers; default what there is, shared.")]
-_Gpus = Annotated[
-    float | None,
-    typer.Option(help="Of all its workers, such as 0.25; default one a worker where a trial finds as many, or 0."),
-]
-_Confirm = Annotated[
-    bool, typer.Option("--confirm", help="Then train the best three configurations with three new seeds each.")
-]
-_Log = Annotated[
-    str | None, typer.Option(help="tensorboard, mlflow, or both with a comma: shows them the trials as they run.")
-]
-
-
-def command(
-    dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    space: Annotated[list[str], typer.Option(help="YAML search space; several to choose among architectures.")],
-    trials: Annotated[int, typer.Option(help="Finished trials that the study shall have in the end.")],
-    output: Annotated[str, typer.Option(help="Folder of the search; new, or an earlier one with --resume.")],
-    time_budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 90s, 30m or 2h.")] = None,
-    storage: _Storage = None,
-    max_concurrent: Annotated[int | None, typer.Option(help="Trials at once; default one a GPU or CPU core.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a search, or add trials to it.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change every space: path.to.field=value.")] = None,
-    objective: _Objective = "accuracy",
-    sampler: Annotated[str, typer.Option(help="tpe, gp, cmaes, random or qmc, of Optuna.")] = "tpe",
-    scheduler: _Scheduler = None,
-    workers_per_trial: _Workers = 1,
-    cpus_per_trial: _Cpus = None,
-    gpus_per_trial: _Gpus = None,
-    confirm: _Confirm = False,
-    log: _Log = None,
-) -> None:
-    """Search hyperparameters and architectures for what is best on the validation split."""
-    asked = SearchArguments(
-        dataset,
-        space,
-        output,
-        trials,
-        time_budget,
-        storage,
-        max_concurrent,
-        resume,
-        set_ or [],
-        objective,
-        sampler,
-        scheduler,
-        workers_per_trial,
-        cpus_per_trial,
-        gpus_per_trial,
-        confirm,
-        log.split(",") if log else [],
-    )
-    request = check_request(asked)
-    if dry_run:
-        plan = preflight(request, TrainingData.load(request.dataset), trials, measure_costs)
+def command(options: TuneOptions) -> None:
+    """Search, and print the result; or print the plan."""
+    request = check_request(options)
+    if options.dry_run:
+        plan = preflight(request, TrainingData.load(request.dataset), options.trials, measure_costs)
         print(describe_plan(request, plan, nodes()))
     else:
         _print_result(search(request, fit), request)
@@ -303,11 +183,5 @@ def _print_result(result: TuneResult, request: SearchRequest) -> None:
         counts += f"; {more} interrupted, not counted"
     print(f"best: {describe_best(result.best, request.strategy)}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
-    for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.confirm else ():
+    for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.options.confirm else ():
         print(sentence)
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["tune", *sys.argv[1:]])

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from ray import cloudpickle
@@ -13,9 +14,10 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
+from fer_ray.options import TuneOptions
 from fer_ray.search.on_ray.preflight import Measured
 from fer_ray.search.plan import Allocation
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.training.rows import TrainingData
@@ -90,11 +92,8 @@ class Search:
         self.space.write_text(SPACE)
 
     def request(self, trials: int, resume: bool = False, time_budget: str | None = None) -> SearchRequest:
-        return check_request(
-            SearchArguments(
-                self.dataset.path, [self.space], self.run, trials, time_budget, max_concurrent=1, resume=resume
-            )
-        )
+        options: dict[str, Any] = {"max_concurrent": 1, "resume": resume, "time_budget": time_budget}
+        return check_request(TuneOptions(self.dataset.path, [self.space], self.run, trials, **options))
 
     def __call__(
         self,
@@ -123,7 +122,7 @@ class Search:
         return [trial.state.name for trial in self.study().trials]
 
 
-def cost_nothing(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
+def cost_nothing(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
     """Stand in for a measured step."""
     return {
         name: TrialCost({data.info.size: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces

@@ -11,6 +11,7 @@ from fer_ray.report import report
 TINY = DemoSize(faces=210, image_size=24, trials=2, trial_epochs=1, epochs=2, photos=6)
 
 
+@pytest.mark.slow
 def test_demo(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -24,7 +25,7 @@ def test_demo(
     assert any(line.startswith("Grace Hopper, in a photo of the US Navy: ") for line in lines)
     page = result.page.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
-        assert f'<p class="what">{kind}</p>' in page
+        assert f'<p class="kind">{kind}</p>' in page
     assert "10 inputs, 4 failed" in page
     assert 0 < result.accuracy <= 1
     # The commands shown are real ones: the last, run again elsewhere, gives the same page.

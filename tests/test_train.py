@@ -19,10 +19,9 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network
-from fer_ray.storage.local import locked_folder
+from fer_ray.storage.output import open_output
 from fer_ray.train import train
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 
 def config(*overrides: str) -> Config:
@@ -126,21 +125,21 @@ def test_resume_without_what_it_would_go_on_from(tiny_dataset: PreparedDataset, 
             train(tiny_dataset.path, config(), output, resume=True)
         file.write_bytes(content)
     shutil.rmtree(output / "last")
-    with pytest.raises(DataError, match="has 2 epochs but no last/ to go on from"):
+    with pytest.raises(DataError, match="has 2 epochs but no last/ to resume from"):
         train(tiny_dataset.path, config(), output, resume=True)
     assert {name: (output / "checkpoint" / name).read_bytes() for name in before} == before
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny_dataset: PreparedDataset, run: Path) -> None:
     with (
-        locked_folder(run, "this test is here"),
-        pytest.raises(UsageError, match=r"another process is training here\. Wait for its end"),
+        open_output(run, resume=True),
+        pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"),
     ):
         train(tiny_dataset.path, config(), run, resume=True)
 
 
 def test_a_new_run_leaves_what_another_process_has_just_begun(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    with locked_folder(tmp_path, ""), pytest.raises(UsageError, match="another process is training here"):
+    with open_output(tmp_path), pytest.raises(UsageError, match="another process is writing there"):
         train(tiny_dataset.path, config(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
@@ -154,7 +153,7 @@ def test_an_early_end_is_said(
         main(["train", *arguments, *(part for option in options for part in ("--set", option))])
     said = capsys.readouterr().out
     assert end.value.code == 0
-    assert "stopped early: no better for 1 epoch (training.patience), 9 were allowed" in said
+    assert "stopped early: no improvement for 1 epoch (training.patience)" in said
     assert "schedule.first_size" not in said  # which lenet refuses
 
 
@@ -249,7 +248,7 @@ def test_a_damaged_dataset_is_told_and_leaves_no_run(
 
 def test_resume_where_no_run_is(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"no training run to resume, it has no config\.yaml"):
+    with pytest.raises(UsageError, match=r"not a training run, config\.yaml is missing"):
         train(tiny_dataset.path, config(), tmp_path, resume=True)
 
 
@@ -259,7 +258,7 @@ def test_missing_dataset(tmp_path: Path) -> None:
 
 
 def test_more_workers_than_the_cluster_holds(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
-    with pytest.raises(UsageError, match=r"9 × \(0\.9 CPU\) asked for, room for 2"):
+    with pytest.raises(UsageError, match=r"9 × \(0\.9 CPU\) requested, room for 2"):
         train(tiny_dataset.path, config(), tmp_path / "run", workers=9)
 
 

@@ -20,7 +20,7 @@ from fer_ray.errors import FerRayError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
 from fer_ray.inference.predictor import Predictor
 from fer_ray.search.on_ray.tune_adapter import Stop
-from fer_ray.storage.local import locked_folder
+from fer_ray.storage.output import open_output
 from fer_ray.tune import search, tune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -52,7 +52,7 @@ def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6]
     assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
     assert trials[2].user_attrs["error"] == "the run diverged"
-    assert trials[3].user_attrs["interrupted"] and "its process or its node was lost" in trials[3].user_attrs["error"]
+    assert trials[3].user_attrs["interrupted"] and "its process or node was lost" in trials[3].user_attrs["error"]
     assert trials[3].params == trials[4].params and trials[4].user_attrs["continues"] == 3
     assert "lost 2 times, once more than training.max_failures = 1 allows" in trials[4].user_attrs["error"]
     assert trials[5].user_attrs["macro_f1"] == 0.3
@@ -179,11 +179,11 @@ def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
     assert load_config(result.config_file) == result.best.config
     assert Path(result.config_file).read_text().startswith("# Of trial 0, stopped after epoch 2 of 3; no trial")
     said = " ".join(capsys.readouterr().err.split())
-    assert "Time budget of 1 h 00 min: an epoch takes 1 s in the mean with 1 trial at once" in said
+    assert "Time budget of 1 h 00 min: an epoch takes 1 s on average with 1 trial at once" in said
     assert "best/ is of trial 0, stopped after epoch 2 of 3." in said
     page = (scripted.run / "report.html").read_text()
     assert (
-        "The best epoch is of trial 0, s, with 70.00% validation accuracy; that trial was stopped after epoch 2" in page
+        "The best epoch is in trial 0, s, with 70.00% validation accuracy. This trial was stopped after epoch 2" in page
     )
     result = scripted([0.8, 0.9, 0.6], trials=1, resume=True)
     assert scripted.states() == ["PRUNED", "COMPLETE"] and (result.best.number, result.best.stopped) == (1, "")
@@ -210,7 +210,7 @@ def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) ->
     assert scripted.states() == ["FAIL", "WAITING"]
     assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.4
     assert (scripted.run / "best.yaml").read_text().startswith("# Of trial 0, stopped after epoch 2 of 3")
-    assert "The best epoch is of trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
+    assert "The best epoch is in trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
     result = scripted([0.2], trials=1, resume=True)
     assert (result.best.number, result.best.value, result.best.continues) == (1, 0.4, 0)
 
@@ -225,8 +225,7 @@ def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
 
 def test_a_search_that_another_one_preceded_writes_nothing(scripted: Search) -> None:
     asked = scripted.request(2)  # while the folder is free
-    scripted.run.mkdir()
-    with locked_folder(scripted.run, ""), pytest.raises(UsageError, match="another process is searching here"):
+    with open_output(scripted.run), pytest.raises(UsageError, match="another process is writing there"):
         search(asked, Scripted([], scripted.calls), cost_nothing)
     assert [path.name for path in scripted.run.iterdir()] == [".lock"]
     scripted([0.2, 0.3, 0.4])  # a folder that holds nothing but a lock is free
@@ -238,7 +237,7 @@ def test_a_search_that_another_one_preceded_writes_nothing(scripted: Search) -> 
 
 def test_a_database_that_goes_away_ends_the_search_in_words(scripted: Search) -> None:
     database = scripted.run / "study.db"
-    with pytest.raises(FerRayError, match=r"study\.db: the study's database no longer .* go on with --resume\.$"):
+    with pytest.raises(FerRayError, match=r"study\.db: the study's database no longer answers: .* --resume\.$"):
         scripted([0.2, database.unlink, 0.3, 0.4])
     assert (scripted.run / "report.html").is_file()
 

@@ -39,9 +39,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_ray.console.messages import as_shown
 from fer_ray.console.progress import say
 from fer_ray.console.text import describe_bytes
+from fer_ray.dataset import DATASET_FILE as DATASET_FILE
+from fer_ray.dataset import PREPARE, require_dataset
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
@@ -49,9 +50,9 @@ from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import cache_folder, local_copy
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import LOCK_FILE, make_folder
+from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1
-DATASET_FILE = "dataset.json"
 
 
 class SplitInfo(BaseModel):
@@ -171,16 +172,9 @@ class PreparedDataset:
     """
 
     def __init__(self, path_or_url: Path | str):
-        self.path = local_copy(path_or_url)
-        self.path_or_url = as_shown(str(self.path))
-        file = self.path / DATASET_FILE
-        remedy = "Make one with `fer-ray prepare SOURCE DEST`."
-        if not self.path.is_dir():
-            what = "is a file" if self.path.is_file() else "no such folder"
-            raise DataError(f"{self.path}: {what}. Expected the folder of a prepared dataset. {remedy}")
-        if not file.is_file():
-            raise DataError(f"{self.path}: not a prepared dataset, {DATASET_FILE} is missing. {remedy}")
-        self.info = read_json(DatasetInfo, file, remedy)
+        self.path, self.path_or_url = local_copy(path_or_url), absolute(path_or_url).rstrip("/")
+        require_dataset(self.path, self.path_or_url)
+        self.info = read_json(DatasetInfo, self.path / DATASET_FILE, PREPARE, f"{self.path_or_url}/{DATASET_FILE}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"path": local_copy(state["path_or_url"])})
@@ -193,7 +187,7 @@ class PreparedDataset:
         """
         if split not in self.info.splits:
             has = ", ".join(name for name in SPLITS if name in self.info.splits)
-            raise UsageError(f"split '{split}': not in {self.path}, which has {has}. Choose one of these.")
+            raise UsageError(f"split '{split}': not in {self.path_or_url}, which has {has}. Choose one of these.")
         return sorted((self.path / split).glob("*.parquet"))
 
     def labelled(self, split: str) -> int:
@@ -204,13 +198,14 @@ class PreparedDataset:
         """Read a split, or some of its columns, as an Arrow table."""
         tables = []
         for file in self.files(split):
-            with _reading(file):
+            with self._reading(file):
                 tables.append(pq.read_table(file, columns=columns))
         rows = sum(len(table) for table in tables)
         expected = self.info.splits[split].rows
         if rows != expected:
             raise DataError(
-                f"{self.path / split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset again."
+                f"{self.path_or_url}/{split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset"
+                " again."
             )
         return pa.concat_tables(tables)
 
@@ -229,14 +224,14 @@ class PreparedDataset:
         missing = [split for split in remedies if split not in held or not any(held[split].labels.values())]
         if missing:
             raise DataError(
-                [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
+                [f"{self.path_or_url}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
             )
         absent = [name for name, count in held["train"].labels.items() if not count]
         if len(absent) == NUM_CLASSES - 1:
             (only,) = set(EMOTIONS) - set(absent)
             raise DataError(
-                f"{self.path}: all labelled images of train are {only}, and training needs at least two. Prepare a"
-                " source with more labels."
+                f"{self.path_or_url}: all labelled images of train are {only}, and training needs at least two."
+                " Prepare a source with more labels."
             )
         if absent:
             say(f"train has no image of {', '.join(absent)}, so the network will never predict it.")
@@ -247,15 +242,15 @@ class PreparedDataset:
         """Check that each file of a split has the columns for training, of the right types."""
         expected, problems = schema(self.info.size, self.info.soft_labels), list[str]()
         for file in self.files(split):
-            with _reading(file):
+            with self._reading(file):
                 found = pq.read_schema(file)
             for name in self.info.training_columns:
                 if name not in found.names:
-                    problems.append(f"{file}: has no column '{name}'. Prepare the dataset again.")
+                    problems.append(f"{self._name(file)}: has no column '{name}'. Prepare the dataset again.")
                 elif found.field(name).type != expected.field(name).type:
                     problems.append(
-                        f"{file}: column '{name}' is {found.field(name).type}, {expected.field(name).type} expected."
-                        " Prepare the dataset again."
+                        f"{self._name(file)}: column '{name}' is {found.field(name).type},"
+                        f" {expected.field(name).type} expected. Prepare the dataset again."
                     )
         if problems:
             raise DataError(problems)
@@ -276,8 +271,8 @@ class PreparedDataset:
         shape = (self.labelled(split), self.info.size, self.info.size)
         if len(table) != shape[0]:
             raise DataError(
-                f"{self.path / split}: holds {len(table)} labelled rows, {DATASET_FILE} says {shape[0]}. Prepare the"
-                " dataset again."
+                f"{self.path_or_url}/{split}: holds {len(table)} labelled rows, {DATASET_FILE} says {shape[0]}. Prepare"
+                " the dataset again."
             )
         if mapped:
             with self._image_file(split).open("rb") as file:
@@ -294,7 +289,7 @@ class PreparedDataset:
         """Yield the Parquet row groups of a split: file, number in the file, and number of labelled rows."""
         is_labelled = self.info.splits[split].unlabelled == 0
         for file in self.files(split):
-            with _reading(file):
+            with self._reading(file):
                 metadata = pq.read_metadata(file)
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
@@ -306,7 +301,7 @@ class PreparedDataset:
         Raises:
             DataError: the file can't be read.
         """
-        with _reading(file), pq.ParquetFile(file) as parquet:
+        with self._reading(file), pq.ParquetFile(file) as parquet:
             return _labelled(parquet.read_row_group(group, columns=columns, use_threads=False))
 
     def _image_blocks(self, split: str) -> Iterator[np.ndarray]:
@@ -337,14 +332,16 @@ class PreparedDataset:
                     ) from error
         return file
 
+    @contextmanager
+    def _reading(self, file: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise DataError(f"{self._name(file)}: can't be read: {reason}. Prepare the dataset again.") from error
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{file}: can't be read: {reason}. Prepare the dataset again.") from error
+    def _name(self, file: Path) -> str:
+        return f"{self.path_or_url}/{file.relative_to(self.path)}"
 
 
 def to_split(table: pa.Table, images: np.ndarray) -> Split:

@@ -1,8 +1,8 @@
-"""Finding faces in photos.
+"""Detect faces in photos.
 
-The package's detector is OpenCV's cascade of Haar features (Viola and Jones 2001; Lienhart and Maydt 2002). FER-2013's
-faces were found and cropped by it, so its crops resemble the training images. It finds upright frontal faces.
-``FaceDetector`` is the interface of other detectors.
+``HaarDetector`` is OpenCV's cascade of Haar features (Viola and Jones 2001; Lienhart and Maydt 2002). FER-2013's faces
+were found and framed by the same method, so its boxes look like the training data. It finds upright frontal faces.
+``FaceDetector`` is the protocol for custom detectors.
 """
 
 import importlib
@@ -17,16 +17,16 @@ import numpy as np
 from fer_ray.errors import UsageError, did_you_mean
 
 NO_FACES, DETECT = "none", "detect"
-"""Values of ``--faces``: each image is a face; or the package's detector finds the faces."""
+"""Values of ``--faces``: each image is a face, or its faces are detected."""
 
 _CASCADE = "haarcascade_frontalface_alt.xml"
-_LONGEST = 1024  # pixels of a side; larger images are shrunk
-_SMALLEST = 24  # pixels of a face's side in the shrunk image; smaller faces show little of an expression
-_STEP, _NEIGHBOURS = 1.1, 5  # ratio of successive face sizes; detections that a face needs
+_LONGEST = 1024  # pixels of the longer side; larger pictures are shrunk to that
+_SMALLEST = 24  # pixels; smaller faces show little of an expression
+_STEP, _NEIGHBOURS = 1.1, 5  # ratio of successive face sizes; detections required for a face
 
 
 class FoundFace(NamedTuple):
-    """A face in an image: its box in pixels from the left and the top, and the detector's score."""
+    """A face in a picture: its box in pixels from the left and the top, and the detector's confidence."""
 
     x: float
     y: float
@@ -35,40 +35,40 @@ class FoundFace(NamedTuple):
     score: float
 
     def scaled(self, factor: float) -> "FoundFace":
-        """Return the same face in an image that is ``factor`` times as large."""
+        """Return the same face in a picture that is larger by the factor."""
         return FoundFace(self.x * factor, self.y * factor, self.width * factor, self.height * factor, self.score)
 
 
 class FaceDetector(Protocol):
-    """The interface of a face detector. Several threads call it at once.
+    """Detects faces. Several threads call it at once.
 
     Attributes:
-        name: with version and settings; ``--resume`` refuses a job with another name.
+        name: identifies everything that determines its output, version included; ``--resume`` refuses another name.
     """
 
     name: str
 
-    def __call__(self, image: np.ndarray) -> Sequence[FoundFace]:
-        """Return the faces in a grey image (uint8, H × W), the highest score first."""
+    def __call__(self, picture: np.ndarray) -> Sequence[FoundFace]:
+        """Return the faces in a grey picture (uint8, H × W), in descending order of the score."""
         ...
 
 
 class HaarDetector:
-    """The package's detector. The score, above 0, is the last stage's sum over all detections of a face."""
+    """OpenCV's frontal cascade. The score is the last stage's sum over all detections of a face, above 0."""
 
     name = f"{_CASCADE}, step {_STEP}, neighbours {_NEIGHBOURS}, OpenCV {cv2.__version__}"
 
     def __init__(self) -> None:
-        self._own = threading.local()  # a cascade has a buffer of its own
+        self._own = threading.local()  # a cascade stores intermediate results, so each thread has its own
 
-    def __call__(self, image: np.ndarray) -> list[FoundFace]:
-        """As in ``FaceDetector``."""
-        scale = max(1.0, max(image.shape) / _LONGEST)
+    def __call__(self, picture: np.ndarray) -> list[FoundFace]:
+        """Return the faces in a grey picture, as in ``FaceDetector``."""
+        scale = max(1.0, max(picture.shape) / _LONGEST)
         if scale > 1:
-            size = round(image.shape[1] / scale), round(image.shape[0] / scale)
-            image = cv2.resize(image, (max(size[0], 1), max(size[1], 1)), interpolation=cv2.INTER_AREA)
+            size = round(picture.shape[1] / scale), round(picture.shape[0] / scale)
+            picture = cv2.resize(picture, (max(size[0], 1), max(size[1], 1)), interpolation=cv2.INTER_AREA)
         boxes, _, scores = self._cascade().detectMultiScale3(
-            cv2.equalizeHist(image),
+            cv2.equalizeHist(picture),
             scaleFactor=_STEP,
             minNeighbors=_NEIGHBOURS,
             minSize=(_SMALLEST, _SMALLEST),
@@ -87,11 +87,12 @@ class HaarDetector:
 
 
 def load_detector(faces: str) -> FaceDetector | None:
-    """Return the detector for a value of ``--faces``: None for ``none``, the package's for ``detect``, or the return
-    value of the factory in ``MODULE:FACTORY``, which takes no arguments.
+    """Return the face detector that ``--faces`` names; None for ``none``.
+
+    ``MODULE:FACTORY`` names a function without arguments that returns a ``FaceDetector``.
 
     Raises:
-        UsageError: another value, or the factory returns no detector.
+        UsageError: the value is unknown, or the factory gives no detector.
     """
     if faces == NO_FACES:
         return None
@@ -105,28 +106,28 @@ def load_detector(faces: str) -> FaceDetector | None:
         )
     try:
         detector = getattr(importlib.import_module(module), factory)()
-    except Exception as error:  # from the user's own code
+    except Exception as error:  # whatever the user's own code raises
         raise UsageError(
             f"--faces {faces}: no detector: {type(error).__name__}: {error}. MODULE must be importable on every node,"
-            " and FACTORY must take no arguments."
+            " FACTORY a function without arguments."
         ) from error
     if not callable(detector) or not isinstance(getattr(detector, "name", None), str):
         raise UsageError(
-            f"--faces {faces}: returns a {type(detector).__name__}; expected a FaceDetector with `name` and `__call__`"
-            " (fer_ray/images/faces.py)."
+            f"--faces {faces}: gives a {type(detector).__name__}; a FaceDetector is expected, with `name` and"
+            " `__call__` (fer_ray/images/faces.py)."
         )
     return cast(FaceDetector, detector)
 
 
-def crop(image: np.ndarray, face: FoundFace) -> np.ndarray:
-    """Return the part of a grey image inside a face's box, H × W.
+def crop(picture: np.ndarray, face: FoundFace) -> np.ndarray:
+    """Return a face's part of a picture, H × W, clipped to the picture.
 
     Raises:
-        ValueError: the box is outside the image.
+        ValueError: the box lies outside the picture.
     """
-    height, width = image.shape
+    height, width = picture.shape
     left, top = max(0, round(face.x)), max(0, round(face.y))
     right, bottom = min(width, round(face.x + face.width)), min(height, round(face.y + face.height))
     if left >= right or top >= bottom:
-        raise ValueError(f"a face at {tuple(face)} is outside the image of {width} × {height} pixels")
-    return image[top:bottom, left:right]
+        raise ValueError(f"a face at {tuple(face)} lies outside the picture of {width} × {height} pixels")
+    return picture[top:bottom, left:right]

@@ -1,7 +1,7 @@
 """Predict with one checkpoint or several as one: calibrated probabilities with test-time augmentation (TTA)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,19 @@ from fer_ray.inference.network import EVAL_BATCH, Network
 from fer_ray.inference.pictures import Picture, square_greys
 from fer_ray.inference.tta import UNSURE, Views, first_views, more_views
 from fer_ray.inference.tta_names import ADAPTIVE, tta_problem
-from fer_ray.storage.inputs import local_copies
+from fer_ray.storage.object_store import absolute, as_url
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one or more networks say of n images; labels and columns are in csv order (``fer_ray.emotions``).
+    """Predictions of one or more networks for n images. Labels and columns are in csv order (``fer_ray.emotions``).
 
     Attributes:
-        probabilities: float32, n × 7, rows sum to 1; the mean of the members' calibrated ones.
-        tta_std: float32, n; standard deviation over the views of the predicted label's probability, 0 with one view.
-        views: int64, n; views averaged of each image.
-        members: float32, M × n × 7; calibrated, of each member.
-        uncalibrated: float32, n × 7; as ``probabilities`` with every temperature 1.
+        probabilities: float32, n × 7; mean of the members' calibrated probabilities. Each row sums to 1.
+        tta_std: float32, n; standard deviation of the predicted label's probability over the views; 0 with one view.
+        views: int64, n; number of views of each image.
+        members: float32, M × n × 7; calibrated probabilities of each member.
+        uncalibrated: float32, n × 7; like ``probabilities``, with every temperature 1.
     """
 
     probabilities: np.ndarray
@@ -37,57 +37,48 @@ class Predictions:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64, n; index of the most probable name."""
+        """Index of the most probable label, int64, n."""
         labels: np.ndarray = self.probabilities.argmax(axis=1)
         return labels
 
     @property
     def names(self) -> list[str]:
-        """The most probable name of each image."""
+        """Most probable label name of each image."""
         return [EMOTIONS[label] for label in self.labels]
 
     @property
     def confidence(self) -> np.ndarray:
-        """float32, n; the probability of the label."""
+        """Probability of the most probable label, float32, n."""
         highest: np.ndarray = self.probabilities.max(axis=1)
         return highest
 
     @property
     def entropy(self) -> np.ndarray:
-        """float32, n; of the probabilities, in nats: 0 where one is certain, ln 7 = 1.95 where all are alike."""
+        """Entropy of the probabilities in nats, float32, n: 0 if one label is certain, ln 7 = 1.95 if all are equal."""
         positive = np.maximum(self.probabilities, np.finfo(np.float32).tiny)
         entropy: np.ndarray = -(positive * np.log(positive)).sum(axis=1)
         return entropy
 
     def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
-        """Return these with some rows replaced, in order, by others."""
-
-        def put(own: np.ndarray, theirs: np.ndarray, axis: int = 0) -> np.ndarray:
-            result = own.copy()
-            result[(slice(None),) * axis + (rows,)] = theirs
-            return result
-
-        return Predictions(
-            put(self.probabilities, others.probabilities),
-            put(self.tta_std, others.tta_std),
-            put(self.views, others.views),
-            put(self.members, others.members, axis=1),
-            put(self.uncalibrated, others.uncalibrated),
-        )
+        """Return a copy whose ``rows`` are replaced by those of ``others``, in order."""
+        merged = {field.name: getattr(self, field.name).copy() for field in fields(self)}
+        for name, values in merged.items():
+            values[rows if values.ndim == 1 else (..., rows, slice(None))] = getattr(others, name)
+        return Predictions(**merged)
 
 
 class Predictor:
-    """One checkpoint, or several as one classifier, ready to predict on one device.
+    """A checkpoint, or an ensemble of several, on one device.
 
     Args:
-        checkpoints: a checkpoint folder or a checkpoint in memory, or several that take images of the same size.
-        tta: which views of each image are averaged; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        checkpoints: a checkpoint folder or a checkpoint in memory, or several for images of the same size.
+        tta: test-time augmentation, one of ``fer_ray.inference.tta_names.TTA_NAMES``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Raises:
-        UsageError: no such TTA or precision.
-        DataError: a checkpoint can't be read, or they differ in image size or labels.
+        UsageError: the TTA or the precision is unknown.
+        DataError: a checkpoint can't be read, or checkpoints differ in image size or labels.
     """
 
     def __init__(
@@ -106,18 +97,18 @@ class Predictor:
         sizes = sorted({network.info.size for network in self._networks})
         if len(sizes) > 1:
             raise DataError(
-                f"checkpoints that take images of {' and '.join(map(str, sizes))} pixels: one size expected."
+                f"checkpoints for images of {' and '.join(map(str, sizes))} pixels: all must have one size."
             )
         self.size = sizes[0]
 
     @property
     def device(self) -> torch.device:
-        """On which it computes."""
+        """The device that computes."""
         return self._networks[0].device
 
     @property
     def batch_size(self) -> int:
-        """Images a forward pass; fewer than were asked for where memory ran out."""
+        """Images per forward pass. It is halved when memory runs out."""
         return min(network.batch_size for network in self._networks)
 
     @batch_size.setter
@@ -127,36 +118,34 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """``float32`` or ``bfloat16``, in which it computes."""
+        """Precision of the computation, ``float32`` or ``bfloat16``."""
         return str(self._networks[0].dtype).removeprefix("torch.")
 
-    def predict(self, images: np.ndarray | Picture | Sequence[Picture]) -> Predictions:
-        """Predict faces, each an image of its own.
+    def predict(self, images: np.ndarray | Picture | Iterable[Picture]) -> Predictions:
+        """Predict images of one face each.
 
         Args:
-            images: an array, uint8, n × size × size, grey, 0 black to 255 white; or one picture or several of any size
-                (``fer_ray.inference.pictures.Picture``), which are decoded and resized as by scoring.
+            images: an array, uint8, n × size × size, grey, 0 black to 255 white; or one or several pictures of any size
+                (``fer_ray.inference.pictures.Picture``), which are decoded and resized as in scoring.
 
         Raises:
-            UsageError: an array of another shape or dtype.
+            UsageError: the array has another shape or dtype.
             DataError: a picture can't be read.
         """
         if not isinstance(images, np.ndarray):
             images = square_greys(images, self.size)
         logits = self.logits(images)
         predictions = self._average(logits)
-        if self.tta != ADAPTIVE:
-            return predictions
         highest = np.sort(predictions.probabilities, axis=1)[:, -2:]
         unsure = np.flatnonzero(highest[:, 1] - highest[:, 0] < UNSURE)
-        if not len(unsure):
+        if self.tta != ADAPTIVE or not len(unsure):
             return predictions
         more = self._logits(images[unsure], more_views)
         both = [torch.cat([few[:, unsure], many]) for few, many in zip(logits, more, strict=True)]
         return predictions.with_rows(unsure, self._average(both))
 
     def logits(self, images: np.ndarray) -> list[torch.Tensor]:
-        """Return each member's bare outputs for each view that all images get, float32, V × n × 7, on the CPU."""
+        """Return each member's logits for the views that all images get, float32, V × n × 7, on the CPU."""
         return self._logits(images, first_views(self.tta))
 
     def _logits(self, images: np.ndarray, views: Views) -> list[torch.Tensor]:
@@ -182,44 +171,40 @@ class Predictor:
 
 
 def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> list[Checkpoint]:
-    """Read checkpoints that are to predict together; they may differ in architecture and order of labels.
+    """Read the checkpoints of an ensemble. They may differ in architecture and order of labels.
 
     Args:
-        checkpoints: the folders of one or more, by path or URL.
-        size: side of the images of a dataset, in pixels; None where any will do that is the same for all.
+        checkpoints: one or more checkpoint folders, by path or URL.
+        size: side of a dataset's images in pixels; None accepts any size that is the same for all checkpoints.
 
     Raises:
         UsageError: a folder is named twice.
-        DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
+        DataError: checkpoints can't be read, expect images of another size, or have other labels. The message lists all
+            problems.
     """
-    folders = local_copies(checkpoints)
-    places = [folder.resolve() for folder in folders]
-    twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
+    names = [absolute(one) for one in checkpoints]
+    folders = [name if as_url(name) else str(Path(name).resolve()) for name in names]
+    twice = sorted({name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1})
     if twice:
-        raise UsageError([f"{folder}: named twice, which would weight it double. Name it once." for folder in twice])
+        raise UsageError([f"{name}: named twice, which would double its weight. Name it once." for name in twice])
     members, problems = [], list[str]()
-    for folder in folders:
+    for name in names:
         try:
-            checkpoint = load_checkpoint(folder)
+            checkpoint = load_checkpoint(name)
         except DataError as error:
             problems += error.problems
             continue
         try:
             csv_order(checkpoint.info.label_names)
         except DataError as error:
-            problems += [f"{folder}: {problem}" for problem in error.problems]
+            problems += [f"{name}: {problem}" for problem in error.problems]
         members.append(checkpoint)
-        if problem := _size_problem(folder, checkpoint.info.size, members[0].info.size, size, len(folders)):
-            problems.append(problem)
+        own, first = checkpoint.info.size, members[0].info.size
+        if size is None and own != first:
+            problems.append(f"{name}: expects images of {own} pixels, the first checkpoint {first}. Leave it out.")
+        elif size is not None and own != size:
+            remedy = f"Prepare the dataset with --size {own}" + " or leave the checkpoint out" * (len(names) > 1)
+            problems.append(f"{name}: expects images of {own} pixels, the dataset has {size}. {remedy}.")
     if problems:
         raise DataError(problems)
     return members
-
-
-def _size_problem(folder: Path, own: int, first: int, size: int | None, members: int) -> str | None:
-    if own == (size or first):
-        return None
-    if size is None:
-        return f"{folder}: takes images of {own} pixels, the first one of {first}. Leave it out."
-    remedy = f"Prepare the dataset with --size {own}" + (", or leave it out." if members > 1 else ".")
-    return f"{folder}: takes images of {own} pixels, the dataset holds {size}. {remedy}"

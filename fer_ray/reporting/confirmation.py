@@ -1,4 +1,4 @@
-"""What became of a search's best configurations with new seeds: table, chart, and what it says of the search."""
+"""The best configurations of a search with new seeds: table, chart, and what they say about the search."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,14 +15,14 @@ from fer_ray.search.trial_records import error_line
 
 _COLOUR = "#0072B2"
 _NOTE = (
-    "The search picked these configurations by the very figures in the second column, which are high by luck too. The"
-    " seeds are new ones and none of their runs is picked; each run still has its best epoch, as trials do. The spread"
-    " (SD) is that of the seeds, not of the choice of validation images, which all runs share."
+    "The search selected these configurations by the values in the second column, which are therefore optimistic. The"
+    " seeds are new and no run is selected; each run counts its best epoch, as trials do. The standard deviation (SD)"
+    " is over seeds, not over the choice of validation images, which all runs share."
 )
 
 
 def confirmation_blocks(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[PageBlock]:
-    """Show the runs with new seeds beside the search's own figures; nothing where there are none.
+    """Compare the runs with new seeds to the values of the search; nothing without runs.
 
     Args:
         confirmed: as ``read_confirmation`` returns them, the best mean first.
@@ -37,7 +37,7 @@ def confirmation_blocks(confirmed: Sequence[Confirmed], objective: SearchMetric)
 
 
 def confirmation_sentences(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
-    """Say how far the search's own figures were too high, whether its order held, and how sure that is.
+    """Say how far the values of the search were too high, whether its order held, and how certain that is.
 
     Args:
         confirmed: as for ``confirmation_blocks``.
@@ -62,14 +62,14 @@ def _optimism(by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
         verdict = "neither too high nor too low"
     text = (
         f"Trial {best.trial} had {objective.write(best.searched())} in the search and has"
-        f" {objective.write(best.mean())} in the mean of {seeds}: its own figure was {verdict}"
+        f" {objective.write(best.mean())} on average over {seeds}: the value of the search was {verdict}"
     )
     if len(by_search) == 1:
         return f"{text}."
     average = mean(one.searched() - one.mean() for one in by_search)
     side = "too high" if average > 0 else "too low"
     those = "both" if len(by_search) == 2 else f"all {len(by_search)}"
-    return f"{text}; those of {those} were {_gap(average, objective)} {side} in the mean."
+    return f"{text}. The values of {those} were {_gap(average, objective)} {side} on average."
 
 
 def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
@@ -77,7 +77,7 @@ def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objecti
     if [one.trial for one in by_mean] == [one.trial for one in by_search]:
         return f"The order of the search held (trials {previous})."
     now = ", ".join(f"{one.trial} ({objective.write(one.mean())})" for one in by_mean)
-    return f"The order of the search did not hold: it was trials {previous}, and by the means it is {now}."
+    return f"The order of the search did not hold: it was trials {previous}; by the means it is {now}."
 
 
 def _sureness(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
@@ -86,7 +86,7 @@ def _sureness(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[str
         return []
     told_apart = any(first.mean() - second.mean() > least for first, second in pairwise(by_mean))
     which = "some neighbours do" if told_apart else "no neighbours do"
-    return [f"For so few seeds to tell means apart, they must differ by {_gap(least, objective)} (95%), and {which}."]
+    return [f"With so few seeds, means must differ by {_gap(least, objective)} to be distinct (95%); {which}."]
 
 
 def _gap(difference: float, objective: SearchMetric) -> str:
@@ -135,7 +135,7 @@ def _runs(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
         epoch = "–" if row["best_epoch"] is None else str(row["best_epoch"])
         line = [row["run"], *figures, epoch, str(row["epochs"]), f"{row['seconds']:,.0f}"]
         cells.append(line + ["" if row["error"] is None else error_line(row["error"])] * failed)
-    note = "Each is a folder in confirm/, which report and evaluate take; several together are one classifier."
+    note = "Each run is a folder in confirm/ for report and evaluate; several runs together are an ensemble."
     return Table("Runs with new seeds", columns, cells, note)
 
 
@@ -157,5 +157,5 @@ def _figure(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Figure:
         Line2D([], [], color=_COLOUR, label="mean of new seeds"),
     ]
     canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    alt = f"{objective.title} of each run with a new seed, their means, and the trials' own in the search."
-    return Figure(to_png(canvas), alt, "The search's own figure of each configuration beside those of new seeds")
+    alt = f"{objective.title} of each run with a new seed, their means, and the values of the trials in the search."
+    return Figure(to_png(canvas), alt, "The value of the search and of new seeds for each configuration")

@@ -1,24 +1,26 @@
-"""One self-contained HTML page from sections of tables, figures and labelled faces."""
+"""Build one self-contained HTML page of tables, figures and labelled faces; tables also as plain text and Markdown."""
 
 import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-from fer_ray.console.messages import as_shown
 from fer_ray.version import VERSION
 
-_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \(([\d.]+–)?[\d.]+%\))?")
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a caption; the first column names the row. Cells that hold numbers are set to the right.
+    """A table. The first column names the row. Cells with numbers are aligned right.
 
-    Without column names there is no head.
+    Without ``columns`` the table has no header row.
     """
 
     caption: str
@@ -27,10 +29,33 @@ class Table:
     note: str = ""
     kind: str = field(default="table", init=False)
 
+    def numeric(self, column: int) -> bool:
+        """Say whether a column holds numbers, as far as its first row shows."""
+        return column > 0 and bool(self.columns and self.rows) and is_numeric(self.rows[0][column])
+
+    def as_text(self) -> str:
+        """Return the table, without caption and note, for a terminal."""
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        right = [self.numeric(column) for column in range(len(widths))]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if is_right else cell.ljust(width)
+                for cell, width, is_right in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+    def as_markdown(self) -> Markup:
+        """Return the table, without caption and note, as Markdown."""
+        rule = ["---:" if self.numeric(column) else "---" for column in range(len(self.columns))]
+        lines = [map(escape_markdown, self.columns), rule, *(map(escape_markdown, row) for row in self.rows)]
+        return Markup("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture. A chart is drawn on white, and its colours are turned over where the page is dark."""
+    """A picture. A chart is drawn on white; dark mode inverts its colours."""
 
     png: bytes
     alt: str
@@ -41,7 +66,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Charts:
-    """Small figures under a caption, side by side where the page is wide enough."""
+    """Small figures under one caption, side by side if the page is wide enough."""
 
     caption: str
     figures: Sequence[Figure]
@@ -51,7 +76,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class GalleryFace:
-    """A face: the picture as PNG, the true name or None, the predicted one, and the prediction's probability."""
+    """A face as PNG bytes, its label (None if unknown), the predicted label and its probability."""
 
     png: bytes
     true: str | None
@@ -76,7 +101,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands in a file, folded away under its caption unless ``is_open``."""
+    """Preformatted text under a caption; collapsed unless ``is_open``."""
 
     caption: str
     text: str
@@ -89,19 +114,19 @@ PageBlock = Table | Figure | Charts | Gallery | Code
 
 @dataclass(frozen=True)
 class PageSection:
-    """What one folder holds, or how several compare.
+    """The contents of one folder, or a comparison of several.
 
     Attributes:
         name: the folder's name.
-        what: its kind, such as "Training run".
-        path: the whole path; empty for a comparison.
-        headline: the one figure a reader looks for, a short sentence.
-        blocks: what follows.
-        notes: sentences that a reader of the figures must know.
+        folder_kind: such as "Training run".
+        path: the full path; empty for a comparison.
+        headline: the most important result in a short sentence.
+        blocks: tables, figures and so on, in order.
+        notes: warnings that a reader must know before using the numbers.
     """
 
     name: str
-    what: str
+    folder_kind: str
     path: str
     headline: str
     blocks: Sequence[PageBlock]
@@ -109,22 +134,26 @@ class PageSection:
 
 
 def render_page(title: str, sections: Sequence[PageSection]) -> str:
-    """Return the page. It needs no network and no scripts; all text in it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("fer_ray.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """Return the HTML page. It needs no network and no scripts, and all text is escaped."""
+    return load_template("report.html.j2", autoescape=True).render(title=title, sections=sections, version=VERSION)
+
+
+def load_template(name: str, **options: Any) -> Template:
+    """Load a template of this package; ``options`` as in ``jinja2.Environment``."""
+    loader = PackageLoader("fer_ray.reporting")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
     environment.filters["data_uri"] = _data_uri
-    environment.tests["numeric"] = _is_numeric
-    page = environment.get_template("report.html.j2").render(title=title, sections=sections, version=VERSION)
-    return as_shown(page)
+    environment.tests["numeric"] = is_numeric
+    return environment.get_template(name)
+
+
+def escape_markdown(value: object) -> str:
+    """Return a value as text on one line in which nothing is Markdown; ``Markup`` stays as it is."""
+    return value if isinstance(value, Markup) else _MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
 
 
 def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:
-    """Return a PNG file as a figure in a list, or an empty list where there is no such file."""
+    """Return a list with the PNG file as a figure; an empty list if the file is missing."""
     return [Figure(file.read_bytes(), alt, caption, is_chart)] if file.is_file() else []
 
 
@@ -132,5 +161,6 @@ def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _is_numeric(cell: str) -> bool:
+def is_numeric(cell: str) -> bool:
+    """Say whether a table's cell is a number, with or without its interval or share."""
     return cell == "–" or _NUMBER.fullmatch(cell) is not None

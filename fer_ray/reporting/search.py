@@ -1,4 +1,4 @@
-"""A search as a section of a report: what it found, how, what mattered, and what it cost."""
+"""The section of a search: results, importances, cost and failures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ from fer_ray.search.trial_records import error_line, short
 
 _BEST_FILE = "best.yaml"
 _SLICES = (
-    "Filled marks are complete trials, hollow ones pruned trials, whose value is that of an early epoch; a cross at"
-    " the foot is a failed one, the star the best. A searcher tries most often what went well, so a value that few"
-    " trials have may look worse than it is."
+    "Filled marks are complete trials. Hollow marks are pruned trials, whose value is that of an early epoch. A cross"
+    " at the bottom is a failed trial, the star is the best. A sampler mostly tries values that did well, so a"
+    " value with few trials may look worse than it is."
 )
 
 
-def search_section(folder: Path, shown_as: Path) -> PageSection:
-    """Show a search; arguments as in ``evaluation_section``."""
+def search_section(folder: Path, path_or_url: str) -> PageSection:
+    """Return the section of a search; arguments as in ``evaluation_section``."""
     table, confirmed = read_search_table(folder), read_confirmation(folder)
     clock, found = Clock(table.trials), importances(table)
     order = [path for one in found for path in one.shares]
@@ -49,13 +49,13 @@ def search_section(folder: Path, shown_as: Path) -> PageSection:
     if facts:
         blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
     notes = [" ".join(confirmation_sentences(confirmed, table.objective))] if confirmed else []
-    return PageSection(shown_as.name, "Search", str(shown_as), _headline(table), blocks, notes)
+    return PageSection(Path(path_or_url).name, "Search", path_or_url, _headline(table), blocks, notes)
 
 
 def _pauses(clock: Clock) -> str:
     if clock.pause < 60:
         return ""
-    return f"Pauses between calls of the search, {duration(clock.pause)} in all, are left out of the time."
+    return f"The time leaves out pauses between calls of the search: {duration(clock.pause)} in all."
 
 
 def _headline(table: SearchTable) -> str:
@@ -63,17 +63,17 @@ def _headline(table: SearchTable) -> str:
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     counted = f"{amount(len(states), 'trial')} ({counts})" if states else "No trials"
     if table.interrupted:
-        then = "more interrupted and gone on with as these" if states else "interrupted, to be gone on with"
+        then = "more were interrupted and resumed as these" if states else "interrupted, to be resumed"
         counted += f", {table.interrupted} {then}"
     best = table.best
     if best is None and (stopped := table.stopped):
         reached = f"{table.objective.write(stopped[table.objective.name])} {table.objective.label}"
         return (
-            f"{counted}; none trained to its end. The best epoch is of trial {stopped['number']}, {stopped['space']},"
-            f" with {reached}; that trial was stopped after epoch {stopped['epochs']} of {stopped['planned_epochs']}."
+            f"{counted}; none is complete. The best epoch is in trial {stopped['number']}, {stopped['space']}, with"
+            f" {reached}. This trial was stopped after epoch {stopped['epochs']} of {stopped['planned_epochs']}."
         )
     if best is None:
-        return f"{counted}; none trained to its end."
+        return f"{counted}; none is complete."
     if len(table.objectives) > 1:
         counted += f", {len(table.front)} of them on the Pareto front"
     reached = f"{table.objective.write(best['value'])} {table.objective.label}"
@@ -89,14 +89,15 @@ def _trials(table: SearchTable) -> Table:
         columns["error"] = "Error"
     rows = [[_cell(name, trial[name], table) for name in columns] for trial in table.ranked()]
     note = (
-        f"The best first. {table.objective.title} is that of a trial's best epoch, of a pruned trial its"
-        " last. The best trial is picked by it, so its own value is a little high. Pruned trials were stopped early."
+        f"Best trials first. {table.objective.title} is the value of the best epoch; of a pruned trial, of the last"
+        " epoch. The best trial is selected by this value, so its value is slightly optimistic. Pruned trials stopped"
+        " early."
     )
     return Table("Trials", list(columns.values()), rows, note)
 
 
 def _also_measured(table: SearchTable) -> list[SearchMetric]:
-    """What else was measured of the trials, beside the first objective."""
+    """Return the other metrics that were measured, besides the first objective."""
     others = [one for one in OBJECTIVES.values() if one is not table.objective]
     return [one for one in others if any(trial.get(one.name) is not None for trial in table.trials)]
 
@@ -121,21 +122,19 @@ def _what_mattered(found: Sequence[Importances], objective: SearchMetric) -> lis
     notes = []
     if figures:
         notes.append(
-            f"Share of the variance of {objective.label} that a value explains (fANOVA, Hutter et al. 2014), by a"
-            " forest over the complete trials alone; pruned ones don't count."
+            f"Share of the variance of {objective.label} that a parameter explains (fANOVA, Hutter et al. 2014),"
+            " estimated by a random forest over the complete trials. Pruned trials don't count."
         )
         conditional = list(dict.fromkeys(path for one in found if one.shares for path in one.conditional))
         if conditional:
-            notes.append(f"Left out, as only some trials have them: {', '.join(conditional)}.")
+            notes.append(f"Left out because only some trials have them: {', '.join(conditional)}.")
     if few:
-        notes.append(
-            f"Left out below {MIN_TRIALS} complete trials of a space, where it would be chance: {', '.join(few)}."
-        )
+        notes.append(f"Left out because a space needs {MIN_TRIALS} complete trials: {', '.join(few)}.")
     return [Charts("What mattered", figures, " ".join(notes))] if notes else []
 
 
 def _front(table: SearchTable) -> list[PageBlock]:
-    """The trials that are best in one way or another, where there are several objectives."""
+    """Return the Pareto front of several objectives; nothing for one objective."""
     front = table.front
     if not front:
         return []
@@ -153,7 +152,7 @@ def _front(table: SearchTable) -> list[PageBlock]:
 
 
 def _spaces(table: SearchTable) -> list[Table]:
-    """The best of each space, where there are several."""
+    """Return the best trial of each space; nothing for one space."""
     if len(table.spaces) < 2:
         return []
     rows = []

@@ -1,4 +1,4 @@
-"""How much each searched value mattered, by fANOVA (Hutter et al., ICML 2014) over the complete trials of a search."""
+"""Importance of the searched parameters (fANOVA, Hutter et al., ICML 2014), pruning and failures of a search."""
 
 import re
 from collections import defaultdict
@@ -19,7 +19,7 @@ _NUMBERS_SHOWN = 12
 
 
 def pruning_tables(table: SearchTable, clock: Clock) -> list[Table]:
-    """Show how many trials were pruned and the time that it saved; nothing where none was."""
+    """Return the number of pruned trials and the time saved; nothing without pruned trials."""
     pruned = [trial for trial in table.trials if trial["state"] == "PRUNED"]
     if not pruned:
         return []
@@ -27,17 +27,17 @@ def pruning_tables(table: SearchTable, clock: Clock) -> list[Table]:
     saved, spent = sum(map(seconds_saved, pruned)), sum(trial["seconds"] or 0.0 for trial in table.trials)
     rows = [
         ("Pruned trials", f"{len(pruned):,} of {len(table.trials):,} ({len(pruned) / len(table.trials):.0%})"),
-        ("Epochs that they trained", f"{trained:,} of {planned:,} ({trained / planned:.0%})"),
+        ("Epochs of pruned trials", f"{trained:,} of {planned:,} ({trained / planned:.0%})"),
         ("Time in epochs of all trials", duration(spent)),
         ("Time saved, estimated", f"{duration(saved)}: without pruning, {duration(spent + saved)}"),
     ]
     if clock.at_once >= 1:
         running = duration(clock.seconds), f"{clock.at_once:.1f}"
-        rows.append(("The search itself", f"{running[0]}, with {running[1]} trials at once in the mean"))
+        rows.append(("The search itself", f"{running[0]}, with {running[1]} trials at once on average"))
     note = (
-        "Saved time is, of each pruned trial, the epochs it didn't train × its own seconds an epoch. It is less where"
-        " patience would have ended a trial, more where later epochs have larger images. Trials still running when the"
-        " time budget was over count as pruned too. What a pruned trial would have reached is not known."
+        "The saved time of a pruned trial is its epochs not trained × its mean seconds per epoch. The true time is less"
+        " if patience would have ended the trial, and more if later epochs have larger images. Trials that the time"
+        " budget stopped count as pruned. What a pruned trial would have reached isn't known."
     )
     return [Table("Pruning", (), rows, note)]
 
@@ -50,7 +50,7 @@ def seconds_saved(trial: Trial) -> float:
 
 
 def failure_tables(table: SearchTable) -> list[Table]:
-    """Show the errors of failed trials, those that differ only in numbers together; nothing where none failed."""
+    """Return the errors of failed trials; errors that differ only in numbers are one row. Nothing without failures."""
     groups: dict[str, list[Trial]] = defaultdict(list)
     for trial in table.trials:
         if trial["state"] == "FAIL":
@@ -60,12 +60,12 @@ def failure_tables(table: SearchTable) -> list[Table]:
         numbers = ", ".join(str(trial["number"]) for trial in group[:_NUMBERS_SHOWN])
         more = f" and {len(group) - _NUMBERS_SHOWN} more" if len(group) > _NUMBERS_SHOWN else ""
         rows.append((error_line(group[0]["error"]), f"{len(group)}", numbers + more))
-    note = "Errors that differ only in numbers stand together, with the words of the first."
+    note = "Errors that differ only in numbers are one row, with the text of the first."
     return [Table("Failed trials", ("Error", "Trials", "Their numbers"), rows, note)] if rows else []
 
 
 MIN_TRIALS = 20
-"""Complete trials of a space, below which a forest over them says more of its seed than of the search."""
+"""Complete trials of a space that importances need; with fewer, the seed of the forest decides them."""
 
 
 @dataclass(frozen=True)

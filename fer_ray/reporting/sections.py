@@ -1,17 +1,17 @@
-"""Folders that the stages write, recognised by their files, as sections of a report."""
+"""Recognise the folders that stages write by their files, and show each as a section of a report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
+from fer_ray.dataset.store import DATASET_FILE
 from fer_ray.errors import DataError
 from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE
-from fer_ray.reporting.comparison import compare_evaluations
+from fer_ray.reporting.comparison import compare_evaluations, compare_runs
+from fer_ray.reporting.dataset import dataset_section
 from fer_ray.reporting.evaluation import evaluation_section
-from fer_ray.reporting.html import PageBlock, PageSection, Table, read_figure
-from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.reporting.runs import compare_runs, run_section
+from fer_ray.reporting.html import PageSection
+from fer_ray.reporting.runs import run_section
 from fer_ray.reporting.scoring import scoring_section
 from fer_ray.reporting.search import search_section
 from fer_ray.reporting.search_table import TRIALS_FILE
@@ -22,57 +22,52 @@ from fer_ray.training.run_folder import METRICS_FILE as EPOCHS_FILE
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of folder: what it is, the files that tell it, and the function that shows it."""
+    """A kind of folder: its name, the files that identify it, and the function that shows it."""
 
     name: str
     files: tuple[str, ...]
-    show: Callable[[Path, Path], PageSection]
+    show: Callable[[Path, str], PageSection]
 
 
-_NEAR_FLAWS = ("near_duplicates", "near_leaked")
-_PICTURES = {
-    "classes.png": ("Images of each class by split, as in the table of splits.", "Images of each class", True),
-    "samples.png": ("Some faces of each class.", "Some faces of each class", False),
-    "quality.png": ("Flawed images by split, as in the table of splits.", "Data quality", True),
-    "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
-    "duplicates.png": (
-        "Faces that stand in the dataset several times, the largest groups and those under the most labels.",
-        "Faces that stand in the dataset several times",
-        False,
-    ),
-}
-"""Pictures beside ``dataset.json``, any of which may be absent: what each shows, its caption, whether it is a chart."""
+def folder_section(folder: Path, path_or_url: str) -> PageSection:
+    """Show a folder that a stage wrote.
 
-
-def folder_section(folder: Path) -> PageSection:
-    """Show what a stage wrote.
+    Args:
+        folder: on this machine.
+        path_or_url: of the folder, for the page and messages.
 
     Raises:
-        DataError: the folder is missing, of no known kind, or one of its files is missing or damaged.
+        DataError: the folder is missing or of an unknown kind, or one of its files is missing or damaged.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.is_file() else "no such folder"
-        raise DataError(f"{folder}: {what}. {_EXPECTED}")
+        problem = "is a file" if folder.is_file() else "no such folder"
+        raise DataError(f"{path_or_url}: {problem}. {_EXPECTED}")
     kind = kind_of(folder)
     if kind is None:
-        torn = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
-        if torn:
-            missing = next(file for file in torn.files if not (folder / file).is_file())
-            raise DataError(f"{folder}: {torn.name}, but its {missing} is missing. Make it anew.")
-        inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
-        hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
-        raise DataError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
+        incomplete = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
+        if incomplete:
+            missing = next(file for file in incomplete.files if not (folder / file).is_file())
+            raise DataError(f"{path_or_url}: {incomplete.name}, but its {missing} is missing. Run the stage again.")
+        inside = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
+        named = " ".join(f"{path_or_url}/{name}" for name in inside)
+        hint = f" Did you mean the folders in it: {named}?" if inside else ""
+        raise DataError(f"{path_or_url}: contains no output of a stage. {_EXPECTED}{hint}")
     try:
-        return kind.show(folder, folder)
-    except (OSError, ValueError, LookupError, TypeError) as error:  # what reading damaged JSON, YAML and Parquet raises
+        return kind.show(folder, path_or_url)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:  # raised by readers of damaged JSON, YAML and Parquet
         raise DataError(
-            f"{folder}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
-            f" {type(error).__name__}: {error}. Make it anew."
+            f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f" {type(error).__name__}: {error}. Run the stage again."
         ) from error
 
 
 def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
-    """Compare the training runs among folders of known kinds, and the evaluations of the same split.
+    """Compare the training runs among the folders, and the evaluations of the same split.
 
     Raises:
         DataError: one of their files is damaged.
@@ -84,7 +79,7 @@ def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell the folders apart: their names, or more where these are equal."""
+    """Return a distinct name for each folder: the last parts of its path, as many as needed."""
     most = max((len(folder.parts) for folder in folders), default=0)
     for length in range(1, most + 1):
         names = [str(Path(*folder.parts[-length:])) for folder in folders]
@@ -94,46 +89,8 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Return the kind of a folder by its files, None where it is none of the known ones."""
+    """Return the kind of a folder by its files; None if unknown."""
     return next((kind for kind in KINDS if all((folder / file).is_file() for file in kind.files)), None)
-
-
-def dataset_section(folder: Path, shown_as: Path) -> PageSection:
-    """Show a prepared dataset; arguments as in ``evaluation_section``."""
-    info = PreparedDataset(folder).info
-    looked = any(held.near_duplicates is not None for held in info.splits.values())
-    flaws = ("unlabelled", "duplicates", "leaked", "conflicts", "flat", *_NEAR_FLAWS * looked)
-    columns = ("Split", "Rows", *info.label_names, *(flaw.replace("_", " ").capitalize() for flaw in flaws))
-    rows = [
-        (
-            name,
-            f"{held.rows:,}",
-            *(f"{held.labels.get(label, 0):,}" for label in info.label_names),
-            *("–" if (count := getattr(held, flaw)) is None else f"{count:,}" for flaw in flaws),
-        )
-        for name, held in info.splits.items()
-    ]
-    note = (
-        "Duplicates stand earlier in the dataset with the very same pixels; leaked ones stand in train; conflicts stand"
-        " elsewhere under another label; flat images have one colour."
-    )
-    if looked:
-        note += " Near duplicates look nearly like an earlier image, near leaked ones like one of train."
-    if not any(held.duplicates for held in info.splits.values()):
-        note += " No two images hold the same pixels."
-    total = sum(held.rows for held in info.splits.values())
-    pictures = [
-        figure
-        for name, (alt, caption, is_chart) in _PICTURES.items()
-        for figure in read_figure(folder / name, alt, caption, is_chart)
-    ]
-    made_by = {"Source": f"{info.source} ({info.source_format})", "Fingerprint": info.fingerprint}
-    blocks: list[PageBlock] = [Table("Splits", columns, rows, note), *pictures, *reproduce_blocks(folder, made_by)]
-    headline = (
-        f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
-        f" {info.rejected:,} rejected."
-    )
-    return PageSection(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
 
 
 EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)

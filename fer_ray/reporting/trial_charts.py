@@ -1,7 +1,6 @@
-"""Charts of a search's trials: by number, by time, and by each value that was searched.
+"""Charts of a search's trials: by number, by time, and by each searched parameter.
 
-Colour and shape of a mark tell its space, so that either is enough. Filled marks are complete trials, hollow ones
-pruned.
+Colour and shape of a mark both show its space. Filled marks are complete trials, hollow ones pruned trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +58,7 @@ def trial_figure(table: SearchTable) -> Figure:
 
 
 def time_figure(table: SearchTable, clock: Clock) -> list[Figure]:
-    """Draw the best value so far by the time that the search had run; nothing where no times are known."""
+    """Draw the best value so far by time; nothing if no times are known."""
     ends = clock.ended(table.complete)
     if not ends:
         return []
@@ -78,14 +77,14 @@ def time_figure(table: SearchTable, clock: Clock) -> list[Figure]:
     axes.yaxis.set_major_formatter(table.objective.tick)
     if len(styles) > 1:
         _legend(canvas, table, styles, best=True, pruned=False)
-    alt = f"Best {table.objective.label} so far by the time that the search had run."
+    alt = f"Best {table.objective.label} so far by the time in which trials ran."
     return [Figure(to_png(canvas), alt, f"Best so far by time; {amount(len(better), 'trial')} better than all before")]
 
 
 def _steps_of_spaces(
     axes: Axes, ends: Sequence[tuple[float, Trial]], last: float, styles: Mapping[str, _Style]
 ) -> None:
-    """Draw the best so far of each space, to the end of the search, so that the lines compare at every moment."""
+    """Draw the best so far of each space until the end of the search."""
     for space, style in styles.items():
         own = [(moment, trial) for moment, trial in ends if trial["space"] == space]
         if own:
@@ -106,7 +105,7 @@ def front_figure(table: SearchTable) -> list[Figure]:
     x, y = [trial[second.name] for trial in front], [trial["value"] for trial in front]
     others = " and ".join(objective.label for objective in table.objectives[2:])
     if not others:
-        # Between two of the front lies what neither reaches: the step shows what is beaten, a straight line would not.
+        # No trial reaches a point between two of the front: steps show what is dominated, a straight line would not.
         axes.step(x, y, where="pre", color="0.35", linewidth=1)
     axes.plot(x, y, "o", color="black", markerfacecolor="none", markersize=10)
     axes.set(xlabel=second.label, ylabel=first.label)
@@ -116,8 +115,10 @@ def front_figure(table: SearchTable) -> list[Figure]:
     if len(styles) > 1:
         _legend(canvas, table, styles, best=False, pruned=False)
     alt = f"Complete trials by {second.label} and {first.label}; the table below has those of the front."
-    caption = f"The {len(front)} ringed trials are the front: no other is better in one and as good in the rest"
-    caption += f", of which {others} is not shown here." if others else "."
+    caption = (
+        f"The {len(front)} ringed trials are the front: no other is better in one objective and as good in the rest"
+    )
+    caption += f". The chart doesn't show {others}." if others else "."
     return [Figure(to_png(canvas), alt, caption)]
 
 

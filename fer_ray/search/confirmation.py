@@ -25,11 +25,10 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.search.search_metric import SearchMetric
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.storage.local import remove_leftovers, write_whole
-from fer_ray.storage.outputs import SHARE_IT, Output
+from fer_ray.storage.output import SHARE_IT, Output
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot, best_epoch
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot, best_epoch
 
 CONFIGURATIONS, SEEDS = 3, 3
 CONFIRM_FILE = "confirm.parquet"
@@ -72,11 +71,11 @@ class SeedRun:
         self.folder.output.fetch()
         if self.folder.config_file.is_file() and load_config(self.folder.config_file) != self.config:
             raise UsageError(
-                f"{self.folder.path}: holds another configuration than that of trial {self.trial.number}. Move it away."
+                f"{self.folder.output.path_or_url}: holds another configuration than that of trial {self.trial.number}."
+                " Move it away."
             )
         remove_leftovers(self.folder.last)
         self.folder.begin(self.config)
-        self.folder.output.save()
 
     def train(self, data: TrainingData, on_epoch: Callable[[Metrics], None]) -> None:
         """Train to the end, beginning after the last epoch that an earlier call finished.
@@ -90,7 +89,7 @@ class SeedRun:
         """
         self.folder.output.fetch()
         if not self.folder.config_file.is_file():
-            raise UsageError(f"{self.folder.path}: not visible on {os.uname().nodename}. {SHARE_IT}")
+            raise UsageError(f"{self.folder.output.path_or_url}: not visible on {os.uname().nodename}. {SHARE_IT}")
         self.folder.catch_up()
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:

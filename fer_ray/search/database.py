@@ -1,4 +1,4 @@
-"""The database that a study lies in."""
+"""The database of a study."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,43 +14,43 @@ from sqlalchemy.exc import SQLAlchemyError
 from fer_ray.errors import FerRayError, UsageError
 
 SQLITE_PATIENCE_S = 60
-"""How long a write waits for others who use the study's file."""
+"""How long a write waits for other users of the study's file."""
 
 
 def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> optuna.Study:
-    """Return what ``action`` opens or makes in a database.
+    """Open a database and return the study that ``action`` loads or creates in it.
 
     Args:
-        storage: its URL.
-        action: is given the database.
+        storage: URL of the database.
+        action: called with the opened database.
 
     Raises:
-        UsageError: it can't be opened, has no such study, or one already.
+        UsageError: the database can't be opened, has no such study, or already has one of this name.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = make_url(storage)
-    # A dashboard that reads much locks SQLite's file for as long; Python's 5 s of patience would then end the search
+    # A dashboard that reads a lot locks SQLite's file meanwhile; Python's timeout of 5 s would then end the search
     # (optuna-dashboard issue 545).
     patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
     try:
         _require_ours(storage, patience or {})
         return action(RDBStorage(storage, engine_kwargs=patience))
     except KeyError:
-        raise UsageError(f"{storage}: has no study of this run. Name the --storage of its first call.") from None
+        raise UsageError(f"{storage}: has no study of this search. Name the --storage of its first call.") from None
     except optuna.exceptions.DuplicatedStudyError as error:
         raise UsageError(f"{storage}: {error}") from error
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         raise UsageError(
             f"{storage}: can't be opened as a database of studies: {_reason(error)}. Restore it from a copy, or"
-            " search anew with another --storage or --output."
+            " start a new search with another --storage or --output."
         ) from error
 
 
 def require_there(storage: str) -> None:
-    """Check that the file of an SQLite database is there, which opening it would make.
+    """Check that the file of an SQLite database exists, because opening it would create it.
 
     Raises:
-        UsageError: it isn't.
+        UsageError: the file doesn't exist.
     """
     url = make_url(storage)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
@@ -59,13 +59,13 @@ def require_there(storage: str) -> None:
 
 @contextmanager
 def translate_database_errors(storage: str) -> Iterator[None]:
-    """Say in words that a database no longer answers, wherever Ray Tune has wrapped its error.
+    """Translate errors of a database, also those that Ray Tune has wrapped.
 
     Args:
-        storage: its URL.
+        storage: URL of the database.
 
     Raises:
-        FerRayError: it doesn't, or refuses what is written.
+        FerRayError: the database doesn't answer or refuses a request.
     """
     try:
         yield
@@ -76,28 +76,28 @@ def translate_database_errors(storage: str) -> Iterator[None]:
         while link is not None:
             links.append(link)
             link = link.__cause__ or link.__context__
-        if not (told := [one for one in links if isinstance(one, SQLAlchemyError)]):
+        if not (errors := [one for one in links if isinstance(one, SQLAlchemyError)]):
             raise
         raise FerRayError(
-            f"{storage}: the study's database no longer does what it is asked: {_reason(told[-1])}. What it"
-            " had written is kept. Once that is mended, go on with --resume."
+            f"{storage}: the study's database no longer answers: {_reason(errors[-1])}. Everything written so far is"
+            " kept. Repair the database, then resume with --resume."
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """What a database says, without what SQLAlchemy adds."""
+    """Return the message of a database without SQLAlchemy's additions."""
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
 
 
 def _require_ours(storage: str, options: dict[str, Any]) -> None:
-    """Check that a database is empty or Optuna's, before Optuna makes its tables there.
+    """Check that a database is empty or Optuna's, before Optuna creates its tables there.
 
     Args:
-        storage: its URL.
-        options: of its engine.
+        storage: URL of the database.
+        options: options of SQLAlchemy's engine.
 
     Raises:
-        UsageError: it holds tables of something else.
+        UsageError: it holds tables of another program.
     """
     engine = create_engine(storage, **options)
     try:

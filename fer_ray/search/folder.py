@@ -3,9 +3,8 @@
 import io
 import json
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ import pyarrow.parquet as pq
 from sqlalchemy.engine import URL
 
 from fer_ray.config.files import to_yaml
-from fer_ray.config.search_space import drawn_paths
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
 from fer_ray.search.study import Candidate, Study
 from fer_ray.search.trial_records import TrialRecord, error_line
 from fer_ray.storage.local import recover_folder, whole_folder, write_whole
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import EpochCheckpoints
+from fer_ray.storage.output import Output
+from fer_ray.training.run_folder import EpochCheckpoints, Metrics
 
 
 class SearchFolder:
@@ -38,6 +35,7 @@ class SearchFolder:
         self.best, self.best_config, self.table = path / "best", path / "best.yaml", path / "trials.parquet"
         self.scratch, self.ray = self.output.within(".trials"), self.output.within(".ray")
         self.page, self._name = path / "report.html", path / "study.json"
+        self._saved = 0.0  # when, in seconds by the clock
         self._taken: tuple[int, float | None] | None = None  # whose weights are in ``best``
 
     def new_study_name(self) -> str:
@@ -62,9 +60,13 @@ class SearchFolder:
             noted = json.loads(self._name.read_text(encoding="utf-8"))
             return [*noted["previous"], noted["study"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it names no study"
+            reason = (
+                error.strerror
+                if isinstance(error, OSError)
+                else "it is damaged, or was written by another version of fer_ray"
+            )
             raise UsageError(
-                f"{self.path}: no search to resume, {self._name.name} can't be read: {reason}."
+                f"{self.output.path_or_url}: no search to resume, {self._name.name} can't be read: {reason}."
                 " Name the folder of a search, or start one in a new folder without --resume."
             ) from error
 
@@ -73,25 +75,14 @@ class SearchFolder:
         """The URL of the study's own database, used where no other is named."""
         return URL.create("sqlite", database=str(self.path / "study.db")).render_as_string(hide_password=False)
 
-    @contextmanager
-    def locked(self, resume: bool) -> Iterator[None]:
-        """Keep other processes from searching in this folder, which is made where it isn't there.
-
-        A new search that fails before it has its first trial's epoch or end leaves nothing there.
-
-        Args:
-            resume: whether an earlier search goes on in it.
-
-        Raises:
-            UsageError: one does, or has begun a search there since this one was asked for.
-        """
-        with self.output.owned(resume, "another process is searching here", self._is_begun):
-            yield
-
-    def _is_begun(self) -> bool:
-        """Whether a trial has ended, or has an epoch from which a resumed search goes on."""
-        ended = self.table.is_file() and pq.read_metadata(self.table).num_rows > 0
-        return ended or self.best.is_dir() or bool(self.scratch.folders())
+    def save(self) -> None:
+        """Send what changed to the object store; ``best/`` and ``confirm/`` are sent where they are written."""
+        if not self.output.is_remote:
+            return
+        since, self._saved = self._saved, time.time()
+        changed = [path for path in self.path.rglob("*") if path.is_file() and path.stat().st_mtime >= since]
+        names = [path.relative_to(self.path).as_posix() for path in changed]
+        self.output.save(*(name for name in names if not name.startswith((".", "best/", "confirm/"))))
 
     def take_over(self, candidate: Candidate) -> None:
         """Let a trial go on in the folder of the one that it continues, whose process may still be about to end."""
@@ -111,25 +102,26 @@ class SearchFolder:
         for name in self.scratch.folders():
             if name not in needed:
                 self.scratch.within(name).clear()
-        self.output.save()
+        self.save()
 
     def history(self, number: int, metric: str) -> list[Metrics]:
         """Return the epochs of a trial that are kept, heard of or not."""
         kept = kept_epochs(self.scratch, number, metric)
-        kept.output.fetch()
+        kept.output.fetch("last")
         last = kept.resumable()
         history: list[Metrics] = load_training_state(last)["history"] if last else []
         kept.output.forget()
         return history
 
     def _take(self, best: TrialRecord, trained: EpochCheckpoints) -> None:
-        trained.output.fetch()
+        trained.output.fetch("best")
         if trained.best.is_dir():
             with whole_folder(self.best, replace=True) as partial:
                 shutil.copytree(trained.best, partial, dirs_exist_ok=True)
             mark = f"# Of trial {best.number}, {best.stopped}; no trial had trained to its end.\n"
             write_whole(self.best_config, mark * bool(best.stopped) + to_yaml(best.config))
             self._taken = best.number, best.reached
+            self.output.save(self.best.name, self.best_config.name)
         trained.output.forget()
 
     def write_table(self, study: Study) -> None:
@@ -154,25 +146,33 @@ class SearchFolder:
             errors = [record.error for record in counted if record.error]
             if not counted:
                 raise UsageError(
-                    f"{self.path}: no trial had time for an epoch. Go on with --resume and more --time-budget."
+                    f"{self.output.path_or_url}: no trial had time for an epoch. Go on with --resume and more"
+                    " --time-budget."
                 )
             raise UsageError(
-                f"{self.path}: none of {amount(len(counted), 'trial')} trained to its end: the first that failed says:"
-                f" {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors of all. Mend their cause and go"
-                " on with --resume and more --trials."
+                f"{self.output.path_or_url}: none of {amount(len(counted), 'trial')} trained to its end: the first"
+                f" that failed says: {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors of all."
+                " Mend their cause and go on with --resume and more --trials."
             )
         metric = study.strategy.first.metric
         value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None
         # Of a trial that a kill stopped, an epoch may be kept of which nobody has heard.
         if value is None or (value != best.reached and not (best.interrupted and value > (best.reached or 0.0))):
             raise DataError(
-                f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.reached}."
-                " Was something removed, or did the trial run on a node that doesn't share this disk?"
+                f"{self.output.file('best')}: doesn't hold the weights of trial {best.number}, the best one with"
+                f" {best.reached}. Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
         if not study.needed():
             self.scratch.clear()
         self.ray.clear()
         return best
+
+
+def is_begun(output: Output) -> bool:
+    """Return whether a trial of a search has ended, or has an epoch from which it can be resumed."""
+    folder = SearchFolder(output)
+    has_ended = folder.table.is_file() and pq.read_metadata(folder.table).num_rows > 0
+    return has_ended or folder.best.is_dir() or bool(folder.scratch.folders())
 
 
 def kept_epochs(scratch: Output, number: int, metric: str) -> EpochCheckpoints:
@@ -236,8 +236,8 @@ def _searched_kinds(study: Study) -> dict[str, str]:
     """
     kinds: dict[str, str] = {}
     for space in study.spaces.values():
-        for path, kind in drawn_paths(space.search):
-            kinds.setdefault(path, "categorical" if kind == "choice" else kind)
+        for path, distribution in space.search.items():
+            kinds.setdefault(path, distribution.kind)
     for record in study.records():
         for path, value in record.params.items():
             kinds.setdefault(path, {float: "uniform", int: "int"}.get(type(value), "categorical"))

@@ -12,8 +12,7 @@ from fer_ray.config.search_space import Distribution, SearchSpace
 from fer_ray.errors import UsageError
 
 ARCHITECTURE = "architecture"
-"""The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH, and
-SPACE/OPTION/CONFIG.PATH where an option brought them."""
+"""The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH."""
 
 
 def draw(trial: BaseTrial, spaces: Mapping[str, SearchSpace]) -> tuple[str, Config]:
@@ -22,11 +21,11 @@ def draw(trial: BaseTrial, spaces: Mapping[str, SearchSpace]) -> tuple[str, Conf
     if len(spaces) > 1:
         key = trial.suggest_categorical(ARCHITECTURE, list(spaces))
     space, prefix = spaces[key], _prefix(key, spaces)
-    return key, space.with_values(space.draw(lambda name, _, searched: _suggest(trial, prefix + name, searched)))
+    return key, space.with_values({path: _suggest(trial, prefix + path, by) for path, by in space.search.items()})
 
 
 def parameters_of(config: Config, key: str, spaces: Mapping[str, SearchSpace]) -> dict[str, Any] | None:
-    """Return the parameters by which a space gives a configuration, those alone that its own options bring.
+    """Return the parameters by which a space gives a configuration.
 
     Args:
         key: name of the space.
@@ -34,42 +33,34 @@ def parameters_of(config: Config, key: str, spaces: Mapping[str, SearchSpace]) -
     Returns:
         Names and values as Optuna keeps them; None where the spaces can't give that configuration.
     """
-    if key not in spaces:
-        return None
-    parameters = {ARCHITECTURE: key} if len(spaces) > 1 else dict[str, Any]()
-
-    def take(name: str, path: str, distribution: Distribution) -> Any:
-        value = value_at(config, path)
-        if not distribution.holds(value):
-            raise LookupError(path)
-        parameters[_prefix(key, spaces) + name] = _stored(value)
-        return value
-
+    space = spaces.get(key)
     try:
-        found = spaces[key].with_values(spaces[key].draw(take))
-    except (LookupError, AttributeError, UsageError):  # another value, no such element, or not possible together
+        values = {path: value_at(config, path) for path in space.search} if space else {}
+        if not space or space.with_values(values) != config:
+            return None
+    except (LookupError, AttributeError, UsageError):  # no such element, or not possible together
         return None
-    return parameters if found == config else None
+    if not all(by.holds(values[path]) for path, by in space.search.items()):
+        return None
+    architecture = {ARCHITECTURE: key} if len(spaces) > 1 else {}
+    return architecture | {_prefix(key, spaces) + path: _stored(value) for path, value in values.items()}
 
 
 def recall(parameters: Mapping[str, Any], spaces: Mapping[str, SearchSpace]) -> tuple[str, dict[str, Any], Config]:
     """Return what a trial drew: the name of its space, values by config path, and its configuration."""
     key = parameters.get(ARCHITECTURE, next(iter(spaces)))
-    space, prefix, drawn = spaces[key], _prefix(key, spaces), dict[str, Any]()
-
-    def remember(name: str, path: str, distribution: Distribution) -> Any:
-        if prefix + name not in parameters:  # killed before it was drawn
-            return value_at(space, path)
-        drawn[path] = _restored(parameters[prefix + name], distribution)
-        return drawn[path]
-
-    config = space.with_values(space.draw(remember))
-    return key, drawn, config
+    space, prefix = spaces[key], _prefix(key, spaces)
+    drawn = {
+        path: _restored(parameters[prefix + path], distribution)
+        for path, distribution in space.search.items()
+        if prefix + path in parameters  # a trial may be killed before all are drawn
+    }
+    return key, drawn, space.with_values(drawn)
 
 
 def _suggest(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
     values = distribution.values
-    if distribution.kind in ("categorical", "choice"):
+    if distribution.kind == "categorical":
         return _restored(trial.suggest_categorical(name, [_stored(value) for value in values]), distribution)
     if distribution.kind == "int":
         return trial.suggest_int(name, values[0], values[1])
@@ -78,7 +69,7 @@ def _suggest(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
 
 def _restored(stored: Any, distribution: Distribution) -> Any:
     """Return the value that Optuna has kept of a distribution."""
-    if distribution.kind not in ("categorical", "choice"):
+    if distribution.kind != "categorical":
         return stored
     return next(value for value in distribution.values if _stored(value) == stored)
 

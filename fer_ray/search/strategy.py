@@ -1,4 +1,4 @@
-"""How a search goes about it: by which objectives, which of Optuna's samplers, and what stops weak trials."""
+"""The strategy of a search: objectives, Optuna sampler, and the rule that stops weak trials."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,23 +9,23 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from fer_ray.config.search_space import Searched, SearchSpace
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 GP_STARTUP = 10
-"""Complete trials before Optuna's Gaussian process says anything; until then it draws at random."""
+"""Complete trials that Optuna's Gaussian process needs; until then it draws at random."""
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a search goes about it.
+    """Objectives, sampler and scheduler of a search.
 
     Attributes:
-        objectives: names in ``OBJECTIVES``. The first one picks each trial's epoch, whose weights are kept and by
-            which the others are measured, and the trial that ``best/`` is of.
+        objectives: names in ``OBJECTIVES``. The first one selects the epoch of each trial whose weights are kept and
+            whose other metrics count, and the trial in ``best/``.
         sampler: one of ``SAMPLERS``.
         scheduler: one of ``SCHEDULERS``.
     """
@@ -41,18 +41,18 @@ class Strategy:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of an epoch that measure the objectives."""
+        """Metrics of the objectives, as keys of an epoch's metrics."""
         return tuple(OBJECTIVES[name].metric for name in self.objectives)
 
     def notes(self) -> list[str]:
-        """Say what a user may not expect of it."""
+        """Return notes on what may surprise a user."""
         notes = []
         if len(self.objectives) > 1:
-            notes.append(f"no trial is stopped early: with {len(self.objectives)} objectives none is simply weaker")
+            notes.append(f"no trial is stopped early, because {len(self.objectives)} objectives give no single ranking")
         if self.sampler == "gp" and self.scheduler != "none":
             notes.append(
-                f"the Gaussian process learns from complete trials alone, from the {GP_STARTUP}th on; until then it"
-                f" draws at random, and {self.scheduler} leaves few complete. --scheduler none gives it more"
+                f"the Gaussian process only learns from complete trials, needs {GP_STARTUP} of them and draws at random"
+                f" until then. {self.scheduler} leaves few trials complete; --scheduler none leaves more"
             )
         return notes
 
@@ -61,12 +61,12 @@ DEFAULT_STRATEGY = Strategy()
 
 
 def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces: Mapping[str, SearchSpace]) -> Strategy:
-    """Check what was asked for.
+    """Check the requested strategy.
 
     Args:
-        objective: one of ``OBJECTIVES``, or several with commas between.
+        objective: one of ``OBJECTIVES``, or several separated by commas.
         scheduler: one of ``SCHEDULERS``; None for ``asha``, or ``none`` with several objectives.
-        spaces: those that could be read.
+        spaces: search spaces that could be read.
 
     Raises:
         UsageError: with all problems.
@@ -84,8 +84,8 @@ def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces:
         problems.append(f"--scheduler {scheduler}: choose one of {', '.join(SCHEDULERS)}.{near}")
     elif scheduler != "none" and len(objectives) > 1:
         problems.append(
-            f"--scheduler {scheduler}: can't tell which trial is weaker by {len(objectives)} objectives. Leave it out,"
-            " or name one --objective."
+            f"--scheduler {scheduler}: can't tell which trial is weaker with {len(objectives)} objectives. Omit it, or"
+            " name one --objective."
         )
     if problems:
         raise UsageError(problems)
@@ -93,14 +93,14 @@ def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces:
 
 
 def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    """Make a sampler whose draws follow from the seed and the trials before.
+    """Make a sampler whose draws depend only on the seed and on earlier trials.
 
-    TPE (Bergstra et al., NeurIPS 2011) takes parameters jointly; grouped, as spaces and options have their own ones,
-    and with the constant liar, which keeps trials that run at once apart.
+    TPE (Bergstra et al., NeurIPS 2011) models parameters jointly, in groups because each space has its own parameters,
+    and with the constant liar, which keeps concurrent trials apart.
 
     Args:
-        trials: how many the study has, so that a resumed search draws other candidates than its beginning. The
-            sequence of ``qmc`` is kept instead, as the study counts how far it is.
+        trials: number of trials in the study, so that a resumed search draws new candidates. ``qmc`` ignores it: the
+            study counts how far its sequence is.
     """
     fresh = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
     with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.
         if strategy.sampler == "gp":
             return optuna.samplers.GPSampler(seed=fresh, n_startup_trials=GP_STARTUP)
         if strategy.sampler == "cmaes":
-            # Without the pruned ones, a generation would wait for as many complete trials as its population has.
+            # Without pruned trials, a generation would wait for as many complete trials as its population has.
             pruned = strategy.scheduler != "none"
             return optuna.samplers.CmaEsSampler(
                 seed=fresh, consider_pruned_trials=pruned, warn_independent_sampling=False
@@ -121,61 +121,51 @@ def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.
 
 
 def name_objectives(study: optuna.Study, strategy: Strategy) -> None:
-    """Tell Optuna what the values of trials are called, which its dashboard shows."""
+    """Name the values of trials for Optuna's dashboard."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([OBJECTIVES[name].label for name in strategy.objectives])
 
 
-def _objective_problems(asked: str, objectives: Sequence[str]) -> list[str]:
+def _objective_problems(objective: str, objectives: Sequence[str]) -> list[str]:
     problems = [
-        f"--objective {asked}: '{name}' is none of {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}"
+        f"--objective {objective}: '{name}' isn't one of {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}"
         for name in objectives
         if name not in OBJECTIVES
     ]
     if len(set(objectives)) < len(objectives):
-        problems.append(f"--objective {asked}: names one twice. Name each once.")
+        problems.append(f"--objective {objective}: names an objective twice. Name each once.")
     if objectives[0] == "images_per_s":
         problems.append(
-            f"--objective {asked}: the first one picks each trial's epoch, which speed can't. Put accuracy or macro_f1"
-            " before it."
+            f"--objective {objective}: the first objective selects the epoch of each trial, and speed doesn't differ by"
+            " epoch. Put accuracy or macro_f1 first."
         )
     return problems
 
 
 def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, SearchSpace]) -> list[str]:
-    """Say what Optuna's sampler wouldn't do, or would silently draw at random instead."""
+    """Return what Optuna's sampler can't do or would silently draw at random."""
     problems = []
-    dynamic = [f"{name}: {path} is a choice" for name, space in spaces.items() for path in _paths_of(space, "choice")]
-    if len(spaces) > 1:
-        dynamic.insert(0, f"{len(spaces)} spaces are searched")
-    if dynamic and sampler in ("gp", "cmaes", "qmc"):
+    if len(spaces) > 1 and sampler in ("gp", "cmaes", "qmc"):
         problems.append(
-            f"--sampler {sampler}: models only what every trial draws and would draw the rest at random, but"
-            f" {'; '.join(dynamic)}. Take tpe or random, or one space without choices."
+            f"--sampler {sampler}: only models parameters that every trial has and draws the rest at random, but"
+            f" {len(spaces)} spaces are searched. Use tpe or random, or one space."
         )
     if sampler != "cmaes":
         return problems
     if find_spec("cmaes") is None:
-        problems.append("--sampler cmaes: needs the package cmaes. Install it by `pip install cmaes`.")
-    categorical = [f"{name}: {path}" for name, space in spaces.items() for path in _paths_of(space, "categorical")]
+        problems.append("--sampler cmaes: needs the package cmaes. Install it with `pip install cmaes`.")
+    categorical = [
+        f"{name}: {path}"
+        for name, space in spaces.items()
+        for path, distribution in space.search.items()
+        if distribution.kind == "categorical"
+    ]
     if categorical:
         problems.append(
-            f"--sampler cmaes: knows numbers alone and would draw {'; '.join(categorical)} at random. Make them"
-            " numbers, leave them out of the search, or take tpe."
+            f"--sampler cmaes: only models numbers and would draw {'; '.join(categorical)} at random. Make them"
+            " numbers, remove them from the search, or use tpe."
         )
     if objectives > 1:
-        problems.append("--sampler cmaes: has one objective. Name one --objective, or take tpe, gp, random or qmc.")
+        problems.append("--sampler cmaes: supports one objective. Name one --objective, or use tpe, gp, random or qmc.")
     return problems
-
-
-def _paths_of(space: SearchSpace, kind: str) -> list[str]:
-    def walk(search: Searched) -> list[str]:
-        found = []
-        for path, distribution in search.items():
-            found += [path] if distribution.kind == kind else []
-            for brought in distribution.branches.values():
-                found += walk(brought)
-        return found
-
-    return walk(space.search)

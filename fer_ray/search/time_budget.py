@@ -1,4 +1,4 @@
-"""What the time of a search is enough for, said as soon as the first epochs are timed."""
+"""Say how many epochs and trials fit into the time budget, once the first epochs are timed."""
 
 import math
 import time
@@ -9,20 +9,20 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration
-from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import Metrics
 from fer_ray.training.schedules import image_size
 
 _PATIENCE = 3
-"""Epochs of a trial after which no more is waited for others that were to run beside it."""
+"""Epochs of a trial after which the estimate no longer waits for trials that should run beside it."""
 
 
 class TimeBudget:
     """Says once, when each running trial has an epoch, how many epochs and trials fit into the time.
 
     Args:
-        seconds: that the search may take from now on.
-        trials: that it is to run.
-        at_once: how many of them run side by side.
+        seconds: time budget from now on.
+        trials: number of trials to run.
+        at_once: number of trials that run at once.
         size: side of the dataset's images, in pixels.
     """
 
@@ -30,21 +30,21 @@ class TimeBudget:
         self._seconds, self._trials, self._at_once, self._size = seconds, trials, at_once, size
         self._began, self._started = time.monotonic(), math.inf
         self._areas: dict[int, list[int]] = {}
-        self._timed: dict[int, tuple[float, int]] = {}  # seconds, and images' area, of the epochs so far
+        self._timed: dict[int, tuple[float, int]] = {}  # seconds and area of an image, summed over epochs so far
 
     def began(self, number: int, config: Config) -> None:
-        """Note that a trial has begun to run."""
+        """Note that a trial has started."""
         if self._started == math.inf:
             self._started = time.monotonic()
         self._areas[number] = _areas(config, self._size)
 
     def ended(self, number: int) -> None:
-        """Forget a trial that runs no longer."""
+        """Forget a trial that has ended."""
         self._areas.pop(number, None)
 
     def reported(self, number: int, metrics: Metrics) -> None:
-        """Note a running trial's epoch, as ``fit`` reports it."""
-        if self._trials == 0:  # all is said
+        """Note the metrics of an epoch, as ``fit`` reports them."""
+        if self._trials == 0:  # already said
             return
         seconds, area = self._timed.get(number, (0.0, 0))
         self._timed[number] = seconds + metrics["seconds"], area + self._areas[number][int(metrics["epoch"]) - 1]
@@ -60,31 +60,31 @@ class TimeBudget:
 
 
 def enough_for(seconds: float, trials: int, epochs: Sequence[float], at_once: int) -> str:
-    """Say what fits into a time, and what would.
+    """Say how much fits into a time, and which options would let everything fit.
 
     Args:
-        seconds: that there are.
-        trials: that are to run.
+        seconds: available time.
+        trials: number of trials to run.
         epochs: seconds of each epoch of the slowest trial, in order.
-        at_once: trials that run side by side.
+        at_once: number of trials that run at once.
     """
     whole, planned = sum(epochs), len(epochs)
     rounds = math.ceil(trials / at_once)
-    run = f"an epoch takes {duration(whole / planned)} in the mean with {amount(at_once, 'trial')} at once, as measured"
+    run = f"an epoch takes {duration(whole / planned)} on average with {amount(at_once, 'trial')} at once (measured)"
     if rounds * whole <= seconds:
-        return f"{run}; enough for all {amount(trials, 'trial')} of {amount(planned, 'epoch')}."
+        return f"{run}. The time is enough for all {amount(trials, 'trial')} of {amount(planned, 'epoch')}."
     complete = min(trials, at_once * int(seconds / whole))
-    allows = f"{complete} of {amount(trials, 'trial')} of {amount(planned, 'epoch')}, if none is stopped early"
+    allows = f"{complete} of {amount(trials, 'trial')} of {amount(planned, 'epoch')}, if none stops early"
     if not complete:
         reach = sum(so_far <= seconds for so_far in accumulate(epochs))
-        allows = f"{reach} of the {amount(planned, 'epoch')} of a trial, and no trial to its end"
+        allows = f"{reach} of the {amount(planned, 'epoch')} of a trial, so no trial completes"
     fitting = [f"--time-budget {math.ceil(rounds * whole / 60)}m"]
     if fit := int(seconds / rounds / (whole / planned)):
         fitting.insert(0, f"--set training.epochs={fit}")
-    return f"{run}; enough for {allows}. What would fit {amount(trials, 'trial')}: {', or '.join(fitting)}."
+    return f"{run}. The time is enough for {allows}. To fit {amount(trials, 'trial')}: {', or '.join(fitting)}."
 
 
 def _areas(config: Config, size: int) -> list[int]:
-    """Pixels of an image in each epoch, to which the time of an epoch is proportional."""
+    """Return the pixels of an image in each epoch; the time of an epoch is proportional to them."""
     epochs, first, full_from = config.training.epochs, models.first_size(config), config.schedule.full_size_from
     return [image_size(first, full_from, epoch / epochs, size) ** 2 for epoch in range(epochs)]

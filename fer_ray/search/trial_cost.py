@@ -1,4 +1,4 @@
-"""What a trial costs, measured by a few steps of it: time, memory and disk."""
+"""Measure the cost of a trial by a few training steps: time and memory."""
 
 import math
 import resource
@@ -19,26 +19,25 @@ from fer_ray.dataset.store import DatasetInfo, Split
 from fer_ray.inference.device import pick_device
 from fer_ray.inference.network import EVAL_BATCH
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 from fer_ray.training.schedules import image_size
 
 _SECONDS, _MOST_STEPS = 0.5, 100
-"""A measured epoch has so many steps that it takes half a second, where the dataset allows."""
+"""A measured epoch has enough steps to take half a second, if the dataset has enough rows."""
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
 class TrialCost:
-    """What one process of a trial takes.
+    """Cost of one process of a trial.
 
     Attributes:
-        train: seconds a training image, by the side of the images in pixels.
-        validate: seconds a validation image.
+        train: seconds per training image, by the side of the images in pixels.
+        validate: seconds per validation image.
         save: seconds to write the checkpoints after an epoch that is the best so far.
-        memory: bytes, the most that the process ever held, its rows included.
-        gpu_memory: bytes that PyTorch reserved of a GPU, rows included; 0 on a CPU.
+        memory: peak memory of the process in bytes, including its rows.
+        gpu_memory: bytes of GPU memory that PyTorch reserved, including the rows; 0 on a CPU.
         gpu_size: bytes of the GPU's memory; 0 on a CPU.
         best: bytes of a checkpoint that predicts.
         last: bytes of a checkpoint from which a trial goes on.
@@ -55,7 +54,7 @@ class TrialCost:
 
     @classmethod
     def most(cls, costs: Sequence["TrialCost"]) -> Self:
-        """Return the most of each figure, of processes that were measured at the same time."""
+        """Return the maximum of each number over processes that were measured at the same time."""
         figures = {
             name: max(getattr(cost, name) for cost in costs) for name in cls.__dataclass_fields__ if name != "train"
         }
@@ -63,19 +62,19 @@ class TrialCost:
         return cls(train=train, **figures)
 
     def epoch_seconds(self, side: int, train: float, validation: float) -> float:
-        """Return the seconds of an epoch on images of a side, which cost as their area does; its checkpoint included.
+        """Return the seconds of an epoch, including its checkpoint. The cost of an image is linear in its area.
 
         Args:
-            side: in pixels; of one below those measured, the cost of the smallest one is taken.
-            train: training images of this process.
-            validation: validation images of this process.
+            side: side of the images in pixels; below the smallest measured side, the cost of that side is used.
+            train: number of training images of this process.
+            validation: number of validation images of this process.
         """
         sides = sorted(self.train)
         image = np.interp(side**2, [known**2 for known in sides], [self.train[known] for known in sides])
         return float(image) * train + self.validate * validation + self.save
 
     def trial_seconds(self, config: Config, info: DatasetInfo, workers: int) -> float:
-        """Return the seconds of all epochs of a trial that nothing stops early."""
+        """Return the seconds of all epochs of a trial."""
         rows = {split: sum(info.splits[split].labels.values()) / workers for split in ("train", "validation")}
         epochs, first = config.training.epochs, models.first_size(config)
         sides = [
@@ -85,13 +84,13 @@ class TrialCost:
 
 
 def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> TrialCost:
-    """Train some steps as ``fit`` does it, validate a batch and write checkpoints.
+    """Train some steps with ``fit``, validate a batch and write checkpoints.
 
-    Memory is the peak of this process since its start, so it should be a fresh one.
+    Memory is the peak of this process since its start, so call it in a new process.
 
     Args:
-        data: all rows, in memory; some of them are trained on.
-        workers: of a trial, that share its batch and its rows; what they tell each other is not measured.
+        data: all rows, in memory; some of them are used.
+        workers: number of workers of a trial, which divide its batch and its rows. Their communication isn't measured.
     """
     device, size, first = pick_device(), data.info.size, models.first_size(config)
     on_gpu = device.type == "cuda"
@@ -101,7 +100,7 @@ def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> Trial
     with tempfile.TemporaryDirectory() as folder:
         full = _measure(_two_epochs(config, batch, 1.0), data, Path(folder))
         train = {size: full.train}
-        if first < 1:  # the second epoch of two has images halfway between the first side and the full one
+        if first < 1:  # the second of two epochs has images halfway between the first size and the full size
             train[image_size(first, 1.0, 0.5, size)] = _measure(_two_epochs(config, batch, first), data, None).train
         best, last = (_bytes_in(Path(folder) / name) for name in ("best", "last"))
     rows = (len(data.train) + len(data.validation)) * data.info.row_bytes // workers
@@ -118,21 +117,21 @@ def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> Trial
 
 
 def _two_epochs(config: Config, batch: int, first_size: float) -> Config:
-    """The same work in two epochs: the first one chooses kernels and takes memory, the second one is measured."""
+    """Return a configuration of two epochs: the first selects kernels and allocates memory, the second is measured."""
     training = {"epochs": 2, "batch_size": batch, "accumulate": min(config.training.accumulate, batch // 2)}
     schedule = {"first_size": first_size, "full_size_from": 1.0, "head_epochs": 0, "unfreeze_epochs": 0}
     return config.model_copy(
         update={
             "training": config.training.model_copy(update=training | {"patience": None}),
             "schedule": config.schedule.model_copy(update=schedule),
-            # No step that is measured shall diverge.
+            # A measured step must not diverge.
             "optimizer": config.optimizer.model_copy(update={"learning_rate": 1e-6}),
         }
     )
 
 
 class _Seconds(NamedTuple):
-    """Of a training image, of a validation image, and of writing an epoch's checkpoints."""
+    """Seconds of a training image, of a validation image, and of writing an epoch's checkpoints."""
 
     train: float
     validate: float
@@ -140,7 +139,7 @@ class _Seconds(NamedTuple):
 
 
 def _measure(config: Config, data: TrainingData, folder: Path | None) -> _Seconds:
-    """Measure a step, or as many as take ``_SECONDS``; checkpoints go to ``folder``, unless that is None."""
+    """Measure one step, or as many as take ``_SECONDS``; write checkpoints to ``folder`` unless it is None."""
     one = _second_epoch(config, data, config.training.batch_size, folder)
     batch = config.training.batch_size
     steps = min(math.ceil(_SECONDS / (one.train * batch)), _MOST_STEPS, len(data.train) // batch)
@@ -165,7 +164,7 @@ def _second_epoch(config: Config, data: TrainingData, rows: int, folder: Path | 
 
 
 def _some(split: Split, rows: int) -> Split:
-    """Rows from all over a split, so that every emotion is among them."""
+    """Return rows spread over the whole split, so that every emotion is among them."""
     return split.take(np.linspace(0, len(split) - 1, min(rows, len(split))).astype(int))
 
 

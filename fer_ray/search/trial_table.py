@@ -1,4 +1,4 @@
-"""The trials of a search that run now: a table below the bar on a terminal, plain lines in a log."""
+"""The running trials of a search: a table below the progress bar on a terminal, plain lines in a log."""
 
 import time
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fer_ray.console.text import duration
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
-from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import Metrics
 
 _NARROW = 62
 _LINES_BESIDE = 8
@@ -29,21 +29,18 @@ class _Running:
 
 
 class TrialTable:
-    """Knows how far each running trial is, and how good by the first objective.
-
-    A trial goes by its number, a run that trains its configuration again by the folder's name.
-    """
+    """Progress and first objective of each running trial."""
 
     def __init__(self, objective: SearchMetric = OBJECTIVES["accuracy"]) -> None:
         self._objective = objective
         self._trials: dict[int | str, _Running] = {}
 
     def began(self, number: int | str, space: str, epochs: int) -> None:
-        """Note that a trial of so many epochs has begun to run."""
+        """Note that a trial with this number of epochs has started."""
         self._trials[number] = _Running(space, epochs)
 
     def reported(self, number: int | str, metrics: Metrics) -> None:
-        """Note the metrics of a trial's epoch, as ``fit`` reports them."""
+        """Note the metrics of an epoch, as ``fit`` reports them."""
         trial = self._trials[number]
         trial.epoch, trial.last = int(metrics["epoch"]), metrics[self._objective.metric]
         trial.best = trial.last if trial.best is None else max(trial.best, trial.last)
@@ -51,11 +48,11 @@ class TrialTable:
         trial.reported = time.monotonic()
 
     def ended(self, number: int | str) -> None:
-        """Forget a trial, if it began at all."""
+        """Forget a trial that has ended; ignore one that never started."""
         self._trials.pop(number, None)
 
     def lines(self) -> list[str]:
-        """Return a line a trial, of the first ones where there are many."""
+        """Return a line per trial; only of the first ones if there are many."""
         lines = [
             f"trial {number}: {trial.space}, epoch {trial.epoch}/{trial.epochs}"
             + (
@@ -68,7 +65,7 @@ class TrialTable:
         return lines[:_MOST_LINES] + _more(len(lines) - _MOST_LINES)
 
     def facts(self) -> list[dict[str, Any]]:
-        """Return the numbers of each trial; before its first epoch all but its own and its epochs are null."""
+        """Return the numbers of each trial for the JSON log; before the first epoch its metrics are null."""
         return [
             {
                 "trial": number,
@@ -83,7 +80,7 @@ class TrialTable:
         ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the table, without its less needed columns on a narrow terminal and with as many rows as fit."""
+        """Draw the table with as many rows as fit; a narrow terminal omits the space."""
         if not self._trials:
             return
         is_wide = options.max_width >= _NARROW
@@ -115,7 +112,7 @@ def _left(trial: _Running) -> str:
 
 
 def _seconds_left(trial: _Running) -> float:
-    """The time to a trial's last epoch, each as long as the mean of those before, if nothing stops it."""
+    """Return the seconds until the last epoch of a trial, if each takes as long as the mean epoch so far."""
     ahead = (trial.epochs - trial.epoch) * trial.seconds / trial.epoch
     return max(0.0, ahead - (time.monotonic() - trial.reported))
 

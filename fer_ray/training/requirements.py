@@ -1,4 +1,4 @@
-"""What a configuration needs of the files and the dataset, checked before anything starts."""
+"""Checks of a configuration against the dataset and files, before training starts."""
 
 import torch
 
@@ -8,77 +8,86 @@ from fer_ray.console.text import amount
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.training.distillation import load_teachers
+from fer_ray.training.schedules import image_size
 
 
-def require_trainable(config: Config, info: DatasetInfo, rows: int, workers: int, resumes: bool) -> None:
-    """Check that workers can train a network as configured on the rows of a dataset.
-
-    Args:
-        resumes: whether a run goes on; it needs neither pretrained weights nor another check of them.
-
-    Raises:
-        UsageError: what ``part_problems`` and ``requirement_problems`` find.
-    """
-    problems = part_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
-    if problems:
-        raise UsageError(problems)
-
-
-def part_problems(config: Config, rows: int | None, workers: int) -> list[str]:
-    """Say where workers would get less than the two images that batch norm needs to train on.
+def training_problems(config: Config, info: DatasetInfo | None, workers: int, read: bool = True) -> list[str]:
+    """Return what prevents ``workers`` workers from training the configured network on a dataset.
 
     Args:
-        rows: of the training split; None where that isn't known.
-        workers: that share each batch, and compute their share in ``training.accumulate`` parts.
+        config: the training configuration.
+        info: the dataset; None where it can't be read. Then only the rest is checked.
+        workers: number of workers.
+        read: whether to read pretrained weights and teachers.
     """
-    batch, parts = config.training.batch_size, config.training.accumulate
-    problems = list[str]()
-    if rows is not None and rows < 2 * workers:
-        problems.append(
-            f"{amount(rows, 'training image')} for {amount(workers, 'worker')}: each needs 2 or more. Prepare more"
-            " images, or take fewer workers."
-        )
-    if batch < 2 * parts * workers:
-        problems.append(
-            f"training.accumulate = {parts}: leaves parts below 2 images, training.batch_size {batch} /"
-            f" {amount(workers, 'worker')} / {parts} = {batch / workers / parts:.3g}. Lower"
-            f" {'training.accumulate or ' * (parts > 1)}the workers, or raise training.batch_size to"
-            f" {2 * parts * workers} or more."
-        )
-    return problems
-
-
-def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
-    """Say what is wrong: no such architecture, sizes or labels that don't go together, weights that can't be read.
-
-    Args:
-        config: what is to be trained.
-        info: of the dataset; None where that is wrong itself, so that only the rest is checked.
-    """
-    problems = list[str]()
+    rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
+    problems = batch_problems(config, rows, workers)
     try:
         models.first_size(config)
-        if info is not None:
-            with torch.device("meta"):  # without memory or time for weights
-                models.build(config.model, info.size)
     except UsageError as error:
-        problems += error.problems
-    buildable = not problems
+        return problems + error.problems
     if info is None:
         return problems
-    if config.model.pretrained is not None and buildable:
-        try:
+    try:
+        _require_fitting_images(config, info.size)
+        if read and config.model.pretrained is not None:
             models.initialize(models.build(config.model, info.size), config.model, info.mean, info.std)
-        except FerRayError as error:
-            problems += error.problems
+    except FerRayError as error:
+        problems += error.problems
     if config.loss.soft_labels and not info.soft_labels:
         problems.append(
             "loss.soft_labels = True: the dataset has no soft labels. Prepare it from fer2013.csv with --fer-plus"
             " fer2013new.csv --fer-plus-labels soft, or leave loss.soft_labels False."
         )
-    if config.loss.teachers:
+    if read and config.loss.teachers:
         try:
             load_teachers(config.loss.teachers, info)
         except FerRayError as error:
-            problems += [f"loss.teachers: {problem}" for problem in error.problems]
+            problems += error.problems
     return problems
+
+
+def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
+    """Return a problem where a worker would get fewer than the two images that batch norm needs to train.
+
+    Args:
+        config: the training configuration.
+        rows: labelled rows of the training split; None where that isn't known.
+        workers: number of workers. Each computes its share of a batch in ``training.accumulate`` parts.
+    """
+    batch, parts = config.training.batch_size, config.training.accumulate
+    problems = list[str]()
+    if rows is not None and rows < 2 * workers:
+        problems.append(
+            f"{amount(rows, 'training image')} for {amount(workers, 'worker')}: each worker needs 2 or more. Prepare"
+            " more images, or use fewer workers."
+        )
+    if batch < 2 * parts * workers:
+        problems.append(
+            f"training.accumulate = {parts}: gives parts below 2 images, training.batch_size {batch} /"
+            f" {amount(workers, 'worker')} / {parts} = {batch / workers / parts:.3g}. Lower"
+            f" {'training.accumulate or ' * (parts > 1)}the number of workers, or raise training.batch_size to"
+            f" {2 * parts * workers} or more."
+        )
+    return problems
+
+
+def _require_fitting_images(config: Config, full_size: int) -> None:
+    """Check that the network computes something of the smallest and of full images.
+
+    Raises:
+        UsageError: ``build`` fails, or the network needs larger images.
+    """
+    size = full_size
+    smallest = image_size(models.first_size(config), config.schedule.full_size_from, 0.0, full_size)
+    try:
+        with torch.device("meta"), torch.no_grad():  # no memory and no time for weights
+            network = models.build(config.model, full_size).eval()
+            for size in (full_size, smallest):
+                network(torch.empty(2, 1, size, size))
+    except RuntimeError as error:
+        first = ", set schedule.first_size to 1" if size < full_size else ""
+        raise UsageError(
+            f"model.name = '{config.model.name}': needs larger images than {size} × {size} pixels. Prepare the dataset"
+            f" with a larger --size{first}, set model.input_size, or choose another architecture."
+        ) from error

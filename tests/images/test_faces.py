@@ -53,7 +53,7 @@ def test_crops_stay_inside() -> None:
     picture = np.arange(100, dtype=np.uint8).reshape(10, 10)
     np.testing.assert_array_equal(crop(picture, FoundFace(-3, 8, 5, 5, 1)), picture[8:, :2])
     assert crop(picture, FoundFace(2.4, 2.6, 3, 3, 1)).shape == (3, 3)
-    with pytest.raises(ValueError, match="outside the image of 10 × 10"):
+    with pytest.raises(ValueError, match="outside the picture of 10 × 10"):
         crop(picture, FoundFace(20, 2, 3, 3, 1))
 
 
@@ -72,7 +72,7 @@ def test_detectors_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = load_detector("my_detectors:middle")
     assert detector and detector.name == "middle 1"
     assert load_detector("none") is None
-    with pytest.raises(UsageError, match="returns a int; expected a FaceDetector"):
+    with pytest.raises(UsageError, match="gives a int; a FaceDetector is expected"):
         load_detector("my_detectors:nothing")
     with pytest.raises(UsageError, match=r"no detector: AttributeError: .*importable on every node"):
         load_detector("my_detectors:absent")

@@ -29,18 +29,20 @@ def sentences(*confirmed: Confirmed, objective: str = "accuracy") -> str:
 
 def test_the_search_was_too_optimistic_and_its_order_changed() -> None:
     text = sentences(made(7, 0.66, [0.64, 0.65, 0.63]), made(2, 0.658, [0.65, 0.66, 0.655]))
-    assert "Trial 7 had 66.00% in the search and has 64.00% in the mean of 3 new seeds" in text
-    assert "its own figure was 2 points too high; those of both were 1.2 points too high in the mean." in text
-    assert "did not hold: it was trials 7, 2, and by the means it is 2 (65.50%), 7 (64.00%)." in text
-    assert "they must differ by 1.8 points (95%), and no neighbours do." in text
+    assert "Trial 7 had 66.00% in the search and has 64.00% on average over 3 new seeds" in text
+    assert (
+        "the value of the search was 2 points too high. The values of both were 1.2 points too high on average." in text
+    )
+    assert "did not hold: it was trials 7, 2; by the means it is 2 (65.50%), 7 (64.00%)." in text
+    assert "means must differ by 1.8 points to be distinct (95%); no neighbours do." in text
 
 
 def test_the_search_was_right() -> None:
     text = sentences(made(7, 0.66, [0.668, 0.67, 0.669]), made(2, 0.64, [0.639, 0.641, 0.64]))
-    assert "its own figure was not too high, but 0.9 points below it;" in text
-    assert "those of both were 0.5 points too low in the mean." in text
+    assert "the value of the search was not too high, but 0.9 points below it." in text
+    assert "The values of both were 0.5 points too low on average." in text
     assert "The order of the search held (trials 7, 2)." in text
-    assert "and some neighbours do." in text
+    assert "; some neighbours do." in text
 
 
 def test_figures_of_macro_f1_are_no_percentages() -> None:
@@ -52,8 +54,8 @@ def test_figures_of_macro_f1_are_no_percentages() -> None:
 def test_one_configuration_and_one_seed_say_no_more_than_they_can() -> None:
     text = sentences(made(7, 0.66, [0.66]))
     assert text == (
-        "Trial 7 had 66.00% in the search and has 66.00% in the mean of 1 new seed: its own figure was neither too high"
-        " nor too low."
+        "Trial 7 had 66.00% in the search and has 66.00% on average over 1 new seed: the value of the search was"
+        " neither too high nor too low."
     )
 
 

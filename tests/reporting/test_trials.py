@@ -45,7 +45,7 @@ def test_pruning_saved_the_epochs_that_were_not_trained(tmp_path: Path) -> None:
     rows = dict(tables(section(write_search(tmp_path / "s", {"fast": FAST}, script)))["Pruning"])
     assert SECONDS * (9 + 7) == 32
     assert rows["Pruned trials"] == "2 of 3 (67%)"
-    assert rows["Epochs that they trained"] == "4 of 20 (20%)"
+    assert rows["Epochs of pruned trials"] == "4 of 20 (20%)"
     assert rows["Time in epochs of all trials"] == "28 s"
     assert rows["Time saved, estimated"] == "32 s: without pruning, 1 min 00 s"
 
@@ -53,7 +53,7 @@ def test_pruning_saved_the_epochs_that_were_not_trained(tmp_path: Path) -> None:
 def test_an_interrupted_trial_is_shown_as_the_one_that_continues_it(tmp_path: Path) -> None:
     script = [Scripted([0.5], "lose"), Scripted([0.5, 0.6]), Scripted([], "broke")]
     shown = section(write_search(tmp_path / "s", {"fast": FAST}, script))
-    assert shown.headline.startswith("2 trials (1 COMPLETE, 1 FAIL), 1 more interrupted and gone on with as these; ")
+    assert shown.headline.startswith("2 trials (1 COMPLETE, 1 FAIL), 1 more were interrupted and resumed as these; ")
     assert [row[0] for row in tables(shown)["Trials"]] == ["1", "2"]
     assert tables(shown)["Failed trials"] == [("broke", "1", "2")]
 
@@ -62,7 +62,7 @@ def test_failures_that_differ_in_numbers_alone_stand_together(tmp_path: Path) ->
     errors = ["Traceback\nno memory for 20 MiB", "the loss is not finite", "Traceback\nno memory for 3.5 MiB"]
     script = [Scripted([], error) for error in errors]
     shown = section(write_search(tmp_path / "s", {"fast": FAST}, script))
-    assert shown.headline == "3 trials (3 FAIL); none trained to its end."
+    assert shown.headline == "3 trials (3 FAIL); none is complete."
     assert tables(shown)["Failed trials"] == [
         ("no memory for 20 MiB", "2", "0, 2"),
         ("the loss is not finite", "1", "1"),
@@ -85,7 +85,7 @@ def test_a_search_whose_trials_were_all_interrupted(tmp_path: Path) -> None:
     both = pa.array([True, True])
     pq.write_table(table.set_column(table.column_names.index("interrupted"), "interrupted", both), file)
     shown = section(folder)
-    assert shown.headline == "No trials, 2 interrupted, to be gone on with; none trained to its end."
+    assert shown.headline == "No trials, 2 interrupted, to be resumed; none is complete."
     assert "Trials" not in tables(shown)
 
 
@@ -146,7 +146,7 @@ def test_two_objectives_show_the_front(tmp_path: Path) -> None:
     assert shown.headline.startswith("3 trials (3 COMPLETE), 2 of them on the Pareto front; the best is trial 0")
     assert tables(shown)["Trials of the front"] == [("0", "70.00%", "900", "fast"), ("2", "60.00%", "1,400", "fast")]
     assert charts(shown)["Pareto front"] == [
-        "The 2 ringed trials are the front: no other is better in one and as good in the rest."
+        "The 2 ringed trials are the front: no other is better in one objective and as good in the rest."
     ]
 
 
@@ -158,7 +158,7 @@ def test_three_objectives_join_nothing_and_name_what_is_not_shown(tmp_path: Path
     table = table.append_column("pareto", pa.array([True, True]))
     pq.write_table(table.replace_schema_metadata({"objectives": "accuracy,macro_f1,images_per_s"}), file)
     (caption,) = charts(section(folder))["Pareto front"]
-    assert caption.endswith("as good in the rest, of which images/s predicted is not shown here.")
+    assert caption.endswith("as good in the rest. The chart doesn't show images/s predicted.")
 
 
 def test_time_leaves_out_pauses_and_trials_of_a_dead_driver() -> None:

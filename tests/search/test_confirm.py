@@ -8,8 +8,8 @@ from fer_ray.dataset.store import PreparedDataset
 from fer_ray.inference.checkpoint import TRAINING_FILE, load_checkpoint
 from fer_ray.search.confirmation import SeedRun, seed_runs
 from fer_ray.search.search_metric import OBJECTIVES
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Metrics
 from fer_ray.tune import TuneResult, tune
 
 SPACE = """

@@ -23,8 +23,8 @@ from fer_ray.search.confirmation import (
 )
 from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.study import TrialRecord
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Metrics
 
 ACCURACY, MACRO_F1 = OBJECTIVES["accuracy"], OBJECTIVES["macro_f1"]
 

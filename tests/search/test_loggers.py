@@ -19,7 +19,7 @@ SPACE = SearchSpace.model_validate(
         "model": {"name": "cnn3", "dropout": 0.5},
         "search": {
             "model.dropout": {"uniform": [0.2, 0.6]},
-            "optimizer.name": {"choice": {"sgd": {"optimizer.momentum": {"uniform": [0.8, 0.99]}}, "adam": None}},
+            "optimizer.momentum": {"uniform": [0.8, 0.99]},
             "schedule.step_at": {"categorical": [[0.5, 0.75], [0.6, 0.9]]},
         },
     }
@@ -71,7 +71,6 @@ def test_trials_go_by_number_config_path_and_metric(told: tuple[Any, Told]) -> N
     parameters = {
         "space": "a",
         "model.dropout": 0.5,
-        "optimizer.name": "sgd",
         "optimizer.momentum": SPACE.optimizer.momentum,
         "schedule.step_at": str(SPACE.schedule.step_at),
     }

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from datasets_made import write_prepared
 
-from fer_ray.search.plan import Allocation, SearchPlan, describe_plan, gpu_part, plan_problems, share_out
-from fer_ray.search.request import SearchArguments, SearchRequest, TrialResources, check_request
+from fer_ray.options import TuneOptions
+from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, plan_problems
+from fer_ray.search.request import SearchRequest, TrialResources, check_request
 from fer_ray.search.trial_cost import TrialCost
 
 COST = TrialCost(
@@ -41,12 +42,12 @@ GIB = 1 << 30
     ],
 )
 def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: int, resources: dict[str, float]) -> None:
-    share = share_out(nodes, 20, asked)
-    assert (share.concurrent, share.resources) == (concurrent, resources)
+    allocation = allocate(nodes, 20, asked)
+    assert (allocation.concurrent, allocation.resources) == (concurrent, resources)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "asked", "needs", "concurrent", "resources"),
+    ("nodes", "asked", "each", "concurrent", "resources"),
     [
         ([{"CPU": 8}], None, TrialResources(workers=2), 4, {"CPU": 1}),
         ([{"CPU": 8}], 2, TrialResources(workers=2), 2, {"CPU": 2}),
@@ -66,34 +67,34 @@ def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: in
 def test_shares_as_asked(
     nodes: list[dict[str, float]],
     asked: int | None,
-    needs: TrialResources,
+    each: TrialResources,
     concurrent: int,
     resources: dict[str, float],
 ) -> None:
-    share = share_out(nodes, 20, asked, needs)
-    assert (share.concurrent, share.resources, share.workers) == (concurrent, resources, needs.workers)
+    allocation = allocate(nodes, 20, asked, each)
+    assert (allocation.concurrent, allocation.resources, allocation.workers) == (concurrent, resources, each.workers)
 
 
 def test_a_search_says_that_it_leaves_gpus_idle() -> None:
-    reason = share_out([{"CPU": 16, "GPU": 2}], 20, None, TrialResources(workers=4)).reason
-    assert reason == "as many as fit; without GPUs, as 2 of a trial's 4 workers would find one"
-    assert "GPU" not in share_out([{"CPU": 16}], 20, None, TrialResources(workers=4)).reason
+    reason = allocate([{"CPU": 16, "GPU": 2}], 20, None, TrialResources(workers=4)).reason
+    assert reason == "as many as fit; without GPUs: only 2 of 4 workers of a trial would get one"
+    assert "GPU" not in allocate([{"CPU": 16}], 20, None, TrialResources(workers=4)).reason
 
 
 def test_little_memory_lets_fewer_trials_run_at_once() -> None:
     nodes = [{"CPU": 8, "memory": 3.5 * GIB}, {"CPU": 8, "memory": 1.5 * GIB}]
-    share = share_out(nodes, 20, None, memory=GIB)
-    assert (share.concurrent, share.resources["CPU"], share.resources["memory"]) == (4, 2, GIB)
-    assert share.reason == "a process takes 1 GiB of memory"
-    assert share_out(nodes, 20, 3, memory=GIB).reason == "as asked"
+    allocation = allocate(nodes, 20, None, memory=GIB)
+    assert (allocation.concurrent, allocation.resources["CPU"], allocation.resources["memory"]) == (4, 2, GIB)
+    assert allocation.reason == "a process takes 1 GiB of memory"
+    assert allocate(nodes, 20, 3, memory=GIB).reason == "as requested"
 
 
 def test_trials_share_a_gpu_as_far_as_its_memory_goes() -> None:
     gpu = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB)
-    assert gpu_part({"small": COST}) == 0 and gpu_part({"small": COST, "large": gpu}) == 0.3
+    assert gpu_fraction({"small": COST}) == 0 and gpu_fraction({"small": COST, "large": gpu}) == 0.3
     nodes = [{"CPU": 16, "GPU": 1}]
-    assert share_out(nodes, 20, 3, gpu_part=0.3).resources["GPU"] == pytest.approx(1 / 3)
-    assert share_out(nodes, 20, 4, gpu_part=0.3).resources["GPU"] == 0.3  # room for three: refused
+    assert allocate(nodes, 20, 3, gpu_fraction=0.3).resources["GPU"] == pytest.approx(1 / 3)
+    assert allocate(nodes, 20, 4, gpu_fraction=0.3).resources["GPU"] == 0.3  # room for three: refused
 
 
 @pytest.fixture
@@ -105,20 +106,20 @@ def request_(tmp_path: Path) -> SearchRequest:
         "model: {name: cnn3}\nschedule: {first_size: 1}\ntraining: {epochs: 10}\n"
         "search: {training.epochs: {int: [5, 20]}}"
     )
-    return check_request(SearchArguments(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, "2h"))
+    return check_request(TuneOptions(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, time_budget="2h"))
 
 
 def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:
     """5 rounds of 20 epochs of 64 × 1 ms + 32 × 0.5 ms + 0.1 s each: 18 s; and 4 s to start."""
     plan = SearchPlan(
-        Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one a CPU core"), {"s": replace(COST, train={8: 0.001})}, 4
+        Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core"), {"s": replace(COST, train={8: 0.001})}, 4
     )
     said = describe_plan(request_, plan, [{"CPU": 2, "memory": 4 * GIB}])
-    assert "9 trials, for at most 2 h 00 min, 2 at once (one a CPU core), each with 1 CPU" in said
+    assert "9 trials, for at most 2 h 00 min, 2 at once (one per CPU core), each with 1 CPU" in said
     assert "training.epochs: int [5, 20], first 10" in said
-    assert "a trial of s: 20 epochs in 4 s; images/s of a process, as measured: 1,000 of 8 pixels, 2,000" in said
+    assert "a trial of s: 20 epochs in 4 s; measured images/s of a process: 1,000 of 8 pixels, 2,000" in said
     assert "time: at most 22 s = 5 × 4 s + 4 s to start" in said
-    assert "1 GiB a process, as measured; 2 at once take 2 GiB of the 4 GiB that Ray gives out" in said
+    assert "1 GiB per process (measured); 2 at once take 2 GiB of the 4 GiB that Ray may use" in said
     assert "at most 1.6 KiB = 2 running × (best 100 bytes + 2 × last 300 bytes) + 2 × best/" in said
 
 
@@ -129,9 +130,9 @@ def test_smaller_images_cost_as_their_area() -> None:
 
 
 def test_what_does_not_fit_is_said(request_: SearchRequest) -> None:
-    share = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as asked")
+    allocation = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as requested")
     large = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB, last=1 << 60)
-    disk, gpu = plan_problems(SearchPlan(share, {"s": large}, 0), request_)
+    disk, gpu = plan_problems(SearchPlan(allocation, {"s": large}, 0), request_)
     assert "at most 8,388,608 TiB = 4 running" in disk and "--output elsewhere" in disk
-    assert gpu.startswith("0.25 GPU a process: PyTorch reserved 30%") and "--gpus-per-trial" in gpu
-    assert plan_problems(SearchPlan(share, {"s": COST}, 0), request_) == []
+    assert gpu.startswith("0.25 GPU per process: PyTorch reserved 30%") and "--gpus-per-trial" in gpu
+    assert plan_problems(SearchPlan(allocation, {"s": COST}, 0), request_) == []

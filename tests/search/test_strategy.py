@@ -22,19 +22,6 @@ SPACE = SearchSpace.model_validate(
         }
     }
 )
-CONDITIONAL = SearchSpace.model_validate(
-    {
-        "search": {
-            "schedule.step_at": {"categorical": [[0.5, 0.75], [0.3, 0.6]]},
-            "optimizer.name": {
-                "choice": {
-                    "sgd": {"optimizer.learning_rate": {"log_uniform": [0.01, 0.5]}},
-                    "adamw": {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}, "optimizer.momentum": 0.8},
-                }
-            },
-        }
-    }
-)
 TWO = Strategy(("accuracy", "images_per_s"), "tpe", "none")
 
 
@@ -72,24 +59,6 @@ def test_samplers_follow_their_seed_and_go_on(sampler: str, tmp_path: Path) -> N
     assert drawn[0][0] == {"model.dropout": 0.1, "optimizer.learning_rate": 0.1, "training.epochs": 26}
 
 
-def test_options_of_a_choice_are_searched_apart(tmp_path: Path) -> None:
-    study = Study.create("s", f"sqlite:///{tmp_path}/s.db", {"s": CONDITIONAL}, "data")
-    records = run_trials(study, 20)
-    assert records[0].params == {
-        "schedule.step_at": (0.5, 0.75),
-        "optimizer.name": "sgd",
-        "optimizer.learning_rate": 0.1,
-    }
-    for record in records:
-        optimizer = record.config.optimizer
-        low, high = {"sgd": (0.01, 0.5), "adamw": (1e-4, 1e-2)}[optimizer.name]
-        assert low <= optimizer.learning_rate <= high
-        assert optimizer.momentum == {"sgd": 0.9, "adamw": 0.8}[optimizer.name]
-        assert record.params["optimizer.learning_rate"] == optimizer.learning_rate
-    assert {record.config.optimizer.name for record in records} == {"sgd", "adamw"}
-    assert {record.config.schedule.step_at for record in records} == {(0.5, 0.75), (0.3, 0.6)}
-
-
 def test_two_objectives(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/s.db"
     study = Study.create("s", database, {"s": SPACE}, "data", TWO)
@@ -121,7 +90,7 @@ def test_the_scheduler_follows_the_objectives() -> None:
     several = choose_strategy("accuracy, macro_f1", "gp", None, {"s": SPACE})
     assert (several.objectives, several.scheduler) == (("accuracy", "macro_f1"), "none")
     assert "no trial is stopped early" in several.notes()[0]
-    assert "learns from complete trials alone" in Strategy(sampler="gp").notes()[0]
+    assert "only learns from complete trials" in Strategy(sampler="gp").notes()[0]
     assert Strategy().notes() == []
 
 

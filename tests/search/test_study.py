@@ -190,7 +190,7 @@ def test_studies_stay_apart(storage: str) -> None:
     assert Study.create("two", storage, {"a": SPACE}, "data").ask().number == 0
     with pytest.raises(UsageError, match="one"):
         Study.create("one", storage, {"a": SPACE}, "data")
-    with pytest.raises(UsageError, match="no study of this run"):
+    with pytest.raises(UsageError, match="no study of this search"):
         Study.load("three", storage, "data")
 
 

@@ -14,16 +14,16 @@ from fer_ray.search.time_budget import TimeBudget, enough_for
             6,
             [80.0] * 26,
             2,
-            "7 of the 26 epochs of a trial, and no trial to its end. What would fit 6 trials:"
+            "7 of the 26 epochs of a trial, so no trial completes. To fit 6 trials:"
             " --set training.epochs=2, or --time-budget 104m.",
         ),
-        (600, 6, [10.0] * 10, 2, "enough for all 6 trials of 10 epochs."),
+        (600, 6, [10.0] * 10, 2, "The time is enough for all 6 trials of 10 epochs."),
         (
             250,
             6,
             [10.0] * 10,
             2,
-            "4 of 6 trials of 10 epochs, if none is stopped early. What would fit 6 trials: --set"
+            "4 of 6 trials of 10 epochs, if none stops early. To fit 6 trials: --set"
             " training.epochs=8, or --time-budget 5m.",
         ),
         (
@@ -31,15 +31,14 @@ from fer_ray.search.time_budget import TimeBudget, enough_for
             1,
             [10.0, 20.0, 30.0, 40.0, 50.0],
             1,
-            "4 of the 5 epochs of a trial, and no trial to its end. What would"
-            " fit 1 trial: --set training.epochs=3, or",
+            "4 of the 5 epochs of a trial, so no trial completes. To fit 1 trial: --set training.epochs=3, or",
         ),
         (
             5,
             9,
             [60.0, 60.0],
             1,
-            "0 of the 2 epochs of a trial, and no trial to its end. What would fit 9 trials: --time-budget 18m.",
+            "0 of the 2 epochs of a trial, so no trial completes. To fit 9 trials: --time-budget 18m.",
         ),
     ],
 )
@@ -58,4 +57,4 @@ def test_it_is_said_once_when_all_that_run_are_timed(capsys: pytest.CaptureFixtu
         said = capsys.readouterr().err
         assert ("Time budget of 5 min 00 s" in said) == ((number, epoch) == (1, 1))
         if said:
-            assert "an epoch takes 15 s in the mean with 2 trials at once" in " ".join(said.split())
+            assert "an epoch takes 15 s on average with 2 trials at once" in " ".join(said.split())

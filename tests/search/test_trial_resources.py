@@ -18,10 +18,11 @@ from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
+from fer_ray.options import TuneOptions
 from fer_ray.search.on_ray import preflight
 from fer_ray.search.on_ray.preflight import Measured, measure_costs
 from fer_ray.search.plan import Allocation, SearchPlan
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import search, tune
@@ -38,10 +39,10 @@ def scripted(tiny_dataset: PreparedDataset, tmp_path: Path) -> Search:
 def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SPACE)
     said: list[tuple[dict[str, Any], str]] = [
-        ({"max_concurrent": 3}, r"3 × \(1 CPU\) asked for, room for 2. 1 node\(s\), with 2 CPUs"),
-        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) asked for, room for 0. 1 node\(s\), with 2 CPUs"),
-        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) asked for, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
-        ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) asked for, room for 2"),
+        ({"max_concurrent": 3}, r"3 × \(1 CPU\) requested, room for 2. 1 node\(s\), with 2 CPUs"),
+        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) requested, room for 0. 1 node\(s\), with 2 CPUs"),
+        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) requested, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
+        ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) requested, room for 2"),
     ]
     for asked, message in said:
         with pytest.raises(UsageError, match=message):
@@ -50,11 +51,11 @@ def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDatase
 
 
 def test_more_memory_than_there_is_is_refused(scripted: Search) -> None:
-    def measure(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
-        costs, start = cost_nothing(request, data, share)
+    def measure(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
+        costs, start = cost_nothing(request, data, allocation)
         return {name: dataclasses.replace(cost, memory=1 << 50) for name, cost in costs.items()}, start
 
-    with pytest.raises(UsageError, match=r"1 × \(1 CPU, 1,024 TiB memory\) asked for, room for 0.*GiB memory"):
+    with pytest.raises(UsageError, match=r"1 × \(1 CPU, 1,024 TiB memory\) requested, room for 0.*GiB memory"):
         search(scripted.request(3), Scripted([], scripted.calls), measure)
     assert not scripted.run.exists()
 
@@ -79,7 +80,7 @@ def test_a_search_measures_where_memory_may_be_short(
     monkeypatch.setattr(connect, "nodes", lambda: [node])
     monkeypatch.setattr(preflight, "measure_costs", cost_nothing)
     data = TrainingData.load(scripted.dataset)
-    costs, _ = preflight.measure_where_tight(scripted.request(3), data, Allocation(1, 1, resources, "as asked"))
+    costs, _ = preflight.measure_where_tight(scripted.request(3), data, Allocation(1, 1, resources, "as requested"))
     assert bool(costs) == measured
 
 
@@ -90,8 +91,8 @@ def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.C
         main(["tune", *map(str, arguments), "--trials", "9", "--time-budget", "2h", "--dry-run"])
     plan = capsys.readouterr().out
     assert end.value.code == 0
-    assert "9 trials, for at most 2 h 00 min, 2 at once (one a CPU core), each with 1 CPU" in plan
-    assert "a process, as measured; 2 at once take" in plan
+    assert "9 trials, for at most 2 h 00 min, 2 at once (one per CPU core), each with 1 CPU" in plan
+    assert "per process (measured); 2 at once take" in plan
     assert "disk: at most" in plan and "time: at most" in plan and "= 5 × " in plan
     assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
     assert not (tmp_path / "run").exists()
@@ -102,11 +103,11 @@ def test_processes_that_measured_end(scripted: Search, tmp_path: Path, monkeypat
 
     def measure(request: SearchRequest, data: TrainingData, threads: int) -> Measured:
         (tmp_path / f"{os.getpid()}.pid").touch()
-        return cost_nothing(request, data, share)
+        return cost_nothing(request, data, allocation)
 
-    share = Allocation(2, 1, {"CPU": 1}, "as asked")
+    allocation = Allocation(2, 1, {"CPU": 1}, "as requested")
     monkeypatch.setattr(preflight, "_measure", measure)
-    measure_costs(scripted.request(3), TrainingData.load(scripted.dataset), share)
+    measure_costs(scripted.request(3), TrainingData.load(scripted.dataset), allocation)
     pids = {int(file.stem) for file in tmp_path.glob("*.pid")}
     deadline = time.monotonic() + 20
     while (left := {pid for pid in pids if psutil.pid_exists(pid)}) and time.monotonic() < deadline:
@@ -130,9 +131,9 @@ def test_a_search_keeps_to_its_disk(tiny_dataset: PreparedDataset, tmp_path: Pat
     (tmp_path / "s.yaml").write_text(SPACE)
     plans, ended, seen = list[SearchPlan](), threading.Event(), list[tuple[int, int]]()
 
-    def measure(request: SearchRequest, data: TrainingData, share: Allocation) -> Measured:
-        costs, start = measure_costs(request, data, share)
-        plans.append(SearchPlan(share, costs, start))
+    def measure(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
+        costs, start = measure_costs(request, data, allocation)
+        plans.append(SearchPlan(allocation, costs, start))
         return costs, start
 
     def watch() -> None:
@@ -144,7 +145,7 @@ def test_a_search_keeps_to_its_disk(tiny_dataset: PreparedDataset, tmp_path: Pat
     watcher.start()
     try:
         search(
-            check_request(SearchArguments(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
+            check_request(TuneOptions(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
             fit,
             measure,
         )

@@ -12,10 +12,10 @@ from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.errors import FerRayError
 from fer_ray.inference.checkpoint import load_checkpoint, read_info
+from fer_ray.storage.output import open_output
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot, has_epoch
 
 
 def config(epochs: int) -> Config:
@@ -86,9 +86,9 @@ def test_a_full_disk_stops_with_what_is_whole(
         fit(config(3), data, run.record)
     epoch = read_info(run.last).epoch
     assert str(raised.value).startswith(
-        f"{run.path}: can't be written: No space left on device. Kept whole: {run.last} (epoch {epoch})"
+        f"{run.path}: can't be written: No space left on device. Intact: {run.last} (epoch {epoch})"
     )
-    assert "go on with --resume" in str(raised.value)
+    assert "continue with --resume" in str(raised.value)
     assert load_checkpoint(run.best).info.epoch >= 1
     monkeypatch.undo()
     run.catch_up()
@@ -108,8 +108,8 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with (
-        pytest.raises(FerRayError, match=r"No space left.*nothing is kept.*start again"),
-        run.owned(resume=False),
+        pytest.raises(FerRayError, match=r"No space left.*nothing to resume.*start again"),
+        open_output(run.output, is_resumable=has_epoch),
         run.writing(),
     ):
         run.begin(config(1))

@@ -13,21 +13,20 @@ from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import duration
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import keep_to_part, release_memory
+from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.confirmation import SeedRun
 from fer_ray.search.on_ray.tune_adapter import Stop, adapted_tune, run_to_its_end, worker_error
 from fer_ray.search.plan import Allocation
 from fer_ray.search.search_metric import SearchMetric
 from fer_ray.search.trial_records import error_line
 from fer_ray.search.trial_table import TrialTable
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import best_epoch
+from fer_ray.training.run_folder import Metrics, best_epoch
 
 
 def train_seed_runs(
-    runs: Sequence[SeedRun], data: TrainingData, share: Allocation, objective: SearchMetric, storage: Output
+    runs: Sequence[SeedRun], data: TrainingData, allocation: Allocation, objective: SearchMetric, storage: Output
 ) -> dict[str, str]:
     """Train each run to its end.
 
@@ -46,8 +45,8 @@ def train_seed_runs(
         FerRayError: Ray has died; likewise.
     """
     named = {run.name: run for run in runs}
-    gpu = share.resources.get("GPU", 0)
-    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=share.threads, gpu=gpu)
+    gpu = allocation.resources.get("GPU", 0)
+    work = ray_tune.with_parameters(_train, data=data, runs=named, threads=allocation.threads, gpu=gpu)
     epochs, done = (sum(count) for count in zip(*map(_epochs, runs), strict=True))
     running = TrialTable(objective)
     with (
@@ -55,12 +54,12 @@ def train_seed_runs(
         deferred_interrupt("Stopping the runs.") as interrupted,
         adapted_tune(),
     ):
-        recorder = _SeedRunRecorder(named, bar, running, objective, FailureReader(share.concurrent, gpu))
+        recorder = _SeedRunRecorder(named, bar, running, objective, FailureReader(allocation.concurrent, gpu))
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(work, share.resources),
+            ray_tune.with_resources(work, allocation.resources),
             param_space={"run": ray_tune.grid_search(list(named))},
             tune_config=ray_tune.TuneConfig(
-                max_concurrent_trials=share.concurrent,
+                max_concurrent_trials=allocation.concurrent,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["run"]),
             ),
@@ -88,7 +87,7 @@ def _train(params: dict[str, Any], data: TrainingData, runs: dict[str, SeedRun],
     """Train one of the runs in a trial's process."""
     torch.set_num_threads(threads)
     connect.hide_unasked_gpus()
-    keep_to_part(gpu)
+    limit_gpu_memory(gpu)
     run = runs[params["run"]]
     try:
         with memory_errors(advice(run.config.training)):

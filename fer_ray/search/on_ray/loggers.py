@@ -26,7 +26,7 @@ STEP = "training_iteration"
 def make_loggers(
     names: Sequence[str], folder: Path, study: str, spaces: Mapping[str, SearchSpace], objective: SearchMetric
 ) -> list[ray_tune.Callback]:
-    """Make a callback for Ray Tune of each name in ``fer_ray.search.request.LOGGERS``.
+    """Make a callback for Ray Tune of each name in ``fer_ray.options.LOGGERS``.
 
     TensorBoard's files lie in ``tensorboard/NUMBER/`` in the search's folder. MLflow's experiment is called as the
     study; it goes to the server that ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the search's folder.
@@ -87,7 +87,7 @@ class _ShownTo(connect.NotPickled, ray_tune.Callback):
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         number, config = trial.config["number"], Config.model_validate_json(trial.config["config"])
         space = trial.config["space"]
-        parameters = {path: _plain(value_at(config, path)) for path in self._spaces[space].paths}
+        parameters = {path: _plain(value_at(config, path)) for path in self._spaces[space].search}
         self._shown[number] = _Shown(number, {"space": space} | parameters, self._folder / str(number))
         self._tell("log_trial_start", self._shown[number])
 

@@ -12,13 +12,13 @@ from ray.tune.search import Searcher
 
 from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
-from fer_ray.cluster.metrics import Throughput, count_failure, counter, gauge
+from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
 from fer_ray.cluster.resources import room
 from fer_ray.config.schema import Config
 from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import keep_to_part, release_memory
+from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.folder import SearchFolder, kept_epochs
 from fer_ray.search.log import SearchLog
 from fer_ray.search.on_ray.loggers import make_loggers
@@ -34,10 +34,9 @@ from fer_ray.search.time_budget import TimeBudget
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
 from fer_ray.search.trial_table import TrialTable
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 
 
 class TrialCounts:
@@ -78,7 +77,7 @@ def run_trials(
     study: Study,
     folder: SearchFolder,
     objective: TrainFunction,
-    share: Allocation,
+    allocation: Allocation,
 ) -> None:
     """Run trials until as many count as finished as were asked for, the time is over or Ctrl-C is pressed.
 
@@ -88,38 +87,36 @@ def run_trials(
     """
     running = TrialTable(request.strategy.first)
     with (
-        ProgressBar("searching", request.trials, "trials", study.counted(), running) as bar,
-        Throughput("tune") as images,
+        ProgressBar("searching", request.options.trials, "trials", study.counted(), running) as bar,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(),
     ):
         first = request.strategy.first
         budget = None
-        if request.time_budget is not None:
-            left = request.trials - study.counted()
-            budget = TimeBudget(request.time_budget, left, share.concurrent, data.info.size)
+        if request.options.seconds is not None:
+            left = request.options.trials - study.counted()
+            budget = TimeBudget(request.options.seconds, left, allocation.concurrent, data.info.size)
         log = SearchLog(study, folder, bar, running, TrialCounts(first), budget)
-        loggers = make_loggers(request.loggers, folder.path, study.name, request.spaces, first)
+        loggers = make_loggers(request.options.loggers, folder.path, study.name, request.spaces, first)
         recorder = _TrialRecorder(
             log,
-            FailureReader(share.concurrent, share.resources.get("GPU", 0)),
-            images,
+            FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0)),
             request.dataset.labelled("train"),
         )
         tuner = ray_tune.Tuner(
-            _function(share, data, objective, folder, request.strategy),
+            _function(allocation, data, objective, folder, request.strategy),
             tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study, folder, request, share),
+                search_alg=_StudySearcher(study, folder, request, allocation),
                 scheduler=make_scheduler(request.strategy.scheduler, study.records()),
                 num_samples=-1,  # the searcher says when it is enough
                 # A process that waits for workers can't be told to leave them; it ends, and they with it.
-                reuse_actors=share.workers == 1,
+                reuse_actors=allocation.workers == 1,
                 trial_dirname_creator=lambda trial: str(trial.config["number"]),
             ),
             run_config=ray_tune.RunConfig(
                 name="tune",
                 **connect.ray_storage(folder.ray),
-                stop=Stop(request.time_budget, interrupted),
+                stop=Stop(request.options.seconds, interrupted),
                 callbacks=[recorder, *loggers],
                 verbose=0,
             ),
@@ -131,18 +128,18 @@ def run_trials(
 
 
 def _function(
-    share: Allocation, data: TrainingData, objective: TrainFunction, folder: SearchFolder, strategy: Strategy
+    allocation: Allocation, data: TrainingData, objective: TrainFunction, folder: SearchFolder, strategy: Strategy
 ) -> Any:
     """Return what Tune calls for each trial, with the resources of the process that it is called in."""
     common = {"objective": objective, "folder": folder.scratch, "strategy": strategy}
-    if share.workers > 1:
+    if allocation.workers > 1:
         work = ray_tune.with_parameters(
-            run_trial_on_workers, data=[ray.put(data)], share=share, notes=folder.ray, **common
+            run_trial_on_workers, data=[ray.put(data)], allocation=allocation, notes=folder.ray, **common
         )
         return ray_tune.with_resources(work, DRIVER)
-    gpu = share.resources.get("GPU", 0)
-    work = ray_tune.with_parameters(_run_trial, data=data, threads=share.threads, gpu=gpu, **common)
-    return ray_tune.with_resources(work, share.resources)
+    gpu = allocation.resources.get("GPU", 0)
+    work = ray_tune.with_parameters(_run_trial, data=data, threads=allocation.threads, gpu=gpu, **common)
+    return ray_tune.with_resources(work, allocation.resources)
 
 
 def _run_trial(
@@ -160,7 +157,7 @@ def _run_trial(
     """
     torch.set_num_threads(threads)
     connect.hide_unasked_gpus()
-    keep_to_part(gpu)
+    limit_gpu_memory(gpu)
     config = Config.model_validate_json(params["config"])
     epochs = TrialReporter(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
 
@@ -184,16 +181,16 @@ class _StudySearcher(connect.NotPickled, Searcher):
     ``_TrialRecorder`` hears what becomes of them.
     """
 
-    def __init__(self, study: Study, folder: SearchFolder, request: SearchRequest, share: Allocation):
+    def __init__(self, study: Study, folder: SearchFolder, request: SearchRequest, allocation: Allocation):
         super().__init__(metric="best", mode="max")
-        self._study, self._folder, self._request, self._share = study, folder, request, share
-        self._room, self._counted = share.concurrent, time.monotonic()
+        self._study, self._folder, self._request, self._share = study, folder, request, allocation
+        self._room, self._counted = allocation.concurrent, time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next candidate, ``FINISHED``, or None while there is no room for another one, or those that run
         are enough if none of them is lost.
         """
-        left = self._request.trials - self._study.counted()
+        left = self._request.options.trials - self._study.counted()
         if left <= 0:
             return Searcher.FINISHED
         if len(self._study.running()) >= min(left, self._at_once()):
@@ -206,7 +203,7 @@ class _StudySearcher(connect.NotPickled, Searcher):
         """How many trials the cluster holds now, a node that joined or was lost counted after some seconds."""
         if time.monotonic() - self._counted >= _NODES_S:
             fit = room(connect.nodes(), self._share.resources) // self._share.workers
-            self._room = max(1, min(fit, self._request.max_concurrent or fit))
+            self._room = max(1, min(fit, self._request.options.max_concurrent or fit))
             self._counted = time.monotonic()
         return self._room
 
@@ -217,8 +214,8 @@ class _StudySearcher(connect.NotPickled, Searcher):
 class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
     """Passes what Ray Tune sees of the trials on to the log, and counts their images: ``rows`` an epoch."""
 
-    def __init__(self, log: SearchLog, failures: FailureReader, images: Throughput, rows: int):
-        self._log, self._failures, self._images, self._rows = log, failures, images, rows
+    def __init__(self, log: SearchLog, failures: FailureReader, rows: int):
+        self._log, self._failures, self._rows = log, failures, rows
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         config = Config.model_validate_json(trial.config["config"])
@@ -230,7 +227,7 @@ class _TrialRecorder(connect.NotPickled, ray_tune.Callback):
         if "error" in result:
             count_failure("tune", "error")
         elif not result["previous"]:
-            self._images.add(self._rows)
+            count_images("tune", ok=self._rows)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._log.ended(trial.config["number"])

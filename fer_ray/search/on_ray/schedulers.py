@@ -28,8 +28,8 @@ def make_scheduler(name: str, previous: list[TrialRecord]) -> TrialScheduler:
     """Make a scheduler that starts from what earlier calls have measured.
 
     It wants results with ``progress`` (percent of a trial's epochs), ``value`` (the first objective in this epoch),
-    ``best`` (the same, the best so far) and ``previous`` (whether the trial has gone on after this epoch already, before
-    it was interrupted, which no decision can take back), and trials with their ``number`` in the configuration.
+    ``best`` (the same, the best so far) and ``previous`` (whether the trial went on after this epoch, before it was
+    interrupted, which no decision can take back), and trials with their ``number`` in the configuration.
 
     Args:
         name: one of ``fer_ray.search.strategy.SCHEDULERS``.

@@ -1,6 +1,5 @@
 """A trial of several workers: a Tune function that trains through Ray Train and passes each epoch on."""
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,21 +8,20 @@ from typing import Any
 import ray
 from ray import tune as ray_tune
 from ray.train import FailureConfig, RunConfig
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.util.queue import Empty, Queue
 
 from fer_ray.cluster.connect import hide_unasked_gpus, on_this_node, ray_storage
+from fer_ray.cluster.ray_patches import name_cluster_to_train
 from fer_ray.config.schema import Config
 from fer_ray.search.folder import kept_epochs
 from fer_ray.search.plan import Allocation
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.on_ray.train_workers import first_failure, make_trainer
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Report, Snapshot
+from fer_ray.training.run_folder import Metrics, Report, Snapshot
 
 DRIVER = {"CPU": 0.001}
 """Of the process that a trial's workers report to, which hardly does a thing; Ray Tune refuses 0."""
@@ -38,10 +36,10 @@ def run_trial_on_workers(
     objective: TrainFunction,
     folder: Output,
     notes: Output,
-    share: Allocation,
+    allocation: Allocation,
     strategy: Strategy,
 ) -> None:
-    """Train one candidate on a share's workers, as ``_run_trial`` of ``tune_on_ray`` does in one process.
+    """Train one candidate on a allocation's workers, as ``_run_trial`` of ``tune_on_ray`` does in one process.
 
     Ray's ``TuneReportCallback`` would pass epochs on too, but waits for ever where the search's driver is busy while
     the last one comes: then the end of the trial is already in the one place of its queue.
@@ -50,14 +48,14 @@ def run_trial_on_workers(
     config = Config.model_validate_json(params["config"])
     epochs = TrialReporter(config, kept_epochs(folder, params["number"], strategy.first.metric), strategy)
     results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
-    job = _TrialJob(config, data, share.workers, objective, epochs, results)
+    job = _TrialJob(config, data, allocation.workers, objective, epochs, results)
     run_config = RunConfig(
         name=str(params["number"]),
         **ray_storage(notes),
         failure_config=FailureConfig(max_failures=0),  # as a trial of one process
     )
-    resources = share.resources | {"CPU": share.resources["CPU"] - _LEFT}
-    trainer = make_trainer(job, share.workers, resources, share.threads, run_config)
+    resources = allocation.resources | {"CPU": allocation.resources["CPU"] - _LEFT}
+    trainer = make_trainer(job, allocation.workers, resources, allocation.threads, run_config)
     failures = list[Exception]()
 
     def train() -> None:
@@ -66,7 +64,7 @@ def run_trial_on_workers(
         except Exception as error:
             failures.append(error)
 
-    _name_the_cluster()
+    name_cluster_to_train()
     # A daemon: where the trial is stopped, Tune ends this process, and with it those that it owns.
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
@@ -74,17 +72,6 @@ def run_trial_on_workers(
         ray_tune.report(result)
     for error in failures:
         raise _cause(error)
-
-
-def _name_the_cluster() -> None:
-    """Let what Ray Train starts know which cluster it is in, by ``RAY_ADDRESS``.
-
-    Where a trial is stopped, an actor of Ray Train's looks for whether its controller still lives, and removes the
-    placement group of its workers. It finds the cluster by looking for Ray's processes on the machine; where there are
-    two clusters it gives up, and the next trial waits for those CPUs for ever.
-    """
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def _until_ended(results: Queue, thread: threading.Thread) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Split a prepared dataset over Ray Train workers that hold their rows in memory."""
+"""Shard a prepared dataset over Ray Train workers that hold their rows in memory."""
 
 import functools
 from typing import Any
@@ -11,18 +11,19 @@ from fer_ray.dataset.store import PreparedDataset, Split, to_split
 from fer_ray.errors import DataError
 
 READ_CPUS = 0.1
-"""CPUs that a task asks for that reads training rows; workers must leave as much free, or it waits for ever."""
+"""CPUs of a task that reads training rows. Workers must leave as much free, or the task never starts."""
 _TASK_GROUPS = 8
 
 
 def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
     """Return the training split as a Ray Dataset in random order, to be split over the workers.
 
-    Ray Data gives every worker the same number of rows. The last ``rows % workers`` rows are left to ``drain``.
+    Ray Data gives every worker the same number of rows. The remainder of dividing the rows by ``workers`` is left out
+    here; ``drain`` adds it.
 
-    The order of a source is often that of its labels, and a worker with only some of them would learn statistics of its
-    own. A small task reads a few Parquet row groups; ``ray.data.read_parquet`` would list the files in a task of a
-    whole CPU, which busy workers don't leave.
+    Rows are shuffled because sources are often sorted by label, and a worker with only some of the labels would learn
+    other batch-norm statistics. Small tasks read a few Parquet row groups each. ``ray.data.read_parquet`` would list
+    the files in a task of a whole CPU, which busy workers don't leave free.
     """
     groups = _row_groups(dataset)
     left = dataset.labelled("train") % workers
@@ -37,16 +38,16 @@ def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
 
 
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
-    """Take a worker's share of the training rows into memory, in the order of ids.
+    """Read a worker's shard of the training rows into memory, in the order of ids.
 
     Args:
         shard: from ``ray.train.get_dataset_shard``; it is read once.
-        dataset: the argument of ``train_dataset``.
-        rank: of the worker, from 0. The first ``rows % workers`` workers take one more row each.
-        workers: that share the split.
+        dataset: the dataset that ``train_dataset`` got.
+        rank: the worker's rank, from 0. The first workers also take one row each of the remainder.
+        workers: number of workers.
 
     Raises:
-        DataError: the files have other rows than when the shards were made.
+        DataError: the files changed after the shards were made.
     """
     rows = dataset.labelled("train")
     tables = list(shard.iter_batches(batch_size=4096, batch_format="pyarrow"))
@@ -56,8 +57,8 @@ def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Spli
     expected = rows // workers + (rank < rows % workers)
     if len(table) != expected:
         raise DataError(
-            f"{dataset.path}: worker {rank} got {len(table):,} training rows, {expected:,} expected. The dataset was"
-            " changed meanwhile: start again."
+            f"{dataset.path_or_url}: worker {rank} got {len(table):,} training rows, {expected:,} expected. The dataset"
+            " changed while it was read: start again."
         )
     return to_split(table, images_of(table["pixels"], dataset.info.size))
 
