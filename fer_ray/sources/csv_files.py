@@ -14,7 +14,6 @@ import io
 import re
 import sys
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,13 +22,20 @@ from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 
 from fer_ray.errors import DataError
-from fer_ray.images.decode import resize
 from fer_ray.images.image_files import is_regular
+from fer_ray.sources.csv_rows import (
+    ID,
+    LINE_BYTES,
+    UNPACKING_ERRORS,
+    CsvLayout,
+    cell_text,
+    parse_rows,
+    read_batches,
+    split_fields,
+)
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_ignored
 from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
@@ -42,42 +48,15 @@ from fer_ray.sources.table_columns import (
     require_no_split_column,
 )
 
-UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-"""Exceptions of zipfile and gzip on files that are damaged, encrypted, or compressed by an unknown method."""
-
 _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
 _HEADER_BYTES = 4096
-_LINE_BYTES = 64 << 20  # a longer line is cut, so that a file without line ends doesn't fill the memory
 _BUFFER_BYTES = 1 << 20  # a line of FER-2013 is longer than the default
-_BATCH_ROWS = 2048
 _TO_THE_END = sys.maxsize
 _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
 _GZIP = b"\x1f\x8b"
-_ID = "row-"
 _LISTED_BYTES = 60  # of a line in a message
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The columns of a file, and what all its rows have in common.
-
-    Attributes:
-        names: of all columns, in lower case.
-        delimiter: between them.
-        side: of the square images, in pixels.
-        split: of all rows, in a file without a column of splits.
-        label_column: name of the column of labels, or None.
-        split_column: name of the column of splits, or None.
-    """
-
-    names: tuple[str, ...]
-    delimiter: str
-    side: int
-    split: str
-    label_column: str | None
-    split_column: str | None
 
 
 @dataclass(frozen=True)
@@ -220,7 +199,7 @@ def first_line(start: bytes) -> str:
 
 def row_number(id: str) -> int:
     """Return the number of a data row, from 1, that its id was made of."""
-    return int(id.removeprefix(_ID))
+    return int(id.removeprefix(ID))
 
 
 def _candidates(
@@ -251,17 +230,17 @@ def _header(start: bytes) -> tuple[list[str], str] | None:
     return None
 
 
-def _layout(file: CsvFile, split: str | None) -> _Layout:
+def _layout(file: CsvFile, split: str | None) -> CsvLayout:
     try:
         with file.open() as stream:
             start = stream.read(_HEADER_BYTES)
         names, delimiter = _checked_header(file, start)
         with file.open() as stream:
             stream.readline(_HEADER_BYTES)
-            lines = [line for lines in _batches(stream, _PROBE_BYTES) for line in lines]
+            lines = [line for lines in read_batches(stream, _PROBE_BYTES) for line in lines]
     except UNPACKING_ERRORS as error:
         raise DataError(f"{file}: can't be read: {error}.") from error
-    columns, _ = _fields(lines, names, delimiter)
+    columns, _ = split_fields(lines, names, delimiter)
     counts = Counter(len(cell.split()) for cell in columns["pixels"])
     squares = {count: times for count, times in counts.items() if count and isqrt(count) ** 2 == count}
     if not squares:
@@ -274,8 +253,8 @@ def _layout(file: CsvFile, split: str | None) -> _Layout:
         require_labels(names, "pixels", str(file), None if split_column else split)
     if split_column is None:
         unread = [name for name in names if name not in ("pixels", label)]
-        require_no_split_column({name: set(map(_text, columns[name])) - {""} for name in unread}, str(file))
-    return _Layout(tuple(names), delimiter, side, split or ("train" if label else "test"), label, split_column)
+        require_no_split_column({name: set(map(cell_text, columns[name])) - {""} for name in unread}, str(file))
+    return CsvLayout(tuple(names), delimiter, side, split or ("train" if label else "test"), label, split_column)
 
 
 def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
@@ -294,66 +273,6 @@ def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
     return header
 
 
-def _batches(stream: IO[bytes], length: int) -> Iterator[list[bytes]]:
-    """Yield the lines that begin in the next ``length`` bytes, without blank ones, up to ``_BATCH_ROWS`` at once."""
-    lines = list[bytes]()
-    try:
-        while length > 0 and (line := stream.readline(_LINE_BYTES)):
-            length -= len(line)
-            if not line.isspace():
-                lines.append(line.rstrip(b"\r\n"))
-            if len(lines) == _BATCH_ROWS:
-                yield lines
-                lines = []
-    except UNPACKING_ERRORS:
-        yield lines
-        raise
-    if lines:
-        yield lines
-
-
-def _fields(lines: list[bytes], names: Sequence[str], delimiter: str) -> tuple[dict[str, list[bytes]], dict[int, str]]:
-    """Return the columns of the valid lines, and by position the reasons why other lines are invalid."""
-    columns, invalid = _parse(lines, len(names), delimiter, '"')
-    if lines and len(columns[0]) + len(invalid) != len(lines):  # an open quotation mark has swallowed the next lines
-        columns, invalid = _parse(lines, len(names), delimiter, False)
-    return dict(zip(names, columns, strict=True)), invalid
-
-
-def _parse(
-    lines: list[bytes], count: int, delimiter: str, quote: str | bool
-) -> tuple[list[list[bytes]], dict[int, str]]:
-    invalid = dict[int, str]()
-
-    def reject(row: csv.InvalidRow) -> str:
-        invalid[row.number - 1] = f"{row.actual_columns} column(s), {row.expected_columns} expected"
-        return "skip"
-
-    text = b"\n".join(lines).replace(b"\r", b" ")
-    if not text.isascii():  # an invalid row has to be UTF-8, or its handler isn't called
-        text = text.decode("utf-8", "replace").encode()
-    if not text:
-        return [[] for _ in range(count)], invalid
-    names = [str(number) for number in range(count)]  # the file's own may not be unique
-    table = csv.read_csv(
-        pa.BufferReader(text),
-        csv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1),
-        csv.ParseOptions(delimiter=delimiter, quote_char=quote, invalid_row_handler=reject),
-        csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False),
-    )
-    return [table[name].to_pylist() for name in names], invalid
-
-
-def _text(cell: bytes) -> str:
-    return _unquoted(cell).decode("utf-8", "backslashreplace")
-
-
-def _unquoted(cell: bytes) -> bytes:
-    """Return a cell without blanks and quotation marks around it."""
-    cell = cell.strip()
-    return cell[1:-1] if len(cell) > 1 and cell[:1] == cell[-1:] == b'"' else cell
-
-
 def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
     """Cut files into ranges of whole lines, a table each, and count the data rows."""
     manifest, rows = [], 0
@@ -361,7 +280,7 @@ def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
         with file.open() as stream:
             stream.readline(_HEADER_BYTES)
             start = stream.tell()
-            while chunk := stream.read(_TASK_BYTES) + stream.readline(_LINE_BYTES):
+            while chunk := stream.read(_TASK_BYTES) + stream.readline(LINE_BYTES):
                 one = {"file": number, "start": start, "end": stream.tell(), "first": rows + 1}
                 manifest.append(pa.Table.from_pylist([one]))
                 rows += sum(1 for line in chunk.split(b"\n") if line and not line.isspace())
@@ -369,7 +288,7 @@ def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
     return manifest, rows
 
 
-def _read(files: list[CsvFile], layouts: list[_Layout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
+def _read(files: list[CsvFile], layouts: list[CsvLayout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
     number = ranges["first"][0].as_py()
     for one in ranges.to_pylist():
         file, layout = files[one["file"]], layouts[one["file"]]
@@ -382,43 +301,11 @@ def _read(files: list[CsvFile], layouts: list[_Layout], ranges: pa.Table, size: 
                     stream.seek(one["start"])
                 else:
                     stream.readline(_HEADER_BYTES)
-                for lines in _batches(stream, one["end"] - one["start"]):
-                    yield _rows(lines, number, str(file), layout, size)
+                for lines in read_batches(stream, one["end"] - one["start"]):
+                    yield parse_rows(lines, number, str(file), layout, size)
                     number += len(lines)
         except UNPACKING_ERRORS as error:
             rows = RowBuilder(size)
-            rows.reject(f"{_ID}{number:07}", str(file), f"from here on the file can't be unpacked: {error}")
+            rows.reject(f"{ID}{number:07}", str(file), f"from here on the file can't be unpacked: {error}")
             number += 1
             yield rows.table()
-
-
-def _rows(lines: list[bytes], first: int, file: str, layout: _Layout, size: int) -> pa.Table:
-    columns, invalid = _fields(lines, layout.names, layout.delimiter)
-    valid = zip(*columns.values(), strict=True)
-    rows = RowBuilder(size)
-    for position in range(len(lines)):
-        id = f"{_ID}{first + position:07}"
-        try:
-            if position in invalid:
-                raise ValueError(invalid[position])
-            of = dict(zip(columns, next(valid), strict=True))
-            split = _text(of[layout.split_column]) if layout.split_column else layout.split
-            label = _text(of[layout.label_column]) if layout.label_column else None
-            pixels = _pixels(_unquoted(of["pixels"]), layout.side)
-        except ValueError as error:
-            rows.reject(id, file, str(error))
-        else:
-            rows.add(id, file, split, label, resize(pixels, size), layout.side, layout.side)
-    return rows.table()
-
-
-def _pixels(text: bytes, side: int) -> np.ndarray:
-    if text.translate(None, b"0123456789 \t"):  # numpy would stop at it without an error
-        wrong = next(word for word in text.split() if not word.isdigit()).decode("utf-8", "backslashreplace")
-        raise ValueError(f"a pixel value is {wrong[:20]!r}, expected whole numbers 0 to 255 between blanks")
-    values = np.fromstring(text, np.int64, sep=" ")
-    if len(values) != side * side:
-        raise ValueError(f"{len(values)} pixel values, {side * side} expected ({side} × {side})")
-    if values.max() > 255:
-        raise ValueError(f"a pixel value is {values.max()}, expected 0 to 255")
-    return values.astype(np.uint8).reshape(side, side)
