@@ -17,7 +17,6 @@ from pydantic import Field as Range
 from pydantic.dataclasses import dataclass
 from typer import Argument, Option
 
-from fer_ray.cluster.memory import parse_bytes
 from fer_ray.cluster.resources import WHY_ONE_GPU, trial_problems
 from fer_ray.config.files import load_config, load_search_spaces
 from fer_ray.config.schema import Config
@@ -128,15 +127,7 @@ class TrainOptions:
     gpus_per_worker: Annotated[
         float | None, Option(help="GPUs of each worker, 0 or 1. Default: 1 if there are as many GPUs as workers.")
     ] = None
-    data_memory: Annotated[
-        int | str | None, Option(help="Memory for the rows on a machine, such as 2GiB. Default: half of the available.")
-    ] = None
     resume: Annotated[bool, Option("--resume", help="Continue after the last finished epoch.")] = False
-
-    @property
-    def row_bytes(self) -> int | None:
-        """The memory for the rows in bytes."""
-        return parse_bytes(self.data_memory) if isinstance(self.data_memory, str) else self.data_memory
 
     @functools.cached_property
     def settings(self) -> Config | None:

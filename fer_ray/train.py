@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_ray.cluster.failures import advice
-from fer_ray.cluster.memory import memory_errors
+from fer_ray.cluster.memory import available_memory, memory_errors
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount, duration
-from fer_ray.dataset.placement import Placement
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import read_info
-from fer_ray.inference.device import memory_left
 from fer_ray.models import can_grow
 from fer_ray.options import TrainOptions
 from fer_ray.reporting.curves import save_curves
@@ -30,7 +28,7 @@ from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
 from fer_ray.training.profile import RunProfile, bottleneck
 from fer_ray.training.requirements import training_problems
-from fer_ray.training.rows import TrainingData
+from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import (
     CONFIG_FILE,
     Metrics,
@@ -91,11 +89,11 @@ def train(options: TrainOptions) -> TrainResult:
             try:
                 with ProgressBar("training", rows * config.training.epochs, start=rows * done) as bar:
                     if here:
-                        _train_here(config, Placement(data, 1, options.row_bytes or min(memory_left()) // 2), run, bar)
+                        _train_here(config, data, run, bar)
                     else:
                         from fer_ray.training.on_ray.train_workers import train_on_ray  # one process needs no Ray
 
-                        train_on_ray(config, data, run, bar, workers, gpus_per_worker, options.row_bytes)
+                        train_on_ray(config, data, run, bar, workers, gpus_per_worker)
             finally:
                 if history := run.history():
                     save_curves(history, run.curves_file)
@@ -117,16 +115,15 @@ def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> No
         )
 
 
-def _train_here(config: Config, placement: Placement, run: RunFolder, bar: ProgressBar) -> None:
+def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
         run.record(metrics, snapshot)
         say(describe_epoch(metrics))
 
-    placement.require_room(config.training.batch_size)
-    say(str(placement))
+    in_memory, line = fitting_splits(data, available_memory() // 2)
+    say(line)
     with memory_errors(advice(config.training)):
-        rows = TrainingData(placement.load("train", 0), placement.load("validation", 0), placement.dataset.info)
-        fit(config, rows, report, bar.advance, run.resumable())
+        fit(config, TrainingData.load(data, in_memory), report, bar.advance, run.resumable())
 
 
 def command(options: TrainOptions) -> None:

@@ -83,7 +83,7 @@ def write_prepared(
         mean=0.5,
         std=0.3,
         soft_labels=soft,
-        fingerprint="made",
+        fingerprint=hashlib.sha256(str(folder).encode()).hexdigest(),
     )
     (folder / DATASET_FILE).write_text(info.model_dump_json())
     return PreparedDataset(folder)

@@ -60,7 +60,7 @@ def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], n
     for row in raw:
         split, label = meant.get(row["id"], (-1, NO_LABEL))
         row |= {"split": SPLITS[split] if split >= 0 else None, "label": None if label == NO_LABEL else label}
-        row["reason"] = reasons.get(row["id"])
+        row["reason"] = row["reason"] or (reasons.get(row["id"]) if split < 0 else None)
     return raw, images_of(table["pixels"], 48)
 
 

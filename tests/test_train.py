@@ -198,17 +198,25 @@ def test_a_run_that_diverges_at_once_leaves_its_folder_free(tiny_dataset: Prepar
     assert not (tmp_path / "run").exists()
 
 
-def test_rows_stream_where_memory_does_not_hold_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The same rows held and streamed: as many are learnt from, and the network gets as good."""
-    labels = [label for label in range(7) for _ in range(300)]
-    dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::10]})
-    settings = config("training.epochs=6")
-    held = train(dataset.path, settings, tmp_path / "held")
-    streamed = train(dataset.path, settings, tmp_path / "streamed", data_memory=380_000)
+def test_rows_that_do_not_fit_in_memory_are_mapped_and_train_the_same_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
+    labels = [None if row % 10 == 3 else row // 100 for row in range(700)]
+    dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::10]}, soft=True)
+    settings = config("loss.soft_labels=true")
+    in_memory = train(dataset.path, settings, tmp_path / "in-memory")
+    monkeypatch.setattr("fer_ray.train.available_memory", lambda: 200_000)
+    mapped = train(dataset.path, settings, tmp_path / "mapped")
     said = capfd.readouterr().err
-    assert "train 2,100 rows × 192 bytes = 393.8 KiB, held in memory" in said
-    assert "train 2,100 rows × 192 bytes = 393.8 KiB, streamed from disk" in said
-    assert held.best["validation_accuracy"] > 0.9 and streamed.best["validation_accuracy"] > 0.9
+    assert "train 630 rows × 220 bytes = 135.4 KiB, in memory" in said
+    assert "train 630 rows × 220 bytes = 135.4 KiB, memory-mapped from disk" in said
+    timed = ("seconds", "images_per_s")
+    histories = [
+        [{k: v for k, v in line.items() if k not in timed} for line in run.history] for run in (in_memory, mapped)
+    ]
+    assert histories[0] == histories[1]
+    assert mapped.profile is not None and mapped.profile.mapped
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Amounts of memory: parsing, how much is available, and errors that mean it ran out."""
+"""Available memory, and errors that mean it ran out."""
 
 import errno
 import os
@@ -9,32 +9,12 @@ from pathlib import Path
 
 from fer_ray.errors import FerRayError, UsageError
 
-_UNITS = {
-    "": 1,
-    "B": 1,
-    **{prefix + "B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
-    **{prefix + "iB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
-}
 _CGROUP = Path("/sys/fs/cgroup")
 _SIGNS = re.compile(
     r"out of memory|DefaultCPUAllocator|(can't|cannot|failed to) allocate|_ALLOC(ATION)?_FAILED|MemoryAllocation",
     re.IGNORECASE,
 )
 """Texts of ``RuntimeError`` by PyTorch's allocators, CUDA, cuBLAS, cuDNN, NCCL and HIP."""
-
-
-def parse_bytes(text: str) -> int:
-    """Return the bytes of an amount such as ``2GiB``, ``500 MB`` or ``1048576``.
-
-    Raises:
-        UsageError: the text is not an amount, or is 0.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    units = {unit.lower(): factor for unit, factor in _UNITS.items()}
-    amount = int(float(match[1]) * units[match[2].lower()]) if match and match[2].lower() in units else 0
-    if amount < 1:
-        raise UsageError(f"'{text}': not an amount of memory. Write a number above 0 with a unit, such as 500MB.")
-    return amount
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:

@@ -25,6 +25,10 @@ Columns of every split, its rows in source order:
 """
 
 import dataclasses
+import fcntl
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +40,16 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.console.progress import say
+from fer_ray.console.text import describe_bytes
 from fer_ray.dataset import DATASET_FILE as DATASET_FILE
 from fer_ray.dataset import PREPARE, require_dataset
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.sources.split_names import SPLITS
-from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.inputs import cache_folder, local_copy
 from fer_ray.storage.json_files import read_json
+from fer_ray.storage.local import LOCK_FILE, make_folder
 from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1
@@ -102,14 +108,15 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """A split in memory, without its unlabelled rows.
+    """A split without its unlabelled rows.
 
     Attributes:
         ids: n ids.
         images: uint8, n × size × size, 0 black to 255 white.
         labels: int64, n, csv order.
         leaked: bool, n, whether the image is also in train.
-        soft_labels: float32, n × 7, shares of votes, csv order; None where the dataset has none.
+        soft_labels: float32, n × 7, shares of votes, csv order; None if the dataset has none.
+        is_mapped: whether the images are memory-mapped from a file.
     """
 
     ids: list[str]
@@ -117,13 +124,17 @@ class Split:
     labels: np.ndarray
     leaked: np.ndarray
     soft_labels: np.ndarray | None = None
+    is_mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def share(self, rank: int, workers: int) -> "Split":
         """Return every ``workers``-th row from row ``rank`` on, so that the ranks together have each row once."""
-        return self.take(np.arange(rank, len(self), workers))
+        rows = slice(rank, None, workers)
+        images = self.images[rows] if self.is_mapped else self.images[rows].copy()
+        soft = None if self.soft_labels is None else self.soft_labels[rows]
+        return Split(self.ids[rows], images, self.labels[rows], self.leaked[rows], soft, self.is_mapped)
 
     def take(self, rows: np.ndarray) -> "Split":
         """Return the rows with the given numbers, in their order."""
@@ -185,10 +196,10 @@ class PreparedDataset:
 
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """Read a split, or some of its columns, as an Arrow table."""
-        try:
-            tables = [pq.read_table(file, columns=columns) for file in self.files(split)]
-        except (OSError, pa.ArrowInvalid) as error:
-            raise self._unreadable(split, error) from error
+        tables = []
+        for file in self.files(split):
+            with self._reading(file):
+                tables.append(pq.read_table(file, columns=columns))
         rows = sum(len(table) for table in tables)
         expected = self.info.splits[split].rows
         if rows != expected:
@@ -231,69 +242,123 @@ class PreparedDataset:
         """Check that each file of a split has the columns for training, of the right types."""
         expected, problems = schema(self.info.size, self.info.soft_labels), list[str]()
         for file in self.files(split):
-            try:
+            with self._reading(file):
                 found = pq.read_schema(file)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise self._unreadable(split, error) from error
-            path_or_url = f"{self.path_or_url}/{split}/{file.name}"
             for name in self.info.training_columns:
                 if name not in found.names:
-                    problems.append(f"{path_or_url}: has no column '{name}'. Prepare the dataset again.")
+                    problems.append(f"{self._name(file)}: has no column '{name}'. Prepare the dataset again.")
                 elif found.field(name).type != expected.field(name).type:
                     problems.append(
-                        f"{path_or_url}: column '{name}' is {found.field(name).type}, {expected.field(name).type}"
-                        " expected. Prepare the dataset again."
+                        f"{self._name(file)}: column '{name}' is {found.field(name).type},"
+                        f" {expected.field(name).type} expected. Prepare the dataset again."
                     )
         if problems:
             raise DataError(problems)
 
-    def load(self, split: str) -> Split:
-        """Read the labelled rows of a split into memory, a row group at a time to save memory.
+    def load(self, split: str, mapped: bool = False) -> Split:
+        """Read the labelled rows of a split.
+
+        Args:
+            split: its name.
+            mapped: memory-map the images from a file in the cache folder, which the first call on a machine writes.
 
         Raises:
             DataError: a file can't be read, or has other rows or columns than ``dataset.json`` says.
+            UsageError: the images can't be written to the cache folder.
         """
         self._check_columns(split)
-        size, rows, parts = self.info.size, 0, list[Split]()
-        images = np.empty((self.labelled(split), size, size), np.uint8)
-        try:
-            for file in self.files(split):
-                with pq.ParquetFile(file) as groups:
-                    for group in range(groups.num_row_groups):
-                        part = to_split(groups.read_row_group(group, columns=self.info.training_columns), size)
-                        own = images[rows : rows + len(part)]
-                        own[:] = part.images[: len(own)]
-                        parts.append(dataclasses.replace(part, images=own))
-                        rows += len(part)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise self._unreadable(split, error) from error
-        if rows != len(images):
+        table = _labelled(self.table(split, [name for name in self.info.training_columns if name != "pixels"]))
+        shape = (self.labelled(split), self.info.size, self.info.size)
+        if len(table) != shape[0]:
             raise DataError(
-                f"{self.path_or_url}/{split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare"
+                f"{self.path_or_url}/{split}: holds {len(table)} labelled rows, {DATASET_FILE} says {shape[0]}. Prepare"
                 " the dataset again."
             )
-        soft = [part.soft_labels for part in parts if part.soft_labels is not None]
-        return Split(
-            ids=[id for part in parts for id in part.ids],
-            images=images,
-            labels=np.concatenate([np.empty(0, np.int64), *(part.labels for part in parts)]),
-            leaked=np.concatenate([np.empty(0, bool), *(part.leaked for part in parts)]),
-            soft_labels=np.concatenate(soft) if soft else None,
-        )
+        if mapped:
+            with self._image_file(split).open("rb") as file:
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writable, as tensors have to be
+            memory.madvise(mmap.MADV_RANDOM)  # without it each row reads its neighbours too
+            return dataclasses.replace(to_split(table, np.frombuffer(memory, np.uint8).reshape(shape)), is_mapped=True)
+        images, filled = np.empty(shape, np.uint8), 0
+        for block in self._image_blocks(split):
+            images[filled : filled + len(block)] = block
+            filled += len(block)
+        return to_split(table, images)
 
-    def _unreadable(self, split: str, error: Exception) -> DataError:
-        reason = " ".join(str(error).split()).rstrip(".")
-        return DataError(f"{self.path_or_url}/{split}: can't be read: {reason}. Prepare the dataset again.")
+    def row_groups(self, split: str) -> Iterator[tuple[Path, int, int]]:
+        """Yield the Parquet row groups of a split: file, number in the file, and number of labelled rows."""
+        is_labelled = self.info.splits[split].unlabelled == 0
+        for file in self.files(split):
+            with self._reading(file):
+                metadata = pq.read_metadata(file)
+            for group in range(metadata.num_row_groups):
+                rows = metadata.row_group(group).num_rows
+                yield file, group, rows if is_labelled else len(self.read_group(file, group, ["label"]))
+
+    def read_group(self, file: Path, group: int, columns: list[str]) -> pa.Table:
+        """Read some columns, ``label`` among them, of the labelled rows of a row group.
+
+        Raises:
+            DataError: the file can't be read.
+        """
+        with self._reading(file), pq.ParquetFile(file) as parquet:
+            return _labelled(parquet.read_row_group(group, columns=columns, use_threads=False))
+
+    def _image_blocks(self, split: str) -> Iterator[np.ndarray]:
+        """Yield the images of the labelled rows, a row group at a time, uint8, n × size × size."""
+        for file, group, _ in self.row_groups(split):
+            yield images_of(self.read_group(file, group, ["label", "pixels"])["pixels"], self.info.size)
+
+    def _image_file(self, split: str) -> Path:
+        """Return the file with the pixels of the labelled rows, which is written unless it exists."""
+        folder = cache_folder() / "rows"
+        file = folder / f"{self.info.fingerprint}-{split}.uint8"
+        partial = file.with_suffix(".partial")
+        make_folder(folder)
+        with (folder / LOCK_FILE).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker on this machine may be writing it
+            if not file.exists():
+                size = describe_bytes(self.labelled(split) * self.info.size**2)
+                say(f"Writing the images of {split}, {size}, to {file}.")
+                try:
+                    with partial.open("wb") as out:
+                        for block in self._image_blocks(split):
+                            out.write(np.ascontiguousarray(block).data)
+                    partial.rename(file)
+                except OSError as error:
+                    partial.unlink(missing_ok=True)
+                    raise UsageError(
+                        f"{file}: can't be written: {error.strerror}. Set FER_RAY_CACHE to a folder with more space."
+                    ) from error
+        return file
+
+    @contextmanager
+    def _reading(self, file: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise DataError(f"{self._name(file)}: can't be read: {reason}. Prepare the dataset again.") from error
+
+    def _name(self, file: Path) -> str:
+        return f"{self.path_or_url}/{file.relative_to(self.path)}"
 
 
-def to_split(table: pa.Table, size: int) -> Split:
-    """Return rows with ``DatasetInfo.training_columns`` as arrays, without the unlabelled rows."""
-    table = table.filter(pc.is_valid(table["label"]))
-    leaked = ["leaked" in flags for flags in table["flags"].to_pylist()]
+def to_split(table: pa.Table, images: np.ndarray) -> Split:
+    """Return labelled rows as arrays.
+
+    Args:
+        table: with ``DatasetInfo.training_columns``; ``pixels`` isn't read.
+        images: of the same rows.
+    """
     return Split(
         ids=table["id"].to_pylist(),
-        images=images_of(table["pixels"], size),
+        images=images,
         labels=labels_of(table),
-        leaked=np.array(leaked, dtype=bool),
+        leaked=np.array(["leaked" in flags for flags in table["flags"].to_pylist()], bool),
         soft_labels=soft_labels_of(table) if "soft_label" in table.column_names else None,
     )
+
+
+def _labelled(table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_valid(table["label"])) if table["label"].null_count else table

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fer_ray.cluster.memory import available_memory
 from fer_ray.cluster.resources import JOB_VARIABLE
 from fer_ray.console.progress import say
 from fer_ray.errors import UsageError
@@ -43,12 +42,6 @@ def _hide_gpus_of_others() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if Path("/proc/driver/nvidia/gpus").is_dir():
             say("This job requested no GPU (--entrypoint-num-gpus 1), so its driver computes on the CPU.")
-
-
-def memory_left() -> list[int]:
-    """Return the available memory in bytes: of the machine, then of this process's GPU if it has one."""
-    device = pick_device()
-    return [available_memory(), *([torch.cuda.mem_get_info(device)[0]] if device.type == "cuda" else [])]
 
 
 def limit_gpu_memory(gpu: float) -> None:

@@ -1,19 +1,19 @@
 """FER-2013 as CSV: ``fer2013.csv``, ``icml_face_data.csv``, and the competition's ``train.csv`` and ``test.csv``.
 
-Columns are found by name, in any order, whatever their case and blanks, between commas, semicolons or tabs: ``pixels``,
-``emotion`` or ``label``, and ``Usage`` (``fer_ray.sources.csv_lines`` describes their values). Tasks read ranges of
-some MB, so a file may be of any size. A CSV inside a .zip or compressed by gzip is read by one task as a stream.
+Columns are found by name, in any order, whatever their case and blanks, between commas, semicolons or tabs. ``pixels``
+holds whole numbers 0 to 255 between blanks, rows of the image first; ``emotion`` or ``label`` a number or a name, or
+nothing where the row is unlabelled; ``Usage`` the split. Tasks read ranges of some MB, so a file may be of any size. A
+CSV inside a .zip or compressed by gzip is read by one task as a stream.
 """
 
 import codecs
 import contextlib
-import csv
 import functools
 import gzip
+import io
 import re
 import sys
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,12 +22,20 @@ from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-import numpy as np
 import pyarrow as pa
 
 from fer_ray.errors import DataError
 from fer_ray.images.image_files import is_regular
-from fer_ray.sources.csv_lines import Layout, fields_of, read_line
+from fer_ray.sources.csv_rows import (
+    ID,
+    LINE_BYTES,
+    UNPACKING_ERRORS,
+    CsvLayout,
+    cell_text,
+    parse_rows,
+    read_batches,
+    split_fields,
+)
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_ignored
 from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
@@ -40,23 +48,15 @@ from fer_ray.sources.table_columns import (
     require_no_split_column,
 )
 
-UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-"""Exceptions of zipfile and gzip on files that are damaged, encrypted, or compressed by an unknown method."""
-
 _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
 _HEADER_BYTES = 4096
-_LINE_BYTES = 64 << 20  # longer lines are cut there, so that a file without line ends doesn't fill the memory
 _BUFFER_BYTES = 1 << 20  # a line of FER-2013 is longer than the default
-_TABLE_ROWS = 2048
-_TO_THE_END = -1
+_TO_THE_END = sys.maxsize
 _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
 _GZIP = b"\x1f\x8b"
-_ID = "row-"
 _LISTED_BYTES = 60  # of a line in a message
-_BLANKS = b" \t\r\n"
-csv.field_size_limit(sys.maxsize)  # the default refuses images larger than 180 × 180
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,8 @@ class CsvFile:
 
     def is_packed(self) -> bool:
         """Return whether its bytes can only be read from the start."""
-        if self.member is not None:
-            return True
-        with self.path.open("rb") as file:
-            return file.read(2) == _GZIP
+        with self.open() as stream:
+            return not isinstance(stream, io.BufferedReader)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -86,12 +84,9 @@ class CsvFile:
         if self.member is not None:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
                 yield member
-        elif self.is_packed():
-            with gzip.open(self.path) as unpacked:
-                yield cast(IO[bytes], unpacked)
         else:
-            with self.path.open("rb", buffering=_BUFFER_BYTES) as file:
-                yield file
+            with cast(io.BufferedReader, self.path.open("rb", _BUFFER_BYTES)) as file:
+                yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == _GZIP else file
 
 
 def find_csv(path: Path) -> list[CsvFile]:
@@ -101,7 +96,17 @@ def find_csv(path: Path) -> list[CsvFile]:
     Raises:
         DataError: a file that is named .csv can't be read.
     """
-    return list(dict.fromkeys(file for file, start in _starts(path) if _header(start)))
+    found = []
+    with contextlib.ExitStack() as stack:
+        for file, opener in _candidates(path, stack):
+            try:
+                with opener() as stream:
+                    if _header(stream.read(_HEADER_BYTES)):
+                        found.append(file)
+            except UNPACKING_ERRORS as error:
+                if file.name.lower().endswith(".csv"):
+                    raise DataError(f"{file}: can't be read: {error}.") from error
+    return found
 
 
 def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Source:
@@ -128,8 +133,8 @@ def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Sour
         raise DataError(problems)
     if any(file.is_packed() for file in files):
         # The rows of a stream can't be counted in advance, so one task numbers all of them.
-        pieces = [{"file": number, "start": 0, "end": _TO_THE_END, "first": 1} for number in range(len(files))]
-        manifest, total = [pa.Table.from_pylist(pieces)], None
+        ranges = [{"file": number, "start": 0, "end": _TO_THE_END, "first": 1} for number in range(len(files))]
+        manifest, total = [pa.Table.from_pylist(ranges)], None
     else:
         manifest, total = _manifest(files)
     notes = [] if all(splits[file] for file in files) else root_notes
@@ -194,41 +199,24 @@ def first_line(start: bytes) -> str:
 
 def row_number(id: str) -> int:
     """Return the number of a data row, from 1, that its id was made of."""
-    return int(id.removeprefix(_ID))
+    return int(id.removeprefix(ID))
 
 
-def _starts(path: Path) -> Iterator[tuple[CsvFile, bytes]]:
-    """Yield what may be a CSV file, and its first bytes."""
+def _candidates(
+    path: Path, stack: contextlib.ExitStack
+) -> Iterator[tuple[CsvFile, Callable[[], AbstractContextManager[IO[bytes]]]]]:
+    """Yield what may be a CSV file, with a function that opens it."""
     if path.is_file() and zipfile.is_zipfile(path):
-        yield from _starts_in_zip(path)
+        with contextlib.suppress(*UNPACKING_ERRORS, ValueError):  # reading it as a tree of images reports the damage
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            for name in dict.fromkeys(archive.namelist()):
+                if not (name.endswith("/") or is_ignored(name) or PurePosixPath(name).suffix.lower() in _NOT_CSV):
+                    yield CsvFile(path, name), functools.partial(archive.open, name)
         return
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        # A name that begins with a dot counts where it was asked for, and pipes never do: reading one would wait.
+        # A hidden file counts if it is the source itself. Reading a pipe would wait for its writer.
         if (file == path or not file.name.startswith(".")) and file.suffix.lower() not in _NOT_CSV and is_regular(file):
-            found = CsvFile(file)
-            yield _start(found, found.open)
-
-
-def _starts_in_zip(path: Path) -> Iterator[tuple[CsvFile, bytes]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (*UNPACKING_ERRORS, ValueError):
-        return  # reading it as a tree of images says what is wrong
-    with archive:
-        for name in archive.namelist():
-            is_file = not name.endswith("/") and not is_ignored(name)
-            if is_file and PurePosixPath(name).suffix.lower() not in _NOT_CSV:
-                yield _start(CsvFile(path, name), functools.partial(archive.open, name))
-
-
-def _start(file: CsvFile, opener: Callable[[], AbstractContextManager[IO[bytes]]]) -> tuple[CsvFile, bytes]:
-    try:
-        with opener() as stream:
-            return file, stream.read(_HEADER_BYTES)
-    except UNPACKING_ERRORS as error:
-        if file.name.lower().endswith(".csv"):
-            raise DataError(f"{file}: can't be read: {error}.") from error
-        return file, b""  # its name isn't that of a CSV
+            yield CsvFile(file), CsvFile(file).open
 
 
 def _header(start: bytes) -> tuple[list[str], str] | None:
@@ -236,38 +224,37 @@ def _header(start: bytes) -> tuple[list[str], str] | None:
     encoding = "utf-8-sig" if b"\0" not in start else "utf-16-be" if start[:1] in (b"\0", b"\xfe") else "utf-16-le"
     line = re.split(r"[\r\n]", start.decode(encoding, "replace").lstrip("\ufeff"), maxsplit=1)[0]
     for delimiter in ",;\t":
-        names = [
-            name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-        ]
+        names = [name.strip(' \t"').lower() for name in line.split(delimiter)]
         if "pixels" in names:
             return names, delimiter
     return None
 
 
-def _layout(file: CsvFile, split: str | None) -> Layout:
+def _layout(file: CsvFile, split: str | None) -> CsvLayout:
     try:
         with file.open() as stream:
             start = stream.read(_HEADER_BYTES)
         names, delimiter = _checked_header(file, start)
         with file.open() as stream:
             stream.readline(_HEADER_BYTES)
-            rows = _first_rows(stream, names, delimiter)
+            lines = [line for lines in read_batches(stream, _PROBE_BYTES) for line in lines]
     except UNPACKING_ERRORS as error:
         raise DataError(f"{file}: can't be read: {error}.") from error
-    counts = Counter(len(row[names.index("pixels")].split()) for row in rows)
+    columns, _ = split_fields(lines, names, delimiter)
+    counts = Counter(len(cell.split()) for cell in columns["pixels"])
     squares = {count: times for count, times in counts.items() if count and isqrt(count) ** 2 == count}
     if not squares:
         found = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
         raise DataError(f"{file}: {found}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
     side = isqrt(max(squares, key=lambda count: squares[count]))
     label = find_label(names, str(file))
-    layout = Layout(tuple(names), delimiter, side, split or ("train" if label else "test"), label)
+    split_column = next((name for name in SPLIT_COLUMNS if name in names), None)
     if label is None:
-        require_labels(names, "pixels", str(file), None if layout.split_column else split)
-    if layout.split_column is None:
-        unread = [at for at, name in enumerate(names) if name not in ("pixels", label)]
-        require_no_split_column({names[at]: {row[at].strip() for row in rows} - {""} for at in unread}, str(file))
-    return layout
+        require_labels(names, "pixels", str(file), None if split_column else split)
+    if split_column is None:
+        unread = [name for name in names if name not in ("pixels", label)]
+        require_no_split_column({name: set(map(cell_text, columns[name])) - {""} for name in unread}, str(file))
+    return CsvLayout(tuple(names), delimiter, side, split or ("train" if label else "test"), label, split_column)
 
 
 def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
@@ -286,24 +273,6 @@ def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
     return header
 
 
-def _first_rows(stream: IO[bytes], names: list[str], delimiter: str) -> list[list[str]]:
-    """Return the fields of the rows at the start of a file that have as many as there are names."""
-    rows = []
-    for line in _lines(stream, _PROBE_BYTES):
-        with contextlib.suppress(csv.Error):  # reading will reject the line with this reason
-            if len(fields := fields_of(line, delimiter)) == len(names):
-                rows.append(fields)
-    return rows
-
-
-def _lines(stream: IO[bytes], length: int) -> Iterator[str]:
-    """Yield the data lines that begin in the next ``length`` bytes, or ``_TO_THE_END``, blank ones left out."""
-    while length and (line := stream.readline(_LINE_BYTES)):
-        length = max(length - len(line), 0) if length != _TO_THE_END else length
-        if line.strip(_BLANKS):
-            yield line.decode("latin-1").rstrip("\r\n")
-
-
 def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
     """Cut files into ranges of whole lines, a table each, and count the data rows."""
     manifest, rows = [], 0
@@ -311,43 +280,32 @@ def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
         with file.open() as stream:
             stream.readline(_HEADER_BYTES)
             start = stream.tell()
-            while chunk := stream.read(_TASK_BYTES) + stream.readline(_LINE_BYTES):
-                piece = {"file": number, "start": start, "end": stream.tell(), "first": rows + 1}
-                manifest.append(pa.Table.from_pylist([piece]))
-                rows += _count_rows(chunk)
+            while chunk := stream.read(_TASK_BYTES) + stream.readline(LINE_BYTES):
+                one = {"file": number, "start": start, "end": stream.tell(), "first": rows + 1}
+                manifest.append(pa.Table.from_pylist([one]))
+                rows += sum(1 for line in chunk.split(b"\n") if line and not line.isspace())
                 start = stream.tell()
     return manifest, rows
 
 
-def _count_rows(chunk: bytes) -> int:
-    lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-    characters = np.frombuffer(chunk, np.uint8)
-    starts = np.flatnonzero(characters[:-1] == ord("\n")) + 1
-    may_be_blank = not chunk[:1].strip(_BLANKS) or np.isin(characters[starts], list(_BLANKS)).any()
-    return sum(1 for line in chunk.split(b"\n") if line.strip(_BLANKS)) if may_be_blank else lines
-
-
-def _read(files: list[CsvFile], layouts: list[Layout], pieces: pa.Table, size: int) -> Iterator[pa.Table]:
-    number = pieces["first"][0].as_py()
-    for piece in pieces.to_pylist():
-        file, layout = files[piece["file"]], layouts[piece["file"]]
+def _read(files: list[CsvFile], layouts: list[CsvLayout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
+    number = ranges["first"][0].as_py()
+    for one in ranges.to_pylist():
+        file, layout = files[one["file"]], layouts[one["file"]]
         if not file.path.exists():
             yield source_missing(str(file.path), size)
             return
-        rows = RowBuilder(size)
         try:
             with file.open() as stream:
-                if piece["start"]:
-                    stream.seek(piece["start"])
+                if one["start"]:
+                    stream.seek(one["start"])
                 else:
                     stream.readline(_HEADER_BYTES)
-                for line in _lines(stream, piece["end"] - piece["start"]):
-                    read_line(line, f"{_ID}{number:07}", str(file), layout, rows)
-                    number += 1
-                    if len(rows) == _TABLE_ROWS:
-                        yield rows.table()
-                        rows = RowBuilder(size)
+                for lines in read_batches(stream, one["end"] - one["start"]):
+                    yield parse_rows(lines, number, str(file), layout, size)
+                    number += len(lines)
         except UNPACKING_ERRORS as error:
-            rows.reject(f"{_ID}{number:07}", str(file), f"from here on the file can't be unpacked: {error}")
+            rows = RowBuilder(size)
+            rows.reject(f"{ID}{number:07}", str(file), f"from here on the file can't be unpacked: {error}")
             number += 1
-        yield rows.table()
+            yield rows.table()

@@ -10,8 +10,9 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,7 +28,7 @@ from fer_ray.sources.label_names import label_meanings
 from fer_ray.sources.name_options import NameOptions, is_number, label_key
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
 from fer_ray.sources.split_names import TreePath, read_splits, split_of_root, splits_of_paths
-from fer_ray.sources.zip_files import list_members, member_loader
+from fer_ray.sources.zip_files import list_members, read_member
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 """Suffixes of image files, in lower case. In a folder named after a label any other file counts too."""
@@ -43,38 +44,45 @@ _TASK_FILES = 1024  # some hundredths of a second of decoding at 48 × 48
 _RESPLIT = {"train": 28_821, "validation": 7_066}
 
 
-def open_folder(path: Path, options: NameOptions) -> Source:
-    """Return a folder of images as a source. Links are followed, except to a folder that contains them.
+@dataclass(frozen=True)
+class Tree:
+    """The files of a folder or .zip.
+
+    Attributes:
+        path: of the folder or .zip.
+        format: ``folder`` or ``zip``.
+        files: all of them, except hidden ones of a folder.
+        unlistable: errors of folders in it that can't be listed.
+    """
+
+    path: Path
+    format: str
+    files: list[TreeFile]
+    unlistable: list[OSError] = field(default_factory=list)
+
+    def count_images(self) -> int:
+        """Count the image files in folders named after emotions."""
+        label_of = functools.cache(NameOptions().label_of)
+        images = [
+            PurePosixPath(path) for file in self.files if _is_image(path := file["path"]) and not is_ignored(path)
+        ]
+        return sum(any(label_of(label_key(folder)) is not None for folder in image.parts[:-1]) for image in images)
+
+
+def list_tree(path: Path) -> Tree:
+    """List a folder or .zip. Links are followed, except to a folder that contains them.
+
+    The paths leave out a single root folder that has the .zip's own name.
 
     Raises:
-        DataError: no image is in a folder named after a label, labels or splits are unclear, or a folder can't be
-            listed.
+        DataError: the .zip is damaged.
     """
-    unlistable: list[OSError] = []
-    root = os.fsencode(path)
-    files: list[TreeFile] = [
-        {"path": path_text(file[len(root) :].lstrip(b"/")), "problem": None, "file": file}
-        for file in list_files([path], unlistable.append)
-    ]
-    if unlistable:
-        raise DataError([f"{path_text(error.filename)}: can't be listed: {error.strerror}." for error in unlistable])
-    return _tree("folder", path, files, _folder_loader, options)
-
-
-def open_zip(path: Path, options: NameOptions) -> Source:
-    """Return a .zip of images as a source. The ids leave out a single root folder that has the .zip's own name.
-
-    Raises:
-        DataError: as for ``open_folder``, or the file is damaged.
-    """
-    return _tree("zip", path, list_members(path), member_loader, options)
-
-
-def count_images(paths: Iterable[str]) -> int:
-    """Count the paths of image files in folders named after emotions."""
-    label_of = functools.cache(NameOptions().label_of)
-    images = (PurePosixPath(path) for path in paths if _is_image(path) and not is_ignored(path))
-    return sum(any(label_of(label_key(folder)) is not None for folder in image.parts[:-1]) for image in images)
+    if path.is_file():
+        return Tree(path, "zip", list_members(path))
+    tree, root = Tree(path, "folder", []), os.fsencode(path)
+    for file in list_files([path], tree.unlistable.append):
+        tree.files.append({"path": path_text(file[len(root) :].lstrip(b"/")), "problem": None, "file": file})
+    return tree
 
 
 def is_ignored(path: str) -> bool:
@@ -87,12 +95,18 @@ def is_archive(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in _ARCHIVES
 
 
-Opener = Callable[[Path], Any]
-"""Opens a tree: a context manager that yields a function from a file to its bytes, which may raise ``FileError``."""
+def open_tree(tree: Tree, options: NameOptions) -> Source:
+    """Return the images of a folder or .zip as a source.
 
-
-def _tree(format: str, path: Path, files: list[TreeFile], opener: Opener, options: NameOptions) -> Source:
-    name = path_text(os.fsencode(path))
+    Raises:
+        DataError: no image is in a folder named after a label, labels or splits are unclear, or a folder can't be
+            listed.
+    """
+    if tree.unlistable:
+        raise DataError(
+            [f"{path_text(error.filename)}: can't be listed: {error.strerror}." for error in tree.unlistable]
+        )
+    path, files, name = tree.path, tree.files, path_text(os.fsencode(tree.path))
     folders = {file["path"]: PurePosixPath(file["path"]).parts[:-1] for file in files if not is_ignored(file["path"])}
     paths, of_label = _tree_paths(set(folders.values()), options, name)
     images: list[TreeFile] = []
@@ -118,10 +132,10 @@ def _tree(format: str, path: Path, files: list[TreeFile], opener: Opener, option
     if dict(Counter(image["split"] for image in images)) == _RESPLIT:
         notes.append("28,821 and 7,066 images: not the official split, so figures don't compare with published ones.")
     return Source(
-        format=format,
+        format=tree.format,
         name=name,
         manifest=[_manifest(images[at : at + _TASK_FILES]) for at in range(0, len(images), _TASK_FILES)],
-        read=functools.partial(_read, path, opener),
+        read=functools.partial(_read, path),
         total=len(images),
         notes=notes + label_notes,
     )
@@ -256,31 +270,20 @@ def _manifest(images: list[TreeFile]) -> pa.Table:
     return pa.Table.from_pylist(images, schema=pa.schema({name: types.get(name, pa.int64()) for name in images[0]}))
 
 
-def _read(root: Path, opener: Opener, files: pa.Table, size: int) -> Iterator[pa.Table]:
+def _read(root: Path, files: pa.Table, size: int) -> Iterator[pa.Table]:
     if not root.exists():
         yield source_missing(str(root), size)
         return
-    rows = RowBuilder(size)
-    with opener(root) as load, quiet_decoders():
+    rows, of_root = RowBuilder(size), path_text(os.fsencode(root))
+    with quiet_decoders(), nullcontext() if root.is_dir() else root.open("rb") as archive:
         for file in files.to_pylist():
-            _read_one(root, load, file, rows)
+            id, path = file["path"], f"{of_root}/{file['path']}"
+            try:
+                if file["problem"]:
+                    raise ValueError(file["problem"])
+                image = decode(read_member(archive, file) if archive else read_file(file["file"]), size)
+            except (ValueError, ImageError, FileError) as error:
+                rows.reject(id, path, str(error))
+            else:
+                rows.add(id, path, file["split"], file["label"], image.pixels, image.width, image.height)
     yield rows.table()
-
-
-def _read_one(root: Path, load: Callable[[TreeFile], bytes], file: TreeFile, rows: RowBuilder) -> None:
-    id, path = file["path"], f"{path_text(os.fsencode(root))}/{file['path']}"
-    if file["problem"]:
-        rows.reject(id, path, file["problem"])
-        return
-    try:
-        image = decode(load(file), rows.size)
-    except (ImageError, FileError) as error:
-        rows.reject(id, path, str(error))
-    else:
-        rows.add(id, path, file["split"], file["label"], image.pixels, image.width, image.height)
-
-
-@contextmanager
-def _folder_loader(root: Path) -> Iterator[Callable[[TreeFile], bytes]]:
-    del root  # each file has its absolute path
-    yield lambda file: read_file(file["file"])

@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from fer_ray.errors import DataError
 from fer_ray.images.decode import ImageError, decode
 from fer_ray.images.decoder_warnings import quiet_decoders
-from fer_ray.images.image_files import is_regular, list_files, path_text
+from fer_ray.images.image_files import is_regular, path_text
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES
 from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
@@ -71,11 +71,9 @@ class _Layout:
         return [name for name in (self.image, self.label, self.split_column) if name]
 
 
-def find_parquet(path: Path) -> list[bytes]:
-    """Return the Parquet files to read for a path: the file itself, or those at any depth of a folder, by content."""
+def find_parquet(listed: Iterable[bytes]) -> list[bytes]:
+    """Return the Parquet files among some files, by content."""
     no_parquet = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
-    # An unreadable folder is ignored here; reading the source as a tree of images reports it.
-    listed = list_files([path], lambda error: None)
     files = (file for file in listed if not file.lower().endswith(no_parquet))
     return [file for file in files if is_regular(Path(os.fsdecode(file))) and _starts_as_parquet(file)]
 

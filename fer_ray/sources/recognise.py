@@ -14,15 +14,14 @@ import pyarrow as pa
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.images.decode import resize
-from fer_ray.images.image_files import list_files, path_text
-from fer_ray.sources.csv_files import find_csv, first_line, open_csv
-from fer_ray.sources.image_trees import count_images, open_folder, open_zip
+from fer_ray.images.image_files import path_text
+from fer_ray.sources.csv_files import CsvFile, find_csv, first_line, open_csv
+from fer_ray.sources.image_trees import Tree, list_tree, open_tree
 from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.parquet_files import find_parquet, open_parquet
 from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.synthetic import SIZE as SYNTHETIC_SIZE
 from fer_ray.sources.synthetic import synthetic_faces
-from fer_ray.sources.zip_files import list_members
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.local import local_path
 from fer_ray.storage.object_store import as_url
@@ -80,18 +79,21 @@ _fetched = functools.cache(local_copy)  # a process reads many parts of a source
 
 def _recognise(path: Path, format: str, options: NameOptions) -> Source:
     _require_source(path)
-    csv_files = find_csv(path) if format in ("auto", "csv") else []
-    parquet_files = find_parquet(path) if format in ("auto", "parquet") else []
-    if format == "auto" and (csv_files or parquet_files):
-        _require_one_format(path, [str(file) for file in csv_files], [path_text(file) for file in parquet_files])
+    is_tree = path.is_dir() or zipfile.is_zipfile(path)
+    tree = list_tree(path) if is_tree and format != "csv" else None
+    csv_files, parquet_files = list[CsvFile](), list[bytes]()
+    if format in ("auto", "csv"):
+        csv_files = find_csv(path)
+    if format in ("auto", "parquet") and not (tree and tree.format == "zip"):
+        parquet_files = find_parquet([file["file"] for file in tree.files] if tree else [os.fsencode(path)])
+    if format == "auto":
+        _require_one_format(path, csv_files, parquet_files, tree)
     if csv_files:
         return open_csv(path, csv_files, options)
     if parquet_files:
         return open_parquet(path, parquet_files, options)
-    if format in ("auto", "folder") and path.is_dir():
-        return open_folder(path, options)
-    if format in ("auto", "zip") and path.is_file() and zipfile.is_zipfile(path):
-        return open_zip(path, options)
+    if tree and format in ("auto", tree.format):
+        return open_tree(tree, options)
     if format != "auto":
         expected = {
             "csv": "a CSV file with a pixels column",
@@ -103,20 +105,14 @@ def _recognise(path: Path, format: str, options: NameOptions) -> Source:
     raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
 
 
-def _require_one_format(path: Path, csv_files: list[str], parquet_files: list[str]) -> None:
-    tree, paths = "folder", list[str]()
-    if path.is_dir():
-        start = len(os.fsencode(path))
-        paths = [path_text(file[start:].lstrip(b"/")) for file in list_files([path], lambda error: None)]
-    elif zipfile.is_zipfile(path):
-        tree, paths = "zip", [member["path"] for member in list_members(path)]
-    images = count_images(paths)
-    found = {
-        "csv": f"CSV files with a pixels column ({', '.join(csv_files)})" if csv_files else "",
-        "parquet": f"Parquet files ({', '.join(parquet_files[:3])})" if parquet_files else "",
-        tree: f"{images:,} images in folders named after emotions" if images else "",
-    }
-    kinds = {name: text for name, text in found.items() if text}
+def _require_one_format(path: Path, csv_files: list[CsvFile], parquet_files: list[bytes], tree: Tree | None) -> None:
+    kinds = dict[str, str]()
+    if csv_files:
+        kinds["csv"] = f"CSV files with a pixels column ({', '.join(map(str, csv_files))})"
+    if parquet_files:
+        kinds["parquet"] = f"Parquet files ({', '.join(map(path_text, parquet_files[:3]))})"
+    if kinds and tree and (images := tree.count_images()):
+        kinds[tree.format] = f"{images:,} images in folders named after emotions"
     if len(kinds) > 1:
         formats = " or ".join(f"--format {name}" for name in kinds)
         raise DataError(f"{path}: holds {' and '.join(kinds.values())}. Choose one: {formats}.")

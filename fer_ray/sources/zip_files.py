@@ -6,8 +6,6 @@ Listing a .zip again in each task would take longer than decoding the task's ima
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,13 +64,6 @@ def read_member(file: IO[bytes], member: Member) -> bytes:
     header = file.read(_LOCAL_HEADER)
     file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
     return _unpack(file.read(member["packed"]), member)
-
-
-@contextmanager
-def member_loader(path: Path) -> Iterator[Callable[[Member], bytes]]:
-    """Yield a function that returns a member's bytes; it raises ``FileError`` where they can't be read."""
-    with path.open("rb") as file:
-        yield lambda member: read_member(file, member)
 
 
 def _member(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> Member:

@@ -14,7 +14,6 @@ from torch import nn
 
 from fer_ray import models
 from fer_ray.config.schema import Config
-from fer_ray.dataset.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.calibration import fit_temperature
@@ -27,7 +26,7 @@ from fer_ray.training.losses import Loss, class_weights
 from fer_ray.training.optimizers import WeightAverage, make_optimizer
 from fer_ray.training.profile import Stopwatch
 from fer_ray.training.requirements import batch_problems
-from fer_ray.training.rows import TrainingData, rows_on
+from fer_ray.training.rows import TrainingData, TrainingRows
 from fer_ray.training.run_folder import Metrics, Report, Snapshot
 from fer_ray.training.schedules import image_size, learning_rate_factor, trained_stages
 from fer_ray.training.workers import Workers, without_sync
@@ -96,7 +95,7 @@ class _Run:
         self.optimizer = make_optimizer(self.stages, config.optimizer, unfreezes=config.schedule.head_epochs > 0)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
-        self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
+        self.train, self.validation = (TrainingRows(split, self.device) for split in (data.train, data.validation))
         # Fewer steps rather than one with fewer than two images per worker.
         most_steps = self.total_train // self.workers.count // 2
         self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
@@ -264,7 +263,7 @@ class _Run:
             "precision": str(self.dtype).removeprefix("torch."),
             "fast_bfloat16": has_fast_bfloat16(self.device),
             "workers": self.workers.count,
-            "streamed": isinstance(self.data.train, StreamedSplit),
+            "mapped": self.data.train.is_mapped,
         }
         weights = self.evaluated.state_dict()
         return Snapshot(list(self.history), self.stopwatch, weights, info, training, circumstances)

@@ -38,7 +38,7 @@ class RunProfile(BaseModel):
     precision: str = Field(description="Of convolutions and matrix products: float32 or bfloat16.")
     workers: int = Field(description="Processes that trained together.")
     fast_bfloat16: bool = Field(False, description="Whether the device has instructions for bfloat16.")
-    streamed: bool = Field(description="Whether training rows were read from disk in each epoch.")
+    mapped: bool = Field(description="Whether training images were memory-mapped from a file.")
     seconds: dict[Phase, float] = Field(description="By phase, as in fer_ray.training.profile.PHASES.")
 
     def shares(self) -> dict[Phase, float]:
@@ -126,9 +126,7 @@ def bottleneck(profile: RunProfile, can_grow: bool) -> str:
     network += ["a smaller network", "a GPU" if profile.device == "cpu" else "more GPUs (--workers)"]
     remedy = {
         "forward and backward": f"with {', '.join(network[:-1])} or {network[-1]}",
-        "data": "with the rows in memory (a larger --data-memory) or on a faster disk"
-        if profile.streamed
-        else larger_batches,
+        "data": "with more memory, or with FER_RAY_CACHE on a faster disk" if profile.mapped else larger_batches,
         "augmentation": "with fewer kinds of augmentation (augment) or on a GPU",
         "optimizer": larger_batches,
         "validation": "with a smaller validation split",

@@ -1,36 +1,65 @@
-"""A worker's share of a split as batches on the training device."""
+"""A worker's rows: in memory, or memory-mapped from a file; taken in batches on the training device."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
 
-from fer_ray.dataset.row_groups import RowBlock
+from fer_ray.console.text import describe_bytes
 from fer_ray.dataset.store import DatasetInfo, PreparedDataset, Split
-from fer_ray.dataset.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
+
+_READERS = 4  # batches that are read at once from a file
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows that this worker trains and validates on, and what the whole dataset is.
+    """The rows that this worker trains and validates on.
 
     Attributes:
-        train: this worker's share of the training split, in memory or streamed from disk.
-        validation: this worker's share of the validation split, likewise.
+        train: this worker's share of the training split.
+        validation: this worker's share of the validation split.
         info: of the whole dataset.
     """
 
-    train: Split | StreamedSplit
-    validation: Split | StreamedSplit
+    train: Split
+    validation: Split
     info: DatasetInfo
 
     @classmethod
-    def load(cls, dataset: PreparedDataset) -> Self:
-        """Read all rows into memory, for a single worker."""
-        return cls(dataset.load("train"), dataset.load("validation"), dataset.info)
+    def load(cls, dataset: PreparedDataset, in_memory: Collection[str] = ("train", "validation")) -> Self:
+        """Read all rows for a single worker; map the splits that aren't named in ``in_memory``."""
+        train, validation = (dataset.load(split, mapped=split not in in_memory) for split in ("train", "validation"))
+        return cls(train, validation, dataset.info)
+
+
+def fitting_splits(dataset: PreparedDataset, memory: int, workers: int = 1) -> tuple[list[str], str]:
+    """Choose the splits that a worker holds in memory, validation first.
+
+    Args:
+        dataset: the prepared dataset.
+        memory: bytes that the rows of a worker may take.
+        workers: that share the rows.
+
+    Returns:
+        The names of the splits, and a line for the user that says which and why.
+    """
+    fitting, parts, left = list[str](), list[str](), memory
+    each = " a worker" if workers > 1 else ""
+    for split in ("validation", "train"):
+        rows = -(-dataset.labelled(split) // workers)
+        size = rows * dataset.info.row_bytes
+        if fits := size <= left:
+            fitting.append(split)
+            left -= size
+        where = "in memory" if fits else "memory-mapped from disk"
+        parts.insert(0, f"{split} {rows:,} rows × {dataset.info.row_bytes:,} bytes = {describe_bytes(size)}, {where}")
+    limit = f"limit {describe_bytes(memory)}{each}, half of the available memory"
+    return fitting, f"Data{each}: {'; '.join(parts)}; {limit}."
 
 
 @dataclass(frozen=True)
@@ -40,7 +69,7 @@ class Batch:
     Attributes:
         images: uint8, B × H × W, 0 black to 255 white.
         labels: int64, B, csv order.
-        shares: float32, B × K, shares of votes, csv order; None where the dataset has none.
+        shares: float32, B × K, shares of votes, csv order; None if the dataset has none.
     """
 
     images: torch.Tensor
@@ -48,42 +77,20 @@ class Batch:
     shares: torch.Tensor | None
 
 
-class TrainingRows(Protocol):
-    """A worker's share of a split.
+class TrainingRows:
+    """A worker's share of a split as batches. A GPU holds all images if they fit in half of its free memory.
 
     Attributes:
         label_sums: float64, K; rows of each class.
-        share_sums: float64, K; sums of the shares of votes, None where the dataset has none.
+        share_sums: float64, K; sums of the shares of votes, None if the dataset has none.
     """
 
-    label_sums: np.ndarray
-    share_sums: np.ndarray | None
-
-    def __len__(self) -> int: ...
-
-    def shuffled(self, generator: torch.Generator, batches: int) -> Iterator[Batch]:
-        """Yield every row once, in an order that the generator, on the device, decides.
-
-        Args:
-            generator: drawn from before the first batch only.
-            batches: how many, of nearly equal size: no tiny last one, and as many on every worker.
-        """
-
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yield every row once, always in the same order."""
-
-
-def rows_on(split: Split | StreamedSplit, device: torch.device) -> TrainingRows:
-    """Return a split's rows as batches on a device."""
-    return StreamedRows(split, device) if isinstance(split, StreamedSplit) else HeldRows(split, device)
-
-
-class HeldRows:
-    """Rows that the device's memory holds."""
-
     def __init__(self, split: Split, device: torch.device):
-        self._images, self._labels = _tensor(split.images, device), _tensor(split.labels, device)
-        self._shares = None if split.soft_labels is None else _tensor(split.soft_labels, device)
+        self._device, self._is_mapped = device, split.is_mapped
+        fits = device.type != "cuda" or split.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
+        self._images = _tensor(split.images).to(device if fits else "cpu")
+        self._labels = _tensor(split.labels).to(device)
+        self._shares = None if split.soft_labels is None else _tensor(split.soft_labels).to(device)
         self.label_sums = np.bincount(split.labels, minlength=NUM_CLASSES).astype(np.float64)
         self.share_sums = None if split.soft_labels is None else split.soft_labels.sum(0, dtype=np.float64)
 
@@ -91,43 +98,41 @@ class HeldRows:
         return len(self._labels)
 
     def shuffled(self, generator: torch.Generator, batches: int) -> Iterator[Batch]:
-        """As ``TrainingRows.shuffled``."""
-        order = torch.randperm(len(self), generator=generator, device=self._labels.device)
-        return (self._take(rows) for rows in order.tensor_split(batches))
+        """Yield every row once, in random order.
+
+        Args:
+            generator: on the device; drawn from before the first batch only.
+            batches: their number, the same on every worker; their sizes differ by one row at most.
+        """
+        order = torch.randperm(len(self), generator=generator, device=self._device)
+        return self._batches(order.tensor_split(batches))
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """As ``TrainingRows.in_order``."""
-        return (self._take(slice(start, start + batch_size)) for start in range(0, len(self), batch_size))
+        """Yield every row once, always in the same order."""
+        return self._batches(slice(start, start + batch_size) for start in range(0, len(self), batch_size))
+
+    def _batches(self, parts: Iterable[torch.Tensor | slice]) -> Iterator[Batch]:
+        return self._read_ahead(parts) if self._is_mapped else map(self._take, parts)
 
     def _take(self, rows: torch.Tensor | slice) -> Batch:
-        return Batch(self._images[rows], self._labels[rows], None if self._shares is None else self._shares[rows])
+        images = self._images[rows.to(self._images.device) if isinstance(rows, torch.Tensor) else rows]
+        if self._is_mapped:
+            images = images.clone()  # a slice would be read from the disk later, in the thread that trains
+        shares = None if self._shares is None else self._shares[rows]
+        return Batch(images.to(self._device), self._labels[rows], shares)
+
+    def _read_ahead(self, parts: Iterable[torch.Tensor | slice]) -> Iterator[Batch]:
+        """Take the next batches in threads, because each row may wait for the disk."""
+        with ThreadPoolExecutor(_READERS, "read-rows") as pool:
+            waiting = deque[Future[Batch]]()
+            for rows in parts:
+                waiting.append(pool.submit(self._take, rows))
+                if len(waiting) > _READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
 
-class StreamedRows:
-    """Rows that are read from disk whenever they are gone through."""
-
-    def __init__(self, split: StreamedSplit, device: torch.device):
-        self._split, self._device = split, device
-        self.label_sums, self.share_sums = split.label_sums, split.share_sums
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def shuffled(self, generator: torch.Generator, batches: int) -> Iterator[Batch]:
-        """As ``TrainingRows.shuffled``."""
-        seed = torch.randint(2**62, (), generator=generator, device=self._device).item()
-        return map(self._batch, self._split.shuffled(int(seed), batches))
-
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """As ``TrainingRows.in_order``."""
-        return map(self._batch, self._split.in_order(batch_size))
-
-    def _batch(self, block: RowBlock) -> Batch:
-        shares = None if block.soft_labels is None else _tensor(block.soft_labels, self._device)
-        return Batch(_tensor(block.images, self._device), _tensor(block.labels, self._device), shares)
-
-
-def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return an array on a device, without a copy on the CPU where that may be written to."""
+def _tensor(array: np.ndarray) -> torch.Tensor:
     # What comes from Ray's object store is read-only, which a tensor can't be.
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -4,23 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_ray.cluster.memory import available_memory, killed_for_memory, parse_bytes
+from fer_ray.cluster.memory import available_memory, killed_for_memory
 from fer_ray.console.text import describe_bytes
-from fer_ray.errors import UsageError
-
-
-@pytest.mark.parametrize(
-    ("text", "amount"),
-    [("2GiB", 2 << 30), ("500 MB", 500_000_000), ("1.5kib", 1536), ("1048576", 1 << 20), ("7b", 7), ("1TiB", 1 << 40)],
-)
-def test_amounts_with_units(text: str, amount: int) -> None:
-    assert parse_bytes(text) == amount
-
-
-@pytest.mark.parametrize("text", ["", "GiB", "0", "0.1B", "-2GiB", "2 gigs", "2GiB2", "1e9"])
-def test_what_is_no_amount(text: str) -> None:
-    with pytest.raises(UsageError, match=f"'{text}': not an amount of memory"):
-        parse_bytes(text)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,25 @@
-"""What a prepared dataset says of itself before anybody trains on it."""
+"""A prepared dataset: what it says before training, and its rows in memory or memory-mapped from a file."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from datasets_made import write_prepared
+import torch
+from datasets_made import numbers_in, write_prepared
 
-from fer_ray.errors import DataError
+from fer_ray.dataset.store import PreparedDataset
+from fer_ray.errors import DataError, UsageError
+from fer_ray.training.rows import TrainingRows, fitting_splits
+
+LABELS = [None if row % 10 == 3 else row // 150 for row in range(1050)]
+LABELLED = [row for row, label in enumerate(LABELS) if label is not None]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedDataset:
+    """1,050 rows sorted by label, 945 of them labelled, 220 bytes each."""
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
+    return write_prepared(tmp_path / "data", {"train": LABELS, "validation": LABELS[::10]}, soft=True)
 
 
 @pytest.mark.parametrize("label", [0, 3, 6])
@@ -21,3 +35,74 @@ def test_labels_without_a_row_are_said(labels: list[int], tmp_path: Path, capsys
     said = capsys.readouterr().err
     assert ("train has no image of" in said) == (len(labels) < 7)
     assert ("happy" in said) == (3 not in labels)
+
+
+@pytest.mark.parametrize(
+    ("workers", "memory", "fitting"),
+    [
+        (1, 1050 * 220, {"train", "validation"}),
+        (1, 1049 * 220, {"validation"}),
+        (1, 104 * 220, set()),
+        (4, 264 * 220, {"train", "validation"}),
+        (4, 263 * 220, {"validation"}),
+    ],
+)
+def test_splits_that_fit_are_read_into_memory(
+    dataset: PreparedDataset, workers: int, memory: int, fitting: set[str]
+) -> None:
+    found, line = fitting_splits(dataset, memory, workers)
+    assert set(found) == fitting
+    assert line.count("in memory") == len(fitting) and line.count("memory-mapped") == 2 - len(fitting)
+    assert ("train 945 rows × 220 bytes = 203 KiB" in line) == (workers == 1)
+
+
+def test_mapped_rows_equal_those_in_memory(dataset: PreparedDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    in_memory, mapped = dataset.load("train"), dataset.load("train", mapped=True)
+    assert mapped.ids == in_memory.ids and numbers_in(mapped.images) == LABELLED
+    for name in ("images", "labels", "leaked", "soft_labels"):
+        np.testing.assert_array_equal(getattr(mapped, name), getattr(in_memory, name))
+    assert "Writing the images of train" in capsys.readouterr().err
+    shares = [dataset.load("train", mapped=True).share(rank, 4) for rank in range(4)]
+    assert "Writing" not in capsys.readouterr().err
+    assert [len(share) for share in shares] == [237, 236, 236, 236]
+    assert sorted(number for share in shares for number in numbers_in(share.images)) == LABELLED
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_every_row_comes_once_in_batches_of_nearly_equal_size(dataset: PreparedDataset, mapped: bool) -> None:
+    rows = TrainingRows(dataset.load("train", mapped=mapped), torch.device("cpu"))
+    orders = []
+    for _ in range(2):
+        batches = list(rows.shuffled(torch.Generator().manual_seed(5), 13))
+        assert {len(batch.labels) for batch in batches} == {72, 73}
+        orders.append([number for batch in batches for number in numbers_in(batch.images.numpy())])
+        for batch in batches:
+            assert batch.labels.tolist() == [LABELS[number] for number in numbers_in(batch.images.numpy())]
+            assert batch.shares is not None and torch.equal(batch.shares.argmax(1), batch.labels)
+    assert orders[0] == orders[1] and sorted(orders[0]) == LABELLED and orders[0] != LABELLED
+    assert [number for batch in rows.in_order(64) for number in numbers_in(batch.images.numpy())] == LABELLED
+    assert rows.label_sums.tolist() == list(dataset.info.splits["train"].labels.values())
+
+
+def test_a_cache_folder_without_space_is_named(dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(UsageError, match=r"train\.uint8: can't be written: No space left.*Set FER_RAY_CACHE"):
+        dataset.load("train", mapped=True)
+
+
+def test_a_damaged_file_is_named(dataset: PreparedDataset) -> None:
+    file = dataset.files("train")[1]
+    content = bytearray(file.read_bytes())
+    content[4:400] = bytes(396)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{file.name}: can't be read.*Prepare the dataset again"):
+        dataset.load("train")
+
+
+def test_a_missing_file_is_noticed(dataset: PreparedDataset) -> None:
+    dataset.files("train")[-1].unlink()
+    with pytest.raises(DataError, match=r"holds 1024 rows, dataset\.json says 1050"):
+        dataset.load("train")

@@ -1,23 +1,20 @@
-"""The same images through every format: the same label and the same pixels for each, by drawn and by real faces."""
+"""The same images through every format: the same label and the same pixels for each."""
 
-import json
-import zipfile
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from inputs import encoded, rows_of
+from inputs import encoded, rows_of, write, zipped
+from made_sources import parquet
 
 from fer_ray.emotions import EMOTIONS
-from fer_ray.images.decode import decode
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.synthetic import synthetic_faces
 
-COUNT = 2000
+COUNT = 700
 USAGE = {"train": "Training", "validation": "PublicTest"}
 ALPHABETICAL = sorted(EMOTIONS)
 
@@ -31,25 +28,11 @@ class Faces(NamedTuple):
     files: list[bytes]
 
 
-def drawn() -> Faces:
+@pytest.fixture(scope="module")
+def faces() -> Faces:
     images, labels = synthetic_faces(COUNT, seed=0)
     splits = ["validation" if number % 5 == 0 else "train" for number in range(COUNT)]
     return Faces(images, labels.tolist(), splits, [encoded(image) for image in images])
-
-
-def real(archive: Path) -> Faces:
-    with zipfile.ZipFile(archive) as opened:
-        names = sorted(name for name in opened.namelist() if name.endswith(".jpg"))
-        names = names[:: len(names) // COUNT][:COUNT]
-        images = np.stack([decode(opened.read(name)).pixels for name in names])
-    labels = [EMOTIONS.index(name.split("/")[-2]) for name in names]
-    splits = ["validation" if "/test/" in f"/{name}" else "train" for name in names]
-    return Faces(images, labels, splits, [encoded(image) for image in images])
-
-
-@pytest.fixture(scope="module", params=["drawn", "real"])
-def faces(request: pytest.FixtureRequest) -> Faces:
-    return drawn() if request.param == "drawn" else real(request.getfixturevalue("fer2013_zip"))
 
 
 def csv_text(faces: Faces, header: str, row: str) -> bytes:
@@ -71,9 +54,8 @@ def icml_csv(faces: Faces, folder: Path) -> Path:
 
 
 def zipped_csv(faces: Faces, folder: Path) -> Path:
-    with zipfile.ZipFile(folder / "fer.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("fer2013.csv", csv_text(faces, "emotion,pixels,Usage", "{emotion},{pixels},{usage}"))
-    return folder / "fer.zip"
+    text = csv_text(faces, "emotion,pixels,Usage", "{emotion},{pixels},{usage}")
+    return write(folder, {"fer.zip": zipped({"fer2013.csv": text})}) / "fer.zip"
 
 
 def tree_names(faces: Faces, splits: dict[str, str]) -> list[str]:
@@ -82,36 +64,31 @@ def tree_names(faces: Faces, splits: dict[str, str]) -> list[str]:
 
 
 def msambare_folder(faces: Faces, folder: Path) -> Path:
-    for name, data in zip(tree_names(faces, {"train": "train", "validation": "test"}), faces.files, strict=True):
-        official = (
-            name if name.startswith("train") else name.replace(".png", "").replace("/0", "/PublicTest_0") + ".png"
-        )
-        (folder / official).parent.mkdir(parents=True, exist_ok=True)
-        (folder / official).write_bytes(data)
-    return folder
+    names = [
+        re.sub("^(test/.*/)", r"\1PublicTest_", name)
+        for name in tree_names(faces, {"train": "train", "validation": "test"})
+    ]
+    return write(folder, dict(zip(names, faces.files, strict=True)))
 
 
 def split_folder(faces: Faces, folder: Path) -> Path:
     names = tree_names(faces, {"train": "images/train", "validation": "images/validation"})
-    for name, data in zip(names, faces.files, strict=True):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
+    return write(folder, dict(zip(names, faces.files, strict=True)))
 
 
 def zipped_folder(faces: Faces, folder: Path) -> Path:
-    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
-        names = tree_names(faces, {"train": "archive/train", "validation": "archive/val"})
-        for name, data in zip(names, faces.files, strict=True):
-            archive.writestr(name, data)
-    return folder / "x.zip"
+    names = tree_names(faces, {"train": "archive/train", "validation": "archive/val"})
+    return write(folder, {"x.zip": zipped(dict(zip(names, faces.files, strict=True)))}) / "x.zip"
 
 
 def write_hub(
-    faces: Faces, folder: Path, images: Callable[[bytes], Any], labels: Callable[[int], Any], meta: Any
+    faces: Faces,
+    folder: Path,
+    image: Callable[[bytes], Any],
+    label: Callable[[int], Any],
+    names: list[str] | None = None,
 ) -> Path:
     """Write files as a hub has them: two of the training split, with small row groups, and one of the validation."""
-    (folder / "data").mkdir()
     numbers = {split: [n for n, of in enumerate(faces.splits) if of == split] for split in USAGE}
     half = len(numbers["train"]) // 2
     parts = {
@@ -120,40 +97,32 @@ def write_hub(
         "validation-00000-of-00001": numbers["validation"],
     }
     for name, rows in parts.items():
-        columns = {
-            "image": [images(faces.files[row]) for row in rows],
-            "label": [labels(faces.labels[row]) for row in rows],
-        }
-        table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(meta)} if meta else None)
-        pq.write_table(table, folder / "data" / f"{name}.parquet", row_group_size=300)
+        images, labels = [image(faces.files[row]) for row in rows], [label(faces.labels[row]) for row in rows]
+        parquet(folder / "data" / f"{name}.parquet", names, group_rows=100, image=images, label=labels)
     return folder
 
 
+def struct(data: bytes) -> dict[str, bytes | None]:
+    return {"bytes": data, "path": None}
+
+
 def hub_bytes(faces: Faces, folder: Path) -> Path:
-    return write_hub(faces, folder, lambda data: data, lambda label: label, None)
+    return write_hub(faces, folder, bytes, int)
 
 
 def hub_structs(faces: Faces, folder: Path) -> Path:
-    return write_hub(faces, folder, lambda data: {"bytes": data, "path": None}, EMOTIONS.__getitem__, None)
+    return write_hub(faces, folder, struct, EMOTIONS.__getitem__)
 
 
 def hub_class_labels(faces: Faces, folder: Path) -> Path:
-    meta = {
-        "info": {"features": {"image": {"_type": "Image"}, "label": {"names": ALPHABETICAL, "_type": "ClassLabel"}}}
-    }
-
-    def number(label: int) -> int:
-        return ALPHABETICAL.index(EMOTIONS[label])
-
-    return write_hub(faces, folder, lambda data: {"bytes": data, "path": None}, number, meta)
+    return write_hub(faces, folder, struct, lambda label: ALPHABETICAL.index(EMOTIONS[label]), ALPHABETICAL)
 
 
 def split_folders_of_parquet(faces: Faces, folder: Path) -> Path:
     for split, name in (("train", "train"), ("validation", "val")):
         rows = [number for number, of in enumerate(faces.splits) if of == split]
-        columns = {"img_bytes": [faces.files[row] for row in rows], "labels": [faces.labels[row] for row in rows]}
-        (folder / name).mkdir()
-        pq.write_table(pa.table(columns), folder / name / "0000.parquet")
+        images, labels = [faces.files[row] for row in rows], [faces.labels[row] for row in rows]
+        parquet(folder / name / "0000.parquet", img_bytes=images, labels=labels)
     return folder
 
 
@@ -188,9 +157,10 @@ def test_the_same_images_through_every_format(
 
 
 def test_the_resplit_kaggle_tree_is_said_to_be_unofficial(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for split, count in (("train", 28_821), ("validation", 7_066)):
-            for number in range(count):
-                archive.writestr(f"images/{split}/{EMOTIONS[number % 7]}/{number}.jpg", b"")
-    (note,) = open_source(tmp_path / "x.zip").notes
+    files = {
+        f"images/{split}/{EMOTIONS[number % 7]}/{number}.jpg": b""
+        for split, count in (("train", 28_821), ("validation", 7_066))
+        for number in range(count)
+    }
+    (note,) = open_source(write(tmp_path, {"x.zip": zipped(files)}) / "x.zip").notes
     assert "not the official split" in note

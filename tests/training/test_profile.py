@@ -39,8 +39,8 @@ def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> No
     [
         (
             {"data": 6, "forward": 2, "backward": 2},
-            {"streamed": True},
-            r"data \(60%\).*the rows in memory",
+            {"mapped": True},
+            r"data \(60%\).*more memory",
         ),
         ({"data": 6, "forward": 2, "backward": 2}, {}, r"data \(60%\)\. Faster with larger batches"),
         (
@@ -55,7 +55,7 @@ def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> No
 def test_the_line_names_the_bottleneck_and_a_remedy(
     seconds: dict[str, float], circumstances: dict[str, object], line: str
 ) -> None:
-    plain = {"device": "cpu", "precision": "float32", "workers": 1, "streamed": False, "seconds": seconds}
+    plain = {"device": "cpu", "precision": "float32", "workers": 1, "mapped": False, "seconds": seconds}
     profile = RunProfile.model_validate(plain | circumstances)
     assert re.search(line, bottleneck(profile, can_grow=True))
     assert list(profile.shares()) == list(PHASES) and sum(profile.shares().values()) == pytest.approx(1)

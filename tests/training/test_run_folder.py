@@ -133,4 +133,4 @@ def test_the_profile_is_written_with_each_epoch(data: TrainingData, tmp_path: Pa
     assert totals[1] > 0.8 * sum(line["seconds"] for line in run.history())
     profile = run.profile()
     assert profile is not None and profile.seconds["backward"] > 0 and profile.seconds["checkpoint"] > 0
-    assert (profile.device, profile.workers, profile.streamed) == ("cpu", 1, False)
+    assert (profile.device, profile.workers, profile.mapped) == ("cpu", 1, False)

@@ -18,8 +18,9 @@ from fer_ray.config.schema import Config
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint
+from fer_ray.storage.inputs import cache_folder
 from fer_ray.train import TrainResult, train
-from fer_ray.training.on_ray import shards
+from fer_ray.training.on_ray import shards, train_workers
 from fer_ray.training.run_folder import RunFolder
 
 
@@ -51,19 +52,21 @@ def test_shards_leave_no_row_out(tmp_path: Path, ray_cluster: None) -> None:
     assert sorted(number for own in numbers for number in own) == labelled
 
 
-def test_two_workers_stream_what_memory_does_not_hold_and_start_again_when_one_is_killed(
-    tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
+def test_two_workers_map_rows_that_do_not_fit_in_memory_and_start_again_when_one_is_killed(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(train_workers, "_memory_of_worker", lambda workers, resources: 650_000)
     labels = [label for label in range(7) for _ in range(571)]
     dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::30]})
-    result = train_and_kill(dataset, tmp_path / "run", config("training.epochs=8"), kills=1, data_memory=650_000)
+    result = train_and_kill(dataset, tmp_path / "run", config("training.epochs=8"), kills=1)
     assert isinstance(result, TrainResult)
     assert [line["epoch"] for line in RunFolder(tmp_path / "run").history()] == list(range(1, 9))
     assert {line["validation_rows"] for line in result.history} == {134}
     profile = RunFolder(tmp_path / "run").profile()
-    assert profile is not None and profile.streamed and profile.workers == 2
+    assert profile is not None and profile.mapped and profile.workers == 2
     said = capfd.readouterr().err
-    assert "train 1,999 rows × 192 bytes = 374.8 KiB, streamed from disk" in said
+    assert "train 1,999 rows × 192 bytes = 374.8 KiB, memory-mapped from disk" in said
+    (cache_folder() / "rows" / f"{dataset.info.fingerprint}-train.uint8").unlink()
     assert "its process or node was lost. Restarting after epoch" in said
     assert "failure 1 of 2 allowed (training.max_failures)" in said
 
@@ -143,12 +146,4 @@ def test_a_diverged_run_is_not_tried_again(
             workers=2,
         )
     assert "Restarting" not in capfd.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_memory_too_small_to_stream_in(tmp_path: Path, ray_cluster: None) -> None:
-    labels = [row % 7 for row in range(700)]
-    dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::30]})
-    with pytest.raises(UsageError, match="Raise --data-memory"):
-        train(dataset.path, config(), tmp_path / "run", workers=2, data_memory=50_000)
     assert not (tmp_path / "run").exists()

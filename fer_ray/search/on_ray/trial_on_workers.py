@@ -14,7 +14,6 @@ from ray.util.queue import Empty, Queue
 from fer_ray.cluster.connect import hide_unrequested_gpus, on_this_node, ray_storage
 from fer_ray.cluster.ray_patches import name_cluster_to_train
 from fer_ray.config.schema import Config
-from fer_ray.dataset.store import Split
 from fer_ray.search.folder import kept_epochs
 from fer_ray.search.plan import Allocation
 from fer_ray.search.strategy import Strategy
@@ -118,9 +117,7 @@ class _TrialJob:
         if rank:
             self.epochs.fetch()
         data = ray.get(self.data[0])
-        train, validation = data.train, data.validation
-        assert isinstance(train, Split) and isinstance(validation, Split), "a search holds its rows in memory"
-        own = TrainingData(train.share(rank, self.workers), validation.share(rank, self.workers), data.info)
+        own = TrainingData(data.train.share(rank, self.workers), data.validation.share(rank, self.workers), data.info)
         self.objective(self.config, own, report, resume_from=self.epochs.resumable())
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:

@@ -1,19 +1,18 @@
 """Shard a prepared dataset over Ray Train workers that hold their rows in memory."""
 
-import dataclasses
 import functools
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from fer_ray.dataset.row_groups import RowGroupSlice, between, pieces_of, table_of
+from fer_ray.dataset.columns import images_of
 from fer_ray.dataset.store import PreparedDataset, Split, to_split
 from fer_ray.errors import DataError
 
 READ_CPUS = 0.1
 """CPUs of a task that reads training rows. Workers must leave as much free, or the task never starts."""
-_TASK_PIECES = 8
+_TASK_GROUPS = 8
 
 
 def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
@@ -26,21 +25,16 @@ def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
     other batch-norm statistics. Small tasks read a few Parquet row groups each. ``ray.data.read_parquet`` would list
     the files in a task of a whole CPU, which busy workers don't leave free.
     """
-    rows = dataset.labelled("train")
-    pieces = between(pieces_of(dataset, "train"), 0, rows - rows % workers)
-    items = ray.data.from_items(
-        [dataclasses.asdict(piece) | {"file": str(piece.file.relative_to(dataset.path))} for piece in pieces],
-        override_num_blocks=-(-len(pieces) // _TASK_PIECES),
-    )
-    read = functools.partial(_read, dataset=dataset)
-    tables = items.map_batches(read, batch_size=_TASK_PIECES, num_cpus=READ_CPUS)
+    groups = _row_groups(dataset)
+    left = dataset.labelled("train") % workers
+    for group in reversed(groups):
+        cut = min(left, group["rows"])
+        group["rows"] -= cut
+        left -= cut
+    items = ray.data.from_items(groups, override_num_blocks=-(-len(groups) // _TASK_GROUPS))
+    read = functools.partial(_read_groups, dataset=dataset)
+    tables = items.map_batches(read, batch_size=_TASK_GROUPS, num_cpus=READ_CPUS)
     return tables.random_shuffle(seed=0, num_cpus=READ_CPUS)
-
-
-def _read(batch: Any, dataset: PreparedDataset) -> pa.Table:
-    rows = zip(batch["file"], batch["group"], batch["start"], batch["stop"], strict=True)
-    pieces = [RowGroupSlice(dataset.path / file, *map(int, numbers)) for file, *numbers in rows]
-    return pa.concat_tables([table_of(piece, dataset.info.training_columns) for piece in pieces])
 
 
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
@@ -57,14 +51,41 @@ def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Spli
     """
     rows = dataset.labelled("train")
     tables = list(shard.iter_batches(batch_size=4096, batch_format="pyarrow"))
-    last = rows - rows % workers + rank
-    own = between(pieces_of(dataset, "train"), last, min(last + 1, rows))
-    tables += [table_of(piece, dataset.info.training_columns) for piece in own]
-    split = to_split(pa.concat_tables(tables).sort_by("id"), dataset.info.size)
-    expected = rows // workers + len(own)
-    if len(split) != expected:
+    if rank < rows % workers:
+        tables.append(_last_rows(dataset, rows % workers).slice(rank, 1))
+    table = pa.concat_tables(tables).sort_by("id")
+    expected = rows // workers + (rank < rows % workers)
+    if len(table) != expected:
         raise DataError(
-            f"{dataset.path}: worker {rank} got {len(split):,} training rows, {expected:,} expected. The dataset"
+            f"{dataset.path_or_url}: worker {rank} got {len(table):,} training rows, {expected:,} expected. The dataset"
             " changed while it was read: start again."
         )
-    return split
+    return to_split(table, images_of(table["pixels"], dataset.info.size))
+
+
+def _row_groups(dataset: PreparedDataset) -> list[dict[str, Any]]:
+    return [
+        {"file": str(file.relative_to(dataset.path)), "group": group, "rows": rows}
+        for file, group, rows in dataset.row_groups("train")
+    ]
+
+
+def _read_groups(batch: Any, dataset: PreparedDataset) -> pa.Table:
+    groups = zip(batch["file"], batch["group"], batch["rows"], strict=True)
+    return pa.concat_tables(
+        [_read_group(dataset, file, int(group)).slice(0, int(rows)) for file, group, rows in groups]
+    )
+
+
+def _read_group(dataset: PreparedDataset, file: str, group: int) -> pa.Table:
+    return dataset.read_group(dataset.path / file, group, dataset.info.training_columns)
+
+
+def _last_rows(dataset: PreparedDataset, count: int) -> pa.Table:
+    """Read the last labelled rows of the training split."""
+    tables = list[pa.Table]()
+    for group in reversed(_row_groups(dataset)):
+        if sum(map(len, tables)) < count:
+            tables.insert(0, _read_group(dataset, group["file"], group["group"]))
+    table = pa.concat_tables(tables)
+    return table.slice(len(table) - count)

@@ -23,17 +23,13 @@ from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
-from fer_ray.dataset.placement import Placement
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import memory_left
 from fer_ray.training.loop import fit
 from fer_ray.training.on_ray import shards
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
-from fer_ray.training.rows import TrainingData
+from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import Metrics, Report, RunFolder, Snapshot, describe_epoch
-
-_PATIENCE_S = 60.0
 
 
 def train_on_ray(
@@ -43,7 +39,6 @@ def train_on_ray(
     bar: ProgressBar,
     workers: int,
     gpus_per_worker: float | None,
-    memory: int | None,
 ) -> None:
     """Train on ``workers`` processes of Ray Train. The first one writes the run's folder.
 
@@ -56,7 +51,6 @@ def train_on_ray(
         bar: the progress bar.
         workers: number of workers.
         gpus_per_worker: 0 or 1; None for 1 if the cluster has as many GPUs as workers, else 0.
-        memory: bytes that the rows may take on a machine; None for half of the available memory.
     """
     connect.connect(dashboard=True)
     gpus = _gpus(workers) if gpus_per_worker is None else {"GPU": gpus_per_worker} if gpus_per_worker else {}
@@ -65,11 +59,9 @@ def train_on_ray(
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     connect.require(workers, resources, "training workers")
     require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.path_or_url)
-    at_once = min(workers, connect.most_on_a_node(resources))
-    placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
-    placement.require_room(-(-config.training.batch_size // workers))
-    say(str(placement))
-    rows = shards.train_dataset(data, workers) if placement.holds("train") else None
+    in_memory, line = fitting_splits(data, _memory_of_worker(workers, resources) // 2, workers)
+    say(line)
+    rows = shards.train_dataset(data, workers) if "train" in in_memory else None
     notes = run.output.within(".ray")
     with shared_progress(bar, describe_epoch) as progress:
         run_config = RunConfig(
@@ -78,7 +70,8 @@ def train_on_ray(
             failure_config=FailureConfig(max_failures=config.training.max_failures),
             callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
         )
-        trainer = make_trainer(_RunJob(config, placement, run, progress), workers, resources, threads, run_config, rows)
+        job = _RunJob(config, data, workers, in_memory, run, progress)
+        trainer = make_trainer(job, workers, resources, threads, run_config, rows)
         try:
             trainer.fit()
         except SystemExit:  # on Ctrl-C Ray stops the workers, then exits with status 0
@@ -108,31 +101,16 @@ def _gpus(workers: int) -> dict[str, float]:
     return {}
 
 
-def _memory_left(workers: int, resources: Mapping[str, float]) -> int:
+def _memory_of_worker(workers: int, resources: Mapping[str, float]) -> int:
     """Return the memory in bytes available to each worker, the minimum over the nodes that have room for one."""
     counts = {
-        node["NodeID"]: count
+        node["NodeID"]: min(workers, count)
         for node in ray.nodes()
         if node["Alive"] and (count := fitting(node["Resources"], resources))
     }
-    gpu = resources.get("GPU", 0)
-    ask = ray.remote(max_calls=1)(memory_left) if gpu else ray.remote(available_memory)
-    tasks = {
-        ask.options(
-            num_cpus=0, num_gpus=gpu, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)
-        ).remote(): count
-        for id, count in counts.items()
-    }
-    answered, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=_PATIENCE_S)
-    for task in late:  # other jobs use the GPUs of that node
-        ray.cancel(task)
-    left = list[int]()
-    for task in answered:
-        machine, *of_gpu = ray.get(task) if gpu else [ray.get(task)]
-        left += [machine // min(workers, tasks[task]), *of_gpu]
-    if not left:
-        raise FerRayError(f"no node reported its available memory within {_PATIENCE_S:g} s. Set it with --data-memory.")
-    return min(left)
+    ask = ray.remote(num_cpus=0)(available_memory)
+    tasks = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)).remote() for id in counts]
+    return min(memory // count for memory, count in zip(ray.get(tasks), counts.values(), strict=True))
 
 
 class WorkerJob(Protocol):
@@ -262,14 +240,17 @@ def _controller_error(error: Exception, run: RunFolder) -> FerRayError:
 class _RunJob:
     """The run of ``fer-ray train``. The first worker writes its folder and sends its progress."""
 
-    def __init__(self, config: Config, placement: Placement, run: RunFolder, progress: Any):
-        self.config, self.placement, self.run, self.progress = config, placement, run, progress
+    def __init__(
+        self, config: Config, data: PreparedDataset, workers: int, in_memory: list[str], run: RunFolder, progress: Any
+    ):
+        self.config, self.data, self.workers, self.in_memory = config, data, workers, in_memory
+        self.run, self.progress = run, progress
         self._sender: ProgressSender | None = None
 
     def begin(self) -> None:
         self.run.output.fetch()
-        rows, epochs = self.placement.dataset.labelled("train"), len(self.run.catch_up())
-        self._sender = ProgressSender(self.progress, epochs, rows, self.placement.workers)
+        rows, epochs = self.data.labelled("train"), len(self.run.catch_up())
+        self._sender = ProgressSender(self.progress, epochs, rows, self.workers)
 
     def train(self, rank: int, report: Report) -> None:
         if rank:
@@ -286,13 +267,10 @@ class _RunJob:
         self._sender.finish_epoch(metrics)
 
     def _rows(self, rank: int) -> TrainingData:
-        placement, data, workers = self.placement, self.placement.dataset, self.placement.workers
-        return TrainingData(
-            shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
-            if placement.holds("train")
-            else placement.load("train", rank),
-            data.load("validation").share(rank, workers)
-            if placement.holds("validation")
-            else placement.load("validation", rank),
-            data.info,
-        )
+        data, workers = self.data, self.workers
+        if "train" in self.in_memory:
+            train = shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
+        else:
+            train = data.load("train", mapped=True).share(rank, workers)
+        validation = data.load("validation", mapped="validation" not in self.in_memory).share(rank, workers)
+        return TrainingData(train, validation, data.info)

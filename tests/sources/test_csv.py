@@ -1,4 +1,4 @@
-"""CSV as bad as it gets: each kind is refused with a reason, or read right."""
+"""CSV of every form: read right, refused with the remedy, or a bad line rejected with a reason."""
 
 import gzip
 import io
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from inputs import FACE, pixels_text, prepared, rows_of, write, zipped
+from inputs import FACE, pixels_text, rows_of, write, zipped
 
 from fer_ray.errors import DataError
 from fer_ray.prepare import prepare
+from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.recognise import open_source
 
 RNG = np.random.default_rng(0)
@@ -22,8 +23,8 @@ FACE_TEXT = " ".join(map(str, FACE.reshape(-1)))
 BAD_LINES = {
     "too few pixels": (f"3,{pixels_text(9, 2303)},Training", "2303 pixel values, 2304 expected"),
     "no pixels": ("3,,Training", "0 pixel values"),
-    "negative": (f"3,{pixels_text(-1)},Training", "from -1 to -1, expected 0 to 255"),
-    "above 255": (f"3,{pixels_text(256)},Training", "from 256 to 256"),
+    "negative": (f"3,{pixels_text(-1)},Training", "'-1', expected whole numbers 0 to 255"),
+    "above 255": (f"3,{pixels_text(256)},Training", "256, expected 0 to 255"),
     "beyond 64 bits": (f"3,{pixels_text(2**64 + 1)},Training", "expected 0 to 255"),
     "NaN": (f"3,{pixels_text(9)[:-1]}NaN,Training", "'NaN'"),
     "decimals": (f"3,{pixels_text(9)}.5,Training", "'9.5'"),
@@ -34,24 +35,24 @@ BAD_LINES = {
     "label in words": (f"smile,{FACE_TEXT},Training", "emotion 'smile'"),
     "column missing": (f"3,{FACE_TEXT}", "2 column(s), 3 expected"),
     "column too many": (f"3,{FACE_TEXT},Training,x", "4 column(s)"),
-    "header again": ("emotion,pixels,Usage", "the header line again"),
-    "open quotation mark": (f'3,"{FACE_TEXT},Training', "unexpected end of data"),
+    "header again": ("emotion,pixels,Usage", "'pixels'"),
+    "open quotation mark": (f'3,"{FACE_TEXT},Training', "'\"" + FACE_TEXT.split()[0]),
     "NUL bytes": (f"3,{pixels_text(9, 2303)}\0 9,Training", "'9\\x00'"),
     "Usage unknown": (f"3,{FACE_TEXT},Holiday", "split 'Holiday'"),
     "binary": ("\x80\xff\x00\x1b", "column(s)"),
 }
 
 
-def test_bad_lines_of_a_csv_cost_themselves_only(ray_cluster: None, tmp_path: Path) -> None:
-    good = f"3,{FACE_TEXT},Training"
-    lines = ["emotion,pixels,Usage", good.replace("3", "0", 1), *(line for line, _ in BAD_LINES.values()), good]
-    source = write(tmp_path / "in", {"fer2013.csv": "\n".join(lines).encode("latin-1")}) / "fer2013.csv"
-    pictures, reasons = prepared(source, tmp_path / "out", allow_unknown=True)
-    assert list(pictures) == ["row-0000001", f"row-{len(BAD_LINES) + 2:07}"]
-    assert all((picture.reshape(48, 48) == FACE).all() for picture in pictures.values())
-    for number, (kind, (_, words)) in enumerate(BAD_LINES.items(), start=2):
-        assert words in reasons.pop(f"row-{number:07}"), kind
-    assert reasons == {}
+def test_bad_lines_cost_themselves_only(tmp_path: Path) -> None:
+    good = [f"0,{FACE_TEXT},Training", f'happy,"{FACE_TEXT}",training']
+    lines = ["emotion,pixels,Usage", good[0], *(line for line, _ in BAD_LINES.values()), good[1]]
+    source = write(tmp_path, {"fer2013.csv": "\r\n".join(lines).encode("latin-1")}) / "fer2013.csv"
+    rows, images = rows_of(source, options=NameOptions(allow_unknown=True))
+    assert [row["id"] for row in rows] == [f"row-{number:07}" for number in range(1, len(lines))]
+    assert [(rows[at]["label"], rows[at]["reason"]) for at in (0, -1)] == [(0, None), (3, None)]
+    assert all((images[at] == FACE).all() for at in (0, -1))
+    for row, (kind, (_, words)) in zip(rows[1:-1], BAD_LINES.items(), strict=True):
+        assert words in (row["reason"] or ""), kind
 
 
 PLAIN = f"emotion,pixels,Usage\n3,{FACE_TEXT},Training\n4,{pixels_text(7)},PublicTest\n"
@@ -156,3 +157,42 @@ def test_several_csv_files_in_a_folder(tmp_path: Path) -> None:
     assert "Read: train.csv, valid.csv, test.csv" in note and note.endswith("too: a.csv.")
     rows, _ = rows_of(tmp_path)
     assert [(row["split"], row["label"]) for row in rows] == [("train", 3), ("validation", 3), ("test", 3)]
+
+
+def test_icml_csv_has_blanks_in_its_names_and_another_order(tmp_path: Path) -> None:
+    path = tmp_path / "icml_face_data.csv"
+    path.write_text(f"\ufeffemotion, Usage, pixels\n3, Training,{pixels_text(7)}\n5, PrivateTest, {pixels_text(8)}\n")
+    rows, images = rows_of(path)
+    assert [(row["split"], row["label"], row["reason"]) for row in rows] == [("train", 3, None), ("test", 5, None)]
+    assert images.mean((1, 2)).tolist() == [7, 8]
+
+
+def test_competition_folder_has_an_unlabelled_test(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(f"emotion,pixels\n0,{pixels_text(1)}\n2,{pixels_text(2)}\n")
+    rows, _ = rows_of(tmp_path / "train.csv")
+    assert [(row["split"], row["label"]) for row in rows] == [("train", 0), ("train", 2)]
+    (tmp_path / "test.csv").write_text(f"pixels\n{pixels_text(3)}\n")
+    rows, _ = rows_of(tmp_path)
+    assert [(row["id"], row["split"], row["label"]) for row in rows][1:] == [
+        ("row-0000002", "train", 2),
+        ("row-0000003", "test", None),
+    ]
+
+
+def test_a_large_csv_is_cut_at_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shades = RNG.integers(0, 256, 50).tolist()
+    path = tmp_path / "fer2013.csv"
+    path.write_text("emotion,pixels\n" + "".join(f"{row % 7},{pixels_text(s)}\n" for row, s in enumerate(shades)))
+    whole = rows_of(path)
+    monkeypatch.setattr("fer_ray.sources.csv_files._TASK_BYTES", 20_000)
+    assert len(open_source(path).manifest) > 10
+    rows, images = rows_of(path)
+    assert rows == whole[0] and len(rows) == 50
+    assert images[:, 0, 0].tolist() == shades
+
+
+def test_images_of_another_size_in_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("emotion,pixels\n" + f"0,{pixels_text(9, 100)}\n0,{pixels_text(9, 80)}\n" * 2)
+    rows, images = rows_of(tmp_path / "a.csv")
+    assert [bool(row["reason"]) for row in rows] == [False, True, False, True]
+    assert rows[0]["width"] == 10 and (images[0] == 9).all()
