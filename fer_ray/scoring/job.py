@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer_ray.errors import UsageError
-from fer_ray.scoring.manifest import listings
-from fer_ray.scoring.parts import NO_FAILURE
+from fer_ray.scoring.manifest import Chunk, listing_files
+from fer_ray.scoring.totals import Totals
 from fer_ray.storage.local import LOCK_FILE
 from fer_ray.storage.output import Output
 
@@ -18,7 +17,7 @@ JOB_FILE = "_job.json"
 PREPROCESSING = "grey, square, fer_ray.images.decode 3"
 """Part of the fingerprint. Change it whenever decoding or resizing gives other pixels."""
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,16 @@ class ScoringOptions:
         checkpoints: absolute paths and URLs of their folders.
         tta: one of ``fer_ray.inference.tta_names.TTA_NAMES``.
         faces: as for ``fer_ray.images.faces.load_detector``.
+        format: of the parts, ``parquet`` or ``csv``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
-        batch_size: images a forward pass; None to measure.
+        batch_size: images a forward pass; None for the device's default.
         timeout_s: seconds for reading and decoding one input.
     """
 
     checkpoints: Sequence[str]
     tta: str
     faces: str
+    format: str
     precision: str
     batch_size: int | None
     timeout_s: float
@@ -64,33 +65,42 @@ class Speed:
     Attributes:
         files: inputs scored.
         seconds: from the start of the first chunk until all rows were written.
-        spent: seconds of the actors' threads.
-        threads: of all actors.
+        by_stage: seconds of all threads.
+        threads: of all processes that score.
         listing_s: seconds of listing.
+        no_crops: inputs that were taken as faces but don't look like crops of faces.
     """
 
-    files: int
+    files: int = 0
     seconds: float = 0.0
-    spent: StageSeconds = field(default_factory=StageSeconds)
+    by_stage: StageSeconds = field(default_factory=StageSeconds)
     threads: int = 1
     listing_s: float = 0.0
+    no_crops: int = 0
 
 
-class ChunkResult(NamedTuple):
-    """The result of a chunk: its inputs by status, and the seconds of all threads."""
+class Done(NamedTuple):
+    """A chunk whose part is written.
 
-    by_status: Counter[str]
-    spent: StageSeconds
+    Attributes:
+        chunk: its inputs.
+        totals: counts over its rows.
+        seconds: of all threads.
+        began: when the scorer started it, seconds since the epoch.
+        precision: dtype of the computation.
+        batch_size: images a forward pass.
+        halved: whether the batch size was halved because memory ran out.
+        no_crops: inputs that were taken as faces but don't look like crops of faces.
+    """
 
-    @property
-    def files(self) -> int:
-        """Number of inputs."""
-        return self.by_status.total()
-
-    @property
-    def failed(self) -> int:
-        """Number of inputs that failed."""
-        return sum(count for status, count in self.by_status.items() if status not in NO_FAILURE)
+    chunk: Chunk
+    totals: Totals
+    seconds: StageSeconds
+    began: float
+    precision: str
+    batch_size: int
+    halved: bool
+    no_crops: int
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,7 @@ def previous_job(folder: Output, requested: ScoringJob) -> ScoringJob | None:
             raise UsageError(
                 f"{folder.path_or_url}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}."
             )
-        folder.remove(*listings(folder))
+        folder.remove(*listing_files(folder))
         return None
     job = _read(folder)
     ours, theirs = asdict(requested.identity), asdict(job.identity)
@@ -187,15 +197,6 @@ def previous_job(folder: Output, requested: ScoringJob) -> ScoringJob | None:
     if problems:
         raise UsageError(problems)
     return job
-
-
-def as_computed(job: ScoringJob, folder: Output, precision: str, batch_size: int) -> ScoringJob:
-    """Return the job with precision and batch size of its first chunk, and write it where they are new."""
-    if job.precision:
-        return job
-    updated = replace(job, precision=precision, batch_size=batch_size)
-    updated.write(folder)
-    return updated
 
 
 def _read(folder: Output) -> ScoringJob:
