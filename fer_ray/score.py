@@ -28,7 +28,7 @@ from fer_ray.images.faces import DETECT, load_detector, resolve_faces
 from fer_ray.options import MOST_SHOWN, RAY_FROM, ScoreOptions
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, previous_job, sha256_of
+from fer_ray.scoring.job import ScoringJob, Speed, resumed_job, sha256_of
 from fer_ray.scoring.manifest import Manifest, add_listing
 from fer_ray.scoring.parts import unwritten_chunks, written_chunks
 from fer_ray.scoring.run import Runner, in_this_process, score_left
@@ -77,14 +77,10 @@ def score(options: ScoreOptions) -> ScoreResult:
     with _opened(options.output, options.resume, [*paths_or_urls, *models]) as folder:
         if not checkpoints:
             say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-        batch_size = None if options.batch_size == "auto" else options.batch_size
-        faces = resolve_faces(options.faces)
-        how = ScoringOptions(models, options.tta, faces, options.format, "auto", batch_size, options.timeout_s)
-        request = ScoringJob(_identify(how), paths_or_urls, options.format)
-        job = previous_job(folder, request) if options.resume else None
-        limit = None if has_output else MOST_SHOWN
-        job, speed, totals, end_ray = _score(folder, request, job, how, limit, options.ray, options.gpus_per_actor)
-        summary = summarise(totals, speed, time.time() - began, _facts(job, how))
+        request = _request(options, paths_or_urls, models)
+        resumed = resumed_job(folder, request) if options.resume else None
+        job, speed, totals, end_ray = _score(folder, request, resumed, options)
+        summary = summarise(job, totals, speed, time.time() - began)
         if not has_output or totals.files <= _FEW:
             print_rows(folder, options.format, as_csv=not has_output and not sys.stdout.isatty())
         if has_output:
@@ -101,18 +97,6 @@ def score(options: ScoreOptions) -> ScoreResult:
     return ScoreResult(path, summary)
 
 
-def _facts(job: ScoringJob, options: ScoringOptions) -> dict[str, Any]:
-    return {
-        "checkpoints": options.checkpoints,
-        "tta": options.tta,
-        "faces": options.faces,
-        "precision": job.precision,
-        "batch_size": job.batch_size,
-        "inputs": job.inputs,
-        "fingerprint": job.identity.fingerprint,
-    }
-
-
 def _page(path_or_url: str, folder: Path) -> str:
     # Imported here: the drawing modules take a second to import.
     from fer_ray.reporting.html import render_page
@@ -121,9 +105,10 @@ def _page(path_or_url: str, folder: Path) -> str:
     return render_page("Scoring", [scoring_section(folder, path_or_url)])
 
 
-def _identify(options: ScoringOptions) -> Identity:
-    """Hash the checkpoints' files without loading them: importing torch here would delay the workers."""
-    detector, models = load_detector(options.faces), [local_copy(one) for one in options.checkpoints]
+def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -> ScoringJob:
+    """Return the job; its checkpoints are hashed and not loaded, as importing torch here would delay the workers."""
+    faces, models = resolve_faces(options.faces), [local_copy(one) for one in checkpoints]
+    detector = load_detector(faces)
     for model in models:
         recover_folder(model)
     try:
@@ -131,9 +116,19 @@ def _identify(options: ScoringOptions) -> Identity:
     except OSError:
         from fer_ray.inference.predictor import load_members
 
-        load_members(options.checkpoints)  # raises an error that says what is wrong
+        load_members(checkpoints)  # raises an error that says what is wrong
         raise
-    return Identity(hashed, options.tta, detector.name if detector else "")
+    return ScoringJob(
+        inputs=inputs,
+        checkpoints=checkpoints,
+        checkpoint=hashed,
+        tta=options.tta,
+        faces=faces,
+        detector=detector.name if detector else "",
+        format=options.format,
+        timeout_s=options.timeout_s,
+        batch_size=None if options.batch_size == "auto" else options.batch_size,
+    )
 
 
 @contextmanager
@@ -152,47 +147,41 @@ def _has_rows(output: Output) -> bool:
 
 
 def _score(
-    folder: Output,
-    request: ScoringJob,
-    job: ScoringJob | None,
-    options: ScoringOptions,
-    limit: int | None,
-    ray: bool | None,
-    gpus_per_actor: float,
+    folder: Output, request: ScoringJob, resumed: ScoringJob | None, options: ScoreOptions
 ) -> tuple[ScoringJob, Speed, Totals, threading.Thread]:
     """List new inputs and score what is left.
 
     Returns:
         The job as computed, the speed, the counts over all rows, and a thread that ends the Ray that was started here.
     """
-    needs_ray = ray or (ray is None and bool(os.environ.get("RAY_ADDRESS") or _has_gpus()))
+    is_ray_sure = options.ray or (options.ray is None and bool(os.environ.get("RAY_ADDRESS") or _has_gpus()))
     end_ray: Callable[[], object] = int
-    stopped = threading.Event()
+    stopped, began = threading.Event(), time.monotonic()
     with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(_list_new, folder, request, job, limit, stopped)
+        listing = pool.submit(_list_new, folder, request, resumed is not None, options.output is None, stopped)
         try:
-            if needs_ray:
+            if is_ray_sure:
                 end_ray = _start_ray()
-            listing_s = listing.result()
+            listed = listing.result()
         except BaseException:  # Ctrl-C: leaving the pool would wait for a long listing
             stopped.set()
             raise
-    if job is None:
+    if not resumed:
         request.write(folder)
     record_start(folder)
-    written = written_chunks(folder, options.format)
-    totals = count_parts(folder, written, options.format)
+    written = written_chunks(folder, request.format)
+    totals = count_parts(folder, written, request.format)
     left = unwritten_chunks(Manifest(folder).listings, written)
     run: Runner = in_this_process
-    if needs_ray or (ray is None and sum(chunk.files for chunk in left) >= RAY_FROM):
-        end_ray = end_ray if needs_ray else _start_ray()
+    if is_ray_sure or (options.ray is None and sum(chunk.files for chunk in left) >= RAY_FROM):
+        end_ray = end_ray if is_ray_sure else _start_ray()
         from fer_ray.cluster.node_checks import require_seen_by_nodes
         from fer_ray.scoring.on_ray import in_actors
 
-        require_seen_by_nodes([*request.inputs, *options.checkpoints], folder.path_or_url)
-        run = partial(in_actors, gpus_per_actor=gpus_per_actor)
-    job, speed = score_left(folder, job or request, options, left, run, totals)
-    speed.listing_s = listing_s
+        require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
+        run = partial(in_actors, gpus_per_actor=options.gpus_per_actor)
+    job, speed = score_left(folder, resumed or request, left, run, totals)
+    speed.by_stage["listing"] = listed - began
     ending = threading.Thread(target=end_ray)
     ending.start()
     return job, speed, totals, ending
@@ -216,20 +205,20 @@ def _start_ray() -> Callable[[], object]:
 
 
 def _list_new(
-    folder: Output, request: ScoringJob, job: ScoringJob | None, limit: int | None, stopped: threading.Event
+    folder: Output, request: ScoringJob, is_resumed: bool, is_limited: bool, stopped: threading.Event
 ) -> float:
-    """Add new inputs to the manifest, and return the seconds."""
-    began, skipped = time.monotonic(), Counter[str]()
+    """Add new inputs to the manifest, and return the moment of the end."""
+    skipped = Counter[str]()
     entries = list_entries(request.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
-    found = add_listing(folder, _limited(entries, limit, stopped))
-    if not found and job is None:
+    found = add_listing(folder, _limited(entries, MOST_SHOWN if is_limited else None, stopped))
+    if not found and not is_resumed:
         names = ", ".join(request.inputs)
         raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
-    if found and job:
+    if found and is_resumed:
         say(f"{amount(found, 'new input')} since the last run.")
     if others := skipped.total():
         say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
-    return time.monotonic() - began
+    return time.monotonic()
 
 
 def _limited(entries: Iterator[Entry], limit: int | None, stopped: threading.Event) -> Iterator[Entry]:

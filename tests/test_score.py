@@ -286,7 +286,7 @@ def test_faces_are_found_and_labelled(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["photos/a.txt", "not_an_image"]
     assert lines[4].endswith("face 0: {2:.0f} × {3:.0f} at {0:.0f}, {1:.0f}".format(*box))
-    with pytest.raises(UsageError, match=r"another faces: the output was scored with haarcascade.*the request is none"):
+    with pytest.raises(UsageError, match=r"another detector: .* scored with haarcascade.*the request is none"):
         score(checkpoint, [folder, photo], output, resume=True)
 
 

@@ -18,7 +18,7 @@ from fer_ray.images.image_files import FileError
 from fer_ray.inference.device import limit_gpu_memory
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.scoring.containers import Entry, read_entry
-from fer_ray.scoring.job import Done, ScoringOptions, StageSeconds
+from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import GROUP_ROWS, Chunk, Manifest
 from fer_ray.scoring.parts import Problem, ScoredRow, rows_of, write_part
 from fer_ray.scoring.timed_threads import TimedBatches
@@ -57,7 +57,7 @@ class ChunkScorer:
 
     Args:
         folder: the output, with the manifest.
-        options: of the job.
+        job: what to score, and how.
         threads: that decode, and on a CPU also predict.
         gpu: share of a GPU that this process has; 0 for none.
 
@@ -66,23 +66,23 @@ class ChunkScorer:
         DataError: a checkpoint can't be read, or its labels are not the seven emotions.
     """
 
-    def __init__(self, folder: Output, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
+    def __init__(self, folder: Output, job: ScoringJob, threads: int, gpu: float = 0) -> None:
         self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
         torch.set_num_threads(1)
         limit_gpu_memory(gpu)
         cv2.setNumThreads(1)
-        self._folder, self._options = folder, options
+        self._folder, self._job = folder, job
         self._manifest = Manifest(folder)
-        self._detect = load_detector(options.faces)
-        self._predictor = Predictor(load_members(options.checkpoints), options.tta, options.precision)
+        self._detect = load_detector(job.faces)
+        self._predictor = Predictor(load_members(job.checkpoints), job.tta, job.precision)
         device = self._predictor.device.type
-        self._first_batch_size = options.batch_size or BATCH_SIZE[device]
+        self._first_batch_size = job.batch_size or BATCH_SIZE[device]
         self._predictor.batch_size = self._first_batch_size
         self._on_gpu = device == "cuda"
         if self._on_gpu:
             torch.cuda.synchronize()  # the weights are there before other streams use them
         self._least_threads = threads
-        self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, options.timeout_s)
+        self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, job.timeout_s)
         self._set_threads(threads)
         self._per_s = 0.0
 
@@ -110,13 +110,11 @@ class ChunkScorer:
         with quiet_decoders():
             scored = self._batches.map(batches)
         images = [image for of_batch, _, _ in scored for image in of_batch]
-        seconds = StageSeconds()
-        for _, _, of_batch in scored:
-            seconds.add(of_batch)
         writing = time.perf_counter()
         table = self._table(entries, images, [predictions for _, predictions, _ in scored])
-        write_part(self._folder, chunk, table, self._options.format)
-        seconds.writing = time.perf_counter() - writing
+        write_part(self._folder, chunk, table, self._job.format)
+        seconds = {stage: sum(of_batch[stage] for _, _, of_batch in scored) for stage in scored[0][2]}
+        seconds["writing"] = time.perf_counter() - writing
         self._per_s = chunk.files / max(time.time() - began, 1e-3)
         return Done(
             chunk,
@@ -135,20 +133,20 @@ class ChunkScorer:
         torch.set_num_threads(self._threads_before[0])
         cv2.setNumThreads(self._threads_before[1])
 
-    def _predict(self, images: list[_ReadImage]) -> tuple[list[_ReadImage], Predictions, StageSeconds]:
+    def _predict(self, images: list[_ReadImage]) -> tuple[list[_ReadImage], Predictions, dict[str, float]]:
         pictures = [picture for image in images for _, picture in image.faces]
         size = self._predictor.size
         began = time.perf_counter()
         with self._own_stream():
             array = np.stack(pictures) if pictures else np.empty((0, size, size), np.uint8)
             predictions = self._predictor.predict(array)
-        seconds = StageSeconds(
-            sum(image.reading for image in images),
-            sum(image.decoding for image in images),
-            time.perf_counter() - began,
-        )
+        seconds = {
+            "reading": sum(image.reading for image in images),
+            "decoding": sum(image.decoding for image in images),
+            "predicting": time.perf_counter() - began,
+        }
         # Threads that wait for slow storage leave cores idle, so more of them are used.
-        waiting = seconds.reading / max(seconds.decoding + seconds.predicting, 1e-9)
+        waiting = seconds["reading"] / max(seconds["decoding"] + seconds["predicting"], 1e-9)
         self._set_threads(max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting))))
         return images, predictions, seconds
 
@@ -195,7 +193,7 @@ class ChunkScorer:
         return [(None, image.pixels)], longer <= min(_CROP_SIDE, _CROP_ASPECT * shorter)
 
     def _timed_out(self, entry: Entry) -> _ReadImage:
-        seconds = self._options.timeout_s
+        seconds = self._job.timeout_s
         return _ReadImage([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
 
     def _table(self, entries: list[Entry], images: list[_ReadImage], predictions: list[Predictions]) -> pa.Table:

@@ -14,7 +14,7 @@ from fer_ray.cluster.connect import hide_unasked_gpus, nodes, on_this_node, requ
 from fer_ray.cluster.metrics import count_images
 from fer_ray.cluster.resources import fitting
 from fer_ray.errors import FerRayError
-from fer_ray.scoring.job import Done, ScoringOptions
+from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.run import LeftInputs, cant_write
 from fer_ray.storage.output import Output
@@ -50,7 +50,7 @@ def plan(gpus_per_actor: float = 1) -> ActorPlan:
 
 
 def in_actors(
-    folder: Output, options: ScoringOptions, left: Sequence[Chunk], gpus_per_actor: float
+    folder: Output, job: ScoringJob, left: Sequence[Chunk], gpus_per_actor: float
 ) -> tuple[int, Generator[Done]]:
     """Score in actors of Ray; a ``Runner``.
 
@@ -58,19 +58,19 @@ def in_actors(
         gpus_per_actor: share of a GPU, above 0 to 1.
 
     Raises:
-        FerRayError: an actor rejected the options, or Ray died.
+        FerRayError: an actor rejected the job, or Ray died.
     """
     planned = plan(gpus_per_actor)
-    return planned.threads * planned.actors, score_on_ray(folder, options, left, planned)
+    return planned.threads * planned.actors, score_on_ray(folder, job, left, planned)
 
 
-def score_on_ray(folder: Output, options: ScoringOptions, left: Sequence[Chunk], planned: ActorPlan) -> Generator[Done]:
+def score_on_ray(folder: Output, job: ScoringJob, left: Sequence[Chunk], planned: ActorPlan) -> Generator[Done]:
     """Score inputs and yield each chunk when its part is written.
 
     Ray Data hands out calls, and each call takes a chunk of what is left: so fast actors get more and larger chunks.
 
     Raises:
-        FerRayError: an actor rejected the options, or Ray died.
+        FerRayError: an actor rejected the job, or Ray died.
     """
     files = sum(chunk.files for chunk in left)
     calls = max(_CALLS * planned.actors, files // _FILES_A_CALL) + len(left)
@@ -82,7 +82,7 @@ def score_on_ray(folder: Output, options: ScoringOptions, left: Sequence[Chunk],
     results = ray.data.from_items(list(range(calls)), override_num_blocks=min(calls, _MOST_BLOCKS)).map_batches(
         _ScoringActor,
         batch_size=1,
-        fn_constructor_args=(folder.path_or_url, options, inputs, planned.threads, planned.gpus),
+        fn_constructor_args=(folder.path_or_url, job, inputs, planned.threads, planned.gpus),
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             initial_size=planned.actors,
@@ -118,13 +118,13 @@ def _until_ray_dies(batches: Iterable[T]) -> Iterator[T]:
 class _ScoringActor:
     """Loads the scorer in the actor's process."""
 
-    def __init__(self, output: str, options: ScoringOptions, inputs: Any, threads: int, gpu: float) -> None:
+    def __init__(self, output: str, job: ScoringJob, inputs: Any, threads: int, gpu: float) -> None:
         hide_unasked_gpus()
         from fer_ray.scoring.chunk_scorer import ChunkScorer
 
         self.output, self.inputs, self.fault = output, inputs, b""
         try:
-            self.scorer = ChunkScorer(Output.at(output), options, threads, gpu)
+            self.scorer = ChunkScorer(Output.at(output), job, threads, gpu)
         except FerRayError as error:  # raised here, it would reach the driver inside Ray's own traceback
             self.fault = pickle.dumps(error)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
 from fer_ray.errors import FerRayError
-from fer_ray.scoring.job import Done, ScoringJob, ScoringOptions, Speed
+from fer_ray.scoring.job import Done, ScoringJob, Speed
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.totals import Totals
 from fer_ray.storage.output import Output
@@ -62,45 +62,44 @@ class LeftInputs:
         return chunk
 
 
-Runner = Callable[[Output, ScoringOptions, Sequence[Chunk]], tuple[int, Generator[Done]]]
+Runner = Callable[[Output, ScoringJob, Sequence[Chunk]], tuple[int, Generator[Done]]]
 """Starts to score chunks, and returns the number of its threads and what is written, as it is written."""
 
 
 def score_left(
-    folder: Output, job: ScoringJob, options: ScoringOptions, left: Sequence[Chunk], run: Runner, totals: Totals
+    folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runner, totals: Totals
 ) -> tuple[ScoringJob, Speed]:
     """Score what is left of a job; return the job as computed, and the speed.
 
     Args:
         folder: the output, with its manifest.
         job: as it was so far.
-        options: of the request; precision and batch size of a job that has begun are kept.
         left: inputs without rows.
         run: scores them.
         totals: of the rows written so far, to which those of this run are added.
 
     Raises:
-        FerRayError: the options were rejected, rows can't be written, or Ray died.
+        FerRayError: a worker rejected the job, rows can't be written, or Ray died.
     """
     speed, began = Speed(sum(chunk.files for chunk in left)), math.inf
     if not left:
         return job, speed
-    precision, batch_size = job.precision or options.precision, options.batch_size or job.batch_size
-    speed.threads, written = run(folder, replace(options, precision=precision, batch_size=batch_size), left)
+    speed.threads, written = run(folder, job, left)
     done, all_files = 0, totals.files + speed.files
     bar: AbstractContextManager[ProgressBar | None] = nullcontext()
     if speed.files > _QUIET_INPUTS:
         bar = ProgressBar("scoring", all_files, start=totals.files)
     with bar as progress, closing(written):
         for one in written:
-            if not job.precision or (one.halved and one.batch_size < (job.batch_size or math.inf)):
+            if job.precision == "auto" or (one.halved and one.batch_size < (job.batch_size or math.inf)):
                 job = replace(job, precision=one.precision, batch_size=one.batch_size)
                 job.write(folder)
                 if one.halved:
                     images = amount(one.batch_size, "image")
                     say(f"Memory ran out: from now on {images} a forward pass (--batch-size).")
             began = min(began, one.began)
-            speed.by_stage.add(one.seconds)
+            for stage, seconds in one.seconds.items():
+                speed.by_stage[stage] += seconds
             speed.no_crops += one.no_crops
             totals.add(one.totals)
             done += one.chunk.files
@@ -114,13 +113,13 @@ def score_left(
     return job, speed
 
 
-def in_this_process(folder: Output, options: ScoringOptions, left: Sequence[Chunk]) -> tuple[int, Generator[Done]]:
+def in_this_process(folder: Output, job: ScoringJob, left: Sequence[Chunk]) -> tuple[int, Generator[Done]]:
     """Score in this process's threads; a ``Runner``."""
     from fer_ray.scoring.chunk_scorer import ChunkScorer
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(_MOST_THREADS, cores)
-    scorer, inputs = ChunkScorer(folder, options, threads), LeftInputs(left)
+    scorer, inputs = ChunkScorer(folder, job, threads), LeftInputs(left)
 
     def written() -> Generator[Done]:
         try:

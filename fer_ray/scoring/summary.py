@@ -17,7 +17,7 @@ from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration, per_time
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import png_of
-from fer_ray.scoring.job import Speed
+from fer_ray.scoring.job import ScoringJob, Speed
 from fer_ray.scoring.parts import BOX, read_part, written_chunks
 from fer_ray.scoring.totals import Sample, Totals, thumbnails
 from fer_ray.storage.output import Output
@@ -34,6 +34,7 @@ REMEDIES = {
 }
 """By stage, what makes a job faster that spends most time there."""
 _OF_A_RUN = ("scored_in_this_run", "seconds", "seconds_from_first_batch", "stages")
+_OF_THE_JOB = ("checkpoints", "tta", "faces", "precision", "batch_size", "inputs", "fingerprint")
 _SAMPLES_SCHEMA = pa.schema(
     [
         ("group", pa.string()),
@@ -46,18 +47,17 @@ _SAMPLES_SCHEMA = pa.schema(
 _PACKAGES = ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")
 
 
-def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:
+def summarise(job: ScoringJob, totals: Totals, speed: Speed, seconds: float) -> dict[str, Any]:
     """Return the contents of ``summary.json``.
 
     Args:
+        job: as computed.
         totals: over all rows.
         speed: of this run.
         seconds: of the whole run.
-        facts: options and identity of the job.
     """
     scored = totals.label.total()
-    seconds_by_stage = {stage: spent / speed.threads for stage, spent in vars(speed.by_stage).items()}
-    stages = {"listing": speed.listing_s} | seconds_by_stage
+    stages = {stage: speed.by_stage[stage] / (1 if stage == "listing" else speed.threads) for stage in REMEDIES}
     return {
         "format_version": FORMAT_VERSION,
         "files": totals.files,
@@ -76,7 +76,7 @@ def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any
             stage: {"seconds": spent, "images_per_s": speed.files / spent if spent else None}
             for stage, spent in stages.items()
         },
-        **facts,
+        **{name: getattr(job, name) for name in _OF_THE_JOB},
         "versions": {name: version(name) for name in _PACKAGES},
     }
 

@@ -18,7 +18,7 @@ from fer_ray.scoring import chunk_scorer, manifest
 from fer_ray.scoring.chunk_scorer import ChunkScorer
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import ScoringOptions
+from fer_ray.scoring.job import ScoringJob
 from fer_ray.scoring.parts import read_part, written_chunks
 from fer_ray.scoring.run import LeftInputs
 from fer_ray.scoring.totals import Totals
@@ -43,19 +43,19 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(**changes: object) -> ScoringOptions:
-    default = ScoringOptions([SHIPPED_CHECKPOINT], "flip", "none", "parquet", "float32", 16, 60.0)
+def job(**changes: object) -> ScoringJob:
+    default = ScoringJob([], [SHIPPED_CHECKPOINT], "", "flip", "none", "", "parquet", 60.0, 16, "float32")
     return replace(default, **changes)  # type: ignore[arg-type]
 
 
-def score_all(inputs: list[Path], output: Path, request: ScoringOptions, threads: int = 2) -> tuple[pa.Table, Totals]:
+def score_all(inputs: list[Path], output: Path, request: ScoringJob, threads: int = 2) -> tuple[pa.Table, Totals]:
     output.mkdir()
     folder = Output.at(output)
     manifest.add_listing(folder, list_entries(check_inputs(inputs), lambda: None))
     return score_listed(folder, request, threads)
 
 
-def score_listed(folder: Output, request: ScoringOptions, threads: int = 2) -> tuple[pa.Table, Totals]:
+def score_listed(folder: Output, request: ScoringJob, threads: int = 2) -> tuple[pa.Table, Totals]:
     scorer, totals = ChunkScorer(folder, request, threads), Totals()
     left = LeftInputs(manifest.Manifest(folder).listings)
     try:
@@ -69,7 +69,7 @@ def score_listed(folder: Output, request: ScoringOptions, threads: int = 2) -> t
 
 
 def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None:
-    rows, scored = score_all([hostile], tmp_path / "out", options())
+    rows, scored = score_all([hostile], tmp_path / "out", job())
     prefix = len(str(hostile)) + 1
     found = {row["path"][prefix:]: row["status"] for row in rows.to_pylist()}
     expected = {name: status for name, (status, _) in CONTENTS.items()}
@@ -99,7 +99,7 @@ def test_what_vanishes_after_the_listing_is_missing(tmp_path: Path) -> None:
     (folder / "1.jpg").unlink()
     (folder / "2.jpg").unlink()
     (folder / "2.jpg").mkdir()
-    rows, _ = score_listed(output, options())
+    rows, _ = score_listed(output, job())
     assert rows["status"].to_pylist() == ["ok", "missing", "not_a_file"]
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: py
         return read_entry(entry)
 
     monkeypatch.setattr(chunk_scorer, "read_entry", read)
-    rows, scored = score_all([tmp_path], tmp_path / "out", options(timeout_s=0.5))
+    rows, scored = score_all([tmp_path], tmp_path / "out", job(timeout_s=0.5))
     assert rows["status"].to_pylist() == ["ok", "timeout", "ok", "ok", "timeout", "ok"]
     assert rows["error"][1].as_py() == "not read and decoded within 0.5 s"
     assert scored.failed == 2
@@ -132,7 +132,7 @@ def test_a_fault_of_a_decoder_is_that_rows_alone(tmp_path: Path, monkeypatch: py
         return decode(data, *arguments, **options)
 
     monkeypatch.setattr(chunk_scorer, "decode", fail_once)
-    rows, _ = score_all([tmp_path], tmp_path / "out", options(), threads=1)
+    rows, _ = score_all([tmp_path], tmp_path / "out", job(), threads=1)
     assert sorted(rows["status"].to_pylist()) == ["ok", "ok", "undecodable"]
     assert "MemoryError: no room" in rows["error"].to_pylist()
 
@@ -153,7 +153,7 @@ def test_a_photo_with_no_face_among_others_keeps_rows_and_numbers_together(tmp_p
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        rows, scored = score_all([photos, photos / "2.png"], tmp_path / "out", options(faces="side_by_side:Detector"))
+        rows, scored = score_all([photos, photos / "2.png"], tmp_path / "out", job(faces="side_by_side:Detector"))
     seen = [(Path(row["path"]).name, row["status"], row["face"], row["face_x"]) for row in rows.to_pylist()]
     assert seen == [
         ("0.png", "no_face", None, None),
@@ -190,7 +190,7 @@ def test_slow_storage_is_read_by_many_at_once(monkeypatch: pytest.MonkeyPatch, t
         return read_entry(entry)
 
     monkeypatch.setattr(chunk_scorer, "read_entry", read)
-    rows, _ = score_all([tmp_path], tmp_path / "out", options(), threads=1)
+    rows, _ = score_all([tmp_path], tmp_path / "out", job(), threads=1)
     assert rows["path"].to_pylist() == sorted(rows["path"].to_pylist())
     assert 3 < most <= 16
 
@@ -199,8 +199,8 @@ def test_chunks_are_seconds_of_work_and_whole_batches(monkeypatch: pytest.Monkey
     for number in range(50):
         (tmp_path / f"{number:03d}.png").write_bytes(PNG)
     monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e9)
-    score_all([tmp_path], tmp_path / "out", options(batch_size=8))
+    score_all([tmp_path], tmp_path / "out", job(batch_size=8))
     assert written_chunks(Output.at(tmp_path / "out"), "parquet") == [(0, 8), (8, 42)]
     monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e-9)
-    score_all([tmp_path], tmp_path / "small", options(batch_size=20))
+    score_all([tmp_path], tmp_path / "small", job(batch_size=20))
     assert written_chunks(Output.at(tmp_path / "small"), "parquet")[0] == (0, 20)
