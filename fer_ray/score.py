@@ -7,12 +7,16 @@ if __name__ == "__main__":
 
     main(["score", *sys.argv[1:]])
 
+import os
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,15 @@ from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
-from fer_ray.images.faces import load_detector
-from fer_ray.options import ScoreOptions
-from fer_ray.scoring import manifest, parts
+from fer_ray.images.faces import DETECT, load_detector, resolve_faces
+from fer_ray.options import MOST_SHOWN, RAY_FROM, ScoreOptions
 from fer_ray.scoring.containers import Entry
-from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
-from fer_ray.scoring.job import Identity, ScoringJob, ScoringOptions, Speed, previous_job, sha256_of
-from fer_ray.scoring.summary import describe, summarise, write_summary
+from fer_ray.scoring.inputs import check_inputs, list_entries
+from fer_ray.scoring.job import ScoringJob, Speed, resumed_job, sha256_of
+from fer_ray.scoring.manifest import Manifest, add_listing
+from fer_ray.scoring.parts import unwritten_chunks, written_chunks
+from fer_ray.scoring.run import Runner, in_this_process, score_left
+from fer_ray.scoring.summary import describe, print_rows, summarise, write_summary
 from fer_ray.scoring.totals import Totals, count_parts
 from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
 from fer_ray.storage.local import recover_folder
@@ -35,23 +41,27 @@ from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
+_FEW = 20  # inputs up to which each row is printed, also where there is an output
+
 
 @dataclass(frozen=True)
 class ScoreResult:
     """The output of a scoring job.
 
     Attributes:
-        path: folder or prefix that holds ``part-*`` and ``summary.json``.
+        path: folder or prefix that holds ``part-*`` and ``summary.json``; None without an output.
         summary: the contents of ``summary.json``.
     """
 
-    path: str
+    path: str | None
     summary: dict[str, Any]
 
 
 @stage(ScoreOptions)
 def score(options: ScoreOptions) -> ScoreResult:
     """Label images with one checkpoint or several and write one row an input (columns: ``fer_ray.scoring.parts``).
+
+    Without an output the rows are printed.
 
     Raises:
         UsageError: the output is in use or lies in an input, or with ``resume`` it holds another job.
@@ -61,40 +71,33 @@ def score(options: ScoreOptions) -> ScoreResult:
     checkpoints, inputs = options.checkpoints, options.inputs
     if checkpoints is None:
         checkpoints, inputs = _split_off_checkpoints(inputs)
-    paths_or_urls, dest = check_inputs(inputs), Output.at(options.output)
-    check_apart(paths_or_urls, dest.path_or_url)
-    if not checkpoints:
-        say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
+    paths_or_urls = check_inputs(inputs)
     models = [absolute(one) for one in as_list(checkpoints or SHIPPED_CHECKPOINT)]
-    with open_output(dest, options.resume, models, _has_rows) as folder:
-        requested = ScoringJob(_identify(models, options.tta, options.faces), paths_or_urls, options.format)
-        job = previous_job(folder, requested) if options.resume else None
-        listing_s = _list_while_ray_starts(folder, requested, job)
-        record_start(folder)
-        layout = parts.lay_out(manifest.read_chunks(folder))
-        batch_size = None if options.batch_size == "auto" else options.batch_size
-        how = ScoringOptions(models, options.tta, options.faces, "auto", batch_size, options.timeout_s)
-        job, speed = _score(folder, job or requested, how, layout, options.gpus_per_actor)
-        speed.listing_s = listing_s
-        folder.within(parts.PIECES).clear()  # with what killed actors left unfinished in it
-        totals = count_parts(folder, layout, options.format)
-        facts = {
-            "checkpoints": models,
-            "tta": options.tta,
-            "faces": options.faces,
-            "precision": job.precision,
-            "batch_size": job.batch_size,
-            "inputs": paths_or_urls,
-            "fingerprint": requested.identity.fingerprint,
-        }
-        summary = summarise(totals, speed, time.time() - began, facts)
-        write_summary(folder, summary, totals, layout, lambda local: _page(local, folder.path_or_url))
-    print(describe(folder.path_or_url, summary))
-    _check_errors(folder, totals, options.max_error_rate)
-    return ScoreResult(folder.path_or_url, summary)
+    has_output = options.output is not None
+    with _opened(options.output, options.resume, [*paths_or_urls, *models]) as folder:
+        if not checkpoints:
+            say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
+        request = _request(options, paths_or_urls, models)
+        resumed = resumed_job(folder, request) if options.resume else None
+        job, speed, totals, end_ray = _score(folder, request, resumed, options)
+        summary = summarise(job, totals, speed, time.time() - began)
+        if not has_output or totals.files <= _FEW:
+            print_rows(folder, options.format, as_csv=not has_output and not sys.stdout.isatty())
+        if has_output:
+            write_summary(folder, summary, totals, partial(_page, folder.path_or_url))
+            print(describe(folder.path_or_url, summary))
+        end_ray.join()
+    if speed.no_crops:
+        say(
+            f"{amount(speed.no_crops, 'input')} of {speed.files:,} taken as faces, though larger or further from square"
+            f" than crops of faces are. --faces {DETECT} finds the faces in photos."
+        )
+    path = folder.path_or_url if has_output else None
+    _check_errors(totals, options.max_error_rate, path)
+    return ScoreResult(path, summary)
 
 
-def _page(folder: Path, path_or_url: str) -> str:
+def _page(path_or_url: str, folder: Path) -> str:
     # Imported here: the drawing modules take a second to import.
     from fer_ray.reporting.html import render_page
     from fer_ray.reporting.scoring import scoring_section
@@ -102,9 +105,10 @@ def _page(folder: Path, path_or_url: str) -> str:
     return render_page("Scoring", [scoring_section(folder, path_or_url)])
 
 
-def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
-    """Hash the checkpoints' files without loading them: importing torch here would delay the workers."""
-    detector, models = load_detector(faces), [local_copy(one) for one in checkpoints]
+def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -> ScoringJob:
+    """Return the job; its checkpoints are hashed and not loaded, as importing torch here would delay the workers."""
+    faces, models = resolve_faces(options.faces), [local_copy(one) for one in checkpoints]
+    detector = load_detector(faces)
     for model in models:
         recover_folder(model)
     try:
@@ -114,67 +118,127 @@ def _identify(checkpoints: Sequence[str], tta: str, faces: str) -> Identity:
 
         load_members(checkpoints)  # raises an error that says what is wrong
         raise
-    return Identity(hashed, tta, detector.name if detector else "")
+    return ScoringJob(
+        inputs=inputs,
+        checkpoints=checkpoints,
+        checkpoint=hashed,
+        tta=options.tta,
+        faces=faces,
+        detector=detector.name if detector else "",
+        format=options.format,
+        timeout_s=options.timeout_s,
+        batch_size=None if options.batch_size == "auto" else options.batch_size,
+    )
+
+
+@contextmanager
+def _opened(output: Path | str | None, resume: bool, inputs: Sequence[str]) -> Iterator[Output]:
+    """Yield the output; without one a temporary folder."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="fer_ray-") as temporary:
+            yield Output.at(temporary)
+    else:
+        with open_output(output, resume, inputs, _has_rows) as opened:
+            yield opened
 
 
 def _has_rows(output: Output) -> bool:
-    return any(name.startswith("part-") for name in output.names()) or bool(output.names(parts.PIECES))
-
-
-def _list_while_ray_starts(folder: Output, requested: ScoringJob, job: ScoringJob | None) -> float:
-    """List new inputs while Ray starts, and return the seconds that listing took."""
-    from fer_ray.cluster.connect import connect
-
-    stopped = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(_list_new, folder, requested, job, stopped)
-        try:
-            connect()
-            seconds = listing.result()
-        except BaseException:  # Ctrl-C: leaving the pool would wait for a long listing
-            stopped.set()
-            raise
-    if job is None:
-        requested.write(folder)
-    return seconds
-
-
-def _list_new(folder: Output, requested: ScoringJob, job: ScoringJob | None, stopped: threading.Event) -> float:
-    began, skipped = time.monotonic(), Counter[str]()
-    entries = list_entries(requested.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
-    is_plain = len(requested.inputs) == 1 and is_plain_folder(requested.inputs[0])
-    found = manifest.add_listing(folder, _until(stopped, entries), may_repeat=not is_plain)
-    if not found and job is None:
-        names = ", ".join(requested.inputs)
-        raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
-    if found and job:
-        say(f"{amount(found, 'new input')} since the last run.")
-    if others := skipped.total():
-        say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
-    return time.monotonic() - began
-
-
-def _until(stopped: threading.Event, entries: Iterator[Entry]) -> Iterator[Entry]:
-    for entry in entries:
-        if stopped.is_set():
-            raise InterruptedError
-        yield entry
+    return any(name.startswith("part-") for name in output.names())
 
 
 def _score(
-    folder: Output, job: ScoringJob, options: ScoringOptions, layout: Sequence[parts.OutputPart], gpus_per_actor: float
-) -> tuple[ScoringJob, Speed]:
-    from fer_ray.scoring.on_ray import score_parts
+    folder: Output, request: ScoringJob, resumed: ScoringJob | None, options: ScoreOptions
+) -> tuple[ScoringJob, Speed, Totals, threading.Thread]:
+    """List new inputs and score what is left.
 
-    return score_parts(folder, job, options, layout, gpus_per_actor)
+    Returns:
+        The job as computed, the speed, the counts over all rows, and a thread that ends the Ray that was started here.
+    """
+    is_ray_sure = options.ray or (options.ray is None and bool(os.environ.get("RAY_ADDRESS") or _has_gpus()))
+    end_ray: Callable[[], object] = int
+    stopped, began = threading.Event(), time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(_list_new, folder, request, resumed is not None, options.output is None, stopped)
+        try:
+            if is_ray_sure:
+                end_ray = _start_ray()
+            listed = listing.result()
+        except BaseException:  # Ctrl-C: leaving the pool would wait for a long listing
+            stopped.set()
+            raise
+    if not resumed:
+        request.write(folder)
+    record_start(folder)
+    written = written_chunks(folder, request.format)
+    totals = count_parts(folder, written, request.format)
+    left = unwritten_chunks(Manifest(folder).listings, written)
+    run: Runner = in_this_process
+    if is_ray_sure or (options.ray is None and sum(chunk.files for chunk in left) >= RAY_FROM):
+        end_ray = end_ray if is_ray_sure else _start_ray()
+        from fer_ray.cluster.node_checks import require_seen_by_nodes
+        from fer_ray.scoring.on_ray import in_actors
+
+        require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
+        run = partial(in_actors, gpus_per_actor=options.gpus_per_actor)
+    job, speed = score_left(folder, resumed or request, left, run, totals)
+    speed.by_stage["listing"] = listed - began
+    ending = threading.Thread(target=end_ray)
+    ending.start()
+    return job, speed, totals, ending
 
 
-def _check_errors(folder: Output, totals: Totals, max_error_rate: float) -> None:
+def _has_gpus() -> bool:
+    """Return whether this process sees a GPU, without importing torch."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not is_hidden and any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def _start_ray() -> Callable[[], object]:
+    """Connect to Ray, and return what ends it: nothing where others have started it."""
+    import ray
+
+    from fer_ray.cluster.connect import connect
+
+    is_others = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    connect()
+    return int if is_others else ray.shutdown
+
+
+def _list_new(
+    folder: Output, request: ScoringJob, is_resumed: bool, is_limited: bool, stopped: threading.Event
+) -> float:
+    """Add new inputs to the manifest, and return the moment of the end."""
+    skipped = Counter[str]()
+    entries = list_entries(request.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
+    found = add_listing(folder, _limited(entries, MOST_SHOWN if is_limited else None, stopped))
+    if not found and not is_resumed:
+        names = ", ".join(request.inputs)
+        raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
+    if found and is_resumed:
+        say(f"{amount(found, 'new input')} since the last run.")
+    if others := skipped.total():
+        say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
+    return time.monotonic()
+
+
+def _limited(entries: Iterator[Entry], limit: int | None, stopped: threading.Event) -> Iterator[Entry]:
+    for number, entry in enumerate(entries):
+        if stopped.is_set():
+            raise InterruptedError
+        if number == limit:
+            raise UsageError(
+                f"more than {limit:,} inputs, whose rows are not printed. Name an --output folder for them."
+            )
+        yield entry
+
+
+def _check_errors(totals: Totals, max_error_rate: float, output: str | None) -> None:
     if totals.failed > max_error_rate * totals.files:
+        where, how = (f"in {output}", "--resume with ") if output else ("printed above", "")
         raise DataError(
             f"{totals.failed:,} of {totals.files:,} inputs failed, {totals.failed / totals.files:.2%}; --max-error-rate"
-            f" allows {max_error_rate:.2%}. All rows are in {folder.path_or_url}: look at those whose status isn't ok."
-            " To accept them, use --resume with a higher --max-error-rate; otherwise repair the inputs and score again."
+            f" allows {max_error_rate:.2%}. All rows are {where}: look at those whose status isn't ok. To accept them,"
+            f" use {how}a higher --max-error-rate; otherwise repair the inputs and score again."
         )
 
 

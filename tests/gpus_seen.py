@@ -127,8 +127,8 @@ def main() -> None:
         "tune 1": lambda: run_search("s1", gpus_per_trial=1),
         "tune on workers 0": lambda: run_search("w0", workers_per_trial=2, gpus_per_trial=0, max_concurrent=1),
         "tune on workers": lambda: run_search("w2", workers_per_trial=2, max_concurrent=1, confirm=True),
-        "score 0.25": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l025", gpus_per_actor=0.25),
-        "score 1": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l1"),
+        "score 0.25": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l025", gpus_per_actor=0.25, ray=True),
+        "score 1": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l1", ray=True),
     }
     only = [name for name in sys.argv[3:] if name in runs]
     print(json.dumps({name: seen_by(runs[name]) for name in only or runs}))

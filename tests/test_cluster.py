@@ -116,8 +116,8 @@ def test_every_stage_does_the_same_as_a_job_and_here(
     jobs.run("score", networks[0], f"s3://{BUCKET}/faces", "--max-error-rate", 1, "--output", f"{url}/labels")
     score(copies[0], [local_copy(f"s3://{BUCKET}/faces")], tmp_path / "labels", max_error_rate=1)
     rows = [
-        pq.read_table(local_copy(f"{url}/labels/part-00000.parquet")).to_pylist(),
-        pq.read_table(tmp_path / "labels" / "part-00000.parquet").to_pylist(),
+        pq.read_table(local_copy(f"{url}/labels/part-000000000-000000004.parquet")).to_pylist(),
+        pq.read_table(tmp_path / "labels" / "part-000000000-000000004.parquet").to_pylist(),
     ]
     for there, own in zip(*rows, strict=True):
         assert (Path(there["path"]).name, there["status"]) == (Path(own["path"]).name, own["status"])

@@ -4,14 +4,16 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import struct
+import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +25,9 @@ import torch
 from hostile_files import listen
 from matplotlib import cbook
 from out_of_memory import ERRORS, room_for
-from ray import cloudpickle
 from ray.exceptions import RaySystemError
 
+from fer_ray import score as stage
 from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
@@ -38,7 +40,7 @@ from fer_ray.inference.device import has_fast_bfloat16
 from fer_ray.inference.predictor import Predictor
 from fer_ray.models import build
 from fer_ray.score import ScoreResult, score
-from fer_ray.scoring import manifest, on_ray, parts
+from fer_ray.scoring import chunk_scorer, on_ray
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
@@ -108,30 +110,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_chunks() -> Iterator[None]:
-    """Chunks of 12 inputs and parts of two chunks; those sizes are the driver's business alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "CHUNK_FILES", 12)
-        patch.setattr(parts, "PART_CHUNKS", 2)
-        yield
-
-
 @pytest.fixture(scope="module")
-def result(ray_cluster: None, checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
-    return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=5)
+def result(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_scorer, "CHUNK_SECONDS", 0)  # so that each part holds a batch
+        return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=5)
 
 
-def read_rows(output: Path | str) -> pa.Table:
-    return pa.concat_tables([pq.read_table(file) for file in sorted(Path(output).glob("part-*.parquet"))])
-
-
-def statuses(output: Path | str) -> dict[str, str]:
-    rows = read_rows(output)
-    return {
-        Path(path).name: status
-        for path, status in zip(*rows.select(["path", "status"]).to_pydict().values(), strict=True)
-    }
+def read_rows(output: Path | str | None) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file) for file in sorted(Path(str(output)).glob("part-*.parquet"))])
 
 
 def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
@@ -149,26 +136,18 @@ def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
     assert "face" not in rows.column_names
 
 
-def test_the_output_is_parts_and_no_pieces(result: ScoreResult) -> None:
-    image_files = {path.name for path in Path(result.path).iterdir()}
-    assert image_files == {
-        ".lock",
-        "_job.json",
-        "_manifest-0000.parquet",
-        "_samples.parquet",
-        "part-00000.parquet",
-        "part-00001.parquet",
-        "provenance.json",
-        "summary.html",
-        "summary.json",
-    }
+def test_the_output_is_parts_and_a_summary(result: ScoreResult) -> None:
+    names = {path.name for path in Path(str(result.path)).iterdir()}
+    parts = {f"part-{first:09d}-{min(first + 4, 35):09d}.parquet" for first in range(0, 36, 5)}
+    others = ".lock _job.json _manifest-0000.parquet _samples.parquet provenance.json summary.html summary.json"
+    assert names == parts | set(others.split())
 
 
 def test_numbers_are_the_predictors(result: ScoreResult, checkpoint: Path) -> None:
     rows = read_rows(result.path)
     rows = rows.filter(pa.compute.equal(rows["status"], "ok"))
-    image_files = [path.replace("\\xfc", "\udcfc") for path in rows["path"].to_pylist()]
-    predicted = Predictor(checkpoint, "flip").predict(image_files)
+    paths = [path.replace("\\xfc", "\udcfc") for path in rows["path"].to_pylist()]
+    predicted = Predictor(checkpoint, "flip").predict(paths)
     assert rows["label"].to_pylist() == predicted.names
     assert len(set(predicted.names)) > 1
     probabilities = np.stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS], axis=1)
@@ -179,7 +158,8 @@ def test_numbers_are_the_predictors(result: ScoreResult, checkpoint: Path) -> No
 
 
 def test_summary_and_page(result: ScoreResult, images: Path) -> None:
-    summary = json.loads((Path(result.path) / "summary.json").read_text())
+    folder = Path(str(result.path))
+    summary = json.loads((folder / "summary.json").read_text())
     assert summary == result.summary
     assert summary["files"] == sum(summary["by_status"].values()) == len(FACES) + len(BROKEN)
     assert summary["failed"] == len(summary["first_failures"]) == len(BROKEN)
@@ -189,34 +169,44 @@ def test_summary_and_page(result: ScoreResult, images: Path) -> None:
     assert summary["inputs"] == [str(images)]
     assert all(summary["stages"][stage]["seconds"] > 0 for stage in ("listing", "reading", "decoding", "predicting"))
     assert 0 < summary["seconds_from_first_batch"] < summary["seconds"]
-    assert summary["precision"] in ("float32", "bfloat16")
-    assert summary["batch_size"] >= 1
-    page = (Path(result.path) / "summary.html").read_text()
+    assert (summary["precision"] in ("float32", "bfloat16"), summary["batch_size"]) == (True, 5)
+    page = (folder / "summary.html").read_text()
     for text in ("The most confident labels", "not_an_image", "dangling.jpg", "Most of the time went to"):
         assert text in page
-    samples = pq.read_table(Path(result.path) / "_samples.parquet").to_pydict()
+    samples = pq.read_table(folder / "_samples.parquet").to_pydict()
     assert samples["group"].count("surest") == samples["group"].count("least sure") >= 11
     assert samples["confidence"][0] == max(samples["confidence"])
+
+
+def test_ray_gives_the_same_rows_and_restarts_nothing(
+    ray_cluster: None, result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    job = score(checkpoint, [images], tmp_path / "out", max_error_rate=1, batch_size=5, ray=True)
+    assert read_rows(job.path).equals(read_rows(result.path))  # to the last bit
+    assert len({path.name for path in (tmp_path / "out").glob("part-*")}) > 2  # actors share the job
+    for name in ("by_status", "by_label", "confidence_histogram", "first_failures", "fingerprint"):
+        assert job.summary[name] == result.summary[name]
+    again = score(checkpoint, [images], tmp_path / "out", max_error_rate=1, batch_size=5, ray=True, resume=True)
+    assert (again.summary["scored_in_this_run"], again.summary["stages"]) == (36, job.summary["stages"])
 
 
 @pytest.fixture
 def copied(result: ScoreResult, tmp_path: Path) -> Path:
     """Return a copy of the finished job's output, for a test to change."""
-    return Path(shutil.copytree(result.path, tmp_path / "out"))
+    return Path(shutil.copytree(str(result.path), tmp_path / "out"))
 
 
 def test_resume_scores_what_is_missing_and_nothing_else(copied: Path, checkpoint: Path, images: Path) -> None:
     """As after a kill before a part was whole; a file that is gone since the listing keeps its row."""
-    lost, kept = copied / "part-00001.parquet", copied / "part-00000.parquet"
+    lost, kept = sorted(copied.glob("part-*"))[1:3]
     before, written = read_rows(copied), kept.stat().st_mtime_ns
-    gone = next(
-        row["path"] for row in pq.read_table(lost).to_pylist() if row["status"] == "ok" and "xfc" not in row["path"]
-    )
+    rows = pq.read_table(lost).to_pylist()
+    gone = next(row["path"] for row in rows if row["status"] == "ok" and "xfc" not in row["path"])
     lost.rename(copied / f".{lost.name}.partial")
     (copied / "summary.json").unlink()
     away = Path(gone).rename(images / ".away")
     try:
-        again = score(checkpoint, [images], copied, resume=True, max_error_rate=1, batch_size=7)
+        again = score(checkpoint, [images], copied, resume=True, max_error_rate=1)
     finally:
         away.rename(gone)
     after = read_rows(copied)
@@ -224,35 +214,21 @@ def test_resume_scores_what_is_missing_and_nothing_else(copied: Path, checkpoint
     expected = ["missing" if row["path"] == gone else row["status"] for row in before.to_pylist()]
     assert after["status"].to_pylist() == expected
     assert kept.stat().st_mtime_ns == written
-    assert again.summary["scored_in_this_run"] == len(before) - 24
+    assert again.summary["scored_in_this_run"] == len(rows)
+    same = [row for row, path in enumerate(before["path"].to_pylist()) if path != gone]
+    assert after.take(same)["p_sad"].equals(before.take(same)["p_sad"])
 
 
-def test_pieces_of_a_killed_job_are_not_scored_again(copied: Path, checkpoint: Path, images: Path) -> None:
-    first, second = copied / "part-00000.parquet", copied / "part-00001.parquet"
-    table = pq.read_table(first)
-    marked = table.set_column(2, "error", pa.array(["from its piece"] * len(table)))
-    (copied / "_pieces").mkdir()
-    for number, rows in ((0, marked.slice(0, 12)), (2, pq.read_table(second))):
-        pq.write_table(rows, copied / "_pieces" / f"{number:07d}.parquet")  # piece 2: its part is whole already
-    first.unlink()
-    again = score(checkpoint, [images], copied, resume=True, max_error_rate=1)
-    assert again.summary["scored_in_this_run"] == 12
-    assert [error == "from its piece" for error in read_rows(copied)["error"].to_pylist()[:24]] == [True] * 12 + [
-        False
-    ] * 12
-    assert not (copied / "_pieces").exists()
-
-
-def test_new_files_are_found_by_resume(ray_cluster: None, checkpoint: Path, tmp_path: Path) -> None:
+def test_new_files_are_found_by_resume(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, output = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     (folder / "b.jpg").write_bytes(FACES[0])
     score(checkpoint, [folder], output)
-    assert statuses(output) == {"b.jpg": "ok"}
     (folder / "a.jpg").write_bytes(FACES[1])
     again = score(checkpoint, [folder], output, resume=True)
-    assert again.summary["scored_in_this_run"] == 1
-    assert statuses(output) == {"b.jpg": "ok", "a.jpg": "ok"}
+    assert (again.summary["scored_in_this_run"], again.summary["files"]) == (1, 2)
+    assert "1 new input since the last run" in capsys.readouterr().err
+    assert [Path(path).name for path in read_rows(output)["path"].to_pylist()] == ["b.jpg", "a.jpg"]
     third = score(checkpoint, [folder], output, resume=True)
     assert third.summary["stages"] == again.summary["stages"]  # of the run that did the work
 
@@ -263,7 +239,7 @@ def test_too_many_errors_after_writing_all(result: ScoreResult, checkpoint: Path
     assert len(read_rows(result.path)) == len(FACES) + len(BROKEN)
 
 
-def test_lists_repeats_containers_and_csv(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_lists_repeats_containers_and_csv(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shard, listed, output = tmp_path / "faces.zip", tmp_path / "list.txt", tmp_path / "out"
     with zipfile.ZipFile(shard, "w") as archive:
         for number in range(5):
@@ -274,26 +250,16 @@ def test_lists_repeats_containers_and_csv(ray_cluster: None, checkpoint: Path, i
     (file,) = output.glob("part-*.csv")
     rows = pa_csv.read_csv(file)
     names = [path.rpartition("/")[2] for path in rows["path"].to_pylist()]
-    assert names == [
-        "00.jpg",
-        "00.jpg",
-        "empty.jpg",
-        "gone.jpg",
-        "0.jpg",
-        "1.jpg",
-        "2.jpg",
-        "3.jpg",
-        "4.jpg",
-        "01.jpg",
-        "02.jpg",
-    ]
-    assert rows["status"].to_pylist() == ["ok", "ok", "empty", "missing"] + 7 * ["ok"]
-    probabilities = rows["p_happy"].to_pylist()
-    assert probabilities[0] == probabilities[1] == pytest.approx(probabilities[4], abs=TOLERANCE)  # the same face
+    assert " ".join(names) == "00.jpg empty.jpg 00.jpg gone.jpg 0.jpg 1.jpg 2.jpg 3.jpg 4.jpg 01.jpg 02.jpg"
+    assert rows["status"].to_pylist() == ["ok", "empty", "ok", "missing"] + 7 * ["ok"]
+    p = rows["p_happy"].to_pylist()
+    assert p[0] == p[2] == pytest.approx(p[4], abs=TOLERANCE)  # the same face
     assert (result.summary["files"], result.summary["failed"]) == (11, 2)
 
 
-def test_faces_are_found_and_labelled(ray_cluster: None, checkpoint: Path, tmp_path: Path) -> None:
+def test_faces_are_found_and_labelled(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     two = np.concatenate([decode(photo.read_bytes()).pixels] * 2, axis=1)
     folder = tmp_path / "photos"
@@ -302,7 +268,8 @@ def test_faces_are_found_and_labelled(ray_cluster: None, checkpoint: Path, tmp_p
     cv2.imwrite(str(folder / "b.png"), two)
     cv2.imwrite(str(folder / "c.png"), np.full((200, 300), 128, np.uint8))
     output = tmp_path / "out"
-    result = score(checkpoint, [folder, photo], output, faces="detect", max_error_rate=0.5)
+    monkeypatch.chdir(tmp_path)
+    result = score(checkpoint, [folder, photo], output, faces="haar", max_error_rate=0.5)
     rows = read_rows(output).to_pylist()
     assert [(Path(row["path"]).name, row["status"], row["face"]) for row in rows] == [
         ("a.txt", "not_an_image", None),
@@ -312,30 +279,81 @@ def test_faces_are_found_and_labelled(ray_cluster: None, checkpoint: Path, tmp_p
         ("grace_hopper.jpg", "ok", 0),
     ]
     (face,) = HaarDetector()(decode(photo.read_bytes()).pixels)
-    last = rows[-1]
-    assert tuple(last[f"face_{side}"] for side in ("x", "y", "width", "height")) == pytest.approx(face[:4])
-    crop = decode(photo.read_bytes()).pixels[
-        round(face.y) : round(face.y + face.height), round(face.x) : round(face.x + face.width)
-    ]
-    assert last["confidence"] == pytest.approx(
-        Predictor(checkpoint, "flip").predict([crop]).confidence[0], abs=TOLERANCE
-    )
-    assert {round(row["face_x"]) > two.shape[1] // 2 for row in rows[1:3]} == {False, True}
-    assert result.summary["by_status"] == {"ok": 2, "not_an_image": 1, "no_face": 1}
+    box = tuple(rows[-1][f"face_{side}"] for side in ("x", "y", "width", "height"))
+    assert box == pytest.approx(face[:4])
     assert (result.summary["failed"], result.summary["rows_with_label"]) == (1, 3)
     assert "no_face" in (output / "summary.html").read_text()
-    with pytest.raises(UsageError, match=r"another faces: the output was scored with haarcascade.*the request is none"):
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["photos/a.txt", "not_an_image"]
+    assert lines[4].endswith("face 0: {2:.0f} × {3:.0f} at {0:.0f}, {1:.0f}".format(*box))
+    with pytest.raises(UsageError, match=r"another detector: .* scored with haarcascade.*the request is none"):
         score(checkpoint, [folder, photo], output, resume=True)
 
 
-def test_several_checkpoints_predict_together(
-    ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
+def test_several_checkpoints_predict_together(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other", seed=1)
-    score(None, [str(checkpoint), str(other), str(images / "0?.jpg")], tmp_path / "out", tta="adaptive")
+    score(None, [checkpoint, other, images / "0?.jpg"], tmp_path / "out", tta="adaptive")
     rows = read_rows(tmp_path / "out")
     expected = Predictor([checkpoint, other], "adaptive").predict(rows["path"].to_pylist())
     np.testing.assert_allclose(rows["confidence"].to_numpy(), expected.confidence, atol=TOLERANCE)
+
+
+def test_without_an_output_rows_are_printed(
+    images: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [str(images / name) for name in ("00.jpg", "empty.jpg")]
+    with pytest.raises(DataError, match=r"1 of 2 inputs failed.*All rows are printed above"):
+        score(None, names)
+    out, err = capfdbinary.readouterr()
+    assert b"the network that comes with fer_ray" in err
+    header, first, second = out.decode().splitlines()
+    assert header.startswith('"path","status","error","label","confidence","p_angry"')
+    expected = Predictor(SHIPPED_CHECKPOINT, "flip").predict(FACES[:1])
+    assert first.startswith(f'"{names[0]}","ok",,"{expected.names[0]}",')
+    assert float(first.split(",")[4]) == pytest.approx(expected.confidence[0], abs=TOLERANCE)
+    assert second.startswith(f'"{names[1]}","empty","the file has no bytes",,')
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    score(None, names, max_error_rate=1)
+    first, second = capfdbinary.readouterr()[0].decode().splitlines()
+    assert first.split()[:3] == [names[0], expected.names[0], f"{expected.confidence[0]:.2f}"]
+    assert second.split()[:3] == [names[1], "empty", "the"]
+
+    monkeypatch.setattr(stage, "MOST_SHOWN", 1)
+    with pytest.raises(UsageError, match=r"more than 1 inputs.* Name an --output folder for them"):
+        score(None, names)
+
+
+def test_inputs_that_do_not_look_like_faces_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, shape in (("face", (178, 218)), ("wide", (100, 140)), ("large", (600, 600))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(shape, 128, np.uint8))
+    score(None, [tmp_path])
+    assert "2 inputs of 3 taken as faces" in capsys.readouterr().err
+    score(None, [tmp_path], faces="haar")
+    assert "taken as faces" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("inputs", "ray", "address", "expected"),
+    [(3, None, "", False), (9, None, "", True), (9, False, "", False), (3, True, "", True), (3, None, "h:1", True)],
+)
+def test_where_a_job_runs(
+    inputs: int, ray: bool | None, address: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "RAY_FROM", 5)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    for number in range(inputs):
+        (tmp_path / f"{number}.jpg").write_bytes(FACES[number])
+
+    def start() -> None:
+        raise RuntimeError("Ray is started")
+
+    monkeypatch.setattr(stage, "_start_ray", start)
+    if expected:
+        with pytest.raises(RuntimeError, match="Ray is started"):
+            score(None, [tmp_path], ray=ray)
+    else:
+        assert score(None, [tmp_path], ray=ray).summary["files"] == inputs
 
 
 def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
@@ -358,19 +376,10 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
         score(checkpoint, [images, tmp_path / "nowhere"], out)
     with pytest.raises(DataError, match="not a checkpoint"):
         score(images, [images], out)
+    wrong = {"tta": "flap", "format": "xml", "batch_size": 0, "gpus_per_actor": 2, "timeout_s": 0, "max_error_rate": 2}
     with pytest.raises(UsageError) as caught:
-        score(
-            checkpoint,
-            [images],
-            out,
-            tta="flap",
-            format="xml",
-            batch_size=0,
-            gpus_per_actor=2,
-            timeout_s=0,
-            max_error_rate=2,
-        )
-    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        score(checkpoint, [images], **wrong)
+    assert list(dict.fromkeys(problem.partition(":")[0] for problem in caught.value.problems)) == [
         "--tta flap",
         "--format xml",
         "--batch-size 0",
@@ -379,6 +388,8 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
         "--max-error-rate 2",
     ]
     assert "Did you mean 'flip'?" in caught.value.problems[0]
+    with pytest.raises(UsageError, match="--resume: needs the --output of an earlier job"):
+        score(checkpoint, [images], resume=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images found"):
         score(checkpoint, [tmp_path / "empty"], out)
@@ -386,14 +397,14 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(UsageError, match=r"labels: the output is inside the input .*images\."):
         score(checkpoint, [images], within)
     with pytest.raises(UsageError, match=r": a checkpoint after an input. Name checkpoints first."):
-        score(None, [str(images), str(checkpoint)], out)
+        score(None, [images, checkpoint], out)
     assert not out.exists() and not within.exists()
 
 
 def test_two_jobs_do_not_write_one_output(result: ScoreResult, checkpoint: Path, images: Path) -> None:
     with (
-        disk_lock(Path(result.path)),
-        pytest.raises(UsageError, match=r"another job is writing there\. Wait for its end"),
+        disk_lock(Path(str(result.path))),
+        pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"),
     ):
         score(checkpoint, [images], result.path, resume=True)
 
@@ -406,42 +417,31 @@ def disk_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_without_a_checkpoint_the_network_of_the_package_labels(
-    ray_cluster: None, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = [str(images / "00.jpg"), str(images / "01.jpg")]
-    score(None, names, tmp_path / "out", tta="flip")
-    told = capsys.readouterr()
-    assert "the network that comes with fer_ray" in told.err
-    assert "images/s by stage: listing" in told.out and "Most of the time went to starting Ray" in told.out
-    expected = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(FACES[:2]).probabilities
-    rows = read_rows(tmp_path / "out")
-    found = np.column_stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS])
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-
-
 def test_a_run_is_no_input_where_its_checkpoint_was_meant(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
     with pytest.raises(DataError, match=r"not a checkpoint.*Did you mean .*run/checkpoint\?"):
-        score(None, [str(tmp_path / "run"), str(images)], tmp_path / "out")
+        score(None, [tmp_path / "run", images], tmp_path / "out")
     with pytest.raises(UsageError, match="no INPUT"):
-        score(None, [str(checkpoint)], tmp_path / "out")
+        score(None, [checkpoint], tmp_path / "out")
 
 
-def test_a_worker_fault_is_a_plain_error(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ray", [False, True])
+def test_a_worker_fault_is_a_plain_error(
+    ray: bool, ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
     """The worker finds out that the weights are damaged; the call can then be mended and made again."""
     damaged = tmp_path / "damaged"
     shutil.copytree(checkpoint, damaged)
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"model\.safetensors"):
-        score(damaged, [images], tmp_path / "out")
+        score(damaged, [images], tmp_path / "out", ray=ray)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_part_is_told(copied: Path, checkpoint: Path, images: Path) -> None:
-    part = copied / "part-00000.parquet"
+    part = min(copied.glob("part-*"))
     pq.write_table(pq.read_table(part).slice(1), part)
-    with pytest.raises(DataError, match=r"has rows of 23 inputs, 24 expected. Remove it and run again with --resume"):
+    with pytest.raises(DataError, match=r"has rows of 4 inputs, 5 expected. Remove it and run again with --resume"):
         score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
@@ -459,24 +459,8 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
         raise FerRayError("Ray's raylet died.")
 
     monkeypatch.setattr(on_ray, "require_running", died)
-    with pytest.raises(
-        FerRayError, match=r"^Ray's raylet died. The rows written so far are kept: continue with --resume.$"
-    ):
+    with pytest.raises(FerRayError, match=r"^Ray's raylet died. The rows written so far are kept: .* --resume.$"):
         list(on_ray._until_ray_dies(batches()))
-
-
-class ShortOfMemory(on_ray._ScoringActor):
-    """An actor whose memory has room for one image a pass."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        network.forward_batches = room_for(1, ERRORS["driver"], network.forward_batches)
-
-
-class WithoutMemory(on_ray._ScoringActor):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        network.forward_batches = room_for(0, ERRORS["driver"], network.forward_batches)
 
 
 def test_where_memory_runs_out_batches_are_halved(
@@ -487,21 +471,62 @@ def test_where_memory_runs_out_batches_are_halved(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for module in (sys.modules[__name__], sys.modules["out_of_memory"]):
-        cloudpickle.register_pickle_by_value(module)
-    monkeypatch.setattr(on_ray, "_ScoringActor", ShortOfMemory)
+    forward_batches = network.forward_batches
+    monkeypatch.setattr(network, "forward_batches", room_for(1, ERRORS["driver"], forward_batches))
     short = score(checkpoint, [images], tmp_path / "short", batch_size=8, max_error_rate=1)
     assert short.summary["batch_size"] == 1
     assert capsys.readouterr().err.count("Memory ran out: from now on 1 image a forward pass") == 1
-    rows, others = (read_rows(place.path).sort_by("path") for place in (result, short))
+    rows, others = (read_rows(place.path) for place in (result, short))
     assert rows["path"].equals(others["path"]) and rows["status"].equals(others["status"])
     for there, own in zip(rows["p_happy"].to_pylist(), others["p_happy"].to_pylist(), strict=True):
         assert there == own or there == pytest.approx(own, abs=TOLERANCE)
 
-    monkeypatch.setattr(on_ray, "_ScoringActor", WithoutMemory)
+    monkeypatch.setattr(network, "forward_batches", room_for(0, ERRORS["driver"], forward_batches))
     with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
         score(checkpoint, [images], tmp_path / "none", batch_size=32)
     assert not (tmp_path / "none").exists()
+
+
+SLOW_DETECTOR = """
+import time
+from fer_ray.images.faces import FoundFace
+
+class Slow:
+    name = "the whole picture, after a while"
+
+    def __call__(self, picture):
+        time.sleep(0.1)
+        return [FoundFace(0, 0, picture.shape[1], picture.shape[0], 1.0)]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_job_of_one_process_is_resumed_to_the_same_bits(
+    kill: signal.Signals, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_DETECTOR)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+
+    def start(output: str, *more: str) -> "subprocess.Popen[bytes]":
+        options = ["--faces", "slow:Slow", "--batch-size", "4", "--max-error-rate", "1", *more]
+        command = [sys.executable, "-m", "fer_ray.score", checkpoint, images, "--output", tmp_path / output]
+        return subprocess.Popen([*map(str, command), *options], env=environment, stderr=subprocess.PIPE)
+
+    assert start("undisturbed").wait() == 0
+    killed = start("killed")
+    while not list((tmp_path / "killed").glob("part-*")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.send_signal(kill)
+    _, said = killed.communicate()
+    assert killed.returncode == (130 if kill == signal.SIGINT else -kill)
+    assert b"Traceback" not in said
+    written = len(read_rows(tmp_path / "killed"))
+    assert 0 < written < 36
+    assert start("killed", "--resume").wait() == 0
+    assert json.loads((tmp_path / "killed" / "summary.json").read_text())["scored_in_this_run"] == 36 - written
+    assert read_rows(tmp_path / "killed").equals(read_rows(tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize(

@@ -7,89 +7,9 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
-
-AHEAD = 16
-"""Folders asked at once: network drives and object stores answer in milliseconds each, however many are asked."""
-RUN = 100_000
-"""Names that are held and sorted at once. A larger folder comes in runs of so many, each in order."""
-
-_Entry = tuple[bytes, bool]  # path, and whether it is a folder
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a folder holds.
-
-    Attributes:
-        identity: the same for the same folder by another path; None where that can't be.
-        runs: lists of (path, whether it is a folder), up to ``RUN`` each.
-    """
-
-    identity: Hashable | None
-    runs: Iterator[list[_Entry]]
-
-
-def runs_of(entries: Iterator[_Entry]) -> Iterator[list[_Entry]]:
-    """Cut entries into sorted lists of up to ``RUN``."""
-    while run := list(islice(entries, RUN)):
-        yield sorted(run)
-
-
-def walk(
-    root: bytes,
-    list_folder: Callable[[bytes], Content],
-    unlistable: Callable[[OSError], None] | None = None,
-) -> Iterator[bytes]:
-    """Yield the files below a folder: those in it by name, then those of each folder in it, by name.
-
-    Links are followed, but for those that lead to a folder above themselves. Memory holds the names of a run, and the
-    folders that are still to be listed.
-
-    Args:
-        root: the folder.
-        list_folder: lists one; called in threads; may raise ``OSError``.
-        unlistable: told about each folder that can't be listed; without it such a folder is yielded itself, so that
-            reading it says why.
-    """
-    pending: list[tuple[bytes, frozenset[Hashable]]] = [(root, frozenset())]  # with the identities of those above
-    asked = dict[bytes, Future[_Listed]]()
-    with ThreadPoolExecutor(AHEAD, "listing") as pool:
-        while pending:
-            for path, _ in islice(reversed(pending), AHEAD):
-                if path not in asked and len(asked) < 2 * AHEAD:
-                    asked[path] = pool.submit(_first_run, path, list_folder)
-            (path, above), folders = pending.pop(), list[bytes]()
-            try:
-                content, run = (asked.pop(path, None) or pool.submit(_first_run, path, list_folder)).result()
-                if content.identity in above:
-                    continue
-                above |= {content.identity} - {None}
-                while run:
-                    yield from (found for found, is_folder in run if not is_folder)
-                    folders += [found for found, is_folder in run if is_folder]
-                    run = next(content.runs, [])
-            except OSError as error:
-                if unlistable is None:
-                    yield path
-                else:
-                    unlistable(error)
-            pending.extend((folder, above) for folder in reversed(folders))
-
-
-_Listed = tuple[Content, list[_Entry]]
-
-
-def _first_run(path: bytes, list_folder: Callable[[bytes], Content]) -> _Listed:
-    content = list_folder(path)
-    return content, next(content.runs, [])
-
 
 FileProblem = Literal["missing", "not_a_file", "too_large", "timeout", "unreadable"]
 """Why a file can't be read: it doesn't exist; it is a folder, pipe or device; it has more than ``MAX_BYTES``; no answer
@@ -153,49 +73,47 @@ def read_file(path: bytes) -> bytes:
 
 
 def list_files(
-    inputs: Sequence[Path],
-    unlistable: Callable[[OSError], None] | None = None,
-    reached: Callable[[bytes, Hashable], None] | None = None,
+    inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None, leave_out: Path | None = None
 ) -> Iterator[bytes]:
-    """Yield the files below the inputs, in the order of inputs; those of a folder before those of the folders in it.
+    """Yield the files below folders: those of a folder by name, then those of each folder in it, by name.
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
     begin with a dot are left out. Links to folders are followed, but for those that lead to a folder above themselves.
 
     Args:
-        inputs: folders and files.
-        unlistable: as in ``fer_ray.images.image_files.walk``.
-        reached: told of each folder before it is listed: its path and its identity, the same by whatever path.
+        inputs: folders, and files, which are yielded themselves.
+        unlistable: called for each folder that can't be listed; without it such a folder is yielded itself, so that
+            reading it says why.
+        leave_out: a folder that is not listed, by whatever path it is reached.
     """
+    left_out = _identity(leave_out) if leave_out and leave_out.is_dir() else None
     for path in inputs:
-        if path.is_dir():
-            yield from walk(os.fsencode(path), partial(_list_folder, reached), unlistable)
-        else:
+        if not path.is_dir():
             yield os.fsencode(path)
+            continue
+        pending = [(os.fsencode(path), frozenset({left_out}))]  # with the identities of the folders above
+        while pending:
+            folder, above = pending.pop()
+            try:
+                identity = _identity(folder)
+                if identity in above:
+                    continue
+                with os.scandir(folder) as entries:
+                    found = sorted((entry.path, _is_folder(entry)) for entry in entries if entry.name[:1] != b".")
+            except OSError as error:
+                if unlistable:
+                    unlistable(error)
+                else:
+                    yield folder
+                continue
+            yield from (path for path, is_folder in found if not is_folder)
+            pending += [(path, above | {identity}) for path, is_folder in reversed(found) if is_folder]
 
 
-def _list_folder(reached: Callable[[bytes, Hashable], None] | None, path: bytes) -> Content:
-    identity = identity_of(path)
-    if reached:
-        reached(path, identity)
-    return Content(identity, runs_of(_entries(path)))
-
-
-def identity_of(path: bytes) -> Hashable:
-    """Return what is the same for a folder by whatever path it is reached.
-
-    Raises:
-        OSError: it isn't there.
-    """
-    status = os.stat(path)  # noqa: PTH116 - bytes, for names that are not UTF-8
+def _identity(folder: bytes | Path) -> tuple[int, int]:
+    """Return what is the same for a folder by whatever path it is reached."""
+    status = os.stat(folder)  # noqa: PTH116 - bytes, for names that are not UTF-8
     return status.st_dev, status.st_ino
-
-
-def _entries(path: bytes) -> Iterator[tuple[bytes, bool]]:
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.name[:1] != b".":
-                yield entry.path, _is_folder(entry)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

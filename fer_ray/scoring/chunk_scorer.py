@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 
 from fer_ray.images.decode import DecodedImage, ImageError, decode, resize
@@ -17,19 +18,20 @@ from fer_ray.images.image_files import FileError
 from fer_ray.inference.device import limit_gpu_memory
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.scoring.containers import Entry, read_entry
-from fer_ray.scoring.job import ChunkResult, ScoringOptions, StageSeconds
-from fer_ray.scoring.manifest import Chunk, ChunkReader
-from fer_ray.scoring.parts import Problem, ScoredRow, write_piece
+from fer_ray.scoring.job import Done, ScoringJob
+from fer_ray.scoring.manifest import GROUP_ROWS, Chunk, Manifest
+from fer_ray.scoring.parts import Problem, ScoredRow, rows_of, write_part
 from fer_ray.scoring.timed_threads import TimedBatches
+from fer_ray.scoring.totals import Totals
 from fer_ray.storage.output import Output
 
-BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
-"""Images a forward pass that are tried, by device."""
-_TRIAL_SECONDS = 1.0
-_TRIALS = 3  # of a size; the fastest counts, as other processes slow the rest down
-_AS_FAST = 0.97  # of the fastest; the largest such size is chosen, as other processes slow it down least
+BATCH_SIZE = {"cpu": 64, "cuda": 512}
+"""Images a forward pass by device, unless the job says otherwise."""
+CHUNK_SECONDS = 4.0
+"""Work of a chunk, which is what a kill can cost."""
 _MOST_THREADS = 16  # a network drive or an object store answers within 1 to 50 ms
 _DETECTED_SIDE = 640  # a photo's shorter side in pixels that is enough to find faces
+_CROP_SIDE, _CROP_ASPECT = 512, 1.3  # of face crops; most data sets have 48 to 256 pixels and a ratio up to 1.22
 
 _NO_FACE = Problem("no_face", None)
 _own = threading.local()
@@ -42,19 +44,20 @@ class _ReadImage(NamedTuple):
     problem: Problem | None
     reading: float = 0.0
     decoding: float = 0.0
+    is_crop: bool = True
 
 
 class ChunkScorer:
     """Reads, decodes and predicts the inputs of chunks, and writes their rows.
 
     On a CPU each thread takes a batch from bytes to probabilities, with PyTorch on one core, so that no thread waits
-    for another within a layer. PyTorch and OpenCV are set to one thread in the whole process. For a GPU all threads
-    decode one batch while the GPU predicts another. Concurrent calls share the threads, so that none is idle at the end
-    of a chunk.
+    for another within a layer. PyTorch and OpenCV are set to one thread in the whole process until ``stop``. For a GPU
+    all threads decode one batch while the GPU predicts another. Concurrent calls share the threads, so that none is
+    idle at the end of a chunk.
 
     Args:
         folder: the output, with the manifest.
-        options: of the job.
+        job: what to score, and how.
         threads: that decode, and on a CPU also predict.
         gpu: share of a GPU that this process has; 0 for none.
 
@@ -63,71 +66,93 @@ class ChunkScorer:
         DataError: a checkpoint can't be read, or its labels are not the seven emotions.
     """
 
-    def __init__(self, folder: Output, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
+    def __init__(self, folder: Output, job: ScoringJob, threads: int, gpu: float = 0) -> None:
+        self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
         torch.set_num_threads(1)
         limit_gpu_memory(gpu)
         cv2.setNumThreads(1)
-        self._folder, self._options = folder, options
-        self._manifest = ChunkReader(folder)
-        self._detect = load_detector(options.faces)
-        members = load_members(options.checkpoints)
-        self._predictor = Predictor(members, options.tta, options.precision)
-        self._requested = options.batch_size or fastest_batch_size(self._predictor)
-        self._predictor.batch_size = self._requested
-        self._on_gpu = self._predictor.device.type == "cuda"
+        self._folder, self._job = folder, job
+        self._manifest = Manifest(folder)
+        self._detect = load_detector(job.faces)
+        self._predictor = Predictor(load_members(job.checkpoints), job.tta, job.precision)
+        device = self._predictor.device.type
+        self._first_batch_size = job.batch_size or BATCH_SIZE[device]
+        self._predictor.batch_size = self._first_batch_size
+        self._on_gpu = device == "cuda"
         if self._on_gpu:
             torch.cuda.synchronize()  # the weights are there before other streams use them
         self._least_threads = threads
-        self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, options.timeout_s)
+        self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, job.timeout_s)
+        self._set_threads(threads)
+        self._per_s = 0.0
 
     @property
     def batch_size(self) -> int:
         """Images a forward pass; halved where memory ran out."""
         return self._predictor.batch_size
 
-    @property
-    def halved(self) -> bool:
-        """Whether memory has run out since the first pass."""
-        return self.batch_size < self._requested
+    def score_next(self, take: Callable[[int, int], Chunk | None]) -> Done | None:
+        """Score a chunk and write its part.
 
-    @property
-    def precision(self) -> str:
-        """``float32`` or ``bfloat16``."""
-        return self._predictor.precision
+        A chunk is about ``CHUNK_SECONDS`` of work and, but for the last one, a multiple of the batch size: so batches
+        have the same inputs, and rows the same numbers, whatever is killed and whoever scores them.
 
-    def score(self, number: int, chunk: Chunk) -> ChunkResult:
-        """Write a chunk's piece."""
-        listed, spent = self._manifest.read(chunk), StageSeconds()
-        entries = [entry for entry, _ in listed]
-        batches = [entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size)]
+        Args:
+            take: returns a chunk of about so many inputs, a multiple of the second number; None when none are left.
+        """
+        batch_size = self.batch_size
+        chunk = take(max(batch_size, min(GROUP_ROWS, round(CHUNK_SECONDS * self._per_s))), batch_size)
+        if chunk is None:
+            return None
+        began = time.time()
+        entries = self._manifest.read(chunk)
+        batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
         with quiet_decoders():
             scored = self._batches.map(batches)
-        began = time.perf_counter()
-        found = [one for of_batch, _, _ in scored for one in of_batch]
-        for _, _, of_batch in scored:
-            spent.add(of_batch)
-        self._write(number, listed, found, [predictions for _, predictions, _ in scored])
-        spent.writing += time.perf_counter() - began
-        by_status = Counter[str]()
-        for one, (_, times) in zip(found, listed, strict=True):
-            by_status[one.problem.status if one.problem else "ok"] += times
-        return ChunkResult(by_status, spent)
+        images = [image for of_batch, _, _ in scored for image in of_batch]
+        writing = time.perf_counter()
+        table = self._table(entries, images, [predictions for _, predictions, _ in scored])
+        write_part(self._folder, chunk, table, self._job.format)
+        seconds = {stage: sum(of_batch[stage] for _, _, of_batch in scored) for stage in scored[0][2]}
+        seconds["writing"] = time.perf_counter() - writing
+        self._per_s = chunk.files / max(time.time() - began, 1e-3)
+        return Done(
+            chunk,
+            Totals.of(table, chunk),
+            seconds,
+            began,
+            str(self._predictor.precision),
+            self.batch_size,
+            self.batch_size < self._first_batch_size,
+            sum(not image.is_crop for image in images),
+        )
 
-    def _predict(self, found: list[_ReadImage]) -> tuple[list[_ReadImage], Predictions, StageSeconds]:
-        pictures = [picture for one in found for _, picture in one.faces]
+    def stop(self) -> None:
+        """End the threads, but for those that wait for a file, and set PyTorch's and OpenCV's number as it was."""
+        self._batches.stop()
+        torch.set_num_threads(self._threads_before[0])
+        cv2.setNumThreads(self._threads_before[1])
+
+    def _predict(self, images: list[_ReadImage]) -> tuple[list[_ReadImage], Predictions, dict[str, float]]:
+        pictures = [picture for image in images for _, picture in image.faces]
         size = self._predictor.size
         began = time.perf_counter()
         with self._own_stream():
             array = np.stack(pictures) if pictures else np.empty((0, size, size), np.uint8)
             predictions = self._predictor.predict(array)
-        spent = StageSeconds(sum(f.reading for f in found), sum(f.decoding for f in found), time.perf_counter() - began)
-        self._adjust_threads(spent)
-        return found, predictions, spent
+        seconds = {
+            "reading": sum(image.reading for image in images),
+            "decoding": sum(image.decoding for image in images),
+            "predicting": time.perf_counter() - began,
+        }
+        # Threads that wait for slow storage leave cores idle, so more of them are used.
+        waiting = seconds["reading"] / max(seconds["decoding"] + seconds["predicting"], 1e-9)
+        self._set_threads(max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting))))
+        return images, predictions, seconds
 
-    def _adjust_threads(self, spent: StageSeconds) -> None:
-        """Use more threads where they wait for slow storage, so that no core is idle."""
-        waiting = spent.reading / max(spent.decoding + spent.predicting, 1e-9)
-        self._batches.threads = max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting)))
+    def _set_threads(self, threads: int) -> None:
+        self._batches.threads = threads
+        self._batches.open_batches = 2 if self._on_gpu else 1 + threads
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """Return a CUDA stream's context of this thread: its copies run while another thread's network computes."""
@@ -145,85 +170,49 @@ class ChunkScorer:
         except FileError as error:
             return _ReadImage([], Problem(error.kind, error.message), time.perf_counter() - began)
         except Exception as error:  # any fault of a reader concerns this row alone
-            return _ReadImage(
-                [], Problem("unreadable", f"{type(error).__name__}: {error}"), time.perf_counter() - began
-            )
+            problem = Problem("unreadable", f"{type(error).__name__}: {error}")
+            return _ReadImage([], problem, time.perf_counter() - began)
         read = time.perf_counter()
-        faces, problem = list[tuple[FoundFace | None, np.ndarray]](), None
         try:
-            faces = self._crops(data)
-            problem = None if faces else _NO_FACE
+            faces, is_crop = self._crops(data)
         except ImageError as error:
-            problem = Problem(error.kind, error.message)
+            faces, is_crop, failed = [], True, Problem(error.kind, error.message)
         except Exception as error:  # likewise any fault of a decoder or detector
-            problem = Problem("undecodable", f"{type(error).__name__}: {error}")
-        return _ReadImage(faces, problem, read - began, time.perf_counter() - read)
+            faces, is_crop, failed = [], True, Problem("undecodable", f"{type(error).__name__}: {error}")
+        else:
+            failed = _NO_FACE
+        return _ReadImage(faces, None if faces else failed, read - began, time.perf_counter() - read, is_crop)
 
-    def _crops(self, data: bytes) -> list[tuple[FoundFace | None, np.ndarray]]:
+    def _crops(self, data: bytes) -> tuple[list[tuple[FoundFace | None, np.ndarray]], bool]:
+        """Return the faces of an image, and whether it looks like the crop of a face."""
         size = self._predictor.size
-        if self._detect is None:
-            return [(None, decode(data, size).pixels)]
-        return _detected(self._detect, decode(data, shorter_side=_DETECTED_SIDE), size)
+        if self._detect:
+            return detected_faces(self._detect, decode(data, shorter_side=_DETECTED_SIDE), size), True
+        image = decode(data, size)
+        longer, shorter = max(image.width, image.height), min(image.width, image.height)
+        return [(None, image.pixels)], longer <= min(_CROP_SIDE, _CROP_ASPECT * shorter)
 
     def _timed_out(self, entry: Entry) -> _ReadImage:
-        seconds = self._options.timeout_s
+        seconds = self._job.timeout_s
         return _ReadImage([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
 
-    def _write(
-        self,
-        number: int,
-        listed: list[tuple[Entry, int]],
-        found: list[_ReadImage],
-        predictions: list[Predictions],
-    ) -> None:
-        rows, pictures, first = list[ScoredRow](), list[int](), 0
-        for (entry, times), one in zip(listed, found, strict=True):
-            faces = enumerate(face for face, _ in one.faces)
-            own = [ScoredRow(entry.name, None, None if face is None else n, face) for n, face in faces]
-            for _ in range(times):
-                rows += own or [ScoredRow(entry.name, one.problem)]
-                pictures += range(first, first + len(own))
-            first += len(own)
-        write_piece(
-            self._folder,
-            number,
+    def _table(self, entries: list[Entry], images: list[_ReadImage], predictions: list[Predictions]) -> pa.Table:
+        rows = list[ScoredRow]()
+        for entry, image in zip(entries, images, strict=True):
+            faces = enumerate(face for face, _ in image.faces)
+            of_faces = [ScoredRow(entry.name, None, None if face is None else n, face) for n, face in faces]
+            rows += of_faces or [ScoredRow(entry.name, image.problem)]
+        table = rows_of(
             rows,
-            np.concatenate([one.probabilities for one in predictions])[pictures],
-            np.concatenate([one.entropy for one in predictions])[pictures],
-            np.concatenate([one.tta_std for one in predictions])[pictures],
-            self.precision,
+            np.concatenate([one.probabilities for one in predictions]),
+            np.concatenate([one.entropy for one in predictions]),
+            np.concatenate([one.tta_std for one in predictions]),
             self._detect is not None,
         )
+        return table.replace_schema_metadata({"precision": str(self._predictor.precision)})
 
 
-def _detected(detect: FaceDetector, image: DecodedImage, size: int) -> list[tuple[FoundFace | None, np.ndarray]]:
-    """Return the faces of an image, with boxes in pixels of the original."""
+def detected_faces(detect: FaceDetector, image: DecodedImage, size: int) -> list[tuple[FoundFace | None, np.ndarray]]:
+    """Return the faces of an image, with boxes in pixels of the original, and their pictures of ``size`` pixels."""
     scale = image.width / image.pixels.shape[1]
     return [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in detect(image.pixels)]
-
-
-def fastest_batch_size(predictor: Predictor) -> int:
-    """Measure on seeded noise with which batch size a predictor is fastest.
-
-    Sizes are tried in ascending order, until memory runs out or a second is over.
-    """
-    sizes = BATCH_SIZES[predictor.device.type]
-    noise = np.random.default_rng(0).integers(0, 256, (sizes[-1], predictor.size, predictor.size), dtype=np.uint8)
-    speeds, began = dict[int, float](), time.perf_counter()
-    for size in sizes:
-        predictor.batch_size = size
-        predictor.predict(noise[:size])  # allocates memory, chooses kernels
-        seconds = min(_seconds_of(predictor, noise[:size]) for _ in range(_TRIALS))
-        if predictor.batch_size < size:
-            break
-        speeds[size] = size / seconds
-        if time.perf_counter() - began > _TRIAL_SECONDS:
-            break
-    enough = _AS_FAST * max(speeds.values(), default=0)
-    return max((size for size, speed in speeds.items() if speed >= enough), default=predictor.batch_size)
-
-
-def _seconds_of(predictor: Predictor, images: np.ndarray) -> float:
-    began = time.perf_counter()
-    predictor.predict(images)
-    return time.perf_counter() - began

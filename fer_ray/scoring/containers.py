@@ -12,7 +12,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple, cast, get_args
 
@@ -25,9 +25,6 @@ from fer_ray.sources import zip_files
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_ignored
 from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, holds_bytes
 from fer_ray.storage.object_store import ObjectFile, as_url
-
-_own = threading.local()
-
 
 _BUFFER = 1 << 20
 _ROW_GROUP_BYTES = 1 << 30  # a row group's images are held in memory together
@@ -87,40 +84,9 @@ def open_anywhere(path: bytes) -> Iterator[IO[bytes]]:
     Raises:
         OSError: it can't be read.
     """
-    if url := as_url(os.fsdecode(path)):
-        with ObjectFile(url) as opened:
-            yield cast(IO[bytes], opened)
-    else:
-        with open(path, "rb") as opened:  # noqa: PTH123 - bytes, for names that are not UTF-8
-            yield opened
-
-
-class ContainerReader:
-    """Reads members and keeps the last container open; for one thread."""
-
-    def __init__(self) -> None:
-        self._container = b""
-        self._file: IO[bytes] = io.BytesIO()
-        self._open = ExitStack()
-
-    def read(self, entry: Entry) -> bytes:
-        """Return the bytes of a member.
-
-        Raises:
-            FileError: they can't be read.
-        """
-        suffix = PurePosixPath(os.fsdecode(entry.container)).suffix.lower()
-        try:
-            if entry.container != self._container:
-                self._container = b""
-                self._open.close()
-                self._file = self._open.enter_context(open_anywhere(entry.container))
-                self._container = entry.container
-            return _KINDS[suffix].read(self._file, entry)
-        except FileNotFoundError as error:
-            raise FileError("missing", f"{os.fsdecode(entry.container)} is gone") from error
-        except (OSError, pa.ArrowException) as error:
-            raise FileError("unreadable", f"in its container: {error}") from error
+    url = as_url(os.fsdecode(path))
+    with cast(IO[bytes], ObjectFile(url)) if url else open(path, "rb") as opened:  # noqa: PTH123 - names are bytes
+        yield opened
 
 
 def _list_zip(file: IO[bytes], shown: str) -> Iterator[Entry]:
@@ -240,12 +206,23 @@ def read_entry(entry: Entry) -> bytes:
     if entry.problem:
         status, _, message = entry.problem.partition(": ")
         raise FileError(cast(FileProblem, status), message)
-    if entry.container:
-        if not hasattr(_own, "containers"):
-            _own.containers = ContainerReader()
-        data: bytes = _own.containers.read(entry)
-        return data
-    return _read_object(entry.name.decode()) if entry.name.startswith((b"s3://", b"gs://")) else read_file(entry.name)
+    if not entry.container:
+        is_url = entry.name.startswith((b"s3://", b"gs://"))
+        return _read_object(entry.name.decode()) if is_url else read_file(entry.name)
+    try:
+        kind = _KINDS[PurePosixPath(os.fsdecode(entry.container)).suffix.lower()]
+        return kind.read(_open_container(entry.container, threading.get_ident()), entry)
+    except FileNotFoundError as error:
+        raise FileError("missing", f"{os.fsdecode(entry.container)} is gone") from error
+    except (OSError, pa.ArrowException) as error:
+        raise FileError("unreadable", f"in its container: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _open_container(container: bytes, thread: int) -> IO[bytes]:
+    """Return a container, open for a thread; members are often read one after the other."""
+    url = as_url(os.fsdecode(container))
+    return cast(IO[bytes], ObjectFile(url)) if url else open(container, "rb")  # noqa: PTH123 - names are bytes
 
 
 def _read_object(url: str) -> bytes:

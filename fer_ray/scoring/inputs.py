@@ -4,8 +4,8 @@
 input                        its images
 ===========================  ==========================================================================================
 a folder, ``s3://B/PREFIX``  every file below it, whatever its name, but for names that begin with a dot
-a pattern                    what ``photos/2024-*/**/*.jpg`` matches: ``*`` and ``?`` within a name, ``**`` any folders;
-                             a folder that it matches, with all below it
+a pattern                    what Python's ``glob`` matches: ``*`` and ``?`` within a name, ``**`` any folders; without
+                             ``**`` a folder that it matches stands for all below it
 .txt, .lst                   the path or URL on each line; or between NUL bytes, as ``find -print0`` writes them
 .parquet                     image files' bytes in ``image``, or paths and URLs in ``path``
 .zip, .tar                   the members that are called like images (``fer_ray.scoring.containers``)
@@ -14,12 +14,18 @@ any other file               itself
 
 Relative paths in a list start at the list's folder. A container that a pattern matches or a list names is opened as if
 it were named itself; below a folder it is a file among others, as a list is below a folder, in a pattern or in a list.
+An image that several inputs stand for is listed for each of them. The job's own output is left out of folders and
+patterns.
 """
 
 import codecs
+import glob
 import os
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -28,17 +34,16 @@ from pyarrow import fs
 
 from fer_ray.console.messages import redacted
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.images.image_files import Content, identity_of, list_files, runs_of, walk
+from fer_ray.images.image_files import list_files
 from fer_ray.scoring.containers import Entry, is_container, list_container, open_anywhere
 from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, is_text
-from fer_ray.storage.object_store import absolute, as_url, inside_input, locate, path_below
+from fer_ray.storage.object_store import absolute, as_url, locate
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
 """Names of a column of paths or URLs."""
 _LISTS = (".txt", ".lst")
 _LINE_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
 _MAGIC = re.compile(r"[*?\[]")
-_WRITTEN = ("part-00000.parquet", "part-00000.csv", "summary.json", "summary.html", "_pieces/0000000.parquet")
 
 
 def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
@@ -50,37 +55,10 @@ def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
     """
     if not inputs:
         raise UsageError("no INPUT: name folders, images, lists, .zip or .tar files, or s3:// or gs:// prefixes.")
-    paths_or_urls, problems = [], list[str]()
-    for given in inputs:
-        path_or_url = absolute(given)
-        paths_or_urls.append(path_or_url)
-        if problem := _problem(path_or_url):
-            problems.append(problem)
-    if problems:
+    paths_or_urls = [absolute(given) for given in inputs]
+    if problems := [problem for one in paths_or_urls if (problem := _problem(one))]:
         raise DataError(problems)
     return paths_or_urls
-
-
-def check_apart(inputs: Sequence[str], output: str) -> None:
-    """See to it that a job doesn't find its own output among its inputs, as far as that shows without listing them.
-
-    Args:
-        inputs: as ``check_inputs`` returns them.
-        output: absolute path or URL.
-
-    Raises:
-        UsageError: the output lies in an input, or an input in the output.
-    """
-    problems = list[str]()
-    for path_or_url in inputs:
-        base = _split_pattern(path_or_url)[0] if _is_pattern(path_or_url) else path_or_url
-        below = path_below(output, base)
-        if below is not None and _is_taken_in(path_or_url, below):
-            problems.append(inside_input(output, path_or_url))
-        elif path_below(base, output):
-            problems.append(f"{path_or_url}: an input that lies in the output {output}. Choose one outside.")
-    if problems:
-        raise UsageError(problems)
 
 
 def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: str = "") -> Iterator[Entry]:
@@ -93,21 +71,21 @@ def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: 
 
     Raises:
         DataError: a list can't be read.
-        UsageError: a link leads to the output, or a list names a file in it.
+        UsageError: a list names a file in the output.
     """
     for path_or_url in inputs:
+        name = path_or_url.lower()
         if _is_pattern(path_or_url):
             for file in _matching(path_or_url, output):
                 yield from _opened(file, on_skipped)
         elif _is_folder(path_or_url):
-            yield from map(Entry, _below(path_or_url, path_or_url, output))
+            yield from map(Entry, _below(path_or_url, output))
+        elif name.endswith(_LISTS):
+            yield from _listed(path_or_url, _lines(os.fsencode(path_or_url)), on_skipped, output)
+        elif name.endswith(".parquet") and (column := _path_column(os.fsencode(path_or_url))):
+            yield from _listed(path_or_url, _cells(os.fsencode(path_or_url), column), on_skipped, output)
         else:
-            yield from _file(os.fsencode(path_or_url), on_skipped, output)
-
-
-def is_plain_folder(path_or_url: str) -> bool:
-    """Say whether the input is a folder or prefix, whose images are listed once each in any case."""
-    return not _is_pattern(path_or_url) and _is_folder(path_or_url)
+            yield from _opened(os.fsencode(path_or_url), on_skipped)
 
 
 def _problem(path_or_url: str) -> str | None:
@@ -115,22 +93,21 @@ def _problem(path_or_url: str) -> str | None:
     if suffixes[-1:] == [".tgz"] or (suffixes[:1] == [".tar"] and len(suffixes) == 2):
         return f"{path_or_url}: a compressed .tar, which can't be read at random. Unpack it to a .tar or a folder."
     if _is_pattern(path_or_url):
-        base, _ = _split_pattern(path_or_url)
-        return None if _exists(base) else f"{path_or_url}: no such folder as {base}. Mend the pattern."
-    if _exists(path_or_url):
+        if as_url(path_or_url) or next(_glob(path_or_url), None):
+            return None
+        return f"{path_or_url}: matches no file. Correct the pattern; a relative one starts at {Path.cwd()}."
+    if as_url(path_or_url):
+        is_missing = _info(path_or_url).type == fs.FileType.NotFound
+        return f"{path_or_url}: no such file or folder. Name an existing one." if is_missing else None
+    if os.path.lexists(path_or_url):
         return None
-    where = "" if as_url(path_or_url) else f"; relative paths start at {Path.cwd()}"
-    return f"{path_or_url}: no such file or folder. Name an existing one{where}."
-
-
-def _exists(path_or_url: str) -> bool:
-    if not as_url(path_or_url):
-        return os.path.lexists(path_or_url)
-    return bool(_info(path_or_url).type != fs.FileType.NotFound)
+    return f"{path_or_url}: no such file or folder. Name an existing one; relative paths start at {Path.cwd()}."
 
 
 def _is_folder(path_or_url: str) -> bool:
-    return bool(_info(path_or_url).type == fs.FileType.Directory) if as_url(path_or_url) else Path(path_or_url).is_dir()
+    if as_url(path_or_url):
+        return bool(_info(path_or_url).type == fs.FileType.Directory)
+    return Path(path_or_url).is_dir()
 
 
 def _info(url: str) -> fs.FileInfo:
@@ -141,96 +118,77 @@ def _info(url: str) -> fs.FileInfo:
         raise DataError(f"{url}: can't be reached: {error}. Check name, network and credentials.") from error
 
 
-def _is_taken_in(path_or_url: str, below: str) -> bool:
-    """Say whether an input that starts at some folder stands for what is written to a folder so far below that one."""
-    if not _is_pattern(path_or_url):
-        return True
-    expression = _split_pattern(path_or_url)[1]
-    return any(expression.fullmatch(f"{below}/{name}".lstrip("/")) for name in ("", *_WRITTEN))
-
-
-def _below(folder: str, path_or_url: str, output: str) -> Iterator[bytes]:
+def _below(folder: str, output: str) -> Iterator[bytes]:
+    """Yield the files below a folder or prefix but those of the output."""
     if not as_url(folder):
-        start = len(os.fsencode(folder.rstrip("/"))) + 1
-        own = identity_of(os.fsencode(output)) if output and Path(output).is_dir() else None
-
-        def reached(path: bytes, identity: Hashable) -> None:
-            if identity == own and _is_taken_in(path_or_url, os.fsdecode(path[start:])):
-                raise UsageError(inside_input(output, f"{path_or_url}, as {os.fsdecode(path)}"))
-
-        yield from list_files([Path(folder)], reached=reached if own else None)
+        yield from list_files([Path(folder)], leave_out=Path(output) if output else None)
         return
     filesystem, path = locate(folder)
     scheme = folder.partition("://")[0]
 
-    def list_prefix(url: bytes) -> Content:
-        _, path_or_url = locate(os.fsdecode(url))
-        found = filesystem.get_file_info(fs.FileSelector(path_or_url))
-        return Content(
-            None,
-            runs_of(
-                (os.fsencode(f"{scheme}://{info.path}"), info.type == fs.FileType.Directory)
-                for info in found
-                if not info.base_name.startswith(".")
-            ),
+    def listed(path: str, recursive: bool) -> list[fs.FileInfo]:
+        found = filesystem.get_file_info(fs.FileSelector(path, recursive=recursive))
+        return sorted(
+            (one for one in found if not any(part.startswith(".") for part in one.path[len(path) :].split("/"))),
+            key=lambda one: one.path,
         )
 
-    yield from walk(os.fsencode(f"{scheme}://{path}"), list_prefix)
+    # By prefix, so that not all objects are in memory together.
+    first = listed(path, recursive=False)
+    folders = (listed(one.path, recursive=True) for one in first if one.type == fs.FileType.Directory)
+    for found in chain(first, chain.from_iterable(folders)):
+        url = f"{scheme}://{found.path}"
+        if found.type == fs.FileType.File and not _lies_in(url, output):
+            yield os.fsencode(url)
 
 
 def _is_pattern(path_or_url: str) -> bool:
-    """Say whether it is one; a local name that exists and has such characters in it is itself meant."""
+    """Return whether it is a pattern; a local file whose name has such characters is itself meant."""
     return bool(_MAGIC.search(path_or_url)) and (as_url(path_or_url) is not None or not os.path.lexists(path_or_url))
 
 
-def _split_pattern(path_or_url: str) -> tuple[str, re.Pattern[str]]:
-    """Return the folder that a pattern starts at, and an expression for what lies below that."""
-    parts = path_or_url.split("/")
-    first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
-    *folders, last = parts[first:]
-    expression = "".join(r"(?:[^/]+/)*" if part == "**" else _within_name(part) + "/" for part in folders)
-    expression += ".*" if last == "**" else _within_name(last) + "(?:/.*)?"
-    return "/".join(parts[:first]) or "/", re.compile(expression, re.DOTALL)
-
-
-def _within_name(part: str) -> str:
-    """Translate a part of a pattern: ``*``, ``?``, and sets such as ``[0-9]`` or ``[!ab]``."""
-    text = ""
-    for piece in re.split(r"(\*|\?|\[!?[^]]+\])", part):
-        if piece == "*":
-            text += "[^/]*"
-        elif piece == "?":
-            text += "[^/]"
-        elif piece.startswith("[") and piece.endswith("]"):
-            text += "[" + re.sub(r"[\\[&~|]", r"\\\g<0>", piece[1:-1]).replace("!", "^", int(piece[1] == "!")) + "]"
-        else:
-            text += re.escape(piece)
-    return text
+def _glob(pattern: str) -> Iterator[str]:
+    return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - leaves out names that begin with a dot
 
 
 def _matching(pattern: str, output: str) -> Iterator[bytes]:
-    base, expression = _split_pattern(pattern)
-    start = len(os.fsencode(base.rstrip("/"))) + 1
-    for file in _below(base, pattern, output):
-        if expression.fullmatch(os.fsdecode(file[start:])):
-            yield file
-
-
-def _file(file: bytes, on_skipped: Callable[[], None], output: str) -> Iterator[Entry]:
-    """Yield what a file stands for that was named itself."""
-    name = os.fsdecode(file)
-    if name.lower().endswith(_LISTS):
-        listed = _lines(file)
-    elif name.lower().endswith(".parquet") and (column := _path_column(file)):
-        listed = _cells(file, column)
-    else:
-        yield from _opened(file, on_skipped)
+    parts = pattern.split("/")
+    any_depth = "**" in parts
+    if as_url(pattern):
+        first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+        for file in _below("/".join(parts[:first]), output):
+            names = os.fsdecode(file).split("/")
+            if any_depth:
+                matches = fnmatchcase("/".join(names), pattern.replace("**/", "*"))  # this * also matches slashes
+            else:
+                matches = len(names) >= len(parts) and all(map(fnmatchcase, names, parts))
+            if matches:
+                yield file
         return
+    for path in sorted(_glob(pattern)):
+        if not Path(path).is_dir():
+            if not _lies_in(path, output):
+                yield os.fsencode(path)
+        elif not any_depth:
+            yield from _below(path, output)
+
+
+def _lies_in(path_or_url: str, output: str) -> bool:
+    """Return whether a file lies in the output, by whatever path."""
+    if not output or as_url(output) or as_url(path_or_url):
+        return bool(output) and path_or_url.startswith(f"{output}/")
+    return f"{_real_path(path_or_url.rpartition('/')[0])}/".startswith(f"{_real_path(output)}/")
+
+
+_real_path = lru_cache(maxsize=4096)(os.path.realpath)
+
+
+def _listed(name: str, lines: Iterator[bytes], on_skipped: Callable[[], None], output: str) -> Iterator[Entry]:
+    """Yield what the lines of a list stand for."""
     folder = name.rpartition("/")[0]
-    inside = (f"{output}/", f"{os.path.realpath(output)}/") if output else ("\0",)
-    for row, line in enumerate(listed):
+    for row, line in enumerate(lines):
         if not line:
-            yield Entry(b"%s!/%d" % (file, row), problem="missing: the list has no path in this row")
+            yield Entry(os.fsencode(f"{name}!/{row}"), problem="missing: the list has no path in this row")
             continue
         text = os.fsdecode(line)
         try:
@@ -238,12 +196,12 @@ def _file(file: bytes, on_skipped: Callable[[], None], output: str) -> Iterator[
         except FerRayError as error:
             # The name may hold a key or signature, and nothing can be read by it.
             yield Entry(os.fsencode(redacted(text)), problem=f"missing: {error}")
-        else:
-            if (os.path.normpath(path_or_url) if "/." in path_or_url else path_or_url).startswith(inside):
-                raise UsageError(
-                    f"{output}: the list {name} names {path_or_url}, which lies in it. Remove it from the list."
-                )
-            yield from _opened(os.fsencode(path_or_url), on_skipped)
+            continue
+        if _lies_in(path_or_url, output):
+            raise UsageError(
+                f"{output}: the list {name} names {path_or_url}, which lies in it. Remove it from the list."
+            )
+        yield from _opened(os.fsencode(path_or_url), on_skipped)
 
 
 def _opened(file: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
@@ -254,29 +212,25 @@ def _opened(file: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
 
 
 def _lines(file: bytes) -> Iterator[bytes]:
-    shown = os.fsdecode(file)
+    name = os.fsdecode(file)
     try:
         with open_anywhere(file) as opened:
             end, rest = b"", opened.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
             if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise DataError(f"{shown}: the list is in UTF-16. Save it as UTF-8.")
+                raise DataError(f"{name}: the list is in UTF-16. Save it as UTF-8.")
             while block := opened.read(_BLOCK_BYTES):
                 end = end or (b"\0" if b"\0" in block else b"\n")
                 *lines, rest = (rest + block).split(end)
                 if len(rest) > _LINE_BYTES:
                     raise DataError(
-                        f"{shown}: a line has more than {_LINE_BYTES:,} bytes, so this is no list of paths. Rename"
+                        f"{name}: a line has more than {_LINE_BYTES:,} bytes, so this is no list of paths. Rename"
                         " images that end in .txt."
                     )
-                yield from (line for line in map(_stripped, lines) if line)
-            if _stripped(rest):
-                yield _stripped(rest)
+                yield from filter(None, (line.removesuffix(b"\r") for line in lines))
+            if line := rest.removesuffix(b"\r"):
+                yield line
     except OSError as error:
-        raise DataError(f"{shown}: the list can't be read: {error}. Check it, or omit it.") from error
-
-
-def _stripped(line: bytes) -> bytes:
-    return line.removesuffix(b"\r")
+        raise DataError(f"{name}: the list can't be read: {error}. Check it, or omit it.") from error
 
 
 def _path_column(file: bytes) -> str | None:

@@ -1,20 +1,14 @@
-"""The list of what a scoring job scores: Parquet files with a row an input, one file a listing.
+"""The inputs of a scoring job: Parquet files with one row an input, one file for each listing.
 
-Paths are bytes there, so that names which are not UTF-8 survive. A row group is a *chunk*: the unit of work, and of
-what ``--resume`` does again. An input that is named several times has one row, which says how often. Names that begin
-with ``_`` are passed over by Parquet readers that are given the folder.
+Names are bytes, so that names that aren't UTF-8 survive. Inputs are numbered from 0 over all listings of a job. The
+files' names begin with ``_``, so that a Parquet reader of the folder ignores them.
 """
 
 import hashlib
-import json
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,238 +16,130 @@ import pyarrow.parquet as pq
 
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import DataError
+from fer_ray.scoring.arrow_arrays import arrow_array
 from fer_ray.scoring.containers import Entry
 from fer_ray.storage.output import Output
 
-KNOWN = -1
-"""The row of things that were there before."""
-_FILES = 64
-_RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
-
-
-class Repeats:
-    """Collects things by row and finds those that came before, as a context manager.
-
-    Takes 24 bytes a thing of disk, and a sixty-fourth of that of memory.
-    """
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fer_ray-")))
-            self._files = [stack.enter_context(file.open("w+b")) for file in self._paths()]
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def add(self, thing: bytes, row: int) -> None:
-        """Add a thing; rows count upwards from 0, or are ``KNOWN``."""
-        digest = hashlib.blake2b(thing, digest_size=16).digest()  # equal by chance: once in 10^14 jobs of 10^12 things
-        self._files[digest[0] % _FILES].write(digest + row.to_bytes(8, "little", signed=True))
-
-    def find(self) -> tuple[np.ndarray, dict[int, int]]:
-        """Return the rows, sorted, whose thing came before; and how often those did that were the first and not known.
-
-        Things that came once are left out of the latter.
-        """
-        repeated, times = [np.empty(0, np.int64)], dict[int, int]()
-        for records in self._sorted():
-            is_first = np.ones(len(records), bool)
-            is_first[1:] = (records["high"][1:] != records["high"][:-1]) | (records["low"][1:] != records["low"][:-1])
-            repeated.append(records["row"][~is_first])
-            firsts = np.flatnonzero(is_first)
-            counts = np.diff(np.append(firsts, len(records)))
-            rows = records["row"][firsts]
-            several = (counts > 1) & (rows != KNOWN)
-            times.update(zip(rows[several].tolist(), counts[several].tolist(), strict=True))
-        return np.sort(np.concatenate(repeated)), times
-
-    def _paths(self) -> list[Path]:
-        return [self._folder / str(number) for number in range(_FILES)]
-
-    def _sorted(self) -> Iterator[np.ndarray]:
-        for file, path in zip(self._files, self._paths(), strict=True):
-            file.flush()
-            records = np.fromfile(path, _RECORD)
-            yield records[np.lexsort((records["row"], records["low"], records["high"]))]
-
-
-T = TypeVar("T")
-
 PREFIX = "_manifest-"
-CHUNK_FILES = 1024
-"""Most files of a chunk: about half a second of a core's work with a small network and small pictures."""
-_FIRST_CHUNK_FILES, _GROWTH = 64, 32
+GROUP_ROWS = 32_768
+"""Rows of a row group, and the most inputs of a chunk."""
 
 _SCHEMA = pa.schema(
     [
         pa.field("name", pa.binary(), nullable=False),
         ("container", pa.binary()),
-        ("place", pa.list_(pa.int64())),
+        ("location", pa.list_(pa.int64())),
         ("problem", pa.string()),
-        pa.field("times", pa.int32(), nullable=False),
     ]
 )
-_REPEATS = b"repeats"  # in a file's metadata: by chunk, how many inputs it has beyond its rows
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk of a listing.
+class Chunk(NamedTuple):
+    """Successive inputs of a listing: the number of the first, and how many they are."""
 
-    Attributes:
-        manifest: name of the listing's file.
-        group: number of the row group there.
-        files: inputs in it.
-    """
-
-    manifest: str
-    group: int
+    first: int
     files: int
 
+    @property
+    def end(self) -> int:
+        """Number of the input after the last."""
+        return self.first + self.files
 
-def add_listing(folder: Output, entries: Iterable[Entry], may_repeat: bool) -> int:
-    """Add the entries that no previous listing has, as one more, whole or not at all; return how many inputs they are.
 
-    Args:
-        folder: the output.
-        entries: in any number; memory doesn't grow with it.
-        may_repeat: an entry may come more than once.
+def listing_files(folder: Output) -> list[str]:
+    """Return the names of the listings' files."""
+    return [name for name in folder.names() if name.startswith(PREFIX)]
+
+
+def add_listing(folder: Output, entries: Iterable[Entry]) -> int:
+    """Write the entries that no earlier listing has as one more listing; return their number.
+
+    Memory doesn't grow with the entries of a first listing. A later one holds 16 bytes for each known entry.
 
     Raises:
-        DataError: a previous listing can't be read.
+        DataError: an earlier listing can't be read.
     """
-    previous = listings(folder)
-    with folder.writing(f"{PREFIX}{len(previous):04d}.parquet") as file, ProgressBar("listing", None, "inputs") as bar:
-        known = (entry for name in previous for entry in _all_entries(folder, name))
-        with Repeats() if may_repeat or previous else nullcontext() as repeats:
-            if repeats:
-                for entry in known:
-                    repeats.add(_identity(entry), KNOWN)
-            total = _write(file, ((entry, 1) for entry in _noted(entries, repeats, bar)))
-            repeated, times = repeats.find() if repeats else (np.empty(0, np.int64), {})
-        every = file.with_name(f"{file.name}.all")
-        every.unlink(missing_ok=True)  # left by a kill
-        if len(repeated):
-            file.rename(every)
-            total = _write(file, _without(every, repeated, times))
-            every.unlink()
+    number, new = len(listing_files(folder)), iter(entries)
+    if number:
+        known = _Known(Manifest(folder).entries())
+        new = (entry for entry in new if entry not in known)
+    total = 0
+    with folder.writing(f"{PREFIX}{number:04d}.parquet") as file:
+        with pq.ParquetWriter(file, _SCHEMA) as writer, ExitStack() as stack:
+            bar: ProgressBar | None = None
+            while rows := list(islice(new, GROUP_ROWS)):
+                values = zip(*((name, *(value or None for value in others)) for name, *others in rows), strict=True)
+                columns = [arrow_array(column, field.type) for column, field in zip(values, _SCHEMA, strict=True)]
+                writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA), row_group_size=GROUP_ROWS)
+                total += len(rows)
+                if bar or len(rows) == GROUP_ROWS:
+                    bar = bar or stack.enter_context(ProgressBar("listing", None, "inputs"))
+                    bar.advance(len(rows))
         if not total:
             file.unlink()
     return total
 
 
-def listings(folder: Output) -> list[str]:
-    """Return the names of the listings' files."""
-    return [name for name in folder.names() if name.startswith(PREFIX)]
+class Manifest:
+    """The listings of a job; several threads may read.
 
-
-def read_chunks(folder: Output) -> list[list[Chunk]]:
-    """Return the chunks of each listing.
+    Attributes:
+        listings: a chunk for each listing, with all its inputs.
 
     Raises:
-        DataError: a manifest is missing or damaged.
-    """
-    return [_chunks(folder, name) for name in listings(folder)]
-
-
-class ChunkReader:
-    """Reads chunks in any order, and the end of a listing's file once: it says where each chunk is, so it is long.
-
-    Several threads may read at once.
+        DataError: a listing is damaged.
     """
 
     def __init__(self, folder: Output) -> None:
-        self._folder = folder
-        self._ends = dict[str, pq.FileMetaData]()
+        self._folder, self._files = folder, list[tuple[str, pq.FileMetaData]]()
+        self.listings = list[Chunk]()
+        for name in listing_files(folder):
+            try:
+                with folder.open(name) as opened, pq.ParquetFile(opened) as file:
+                    self._files.append((name, file.metadata))
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(
+                    f"{folder.path_or_url}/{name}: can't be read: {error}. Start again in another folder."
+                ) from error
+            self.listings.append(Chunk(self.inputs, self._files[-1][1].num_rows))
 
-    def read(self, chunk: Chunk) -> list[tuple[Entry, int]]:
-        """Return the entries of a chunk, in order, and how often each is named."""
-        end = self._ends.get(chunk.manifest)
-        with self._folder.open(chunk.manifest) as opened, pq.ParquetFile(opened, metadata=end) as file:
-            self._ends[chunk.manifest] = end or file.metadata
-            return list(_rows(file.read_row_group(chunk.group)))
+    @property
+    def inputs(self) -> int:
+        """Number of inputs in all listings."""
+        return self.listings[-1].end if self.listings else 0
 
+    def read(self, chunk: Chunk) -> list[Entry]:
+        """Return the entries of a chunk, in order."""
+        number = next(number for number, one in enumerate(self.listings) if chunk.first < one.end)
+        name, metadata = self._files[number]
+        first = chunk.first - self.listings[number].first
+        groups = range(first // GROUP_ROWS, -(-(first + chunk.files) // GROUP_ROWS))
+        with self._folder.open(name) as opened, pq.ParquetFile(opened, metadata=metadata) as file:
+            rows = file.read_row_groups(list(groups)).slice(first % GROUP_ROWS, chunk.files).to_pylist()
+        return [
+            Entry(row["name"], row["container"] or b"", tuple(row["location"] or ()), row["problem"] or "")
+            for row in rows
+        ]
 
-def _chunks(folder: Output, name: str) -> list[Chunk]:
-    try:
-        with folder.open(name) as opened, pq.ParquetFile(opened) as file:
-            metadata = file.metadata
-            repeats = json.loads(metadata.metadata[_REPEATS])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"{folder.path_or_url}/{name}: not readable: {error}. Start anew in another folder.") from error
-    return [
-        Chunk(name, group, metadata.row_group(group).num_rows + repeats.get(str(group), 0))
-        for group in range(metadata.num_row_groups)
-    ]
-
-
-def _all_entries(folder: Output, name: str) -> Iterator[Entry]:
-    reader = ChunkReader(folder)
-    for chunk in _chunks(folder, name):
-        yield from (entry for entry, _ in reader.read(chunk))
-
-
-def _noted(entries: Iterable[Entry], repeats: Repeats | None, bar: ProgressBar) -> Iterator[Entry]:
-    row = -1
-    for row, entry in enumerate(entries):
-        if repeats:
-            repeats.add(_identity(entry), row)
-        if row % CHUNK_FILES == CHUNK_FILES - 1:
-            bar.advance(CHUNK_FILES)
-        yield entry
-    bar.advance((row + 1) % CHUNK_FILES)
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries of all listings."""
+        for listing in self.listings:
+            for first in range(listing.first, listing.end, GROUP_ROWS):
+                yield from self.read(Chunk(first, min(GROUP_ROWS, listing.end - first)))
 
 
-def _identity(entry: Entry) -> bytes:
-    return b"\0".join((entry.name, entry.container, repr(entry.location).encode()))
+class _Known:
+    """Entries by 16 bytes of their digest, of which two are equal by chance once in 10^14 jobs of 10^12 entries."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._digests = np.sort(np.fromiter(map(_digest, entries), "S16"))
+
+    def __contains__(self, entry: Entry) -> bool:
+        digest = np.array(_digest(entry), "S16")
+        place = int(np.searchsorted(self._digests, digest))
+        return place < len(self._digests) and bool(self._digests[place] == digest)
 
 
-def _without(every: Path, repeated: np.ndarray, times: dict[int, int]) -> Iterator[tuple[Entry, int]]:
-    with pq.ParquetFile(every) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
-            dropped = set(repeated[slice(*np.searchsorted(repeated, [first, first + len(table)]))].tolist())
-            for row, (entry, _) in enumerate(_rows(table), start=first):
-                if row not in dropped:
-                    yield entry, times.get(row, 1)
-            first += len(table)
-
-
-def _rows(table: pa.Table) -> Iterator[tuple[Entry, int]]:
-    for row in table.to_pylist():
-        location = tuple(row["place"] or ())
-        yield Entry(row["name"], row["container"] or b"", location, row["problem"] or ""), row["times"]
-
-
-def _chunked(entries: Iterator[T]) -> Iterator[list[T]]:
-    """Yield chunks that grow, so that a small job can be shared out and a large one has few of them."""
-    before = 0
-    while chunk := list(islice(entries, min(CHUNK_FILES, max(_FIRST_CHUNK_FILES, before // _GROWTH)))):
-        yield chunk
-        before += len(chunk)
-
-
-def _write(file: Path, entries: Iterator[tuple[Entry, int]]) -> int:
-    """Write entries and their numbers, a row group a chunk, and return how many inputs they are."""
-    total, repeats = 0, dict[int, int]()
-    with pq.ParquetWriter(file, _SCHEMA) as writer:
-        for group, chunk in enumerate(_chunked(entries)):
-            columns: list[list[Any]] = [
-                [entry.name for entry, _ in chunk],
-                [entry.container or None for entry, _ in chunk],
-                [list(entry.location) or None for entry, _ in chunk],
-                [entry.problem or None for entry, _ in chunk],
-                [times for _, times in chunk],
-            ]
-            writer.write_table(pa.table(columns, schema=_SCHEMA))
-            inputs = sum(columns[-1])
-            total += inputs
-            if inputs > len(chunk):
-                repeats[group] = inputs - len(chunk)
-        writer.add_key_value_metadata({_REPEATS: json.dumps(repeats)})
-    return total
+def _digest(entry: Entry) -> bytes:
+    content = b"\0".join((entry.name, entry.container, repr(entry.location).encode()))
+    return hashlib.blake2b(content, digest_size=16).digest()

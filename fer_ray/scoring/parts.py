@@ -1,9 +1,9 @@
 """The rows of a scoring job and their files.
 
-Workers write a *piece* for each chunk of the manifest, into ``_pieces/``; as soon as all pieces of a *part* are there
-they become one file, ``part-*.parquet`` or ``part-*.csv``, and go. So the files on disk are the whole state of a job.
+The rows of a chunk are one file, a *part*: ``part-FIRST-LAST.parquet`` or ``.csv``, by the numbers of the chunk's first
+and last input. The parts in the output are the state of a job: what they don't cover is left to score.
 
-Columns, rows in the manifest's order:
+Columns, rows in the order of the inputs:
 
 ===============  =================  ===================================================================================
 ``path``         string             absolute, or a URL; of a member ``CONTAINER!/MEMBER``; a byte that is not UTF-8 is
@@ -24,10 +24,9 @@ Columns, rows in the manifest's order:
 """
 
 import io
+import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,18 +38,16 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import ImageProblem
 from fer_ray.images.faces import FoundFace
 from fer_ray.images.image_files import FileProblem, path_text
+from fer_ray.scoring.arrow_arrays import arrow_array
 from fer_ray.scoring.manifest import Chunk
-from fer_ray.storage.object_store import REQUESTS_AT_ONCE
 from fer_ray.storage.output import Output
 
 NO_FAILURE = ("ok", "no_face")
 """The statuses of inputs that did not fail."""
-PIECES = "_pieces"
-PART_CHUNKS = 128
-"""Chunks a part: up to 131,072 inputs, of which a Parquet file takes about 8 MB."""
+PROBABILITIES = tuple(f"p_{name}" for name in EMOTIONS)
+BOX = ("face_x", "face_y", "face_width", "face_height")
 
-_FLOATS = ("confidence", *(f"p_{name}" for name in EMOTIONS), "entropy", "tta_std")
-_BOX = ("face_x", "face_y", "face_width", "face_height", "face_score")
+_FLOATS = ("confidence", *PROBABILITIES, "entropy", "tta_std")
 _SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -60,7 +57,7 @@ _SCHEMA = pa.schema(
         *((name, pa.float32()) for name in _FLOATS),
     ]
 )
-_FACE_SCHEMA = pa.schema([*_SCHEMA, ("face", pa.int32()), *((name, pa.float32()) for name in _BOX)])
+_FACE_SCHEMA = pa.schema([*_SCHEMA, ("face", pa.int32()), *((name, pa.float32()) for name in (*BOX, "face_score"))])
 
 
 class Problem(NamedTuple):
@@ -79,70 +76,47 @@ class ScoredRow(NamedTuple):
     face: FoundFace | None = None
 
 
-@dataclass(frozen=True)
-class OutputPart:
-    """A file of the output, and the chunks whose rows it holds.
-
-    Attributes:
-        number: from 0.
-        chunks: by their number in the whole job.
-    """
-
-    number: int
-    chunks: dict[int, Chunk]
-
-    @property
-    def files(self) -> int:
-        """Inputs that it must account for."""
-        return sum(chunk.files for chunk in self.chunks.values())
-
-    def name(self, format: str) -> str:
-        """Its name in the output."""
-        return f"part-{self.number:05d}.{format}"
+def part_name(chunk: Chunk, format: str) -> str:
+    """Return the name of the file with a chunk's rows."""
+    return f"part-{chunk.first:09d}-{chunk.end - 1:09d}.{format}"
 
 
-def lay_out(listings: Sequence[Sequence[Chunk]]) -> list[OutputPart]:
-    """Return the parts of a job. Those of a listing stay as they are when another one follows."""
-    parts, first = list[OutputPart](), 0
-    for chunks in listings:
-        for start in range(0, len(chunks), PART_CHUNKS):
-            own = chunks[start : start + PART_CHUNKS]
-            parts.append(OutputPart(len(parts), dict(enumerate(own, first + start))))
-        first += len(chunks)
-    return parts
+def written_chunks(folder: Output, format: str) -> list[Chunk]:
+    """Return the chunks whose rows are written, in order."""
+    names = (re.fullmatch(rf"part-(\d+)-(\d+)\.{format}", name) for name in folder.names())
+    return sorted(Chunk(int(name[1]), int(name[2]) + 1 - int(name[1])) for name in names if name)
 
 
-def piece_name(chunk: int) -> str:
-    """Return where the rows of a chunk are until their part is complete."""
-    return f"{PIECES}/{chunk:07d}.parquet"
+def unwritten_chunks(listings: Sequence[Chunk], written: Sequence[Chunk]) -> list[Chunk]:
+    """Return what the written chunks leave of the listings."""
+    left = list[Chunk]()
+    for listing in listings:
+        first = listing.first
+        for chunk in [one for one in written if listing.first <= one.first < listing.end]:
+            left.append(Chunk(first, chunk.first - first))
+            first = chunk.end
+        left.append(Chunk(first, listing.end - first))
+    return [chunk for chunk in left if chunk.files]
 
 
-def write_piece(
-    folder: Output,
-    chunk: int,
-    rows: Sequence[ScoredRow],
-    probabilities: np.ndarray,
-    entropy: np.ndarray,
-    tta_std: np.ndarray,
-    precision: str,
-    with_faces: bool,
-) -> None:
-    """Write the rows of a chunk, whole or not at all.
+def rows_of(
+    rows: Sequence[ScoredRow], probabilities: np.ndarray, entropy: np.ndarray, tta_std: np.ndarray, with_faces: bool
+) -> pa.Table:
+    """Return rows as a table.
 
     Args:
         rows: n.
         probabilities: float32, m × 7, csv order, of the m rows that have no problem.
         entropy: float32, m.
         tta_std: float32, m.
-        precision: dtype of the computation, stored in the file's metadata.
-        with_faces: write the columns of faces.
+        with_faces: add the columns of faces.
     """
-    failed = np.array([row.problem is not None for row in rows], bool)
+    failed = [row.problem is not None for row in rows]
     best = probabilities.argmax(axis=1)
-    columns = [
-        pa.array([path_text(row.name) for row in rows]),
-        pa.array([row.problem.status if row.problem else "ok" for row in rows]),
-        pa.array([_error(row) for row in rows], pa.string()),
+    columns: list[list[Any]] = [
+        [path_text(row.name) for row in rows],
+        [row.problem.status if row.problem else "ok" for row in rows],
+        [redacted(row.problem.error) if row.problem and row.problem.error else None for row in rows],
         _spread(np.array(EMOTIONS)[best], failed),
         _spread(probabilities[np.arange(len(best)), best], failed),
         *(_spread(probabilities[:, label], failed) for label in range(len(EMOTIONS))),
@@ -150,53 +124,36 @@ def write_piece(
         _spread(tta_std, failed),
     ]
     if with_faces:
-        columns.append(pa.array([row.number for row in rows], pa.int32()))
-        columns += [
-            pa.array([None if row.face is None else row.face[side] for row in rows], pa.float32())
-            for side in range(len(_BOX))
-        ]
-    schema = (_FACE_SCHEMA if with_faces else _SCHEMA).with_metadata({"precision": precision})
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema), sink)
-    folder.write(piece_name(chunk), sink.getvalue())
+        columns.append([row.number for row in rows])
+        columns += map(list, zip(*(row.face or [None] * len(FoundFace._fields) for row in rows), strict=True))
+    schema = _FACE_SCHEMA if with_faces else _SCHEMA
+    arrays = [arrow_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _error(row: ScoredRow) -> str | None:
-    return redacted(row.problem.error) if row.problem and row.problem.error else None
+def _spread(values: np.ndarray, failed: Sequence[bool]) -> list[Any]:
+    """Return the values of the rows that are ok, with None for those that failed."""
+    remaining = iter(values.tolist())
+    return [None if is_failed else next(remaining) for is_failed in failed]
 
 
-def _spread(values: np.ndarray, failed: np.ndarray) -> pa.Array:
-    """Return the values of the rows that are ok, with nulls for those that failed."""
-    all_values = np.zeros(len(failed), values.dtype)
-    all_values[~failed] = values
-    return pa.array(all_values, mask=failed)
-
-
-def merge(folder: Output, part: OutputPart, format: str) -> None:
-    """Make a part of its pieces, and remove them; a kill in between leaves both, and the part counts."""
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        tables = list(pool.map(lambda chunk: _read_piece(folder, chunk), part.chunks))
-    table = pa.concat_tables(tables)
+def write_part(folder: Output, chunk: Chunk, table: pa.Table, format: str) -> None:
+    """Write the rows of a chunk, whole or not at all."""
     sink = io.BytesIO()
     if format == "csv":
         pa_csv.write_csv(table, sink)
     else:
         pq.write_table(table, sink)
-    folder.write(part.name(format), sink.getvalue())
-    folder.remove(*map(piece_name, part.chunks))
+    folder.write(part_name(chunk, format), sink.getvalue())
 
 
-def _read_piece(folder: Output, chunk: int) -> pa.Table:
-    return pq.read_table(pa.BufferReader(folder.read(piece_name(chunk))))
-
-
-def read_part(folder: Output, part: OutputPart, format: str, columns: Sequence[str]) -> pa.Table:
+def read_part(folder: Output, chunk: Chunk, format: str, columns: Sequence[str] = _FACE_SCHEMA.names) -> pa.Table:
     """Return columns of a part, without those that it lacks.
 
     Raises:
         OSError, pyarrow.ArrowException: it can't be read.
     """
-    with folder.open(part.name(format)) as file:
+    with folder.open(part_name(chunk, format)) as file:
         if format == "parquet":
             with pq.ParquetFile(file) as opened:
                 return opened.read([name for name in columns if name in opened.schema_arrow.names])
@@ -204,13 +161,3 @@ def read_part(folder: Output, part: OutputPart, format: str, columns: Sequence[s
         parse = pa_csv.ParseOptions(newlines_in_values=True)  # names and messages may hold newlines
         table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
     return table.select([name for name in columns if name in table.column_names])
-
-
-def finished(folder: Output, parts: Sequence[OutputPart], format: str) -> tuple[set[int], set[int]]:
-    """Return the numbers of the parts that are written, and of the chunks that have a piece."""
-    written = set(folder.names())
-    pieces = set(folder.names(PIECES))
-    return (
-        {part.number for part in parts if part.name(format) in written},
-        {chunk for part in parts for chunk in part.chunks if piece_name(chunk) in pieces},
-    )

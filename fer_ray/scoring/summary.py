@@ -1,21 +1,24 @@
 """The results of a scoring job: ``summary.json``, ``summary.html``, and a few lines of text."""
 
 import json
+import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration, per_time
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import png_of
-from fer_ray.scoring.job import Speed
-from fer_ray.scoring.parts import OutputPart
+from fer_ray.scoring.job import ScoringJob, Speed
+from fer_ray.scoring.parts import BOX, read_part, written_chunks
 from fer_ray.scoring.totals import Sample, Totals, thumbnails
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import PROVENANCE_FILE
@@ -31,6 +34,7 @@ REMEDIES = {
 }
 """By stage, what makes a job faster that spends most time there."""
 _OF_A_RUN = ("scored_in_this_run", "seconds", "seconds_from_first_batch", "stages")
+_OF_THE_JOB = ("checkpoints", "tta", "faces", "precision", "batch_size", "inputs", "fingerprint")
 _SAMPLES_SCHEMA = pa.schema(
     [
         ("group", pa.string()),
@@ -43,17 +47,17 @@ _SAMPLES_SCHEMA = pa.schema(
 _PACKAGES = ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")
 
 
-def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any]) -> dict[str, Any]:
+def summarise(job: ScoringJob, totals: Totals, speed: Speed, seconds: float) -> dict[str, Any]:
     """Return the contents of ``summary.json``.
 
     Args:
+        job: as computed.
         totals: over all rows.
         speed: of this run.
         seconds: of the whole run.
-        facts: options and identity of the job.
     """
     scored = totals.label.total()
-    stages = {"listing": speed.listing_s} | {stage: spent / speed.threads for stage, spent in vars(speed.spent).items()}
+    stages = {stage: speed.by_stage[stage] / (1 if stage == "listing" else speed.threads) for stage in REMEDIES}
     return {
         "format_version": FORMAT_VERSION,
         "files": totals.files,
@@ -72,7 +76,7 @@ def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any
             stage: {"seconds": spent, "images_per_s": speed.files / spent if spent else None}
             for stage, spent in stages.items()
         },
-        **facts,
+        **{name: getattr(job, name) for name in _OF_THE_JOB},
         "versions": {name: version(name) for name in _PACKAGES},
     }
 
@@ -81,7 +85,6 @@ def write_summary(
     folder: Output,
     summary: dict[str, Any],
     totals: Totals,
-    layout: Sequence[OutputPart],
     render: Callable[[Path], str],
 ) -> None:
     """Write ``summary.json``, the pictures and the page. Where nothing was scored, the previous run's speed is kept.
@@ -100,7 +103,7 @@ def write_summary(
         for name in (SUMMARY_FILE, PROVENANCE_FILE):
             if folder.exists(name):
                 (local / name).write_bytes(folder.read(name))
-        _write_samples(local / SAMPLES_FILE, folder, totals, layout)
+        _write_samples(local / SAMPLES_FILE, folder, totals)
         folder.write(SAMPLES_FILE, (local / SAMPLES_FILE).read_bytes())
         folder.write(PAGE_FILE, render(local))
 
@@ -110,7 +113,7 @@ def where_time_went(summary: dict[str, Any]) -> str:
     seconds = {stage: of["seconds"] for stage, of in summary["stages"].items()}
     binding = max(seconds, key=lambda stage: seconds[stage])
     if summary["seconds"] - summary["seconds_from_first_batch"] - seconds["listing"] > seconds[binding]:
-        return "Most of the time went to starting Ray and the network, which takes no longer for millions of inputs."
+        return "Most of the time went to starting, which takes no longer for millions of inputs."
     return f"Most of the time went to {binding}; faster with {REMEDIES[binding]}."
 
 
@@ -136,15 +139,47 @@ def describe(output: str, summary: dict[str, Any]) -> str:
     return "\n".join([*lines, f"output: {output}"])
 
 
-def _write_samples(file: Path, folder: Output, totals: Totals, layout: Sequence[OutputPart]) -> None:
+def _write_samples(file: Path, folder: Output, totals: Totals) -> None:
     chosen: list[tuple[str, Sample]] = [
         *(("surest", sample) for sample in totals.surest),
         *(("least sure", sample) for sample in totals.least_sure if sample not in totals.surest),
     ]
-    pictures = thumbnails(folder, layout, [sample for _, sample in chosen])
+    pictures = thumbnails(folder, [sample for _, sample in chosen])
     rows = [
         {"group": group, "path": one.path, "label": one.label, "confidence": one.confidence, "png": png_of(picture)}
         for (group, one), picture in zip(chosen, pictures, strict=True)
         if picture is not None
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SAMPLES_SCHEMA), file)
+
+
+def print_rows(folder: Output, format: str, as_csv: bool) -> None:
+    """Print the rows of a job on the output stream: all columns as CSV, or the important ones as a table."""
+    parts = [read_part(folder, chunk, format) for chunk in written_chunks(folder, format)]
+    try:
+        if as_csv:
+            pa_csv.write_csv(pa.concat_tables(parts), sys.stdout.buffer)
+        else:
+            print("\n".join(_as_lines([row for part in parts for row in part.to_pylist()])))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has read enough; at exit Python would flush the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a line a row: name; label, confidence, second guess; the box of its face; or the problem."""
+    here = f"{Path.cwd()}/"
+    cells = list[tuple[str, str, str]]()
+    for row in rows:
+        name = row["path"].removeprefix(here)
+        if row["status"] != "ok":
+            cells.append((name, row["status"], row["error"] or ""))
+            continue
+        (_, first), (second_p, second) = sorted(((row[f"p_{name}"], name) for name in EMOTIONS), reverse=True)[:2]
+        box = ""
+        if row.get("face_x") is not None:
+            x, y, width, height = (round(row[side]) for side in BOX)
+            box = f"   face {row['face']}: {width} × {height} at {x}, {y}"
+        cells.append((name, f"{first} {row['confidence']:.2f}", f"{second} {second_p:.2f}{box}"))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [f"{name:{widths[0]}}  {first:{widths[1]}}  {second}".rstrip() for name, first, second in cells]

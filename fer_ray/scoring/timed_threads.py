@@ -10,7 +10,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 B = TypeVar("B")
 
-_OPEN_BATCHES = 2  # processed at once: one is finished while threads work on the items of the next
+_STOP_SECONDS = 2.0  # for threads to end; one that waits for a file doesn't
 
 
 class TimedBatches(Generic[T, R, B]):
@@ -27,6 +27,9 @@ class TimedBatches(Generic[T, R, B]):
         finish: returns a batch's result from the results of its items; ``map`` raises what it raises.
         threads: how many work at once; may be changed at any time.
         timeout_s: seconds for one item.
+
+    Attributes:
+        open_batches: whose items are processed or which are finished at once; may be changed at any time.
     """
 
     def __init__(
@@ -37,12 +40,13 @@ class TimedBatches(Generic[T, R, B]):
         threads: int,
         timeout_s: float,
     ):
-        self.threads = threads
+        self.threads, self.open_batches = threads, 1 + threads
         self._work, self._on_timeout, self._finish, self._timeout_s = work, on_timeout, finish, timeout_s
         self._lock = threading.Lock()  # guards the attributes below
         self._has_work = threading.Condition(self._lock)
         self._batches = list[_Batch[T, R, B]]()  # unfinished, the oldest first
         self._started = 0  # threads that are neither abandoned nor ended
+        self._stopped = False
         self._running = dict[object, tuple[_Batch[T, R, B], int, float]]()  # by thread: its item, and since when
 
     def map(self, batches: Sequence[Sequence[T]]) -> list[B]:
@@ -58,9 +62,16 @@ class TimedBatches(Generic[T, R, B]):
                 self._abandon(time.monotonic() - self._timeout_s)
         return [one.result.result() for one in own]
 
+    def stop(self) -> None:
+        """End the threads after the items and batches that they work on; ``map`` is not called any more."""
+        with self._lock:
+            self._stopped = True
+            self._has_work.notify_all()
+            self._has_work.wait_for(lambda: not self._started, _STOP_SECONDS)
+
     def _start_threads(self) -> None:
         self._has_work.notify_all()
-        for _ in range(self.threads - self._started):
+        for _ in range(0 if self._stopped else self.threads - self._started):
             self._started += 1
             threading.Thread(target=self._run, daemon=True).start()
 
@@ -95,8 +106,8 @@ class TimedBatches(Generic[T, R, B]):
     def _next_task(self, thread: object) -> "tuple[_Batch[T, R, B], int | None] | None":
         """Return a batch and an item's number, or a batch and None to finish it; None when the thread should end."""
         with self._lock:
-            while self._batches and self._started <= self.threads:
-                for batch in self._batches[:_OPEN_BATCHES]:
+            while self._batches and self._started <= self.threads and not self._stopped:
+                for batch in self._batches[: self.open_batches]:
                     if batch.take_finish():
                         return batch, None
                     if (number := next(batch.numbers, None)) is not None:
@@ -104,6 +115,7 @@ class TimedBatches(Generic[T, R, B]):
                         return batch, number
                 self._has_work.wait()
             self._started -= 1
+            self._has_work.notify_all()
             return None
 
 

@@ -1,40 +1,37 @@
-"""Count the rows of a scoring job, check them against the inputs, and choose sample pictures."""
+"""Count the rows of a scoring job, and choose and read sample pictures."""
 
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fer_ray.errors import DataError
 from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import FoundFace, crop
-from fer_ray.images.image_files import FileError, path_text
-from fer_ray.scoring.containers import Entry, read_entry
-from fer_ray.scoring.manifest import Chunk, ChunkReader
-from fer_ray.scoring.parts import NO_FAILURE, OutputPart, read_part
+from fer_ray.images.image_files import FileError
+from fer_ray.scoring.containers import read_entry
+from fer_ray.scoring.manifest import Chunk, Manifest
+from fer_ray.scoring.parts import BOX, NO_FAILURE, part_name, read_part
 from fer_ray.scoring.timed_threads import TimedBatches
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
 from fer_ray.storage.output import Output
 
 BINS = 20
 """Number of bins of the histogram of confidence, from 0 to 1."""
-_FAILURES_KEPT, _SAMPLES_KEPT = 20, 12
-_COLUMNS = ("path", "status", "error", "label", "confidence", "face", "face_x", "face_y", "face_width", "face_height")
+_FAILURES_KEPT, _KEPT = 20, 12  # failures; samples of each kind
+_COLUMNS = ("path", "status", "error", "label", "confidence", "face", *BOX)
 _THUMBNAIL, _SUFFICES = 96, 512
 _SECONDS = 10.0  # for a picture of the page
 
 
 class Sample(NamedTuple):
-    """A row whose picture is shown; ``part`` is the number of its part, ``face`` its box or None."""
+    """A row whose picture is shown: the number of its input, and its face's box or None."""
 
-    part: int
+    input: int
     path: str
     label: str
     confidence: float
@@ -43,7 +40,7 @@ class Sample(NamedTuple):
 
 @dataclass
 class Totals:
-    """Counts over the rows.
+    """Counts over rows.
 
     Attributes:
         status: inputs by status.
@@ -71,82 +68,76 @@ class Totals:
         """Number of inputs that failed."""
         return sum(count for status, count in self.status.items() if status not in NO_FAILURE)
 
+    @classmethod
+    def of(cls, table: pa.Table, chunk: Chunk) -> "Totals":
+        """Count the rows of a chunk."""
+        status, label, confidence = (table[name].to_pylist() for name in ("status", "label", "confidence"))
+        face = table["face"].to_pylist() if "face" in table.column_names else [None] * len(table)
+        numbers = chunk.first + np.cumsum([not one for one in face]) - 1  # of the inputs; a second face has the first's
+        firsts = [row for row, one in enumerate(face) if not one]
+        failed = [row for row in firsts if status[row] not in NO_FAILURE]
+        scored = [row for row, one in enumerate(status) if one == "ok"]
+        order = sorted(scored, key=confidence.__getitem__)
 
-def count_parts(folder: Output, parts: Sequence[OutputPart], format: str) -> Totals:
-    """Count the rows of all parts, one part in memory at a time.
+        def samples(rows: Iterable[int]) -> list[Sample]:
+            return [_sample(int(numbers[row]), table.slice(row, 1).to_pylist()[0]) for row in rows]
+
+        return cls(
+            Counter(status[row] for row in firsts),
+            Counter(label[row] for row in scored),
+            np.histogram([confidence[row] for row in scored], BINS, (0, 1))[0],
+            [table.select(["path", "status", "error"]).slice(row, 1).to_pylist()[0] for row in failed[:_FAILURES_KEPT]],
+            samples(order[::-1][:_KEPT]),
+            samples(order[:_KEPT]),
+        )
+
+    def add(self, other: "Totals") -> None:
+        """Add the counts over other rows."""
+        self.status.update(other.status)
+        self.label.update(other.label)
+        self.confidence += other.confidence
+        self.failures = (self.failures + other.failures)[:_FAILURES_KEPT]
+        self.surest = sorted(self.surest + other.surest, key=lambda one: -one.confidence)[:_KEPT]
+        self.least_sure = sorted(self.least_sure + other.least_sure, key=lambda one: one.confidence)[:_KEPT]
+
+
+def count_parts(folder: Output, chunks: Iterable[Chunk], format: str) -> Totals:
+    """Count the rows of parts, one part in memory at a time.
 
     Raises:
-        DataError: a part is missing or damaged, or has rows of another number of inputs.
+        DataError: a part is damaged or has rows of another number of inputs.
     """
     totals = Totals()
-    for part in parts:
-        file = f"{folder.path_or_url}/{part.name(format)}"
+    for chunk in chunks:
+        file = f"{folder.path_or_url}/{part_name(chunk, format)}"
         try:
-            table = read_part(folder, part, format, _COLUMNS)
+            of_part = Totals.of(read_part(folder, chunk, format, _COLUMNS), chunk)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{file}: can't be read: {error}. Remove it and run again with --resume.") from error
-        firsts = _firsts(table)
-        if len(firsts) != part.files:
+        if of_part.files != chunk.files:
             raise DataError(
-                f"{file}: has rows of {len(firsts):,} inputs, {part.files:,} expected. Remove it and run again with"
+                f"{file}: has rows of {of_part.files:,} inputs, {chunk.files:,} expected. Remove it and run again with"
                 " --resume."
             )
-        _add(totals, part, table, firsts)
+        totals.add(of_part)
     return totals
 
 
-def _firsts(table: pa.Table) -> pa.Table:
-    """Return one row an input: without the second and later faces of an image."""
-    if "face" not in table.column_names:
-        return table
-    return table.filter(pc.equal(pc.fill_null(table["face"], 0), 0))
+def _sample(input: int, row: dict[str, Any]) -> Sample:
+    box = [row.get(side) for side in BOX]
+    face = None if box[0] is None else FoundFace._make([*box, 0.0])
+    return Sample(input, row["path"], row["label"], row["confidence"], face)
 
 
-def _add(totals: Totals, part: OutputPart, table: pa.Table, firsts: pa.Table) -> None:
-    totals.status.update(firsts["status"].to_pylist())
-    left = _FAILURES_KEPT - len(totals.failures)
-    if left:
-        failed = firsts.filter(pc.invert(pc.is_in(firsts["status"], pa.array(NO_FAILURE))))
-        totals.failures += failed.select(["path", "status", "error"]).slice(0, left).to_pylist()
-    scored = table.filter(pc.equal(table["status"], "ok"))
-    totals.label.update(scored["label"].to_pylist())
-    confidence = scored["confidence"].to_numpy()
-    totals.confidence += np.histogram(confidence, BINS, (0, 1))[0]
-    order = np.argsort(confidence, kind="stable")
-    least, most = order[:_SAMPLES_KEPT], order[::-1][:_SAMPLES_KEPT]
-    totals.least_sure += [_sample(part, scored, int(row)) for row in least]
-    totals.surest += [_sample(part, scored, int(row)) for row in most]
-    totals.least_sure = sorted(totals.least_sure, key=lambda sample: sample.confidence)[:_SAMPLES_KEPT]
-    totals.surest = sorted(totals.surest, key=lambda sample: -sample.confidence)[:_SAMPLES_KEPT]
-
-
-def _sample(part: OutputPart, scored: pa.Table, number: int) -> Sample:
-    (row,) = scored.slice(number, 1).to_pylist()
-    has_box = row.get("face_x") is not None
-    face = FoundFace(row["face_x"], row["face_y"], row["face_width"], row["face_height"], 0.0) if has_box else None
-    return Sample(part.number, row["path"], row["label"], row["confidence"], face)
-
-
-def thumbnails(folder: Output, parts: Sequence[OutputPart], samples: Sequence[Sample]) -> list[np.ndarray | None]:
+def thumbnails(folder: Output, samples: Sequence[Sample]) -> list[np.ndarray | None]:
     """Read the pictures of rows again: grey squares, uint8; None where a picture can't be read any more."""
-    wanted = {(sample.part, sample.path) for sample in samples}
-    manifest = ChunkReader(folder)
-
-    def chosen(part: int, chunk: Chunk) -> list[tuple[tuple[int, str], Entry]]:
-        named = (((part, path_text(entry.name)), entry) for entry, _ in manifest.read(chunk))
-        return [(name, entry) for name, entry in named if name in wanted]
-
-    chunks = [(part, chunk) for part in sorted({part for part, _ in wanted}) for chunk in parts[part].chunks.values()]
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        found = dict(chain.from_iterable(pool.map(lambda one: chosen(*one), chunks)))
+    manifest = Manifest(folder)
 
     def picture(sample: Sample) -> np.ndarray | None:
-        entry = found.get((sample.part, sample.path))
+        (entry,) = manifest.read(Chunk(sample.input, 1))
         try:
-            image = decode(read_entry(entry), shorter_side=_SUFFICES) if entry else None
+            image = decode(read_entry(entry), shorter_side=_SUFFICES)
         except (FileError, ImageError):
-            return None
-        if image is None:
             return None
         pixels, scale = image.pixels, image.pixels.shape[1] / image.width
         if sample.face:
@@ -154,4 +145,4 @@ def thumbnails(folder: Output, parts: Sequence[OutputPart], samples: Sequence[Sa
         return resize(pixels, _THUMBNAIL)
 
     with quiet_decoders():
-        return TimedBatches(picture, lambda sample: None, list, 1, _SECONDS).map([samples])[0]
+        return TimedBatches(picture, lambda sample: None, list, REQUESTS_AT_ONCE, _SECONDS).map([samples])[0]

@@ -34,7 +34,7 @@ class Scoring:
         return bool(named(pid, ACTOR))
 
     def command(self, run: Path) -> list[str]:
-        return stage("score", self.images, "--output", run, "--max-error-rate", 1, *resume(run))
+        return stage("score", self.images, "--output", run, "--max-error-rate", 1, "--ray", *resume(run))
 
     def progress(self, run: Path) -> str:
         return f"{len(names(run))} files written"

@@ -78,14 +78,16 @@ def test_detectors_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         load_detector("my_detectors:absent")
     with pytest.raises(UsageError, match="no detector: ModuleNotFoundError"):
         load_detector("no_such_module:detector")
-    with pytest.raises(UsageError, match=r"--faces detct: must be none, detect, or .*Did you mean 'detect'"):
+    with pytest.raises(
+        UsageError, match=r"--faces detct: must be none, detect, centerface, haar, or .*Did you mean 'detect'"
+    ):
         load_detector("detct")
 
 
 def test_boxes_are_in_pixels_of_the_original() -> None:
-    from fer_ray.scoring.chunk_scorer import _detected
+    from fer_ray.scoring.chunk_scorer import detected_faces
 
     image = DecodedImage(np.zeros((50, 100), np.uint8), width=800, height=400)  # shrunk to an eighth by decoding
-    ((face, pixels),) = _detected(Middle(), image, 48)
+    ((face, pixels),) = detected_faces(Middle(), image, 48)
     assert face == FoundFace(200, 100, 400, 200, 0.5)
     assert pixels.shape == (48, 48)

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from fer_ray.score import score
 from fer_ray.scoring.containers import read_entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
 from fer_ray.sources.synthetic import synthetic_faces
-from fer_ray.storage.output import Output
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 pytestmark = pytest.mark.slow
@@ -65,6 +63,8 @@ def test_listing(store: Store) -> None:
     assert below == sorted([*expected, "photos/0/broken.jpg"])
     assert names(f"s3://{BUCKET}/photos/") == below
     assert names(f"s3://{BUCKET}/photos/*/00?.jpg") == sorted(expected[:10])
+    assert names(f"s3://{BUCKET}/**/*9.jpg") == sorted(name for name in expected if name.endswith("9.jpg"))
+    assert names(f"s3://{BUCKET}/photos/[12]") == sorted(name for name in expected if name[7] in "12")
     assert names(f"s3://{BUCKET}/photos/1/001.jpg") == ["photos/1/001.jpg"]
     assert names(f"s3://{BUCKET}/list.txt") == ["photos/0/000.jpg", "photos/1/001.jpg", "photos/gone.jpg"]
     assert names(f"s3://{BUCKET}/shards/*.tar") == [f"shards/a.tar!/{number}.jpg" for number in range(5)]
@@ -80,31 +80,20 @@ def test_reading(store: Store) -> None:
         read_entry(listed[-1])
 
 
-def test_many_files_are_removed_at_once(store: Store) -> None:
-    folder, files = Output.at(f"s3://{BUCKET}/many"), [f"{number}.parquet" for number in range(48)]
-    for name in files:
-        store.put(f"many/{name}", b"")
-    store.faults.slow_every, store.faults.delay_s = 1, 0.1
-    began = time.monotonic()
-    folder.remove(*files, "absent.parquet")
-    took, store.faults.slow_every = time.monotonic() - began, 0
-    assert store.keys("many") == []
-    assert took < len(files) * store.faults.delay_s, "one after the other takes several answers for each"
-
-
-def test_a_whole_job_on_a_bad_day_loses_nothing(store: Store) -> None:
+@pytest.mark.parametrize("ray", [False, True])
+def test_a_whole_job_on_a_bad_day_loses_nothing(ray: bool, store: Store) -> None:
     """In processes of its own, as the environment that names the server has to be there when Ray starts."""
     store.faults.busy_every, store.faults.slow_every = 25, 31
     inputs = [f"s3://{BUCKET}/{name}" for name in ("photos", "shards/a.tar", "list.txt")]
-    command = [sys.executable, "-m", "fer_ray.score", *inputs, "--output", f"s3://{BUCKET}/labels"]
-    command += ["--max-error-rate", "0.5"]
+    command = [sys.executable, "-m", "fer_ray.score", *inputs, "--output", f"s3://{BUCKET}/labels-{ray}"]
+    command += ["--max-error-rate", "0.5", "--ray" if ray else "--no-ray"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ", 2 failed: 1 " in ran.stdout
-    rows = pq.read_table(pa.BufferReader(store.get("labels/part-00000.parquet"))).to_pylist()
-    keys = store.keys("labels")
+    keys = store.keys(f"labels-{ray}")
+    parts = [store.get(f"labels-{ray}/{key}") for key in keys if key.startswith("part-")]
+    rows = [row for part in parts for row in pq.read_table(pa.BufferReader(part)).to_pylist()]
     assert {"_job.json", "_manifest-0000.parquet", "provenance.json", "summary.html", "summary.json"} < set(keys)
-    assert not [key for key in keys if key.startswith("_pieces")]
     assert len(rows) == len(FACES) + 1 + 5 + 3
     status = {row["path"]: row["status"] for row in rows}
     assert status.pop(f"s3://{BUCKET}/photos/0/broken.jpg") == "not_an_image"
@@ -115,11 +104,11 @@ def test_a_whole_job_on_a_bad_day_loses_nothing(store: Store) -> None:
     assert first["label"] == expected.names[0]
     assert store.faults.answered["busy"] > 3 and store.faults.answered["slow"] > 3
 
-    store.put("photos/2/new.jpg", FACES[0])
+    store.put(f"photos/2/new-{ray}.jpg", FACES[0])
     again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "1 new input since the last run" in again.stderr
-    assert json.loads(store.get("labels/summary.json"))["files"] == len(rows) + 1
+    assert json.loads(store.get(f"labels-{ray}/summary.json"))["files"] == len(rows) + 1
 
 
 def test_faults_come_as_often_as_asked() -> None:

@@ -129,7 +129,7 @@ def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder:
         "search: {model.dropout: {uniform: [0.0, 0.5]}}\n"
     )
     storage = f"sqlite:///file:{tmp_path / 'trials.db'}?uri=true&password={SECRET}"
-    score = ["score", photos, tmp_path / "list.txt", "--faces", "detector:Broken", "--max-error-rate", 1]
+    score = ["score", photos, tmp_path / "list.txt", "--faces", "detector:Broken", "--max-error-rate", 1, "--ray"]
     tune = ["tune", "--dataset", tiny_dataset.path, "--space", space, "--trials", 1, "--storage", storage]
     arguments = [*score, "--output", labels, "then", *tune, "--output", run, "--log-json"]
     environment = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "RAY_TMPDIR": str(ray_folder)}
@@ -147,7 +147,7 @@ def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder:
     assert "Ray's list of jobs: python" in ran.stdout and "password=***" in ran.stdout
     assert list(ray_folder.rglob("*.log")) and not list(leaks_in(ray_folder))
 
-    rows = {row["path"]: row["error"] for row in pq.read_table(labels / "part-00000.parquet").to_pylist()}
+    rows = {row["path"]: row["error"] for row in pq.read_table(labels / "part-000000000-000000003.parquet").to_pylist()}
     assert rows[str(photos / "face.png")] == "RuntimeError: no access with ***"
     assert any(path.startswith("https://host/a.jpg?X-Amz-Credential=***&") for path in rows) and len(rows) == 4
     provenance = read_provenance(run)
