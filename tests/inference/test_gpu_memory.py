@@ -11,13 +11,16 @@ from out_of_memory import ERRORS, OTHERS, room_for
 
 from fer_ray.cluster.memory import is_out_of_memory
 from fer_ray.config.files import load_config
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.evaluate import evaluate
 from fer_ray.inference import device, network
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.predictor import Predictor
-from fer_ray.search.on_ray import confirm
+from fer_ray.search.on_ray import run_trials
+from fer_ray.search.strategy import DEFAULT_STRATEGY
+from fer_ray.storage.outputs import Output
 from fer_ray.train import train
 from fer_ray.training import loop
 from fer_ray.weights import SHIPPED_CHECKPOINT
@@ -131,18 +134,15 @@ def test_training_says_what_to_change(
 
 
 @pytest.mark.parametrize("kind", ON_GPUS)
-def test_a_confirming_run_reports_it_so_that_it_is_not_tried_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Run:
-        config = load_config(None)
-        folder = type("Folder", (), {"output": type("Output", (), {"forget": staticmethod(lambda: None)})})
-
-        def train(self, data: object, on_epoch: object) -> None:
-            raise ERRORS[kind]()
-
+def test_a_trial_reports_it_so_that_it_is_not_tried_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reported = list[dict[str, str]]()
-    monkeypatch.setattr(confirm.ray_tune, "report", reported.append)
-    monkeypatch.setattr(confirm.connect, "hide_unasked_gpus", lambda: None)
-    confirm._train({"run": "1"}, None, {"1": Run()}, torch.get_num_threads(), 0)  # type: ignore[arg-type, dict-item]
+    monkeypatch.setattr(run_trials.ray_tune, "report", reported.append)
+    monkeypatch.setattr(run_trials.connect, "hide_unasked_gpus", lambda: None)
+    spaces = {"s": SearchSpace()}
+    with run_trials._trial({"space": "s", "folder": "0"}, Output.at(tmp_path), spaces, DEFAULT_STRATEGY):
+        raise ERRORS[kind]()
     (line,) = reported
     assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
 

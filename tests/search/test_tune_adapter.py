@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +23,8 @@ from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.search.on_ray.tune_adapter import Stop, adapted_tune, run_to_its_end, worker_error
+from fer_ray.search.on_ray.trial_listener import TrialListener
+from fer_ray.search.on_ray.tune_adapter import adapted_tune, run_to_its_end, worker_error
 
 
 def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
@@ -81,12 +81,12 @@ def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyP
 
     def fit() -> None:
         try:
-            Stop(None, threading.Event()).stop_all()
+            TrialListener.stop_all(SimpleNamespace())  # type: ignore[arg-type]
         except Exception:  # as Tune's loop does, to wait for its actors
             pytest.fail("Tune would wait forever")
 
     monkeypatch.setattr(connect, "require_running", died)
-    with pytest.raises(FerRayError, match=r"raylet on this machine died\. What was finished is kept: .* --resume"):
+    with pytest.raises(FerRayError, match=r"raylet on this machine died\. Finished epochs are kept: .* --resume"):
         run_to_its_end(SimpleNamespace(fit=fit))  # type: ignore[arg-type]
 
 

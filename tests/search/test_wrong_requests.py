@@ -84,11 +84,6 @@ def test_bad_spaces(
             ["search: {training.batch_size: {categorical: [64, 128]}}"],
             ["only models numbers", "training.batch_size"],
         ),
-        (
-            ["--sampler", "gp"],
-            ["search: {optimizer.name: {choice: {sgd: , adam: {optimizer.learning_rate: 0.001}}}}"],
-            ["optimizer.name is a choice", "Use tpe or random"],
-        ),
         (["--sampler", "qmc"], [GOOD, GOOD], ["2 spaces are searched", "Use tpe or random"]),
         (["--sampler", "cmaes", "--objective", "accuracy,macro_f1"], [GOOD], ["supports one objective"]),
         (["--objective", "accurcy"], [GOOD], ["'accurcy' isn't one of", "Did you mean 'accuracy'"]),

@@ -1,11 +1,8 @@
-"""Ray Tune as searches run it: without output of its own, and with trials that fail where Ray would end the search."""
+"""Adapt Ray Tune to searches: no output of its own, and a trial that fails doesn't end the search."""
 
 import logging
-import math
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +14,6 @@ from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import class_cache, tune_controller
 
-from fer_ray.cluster import connect
 from fer_ray.console.messages import is_uploaded
 from fer_ray.errors import FerRayError
 
@@ -35,9 +31,9 @@ _MANAGER = RayActorManager.__name__  # by which Tune's controller makes one
 
 @contextmanager
 def adapted_tune() -> Iterator[None]:
-    """Turn off Ray Tune's console output, its own result files and its handling of Ctrl-C, which would end a search
-    as if it were finished; hand no credentials on to trials, whose nodes have their own; and have a process that Ray's
-    memory monitor kills fail its trial alone.
+    """Turn off Ray Tune's console output, its result files and its handling of Ctrl-C, which would end a search as if
+    it were finished. Pass no credentials to trials: nodes have their own. Let a process that Ray's memory monitor kills
+    fail its own trial only.
     """
     previous = {name: os.environ.get(name) for name in _SWITCHES}
     logger = logging.getLogger("ray.tune")
@@ -80,7 +76,7 @@ class _KilledForMemoryError(RayActorError):
 
 
 def worker_error(trial: Any) -> object:
-    """Return what was raised in the worker of a failed trial, or killed it; else the text of Tune's own trouble."""
+    """Return the exception that ended the process of a failed trial, or the text of Tune's own error."""
     pickled, text = trial.pickled_error_file, trial.error_file
     if pickled and Path(pickled).is_file():
         error = cloudpickle.loads(Path(pickled).read_bytes())
@@ -88,17 +84,10 @@ def worker_error(trial: Any) -> object:
     return Path(text).read_text() if text else "failed without an error"
 
 
-def forget_metrics(trial: Any) -> None:
-    """Drop what Ray Tune keeps of each metric of a trial that has ended, for queries that nobody makes."""
-    trial.metric_analysis.clear()
-    trial.metric_n_steps.clear()
-
-
 def run_to_its_end(tuner: ray_tune.Tuner) -> None:
-    """Run Ray Tune until its trials have ended, or its ``Stop`` says so.
+    """Run Ray Tune until its trials have ended or its stopper ends the search.
 
-    It leaves a job's uploaded folder: Tune fails where the current folder is gone, as that one is as soon as the job is
-    stopped.
+    Leaves the uploaded folder of a job, which disappears when the job is stopped: Tune needs its current folder.
 
     Raises:
         FerRayError: Ray has died.
@@ -107,27 +96,9 @@ def run_to_its_end(tuner: ray_tune.Tuner) -> None:
         os.chdir(tempfile.gettempdir())
     try:
         tuner.fit()
-    except _LostError as lost:
-        raise FerRayError(f"{lost.__cause__} What was finished is kept: go on with --resume.") from None
+    except LostError as lost:
+        raise FerRayError(f"{lost.__cause__} Finished epochs are kept: resume with --resume.") from None
 
 
-class Stop(connect.NotPickled, ray_tune.Stopper):
-    """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
-
-    def __init__(self, seconds: float | None, interrupted: threading.Event):
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
-        self._interrupted = interrupted
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        try:
-            connect.require_running()
-        except FerRayError as error:
-            raise _LostError from error
-        return self._interrupted.is_set() or time.monotonic() > self._deadline
-
-
-class _LostError(BaseException):
-    """Ray has died. No ``Exception``: at one of those Ray Tune would wait for its actors, which are gone, to end."""
+class LostError(BaseException):
+    """Ray has died. Not an ``Exception``, at which Ray Tune would wait for its actors to end, which are gone."""
