@@ -1,13 +1,12 @@
-"""Ask the cluster's autoscaler for nodes and wait until they are there, or let them go again.
+"""Start nodes through the cluster's autoscaler and wait for them, or let idle nodes stop.
 
-``tune``, ``score`` and ``train --workers`` plan with the nodes that there are when they begin, and ask for no others:
-bring these up first.
+``tune``, ``score`` and ``train --workers`` plan with the nodes that exist when they start, and request no others: start
+nodes first.
 
-    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python cluster/nodes.py --gpus 4
-    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python cluster/nodes.py --release
+    ray job submit --working-dir . -- python cluster/nodes.py --gpus 4
+    ray job submit --working-dir . -- python cluster/nodes.py --release
 
-Until then they stay, whether they are used or not. It can be tried where nothing is scaled: what is there already is
-found at once.
+The nodes stay until ``--release``, used or not. Without an autoscaler the command finds the existing nodes at once.
 """
 
 import argparse
@@ -20,24 +19,23 @@ from ray.autoscaler.sdk import request_resources
 _PAUSE_S = 5.0
 
 
-def wanted(cpus: int, gpus: int) -> list[dict[str, float]]:
-    """Return what the autoscaler shall make room for, however it is spread over nodes."""
+def bundles(cpus: int, gpus: int) -> list[dict[str, float]]:
+    """Return the resources to request from the autoscaler, one unit each, so that any mix of nodes can provide them."""
     return [{"GPU": 1.0}] * gpus + [{"CPU": 1.0}] * cpus
 
 
 def wait_for(cpus: int, gpus: int, timeout_s: float) -> bool:
-    """Wait until the cluster has so many CPUs and GPUs, used or not; return whether it has."""
-    end, said = time.monotonic() + timeout_s, ""
+    """Wait until the cluster has at least these CPUs and GPUs, used or not; return False after the timeout."""
+    end, printed = time.monotonic() + timeout_s, ""
     while True:
-        there_is = ray.cluster_resources()
-        has = {"CPU": int(there_is.get("CPU", 0)), "GPU": int(there_is.get("GPU", 0))}
-        counts = ", ".join(
-            f"{has[kind]} {kind}s of {count}" for kind, count in {"CPU": cpus, "GPU": gpus}.items() if count
-        )
-        if counts != said:
+        resources = ray.cluster_resources()
+        has = {"CPU": int(resources.get("CPU", 0)), "GPU": int(resources.get("GPU", 0))}
+        needed = {kind: count for kind, count in {"CPU": cpus, "GPU": gpus}.items() if count}
+        counts = ", ".join(f"{has[kind]} of {count} {kind}s" for kind, count in needed.items())
+        if counts != printed:
             print(counts, flush=True)
-            said = counts
-        if has["CPU"] >= cpus and has["GPU"] >= gpus:
+            printed = counts
+        if all(has[kind] >= count for kind, count in needed.items()):
             return True
         if time.monotonic() > end:
             return False
@@ -45,26 +43,26 @@ def wait_for(cpus: int, gpus: int, timeout_s: float) -> bool:
 
 
 def main() -> None:
-    """Exit code 0: the nodes are there, or were let go; 1: they didn't come in time; 2: a wrong call."""
+    """Exit with 0 if the nodes exist or were released, 1 after the timeout, 2 for a wrong call."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cpus", type=int, default=0, help="CPUs in all, those that are there included.")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs in all, those that are there included.")
+    parser.add_argument("--cpus", type=int, default=0, help="CPUs of the whole cluster, existing ones included.")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the whole cluster, existing ones included.")
     parser.add_argument("--timeout", type=float, default=30, help="Minutes to wait.")
-    parser.add_argument("--release", action="store_true", help="Let idle nodes go again.")
-    asked = parser.parse_args()
-    if asked.release == bool(asked.cpus or asked.gpus):
+    parser.add_argument("--release", action="store_true", help="Let idle nodes stop.")
+    arguments = parser.parse_args()
+    if arguments.release == bool(arguments.cpus or arguments.gpus):
         parser.error("give --cpus, --gpus or both, or else --release.")
     ray.init("auto", log_to_driver=False)
-    request_resources(bundles=wanted(asked.cpus, asked.gpus))
-    if asked.release:
-        print("Nodes that stay idle will be let go.")
+    request_resources(bundles=bundles(arguments.cpus, arguments.gpus))
+    if arguments.release:
+        print("Idle nodes will stop.")
         return
-    print(f"Waiting {asked.timeout:g} minutes at most (--timeout).", flush=True)
-    if not wait_for(asked.cpus, asked.gpus, asked.timeout * 60):
+    print(f"Waiting at most {arguments.timeout:g} minutes (--timeout).", flush=True)
+    if not wait_for(arguments.cpus, arguments.gpus, arguments.timeout * 60):
         request_resources(bundles=[])
         sys.exit(
-            f"Not there after {asked.timeout:g} minutes, and asked for no longer. `ray status` says what the autoscaler"
-            " waits for; look at the limits in the cluster's YAML, and at your quota."
+            f"The nodes did not start within {arguments.timeout:g} minutes; the request is withdrawn. `ray status`"
+            " shows what the autoscaler waits for. Check max_workers in the cluster's YAML and your quota."
         )
 
 

@@ -15,19 +15,19 @@ __version__ = VERSION
 
 
 def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip") -> Predictor:
-    """Return a checkpoint, or several as one classifier, ready to predict as ``fer-ray score`` does.
+    """Load one checkpoint, or several as an ensemble, and return its predictor.
 
     >>> import fer_ray
     >>> fer_ray.load("runs/fast/checkpoint").predict(["face.jpg"]).names
     ['happy']
 
     Args:
-        checkpoints: checkpoint folders; None for the network that comes with the package.
-        tta: views averaged of each image; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        checkpoints: paths or URLs of checkpoint folders; None for the network in the package.
+        tta: which views of each image are averaged; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
 
     Raises:
-        UsageError: no such TTA, or a checkpoint named twice.
-        DataError: a checkpoint can't be read, or they differ in image size or labels.
+        UsageError: unknown TTA, or a checkpoint named twice.
+        DataError: a checkpoint can't be read, or the checkpoints differ in image size or labels.
     """
     from fer_ray.inference.predictor import Predictor, load_members
     from fer_ray.storage.inputs import local_copies

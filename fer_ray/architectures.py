@@ -1,4 +1,4 @@
-"""List the architectures: their size, their arithmetic, and how fast they run on this machine."""
+"""List the architectures: parameters, FLOPs, and images/s measured on this machine."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,26 +15,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from fer_ray.config.schema import ModelConfig
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.inference.device import LAYOUT, autocast, pick_device, place, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
 from fer_ray.models import architectures, build, find
 
 SIZE = 48  # FER-2013's
-_BATCH = {"cpu": 32, "cuda": 256}  # small where a step of a deep network takes seconds, large where launching it costs
-_SECONDS = 0.5  # a measurement; a step that takes longer is one
+_BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds
+_SECONDS = 0.5  # of a measurement
 
 
 @dataclass(frozen=True)
 class ArchitectureFigures:
-    """An architecture in numbers.
+    """The size and speed of an architecture.
 
     Attributes:
-        name: of the architecture.
+        name: name of the architecture.
         summary: one line.
-        parameters: trained numbers.
-        flops: of a forward pass of one 48 × 48 image, a multiplication and an addition counted as two.
-        infer_per_s: images a second in a forward pass here; None where it wasn't measured.
-        train_per_s: images a second in a training step here; None where it wasn't measured.
-        search_space: the file that goes with it, None where there is none.
+        parameters: number of parameters.
+        flops: FLOPs of a forward pass of one 48 × 48 image; a multiplication and an addition are two.
+        infer_per_s: images/s of a forward pass on this machine; None if not measured.
+        train_per_s: images/s of a training step on this machine; None if not measured.
+        search_space: the architecture's search space file; None if there is none.
     """
 
     name: str
@@ -49,15 +49,15 @@ class ArchitectureFigures:
 def models(
     names: Sequence[str] | None = None, *, speed: bool = True, precision: str = "auto"
 ) -> list[ArchitectureFigures]:
-    """Count and time architectures on 48 × 48 images.
+    """Count parameters and FLOPs of architectures on 48 × 48 images, and measure their speed.
 
     Args:
-        names: which, in this order; None for all.
-        speed: measure images a second, for a second an architecture or for two steps of it.
-        precision: of the measurement: ``auto``, ``float32`` or ``bfloat16``.
+        names: names of architectures, in the order of the result; None for all.
+        speed: whether to measure images/s, which takes a second or two steps per architecture.
+        precision: precision of the measurement: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
-        UsageError: no such architecture or precision.
+        UsageError: an architecture or the precision is unknown.
     """
     device = pick_device()
     dtype = resolve_precision(precision, device)
@@ -68,7 +68,7 @@ def models(
         infer = train = None
         if speed:
             say(f"measuring {architecture.name}")
-            infer, train = _speeds(place(model, device), device, dtype)
+            infer, train = _speeds(to_device(model, device), device, dtype)
         space = _search_space(architecture.name)
         figures.append(
             ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train, space)
@@ -77,7 +77,7 @@ def models(
 
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
-    """Return the figures as a table of plain text; ``precision`` is that of the speeds."""
+    """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
     width = max(len(one.name) for one in figures) + 2
     spaces = [str(one.search_space or "–") for one in figures]
     space_width = max(map(len, [*spaces, "search space"])) + 2
@@ -94,11 +94,13 @@ def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
             f"{one.name:{width}}{_millions(one.parameters):>10}{one.flops / 1e6:>10,.1f}{speeds}"
             f"  {space:{space_width}}{one.summary}"
         )
-    lines += ["", f"{SIZE} × {SIZE} images; an addition and a multiplication are two FLOPs."]
+    lines += ["", f"{SIZE} × {SIZE} images. An addition and a multiplication are two FLOPs."]
     if figures[0].infer_per_s is not None:
         device = pick_device().type
         threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-        lines.append(f"Speeds: here and now on {device}{threads}, {precision}, batches of {_BATCH[device]}.")
+        lines.append(
+            f"Speeds were measured on this machine: {device}{threads}, {precision}, batches of {_BATCH[device]}."
+        )
     return "\n".join(lines)
 
 
@@ -113,7 +115,7 @@ def _flops(model: nn.Module) -> int:
 
 
 def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return images a second of forward passes and of training steps, without reading and augmenting images."""
+    """Return images/s of forward passes and of training steps, without reading and augmenting images."""
     size = _BATCH[device.type]
     batch = torch.randn(size, 1, SIZE, SIZE, device=device).contiguous(memory_format=LAYOUT)
     labels = torch.randint(NUM_CLASSES, (size,), device=device)
@@ -142,7 +144,7 @@ def _steps_per_s(step: Callable[[], None], device: torch.device) -> float:
     step()
     _wait_for(device)
     first = time.monotonic() - began
-    if first > _SECONDS:  # so slow that warming up is little of it
+    if first > _SECONDS:  # warming up is a small part of such a long step
         return 1 / first
     steps, began = 0, time.monotonic()
     while time.monotonic() - began < _SECONDS:
@@ -158,18 +160,16 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _search_space(name: str) -> Path | None:
-    """Find it in the working folder, else beside the package, where an installation from a checkout has it."""
+    """Return an architecture's file in the working folder, or in the checkout of the package."""
     folders = (Path("search_spaces"), Path(__file__).parents[1] / "search_spaces")
     return next((file for folder in folders if (file := folder / f"{name}.yaml").is_file()), None)
 
 
 def command(
-    names: Annotated[list[str] | None, typer.Argument(help="Architectures; without names all of them.")] = None,
-    speed: Annotated[
-        bool, typer.Option(help="Measure images/s, a second or two an architecture, more for a deep one.")
-    ] = True,
-    precision: Annotated[str, typer.Option(help="Of the measurement: auto, float32 or bfloat16.")] = "auto",
+    names: Annotated[list[str] | None, typer.Argument(help="Architectures. Default: all of them.")] = None,
+    speed: Annotated[bool, typer.Option(help="Measure images/s, which takes a few seconds per architecture.")] = True,
+    precision: Annotated[str, typer.Option(help="Precision of the measurement: auto, float32 or bfloat16.")] = "auto",
 ) -> None:
-    """List the architectures: parameters, FLOPs, and images/s measured here."""
+    """List the architectures: parameters, FLOPs, and images/s measured on this machine."""
     dtype = str(resolve_precision(precision, pick_device())).removeprefix("torch.")
     print(describe(models(names, speed=speed, precision=precision), dtype))

@@ -1,4 +1,4 @@
-"""Run every stage on drawn faces, in minutes on two cores, and show what they wrote on one page."""
+"""Run every stage on drawn faces, in about a minute on two cores, and show the results on one page."""
 
 import shlex
 import sys
@@ -46,10 +46,9 @@ SPACES = {
         },
     },
 }
-"""By architecture: a search space for a thousand drawn faces, which want smaller batches and fewer epochs than
-FER-2013."""
+"""Architecture to search space. A thousand drawn faces need smaller batches and fewer epochs than FER-2013."""
 _BATCH = 32
-_PHOTOS_SEED = 1  # another one than the dataset's, so that no photo is one of its faces
+_PHOTOS_SEED = 1  # differs from the dataset's seed, so no photo is one of its faces
 _PHOTO_SIZE = 96
 _PORTRAIT = "grace_hopper.jpg"
 """A photo of the US Navy that comes with matplotlib."""
@@ -60,12 +59,12 @@ class DemoSize:
     """How much the demo does.
 
     Attributes:
-        faces: drawn for the dataset; four fifths of them train.
+        faces: drawn faces in the dataset; four fifths are for training.
         image_size: side of the prepared images, in pixels.
-        trials: of the search.
-        trial_epochs: of each trial.
-        epochs: of the final training.
-        photos: files to score, apart from the broken ones.
+        trials: number of trials in the search.
+        trial_epochs: epochs of each trial.
+        epochs: epochs of the final training.
+        photos: image files to score; broken files come on top.
     """
 
     faces: int = 1500
@@ -82,7 +81,7 @@ class DemoResult:
 
     Attributes:
         page: the report.
-        accuracy: of the trained network on the drawn validation faces, 0 to 1.
+        accuracy: validation accuracy of the trained network, 0 to 1.
     """
 
     page: Path
@@ -90,18 +89,18 @@ class DemoResult:
 
 
 def demo(output: Path | str = "fer-demo", *, size: DemoSize | None = None) -> DemoResult:
-    """Prepare, tune, train, evaluate, score and report on drawn faces, saying the command of each step.
+    """Prepare, tune, train, evaluate, score and report on drawn faces, and print the command of each step.
 
     Args:
-        output: the folder to make; absent or empty before.
-        size: how much to do; None for what takes minutes on two cores.
+        output: the folder to write; absent or empty.
+        size: how much to do; None for about a minute on two cores.
 
     Raises:
         UsageError: the output folder is in use.
     """
     size, began = size or DemoSize(), time.monotonic()
     claim_output(output)
-    root = Path(output).expanduser()  # not absolute, for the commands that are shown
+    root = Path(output).expanduser()  # not absolute: commands are printed with it
     with own_output(root, False, "another demo is running here", lambda: False):
         return _demo(root, size, began)
 
@@ -112,18 +111,18 @@ def _demo(root: Path, size: DemoSize, began: float) -> DemoResult:
     _evaluate_and_score(root, size)
     _label_portrait(root)
     folders = [root / name for name in ("run", "evaluation", "search", "scores", "dataset")]
-    _step("7/7 One page of all that", ["report", *folders, "--output", root / "report", "--title", "Demo"])
+    _step("7/7 Show all results on one page", ["report", *folders, "--output", root / "report", "--title", "Demo"])
     page = report(folders, root / "report", title="Demo").page
     print(f"\nDone in {duration(time.monotonic() - began)}. Open this page in a browser:\n{page}", flush=True)
     return DemoResult(Path(page), accuracy)
 
 
 def write_photos(folder: Path, count: int) -> int:
-    """Fill a folder with drawn faces as PNG and JPEG files and some files that are no images; return how many are not.
+    """Write drawn faces as PNG and JPEG files, and some broken files; return the number of broken files.
 
     Args:
-        folder: to make.
-        count: images.
+        folder: the folder to write; absent.
+        count: number of images.
     """
     folder.mkdir()
     images, _ = synthetic_faces(count, _PHOTOS_SEED)
@@ -134,7 +133,7 @@ def write_photos(folder: Path, count: int) -> int:
     jpeg = _encode(images[0], ".jpg")
     broken = {
         "empty.jpg": b"",
-        "no image.png": b"this file only says that it is a picture\n",
+        "no image.png": b"this file only claims to be an image\n",
         "torn header.jpg": jpeg[:40],
         "notes.txt": b"not an image either\n",
     }
@@ -151,9 +150,9 @@ def _prepare_and_tune(root: Path, size: DemoSize) -> Path:
     prepare(source, dataset, size=size.image_size)
 
     spaces = _write_spaces(root / "spaces", size.trial_epochs)
-    asked = [part for space in spaces for part in ("--space", space)]
+    space_options = [part for space in spaces for part in ("--space", space)]
     title = f"2/7 Search: {size.trials} trials over {' and '.join(SPACES)}"
-    _step(title, ["tune", "--dataset", dataset, *asked, "--trials", size.trials, "--output", search])
+    _step(title, ["tune", "--dataset", dataset, *space_options, "--trials", size.trials, "--output", search])
     result = tune(dataset, spaces, search, trials=size.trials)
     print(f"best: trial {result.best.number}, {result.best.space}, validation accuracy {result.best.value:.2%}")
     return Path(result.config_file)
@@ -173,7 +172,7 @@ def _train(root: Path, config: Path, size: DemoSize) -> float:
     dataset, run, longer = root / "dataset", root / "run", f"training.epochs={size.epochs}"
     config = root / config.relative_to(root.absolute())
     _step(
-        "3/7 Train the best one longer",
+        "3/7 Train the best configuration longer",
         ["train", "--dataset", dataset, "--config", config, "--set", longer, "--output", run],
     )
     result = train(dataset, load_config(config, [longer]), run)
@@ -184,7 +183,7 @@ def _train(root: Path, config: Path, size: DemoSize) -> float:
 def _evaluate_and_score(root: Path, size: DemoSize) -> None:
     checkpoint, dataset, photos = root / "run" / "checkpoint", root / "dataset", root / "photos"
     _step(
-        "4/7 Measure it on the test split, with and without flipped views",
+        "4/7 Evaluate it on the test split, with and without mirrored views",
         ["evaluate", checkpoint, "--dataset", dataset, "--output", root / "evaluation"],
     )
     print(describe_evaluation(evaluate(checkpoint, dataset, root / "evaluation").evaluation))
@@ -192,17 +191,17 @@ def _evaluate_and_score(root: Path, size: DemoSize) -> None:
     broken = write_photos(photos, size.photos)
     rate = float(np.ceil(100 * broken / (size.photos + broken)) / 100)
     _step(
-        f"5/7 Label a folder of {size.photos} photos and {broken} files that are no images",
+        f"5/7 Label a folder of {size.photos} photos and {broken} broken files",
         ["score", checkpoint, photos, "--output", root / "scores", "--max-error-rate", rate],
     )
     score(checkpoint, [photos], root / "scores", max_error_rate=rate)
 
 
 def _label_portrait(root: Path) -> None:
-    """Label a real face, by the network that comes with the package: drawn faces teach nothing about those."""
+    """Label a real face with the network that comes with the package: drawn faces teach nothing about real ones."""
     photo, labels = Path(cbook.get_sample_data(_PORTRAIT, asfileobj=False)), root / "portrait-label"
     _step(
-        "6/7 Find and label the face in a photo with the network that comes with fer_ray, as no CHECKPOINT is named",
+        "6/7 Find and label the face in a photo; without CHECKPOINT, score uses the network that comes with fer_ray",
         ["score", photo, "--faces", "detect", "--output", labels],
     )
     score(None, [photo], labels, faces="detect")
@@ -211,7 +210,7 @@ def _label_portrait(root: Path) -> None:
 
 
 def _step(title: str, arguments: Sequence[object]) -> None:
-    """Say what comes, and the command that does the same."""
+    """Print the title of a step and the command that does the same."""
     print(f"\n{title}\n    fer-ray {shlex.join(map(str, arguments))}", flush=True)
 
 
@@ -221,9 +220,9 @@ def _encode(image: np.ndarray, suffix: str) -> bytes:
 
 
 def command(
-    output: Annotated[Path, typer.Option(help="The folder to make. It must be absent or empty.")] = Path("fer-demo"),
+    output: Annotated[Path, typer.Option(help="Folder to write; absent or empty.")] = Path("fer-demo"),
 ) -> None:
-    """Run all stages on drawn faces, in minutes on two cores."""
+    """Run all stages on drawn faces, in about a minute on two cores."""
     demo(output)
 
 

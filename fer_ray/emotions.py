@@ -1,8 +1,7 @@
-"""The seven labels of FER-2013 and the names under which they are met in the wild.
+"""The seven labels of FER-2013 and other names for them.
 
-The order of ``EMOTIONS`` is the order of the original ``fer2013.csv`` and is canonical here: label 0
-is angry, label 6 is neutral. Alphabetical orders, such as the one that
-``torchvision.datasets.ImageFolder`` gives, put neutral before sad; map those by name, never by number.
+``EMOTIONS`` is in the order of the original ``fer2013.csv``: label 0 is angry, label 6 is neutral. In alphabetical
+order, such as that of ``torchvision.datasets.ImageFolder``, neutral comes before sad: map labels by name.
 """
 
 from collections.abc import Sequence
@@ -29,13 +28,13 @@ SYNONYMS = {
     "surprised": "surprise",
     "neutrality": "neutral",
 }
-"""Other words for them, in lower case."""
+"""Other names, in lower case, and the emotion that each means."""
 
 
 def label_of(name: str) -> int | None:
-    """Return the label (0 to 6, csv order) of an emotion's name, or None where the name is none of the seven.
+    """Return the label (0 to 6, csv order) of an emotion's name, or None for another name.
 
-    Case and blanks around the name don't matter; ``anger``, ``happiness`` and their like are understood.
+    Case and surrounding blanks are ignored. Names in ``SYNONYMS``, such as ``anger``, are known too.
     """
     key = name.strip().lower()
     key = SYNONYMS.get(key, key)
@@ -43,7 +42,7 @@ def label_of(name: str) -> int | None:
 
 
 def csv_order(names: Sequence[str]) -> list[int]:
-    """Return for each csv label the position of its name among a checkpoint's label names.
+    """Return the index of each csv label's name in a checkpoint's label names.
 
     Raises:
         DataError: the names are not the seven emotions, each once.
@@ -52,6 +51,6 @@ def csv_order(names: Sequence[str]) -> list[int]:
     if sorted(labels, key=str) != list(range(NUM_CLASSES)):
         raise DataError(
             f"label names {', '.join(names)}: expected {', '.join(EMOTIONS)}, in any order. Use a checkpoint that was"
-            " trained on these."
+            " trained on these labels."
         )
     return [labels.index(label) for label in range(NUM_CLASSES)]

@@ -1,4 +1,4 @@
-"""Measure checkpoints on a split of a prepared dataset, with and without images that also stand in train."""
+"""Measure checkpoints on a split of a prepared dataset, with and without the images that are also in train."""
 
 import operator
 import sys
@@ -44,7 +44,7 @@ class EvaluationResult:
     """A finished evaluation.
 
     Attributes:
-        path: the output folder, or its URL.
+        path: path or URL of the output folder.
         evaluation: the contents of its ``metrics.json``.
     """
 
@@ -53,7 +53,7 @@ class EvaluationResult:
 
     @property
     def scores(self) -> Scores:
-        """Figures on the official split under the main TTA."""
+        """Scores on the official split under the main TTA."""
         return self.evaluation.main.official
 
 
@@ -66,23 +66,23 @@ def evaluate(
     tta: Sequence[str] = ("none", "flip"),
     precision: str = "auto",
 ) -> EvaluationResult:
-    """Measure a checkpoint, or several as one classifier, and write figures, predictions, pictures and a page.
+    """Measure a checkpoint, or several as an ensemble, and write metrics, predictions, charts and a page.
 
-    Several predict the mean of their calibrated probabilities. ``predictions.parquet`` has a row an image, in the
-    split's order: id, label, predicted and p_angry … p_neutral in csv order whatever the checkpoints', confidence (the
-    highest probability), tta_std and leaked. ``mistakes.png`` is absent where there are none.
+    An ensemble predicts the mean of its members' calibrated probabilities. ``predictions.parquet`` has one row per
+    image, in the split's order: id, label, predicted, confidence (the highest probability), p_angry … p_neutral (csv
+    order, whatever the checkpoints' order), tta_std and leaked. ``mistakes.png`` is absent if there are no mistakes.
 
     Args:
-        checkpoints: a checkpoint folder, or several that take images of the dataset's size.
-        dataset: a folder that ``prepare`` wrote.
-        output: the folder to make; absent or empty before, whole or absent after.
-        split: which split; None takes test, or validation where the dataset has no test split.
-        tta: among ``fer_ray.inference.tta_names.TTA_NAMES``; pictures and predictions are those of the last one.
+        checkpoints: path or URL of a checkpoint folder, or of several for images of the dataset's size.
+        dataset: path or URL of a prepared dataset.
+        output: path or URL of the folder to write. It must be absent or empty.
+        split: the split; None for test, or for validation if the dataset has no test split.
+        tta: names from ``fer_ray.inference.tta_names.TTA_NAMES``. Charts and predictions are those of the last one.
         precision: ``auto``, ``float32`` or ``bfloat16``.
 
     Raises:
-        UsageError: no such TTA, precision or split, a checkpoint named twice, an output in use or in an input, or
-            memory suffices for no image.
+        UsageError: a TTA, precision or split is unknown, a checkpoint is named twice, the output is in use or in an
+            input, or memory doesn't hold a single image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
     start, names = this_start(), _check_tta(tta)
@@ -109,7 +109,9 @@ def _evaluate(
     split = _choose_split(data, split)
     rows = data.load(split)
     if not len(rows):
-        raise DataError(f"{data.shown}: no row of its {split} split has a label. Choose another split or dataset.")
+        raise DataError(
+            f"{data.path_or_url}: no row of its {split} split has a label. Choose another split or dataset."
+        )
     predictor = Predictor(members, precision=precision)
     outcomes = {name: _predict(predictor, name, rows) for name in names}
     main, _ = outcomes[names[-1]]
@@ -117,7 +119,7 @@ def _evaluate(
         fer_ray_version=VERSION,
         members=measure_members(folders, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
-        dataset=data.shown,
+        dataset=data.path_or_url,
         dataset_fingerprint=data.info.fingerprint,
         split=split,
         rows=len(rows),
@@ -139,7 +141,7 @@ def _check_tta(tta: Sequence[str]) -> list[str]:
     problems = [problem for name in names if (problem := tta_problem("--tta", name))]
     problems += [f"--tta {name}: is named more than once. Name it once." for name in twice]
     if not names:
-        problems = [f"--tta: none given. Name one or more of {', '.join(TTA_NAMES)}, with commas between."]
+        problems = [f"--tta: none given. Name one or more of {', '.join(TTA_NAMES)}, separated by commas."]
     if problems:
         raise UsageError(problems)
     return names
@@ -152,7 +154,9 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     for name in ("test", "validation"):
         if name in data.info.splits:
             if name != "test":
-                say(f"{data.shown} has no test split: measuring on {name}, by which training chooses checkpoints.")
+                say(
+                    f"{data.path_or_url} has no test split: measuring on {name}, on which training chooses checkpoints."
+                )
             return name
     raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
 
@@ -161,29 +165,34 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, lea
     notes, fitted = list[str](), [member.info.temperature != 1 for member in members]
     own = [member.info.dataset_fingerprint == data.info.fingerprint for member in members]
     if split == "validation" and any(own):
-        notes.append("Validation images choose the checkpoint, so these are no test figures.")
+        notes.append("The checkpoint was chosen on validation images, so these are not test results.")
         if any(map(operator.and_, own, fitted)):
-            notes.append("The temperature was fitted on them too, so calibration looks better here than on new images.")
+            notes.append(
+                "The temperature was fitted on the same images, so calibration looks better here than on new images."
+            )
     if split == "train" and any(own):
-        notes.append("These are figures on training images.")
+        notes.append("These are results on training images.")
     if data.info.source_format == "synthetic":
-        notes.append("The images are drawn faces: these figures say nothing about real ones.")
+        notes.append("The images are drawn faces: these results say nothing about real faces.")
     if not all(fitted):
         which = "The checkpoint has" if len(members) == 1 else f"{fitted.count(False)} of the checkpoints have"
-        notes.append(f"{which} temperature 1: probabilities as the network gives them, not calibrated.")
+        notes.append(f"{which} temperature 1: the probabilities are not calibrated.")
     if not all(own):
         which = "The checkpoint was" if len(members) == 1 else "A checkpoint was"
-        seen = "images counted here as leaked need not be those it has seen" if leaked else "what it has seen of these"
-        rest = seen if leaked else f"{seen} images is not known"
-        notes.append(f"{which} trained on another prepared dataset than this one, so {rest}.")
+        known = (
+            "the images counted as leaked may not be those that it was trained on"
+            if leaked
+            else "it may have been trained on some of these images"
+        )
+        notes.append(f"{which} trained on another prepared dataset, so {known}.")
     return notes
 
 
 def _predict(predictor: Predictor, tta: str, rows: Split) -> tuple[Predictions, float]:
-    """Return the predictions, and how many images a second they took."""
+    """Return the predictions and their speed in images/s."""
     say(f"predicting {amount(len(rows), 'image')}, TTA {tta}")
     predictor.tta = tta
-    predictor.predict(rows.images[: predictor.batch_size])  # before the clock starts
+    predictor.predict(rows.images[: predictor.batch_size])  # warm-up
     began = time.monotonic()
     predictions = predictor.predict(rows.images)
     return predictions, len(rows) / (time.monotonic() - began)
@@ -212,23 +221,23 @@ def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest:
 
 def command(
     checkpoints: Annotated[
-        list[str], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint; several predict together.")
+        list[str], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint. Several form an ensemble.")
     ],
     dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    output: Annotated[str, typer.Option(help="The folder to make. It must be absent or empty.")],
+    output: Annotated[str, typer.Option(help="Folder to write. It must be absent or empty.")],
     split: Annotated[
-        str | None, typer.Option(help="train, validation or test; without it test, or validation if there is no test.")
+        str | None, typer.Option(help="train, validation or test. Default: test, or validation if there is no test.")
     ] = None,
     tta: Annotated[
         str,
         typer.Option(
-            help=f"Test-time augmentations, with commas between, of {', '.join(TTA_NAMES)}. Pictures and predictions"
-            " are those of the last."
+            help=f"Test-time augmentations, separated by commas: {', '.join(TTA_NAMES)}. Charts and predictions are"
+            " those of the last one."
         ),
     ] = "none,flip",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
 ) -> None:
-    """Measure a checkpoint, or several together, on a split, with and without images that also stand in train."""
+    """Measure a checkpoint or an ensemble on a split, with and without the images that are also in train."""
     names = [name.strip() for name in tta.split(",") if name.strip()]
     result = evaluate(checkpoints, dataset, output, split=split, tta=names, precision=precision)
     print(describe(result.evaluation))

@@ -25,7 +25,7 @@ from fer_ray.dataset.writer import SplitWriter
 from fer_ray.errors import DataError, UsageError
 from fer_ray.reporting.dataset_pictures import describe_dataset, draw_dataset
 from fer_ray.sources import fer_plus as fer_plus_votes
-from fer_ray.sources.label_names import Naming, read_naming
+from fer_ray.sources.name_options import NameOptions, parse_name_options
 from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
 from fer_ray.sources.recognise import FORMATS, open_source
 from fer_ray.sources.split_names import SPLITS
@@ -36,12 +36,12 @@ from fer_ray.storage.provenance import record_start
 from fer_ray.version import VERSION
 
 _SIZES = range(8, 513)
-_IN_FLIGHT_BYTES = 512 << 20  # of decoded rows in Ray's object store, so that memory doesn't grow with the source
+_IN_FLIGHT_BYTES = 512 << 20  # limit for decoded rows in Ray's object store, whatever the size of the source
 
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """Where the dataset is and what it holds."""
+    """The path or URL of the dataset, and its contents."""
 
     path: Path | str
     info: DatasetInfo
@@ -63,34 +63,33 @@ def prepare(
     splits: str | None = None,
     allow_unknown: bool = False,
 ) -> PrepareResult:
-    """Read a source into a prepared dataset. The same source and arguments give the same bytes, but for
+    """Read a source into a prepared dataset. The same source and arguments give the same bytes, except
     ``provenance.json``.
 
     Args:
         source: a folder, or a .zip, CSV or Parquet file, by path or URL; or ``synthetic`` or ``synthetic:N``.
-        dest: the folder or prefix to make; absent or empty before, whole or absent after.
-        format: how to read the source, one of ``sources.FORMATS``.
+        dest: the folder or prefix to write; missing or empty before, complete or missing afterwards.
+        format: of the source, one of ``FORMATS``.
         size: side of the prepared images in pixels, 8 to 512.
-        validation_fraction: share of train to use for validation where the source has no validation split; 0 for none.
+        validation_fraction: share of train to use for validation if the source has no validation split, 0 to 0.5.
         seed: of that choice, and of drawn faces.
-        near_duplicates: flag rows that nearly equal another by a perceptual hash (``fer_ray.dataset.near_duplicates``).
-        drop_leaks: leave out training rows that also stand, with the very same pixels, in validation or test.
+        near_duplicates: flag near-duplicates, found by a perceptual hash (``fer_ray.dataset.near_duplicates``).
+        drop_leaks: leave out training rows whose pixels are also in validation or test.
         fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
         fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
-        labels: what written labels mean: ``surprise,fear,…`` in the order of their numbers, or ``joy=happy,1=sad``.
-        splits: what names of folders, files or rows mean: ``learning=train,check*=test``.
-        allow_unknown: leave out rows whose label is no emotion even where a class has no other row.
+        labels: meaning of labels: ``surprise,fear,…`` in the order of their numbers, or ``joy=happy,1=sad``.
+        splits: splits by names of folders, files or rows: ``learning=train,check*=test``.
+        allow_unknown: leave out rows with unknown labels even where they may be all rows of an emotion.
 
     Raises:
-        UsageError: an argument out of range, or ``dest`` in use or in the source.
-        DataError: the source is missing, of no known format, or without a single usable row; or its names don't tell
-            splits and labels.
+        UsageError: an argument is out of range, or ``dest`` is in use or in the source.
+        DataError: the source is missing, of no known format, or has no usable row; or splits or labels are unclear.
     """
     _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
-    naming = read_naming(labels, splits, allow_unknown)
+    options = parse_name_options(labels, splits, allow_unknown)
     with claimed(dest, inputs=[source]) as output:
         _require_unprepared(source)
-        opened = open_source(source, format, seed, naming)
+        opened = open_source(source, format, seed, options)
         votes = _votes(opened, fer_plus)
         for note in opened.notes:
             say(note)
@@ -98,20 +97,20 @@ def prepare(
             record_start(partial)
             _read(opened, spool)
             unread = len(spool.rejects())
-            rows, notes = _meant(opened, spool, naming)
+            rows, notes = _interpret(opened, spool, options)
             rejects = spool.rejects()
             _require_rows(opened, rows, rejects)
             if votes:
                 notes += _relabel(opened, rows, unread, votes, fer_plus_labels)
             if drop_leaks:
-                dropped, said = _drop_leaks(opened, rows)
-                rejects, notes = pa.concat_tables([rejects, dropped]), notes + said
+                dropped, note = _drop_leaks(opened, rows)
+                rejects, notes = pa.concat_tables([rejects, dropped]), [*notes, note]
             notes += _complete_splits(rows, validation_fraction, seed)
             notes += [quality.NEAR_RULE] if near_duplicates else []
             findings = quality.find(rows, spool if near_duplicates else None)
             info = _write(partial, opened, spool, rows, findings, rejects, notes)
             draw_dataset(partial, info, spool, rows, findings)
-            # Last, so that a folder that a kill left behind is no dataset.
+            # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
         output.save()
     print(describe_dataset(output.shown, info))
@@ -121,16 +120,17 @@ def prepare(
 _Labels = Annotated[
     str | None,
     typer.Option(
-        help="What labels mean: names in the order of their numbers, such as surprise,fear,disgust,happy,"
+        help="Meaning of labels: names in the order of their numbers, such as surprise,fear,disgust,happy,"
         "sad,angry,neutral, from 0 or from 1; or pairs such as joy=happy,7=neutral."
     ),
 ]
 _Splits = Annotated[
     str | None,
-    typer.Option(help="What names of folders, files and splits mean: learning=train,check*=test (or validation)."),
+    typer.Option(help="Splits by names of folders, files or rows: learning=train,check*=test (or validation)."),
 ]
 _AllowUnknown = Annotated[
-    bool, typer.Option("--allow-unknown", help="Leave out rows of unknown labels even where an emotion has no other.")
+    bool,
+    typer.Option("--allow-unknown", help="Leave out rows of unknown labels even if an emotion has no other row."),
 ]
 
 
@@ -141,20 +141,20 @@ def command(
             metavar="SOURCE", help="A folder, or a .zip, CSV or Parquet file; or `synthetic` or `synthetic:N`."
         ),
     ],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="The folder to make. It must be absent or empty.")],
-    format: Annotated[str, typer.Option(help=f"How to read SOURCE: {', '.join(FORMATS)}.")] = "auto",
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="The folder to write. It must be missing or empty.")],
+    format: Annotated[str, typer.Option(help=f"Format of SOURCE: {', '.join(FORMATS)}.")] = "auto",
     size: Annotated[int, typer.Option(help="Side of the prepared images in pixels, 8 to 512.")] = 48,
     validation_fraction: Annotated[
         float,
-        typer.Option(help="Share of train for validation where SOURCE has no validation split, 0 to 0.5; 0 for none."),
+        typer.Option(help="Share of train for validation if SOURCE has no validation split, 0 to 0.5."),
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of that choice, and of synthetic faces.")] = 0,
     near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Flag images that nearly equal another, by a perceptual hash.")
+        bool, typer.Option("--near-duplicates", help="Flag near-duplicate images, found by a perceptual hash.")
     ] = False,
     drop_leaks: Annotated[
         bool,
-        typer.Option("--drop-leaks", help="Leave out training images that also stand, exactly, in validation or test."),
+        typer.Option("--drop-leaks", help="Leave out training images whose copies are in validation or test."),
     ] = False,
     fer_plus: Annotated[
         Path | None, typer.Option(help="FER+'s fer2013new.csv: its votes replace the labels of fer2013.csv.")
@@ -168,9 +168,9 @@ def command(
 ) -> None:
     """Read face images of any known format into a prepared dataset.
 
-    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, Parquet as model
-    hubs keep it, or a folder or .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. What can't be
-    used goes to rejects.parquet with the reason.
+    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, Parquet from
+    model hubs, or a folder or .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. Unusable rows go
+    to rejects.parquet with the reason.
     """
     prepare(
         source,
@@ -219,7 +219,7 @@ def _require_unprepared(source: Path | str) -> None:
         PreparedDataset(source)
     except (DataError, OSError):
         return
-    raise DataError(f"{source}: is a prepared dataset already. Give it to `fer-ray train --dataset`.")
+    raise DataError(f"{source}: is a prepared dataset already. Use it in `fer-ray train --dataset`.")
 
 
 def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
@@ -256,13 +256,13 @@ def _read(source: Source, spool: Spool) -> None:
 
 def _require_visible(source: Source, block: pa.Table) -> None:
     if pc.any(pc.equal(block["reason"], SOURCE_MISSING)).as_py():
-        raise DataError(f"{source.name}: {SOURCE_MISSING}. Put the source where every node sees it.")
+        raise DataError(f"{source.name}: {SOURCE_MISSING}. Put it on storage that every node sees.")
 
 
-def _meant(source: Source, spool: Spool, naming: Naming) -> tuple[SpooledRows, list[str]]:
-    """Return the rows by what their splits and labels mean, and what is to be said about the source."""
-    rows, notes = spool.rows(source, naming)
-    naming.require_used(source.name)
+def _interpret(source: Source, spool: Spool, options: NameOptions) -> tuple[SpooledRows, list[str]]:
+    """Return the rows with their splits and labels, and all notes about the source."""
+    rows, notes = spool.rows(source, options)
+    options.require_used(source.name)
     for note in notes:
         say(note)
     return rows, [*source.notes, *notes]
@@ -276,7 +276,7 @@ def _require_rows(source: Source, rows: SpooledRows, rejects: pa.Table) -> None:
 
 
 def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -> list[str]:
-    """Take validation from train where the source has none, and return what is to be said about missing splits."""
+    """Take validation from train if the source has none, and return notes about missing splits."""
     notes = []
     has = {split: len(rows.of_split(split)) > 0 for split in SPLITS}
     if not has["train"]:
@@ -296,21 +296,21 @@ def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -
     return notes
 
 
-def _drop_leaks(source: Source, rows: SpooledRows) -> tuple[pa.Table, list[str]]:
-    """Return the rejects that this makes, and what is to be said about them."""
+def _drop_leaks(source: Source, rows: SpooledRows) -> tuple[pa.Table, str]:
+    """Drop leaked training rows, and return the new rejects and a note."""
     had = len(rows.of_split("train"))
     dropped = quality.drop_leaks(rows)
     if had and len(dropped) == had:
         raise DataError(
-            f"{source.name}: --drop-leaks would leave no training row: all {had:,} also stand in validation or test."
+            f"{source.name}: --drop-leaks would leave no training row: all {had:,} are also in validation or test."
             " Prepare without it."
         )
     note = (
-        f"{len(dropped):,} of {had:,} training images were left out (--drop-leaks), as they also stand in validation"
-        " or test; rejects.parquet names them."
+        f"{len(dropped):,} of {had:,} training images were left out (--drop-leaks) because they are also in validation"
+        " or test; rejects.parquet lists them."
     )
     say(note)
-    return dropped, [note]
+    return dropped, note
 
 
 def _write(

@@ -17,16 +17,16 @@ from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.local import whole_folder
 from fer_ray.storage.outputs import claimed
 
-_LEFT_OUT = ("last", "part-*", *SPLITS)  # no page shows anything of these folders
+_LEFT_OUT = ("last", "part-*", *SPLITS)  # pages use no file of these folders
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What was written.
+    """The files of a report.
 
     Attributes:
         page: the HTML page.
-        card: the model card; None where no folder is an evaluation.
+        card: the model cards; None if no folder is an evaluation.
     """
 
     page: Path | str
@@ -34,26 +34,25 @@ class ReportResult:
 
 
 def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "Report") -> ReportResult:
-    """Write ``report.html``, one file that needs no network, with a section a folder in the given order.
+    """Write ``report.html``, one file that needs no network, with one section for each folder in the given order.
 
-    Training runs, and evaluations of the same split, are compared first where there are several. Evaluations also get a
-    ``model_card.md``, which takes what it says of the data from the dataset among the folders, or from where the
+    Comparisons come first: of all training runs, and of the evaluations of the same split. For evaluations the function
+    also writes ``model_card.md``. The card describes the dataset if it is among the folders, or still where the
     evaluation found it.
 
     Args:
-        folders: written by prepare, train, tune, evaluate or score, in any mix.
-        output: the folder to make; absent or empty before, whole or absent after.
-        title: of the page.
+        folders: written by prepare, train, tune, evaluate or score.
+        output: the folder to write; absent or empty before, complete or absent after.
+        title: title of the page.
 
     Raises:
-        UsageError: no folders, or an output folder that is in use or in one of them.
-        DataError: folders of no known kind, or whose files can't be read; all at once.
+        UsageError: no folders, or the output folder is in use or inside one of them.
+        DataError: folders that no stage wrote, or whose files can't be read; all problems at once.
     """
     if not folders:
-        raise UsageError("no folder to report on. Name what prepare, train, tune, evaluate or score wrote.")
+        raise UsageError("no folder given. Name folders that prepare, train, tune, evaluate or score wrote.")
     with claimed(output, inputs=folders) as dest:
-        places = list(dict.fromkeys(map(str, folders)))
-        paths = list(dict.fromkeys(local_copy(place, leave_out=_LEFT_OUT) for place in places))
+        paths = list(dict.fromkeys(local_copy(str(folder), leave_out=_LEFT_OUT) for folder in folders))
         sections, problems = [], list[str]()
         for path in paths:
             try:
@@ -73,8 +72,8 @@ def report(folders: Sequence[Path | str], output: Path | str, *, title: str = "R
 
 
 def command(
-    folders: Annotated[list[str], typer.Argument(help="What prepare, train, tune, evaluate or score wrote.")],
-    output: Annotated[str, typer.Option(help="The folder to make. It must be absent or empty.")],
+    folders: Annotated[list[str], typer.Argument(help="Folders that prepare, train, tune, evaluate or score wrote.")],
+    output: Annotated[str, typer.Option(help="Folder to write; absent or empty.")],
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Report",
 ) -> None:
     """Show runs, searches, evaluations, scoring jobs and datasets on one page."""

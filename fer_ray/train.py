@@ -36,10 +36,10 @@ class TrainResult:
     """A finished run.
 
     Attributes:
-        checkpoint: the folder, or the URL, of the epoch with the best validation accuracy.
+        checkpoint: the path or URL of the checkpoint with the best validation accuracy.
         best: the metrics of that epoch.
         history: the metrics of every epoch.
-        profile: where the time went.
+        profile: where the run's time went.
     """
 
     checkpoint: Path | str
@@ -61,21 +61,21 @@ def train(
     """Train a network and write the run's folder.
 
     Args:
-        dataset: what ``prepare`` wrote, by path or URL, with a validation split.
+        dataset: path or URL of a prepared dataset with a validation split.
         config: the training configuration.
-        output: the run's folder, by path or URL; new or empty, or an interrupted run's with ``resume``.
-        workers: 1 trains in this process, on its GPU where there is one; more train through Ray Train.
-        gpus_per_worker: of Ray Train's, 0 or 1, with which one worker too goes through Ray Train. None for 1 where the
-            cluster has as many GPUs as there are workers, else 0.
-        data_memory: bytes that the rows may take on a machine, shared by its workers; a split that doesn't fit is
-            streamed from disk. None: half of what is available where they run.
-        resume: go on after the last finished epoch.
+        output: path or URL of the run's folder: absent or empty, or with ``resume`` that of an interrupted run.
+        workers: 1 trains in this process, on its GPU if it has one. More workers train through Ray Train.
+        gpus_per_worker: 0 or 1; then even one worker trains through Ray Train. None: 1 if the cluster has as many GPUs
+            as workers, else 0.
+        data_memory: bytes that the rows may take on a machine, over all its workers. A split that doesn't fit is
+            streamed from disk. None: half of the available memory.
+        resume: continue after the last finished epoch.
 
     Raises:
-        UsageError: a wrong configuration or request, or an output folder in use or in the dataset.
-        DataError: the dataset can't be read, or isn't the one that the interrupted run used.
-        FerRayError: the disk refuses what is to be written, or workers died more often than
-            ``training.max_failures``; the last finished epoch is kept.
+        UsageError: the configuration or a request is wrong, or the output folder is in use or in the dataset.
+        DataError: the dataset can't be read, or is not the one that the interrupted run used.
+        FerRayError: a file can't be written, or workers died more often than ``training.max_failures``. The last
+            finished epoch is kept.
     """
     if gpus_per_worker not in (None, 0, 1):
         raise UsageError(f"--gpus-per-worker {gpus_per_worker:g}: must be 0 or 1. {WHY_ONE_GPU}")
@@ -110,7 +110,7 @@ def _train(
             if workers == 1 and gpus_per_worker is None:
                 _train_here(config, Placement(data, 1, memory or min(memory_left()) // 2), run, bar)
             else:
-                from fer_ray.training.on_ray.train_workers import train_on_ray  # a run in this process does without Ray
+                from fer_ray.training.on_ray.train_workers import train_on_ray  # one process trains without Ray
 
                 train_on_ray(config, data, run, bar, workers, gpus_per_worker, memory)
     finally:
@@ -121,19 +121,20 @@ def _train(
 
 
 def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
-    if load_config(run.former_config_file()) != config:
+    if load_config(run.saved_config_file()) != config:
         raise UsageError(
-            f"{run.path}: was trained with another configuration, see {run.config_file}. Resume with that."
+            f"{run.path}: trained with another configuration, see {run.config_file}. Resume with that one."
         )
     last = run.resumable()
     if last is None and (done := len(run.history())):
         raise DataError(
-            f"{run.path}: has {amount(done, 'epoch')} but no {run.last.name}/ to go on from. Restore that, or start"
-            " anew in another folder."
+            f"{run.path}: has {amount(done, 'epoch')} but no {run.last.name}/ to resume from. Restore that folder, or"
+            " train again in another one."
         )
     if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(
-            f"{data.path}: not the dataset that {run.path} was trained on. Resume with that, or start anew."
+            f"{data.path}: not the dataset that {run.path} was trained on. Resume with that dataset, or train again in"
+            " another folder."
         )
 
 
@@ -151,29 +152,29 @@ def _train_here(config: Config, placement: Placement, run: RunFolder, bar: Progr
 
 def command(
     dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    output: Annotated[str, typer.Option(help="Folder of the run; new, or an interrupted one with --resume.")],
-    config: Annotated[str | None, typer.Option(help="YAML configuration; without it the defaults of `fast`.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: path.to.field=value.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train together; above 1 through Ray Train.")] = 1,
+    output: Annotated[str, typer.Option(help="Folder of the run: a new one, or with --resume an interrupted run.")],
+    config: Annotated[str | None, typer.Option(help="YAML configuration. Default: the defaults of `fast`.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value: path.to.field=value.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together. 2 or more use Ray Train.")] = 1,
     gpus_per_worker: Annotated[
         float | None,
         typer.Option(
-            help="0 or 1, of Ray Train's; default 1 where the cluster has as many GPUs as there are workers, else 0."
+            help="GPUs of each worker, 0 or 1. Default: 1 if the cluster has as many GPUs as workers, else 0."
         ),
     ] = None,
     data_memory: Annotated[
         str | None,
         typer.Option(
-            help="Memory for the rows on a machine, such as 2GiB; a split that doesn't fit is streamed from disk."
-            " Unless given, half of what is available."
+            help="Memory for the rows on a machine, such as 2GiB. A split that doesn't fit is streamed from disk."
+            " Default: half of the available memory."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")] = False,
 ) -> None:
     """Train one network on a prepared dataset and keep its best checkpoint."""
     if resume and config is None and not set_:
         with claimed(output, resume) as dest:
-            settings = load_config(RunFolder(dest).former_config_file())
+            settings = load_config(RunFolder(dest).saved_config_file())
     else:
         settings = load_config(config, set_ or [])
     result = train(
@@ -189,7 +190,7 @@ def command(
     print(f"best {describe_epoch(result.best)}")
     if (done := len(result.history)) < settings.training.epochs:
         patience = amount(settings.training.patience or 0, "epoch")
-        print(f"stopped early: no better for {patience} (training.patience), {settings.training.epochs} were allowed")
+        print(f"stopped early: no improvement for {patience} (training.patience)")
     print(f"{amount(done, 'epoch')} in {duration(seconds)}; checkpoint: {result.checkpoint}")
     if result.profile:
         print(bottleneck(result.profile, can_grow(settings)))

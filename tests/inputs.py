@@ -15,7 +15,7 @@ from fer_ray.dataset.assemble import Spool
 from fer_ray.dataset.columns import images_of
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.prepare import prepare
-from fer_ray.sources.label_names import Naming
+from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.raw_rows import NO_LABEL
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.split_names import SPLITS
@@ -54,7 +54,7 @@ def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], n
     raw = table.drop_columns(["pixels"]).to_pylist()
     with tempfile.TemporaryDirectory() as folder, Spool(Path(folder) / "pixels", 48) as spool:
         spool.add(table)
-        rows, _ = spool.rows(opened, options.get("naming") or Naming(allow_unknown=True))
+        rows, _ = spool.rows(opened, options.get("options") or NameOptions(allow_unknown=True))
         reasons = {row["id"]: row["reason"] for row in spool.rejects().to_pylist()}
     meant = dict(zip(rows.ids.to_pylist(), zip(rows.splits.tolist(), rows.labels.tolist(), strict=True), strict=True))
     for row in raw:

@@ -1,4 +1,4 @@
-"""An S3 server of the tests' own, which can be told to answer badly, as real ones do under load."""
+"""An S3 server for tests, which can refuse and delay requests as real ones do under load."""
 
 import secrets
 import threading
@@ -20,36 +20,36 @@ _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.<
 
 @dataclass
 class Faults:
-    """How badly the server answers.
+    """How many requests the server refuses or delays.
 
     Attributes:
-        busy_every: of so many requests for an object one is answered by 503; 0 for none.
-        slow_every: of so many one is answered late.
-        late_s: by how much.
-        answered: requests by what became of them.
+        busy_every: one of so many requests is answered by 503; 0 for none.
+        slow_every: one of so many requests is delayed; 0 for none.
+        delay_s: seconds of delay.
+        answered: number of requests that were refused (busy), delayed (slow) and passed on (well).
     """
 
     busy_every: int = 0
     slow_every: int = 0
-    late_s: float = 0.5
+    delay_s: float = 0.5
     answered: Counter[str] = field(default_factory=Counter)
-    _asked: int = 0
+    _requests: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def around(self, app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-        """Return the server's application with these faults before it."""
+        """Return an application that adds these faults to the given one."""
 
         def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             with self._lock:
-                self._asked += 1
-                number = self._asked
+                self._requests += 1
+                number = self._requests
             if self.busy_every and number % self.busy_every == 0:
                 self.answered["busy"] += 1
                 start_response("503 Slow Down", [("Content-Type", "application/xml")])
                 return [_BUSY]
             if self.slow_every and number % self.slow_every == 0:
                 self.answered["slow"] += 1
-                time.sleep(self.late_s)
+                time.sleep(self.delay_s)
             self.answered["well"] += 1
             return app(environ, start_response)
 
@@ -62,8 +62,8 @@ class Store:
 
     Attributes:
         endpoint: its URL.
-        filesystem: of it, past the faults.
-        faults: to be changed while it runs.
+        filesystem: reads and writes without the faults.
+        faults: may be changed while the server runs.
     """
 
     endpoint: str
@@ -91,9 +91,9 @@ class Store:
 
 @contextmanager
 def running_store() -> Iterator[Store]:
-    """Start a server with an empty bucket, and set the environment by which S3 clients find it.
+    """Start a server with an empty bucket and set the environment variables for S3 clients.
 
-    Skips the test where moto is not installed.
+    Skips the test if moto isn't installed.
     """
     pytest.importorskip("moto.server", reason="moto, an S3 server for tests, is not installed")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -120,7 +120,7 @@ def running_store() -> Iterator[Store]:
             endpoint_override=plain, region="us-east-1", allow_bucket_creation=True, allow_bucket_deletion=True
         )
         filesystem.create_dir(BUCKET)
-        object_store._open.cache_clear()  # of what was opened by another environment
+        object_store._open.cache_clear()  # filesystems opened with another environment
         yield Store(faulty, filesystem, faults)
     object_store._open.cache_clear()
     for server in servers:

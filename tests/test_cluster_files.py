@@ -25,7 +25,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
-from fer_ray.cluster.connect import OWN_GPUS
+from fer_ray.cluster.ray_patches import OWN_GPUS
 from fer_ray.config.files import load_search_space
 from fer_ray.version import VERSION
 

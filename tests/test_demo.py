@@ -24,7 +24,7 @@ def test_demo(
     assert any(line.startswith("Grace Hopper, in a photo of the US Navy: ") for line in lines)
     page = result.page.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
-        assert f'<p class="what">{kind}</p>' in page
+        assert f'<p class="kind">{kind}</p>' in page
     assert "10 inputs, 4 failed" in page
     assert 0 < result.accuracy <= 1
     # The commands shown are real ones: the last, run again elsewhere, gives the same page.

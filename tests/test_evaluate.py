@@ -117,7 +117,7 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     assert result.scores.accuracy == pytest.approx(np.mean(np.equal(rows["label"], rows["predicted"])))
     text = describe(result.evaluation)
     assert accuracy_text(result.scores) in text
-    assert "temperature 1: probabilities as the network gives them" in text
+    assert "temperature 1: the probabilities are not calibrated" in text
 
 
 def test_several_checkpoints_predict_together(
@@ -208,7 +208,7 @@ def test_leaked_rows_are_counted_apart(checkpoint: Path, tiny_dataset: PreparedD
     everything = copy_with_leaks(tiny_dataset, tmp_path / "all", leaked=len(rows))
     result = evaluate(checkpoint, everything, tmp_path / "out2", tta=["none"])
     assert result.evaluation.tta["none"].without_leaked is None
-    assert "none is left" in describe(result.evaluation)
+    assert "none left" in describe(result.evaluation)
 
 
 def copy_with_leaks(data: PreparedDataset, folder: Path, leaked: int) -> Path:
@@ -232,15 +232,15 @@ def test_validation_where_there_is_no_test(
     result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
     assert result.evaluation.split == "validation"
     assert "has no test split: measuring on validation" in capsys.readouterr().err
-    assert any("no test figures" in note for note in result.evaluation.notes)
+    assert any("not test results" in note for note in result.evaluation.notes)
     assert not any("temperature was fitted" in note for note in result.evaluation.notes)
     fitted = write_checkpoint(tmp_path / "fitted", tiny_dataset, temperature=1.5)
     notes = evaluate(fitted, dataset, tmp_path / "out3", tta=["none"]).evaluation.notes
-    assert any("temperature was fitted on them too" in note for note in notes)
+    assert any("temperature was fitted on the same images" in note for note in notes)
     description["fingerprint"] = "of another dataset"
     (dataset / DATASET_FILE).write_text(json.dumps(description))
     drawn, elsewhere = evaluate(fitted, dataset, tmp_path / "out4", tta=["none"]).evaluation.notes
-    assert "these figures say nothing about real ones" in drawn
+    assert "these results say nothing about real faces" in drawn
     assert "trained on another prepared dataset" in elsewhere
     with pytest.raises(UsageError, match="It has train, validation"):
         evaluate(checkpoint, dataset, tmp_path / "out2", split="test")

@@ -1,4 +1,4 @@
-"""A start that fails, whatever the stage and the error, leaves an output that the mended call may use."""
+"""A start that fails leaves its output as it was, whatever the stage and the error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -73,12 +73,12 @@ def test_a_start_that_fails_frees_its_output(
     monkeypatch.setattr(last, fail)
     with pytest.raises(type(error)):
         start(tiny_dataset, output)
-    assert raised  # it came so far
+    assert raised  # the stage reached that function
     assert claim_output(output) == output and output.exists() == existed
 
 
-def test_what_was_there_stays(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    """A call that is refused because the folder holds something takes nothing away."""
+def test_an_output_in_use_keeps_its_files(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    """A call that is refused because the output is in use removes nothing."""
     (tmp_path / "mine.txt").touch()
     for start, _ in STAGES.values():
         with pytest.raises(UsageError, match="in use"):

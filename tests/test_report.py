@@ -85,7 +85,7 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     assert page == tmp_path / "out" / "report.html"
     text = page.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
-        assert f'<p class="what">{kind}</p>' in text
+        assert f'<p class="kind">{kind}</p>' in text
     assert "the best is trial 0, fast, with 71.00% validation accuracy" in text
     assert "2 inputs, 1 failed; 1 min 05 s, 100 images/s" in text
     assert "&lt;b onload=x&gt;&amp;.jpg" in text
@@ -102,11 +102,11 @@ def test_every_part_says_how_to_make_it_again(folders: dict[str, Path], tmp_path
     assert escape(start["command"]) in text
     assert start["hardware"]["cpu"] in text
     assert f"torch {start['versions']['torch']}" in text
-    assert "command and machine are not known" not in text
+    assert "the command and the machine are unknown" not in text
     (copy := tmp_path / "copy").mkdir()
     for name in ("config.yaml", "metrics.jsonl"):
         shutil.copy(folders["run"] / name, copy)
-    assert "command and machine are not known" in report([copy], tmp_path / "out2").page.read_text("utf-8")
+    assert "the command and the machine are unknown" in report([copy], tmp_path / "out2").page.read_text("utf-8")
 
 
 def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Pa
     info = better / "checkpoint" / "checkpoint.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"dataset_fingerprint": "another"}))
     text = report([folders["run"], better], tmp_path / "apart").page.read_text("utf-8")
-    assert "They are of 2 datasets: accuracies on different images don&#39;t compare." in text
+    assert "They were trained on 2 different datasets, so their accuracies can&#39;t be compared." in text
     alone = report([better], tmp_path / "out2").page.read_text("utf-8")
     assert "Comparison" not in alone
 

@@ -324,7 +324,7 @@ def test_faces_are_found_and_labelled(ray_cluster: None, checkpoint: Path, tmp_p
     assert result.summary["by_status"] == {"ok": 2, "not_an_image": 1, "no_face": 1}
     assert (result.summary["failed"], result.summary["rows_with_label"]) == (1, 3)
     assert "no_face" in (output / "summary.html").read_text()
-    with pytest.raises(UsageError, match=r"another faces: it was scored with haarcascade.*asked for is none"):
+    with pytest.raises(UsageError, match=r"another faces: the output was scored with haarcascade.*the request is none"):
         score(checkpoint, [folder, photo], output, resume=True)
 
 
@@ -339,11 +339,11 @@ def test_several_checkpoints_predict_together(
 
 
 def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="another tta: it was scored with flip, asked for is none"):
+    with pytest.raises(UsageError, match="another tta: the output was scored with flip, the request is none"):
         score(checkpoint, [images], result.path, resume=True, tta="none")
     with pytest.raises(UsageError, match="another checkpoint"):
         score(make_checkpoint(tmp_path / "other", seed=1), [images], result.path, resume=True)
-    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: it has parquet files"):
+    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: its files are parquet"):
         score(checkpoint, [images / "00.jpg"], result.path, resume=True, format="csv")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="not the output of a scoring job"):
@@ -380,12 +380,12 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     ]
     assert "Did you mean 'flip'?" in caught.value.problems[0]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no image in there"):
+    with pytest.raises(DataError, match="no images found"):
         score(checkpoint, [tmp_path / "empty"], out)
     within = images / "labels"
-    with pytest.raises(UsageError, match=r"labels: lies in the input .*images, which would then hold its own"):
+    with pytest.raises(UsageError, match=r"labels: the output is inside the input .*images\."):
         score(checkpoint, [images], within)
-    with pytest.raises(UsageError, match=r": a checkpoint behind an input. Name checkpoints first."):
+    with pytest.raises(UsageError, match=r": a checkpoint after an input. Name checkpoints first."):
         command([str(images), str(checkpoint)], str(out))
     assert not out.exists() and not within.exists()
 
@@ -413,7 +413,7 @@ def test_without_a_checkpoint_the_network_of_the_package_labels(
     command(names, str(tmp_path / "out"), tta="flip")
     told = capsys.readouterr()
     assert "the network that comes with fer_ray" in told.err
-    assert "images/s by stage: listing" in told.out and "Most of the time went to the start of Ray" in told.out
+    assert "images/s by stage: listing" in told.out and "Most of the time went to starting Ray" in told.out
     expected = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(FACES[:2]).probabilities
     rows = read_rows(tmp_path / "out")
     found = np.column_stack([rows[f"p_{name}"].to_numpy() for name in EMOTIONS])
@@ -441,7 +441,7 @@ def test_a_worker_fault_is_a_plain_error(ray_cluster: None, checkpoint: Path, im
 def test_a_damaged_part_is_told(copied: Path, checkpoint: Path, images: Path) -> None:
     part = copied / "part-00000.parquet"
     pq.write_table(pq.read_table(part).slice(1), part)
-    with pytest.raises(DataError, match=r"accounts for 23 inputs, 24 expected. Remove it and run again with --resume"):
+    with pytest.raises(DataError, match=r"has rows of 23 inputs, 24 expected. Remove it and run again with --resume"):
         score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
@@ -452,14 +452,16 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
 
     ended = on_ray._until_ray_dies(batches())
     assert next(ended) == 1
-    with pytest.raises(FerRayError, match=r"gave the job up, RaySystemError: .* store died. What was .* --resume.$"):
+    with pytest.raises(FerRayError, match=r"ended the job: RaySystemError: .* store died. The rows .* --resume.$"):
         next(ended)
 
     def died() -> None:
         raise FerRayError("Ray's raylet died.")
 
     monkeypatch.setattr(on_ray, "require_running", died)
-    with pytest.raises(FerRayError, match=r"^Ray's raylet died. What was scored is kept: go on with --resume.$"):
+    with pytest.raises(
+        FerRayError, match=r"^Ray's raylet died. The rows written so far are kept: continue with --resume.$"
+    ):
         list(on_ray._until_ray_dies(batches()))
 
 
@@ -490,16 +492,14 @@ def test_where_memory_runs_out_batches_are_halved(
     monkeypatch.setattr(on_ray, "_ScoringActor", ShortOfMemory)
     short = score(checkpoint, [images], tmp_path / "short", batch_size=8, max_error_rate=1)
     assert short.summary["batch_size"] == 1
-    assert capsys.readouterr().err.count("Memory ran out; from here on 1 image a forward pass") == 1
+    assert capsys.readouterr().err.count("Memory ran out: from now on 1 image a forward pass") == 1
     rows, others = (read_rows(place.path).sort_by("path") for place in (result, short))
     assert rows["path"].equals(others["path"]) and rows["status"].equals(others["status"])
     for there, own in zip(rows["p_happy"].to_pylist(), others["p_happy"].to_pylist(), strict=True):
         assert there == own or there == pytest.approx(own, abs=TOLERANCE)
 
     monkeypatch.setattr(on_ray, "_ScoringActor", WithoutMemory)
-    with pytest.raises(
-        UsageError, match=r"out of memory: CUDA error: out of memory\. There is no room for the network"
-    ):
+    with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
         score(checkpoint, [images], tmp_path / "none", batch_size=32)
     assert not (tmp_path / "none").exists()
 

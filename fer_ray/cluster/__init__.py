@@ -1,1 +1,1 @@
-"""Ray: connecting to it, what its nodes have and see, memory, failures and metrics."""
+"""Ray: connection, resources and paths of nodes, memory, failures, metrics, and the patches of Ray."""

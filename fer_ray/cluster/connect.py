@@ -9,24 +9,22 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from fer_ray.cluster.ray_patches import OWN_GPUS, dead_processes, quiet_notices, redact_entrypoint
 from fer_ray.cluster.resources import Resources, describe_resources, fitting, room
 from fer_ray.console.interrupts import interrupt_on_sigterm
 from fer_ray.console.progress import say
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.storage.object_store import locate, require_answer
 from fer_ray.storage.outputs import Output
-from fer_ray.storage.provenance import command_line
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Return the scheduling strategy of an actor for this process's node alone."""
+    """Return the scheduling strategy that keeps an actor on this process's node."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 LOCAL = "local"
-"""``ray.init``'s word for a Ray of one's own. Without it Ray joins what ``ray start`` last noted on this machine."""
-OWN_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
-"""With this variable Ray hides all GPUs from a process that asked for none; else it leaves all of them in sight."""
+"""The address with which ``ray.init`` starts a new Ray. Without an address it joins the last one started here."""
 _STARTS = 3
 _VITAL = ("raylet", "gcs_server")
 
@@ -34,43 +32,40 @@ _VITAL = ("raylet", "gcs_server")
 def connect(dashboard: bool = False) -> None:
     """Connect to the cluster that ``RAY_ADDRESS`` names (set inside ``ray job submit``), else start Ray here.
 
-    Does nothing where this process is connected already. What workers print stays in Ray's log folder; what a user
-    needs of it, the stages say themselves.
+    Does nothing if this process is connected already. The output of workers goes to Ray's log folder only.
 
     Args:
-        dashboard: start Ray's dashboard too, on loopback; Ray Train asks it for the state of actors.
+        dashboard: start Ray's dashboard too, on loopback; Ray Train reads the state of actors from it.
 
     Raises:
-        UsageError: ``RAY_ADDRESS`` is no address, or no cluster lets us in there.
+        UsageError: ``RAY_ADDRESS`` is not an address, or the cluster there refuses the connection.
     """
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS") or LOCAL
     options: dict[str, Any] = {"include_dashboard": dashboard} if address == LOCAL else {}
     _require_answer(address)
-    # Ray says at each start that token authentication is on; the README says so once.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         start_ray(address, **options)
     except ValueError as error:
         if address == LOCAL:
             raise
         raise UsageError(
-            f"RAY_ADDRESS={address}: is no address of a cluster. Give its HOST:PORT, such as 10.0.0.1:6379"
-            " (`ray job submit` alone takes http://HOST:8265), or unset it to start Ray on this machine."
+            f"RAY_ADDRESS={address}: not the address of a cluster. Give HOST:PORT, such as 10.0.0.1:6379"
+            " (http://HOST:8265 is for `ray job submit`), or unset it to start Ray on this machine."
         ) from error
     except AuthenticationError as error:
         raise UsageError(
             f"RAY_AUTH_MODE={os.environ.get('RAY_AUTH_MODE', '')}: {str(error).split('. ')[0].rstrip('.')}. Put the"
-            " cluster's token into ~/.ray/auth_token (`ray get-auth-token --generate` makes one for a cluster of your"
-            " own), or unset RAY_AUTH_MODE where no token is asked for."
+            " cluster's token into ~/.ray/auth_token (`ray get-auth-token --generate` makes one for your own cluster),"
+            " or unset RAY_AUTH_MODE if the cluster requires no token."
         ) from error
     except ConnectionError as error:
         mode = os.environ.get("RAY_AUTH_MODE")
         raise UsageError(
-            f"RAY_ADDRESS={address}: {error}. Check that it runs there (`ray status`). A cluster that asks for a token"
-            f" also wants RAY_AUTH_MODE=token, {f'{mode} now' if mode else 'not set now'}, and its token in"
-            " ~/.ray/auth_token; `ray job submit` sees to both. To start Ray on this machine, unset RAY_ADDRESS."
+            f"RAY_ADDRESS={address}: {error}. Check that the cluster runs (`ray status`). If it requires a token, set"
+            f" RAY_AUTH_MODE=token ({f'now {mode}' if mode else 'now not set'}) and put the token into"
+            " ~/.ray/auth_token; `ray job submit` does both. To start Ray on this machine, unset RAY_ADDRESS."
         ) from error
     if address == LOCAL:
         total = ray.cluster_resources()
@@ -80,74 +75,71 @@ def connect(dashboard: bool = False) -> None:
 def _require_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
-        return  # another kind of address, of which Ray says whether it is one
-    remedy = "Start a cluster there by `ray start --head`, mend the address, or unset it to start Ray on this machine."
+        return  # another kind of address, which Ray checks
+    remedy = "Start a cluster there (`ray start --head`), correct the address, or unset it to start Ray here."
     require_answer(f"RAY_ADDRESS={address}", host.strip("[]"), int(port), UsageError, remedy)
 
 
 def start_ray(address: str = LOCAL, **options: Any) -> None:
-    """Call ``ray.init`` with the settings that every stage shares, again where a busy machine was too slow for it.
+    """Call ``ray.init`` with the settings that every stage shares; try again if a busy machine is too slow.
 
     Args:
-        address: of a cluster; by default Ray is started here, whatever else runs, or ran, on this machine.
-        options: of ``ray.init``, beside those.
+        address: of a cluster; by default a new Ray is started, even if another one runs on this machine.
+        options: further options of ``ray.init``.
     """
-    # Ray starts workers at niceness 15: beside any other busy process they'd get a few per cent of a core.
+    # Ray starts workers at niceness 15: beside another busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault(OWN_GPUS, "1")
-    if address != LOCAL and OWN_GPUS not in os.environ.get(
-        "RAY_JOB_CONFIG_JSON_ENV_VAR", ""
-    ):  # which Ray refuses twice
+    if address != LOCAL and OWN_GPUS not in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""):  # Ray refuses it twice
         options["runtime_env"] = {"env_vars": {OWN_GPUS: "1"}}
     if not sys.stderr.isatty():
-        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what Ray itself says is in colours else, in a log too
-    ray._private.utils.get_entrypoint_name = lambda: command_line(sys.orig_argv)  # for Ray's list of jobs: no secrets
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # else Ray writes colour codes into logs
+    redact_entrypoint()
+    quiet_notices()
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(address, logging_level=logging.WARNING, log_to_driver=False, **options)
             break
-        except Exception as error:  # Ray gives its nodes 30 s, which no setting changes, and raises no kind of its own
+        except Exception as error:  # Ray gives nodes 30 s, has no setting for it, and raises no class of its own
             if attempt == _STARTS or "timed out during startup" not in str(error):
                 raise
             say("Ray did not start in time; trying again.")
             ray.shutdown()
-    interrupt_on_sigterm()  # Ray's own handler would abort without a word to the user
+    interrupt_on_sigterm()  # Ray's own handler would abort without a message
     quiet_ray_data()
 
 
 def hide_unasked_gpus() -> None:
-    """Hide GPUs from this process of Ray's that it didn't ask for; needed where somebody else has connected to Ray."""
+    """Hide GPUs that this worker process of Ray's didn't request; needed if somebody else has connected to Ray."""
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def quiet_ray_data() -> None:
-    """Turn off Ray Data's own progress bars and notices; the stages show their own, and say what ended them."""
+    """Turn off Ray Data's progress bars and notices; the stages show their own."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames
 
 
 def require_running() -> None:
-    """Check that the Ray which this process has started still runs; does nothing where it joined a cluster.
+    """Check that the Ray that this process has started still runs; do nothing if it joined a cluster.
 
     Raises:
-        FerRayError: a process without which nothing goes on has died. Ray itself would wait for it, or end the process.
+        FerRayError: the raylet or the GCS server has died. Ray itself would wait for it, or end the process.
     """
-    node = ray._private.worker._global_node
-    died: list[str] = [kind for kind, _ in node.dead_processes() if kind in _VITAL] if node else []
+    died = [kind for kind in dead_processes() if kind in _VITAL]
     if died:
         raise FerRayError(
-            f"Ray's {' and '.join(died)} on this machine died, and all that ran with it. Was it killed, or was memory"
-            " short? Its log folder, /tmp/ray/session_latest/logs, says more."
+            f"Ray's {' and '.join(died)} on this machine died, and with it all workers. Was it killed, or did the"
+            " machine run out of memory? See Ray's log folder, /tmp/ray/session_latest/logs."
         )
 
 
 def ray_storage(output: Output) -> dict[str, Any]:
-    """Return the options of ``RunConfig`` that have Ray keep its notes in an output."""
+    """Return the options of ``RunConfig`` that make Ray write its own files into an output."""
     if not output.is_remote:
         return {"storage_path": str(output.path)}
     filesystem, path = locate(output.shown)
@@ -155,42 +147,42 @@ def ray_storage(output: Output) -> dict[str, Any]:
 
 
 class NotPickled:
-    """A part of a run of Ray Tune that it leaves out of the state it writes, which nothing reads."""
+    """Base class of callbacks that pickle to nothing: Ray Tune saves them in a state that nothing reads."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 def require(count: int, each: dict[str, float], purpose: str) -> None:
-    """Check that ``count`` workers that each need the given resources fit on the cluster's nodes.
+    """Check that ``count`` workers with the given resources fit on the cluster's nodes.
 
     Args:
-        count: workers at once.
+        count: workers at the same time.
         each: resource name to amount a worker, such as ``{"CPU": 1, "GPU": 0.25}``.
-        purpose: what the workers are, for the message.
+        purpose: name of the workers in the message.
 
     Raises:
         UsageError: they don't fit; the message shows the arithmetic.
     """
-    held = nodes()
-    there_is = room(held, each)
-    if there_is >= count:
+    cluster = nodes()
+    available = room(cluster, each)
+    if available >= count:
         return
-    need = ", ".join(describe_resources({name: amount for name, amount in each.items() if amount}))
-    has = "; ".join(_describe(node, each) for node in held)
+    request = ", ".join(describe_resources({name: amount for name, amount in each.items() if amount}))
+    resources = "; ".join(_describe(node, each) for node in cluster)
     raise UsageError(
-        f"{purpose}: {count} × ({need}) asked for, room for {there_is}. {len(held)} node(s), with {has}."
-        " Ask for less, or add nodes to the cluster."
+        f"{purpose}: {count} × ({request}) requested, room for {available}. {len(cluster)} node(s), with {resources}."
+        " Request less, or add nodes to the cluster."
     )
 
 
 def nodes() -> list[dict[str, float]]:
-    """Return what each living node has: resource name to amount."""
+    """Return the resources of each living node: resource name to amount."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def most_on_a_node(each: dict[str, float]) -> int:
-    """Return how many workers that each need the given resources fit on the node that has room for most, at least 1."""
+    """Return how many workers with the given resources fit on the node with the most room, at least 1."""
     return max([1, *(fitting(node, each) for node in nodes())])
 
 

@@ -1,4 +1,4 @@
-"""Amounts of memory: read, written, how much is left, and errors that mean none is."""
+"""Amounts of memory: parsing, how much is available, and errors that mean it ran out."""
 
 import errno
 import os
@@ -20,29 +20,29 @@ _SIGNS = re.compile(
     r"out of memory|DefaultCPUAllocator|(can't|cannot|failed to) allocate|_ALLOC(ATION)?_FAILED|MemoryAllocation",
     re.IGNORECASE,
 )
-"""In the texts of ``RuntimeError``: of PyTorch's allocators, CUDA, cuBLAS, cuDNN and its siblings, NCCL and HIP."""
+"""Texts of ``RuntimeError`` by PyTorch's allocators, CUDA, cuBLAS, cuDNN, NCCL and HIP."""
 
 
 def parse_bytes(text: str) -> int:
-    """Read an amount such as ``2GiB``, ``500 MB`` or ``1048576``.
+    """Return the bytes of an amount such as ``2GiB``, ``500 MB`` or ``1048576``.
 
     Raises:
-        UsageError: it is none, or 0.
+        UsageError: the text is not an amount, or is 0.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     units = {unit.lower(): factor for unit, factor in _UNITS.items()}
     amount = int(float(match[1]) * units[match[2].lower()]) if match and match[2].lower() in units else 0
     if amount < 1:
-        raise UsageError(f"'{text}': no amount of memory. Write a number above 0 with a unit, such as 2GiB or 500MB.")
+        raise UsageError(f"'{text}': not an amount of memory. Write a number above 0 with a unit, such as 500MB.")
     return amount
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
-    """Return the bytes that this process may still take without swapping, within a container's limit where one is set.
+    """Return the bytes that this process can still take without swapping, within the container's limit if it has one.
 
     Args:
-        meminfo: the kernel's account of memory.
-        cgroup: the folder of the container's control group, version 2.
+        meminfo: the kernel's memory figures.
+        cgroup: folder of the container's control group, version 2.
     """
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines()) if meminfo.is_file() else {}
     if "MemAvailable" in fields:
@@ -56,10 +56,10 @@ def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGRO
 
 
 def is_out_of_memory(error: object) -> bool:
-    """Say whether an error means that memory ran out: Python's, the system's, PyTorch's on a GPU or CPU, or Ray's watch
-    over a node; or that it was caused by one that does.
+    """Return whether an error, or its cause, means that memory ran out.
 
-    Told by names and texts, as neither PyTorch nor Ray may be imported here.
+    It knows the errors of Python, the system, PyTorch on CPUs and GPUs, and Ray's memory monitor. It compares names and
+    texts, so that neither PyTorch nor Ray is imported.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -73,10 +73,10 @@ def is_out_of_memory(error: object) -> bool:
 
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
-    """Turn an error by which memory ran out into one that says what to change.
+    """Turn an out-of-memory error into one with a remedy.
 
     Raises:
-        UsageError: the first line of the error, and the remedy.
+        UsageError: with the first line of the error, and the remedy.
     """
     try:
         yield
@@ -87,12 +87,12 @@ def memory_errors(remedy: str) -> Iterator[None]:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of what an error says, or its name where it says nothing."""
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """Return how many processes the kernel of this machine has killed so far as memory ran out; 0 where it can't say.
+    """Return how many processes the kernel of this machine has killed for memory since it started; 0 if unknown.
 
     Args:
         vmstat: the kernel's counters.

@@ -1,24 +1,24 @@
-"""What is done on Ray as metrics of Ray's, which Prometheus scrapes with Ray's own, there with ``ray_`` in front.
+"""Metrics of the stages that run on Ray. Prometheus scrapes them with Ray's own; there, ``ray_`` precedes the names.
 
 ===============================  =======  =============================================================================
 metric                           kind     what
 ===============================  =======  =============================================================================
-``fer_ray_images_total``         counter  images done by ``stage`` (``prepare``, ``train``, ``tune``, ``score``) and
-                                          ``status``: of scoring that of the row; of preparing ``ok`` or ``rejected``;
-                                          of training ``ok``, an image once an epoch
-``fer_ray_images_per_second``    gauge    of the last seconds, by ``stage``; 0 once it has ended
+``fer_ray_images_total``         counter  images by ``stage`` (``prepare``, ``train``, ``tune``, ``score``) and
+                                          ``status``: the row's in scoring, ``ok`` or ``rejected`` in preparing, ``ok``
+                                          in training, where an image counts once an epoch
+``fer_ray_images_per_second``    gauge    over the last seconds, by ``stage``; 0 once it has ended
 ``fer_ray_failures_total``       counter  trials and workers that failed, by ``stage`` and ``kind``: ``out_of_memory``,
-                                          ``lost`` with their process or node, ``error``
-``fer_ray_trials_total``         counter  trials closed, by ``state``: ``COMPLETE``, ``PRUNED``, ``FAIL``, and
-                                          ``INTERRUPTED``, which another one goes on with
-``fer_ray_trials_running``       gauge    trials under way
-``fer_ray_best_value``           gauge    of a search's first ``objective``, the best so far
-``fer_ray_epoch``                gauge    the last finished epoch of training through Ray Train
+                                          ``lost`` (process or node), ``error``
+``fer_ray_trials_total``         counter  ended trials by ``state``: ``COMPLETE``, ``PRUNED``, ``FAIL``, and
+                                          ``INTERRUPTED``, to be resumed
+``fer_ray_trials_running``       gauge    running trials
+``fer_ray_best_value``           gauge    best value so far of a search's first ``objective``
+``fer_ray_epoch``                gauge    last finished epoch of training through Ray Train
 ``fer_ray_validation_accuracy``  gauge    its accuracy, 0 to 1
 ``fer_ray_validation_loss``      gauge    its loss
 ===============================  =======  =============================================================================
 
-To be used where this process is connected to Ray. Ray sends them on every few seconds; a call here costs microseconds.
+The process must be connected to Ray, which collects the metrics every few seconds. A call costs microseconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Self
 
 from ray.util.metrics import Counter, Gauge
 
-_WINDOW_S = 5.0  # that images/s are of
+_WINDOW_S = 5.0  # over which images/s are counted
 
 
 class Throughput:
@@ -49,7 +49,7 @@ class Throughput:
         return self
 
     def add(self, images: int | Mapping[str, int]) -> None:
-        """Count images, or by status how many."""
+        """Count images, or a number of images by status."""
         for status, count in ({"ok": images} if isinstance(images, int) else images).items():
             if count > 0:
                 counter("images", "Images done.", "stage", "status").inc(count, self._stage | {"status": status})

@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster see the places that a job names."""
+"""Check that the nodes of a cluster see the paths that a job names."""
 
 import hashlib
 import uuid
@@ -20,31 +20,31 @@ _READ_BYTES = 1 << 16
 
 
 def require_seen_by_nodes(inputs: Iterable[Path | str], output: Path | str | None = None) -> None:
-    """Check that every node that can run work sees the same inputs, and what is written to the output.
+    """Check that all nodes that can run work see the same inputs, and the files written to the output.
 
-    URLs are left alone, and so is a cluster of one node.
+    URLs are not checked, nor is a cluster of one node.
 
     Args:
-        inputs: files, compared by their size and first bytes, and folders, which must be there.
-        output: a folder, or where one will be made.
+        inputs: files, compared by size and first bytes, and folders, which must exist.
+        output: a folder, existing or not.
 
     Raises:
-        UsageError: a node sees another thing or none; the message names all such nodes and places.
+        UsageError: a path is missing or different on a node; the message names every such node and path.
     """
     here = ray.get_runtime_context().get_node_id()
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and _works(node)}
     others = {id: address for id, address in nodes.items() if id != here}
-    places = [absolute(place) for place in inputs if not as_url(place)]
+    paths = [absolute(path) for path in inputs if not as_url(path)]
     probe = None
     if output is not None and not as_url(output):
-        there = next(folder for folder in (Path(output), *Path(output).parents) if folder.is_dir())
-        probe = there / f".seen-{uuid.uuid4().hex}"
-    if not others or not (places or probe):
+        existing = next(folder for folder in (Path(output), *Path(output).parents) if folder.is_dir())
+        probe = existing / f".seen-{uuid.uuid4().hex}"
+    if not others or not (paths or probe):
         return
     try:
         if probe:
             probe.write_text(here)
-        _compare([*places, *([str(probe)] if probe else [])], others, {str(probe): str(output)})
+        _compare([*paths, *([str(probe)] if probe else [])], others, {str(probe): str(output)})
     finally:
         if probe:
             probe.unlink(missing_ok=True)
@@ -56,26 +56,27 @@ def external_paths(config: Config) -> list[str]:
     return [*config.loss.teachers, *([weights] if weights and weights != "imagenet" else [])]
 
 
-def _compare(places: Sequence[str], nodes: dict[str, str], shown: dict[str, str]) -> None:
-    expected = [_look(place) for place in places]
+def _compare(paths: Sequence[str], nodes: dict[str, str], labels: dict[str, str]) -> None:
+    """Compare paths here and on nodes (id to address); ``labels`` are other names of paths in messages."""
+    expected = [_fingerprint(path) for path in paths]
     tasks = {
-        id: ray.remote(_look_at_all)
+        id: ray.remote(_fingerprints)
         .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
-        .remote(places)
+        .remote(paths)
         for id in nodes
     }
     ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=_PATIENCE_S)
     problems = []
     for id, task in tasks.items():
         try:
-            seen = ray.get(task, timeout=0)
-        except RayError as error:  # a node that was lost meanwhile, or has no time, takes no part; say so
-            say(f"Node {nodes[id]} doesn't answer ({type(error).__name__}), so what it sees wasn't checked.")
+            found = ray.get(task, timeout=0)
+        except RayError as error:  # the node was lost, or is busy: then the check is incomplete, and the user must know
+            say(f"Node {nodes[id]} doesn't answer ({type(error).__name__}), so its paths weren't checked.")
             continue
-        for place, here, there in zip(places, expected, seen, strict=True):
+        for path, here, there in zip(paths, expected, found, strict=True):
             if here != there:
-                what = "something else there" if there else "not there"
-                problems.append(f"{shown.get(place, place)}: {what} on node {nodes[id]}. {SHARE_IT}")
+                problem = "different" if there else "missing"
+                problems.append(f"{labels.get(path, path)}: {problem} on node {nodes[id]}. {SHARE_IT}")
     if problems:
         raise UsageError(problems)
 
@@ -84,17 +85,16 @@ def _works(node: dict[str, dict[str, float]]) -> bool:
     return any(node["Resources"].get(kind, 0) for kind in ("CPU", "GPU"))
 
 
-def _look_at_all(places: Sequence[str]) -> list[str]:
-    return [_look(place) for place in places]
+def _fingerprints(paths: Sequence[str]) -> list[str]:
+    return [_fingerprint(path) for path in paths]
 
 
-def _look(place: str) -> str:
-    """Return what is at a path, empty where nothing is."""
-    path = Path(place)
+def _fingerprint(path: str) -> str:
+    """Return what tells the contents of a path from others; empty if nothing is there."""
     try:
-        if path.is_dir():
+        if Path(path).is_dir():
             return "folder"
-        with path.open("rb") as file:
-            return hashlib.sha256(b"%d " % path.stat().st_size + file.read(_READ_BYTES)).hexdigest()
+        with Path(path).open("rb") as file:
+            return hashlib.sha256(b"%d " % Path(path).stat().st_size + file.read(_READ_BYTES)).hexdigest()
     except OSError:
         return ""

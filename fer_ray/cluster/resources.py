@@ -1,21 +1,21 @@
-"""What the nodes of a Ray cluster have, and how many processes fit on them."""
+"""Resources of the nodes of a Ray cluster, and how many processes fit on them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from fer_ray.console.text import describe_bytes
 
 Resources = Mapping[str, float]
-"""Ray's name of a resource to its amount; ``memory`` is in bytes."""
+"""Resource by Ray's name to amount; ``memory`` is in bytes."""
 WHY_ONE_GPU = (
-    "A process computes on one GPU: NCCL, through which they tell each other their gradients, refuses two on the same"
-    " one, and further GPUs of a process would be idle."
+    "A process computes on one GPU: NCCL, which exchanges the gradients, refuses two processes on the same GPU, and"
+    " further GPUs of a process would be idle."
 )
 
 
 def fitting(node: Resources, each: Resources) -> int:
-    """Return how many processes fit on a node that each need ``each``; amounts of 0 need nothing.
+    """Return how many processes with the resources ``each`` fit on a node.
 
-    A part of a GPU is of one GPU: what two of them have left is not added up.
+    A part of a GPU comes from one GPU: the free parts of two GPUs are not added up.
     """
     counts = [
         int(node.get(name, 0)) * int(1 / amount + 1e-6)
@@ -33,13 +33,13 @@ def room(nodes: Iterable[Resources], each: Resources) -> int:
 
 
 def most_cpus(nodes: Sequence[Resources], each: Resources, count: int, left: float = 0) -> int:
-    """Return how many whole CPUs each of ``count`` processes can have where all of them fit; 1 where they don't.
+    """Return how many whole CPUs each of ``count`` processes can have if all of them fit; 1 if they don't.
 
     Args:
-        nodes: to be shared out.
-        each: what else a process needs.
+        nodes: resources of each node.
+        each: further resources of a process.
         count: of processes.
-        left: part of its last CPU that each leaves to others.
+        left: part of its last CPU that each process leaves to others.
     """
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
     enough = (cpus for cpus in range(most, 1, -1) if room(nodes, {**each, "CPU": cpus - left}) >= count)
@@ -47,12 +47,12 @@ def most_cpus(nodes: Sequence[Resources], each: Resources, count: int, left: flo
 
 
 def shared_gpu(nodes: Sequence[Resources], each: Resources, count: int) -> float:
-    """Return the part of a GPU, 1 or 1/2 or 1/3 and so on, that each of ``count`` processes can have where all fit.
+    """Return the part of a GPU, 1 or 1/2 or 1/3 and so on, that each of ``count`` processes can have if all fit.
 
     Args:
-        nodes: to be shared out, with a GPU among them.
-        each: what else a process needs.
-        count: of processes. Where no part lets all of them fit, they are taken to share all GPUs evenly.
+        nodes: resources of each node; at least one has a GPU.
+        each: further resources of a process.
+        count: of processes. If no part lets all of them fit, they share all GPUs evenly.
     """
     parts = (1 / sharing for sharing in range(1, count + 1))
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
@@ -60,7 +60,7 @@ def shared_gpu(nodes: Sequence[Resources], each: Resources, count: int) -> float
 
 
 def describe_resources(amounts: Resources) -> list[str]:
-    """Return amounts as a reader says them: ``2 CPUs``, ``0.25 GPU``, ``1.2 GiB memory``."""
+    """Return amounts as text: ``2 CPUs``, ``0.25 GPU``, ``1.2 GiB memory``."""
     return [
         f"{describe_bytes(amount)} memory" if name == "memory" else f"{amount:g} {name}{'s' * (amount > 1)}"
         for name, amount in amounts.items()

@@ -1,1 +1,1 @@
-"""What a training run or a search is: schema, YAML files, and search spaces with their checks."""
+"""Configurations of training runs and searches: schema, YAML files, and search spaces with their checks."""

@@ -1,4 +1,4 @@
-"""Configurations and search spaces in files: read from YAML, changed by ``--set a.b=value``, written back."""
+"""Read configurations and search spaces from YAML, change them by ``--set a.b=value``, write them back."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -19,14 +19,14 @@ from fer_ray.storage.inputs import local_copy
 
 
 def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Config:
-    """Read a training configuration; a ``search:`` section in the file is left out.
+    """Read a training configuration, without the ``search:`` section of its file.
 
     Args:
         path: a YAML file, or None for the defaults.
-        overrides: ``path.to.field=value`` strings, their values read as YAML.
+        overrides: ``path.to.field=value`` strings; values are read as YAML.
 
     Raises:
-        UsageError: the file is missing or not YAML, or holds unknown keys or values out of range; all at once.
+        UsageError: the file is missing or not YAML, or has unknown keys or values out of range; all problems together.
     """
     raw, _, problems = _read(path, overrides)
     try:
@@ -41,7 +41,7 @@ def load_config(path: Path | str | None, overrides: Iterable[str] = ()) -> Confi
 def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) -> SearchSpace:
     """Read a training configuration with its ``search:`` section; arguments and errors as in ``load_config``.
 
-    What an override sets is not searched, and a line says so.
+    A path that an override sets is not searched, which a message says.
     """
     raw, changed, problems = _read(path, overrides)
     fixed, source, values = list(_leaves(changed)), _source(path), dict[str, Any]()
@@ -65,7 +65,7 @@ def load_search_space(path: Path | str | None, overrides: Iterable[str] = ()) ->
 
 
 def _read(path: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Return a file's sections, as overrides change them; the changes alone; and what is wrong with these."""
+    """Return the sections of a file after the overrides, the overrides as nested mappings, and their problems."""
     raw: dict[str, Any] = {} if path is None else _read_yaml(local_copy(path))
     changed, problems = dict[str, Any](), list[str]()
     for override in overrides:
@@ -100,10 +100,10 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def space_from_yaml(text: str, source: str) -> SearchSpace:
-    """Read back what ``to_yaml`` has written of a search space.
+    """Read a search space that ``to_yaml`` has written.
 
     Raises:
-        UsageError: this version of the program has other fields; ``source`` begins each message.
+        UsageError: this version of fer_ray has other fields; ``source`` begins each message.
     """
     return validate(SearchSpace, yaml.safe_load(text), source)
 
@@ -141,15 +141,14 @@ def _readable_options(distribution: Any) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Reads YAML, of which a key that stands twice in a mapping is an error; PyYAML itself keeps the last one."""
+    """Reads YAML and refuses a repeated key in a mapping, of which PyYAML itself keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As in the base class."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                mark = node.value[place][0].start_mark
-                raise ConstructorError(None, None, f"'{key}' stands there twice", mark)
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise ConstructorError(None, None, f"'{key}' is repeated", node.value[number][0].start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -1,4 +1,4 @@
-"""Paths into a configuration: ``model.dropout``, ``loss.class_multipliers.disgust``, ``schedule.step_at.0``."""
+"""Config paths: ``model.dropout``, ``loss.class_multipliers.disgust``, ``schedule.step_at.0``."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
@@ -13,12 +13,12 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def config_paths() -> list[str]:
-    """Every field of a configuration, without the elements of lists."""
+    """Return the path of every field of a configuration, without elements of lists."""
     return [path for path, _ in _leaves(Config)]
 
 
 def value_at(config: Config, path: str) -> Any:
-    """The value at a path that ``path_problem`` finds nothing wrong with."""
+    """Return the value at a path for which ``path_problem`` returns None."""
     value: Any = config
     for part in path.split("."):
         value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)

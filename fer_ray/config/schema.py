@@ -16,59 +16,59 @@ from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 
 
 class ConfigSection(BaseModel):
-    """Part of a configuration."""
+    """Base class of the sections of a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(ConfigSection):
-    """Which network."""
+    """Architecture and initial weights."""
 
-    name: str = Field("fast", description="Architecture, one of those that `fer-ray models` lists.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of units dropped before the last layers, 0 to 1.")
+    name: str = Field("fast", description="Architecture; `fer-ray models` lists them.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropout before the last layers, 0 to 1.")
     pretrained: str | None = Field(
         None,
         min_length=1,
-        description="Weights to start from: `imagenet`, or a path to a .safetensors file, a torch state dict or a"
-        " checkpoint folder; null: random ones.",
+        description="Initial weights: `imagenet`, or the path of a .safetensors file, a torch state dict or a"
+        " checkpoint folder; null: random weights.",
     )
     stem: Literal["auto", "small", "imagenet"] = Field(
         "auto",
-        description="First layers of a torchvision network: `small` for small grey images, or `imagenet`, as its"
-        " weights were trained; `auto`: `imagenet` where `pretrained` is set.",
+        description="First layers of a torchvision network: `small` for small grey images, `imagenet` as in the"
+        " pretrained weights; `auto`: `imagenet` if `pretrained` is set.",
     )
     input_size: int | None = Field(
         None,
         ge=32,
         le=1024,
-        description="Side in pixels to which images are enlarged before the first layer; null: as they are.",
+        description="Side in pixels to which images are enlarged before the first layer; null: their own size.",
     )
 
 
 class AugmentConfig(ConfigSection):
-    """Random changes to each training image, drawn anew each epoch. Zero turns one off."""
+    """Random changes to each training image, drawn anew in each epoch; 0 turns one off."""
 
-    rotation: float = Field(10, ge=0, le=180, description="Largest rotation either way, in degrees.")
-    zoom: float = Field(0.1, ge=0, lt=1, description="Largest change of scale either way, as a share of the side.")
+    rotation: float = Field(10, ge=0, le=180, description="Largest rotation to either side, in degrees.")
+    zoom: float = Field(0.1, ge=0, lt=1, description="Largest change of scale, up or down, as a share of the side.")
     shift: float = Field(0.08, ge=0, lt=1, description="Largest shift along each axis, as a share of the side.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right mirror image.")
-    contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast either way, as a share.")
+    contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast, up or down, as a share.")
     brightness: float = Field(
-        0.0, ge=0, le=2, description="Largest change of brightness either way, in standard deviations of the pixels."
+        0.0, ge=0, le=2, description="Largest change of brightness, up or down, in standard deviations of the pixels."
     )
     cutout: float = Field(
-        0.0, ge=0, lt=1, description="Side of a square of mean grey at a random place, as a share of the image's side."
+        0.0, ge=0, lt=1, description="Side of a mean grey square at a random position, as a share of the image's side."
     )
     mixup: float = Field(
-        0.0, ge=0, le=10, description="Blend pairs of images and labels; alpha of the Beta that their shares follow."
+        0.0, ge=0, le=10, description="Blend pairs of images and of labels; alpha of the Beta distribution of shares."
     )
     cutmix: float = Field(
-        0.0, ge=0, le=10, description="Paste a box of one image into another, labels by area; alpha as for mixup."
+        0.0, ge=0, le=10, description="Paste a box of one image into another, blend labels by area; alpha as for mixup."
     )
 
 
 class OptimizerConfig(ConfigSection):
-    """How weights follow gradients."""
+    """The optimizer and its hyperparameters."""
 
     name: Literal["sgd", "adam", "adamw", "muon"] = Field(
         "sgd",
@@ -80,29 +80,29 @@ class OptimizerConfig(ConfigSection):
         5e-4,
         ge=0,
         le=1,
-        description="L2 penalty on weight matrices, decoupled in `adamw` and `muon`; none on biases and norms.",
+        description="L2 penalty on weight matrices, decoupled in `adamw` and `muon`; not on biases and norms.",
     )
     momentum: float = Field(
         0.9, ge=0, lt=1, description="Nesterov momentum of `sgd` and `muon`, beta1 of `adam` and `adamw`."
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Rate of each stage of the network, as a share of that of the next one."
+        1.0, gt=0, le=1, description="Learning rate of each stage of the network, as a share of the next stage's."
     )
     clip_norm: float | None = Field(
-        None, gt=0, description="Largest norm of all gradients together; longer ones are shortened. null: never."
+        None, gt=0, description="Clip the norm of all gradients together to this; null: no clipping."
     )
 
 
 class ScheduleConfig(ConfigSection):
-    """The learning rate over the run."""
+    """The learning rate and the image size over the run."""
 
     name: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
         "one_cycle",
-        description="`one_cycle` (up, then straight to 0), `cosine` (up, then along a cosine to 0), `step` (down at"
-        " `step_at`), `plateau` (down where validation accuracy stalls) or `constant`.",
+        description="`one_cycle` (up, then linearly to 0), `cosine` (up, then along a cosine to 0), `step` (down at"
+        " `step_at`), `plateau` (down when validation accuracy stalls) or `constant`.",
     )
     warmup: float = Field(
-        0.15, ge=0, lt=1, description="Share of all steps in which the rate of `one_cycle` and `cosine` rises."
+        0.15, ge=0, lt=1, description="Share of all steps in which `one_cycle` and `cosine` raise the rate."
     )
     step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="Shares of all steps, 0 to 1, after which `step` lowers the rate."
@@ -111,17 +111,17 @@ class ScheduleConfig(ConfigSection):
         3, ge=1, description="Epochs without a better validation accuracy after which `plateau` lowers the rate."
     )
     decay: float = Field(0.1, gt=0, lt=1, description="Factor by which `step` and `plateau` lower the rate.")
-    head_epochs: int = Field(0, ge=0, description="Epochs at the start in which only the classifier learns.")
+    head_epochs: int = Field(0, ge=0, description="First epochs in which only the classifier is trained.")
     unfreeze_epochs: int = Field(
         0,
         ge=0,
-        description="Epochs from the unfreezing of one stage to that of the one before it; 0: all at once.",
+        description="Epochs between the unfreezing of a stage and of the stage before it; 0: all at once.",
     )
     first_size: float | None = Field(
         None,
         gt=0.25,
         le=1,
-        description="Side of the first epoch's images, as a share of the full side; null: 0.667 where the architecture"
+        description="Side of the first epoch's images, as a share of the full side; null: 0.667 if the architecture"
         " takes images of several sizes, else 1.",
     )
     full_size_from: float = Field(
@@ -132,13 +132,13 @@ class ScheduleConfig(ConfigSection):
     def _frozen_first(self) -> Self:
         if self.unfreeze_epochs and not self.head_epochs:
             raise ValueError(
-                "unfreeze_epochs does nothing without head_epochs, in which all but the classifier is frozen"
+                "unfreeze_epochs does nothing without head_epochs, the epochs in which only the classifier is trained"
             )
         return self
 
 
 class ClassMultipliers(ConfigSection):
-    """Factors on the weights of the classes, whichever way those are made; 1 leaves a weight as it is."""
+    """Factors on the weights of the classes, in addition to any other weighting; 1 changes nothing."""
 
     angry: float = Field(1.0, gt=0, le=100, description="Factor on the weight of angry.")
     disgust: float = Field(1.0, gt=0, le=100, description="Factor on the weight of disgust.")
@@ -150,30 +150,33 @@ class ClassMultipliers(ConfigSection):
 
 
 class LossConfig(ConfigSection):
-    """Cross-entropy and its corrections."""
+    """Cross-entropy: smoothing, class weights, soft labels and teachers."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
     class_weight_power: float = Field(
         0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power: 0 none, 1 full."
     )
     effective_number: float | None = Field(
-        None, gt=0, lt=1, description="Weight classes by effective number instead; its beta, such as 0.999."
+        None, gt=0, lt=1, description="Weight classes by effective number instead; beta, such as 0.999."
     )
     class_weights: tuple[PositiveFloat, ...] | None = Field(
-        None, description="Weight classes so instead, one number a class in csv order."
+        None, description="Weights of the classes instead, one number a class in csv order."
     )
     class_multipliers: ClassMultipliers = ClassMultipliers()
     focal_gamma: float = Field(
-        0.0, ge=0, le=10, description="Weigh each row by (1 - probability of its label) to this power; 0: all alike."
+        0.0,
+        ge=0,
+        le=10,
+        description="Focal loss: weigh a row by (1 - probability of its label) to this power; 0: off.",
     )
     soft_labels: bool = Field(
-        False, description="Learn the shares of FER+ votes, of a dataset that was prepared with them, not one label."
+        False, description="Train on shares of FER+ votes instead of labels; the dataset must hold them."
     )
     teachers: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = Field(
-        (), description="Checkpoint folders whose mean calibrated probabilities are learnt too (distillation)."
+        (), description="Checkpoint folders, for distillation from the mean of their calibrated probabilities."
     )
     distill_weight: float = Field(
-        0.9, gt=0, le=1, description="Share of the loss that follows the teachers; the rest follows the labels."
+        0.9, gt=0, le=1, description="Weight of the teachers in the loss; the rest is the weight of the labels."
     )
 
     @field_validator("class_weights")
@@ -185,9 +188,9 @@ class LossConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _one_weighting(self) -> Self:
-        asked = [self.class_weight_power > 0, self.effective_number is not None, self.class_weights is not None]
-        if sum(asked) > 1:
-            raise ValueError("class_weight_power, effective_number and class_weights exclude one another: set one")
+        weightings = [self.class_weight_power > 0, self.effective_number is not None, self.class_weights is not None]
+        if sum(weightings) > 1:
+            raise ValueError("class_weight_power, effective_number and class_weights exclude each other: set one")
         return self
 
 
@@ -195,39 +198,39 @@ class TrainingConfig(ConfigSection):
     """Length, batch, precision and seed of a run."""
 
     epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
-    batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, over all workers together.")
+    batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, of all workers together.")
     accumulate: int = Field(
         1,
         ge=1,
         le=1024,
-        description="Parts in which each worker computes its share of a batch, one after the other, to save memory.",
+        description="Parts of a batch that each worker computes one after the other, to save memory.",
     )
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Decay a step of an exponential moving average of the weights, validated and kept; 0: none.",
+        description="Decay per step of a moving average of the weights, which is validated and saved; 0: off.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="`auto` takes bfloat16 autocast where the device has instructions for it, else float32."
+        "auto", description="`auto`: bfloat16 autocast if the device has instructions for it, else float32."
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after so many epochs without a better validation accuracy; null: never.",
+        description="Stop after this many epochs without a better validation accuracy; null: never.",
     )
     max_failures: int = Field(
         2,
         ge=0,
         le=1000,
-        description="Times that a run of several workers, or a trial of a search, goes on from its last epoch after a"
-        " process or node of it was lost.",
+        description="How often a run of several workers, or a trial of a search, is resumed from its last epoch after"
+        " the loss of a process or node.",
     )
 
 
 class Config(ConfigSection):
-    """Everything that determines a training run, apart from the data."""
+    """All settings that determine a training run, apart from the data."""
 
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -241,6 +244,6 @@ class Config(ConfigSection):
         if self.schedule.head_epochs >= self.training.epochs and self.model.pretrained is None:
             raise ValueError(
                 f"schedule.head_epochs = {self.schedule.head_epochs} of training.epochs = {self.training.epochs}: all"
-                " but the classifier would stay random. Lower it, or start from weights (model.pretrained)"
+                " layers but the classifier would stay random. Lower it, or set model.pretrained"
             )
         return self

@@ -1,1 +1,1 @@
-"""What people read: progress, logs, numbers as text, messages without secrets, and Ctrl-C."""
+"""What users see: progress, logs, numbers as text, messages without secrets; and how Ctrl-C is handled."""

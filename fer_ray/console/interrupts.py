@@ -1,4 +1,4 @@
-"""What schedulers of clusters send to end a job, taken as Ctrl-C."""
+"""Ctrl-C, and SIGTERM handled like Ctrl-C."""
 
 import signal
 import sys
@@ -15,16 +15,16 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C or SIGTERM sets instead of raising; a second raises ``KeyboardInterrupt``.
 
     Args:
-        notice: said at the first; on a terminal also that another Ctrl-C doesn't wait.
+        notice: printed at the first signal.
     """
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+    if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
         yield interrupted
         return
 
     def note(number: int, frame: Any) -> None:
         interrupted.set()
-        say(f"{notice} Ctrl-C again leaves at once." if sys.stdin.isatty() else notice)
+        say(f"{notice} Ctrl-C again stops at once." if sys.stdin.isatty() else notice)
         restore()
 
     def restore() -> None:
@@ -39,9 +39,9 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
 
 
 def interrupt_on_sigterm() -> None:
-    """Raise ``KeyboardInterrupt`` at SIGTERM, as Slurm, Kubernetes and ``ray job stop`` send it, from now on.
+    """Raise ``KeyboardInterrupt`` at SIGTERM, which Slurm, Kubernetes and ``ray job stop`` send.
 
-    Only the main thread is told of signals; called in another one, this does nothing.
+    Does nothing outside the main thread, as only that one receives signals.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)

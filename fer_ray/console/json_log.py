@@ -1,10 +1,10 @@
-"""The error stream as JSON, an object a line, for what reads logs: ``--log-json`` at the command line.
+"""The error stream as JSON, one object a line, for log collectors: the option ``--log-json``.
 
 =============  =========================================================================================================
 field          of an event
 =============  =========================================================================================================
 ``time``       when it was written: UTC, ISO 8601, milliseconds
-``kind``       ``message``, ``progress``, ``error``, ``warning`` of Python's, or ``output``: what a library wrote
+``kind``       ``message``, ``progress``, ``error``, ``warning`` (Python's), or ``output`` (written by a library)
 ``text``       what the error stream shows without ``--log-json``
 =============  =========================================================================================================
 
@@ -47,12 +47,12 @@ def log_as_json() -> None:
 
 
 def writes_json() -> bool:
-    """Say whether the error stream is written as JSON."""
+    """Return whether the error stream is JSON."""
     return isinstance(sys.stderr, _JsonStream)
 
 
 def tell(kind: str, text: str, **fields: Any) -> bool:
-    """Write an event, without secrets, where the error stream is JSON; return whether it is."""
+    """Write an event without secrets if the error stream is JSON; return whether it is."""
     stream = sys.stderr
     if isinstance(stream, _JsonStream):
         stream.put(kind, text, fields)
@@ -129,7 +129,7 @@ def _line(kind: str, text: str, fields: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON has, without secrets and without numbers that it lacks."""
+    """Return a value that JSON can hold: without secrets, NaN and infinities as null."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, float):

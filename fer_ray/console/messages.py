@@ -37,27 +37,27 @@ def as_shown(text: str) -> str:
     return text
 
 
-_KEPT_SECRET = r"pass(?:word|wd|phrase)|token|secret|(?:access|account|api|private|shared)[-_.]?key"
-_NAMES = rf"(?:{_KEPT_SECRET}|pwd|signature|credential)"
+_SECRET_NAMES = r"pass(?:word|wd|phrase)|token|secret|(?:access|account|api|private|shared)[-_.]?key"
+_NAMES = rf"(?:{_SECRET_NAMES}|pwd|signature|credential)"
 _URLS = (
-    # scheme://user:password@host; a path that was made of a URL has one slash.
+    # scheme://user:password@host. pathlib turns the two slashes into one.
     re.compile(r"(?P<kept>\b[a-zA-Z][\w.+-]+:/{1,2}[^:/@\s]*:)\S+(?=@)"),
-    re.compile(r"(?P<kept>\b(?:https?|s3|gs):/{1,2})[^:/@\s]+(?=@)"),  # a token in the place of the user
+    re.compile(r"(?P<kept>\b(?:https?|s3|gs):/{1,2})[^:/@\s]+(?=@)"),  # a token as the user name
     re.compile(rf"(?i)(?P<kept>[?&;](?:[\w.%-]*{_NAMES}[\w.%-]*|sig|key)=)[^&\s]+"),
 )
 _ASSIGNED = re.compile(rf"(?i)(?P<kept>\b[\w.-]*{_NAMES}=)[^&\s]+")
-_VARIABLE = re.compile(rf"(?i)(?:{_KEPT_SECRET}|^mysql_pwd)$")  # PWD and OLDPWD are folders
+_VARIABLE = re.compile(rf"(?i)(?:{_SECRET_NAMES}|^mysql_pwd)$")  # PWD and OLDPWD are folders
 _SHORTEST = 8
-"""Characters of an environment variable's value from which on it is looked for; a shorter one may be any word."""
+"""Least length of an environment variable's value that is replaced; shorter ones may be ordinary words."""
 
 
 def redacted(text: str) -> str:
     """Replace secrets by ``***``.
 
-    These are passwords and signatures in URLs, what follows ``password=`` and the like, and the values of environment
-    variables that are called so (``AWS_SECRET_ACCESS_KEY``, ``PGPASSWORD``, ``…_TOKEN``) wherever they stand.
+    Secrets are passwords and signatures in URLs, values after ``password=`` and similar names, and the values of
+    environment variables with such names (``AWS_SECRET_ACCESS_KEY``, ``PGPASSWORD``, ``…_TOKEN``).
     """
-    for value in _of_environment():
+    for value in _environment_secrets():
         text = text.replace(value, "***")
     for secret in (*_URLS, _ASSIGNED):
         text = secret.sub(r"\g<kept>***", text)
@@ -65,10 +65,10 @@ def redacted(text: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Say whether a URL has a password or a signature in it."""
+    """Return whether a URL contains a password or a signature."""
     return any(secret.search(url) for secret in _URLS)
 
 
-def _of_environment() -> list[str]:
+def _environment_secrets() -> list[str]:
     values = {value for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= _SHORTEST}
     return sorted(values, key=len, reverse=True)

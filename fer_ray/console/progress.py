@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines in a log, or JSON; no secrets."""
+"""Progress of long work: a bar on a terminal, lines in a log, or JSON; and messages to the user, without secrets."""
 
 import sys
 import time
@@ -20,34 +20,34 @@ _CONSOLE = Console(stderr=True)
 
 
 def say(message: str) -> None:
-    """Print one line for the user, on the error stream, so that results on the output stream stay clean."""
+    """Print one line for the user on the error stream; the output stream is for results."""
     if not tell("message", message):
         _CONSOLE.print(redacted(message), markup=False, highlight=False, soft_wrap=True)
 
 
 class Details(Protocol):
-    """What is under way, shown below a bar: drawn anew all the time on a terminal, as plain lines in a log."""
+    """What is running now, shown below a progress bar on a terminal and as lines in a log."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
 
     def lines(self) -> list[str]:
-        """Return it as plain text."""
+        """Return the text for a log."""
         ...
 
     def facts(self) -> list[dict[str, Any]]:
-        """Return it as JSON has it."""
+        """Return the values for ``--log-json``."""
         ...
 
 
 class ProgressBar:
-    """Counts finished units, as a context manager.
+    """Show how many units are finished; a context manager.
 
     Args:
-        description: what is being done, a few words.
-        total: units in all, or None while unknown.
-        unit: the plural name of what is counted.
-        start: units that an earlier run has finished; they don't count in the rate.
-        details: what to show below; a log then has lines once a minute, not every 15 s.
+        description: what is being done, in a few words.
+        total: all units; None where the number isn't known.
+        unit: plural name of a unit.
+        start: units that an earlier run finished; the rate excludes them.
+        details: shown below the bar. With details a log gets lines once a minute, otherwise every 15 s.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ProgressBar:
         self._details = details
         self._interval = _DETAILED_INTERVAL_S if details else _LOG_INTERVAL_S
         self._began = self._last_line = time.monotonic()
-        self._said: int | None = None
+        self._last_done: int | None = None
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class ProgressBar:
         return self
 
     def advance(self, units: int = 1, note: str | None = None) -> None:
-        """Count units as finished; ``note`` replaces the text at the end of the line."""
+        """Count units as finished. ``note`` replaces the text at the end of the line."""
         self.done += units
         self.note = self.note if note is None else note
         if self._bar:
@@ -91,12 +91,12 @@ class ProgressBar:
             self.touch()
 
     def touch(self) -> None:
-        """Note that the details have changed: a log gets its lines if the last ones are old enough."""
+        """Write the details to a log if its last lines are old enough; call this when the details change."""
         if self._bar is None and time.monotonic() - self._last_line >= self._interval:
             self._line()
 
     def rate(self) -> float:
-        """Return units a second since this bar began."""
+        """Return finished units per second since this bar began."""
         return (self.done - self.start) / max(time.monotonic() - self._began, 1e-9)
 
     def __exit__(
@@ -104,11 +104,11 @@ class ProgressBar:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        elif kind is None and self._said != self.done:
+        elif kind is None and self._last_done != self.done:
             self._line(ended=True)
 
     def _line(self, ended: bool = False) -> None:
-        self._last_line, self._said = time.monotonic(), self.done
+        self._last_line, self._last_done = time.monotonic(), self.done
         rate = self.rate() if self.done > self.start else None
         left = (self.total - self.done) / rate if self.total and rate and self.done < self.total and not ended else None
         details = None if ended else self._details
@@ -124,7 +124,7 @@ class ProgressBar:
 
 
 class _Bar(Progress):
-    """A bar with details below it."""
+    """A progress bar with details below it."""
 
     def __init__(self, *columns: ProgressColumn | str, console: Console, details: Details | None):
         self._details = details
@@ -138,7 +138,7 @@ class _Bar(Progress):
 
 class _Count(ProgressColumn):
     def __init__(self, bar: ProgressBar):
-        super().__init__(Column(no_wrap=True))  # on a narrow terminal the bar itself gives way
+        super().__init__(Column(no_wrap=True))  # on a narrow terminal the bar shrinks, not this column
         self.bar = bar
 
     def render(self, task: Task) -> Text:

@@ -1,1 +1,1 @@
-"""The prepared dataset: assembled, checked for flaws, written and read."""
+"""The prepared dataset: assembling, checking for flaws, writing and reading."""

@@ -1,6 +1,6 @@
-"""Raw rows to a dataset: collect them, their pixels on disk, and give each a split.
+"""From raw rows to a dataset: collecting them with their pixels on disk, and giving each its split and label.
 
-Pixels wait in a file beside the dataset, so that memory holds only some hundred bytes a row, most of them names.
+The pixels are in a file beside the dataset, so memory holds only some hundred bytes a row, most of them names.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,12 @@ from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError
 from fer_ray.sources.csv_files import row_number
 from fer_ray.sources.fer_plus import REMEDY, Votes
-from fer_ray.sources.label_names import Naming, label_meanings, split_meanings
+from fer_ray.sources.label_names import label_meanings, split_meanings
+from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.raw_rows import NO_LABEL, Source, raw_schema
 from fer_ray.sources.split_names import SPLITS
 
-DROPPED = -1  # in place of a split
+DROPPED = -1  # instead of a split
 _REJECTED = -2  # likewise
 _POSITION = pa.field("position", pa.int64())  # of a row in the source
 _REJECTS = ["id", "path", "reason", _POSITION.name]
@@ -32,11 +33,11 @@ _CHUNK_ROWS = 4096  # fewer where images are large
 
 
 class Spool:
-    """Collects raw rows, the pixels of the good ones in a file that is removed at the end. A context manager.
+    """Collects raw rows, with the pixels of the usable ones in a temporary file. A context manager.
 
     Args:
-        file: where to keep the pixels.
-        size: side of the images.
+        file: for the pixels; removed at the end.
+        size: side of the images, in pixels.
     """
 
     def __init__(self, file: Path, size: int):
@@ -61,26 +62,26 @@ class Spool:
         good, bad = np.flatnonzero(~is_bad), np.flatnonzero(is_bad)
         images = images_of(rows["pixels"], self.size)
         self._out.write(np.ascontiguousarray(images[good] if len(bad) else images).data)
-        # The position in the source stays, as good rows may become rejects among the others.
+        # The position in the source, because usable rows may become rejects later.
         rows = rows.append_column(_POSITION, pa.array(np.arange(self._added, self._added + len(rows))))
         self._added += len(rows)
-        # Taken rows are a copy: they don't hold the block in Ray's object store.
+        # `take` copies the rows, so that Ray's object store can free the block.
         self._good.append(rows.drop_columns(["pixels", "reason"]).take(pa.array(good)))
         self._bad.append(rows.select(_REJECTS).take(pa.array(bad)))
 
     def rejects(self) -> pa.Table:
-        """Return ``id``, ``path`` and ``reason`` of the rows that can't be used, in source order."""
+        """Return ``id``, ``path`` and ``reason`` of the rejected rows, in source order."""
         names = [raw_schema(self.size).field(name) for name in _REJECTS[:-1]]
         table = pa.concat_tables([pa.schema([*names, _POSITION]).empty_table(), *self._bad])
         return table.sort_by(_POSITION.name).drop_columns(_POSITION.name)
 
-    def rows(self, source: Source, naming: Naming) -> tuple["SpooledRows", list[str]]:
-        """Decide what the good rows' splits and labels mean, once all are added.
+    def rows(self, source: Source, options: NameOptions) -> tuple["SpooledRows", list[str]]:
+        """Decide the splits and labels of the usable rows, once all are added.
 
-        Rows whose split or label has no meaning become rejects.
+        Rows with an unknown split or label become rejects.
 
         Returns:
-            The rows, and what is to be said about their labels.
+            The rows, and notes for the user.
 
         Raises:
             DataError: splits or labels that would make a wrong dataset (``fer_ray.sources.label_names``).
@@ -88,7 +89,7 @@ class Spool:
         self._out.flush()
         fields = [field for field in raw_schema(self.size) if field.name not in ("pixels", "reason")]
         table = pa.concat_tables([pa.schema([*fields, _POSITION]).empty_table(), *self._good]).combine_chunks()
-        splits, labels, reasons, notes = _meanings(table, source, naming)
+        splits, labels, reasons, notes = _meanings(table, source, options)
         if rejected := sorted(reasons):
             why = pa.array([reasons[row] for row in rejected], pa.string())
             self._bad.append(table.take(pa.array(rejected)).append_column("reason", why).select(_REJECTS))
@@ -106,37 +107,37 @@ class Spool:
         return rows, notes
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Return the pictures of some good rows by number, uint8, n × size × size."""
-        # Mapped anew each time, so that what was read before doesn't count as this process's memory.
+        """Return the images of some usable rows by number, uint8, n × size × size."""
+        # A new mapping each time: pages of an old one would count as this process's memory.
         mapped = np.memmap(self.file, np.uint8, "r").reshape(-1, self.size, self.size)
         return np.asarray(mapped[rows])
 
     def chunks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield some good rows a few MB at a time: their numbers and their pictures."""
+        """Yield the numbers and images of some usable rows, a few MB at a time."""
         length = self.chunk_rows()
         for start in range(0, len(rows), length):
             yield rows[start : start + length], self.pixels(rows[start : start + length])
 
     def chunk_rows(self) -> int:
-        """Return how many rows are handled at once."""
+        """Return the number of rows that are handled at once."""
         return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // self.size**2))
 
 
 @dataclass
 class SpooledRows:
-    """All good rows, n of them in source order, without their pixels.
+    """All n usable rows in source order, without their pixels.
 
     Attributes:
         ids: string.
-        paths: string, where a person finds the row.
-        splits: int8, index into ``SPLITS``; negative for a row that is in none, ``DROPPED`` where it is a leak.
+        paths: string, of the row's file, for people.
+        splits: int8, index into ``SPLITS``; negative for a row in no split, ``DROPPED`` for a leak.
         labels: int8, csv order, ``NO_LABEL`` where unlabelled.
-        sizes: int32, 2 × n, width and height as found.
+        sizes: int32, 2 × n, width and height before resizing.
         digests: binary(16), equal where the pixels are equal.
         sums: int64, of the pixels.
         squares: int64, of the squared pixels.
-        flat: bool, one colour.
-        soft: float32, n × 7, shares of votes, csv order, NaN where a row has none; None without votes.
+        flat: bool, whether the image has one colour.
+        soft: float32, n × 7, shares of votes, csv order, NaN in a row without votes; None without FER+.
     """
 
     ids: pa.ChunkedArray
@@ -158,32 +159,32 @@ class SpooledRows:
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
     def in_order(self) -> np.ndarray:
-        """Return the numbers of all rows of a split: those of train, then validation, then test."""
+        """Return the numbers of all rows in splits: those of train, then validation, then test."""
         return np.concatenate([self.of_split(split) for split in SPLITS])
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """A number for each row, int32, the same where the pixels are the same."""
+        """A number for each row, int32, equal where the pixels are equal."""
         numbers: np.ndarray = self.digests.combine_chunks().dictionary_encode().indices.to_numpy()
         return numbers
 
 
 def _meanings(
-    table: pa.Table, source: Source, naming: Naming
+    table: pa.Table, source: Source, options: NameOptions
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str], list[str]]:
-    """Return index into ``SPLITS`` and label of each row, int8, by row why some have none, and notes on labels."""
+    """Return each row's index into ``SPLITS`` and label, int8; by row the reason of a reject; notes for the user."""
     split_codes, split_names = _encoded(table["split"])
     rows_of_split = dict(zip(split_names, np.bincount(split_codes).tolist(), strict=True))
-    meant = split_meanings(rows_of_split, naming, source.name)
-    of_split = [_REJECTED if (split := meant[name]) is None else SPLITS.index(split) for name in split_names]
+    split_of = split_meanings(rows_of_split, options, source.name)
+    of_split = [_REJECTED if (split := split_of[name]) is None else SPLITS.index(split) for name in split_names]
     splits = np.array(of_split, np.int8)[split_codes]
     label_codes, keys = _encoded(table["label"])
     labelled = (label_codes >= 0) & (splits >= 0)
     pairs, counts = np.unique(np.stack([splits, label_codes])[:, labelled], axis=1, return_counts=True)
     by_split = {(SPLITS[s], keys[k]): n for (s, k), n in zip(pairs.T.tolist(), counts.tolist(), strict=True)}
-    meanings, notes = label_meanings(by_split, naming, source.name, source.numbers_are)
+    meanings, notes = label_meanings(by_split, options, source.name, source.number_order)
     of_key = [meaning if isinstance(meaning := meanings.get(key), int) else NO_LABEL for key in keys]
-    labels = np.array([*of_key, NO_LABEL], np.int8)[label_codes]  # the last is that of the code -1
+    labels = np.array([*of_key, NO_LABEL], np.int8)[label_codes]  # the last one for the code -1
     reasons = {
         int(row): f"split '{split_names[split_codes[row]]}', expected Training, PublicTest or PrivateTest; train, valid"
         " or test"
@@ -196,16 +197,16 @@ def _meanings(
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Return a number for each row, -1 for null, and the texts by number."""
+    """Return a code for each row, -1 for null, and the texts by code."""
     encoded = column.combine_chunks().dictionary_encode()
     return pc.fill_null(encoded.indices, -1).to_numpy(), encoded.dictionary.to_pylist()
 
 
 def take_validation(rows: SpooledRows, fraction: float, seed: int) -> int:
-    """Move a stratified random share of the labelled training rows to validation, and return how many moved.
+    """Move a stratified random share of the labelled training rows to validation, and return their number.
 
-    Identical pictures stay together, and count for the label of the first of them. Every class that has two different
-    pictures gets at least one on either side.
+    Identical images stay together and count for the label of the first one. Every class with two different images keeps
+    at least one in each split.
     """
     rng = np.random.default_rng(seed)
     train = rows.of_split("train")
@@ -232,26 +233,26 @@ def mean_and_std(rows: SpooledRows, numbers: np.ndarray, size: int) -> tuple[flo
 
 
 def mean_by_class(spool: Spool, rows: SpooledRows, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean picture of each class among some rows, float64, size × size, 0 to 255, without absent ones."""
+    """Return the mean image of each class that has a labelled row, float64, size × size, 0 to 255."""
     numbers = numbers[rows.labels[numbers] != NO_LABEL]
     sums = np.zeros((NUM_CLASSES, spool.size**2))
-    for chosen, pictures in spool.chunks(numbers):
+    for chosen, images in spool.chunks(numbers):
         members = rows.labels[chosen] == np.arange(NUM_CLASSES)[:, None]
-        # Exact: float32 holds whole numbers to 2²⁴, more than a chunk's pixels add up to.
-        sums += members.astype(np.float32) @ pictures.reshape(len(chosen), -1).astype(np.float32)
+        # Exact: float32 holds whole numbers up to 2²⁴, and a chunk's sums are smaller.
+        sums += members.astype(np.float32) @ images.reshape(len(chosen), -1).astype(np.float32)
     counts = np.bincount(rows.labels[numbers], minlength=NUM_CLASSES)
     means = {name: sums[label] / counts[label] for label, name in enumerate(EMOTIONS) if counts[label]}
     return {name: mean.reshape(spool.size, spool.size) for name, mean in means.items()}
 
 
 def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labels: str) -> list[str]:
-    """Replace the labels of a CSV's rows by those of votes, and return what is to be said about it.
+    """Replace the labels of a CSV's rows by those of votes, and return notes for the user.
 
     Args:
         source: a CSV.
-        rows: its good rows; their ``labels`` are replaced, and ``soft`` is set where ``labels`` is ``soft``.
-        rejected: how many more rows the source has.
-        votes: as many as the source has rows.
+        rows: its usable rows; ``labels`` are replaced, and ``soft`` is set for ``labels="soft"``.
+        rejected: number of its other rows.
+        votes: for each row of the source.
         labels: one of ``LABELS``.
 
     Raises:
@@ -259,8 +260,8 @@ def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labe
     """
     if len(rows) + rejected != len(votes.counts):
         raise DataError(
-            f"{votes.path}: has {len(votes.counts):,} rows, {source.name} {len(rows) + rejected:,}; they are joined row"
-            f" by row. {REMEDY}"
+            f"{votes.path}: has {len(votes.counts):,} rows, {source.name} {len(rows) + rejected:,}; rows are joined by"
+            f" number. {REMEDY}"
         )
     numbers = np.array([row_number(id) - 1 for id in rows.ids.to_pylist()], np.int64)
     if source.has_usage and votes.splits is not None:
@@ -269,11 +270,11 @@ def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labe
     if labels == "soft":
         rows.soft = votes.shares()[numbers]
     both = (previous != NO_LABEL) & (rows.labels != NO_LABEL)
-    won = ", ".join(f"{count:,} by {name}" for name, count in votes.unlabelled().items() if count)
+    won = ", ".join(f"{count:,} {name}" for name, count in votes.unlabelled().items() if count)
     return [
         f"Labels are FER+ votes ({votes.path.name}, {labels}); {(previous != rows.labels)[both].sum():,} of"
         f" {both.sum():,} differ from the label in {source.name}.",
-        f"{sum(votes.unlabelled().values()):,} rows of FER+ got no label: won {won}.",
+        f"{sum(votes.unlabelled().values()):,} rows of FER+ got no label, by the winning choice: {won}.",
     ]
 
 
@@ -284,6 +285,6 @@ def _require_same_splits(source: Source, votes: Votes, numbers: np.ndarray, spli
     if wrong:
         row, split = wrong[0]
         raise DataError(
-            f"{votes.path}: {len(wrong):,} row(s) have another Usage than in {source.name}, first row {row + 1}:"
+            f"{votes.path}: {len(wrong):,} row(s) have another Usage than {source.name}, first row {row + 1}:"
             f" {voted[row]}, not {split}. {REMEDY}"
         )

@@ -1,16 +1,16 @@
-"""Pictures that nearly equal each other, found by a perceptual hash without comparing all pairs.
+"""Near-duplicate images, found by a perceptual hash without comparing all pairs.
 
 The hash is the DCT hash of pHash (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"):
-64 low frequencies of the picture, the constant ones left out, one bit each, set where the coefficient lies above their
-median. Light and contrast don't change it, rescaling and JPEG compression change few bits. pHash smooths and reduces to
-32 × 32 before the transform, to save time; prepared pictures are small enough to transform as they are.
+one bit for each of 64 low frequencies, without the constant ones, set where the coefficient is above their median.
+Light and contrast don't change it; rescaling and JPEG compression change few bits. pHash smooths and shrinks to 32 × 32
+first, to save time; prepared images are small enough to transform directly.
 
-``NEAR_DISTANCE`` was chosen on the 30,765 distinct pictures of FER-2013's Training and PublicTest, by looking at 30
-random pairs at each distance and at the 48 of 4 and of 6 bits with the lowest correlation of their pixels (half of a
-hash's bits are set, so that distances are even):
+``NEAR_DISTANCE`` was chosen on the 30,765 distinct images of FER-2013's Training and PublicTest, by looking at 30
+random pairs at each distance, and at the 48 pairs of 4 and of 6 bits with the lowest correlation of pixels. Half of a
+hash's bits are set, so distances are even.
 
 ====  =====  ===================  =====================================================================================
-bits  pairs  median correlation   what the pairs show
+bits  pairs  median correlation   content of the pairs
 ====  =====  ===================  =====================================================================================
 0     92     0.999                one photo, compressed or lit anew
 2     201    0.965                one photo, cropped a pixel or two apart
@@ -20,7 +20,7 @@ bits  pairs  median correlation   what the pairs show
 10    1,942  0.697                about half of the pairs have different labels
 ====  =====  ===================  =====================================================================================
 
-Pairs of two people are chance, and so grow with the square of the number of pictures.
+Pairs of two people are coincidences, so their number grows with the square of the number of images.
 """
 
 from collections.abc import Iterator
@@ -29,33 +29,33 @@ from itertools import combinations, pairwise
 import numpy as np
 
 NEAR_DISTANCE = 6
-"""Bits of the hash in which two pictures may differ and count as nearly equal."""
+"""The largest number of differing bits of near-duplicates."""
 
 SMALLEST = 16
-"""Side of the smallest pictures that have the 8 × 8 frequencies of the hash, each with at least two pixels a wave."""
+"""Side of the smallest images that have all 8 × 8 frequencies of the hash, with at least two pixels a wave."""
 
 _FREQUENCIES = np.arange(1, 9)
-_EQUAL = 3  # blocks that two hashes share, of _EQUAL + distance: more of them are more sorts, over smaller buckets
+_EQUAL = 3  # equal blocks of _EQUAL + distance blocks: a larger number means more sorts with smaller buckets
 
 
-def hash_pictures(pictures: np.ndarray) -> np.ndarray:
-    """Return the 64-bit DCT hash of pictures: uint8, n × size × size, to uint64, n."""
-    size = pictures.shape[-1]
+def hash_images(images: np.ndarray) -> np.ndarray:
+    """Return the 64-bit DCT hash, uint64, n, of images, uint8, n × size × size."""
+    size = images.shape[-1]
     waves = np.cos(np.pi / size * np.outer(_FREQUENCIES, np.arange(size) + 0.5)).astype(np.float32)
-    coefficients = (waves @ pictures.astype(np.float32) @ waves.T).reshape(-1, 64)
+    coefficients = (waves @ images.astype(np.float32) @ waves.T).reshape(-1, 64)
     bits = coefficients > np.median(coefficients, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view("<u8").reshape(-1)
 
 
 def earliest_near(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Return for each hash the position of the first one that differs from it in at most ``distance`` bits.
+    """Return for each hash the position of the first hash that differs in at most ``distance`` bits.
 
     Args:
         hashes: uint64, n.
         distance: 0 to 8.
 
     Returns:
-        int64, n; a hash that is near to none before it has its own position.
+        int64, n; a hash without an earlier near one has its own position.
     """
     distinct, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     earliest = first.copy()
@@ -66,11 +66,11 @@ def earliest_near(hashes: np.ndarray, distance: int) -> np.ndarray:
 
 
 def _near_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield positions of pairs that differ in at most ``distance`` bits, every such pair at least once.
+    """Yield the positions of pairs that differ in at most ``distance`` bits, every such pair at least once.
 
-    The 64 bits are cut into ``distance`` + 3 blocks. The differing bits lie in at most ``distance`` of them, so that at
-    least three are equal; for every choice of three, the hashes are sorted by these and compared with those that have
-    the same (Manku, Jain and Das Sarma 2007, "Detecting Near-Duplicates for Web Crawling").
+    The 64 bits are cut into ``distance`` + 3 blocks. The differing bits are in at most ``distance`` of them, so at
+    least three blocks are equal. For every choice of three, sorting finds the hashes with equal blocks (Manku, Jain and
+    Das Sarma 2007, "Detecting Near-Duplicates for Web Crawling").
     """
     for mask in _masks(distance):
         keys = hashes & mask

@@ -1,4 +1,4 @@
-"""What speaks against a dataset's figures: copies within and across its splits, conflicting labels, flat pictures."""
+"""Flaws of a dataset: copies within and across splits, conflicting labels, flat images."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from fer_ray.console.progress import ProgressBar
 from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows
-from fer_ray.dataset.near_duplicates import NEAR_DISTANCE, earliest_near, hash_pictures
+from fer_ray.dataset.near_duplicates import NEAR_DISTANCE, earliest_near, hash_images
 from fer_ray.dataset.store import SplitInfo
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.sources.raw_rows import NO_LABEL
@@ -19,13 +19,13 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class Findings:
-    """What rows share with each other, n of each; meaningless for dropped rows.
+    """The flaws of n rows; undefined for dropped rows.
 
     Attributes:
-        first: int64, number of the first row with the same pixels, in the order train, validation, test.
-        near: int64, number of the first row with nearly the same pixels, in that order, -1 where there is none before
-            the row's own picture; None where it wasn't asked for.
-        flags: bool, by name, as ``fer_ray.dataset.store`` describes them.
+        first: int64, n, number of the first row with the same pixels, in the order train, validation, test.
+        near: int64, n, number of the first near-duplicate in that order, -1 without an earlier one; None if not
+            requested.
+        flags: bool, n, by name, as in ``fer_ray.dataset.store``.
     """
 
     first: np.ndarray
@@ -34,7 +34,7 @@ class Findings:
 
 
 def find(rows: SpooledRows, spool: Spool | None = None) -> Findings:
-    """Compare all rows by their pixels, and where a spool is given also by how nearly equal their pictures are."""
+    """Compare the pixels of all rows, and with a spool find near-duplicates too."""
     order = rows.in_order()
     _, position, group = np.unique(rows.groups[order], return_index=True, return_inverse=True)
     first = np.arange(len(rows))
@@ -50,9 +50,9 @@ def find(rows: SpooledRows, spool: Spool | None = None) -> Findings:
 
 
 def _conflicts(rows: SpooledRows, first: np.ndarray) -> np.ndarray:
-    """Say for each row whether it is labelled and its pixels stand elsewhere under another label."""
+    """Return for each row whether it is labelled and a row with the same pixels has another label."""
     labelled = (rows.labels != NO_LABEL) & (rows.splits >= 0)
-    # Two labels in a group: its smallest and largest differ.
+    # A group with two labels: the smallest and the largest differ.
     low, high = np.full(len(rows), NUM_CLASSES, np.int8), np.full(len(rows), NO_LABEL, np.int8)
     np.minimum.at(low, first[labelled], rows.labels[labelled])
     np.maximum.at(high, first[labelled], rows.labels[labelled])
@@ -62,13 +62,13 @@ def _conflicts(rows: SpooledRows, first: np.ndarray) -> np.ndarray:
 
 def _first_near(rows: SpooledRows, first: np.ndarray, spool: Spool) -> np.ndarray:
     order = rows.in_order()
-    # Flat pictures have no frequencies, so that all of them would have one hash.
+    # Flat images have no frequencies, so all of them would have the same hash.
     distinct = order[(first[order] == order) & ~rows.flat[order]]
     hashes = np.empty(len(distinct), np.uint64)
     done = 0
-    with ProgressBar("Comparing pictures", len(distinct)) as bar:
-        for chosen, pictures in spool.chunks(distinct):
-            hashes[done : done + len(chosen)] = hash_pictures(pictures)
+    with ProgressBar("Comparing images", len(distinct)) as bar:
+        for chosen, images in spool.chunks(distinct):
+            hashes[done : done + len(chosen)] = hash_images(images)
             done += len(chosen)
             bar.advance(len(chosen))
     earliest = distinct[earliest_near(hashes, NEAR_DISTANCE)]
@@ -79,7 +79,7 @@ def _first_near(rows: SpooledRows, first: np.ndarray, spool: Spool) -> np.ndarra
 
 
 def drop_leaks(rows: SpooledRows) -> pa.Table:
-    """Drop the training rows that also stand in validation or test, and return them as rows of rejects.parquet."""
+    """Drop the training rows that are also in validation or test, and return them as rows of rejects.parquet."""
     groups = rows.groups
     later = rows.in_order()
     later = later[rows.splits[later] > 0]
@@ -88,7 +88,7 @@ def drop_leaks(rows: SpooledRows) -> pa.Table:
     train = train[np.isin(groups[train], copied)]
     twins = later[position[np.searchsorted(copied, groups[train])]]
     reasons = [
-        f"left out by --drop-leaks: the same picture stands in {SPLITS[split]} as {twin}"
+        f"left out by --drop-leaks: the same image is in {SPLITS[split]} as {twin}"
         for split, twin in zip(rows.splits[twins], rows.ids.take(pa.array(twins)).to_pylist(), strict=True)
     ]
     rows.splits[train] = DROPPED
@@ -97,7 +97,7 @@ def drop_leaks(rows: SpooledRows) -> pa.Table:
 
 
 def split_info(rows: SpooledRows, findings: Findings, numbers: np.ndarray) -> SplitInfo:
-    """Count what a split holds."""
+    """Count the rows of a split by label and flaw."""
     labels = rows.labels[numbers]
     counts = np.bincount(labels[labels != NO_LABEL], minlength=NUM_CLASSES).tolist()
     flagged = {name: int(flag[numbers].sum()) for name, flag in findings.flags.items()}
@@ -116,12 +116,12 @@ def split_info(rows: SpooledRows, findings: Findings, numbers: np.ndarray) -> Sp
 
 @dataclass(frozen=True)
 class CopyGroup:
-    """Rows with the very same pixels.
+    """Rows with the same pixels.
 
     Attributes:
-        first: number of the first of them.
-        splits: how many stand in each split, those without one left out.
-        labels: how many have each label, likewise; unlabelled ones count nowhere.
+        first: number of the first row.
+        splits: number of rows by split.
+        labels: number of labelled rows by label.
     """
 
     first: int
@@ -130,7 +130,7 @@ class CopyGroup:
 
 
 def worst_groups(rows: SpooledRows, findings: Findings, count: int) -> tuple[list[CopyGroup], list[CopyGroup]]:
-    """Return the groups of most copies and, of those under several labels, the ones under most; ``count`` of each."""
+    """Return the ``count`` groups with the most copies, and those of several labels with the most labels."""
     order = rows.in_order()
     firsts, group, copies = np.unique(findings.first[order], return_inverse=True, return_counts=True)
     labelled = rows.labels[order] != NO_LABEL

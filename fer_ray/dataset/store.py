@@ -1,28 +1,27 @@
-"""A prepared dataset on disk: ``dataset.json`` and one folder of Parquet files a split. Reading needs no Ray.
+"""A prepared dataset on disk: ``dataset.json`` and a folder of Parquet files for each split. Reading needs no Ray.
 
-Columns of every split, rows ordered by source order:
+Columns of every split, its rows in source order:
 
 =====================  ============================  =============================================================
 ``id``                 string                        unique in the dataset (path in the source, or row)
 ``label``              int8, null where unlabelled   0 to 6 in csv order (``fer_ray.emotions.EMOTIONS``)
 ``pixels``             fixed_size_list<uint8>        the grey image, rows first, ``size * size`` values
-``width``              int32                         of the image as found, in pixels
-``height``             int32                         of the image as found, in pixels
-``duplicate_of``       string, null                  id of the first row, in the order train, validation, test, that
-                                                     holds the very same pixels
-``near_duplicate_of``  string, null                  id of the first row, in that order, whose picture nearly equals
-                                                     this one; null throughout where ``prepare`` wasn't asked
+``width``              int32                         of the image before resizing, in pixels
+``height``             int32                         likewise
+``duplicate_of``       string, null                  id of the first row with the same pixels, in the order train,
+                                                     validation, test
+``near_duplicate_of``  string, null                  id of the first near-duplicate, in that order; all null without
+                                                     ``--near-duplicates``
 ``flags``              list<string>                  ``flat``: one colour; ``leaked``: a validation or test image that
-                                                     also stands in train; ``conflict``: the same pixels stand
-                                                     elsewhere under another label; ``near_duplicate``: nearly, and
-                                                     not exactly, equal to an earlier row; ``near_leaked``: a
-                                                     validation or test image that nearly, and not exactly, equals
-                                                     one of train
-``soft_label``         fixed_size_list<float>, null  only in a dataset with FER+ votes prepared as soft: the share of
+                                                     is also in train; ``conflict``: another row has the same pixels
+                                                     and another label; ``near_duplicate``: a near-duplicate, not a
+                                                     copy, of an earlier row; ``near_leaked``: a validation or test
+                                                     image that is a near-duplicate, not a copy, of one in train
+``soft_label``         fixed_size_list<float>, null  only with ``--fer-plus-labels soft``: the share of votes for
                                                      each emotion, csv order, sum 1
 =====================  ============================  =============================================================
 
-Near means by the rule of ``fer_ray.dataset.near_duplicates``.
+``fer_ray.dataset.near_duplicates`` defines near-duplicates.
 """
 
 import dataclasses
@@ -50,22 +49,22 @@ DATASET_FILE = "dataset.json"
 
 
 class SplitInfo(BaseModel):
-    """What a split holds."""
+    """The contents of a split."""
 
     model_config = ConfigDict(extra="forbid")
 
     rows: int
     labels: dict[str, int] = Field(description="Labelled rows by emotion, csv order.")
     unlabelled: int = 0
-    duplicates: int = Field(0, description="Rows whose pixels stand earlier in the dataset.")
-    leaked: int = Field(0, description="Rows of validation or test whose pixels also stand in train.")
-    conflicts: int = Field(0, description="Rows whose pixels stand elsewhere under another label.")
+    duplicates: int = Field(0, description="Rows whose pixels are in an earlier row.")
+    leaked: int = Field(0, description="Rows of validation or test whose pixels are also in train.")
+    conflicts: int = Field(0, description="Rows whose pixels have another label in another row.")
     flat: int = Field(0, description="Rows of one flat colour.")
     near_duplicates: int | None = Field(
-        None, description="Rows nearly, and not exactly, equal to an earlier one; null where that wasn't looked for."
+        None, description="Near-duplicates, not copies, of an earlier row; null if not looked for."
     )
     near_leaked: int | None = Field(
-        None, description="Rows of validation or test nearly, and not exactly, equal to one of train; null likewise."
+        None, description="Near-duplicates in validation or test, not copies, of a row in train; null likewise."
     )
 
 
@@ -76,26 +75,26 @@ class DatasetInfo(BaseModel):
 
     format_version: int = FORMAT_VERSION
     fer_ray_version: str
-    source: str = Field(description="Where the images came from: a path, or the synthetic recipe.")
+    source: str = Field(description="The path or URL of the images, or the synthetic recipe.")
     source_format: str
     size: int = Field(description="Side of the square images, in pixels.")
     label_names: list[str] = list(EMOTIONS)
     splits: dict[str, SplitInfo]
     mean: float = Field(description="Mean of the training pixels, 0 to 1.")
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
-    rejected: int = Field(0, description="Rows or files that are in rejects.parquet.")
-    dropped_leaks: int = Field(0, description="Of these, usable training rows that --drop-leaks left out.")
-    soft_labels: bool = Field(False, description="Whether rows carry shares of FER+ votes in ``soft_label``.")
+    rejected: int = Field(0, description="Rows or files in rejects.parquet.")
+    dropped_leaks: int = Field(0, description="Of these, training rows left out by --drop-leaks.")
+    soft_labels: bool = Field(False, description="Whether rows have shares of FER+ votes in ``soft_label``.")
     fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that a row takes in memory: its pixels, about 128 for label, id and flags, and its shares of votes."""
+        """Bytes of a row in memory: its pixels, about 128 for label, id and flags, and its shares of votes."""
         return self.size**2 + 128 + (4 * NUM_CLASSES if self.soft_labels else 0)
 
     @property
-    def learning_columns(self) -> list[str]:
+    def training_columns(self) -> list[str]:
         """The columns that ``to_split`` needs."""
         return ["id", "label", "pixels", "flags", *(["soft_label"] if self.soft_labels else [])]
 
@@ -108,7 +107,7 @@ class Split:
         ids: n ids.
         images: uint8, n × size × size, 0 black to 255 white.
         labels: int64, n, csv order.
-        leaked: bool, n; True where the image also stands in train.
+        leaked: bool, n, whether the image is also in train.
         soft_labels: float32, n × 7, shares of votes, csv order; None where the dataset has none.
     """
 
@@ -122,11 +121,11 @@ class Split:
         return len(self.labels)
 
     def share(self, rank: int, workers: int) -> "Split":
-        """Return every ``workers``-th row from row ``rank`` on: over all ranks, each row exactly once."""
+        """Return every ``workers``-th row from row ``rank`` on, so that the ranks together have each row once."""
         return self.take(np.arange(rank, len(self), workers))
 
     def take(self, rows: np.ndarray) -> "Split":
-        """Return some rows, by numbers, in their order."""
+        """Return the rows with the given numbers, in their order."""
         soft = None if self.soft_labels is None else self.soft_labels[rows]
         return Split([self.ids[row] for row in rows], self.images[rows], self.labels[rows], self.leaked[rows], soft)
 
@@ -150,30 +149,30 @@ def schema(size: int, soft_labels: bool = False) -> pa.Schema:
 
 
 class PreparedDataset:
-    """Reads a folder that ``prepare`` wrote, by path or URL; of a URL each machine reads a copy of its own.
+    """A folder that ``prepare`` wrote, by path or URL; each machine reads its own copy of a URL.
 
     Attributes:
-        shown: the path or URL.
+        path_or_url: the path or URL.
         path: of the folder on this machine.
 
     Raises:
-        DataError: the folder is missing, is no prepared dataset, or has another format version.
+        DataError: the folder is missing, isn't a prepared dataset, or has another format version.
     """
 
-    def __init__(self, place: Path | str):
-        self.path = local_copy(place)
-        self.shown = as_shown(str(self.path))
+    def __init__(self, path_or_url: Path | str):
+        self.path = local_copy(path_or_url)
+        self.path_or_url = as_shown(str(self.path))
         file = self.path / DATASET_FILE
         remedy = "Make one with `fer-ray prepare SOURCE DEST`."
         if not self.path.is_dir():
             what = "is a file" if self.path.is_file() else "no such folder"
-            raise DataError(f"{self.path}: {what}. The folder of a prepared dataset was expected. {remedy}")
+            raise DataError(f"{self.path}: {what}. Expected the folder of a prepared dataset. {remedy}")
         if not file.is_file():
-            raise DataError(f"{self.path}: not a prepared dataset, it has no {DATASET_FILE}. {remedy}")
+            raise DataError(f"{self.path}: not a prepared dataset, {DATASET_FILE} is missing. {remedy}")
         self.info = read_json(DatasetInfo, file, remedy)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"path": local_copy(state["shown"])})
+        self.__dict__.update(state | {"path": local_copy(state["path_or_url"])})
 
     def files(self, split: str) -> list[Path]:
         """Return the Parquet files of a split, in order.
@@ -183,7 +182,7 @@ class PreparedDataset:
         """
         if split not in self.info.splits:
             has = ", ".join(name for name in SPLITS if name in self.info.splits)
-            raise UsageError(f"split '{split}': {self.path} has none. It has {has}; choose one of these.")
+            raise UsageError(f"split '{split}': not in {self.path}, which has {has}. Choose one of these.")
         return sorted((self.path / split).glob("*.parquet"))
 
     def labelled(self, split: str) -> int:
@@ -191,7 +190,7 @@ class PreparedDataset:
         return sum(self.info.splits[split].labels.values())
 
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
-        """Read a split, or some columns of it, as one Arrow table."""
+        """Read a split, or some of its columns, as an Arrow table."""
         try:
             tables = [pq.read_table(file, columns=columns) for file in self.files(split)]
         except (OSError, pa.ArrowInvalid) as error:
@@ -205,16 +204,14 @@ class PreparedDataset:
         return pa.concat_tables(tables)
 
     def check_trainable(self) -> None:
-        """Check that there are labelled rows to learn from, and to choose the best epoch or trial by.
-
-        It says which labels have no row to learn from.
+        """Check that a network can be trained and validated on the labelled rows; print the labels without a row.
 
         Raises:
-            DataError: a split is missing or wholly unlabelled, train has rows of one label alone, or a file has other
-                columns than ``schema``.
+            DataError: train or validation has no labelled row, train has a single label, or a file has other columns
+                than ``schema``.
         """
         remedies = {
-            "train": "Prepare a source that has labelled training images.",
+            "train": "Prepare a source with labelled training images.",
             "validation": "Prepare it with --validation-fraction above 0.",
         }
         held = self.info.splits
@@ -227,23 +224,23 @@ class PreparedDataset:
         if len(absent) == NUM_CLASSES - 1:
             (only,) = set(EMOTIONS) - set(absent)
             raise DataError(
-                f"{self.path}: all labelled images of train are {only}, and a network needs two labels or more to learn"
-                " from. Prepare a source that has more."
+                f"{self.path}: all labelled images of train are {only}, and training needs at least two. Prepare a"
+                " source with more labels."
             )
         if absent:
-            say(f"train has no image of {', '.join(absent)}, so that no image will be labelled so.")
+            say(f"train has no image of {', '.join(absent)}, so the network will never predict it.")
         for split in remedies:
             self._check_columns(split)
 
     def _check_columns(self, split: str) -> None:
-        """Check that each file of a split has the columns that are learnt from, of the right types."""
+        """Check that each file of a split has the columns for training, of the right types."""
         expected, problems = schema(self.info.size, self.info.soft_labels), list[str]()
         for file in self.files(split):
             try:
                 found = pq.read_schema(file)
             except (OSError, pa.ArrowInvalid) as error:
                 raise self._unreadable(split, error) from error
-            for name in self.info.learning_columns:
+            for name in self.info.training_columns:
                 if name not in found.names:
                     problems.append(f"{file}: has no column '{name}'. Prepare the dataset again.")
                 elif found.field(name).type != expected.field(name).type:
@@ -255,10 +252,10 @@ class PreparedDataset:
             raise DataError(problems)
 
     def load(self, split: str) -> Split:
-        """Read the labelled rows of a split into memory, a row group at a time, so that it takes little beside them.
+        """Read the labelled rows of a split into memory, a row group at a time to save memory.
 
         Raises:
-            DataError: a file can't be read, or there are other rows or columns than ``dataset.json`` says.
+            DataError: a file can't be read, or has other rows or columns than ``dataset.json`` says.
         """
         self._check_columns(split)
         size, rows, parts = self.info.size, 0, list[Split]()
@@ -267,7 +264,7 @@ class PreparedDataset:
             for file in self.files(split):
                 with pq.ParquetFile(file) as groups:
                     for group in range(groups.num_row_groups):
-                        part = to_split(groups.read_row_group(group, columns=self.info.learning_columns), size)
+                        part = to_split(groups.read_row_group(group, columns=self.info.training_columns), size)
                         own = images[rows : rows + len(part)]
                         own[:] = part.images[: len(own)]
                         parts.append(dataclasses.replace(part, images=own))
@@ -290,11 +287,11 @@ class PreparedDataset:
 
     def _unreadable(self, split: str, error: Exception) -> DataError:
         reason = " ".join(str(error).split()).rstrip(".")
-        return DataError(f"{self.path / split}: not readable: {reason}. Prepare the dataset again.")
+        return DataError(f"{self.path / split}: can't be read: {reason}. Prepare the dataset again.")
 
 
 def to_split(table: pa.Table, size: int) -> Split:
-    """Turn rows with ``DatasetInfo.learning_columns`` into arrays, leaving unlabelled rows out."""
+    """Return rows with ``DatasetInfo.training_columns`` as arrays, without the unlabelled rows."""
     table = table.filter(pc.is_valid(table["label"]))
     leaked = ["leaked" in flags for flags in table["flags"].to_pylist()]
     return Split(

@@ -1,4 +1,4 @@
-"""Splits as Parquet files."""
+"""Writing splits as Parquet files."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from fer_ray.sources.raw_rows import NO_LABEL
 
 _FILE_CHUNKS = 4
 GROUP_ROWS = 512
-"""Of a Parquet row group, which training reads as one where a split streams. Sources are often sorted by label, so the
-smaller it is the better a buffer mixes labels, and the less memory reading takes. Below this reading gets slower."""
+"""Rows of a Parquet row group, which training reads at once when a split streams. Sources are often sorted by label, so
+smaller groups mix labels better and take less memory. Below this number reading gets slower."""
 
 
 class SplitWriter:
-    """Writes splits as Parquet and keeps the fingerprint: SHA-256 over each split's name, ids, labels, any soft labels
-    and pixels.
+    """Writes splits as Parquet and computes the fingerprint: SHA-256 over each split's name, ids, labels, soft labels
+    if there are any, and pixels.
     """
 
     def __init__(self, folder: Path, spool: Spool, rows: SpooledRows, findings: Findings):
@@ -31,7 +31,7 @@ class SplitWriter:
         self._schema = schema(spool.size, rows.soft is not None)
 
     def write(self, split: str) -> Iterator[int]:
-        """Write a split, yielding the number of rows after each row group."""
+        """Write a split, yielding the number of rows after each write."""
         numbers = self.rows.of_split(split)
         self._hash.update(f"{split}\n".encode())
         self._hash_ids(numbers)
@@ -41,12 +41,12 @@ class SplitWriter:
         (self.folder / split).mkdir()
         length = self.spool.chunk_rows() * _FILE_CHUNKS
         for part, at in enumerate(range(0, len(numbers), length)):
-            # No compression: the dictionary brings a pixel to 8 bits, and faces don't get smaller than that.
+            # No compression: the dictionary stores 8 bits a pixel, and compression doesn't shrink faces further.
             file = self.folder / split / f"part-{part:05}.parquet"
             with pq.ParquetWriter(file, self._schema, compression="none", write_statistics=["id"]) as out:
-                for chosen, pictures in self.spool.chunks(numbers[at : at + length]):
-                    self._hash.update(pictures.data)
-                    out.write_table(self._table(chosen, pictures), row_group_size=GROUP_ROWS)
+                for chosen, images in self.spool.chunks(numbers[at : at + length]):
+                    self._hash.update(images.data)
+                    out.write_table(self._table(chosen, images), row_group_size=GROUP_ROWS)
                     yield len(chosen)
 
     def fingerprint(self) -> str:
@@ -59,13 +59,13 @@ class SplitWriter:
             ids = self.rows.ids.take(pa.array(numbers[start : start + length])).to_pylist()
             self._hash.update("".join(f"{id}\n" for id in ids).encode())
 
-    def _table(self, numbers: np.ndarray, pictures: np.ndarray) -> pa.Table:
+    def _table(self, numbers: np.ndarray, images: np.ndarray) -> pa.Table:
         rows, findings = self.rows, self.findings
         labels = rows.labels[numbers]
         columns = [
             self._ids(numbers),
             pa.array(labels, pa.int8(), mask=labels == NO_LABEL),
-            pa.FixedSizeListArray.from_arrays(pa.array(pictures.reshape(-1)), self.spool.size**2),
+            pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), self.spool.size**2),
             pa.array(rows.sizes[0, numbers], pa.int32()),
             pa.array(rows.sizes[1, numbers], pa.int32()),
             self._ids(findings.first[numbers], findings.first[numbers] == numbers),

@@ -1,8 +1,8 @@
-"""Image bytes to a grey picture: the one decoder that preparing and scoring share.
+"""The decoder of prepare and score: an image file's bytes to grey pixels.
 
-What a file is called doesn't matter, only its content. JPEG and plain PNG go through OpenCV, measured 2 to 10 times
-faster than Pillow on faces of 48 to 1,024 pixels; a large JPEG is shrunk while it is decoded. BMP, GIF, TIFF, WebP,
-AVIF, JPEG 2000, PNM and the rarer sorts of JPEG and PNG go through Pillow.
+Only the content of a file counts, not its name. OpenCV decodes JPEG and plain PNG, measured 2 to 10 times as fast as
+Pillow on faces of 48 to 1,024 pixels; a large JPEG is shrunk while decoding. Pillow decodes BMP, GIF, TIFF, WebP, AVIF,
+JPEG 2000, PNM and the rarer kinds of JPEG and PNG.
 """
 
 import contextlib
@@ -23,31 +23,31 @@ from fer_ray.images.grey_samples import SAVE_IT, to_grey
 
 
 def png_of(pixels: np.ndarray) -> bytes:
-    """Return a grey picture (uint8, H × W) as a PNG."""
+    """Encode grey pixels (uint8, H × W) as PNG."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
 ImageProblem = Literal["empty", "not_an_image", "truncated", "damaged", "too_large", "undecodable"]
-"""What can be wrong with a file: no bytes; no known image; its end is missing; a JPEG that its decoder calls corrupt;
-more pixels than allowed; the rest. A decoder doesn't notice all damage: a JPEG has no checksum."""
+"""Why bytes can't be decoded: no bytes; not an image of a known format; the end is missing; the JPEG decoder reports
+corrupt data; more pixels than allowed; anything else. Not all damage is found: a JPEG has no checksum."""
 
 MAX_PIXELS = 80_000_000
-"""Images with more pixels than this are refused by default, judged by their header."""
+"""The default limit for the pixels of an image, by its header."""
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PILLOW_FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]  # none that starts another program
+_PILLOW_FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]  # none of them starts another program
 _PILLOW_FORMATS += [name for name, feature in (("AVIF", "avif"), ("JPEG2000", "jpg_2000")) if features.check(feature)]
-_NO_IMAGES = {  # by what they begin with
-    b"PK\x03\x04": "a .zip archive: name it as an INPUT of its own to score what is in it",
-    b"PAR1": "a Parquet file: name it as an INPUT of its own to score what is in it",
+_NOT_IMAGES = {  # by their first bytes
+    b"PK\x03\x04": "a .zip archive: name it as an INPUT of its own to score its images",
+    b"PAR1": "a Parquet file: name it as an INPUT of its own to score its images",
     b"%PDF": "a PDF document",
     b"<svg": "an SVG drawing, which has no pixels: render it first",
     b"<?xml": "an XML document, such as an SVG drawing, which has no pixels: render it first",
 }
 _HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
-_LARGE_PIXELS = 16_000_000
+_LARGE = 16_000_000  # pixels
 _PILLOW_RAISES = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError)
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -55,19 +55,18 @@ _REDUCED = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     1: cv2.IMREAD_GRAYSCALE,
 }
-warnings.filterwarnings("ignore", module="PIL")  # on damaged files and many pixels: both are errors here
-
+warnings.filterwarnings("ignore", module="PIL")  # of damage and of many pixels: both are errors here
 
 _one_large = threading.Lock()
-"""Held while an image of more than ``_LARGE_PIXELS`` is decoded whole: many threads' would fill the memory."""
+"""Held while an image of more than ``_LARGE`` pixels is decoded: several at once could fill the memory."""
 
 
 class ImageError(Exception):
-    """Bytes that give no picture.
+    """An image can't be decoded.
 
     Args:
-        kind: one of ``ImageProblem``.
-        message: what is wrong, for people.
+        kind: the kind of problem.
+        message: the problem, for people.
     """
 
     def __init__(self, kind: ImageProblem, message: str):
@@ -80,11 +79,11 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A grey picture.
+    """A decoded image.
 
     Attributes:
         pixels: uint8, rows × columns, 0 black to 255 white.
-        width: of the image as a viewer shows it, before any resizing.
+        width: of the upright image before resizing, in pixels.
         height: likewise.
     """
 
@@ -96,23 +95,23 @@ class DecodedImage:
 def decode(
     data: bytes, size: int | None = None, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None
 ) -> DecodedImage:
-    """Decode an image of any common kind to grey.
+    """Decode an image file of any common format to grey.
 
-    Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), which is also what a JPEG's luma holds. 16-bit samples are
-    scaled to 8, transparent pixels are laid on white, of an animation the first frame counts, and the EXIF
-    orientation is applied. Samples whose white is not defined are refused: signed, 32-bit and floating-point ones, and
-    16-bit ones of which the largest is below a sixteenth of white, as they may be of fewer bits.
+    Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as in a JPEG's luma. 16-bit samples are scaled to 8 bits,
+    transparent pixels become white, the first frame of an animation counts, and the EXIF orientation is applied.
+    Samples without a defined white are refused: signed, 32-bit and floating-point samples, and 16-bit samples that are
+    all at most a sixteenth of white, because they may have fewer bits.
 
     Args:
         data: a file's bytes.
-        size: side of the square to resize to, by area where it shrinks and bilinear where it grows, the aspect
-            ratio not kept; None leaves the size as it is.
-        max_pixels: refuse images with more pixels, before decoding them.
-        shorter_side: pixels that suffice of it: a larger JPEG then comes at a half, a quarter or an eighth of its size.
-            None takes twice ``size``, and without one the whole.
+        size: side of the square to resize to, by area when shrinking and bilinear when enlarging, without keeping the
+            aspect ratio; None keeps the size.
+        max_pixels: refuse an image with more pixels before decoding it.
+        shorter_side: pixels that the shorter side needs at least: a larger JPEG is decoded at a half, a quarter or an
+            eighth of its size. None means twice ``size``, or without ``size`` the full size.
 
     Raises:
-        ImageError: no picture comes out, with the kind of problem.
+        ImageError: the image can't be decoded.
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
@@ -122,17 +121,17 @@ def decode(
 
 
 def decode_pillow(image: Image.Image, size: int | None = None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Bring a Pillow image to grey by the rules of ``decode``; of several frames the current one counts.
+    """Convert a Pillow image to grey by the rules of ``decode``; the current frame counts.
 
-    A JPEG of which Pillow has read the header only is decoded from its file. One that is loaded can't be shrunk while
-    it is decoded, so that its pixels differ slightly from the file's where that is large.
+    A JPEG that Pillow hasn't loaded yet is decoded from its file. A large JPEG that is loaded already gives slightly
+    other pixels, because it isn't shrunk while decoding.
 
     Raises:
-        ImageError: no picture comes out, with the kind of problem.
+        ImageError: the image can't be converted.
     """
-    if isinstance(image, ImageFile.ImageFile) and image.tile:  # its pixels have not been read
+    if isinstance(image, ImageFile.ImageFile) and image.tile:  # not loaded yet
         if image.fp is None or image.fp.closed:
-            raise ImageError("undecodable", "the Pillow image was closed before it was loaded: use it while it is open")
+            raise ImageError("undecodable", "the Pillow image was closed before loading: pass it while it is open")
         if image.format in ("JPEG", "MPO") and image.tell() == 0:
             image.fp.seek(0)
             return decode(image.fp.read(), size, max_pixels)
@@ -144,7 +143,7 @@ def _resized(image: DecodedImage, size: int | None) -> DecodedImage:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize a grey picture (uint8, H × W) to a square, by area where it shrinks and bilinear where it grows."""
+    """Resize grey pixels (uint8, H × W) to a square, by area when shrinking and bilinear when enlarging."""
     height, width = pixels.shape
     if max(height, width) > size:
         pixels = cv2.resize(pixels, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
@@ -157,37 +156,37 @@ class _JpegHeader(NamedTuple):
     width: int
     height: int
     components: int
-    scan: int  # where the first scan starts
+    scan: int  # offset of the first scan
 
 
 def _decode_jpeg(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
     header = _jpeg_header(data)
     _check_pixels(header.width, header.height, max_pixels)
-    # Inside a scan FF is always escaped, so this is an end; libjpeg itself paints a missing rest grey.
+    # Inside a scan FF is escaped, so this is an end marker. libjpeg itself fills a missing rest with grey.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise ImageError("truncated", "the JPEG has no end marker")
     shrink = next(s for s in _REDUCED if s == 1 or (suffices and min(header[:2]) >= s * suffices))
-    # A whole one goes by its colours, to the very pixels that Pillow gives: luma rounds otherwise.
+    # At full size the colours are decoded, for exactly the pixels that Pillow gives; luma is rounded differently.
     in_colour = shrink == 1 and header.components == 3
     with _alone_if_large(header.width * header.height // shrink**2):
         pixels, warning = decode_noticing(_opencv, data, cv2.IMREAD_COLOR if in_colour else _REDUCED[shrink])
     if warning:
-        raise ImageError("damaged", f"the decoder says: {warning}")
-    if pixels is None or header.components not in (1, 3):  # CMYK, which Pillow reads with Adobe's inversion
+        raise ImageError("damaged", f"the decoder reports: {warning}")
+    if pixels is None or header.components not in (1, 3):  # CMYK: Pillow knows Adobe's inversion
         return _decode_other(data, suffices, max_pixels)
     width, height = header.width, header.height
-    if pixels.shape != (-(-height // shrink), -(-width // shrink)):  # EXIF turned it on its side
+    if pixels.shape != (-(-height // shrink), -(-width // shrink)):  # EXIF: a quarter turn
         width, height = height, width
     return DecodedImage(pixels, width, height)
 
 
 def _jpeg_header(data: bytes) -> _JpegHeader:
-    """Walk the segments up to the first scan (ITU-T T.81, annex B)."""
+    """Read the segments up to the first scan (ITU-T T.81, annex B)."""
     frame: tuple[int, int, int] | None = None
     at = 2
     while 0 <= at <= len(data) - 4:
         marker = data[at + 1]
-        if data[at] != 0xFF:  # stray bytes between segments, which decoders skip too
+        if data[at] != 0xFF:  # stray bytes between segments: decoders skip them too
             at = data.find(b"\xff", at)
             continue
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # padding, and markers without a length
@@ -222,29 +221,29 @@ def _decode_png(data: bytes, suffices: int | None, max_pixels: int) -> DecodedIm
 def _opencv(data: bytes, flags: int) -> np.ndarray | None:
     try:
         pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # the caller asks Pillow, which can say what is wrong
+    except cv2.error:  # the caller tries Pillow, whose error says more
         return None
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels is not None and pixels.ndim == 3 else pixels
 
 
 def _decode_other(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
-    del suffices  # nothing to gain: the caller resizes, and these are rare
+    del suffices  # of no use here: the caller resizes
     if data.startswith(b"RIFF") and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise ImageError("truncated", "the file is shorter than its header says")
-    Image.init()  # Pillow loads its rarer formats only when told to, once
+    Image.init()  # without it Pillow doesn't load its rarer formats
     try:
         with _as_image_errors(), Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             return _grey_of(image, max_pixels)
     except UnidentifiedImageError:
         _check_tiff(data)
-        raise ImageError("not_an_image", _what_it_is(data)) from None
+        raise ImageError("not_an_image", _describe(data)) from None
     except Image.DecompressionBombError:
         raise ImageError("too_large", f"far more than the {max_pixels:,} pixels allowed") from None
 
 
 @contextlib.contextmanager
 def _as_image_errors() -> Iterator[None]:
-    """Turn what Pillow raises about damaged images into ``ImageError``."""
+    """Turn Pillow's exceptions about damaged images into ``ImageError``."""
     try:
         yield
     except UnidentifiedImageError:
@@ -256,26 +255,26 @@ def _as_image_errors() -> Iterator[None]:
 
 
 def _check_tiff(data: bytes) -> None:
-    """Tell what is wrong with a TIFF that Pillow doesn't know: often its directory stands at its end and is cut off."""
+    """Report why Pillow doesn't recognise a TIFF: often its directory, at the end of the file, is cut off."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return
     if int.from_bytes(data[4:8], order) + 2 > len(data):
-        raise ImageError("truncated", "the TIFF's directory lies beyond its end")
-    raise ImageError("undecodable", f"a TIFF whose samples are not read here: {SAVE_IT}")
+        raise ImageError("truncated", "the TIFF's directory is beyond its end")
+    raise ImageError("undecodable", f"a TIFF with unsupported samples: {SAVE_IT}")
 
 
-def _what_it_is(data: bytes) -> str:
+def _describe(data: bytes) -> str:
     if data[4:12] in _HEIF:
-        return "a HEIC photo, which is not decoded here: convert it to JPEG"
+        return "a HEIC photo, which isn't supported: convert it to JPEG"
     if data[257:262] == b"ustar":
-        return "a .tar archive: name it as an INPUT of its own to score what is in it"
-    known = next((what for start, what in _NO_IMAGES.items() if data[:64].lstrip().startswith(start)), None)
-    return known or f"no JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF or PNM image; the content starts with {data[:8]!r}"
+        return "a .tar archive: name it as an INPUT of its own to score its images"
+    known = next((what for start, what in _NOT_IMAGES.items() if data[:64].lstrip().startswith(start)), None)
+    return known or f"not a JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF or PNM image: it starts with {data[:8]!r}"
 
 
 def _alone_if_large(pixels: int) -> contextlib.AbstractContextManager[object]:
-    return _one_large if pixels > _LARGE_PIXELS else contextlib.nullcontext()
+    return _one_large if pixels > _LARGE else contextlib.nullcontext()
 
 
 def _grey_of(image: Image.Image, max_pixels: int) -> DecodedImage:

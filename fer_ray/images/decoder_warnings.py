@@ -1,8 +1,8 @@
-"""What libjpeg and libpng print about damaged files: hidden, and told of the image that it is about.
+"""The warnings of libjpeg and libpng about damaged files: hidden from the terminal, and matched to their image.
 
-They write straight to the error stream and tell their caller nothing. So the stream leads to a file for a while, which
-is mapped into memory: to look whether something was printed takes a tenth of a microsecond, where a call of the system
-would take a twentieth of the time that a small JPEG does.
+Both write to the error stream and report nothing to their caller. So the stream is redirected to a file that is mapped
+into memory: checking for a new warning takes a tenth of a microsecond. A system call would take a twentieth of the time
+of decoding a small JPEG.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ _CORRUPT = re.compile(rb"(Corrupt JPEG data|Premature end of JPEG|Inconsistent p
 
 
 class _Printed:
-    """A file in place of the error stream.
+    """A file that replaces the error stream.
 
     Attributes:
-        text: what is in it, zero where nothing is printed yet.
-        end: from where on nothing was printed when somebody last looked.
+        text: the file's content, zero after the printed part.
+        end: the end of the printed part at the last look.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the stream leads here
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the stream is redirected
         self._file.truncate(_BYTES)
         self.text = mmap.mmap(self._file.fileno(), _BYTES)
-        self.text[0], self.end = 1, 0  # who starts before the stream leads here finds that something was printed
+        self.text[0], self.end = 1, 0  # a decoder that starts before the redirection sees a change
 
     def redirect(self) -> None:
         os.lseek(self._file.fileno(), 1, os.SEEK_SET)
@@ -40,7 +40,7 @@ class _Printed:
         self.end = 1
 
     def take(self) -> bytes:
-        """Return what was printed since the last call."""
+        """Return the text printed since the last call."""
         start, end = self.end, self.text.find(b"\0", self.end)
         self.end = end if end >= 0 else _BYTES - 1
         return self.text[start : self.end]
@@ -54,10 +54,10 @@ _printed: _Printed | None = None
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Hide what decoders print about damaged files, and let ``decode`` notice it.
+    """Hide the warnings of decoders from the error stream, and let ``decode`` report them.
 
-    It hides everything that this process writes to its error stream, so hold it around a batch of ``decode`` calls and
-    no longer. May be nested and held by several threads.
+    All output of this process to its error stream is hidden, so enter this context for a batch of ``decode`` calls and
+    no longer. It may be nested and entered by several threads.
     """
     global _depth, _stderr, _printed
     with _lock:
@@ -78,7 +78,7 @@ def quiet_decoders() -> Iterator[None]:
 
 
 def _redirect() -> _Printed | None:
-    """Let the stream lead to a fresh file; to none where nobody decodes quietly any more."""
+    """Redirect the error stream to a new file, unless every ``quiet_decoders`` has ended."""
     global _printed
     with _lock:
         if _depth:
@@ -88,12 +88,12 @@ def _redirect() -> _Printed | None:
 
 
 def decode_noticing(decode: Callable[[bytes, int], T], data: bytes, flags: int) -> tuple[T, str | None]:
-    """Decode a JPEG, and return with the result what is printed about its damage, within ``quiet_decoders``.
+    """Decode a JPEG, and return the result and, within ``quiet_decoders``, libjpeg's warning about damage.
 
     Args:
-        decode: prints at most one line, as libjpeg does.
+        decode: the decoder; it prints at most one line.
         data: its first argument.
-        flags: its second.
+        flags: its second argument.
     """
     printed = _printed
     if not printed:
@@ -105,10 +105,10 @@ def decode_noticing(decode: Callable[[bytes, int], T], data: bytes, flags: int) 
 
 
 def _warning(decode: Callable[[bytes, int], object], data: bytes, flags: int) -> str | None:
-    """Return what is printed about this image, whatever other threads print meanwhile.
+    """Return the warning about this image, even if other threads print warnings at the same time.
 
-    Each of those prints once at most before it waits here itself. So what is printed as often as there are threads is
-    about this one.
+    Each other thread prints at most once before it waits for ``_suspects``. So a warning that appears in as many
+    decodings as there are threads is about this image.
     """
     found = None
     with _suspects:

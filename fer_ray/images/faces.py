@@ -1,8 +1,8 @@
-"""Finding faces in photos.
+"""Detect faces in photos.
 
-The detector that comes with the package is OpenCV's cascade of Haar features (Viola and Jones 2001; Lienhart and Maydt
-2002), by which FER-2013's own faces were found and framed, so that the networks see what they were trained on. It finds
-upright frontal faces. Any other detector can take its place: see ``FaceDetector``.
+``HaarDetector`` is OpenCV's cascade of Haar features (Viola and Jones 2001; Lienhart and Maydt 2002). FER-2013's faces
+were found and framed by the same method, so its boxes look like the training data. It finds upright frontal faces.
+``FaceDetector`` is the protocol for custom detectors.
 """
 
 import importlib
@@ -17,16 +17,16 @@ import numpy as np
 from fer_ray.errors import UsageError, did_you_mean
 
 NO_FACES, DETECT = "none", "detect"
-"""``--faces``: each image is a face, or its faces are to be found by the detector of the package."""
+"""Values of ``--faces``: each image is a face, or its faces are detected."""
 
 _CASCADE = "haarcascade_frontalface_alt.xml"
-_LONGEST = 1024  # pixels of a side, to which larger pictures are shrunk
-_SMALLEST = 24  # pixels of a face in that, below which there is little to see of an expression
-_STEP, _NEIGHBOURS = 1.1, 5  # scale from one size of faces to the next; detections that a face must have
+_LONGEST = 1024  # pixels of the longer side; larger pictures are shrunk to that
+_SMALLEST = 24  # pixels; smaller faces show little of an expression
+_STEP, _NEIGHBOURS = 1.1, 5  # ratio of successive face sizes; detections required for a face
 
 
 class FoundFace(NamedTuple):
-    """A face in a picture: its box in pixels from the left and the top, and how sure the detector is."""
+    """A face in a picture: its box in pixels from the left and the top, and the detector's confidence."""
 
     x: float
     y: float
@@ -35,34 +35,34 @@ class FoundFace(NamedTuple):
     score: float
 
     def scaled(self, factor: float) -> "FoundFace":
-        """Return the same face in a picture so many times as large."""
+        """Return the same face in a picture that is larger by the factor."""
         return FoundFace(self.x * factor, self.y * factor, self.width * factor, self.height * factor, self.score)
 
 
 class FaceDetector(Protocol):
-    """Finds faces. Several threads call it at once.
+    """Detects faces. Several threads call it at once.
 
     Attributes:
-        name: what decides its output, version included; another name is another job to ``--resume``.
+        name: identifies everything that determines its output, version included; ``--resume`` refuses another name.
     """
 
     name: str
 
     def __call__(self, picture: np.ndarray) -> Sequence[FoundFace]:
-        """Return the faces in a grey picture (uint8, H × W), the surest first; scores are the detector's own."""
+        """Return the faces in a grey picture (uint8, H × W), in descending order of the score."""
         ...
 
 
 class HaarDetector:
-    """The detector of the package. The score is the last stage's sum over all detections of a face, above 0."""
+    """OpenCV's frontal cascade. The score is the last stage's sum over all detections of a face, above 0."""
 
     name = f"{_CASCADE}, step {_STEP}, neighbours {_NEIGHBOURS}, OpenCV {cv2.__version__}"
 
     def __init__(self) -> None:
-        self._own = threading.local()  # a cascade holds what it computes of a picture
+        self._own = threading.local()  # a cascade stores intermediate results, so each thread has its own
 
     def __call__(self, picture: np.ndarray) -> list[FoundFace]:
-        """Return the faces in a grey picture; as in ``FaceDetector``."""
+        """Return the faces in a grey picture, as in ``FaceDetector``."""
         scale = max(1.0, max(picture.shape) / _LONGEST)
         if scale > 1:
             size = round(picture.shape[1] / scale), round(picture.shape[0] / scale)
@@ -87,12 +87,12 @@ class HaarDetector:
 
 
 def load_detector(faces: str) -> FaceDetector | None:
-    """Return what finds faces: None for ``none``, the package's own for ``detect``, else ``MODULE:FACTORY``'s.
+    """Return the face detector that ``--faces`` names; None for ``none``.
 
-    A factory is called without arguments and returns a ``FaceDetector``.
+    ``MODULE:FACTORY`` names a function without arguments that returns a ``FaceDetector``.
 
     Raises:
-        UsageError: neither, or no detector comes of it.
+        UsageError: the value is unknown, or the factory gives no detector.
     """
     if faces == NO_FACES:
         return None
@@ -102,7 +102,7 @@ def load_detector(faces: str) -> FaceDetector | None:
     if not (colon and module and factory):
         near = did_you_mean(faces, (NO_FACES, DETECT))
         raise UsageError(
-            f"--faces {faces}: must be {NO_FACES}, {DETECT}, or MODULE:FACTORY for a detector of your own.{near}"
+            f"--faces {faces}: must be {NO_FACES}, {DETECT}, or MODULE:FACTORY for your own detector.{near}"
         )
     try:
         detector = getattr(importlib.import_module(module), factory)()
@@ -120,14 +120,14 @@ def load_detector(faces: str) -> FaceDetector | None:
 
 
 def crop(picture: np.ndarray, face: FoundFace) -> np.ndarray:
-    """Return a face's part of a picture, H × W; what of the box lies outside of the picture is left out.
+    """Return a face's part of a picture, H × W, clipped to the picture.
 
     Raises:
-        ValueError: none of it lies inside.
+        ValueError: the box lies outside the picture.
     """
     height, width = picture.shape
     left, top = max(0, round(face.x)), max(0, round(face.y))
     right, bottom = min(width, round(face.x + face.width)), min(height, round(face.y + face.height))
     if left >= right or top >= bottom:
-        raise ValueError(f"a face at {tuple(face)} lies outside of the picture of {width} × {height} pixels")
+        raise ValueError(f"a face at {tuple(face)} lies outside the picture of {width} × {height} pixels")
     return picture[top:bottom, left:right]

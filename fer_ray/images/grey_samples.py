@@ -1,4 +1,4 @@
-"""A Pillow image of any mode to uint8 grey, as viewers show it: upright, transparent pixels on white."""
+"""A Pillow image of any mode as upright grey pixels, transparent pixels white."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SAVE_IT = "save it with 8 or 16 unsigned bits a sample"
-_NO_WHITE = f"whose white is not defined: {SAVE_IT}"
+_NO_WHITE = f"without a defined white: {SAVE_IT}"
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 
 
@@ -16,9 +16,9 @@ def to_grey(image: Image.Image) -> np.ndarray:
     """Return uint8, rows × columns, 0 black to 255 white.
 
     Raises:
-        ValueError: samples whose white is not defined: signed, of 32 bits or floating point; or of more than 8 bits
-            and none above a sixteenth of white, so that they may be of fewer.
-        OSError, and others of Pillow's: it can't be loaded.
+        ValueError: samples without a defined white: signed, 32-bit or floating-point; or 16-bit samples that are all at
+            most a sixteenth of white, so they may have fewer bits.
+        OSError: the image can't be loaded; Pillow raises other exceptions too.
     """
     upright = ImageOps.exif_transpose(image)
     tiff_tags = getattr(image, "tag_v2", {})
@@ -37,7 +37,7 @@ def to_grey(image: Image.Image) -> np.ndarray:
 def _white(image: Image.Image, tiff_tags: Mapping[int, Any]) -> int:
     if image.mode.startswith("I;16"):
         return int(2 ** tiff_tags.get(_BITS, (16,))[0]) - 1
-    if image.mode == "I" and image.format == "PPM":  # Pillow has scaled its samples
+    if image.mode == "I" and image.format == "PPM":  # Pillow scales these to 16 bits
         return 65535
     raise ValueError(f"{'floating-point' if image.mode == 'F' else '32-bit'} samples, {_NO_WHITE}")
 
@@ -46,7 +46,7 @@ def _scaled(image: Image.Image, white: int, inverted: bool) -> np.ndarray:
     samples = np.asarray(image).astype(np.int32)
     if 0 < (largest := int(samples.max())) <= white // 16:
         raise ValueError(
-            f"samples up to {largest:,} where {white:,} is white, so they may be of fewer bits: scale them so that"
+            f"samples up to {largest:,}, where {white:,} is white, so they may have fewer bits: scale them so that"
             f" {white:,} is white, or save it with 8 bits"
         )
     grey = ((abs(white * inverted - samples) * 255 + white // 2) // white).astype(np.uint8)

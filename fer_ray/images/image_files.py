@@ -1,6 +1,6 @@
-"""What lies on a disk, whatever it is: listing trees and reading files that may be pipes, links to themselves or bombs.
+"""Image files on a disk: listing trees, and reading files that may be pipes, circular links or far too large.
 
-Paths are bytes here, so that names which are not UTF-8 survive; ``shown`` makes text of them.
+Paths are bytes, because names may not be UTF-8; ``path_text`` makes text of them.
 """
 
 import errno
@@ -92,19 +92,19 @@ def _first_run(path: bytes, list_folder: Callable[[bytes], Content]) -> _Listed:
 
 
 FileProblem = Literal["missing", "not_a_file", "too_large", "timeout", "unreadable"]
-"""Why the bytes of a file can't be had: not there; a folder, pipe or device; over ``MAX_BYTES``; no answer in time;
-the rest."""
+"""Why a file can't be read: it doesn't exist; it is a folder, pipe or device; it has more than ``MAX_BYTES``; no answer
+in time; anything else."""
 
 MAX_BYTES = 256 << 20
-"""Larger image files are not read, neither from a folder nor out of an archive."""
+"""The limit for the size of an image file, in a folder or in an archive."""
 
 
 class FileError(Exception):
-    """A file whose bytes can't be had.
+    """A file can't be read.
 
     Args:
-        kind: one of ``FileProblem``.
-        message: what is wrong, for people.
+        kind: the kind of problem.
+        message: the problem, for people.
     """
 
     def __init__(self, kind: FileProblem, message: str):
@@ -115,13 +115,13 @@ class FileError(Exception):
         return f"{self.kind}: {self.message}"
 
 
-def shown(path: bytes) -> str:
-    """Return a path as text; a byte that is not UTF-8 is written ``\\xNN``."""
+def path_text(path: bytes) -> str:
+    """Return a path as text, a byte that isn't UTF-8 as ``\\xNN``."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def is_regular(path: Path) -> bool:
-    """Say whether a path, or what it links to, is an ordinary file; False where that can't be told."""
+    """Return whether a path, or its link's target, is an ordinary file; False if it can't be read."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
@@ -129,10 +129,10 @@ def is_regular(path: Path) -> bool:
 
 
 def read_file(path: bytes) -> bytes:
-    """Return what is in a regular file, without waiting for whoever should write to a pipe.
+    """Return the content of an ordinary file; a pipe is refused without waiting for its writer.
 
     Raises:
-        FileError: it can't be read, with the kind of problem.
+        FileError: the file can't be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

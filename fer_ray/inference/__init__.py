@@ -1,1 +1,1 @@
-"""A checkpoint in use: device, network, test-time augmentation, predictions and their scores."""
+"""Prediction with checkpoints: device, network, test-time augmentation, calibration and scores."""

@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: temperature scaling, and the bins that show and sum up what is left."""
+"""Calibration of probabilities: temperature scaling, reliability bins and the expected calibration error."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
-"""Of equal width over 0 to 1, as in Guo et al. 2017 (arXiv 1706.04599)."""
+"""Number of bins of equal width from 0 to 1, as in Guo et al. 2017 (arXiv 1706.04599)."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-"""A network that is right on every row would want 0, one that knows nothing infinity."""
+"""Bounds of the temperature. The best one is 0 for a network without errors, infinite for one that knows nothing."""
 
 
 class ReliabilityBin(BaseModel):
-    """The rows whose highest probability lies above ``low`` and at or below ``high``."""
+    """The rows whose highest probability is above ``low`` and at most ``high``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,22 +23,21 @@ class ReliabilityBin(BaseModel):
     high: float
     rows: int
     confidence: float | None = Field(description="Mean of the highest probability, 0 to 1; null without rows.")
-    accuracy: float | None = Field(description="Share of rows whose most probable label is right; null without rows.")
+    accuracy: float | None = Field(description="Share of rows with the right label, 0 to 1; null without rows.")
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature T that minimises the mean cross-entropy of ``softmax(logits / T)``.
 
-    One number for all classes, so no predicted label changes (Guo et al. 2017, arXiv 1706.04599, section 4.2). The loss
-    is convex in 1 / T, so a bounded search on log T finds its minimum; it takes some 20 passes over the logits.
+    The temperature is one number for all classes, so no predicted label changes (Guo et al. 2017, arXiv 1706.04599,
+    section 4.2). The loss is convex in 1 / T, so a bounded search on log T finds its minimum in about 20 passes.
 
     Args:
         logits: float, n × K.
         labels: int, n, 0 to K - 1.
 
     Returns:
-        From ``MIN_TEMPERATURE`` to ``MAX_TEMPERATURE``; 1 where there is nothing to fit: no rows, or a logit that isn't
-        finite.
+        The temperature, ``MIN_TEMPERATURE`` to ``MAX_TEMPERATURE``; 1 without rows, or if a logit is not finite.
     """
     if not len(labels) or not np.isfinite(logits).all():
         return 1.0
@@ -53,11 +52,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[ReliabilityBin]:
-    """Sort rows into ``BINS`` bins by their highest probability.
+    """Group rows into ``BINS`` bins by their highest probability.
 
     Args:
         labels: int, n, 0 to K - 1.
-        probabilities: float, n × K, rows sum to 1.
+        probabilities: float, n × K. Each row sums to 1.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
@@ -80,10 +79,7 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[Reli
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Return the mean distance of confidence and accuracy over the bins, weighted by their rows, 0 to 1.
-
-    Guo et al. 2017 (arXiv 1706.04599), equation 3.
-    """
+    """Return the mean difference of confidence and accuracy, weighted by rows, 0 to 1 (Guo et al. 2017, equation 3)."""
     gaps = [
         one.rows * abs(one.confidence - one.accuracy)
         for one in bins

@@ -1,7 +1,7 @@
-"""A trained network as a folder of ``model.safetensors`` and ``checkpoint.json``; nothing in it is a pickle.
+"""A checkpoint: a folder with ``model.safetensors`` and ``checkpoint.json``, and no pickle.
 
-A folder from which a run resumes also holds ``training.pt`` (optimizer, counters and history), which is loaded with
-``weights_only=True``.
+A folder from which a run resumes also holds ``training.pt`` (optimizer state, counters and history), which is loaded
+with ``weights_only=True``.
 """
 
 import io
@@ -41,17 +41,17 @@ class CheckpointInfo(BaseModel):
     format_version: int = FORMAT_VERSION
     fer_ray_version: str = VERSION
     config: Config
-    label_names: tuple[str, ...] = Field(EMOTIONS, description="Names in the order of the network's outputs.")
-    mean: float = Field(description="Subtracted from pixels scaled to 0 to 1.")
-    std: float = Field(description="Divides what is left.")
-    size: int = Field(description="Side of the square input, in pixels.")
+    label_names: tuple[str, ...] = Field(EMOTIONS, description="Label names in the order of the network's outputs.")
+    mean: float = Field(description="Mean of the training pixels, 0 to 1, for normalisation.")
+    std: float = Field(description="Standard deviation of the training pixels, for normalisation.")
+    size: int = Field(description="Side of the square input in pixels.")
     channels: int = 1
-    epoch: int = Field(description="Finished epochs of training.")
-    metrics: dict[str, float] = Field(description="Of this epoch, as in metrics.jsonl.")
+    epoch: int = Field(description="Number of finished epochs.")
+    metrics: dict[str, float] = Field(description="Metrics of this epoch, as in metrics.jsonl.")
     temperature: float = Field(
-        1.0, gt=0, description="Divides logits before the softmax; fitted on the validation split."
+        1.0, gt=0, description="Divisor of the logits before the softmax, fitted on the validation split."
     )
-    dataset_fingerprint: str = Field(description="Of the prepared dataset that it was trained on.")
+    dataset_fingerprint: str = Field(description="Fingerprint of the prepared dataset of the training.")
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,19 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo, training: dict[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint beside ``folder`` and move it there, replacing a previous one.
+    """Write a checkpoint, and atomically replace the previous one in ``folder``.
 
     Args:
-        folder: where it goes.
+        folder: the checkpoint folder.
         weights: the network's state dict.
-        info: its description.
-        training: what a run needs to go on, tensors and plain values; None for a checkpoint that only predicts.
+        info: the checkpoint's description.
+        training: training state to resume from, tensors and plain values; None for a checkpoint that only predicts.
 
     Raises:
-        OSError: it can't be written; a previous one is whole.
+        OSError: the checkpoint can't be written. The previous one is kept.
     """
     with whole_folder(folder, replace=True) as partial:
-        # By Python's own writing: safetensors and torch would hide what the system says in errors of their own.
+        # Written by Python, because safetensors and torch would wrap an OSError in errors of their own.
         content = to_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
         (partial / WEIGHTS_FILE).write_bytes(content)
         (partial / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
@@ -88,10 +88,10 @@ def save_checkpoint(
 
 
 def copy_checkpoint(source: Path, dest: Path) -> None:
-    """Copy what predicts of a checkpoint, without what a run resumes from, replacing a previous ``dest``.
+    """Copy a checkpoint without its training state, and atomically replace a previous ``dest``.
 
     Raises:
-        OSError: it can't be written; a previous one is whole.
+        OSError: the copy can't be written. The previous ``dest`` is kept.
     """
     with whole_folder(dest, replace=True) as partial:
         for name in (WEIGHTS_FILE, INFO_FILE):
@@ -102,7 +102,7 @@ def read_info(folder: Path) -> CheckpointInfo:
     """Read the description of a checkpoint.
 
     Raises:
-        DataError: it is missing, damaged or of another format version.
+        DataError: the description is missing, damaged or of another format version.
     """
     return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}")
 
@@ -111,12 +111,13 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     """Read a checkpoint folder, by path or URL.
 
     Raises:
-        DataError: it is missing, damaged, of another kind or format version, or its weights don't fit its network.
+        DataError: the folder is missing, damaged, not a checkpoint or of another format version, or the weights don't
+            fit the network.
     """
     folder = local_copy(folder)
     recover_folder(folder)
     if folder.is_file():
-        raise DataError(f"{folder}: is a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
+        raise DataError(f"{folder}: a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
     missing = [name for name in (WEIGHTS_FILE, INFO_FILE) if not (folder / name).is_file()]
     if missing:
         inside = checkpoint_within(folder, INFO_FILE)
@@ -131,7 +132,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     except SafetensorError as error:
         raise DataError(f"{folder / WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
     except RuntimeError as error:
-        reason = str(error).splitlines()[0][:200]  # a state dict of another network would list all its tensors
+        reason = str(error).splitlines()[0][:200]  # the rest lists all tensors
         raise DataError(
             f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"
         ) from error
@@ -139,20 +140,20 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` got as ``training``.
+    """Read the training state of a checkpoint.
 
     Raises:
-        DataError: the folder has none, or a damaged one.
+        DataError: the training state is missing or damaged.
     """
     recover_folder(folder)
     file = folder / TRAINING_FILE
     if not file.is_file():
-        raise DataError(f"{file}: missing, so the run can't go on from {folder}. Start it anew in another folder.")
+        raise DataError(f"{file}: missing, so the run can't resume from {folder}. Train again in another folder.")
     try:
         state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
     except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"{file}: damaged: {reason[0]}. The run can't go on from it: restore it, or start anew in another folder."
+            f"{file}: damaged: {reason[0]}. The run can't resume from it: restore it, or train again in another folder."
         ) from error
     return state

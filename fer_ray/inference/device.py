@@ -1,4 +1,4 @@
-"""Where and in which precision to compute."""
+"""Device, precision and memory of a computation."""
 
 import ctypes
 import functools
@@ -17,18 +17,18 @@ from fer_ray.console.progress import say
 from fer_ray.errors import UsageError
 
 LAYOUT = torch.channels_last
-"""Of images and kernels. In float32 on a CPU with AVX2 it trains 1.1 to 1.4 times and predicts 1.2 to 2.2 times as fast
-as the contiguous layout, and bfloat16 kernels want it on CPUs and GPUs alike."""
+"""Memory format of images and kernels. In float32 on a CPU with AVX2 it trains 1.1 to 1.4 times and predicts 1.2 to 2.2
+times as fast as the contiguous format. bfloat16 kernels need it on CPUs and GPUs."""
 
 _RAY_JOB, _NOT_SET_BY_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
-_MOST_TRIMMED, _MOST_MAPPED = 2**31 - 1, 2**25  # the largest that mallopt takes
+_MOST_TRIMMED, _MOST_MAPPED = 2**31 - 1, 2**25  # the largest values that mallopt accepts
 
 
 def pick_device() -> torch.device:
-    """Return the current CUDA device where there is one, else the CPU.
+    """Return the current CUDA device if there is one, else the CPU.
 
-    The process of a Ray job that asked for no GPU sees none: Ray gives them to others.
+    The driver of a Ray job that requested no GPU uses none: Ray assigns the GPUs to other processes.
     """
     _hide_gpus_of_others()
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
@@ -36,30 +36,30 @@ def pick_device() -> torch.device:
 
 @functools.cache
 def _hide_gpus_of_others() -> None:
-    # Ray names the GPUs that a job asked for in CUDA_VISIBLE_DEVICES; without any it leaves all of them in sight.
+    # Ray sets CUDA_VISIBLE_DEVICES to the GPUs that a job requested, and leaves it alone if the job requested none.
     unasked = "CUDA_VISIBLE_DEVICES" not in os.environ or os.environ.get(_NOT_SET_BY_RAY) == "1"
     if _RAY_JOB in os.environ and unasked:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if Path("/proc/driver/nvidia/gpus").is_dir():
-            say("This job asked for no GPU (--entrypoint-num-gpus 1), so its own process computes on the CPU.")
+            say("This job requested no GPU (--entrypoint-num-gpus 1), so its driver computes on the CPU.")
 
 
 def memory_left() -> list[int]:
-    """Return the bytes that this process may still take: of its machine, then of its GPU where it has one."""
+    """Return the available memory in bytes: of the machine, then of this process's GPU if it has one."""
     device = pick_device()
     return [available_memory(), *([torch.cuda.mem_get_info(device)[0]] if device.type == "cuda" else [])]
 
 
-def keep_to_part(gpu: float) -> None:
-    """Let this process take no more of a GPU's memory than its part, where that is below 1 and above 0."""
+def limit_gpu_memory(gpu: float) -> None:
+    """Limit this process to a fraction of a GPU's memory, if the fraction is between 0 and 1."""
     if 0 < gpu < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(gpu)
 
 
 def release_memory() -> None:
-    """Give back what PyTorch keeps of a GPU's memory and nothing uses any more; other processes may want it.
+    """Release the GPU memory that PyTorch caches, for other processes.
 
-    Where an error is on its way, what its frames hold is let go too.
+    During exception handling, memory that the exception's frames hold is released too.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         traceback.clear_frames(sys.exc_info()[2])
@@ -68,7 +68,7 @@ def release_memory() -> None:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Say whether the device has bfloat16 instructions: recent GPUs, and CPUs with AMX or AVX512-BF16."""
+    """Return whether the device has bfloat16 instructions: recent GPUs, and CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -76,7 +76,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Turn ``auto``, ``float32`` or ``bfloat16`` into the dtype of convolutions and matrix products."""
+    """Return the dtype of convolutions and matrix products for ``auto``, ``float32`` or ``bfloat16``."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise UsageError(f"precision = '{precision}': choose auto, float32 or bfloat16.")
     if precision == "float32" or (precision == "auto" and not has_fast_bfloat16(device)):
@@ -85,24 +85,24 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Return the context in which a forward pass computes in ``dtype``; weights stay float32."""
+    """Return a context in which a forward pass computes in ``dtype``. Weights stay float32."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device, its kernels in ``LAYOUT``, and let a CPU compute without asking for memory anew."""
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device with kernels in ``LAYOUT``. On a CPU, also make malloc keep freed memory."""
     if device.type == "cpu":
         _keep_freed_memory()
     return model.to(device).to(memory_format=LAYOUT)
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one; other C libraries are left as they are.
+    """Make glibc keep the memory that a step frees for the next step. Other C libraries are unaffected.
 
-    By default it gives the end of the heap back to the system, whose zeroed pages the next step then waits for: a third
-    of the time of a small network's training.
+    By default glibc returns the end of the heap to the system, and the next step waits for new zeroed pages: a third of
+    the time of training a small network.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

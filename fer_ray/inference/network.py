@@ -1,4 +1,4 @@
-"""A trained network on one device: from images to logits, batch by batch."""
+"""A trained network on one device: from images to logits, in batches."""
 
 import copy
 import statistics
@@ -16,34 +16,35 @@ from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.device import LAYOUT, autocast, pick_device, place, release_memory, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, pick_device, release_memory, resolve_precision, to_device
 from fer_ray.inference.tta import VIEWS, Views
 
 
 def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor:
-    """Turn uint8 images, B × H × W, into float32, B × 1 × H × W, of zero mean and unit deviation over the dataset.
+    """Turn uint8 images, B × H × W, into normalised float32 images, B × 1 × H × W.
 
     Args:
-        mean: of the training pixels, 0 to 1.
-        std: of the training pixels, 0 to 1.
+        images_bhw: 0 black to 255 white.
+        mean: mean of the training pixels, 0 to 1.
+        std: standard deviation of the training pixels.
     """
     return images_bhw.unsqueeze(1).float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
 EVAL_BATCH = 128
-"""Images a forward pass in validation and evaluation; on a CPU larger batches leave the caches and are slower."""
+"""Batch size of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
 _SPEED_SECONDS = 1.0
 LESS_MEMORY = (
-    "There is no room for the network and one image. End what else takes memory there, name fewer checkpoints or a"
-    " --tta of fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
+    "Memory doesn't hold the network and one image. End other programs that use this memory, name fewer checkpoints or"
+    " a --tta with fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
 )
-"""What helps where memory ran out all the same."""
+"""The remedy when memory runs out even with a batch of one image."""
 
 
 def forward_batches(
     model: nn.Module, images_bchw: Iterator[torch.Tensor], device: torch.device, dtype: torch.dtype
 ) -> Iterator[torch.Tensor]:
-    """Yield float32 logits, B × K, of each normalised batch; the model must be in evaluation mode."""
+    """Yield float32 logits, B × K, of each normalised batch. The model must be in evaluation mode."""
     for batch in images_bchw:
         with torch.inference_mode(), autocast(device, dtype):
             logits = model(batch.to(device).contiguous(memory_format=LAYOUT))
@@ -51,19 +52,19 @@ def forward_batches(
 
 
 class Network:
-    """A checkpoint ready to compute.
+    """A checkpoint on a device.
 
     Args:
         checkpoint: a checkpoint folder, or a checkpoint in memory.
         precision: ``auto``, ``float32`` or ``bfloat16``.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Attributes:
-        batch_size: likewise; halved where memory ran out.
+        batch_size: images per forward pass. It is halved when memory runs out.
 
     Raises:
-        UsageError: no such precision, or memory doesn't hold the network.
-        DataError: from ``load_checkpoint``.
+        UsageError: the precision is unknown, or memory doesn't hold the network.
+        DataError: as for ``load_checkpoint``.
     """
 
     def __init__(self, checkpoint: Checkpoint | Path | str, precision: str = "auto", batch_size: int = EVAL_BATCH):
@@ -72,17 +73,17 @@ class Network:
         self.batch_size, self.device = batch_size, pick_device()
         self.dtype = resolve_precision(precision, self.device)
         with memory_errors(LESS_MEMORY):
-            self._model = place(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
+            self._model = to_device(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
 
     def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
-        """Return the network's bare outputs for each view, float32, V × n × K, on the CPU, in its own order of labels.
+        """Return the logits of each view, float32, V × n × K, on the CPU, in the network's own order of labels.
 
         Args:
             images: uint8, n × size × size, grey, 0 black to 255 white.
-            views: of each batch.
+            views: the views of each batch.
 
         Raises:
-            UsageError: images of another shape or dtype, or memory doesn't suffice for one.
+            UsageError: the images have another shape or dtype, or memory doesn't hold one image.
         """
         size = self.info.size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
@@ -90,22 +91,22 @@ class Network:
                 f"images of dtype {images.dtype} and shape {images.shape}: uint8, n × {size} × {size} expected, or a"
                 " list of pictures of any size."
             )
-        batches, done, asked = list[torch.Tensor](), 0, self.batch_size
+        batches, done, requested = list[torch.Tensor](), 0, self.batch_size
         while done < len(images) or not batches:
             batch = images[done : done + self.batch_size]
             logits = self._within_memory(batch, views)
-            if logits is None:  # other threads may have halved it meanwhile
+            if logits is None:  # another thread may have halved batch_size already
                 self.batch_size = min(self.batch_size, len(batch) // 2)
                 release_memory()
                 continue
             batches.append(logits)
             done += len(batch)
-        if self.batch_size < asked:
-            say(f"Memory ran out with {amount(asked, 'image')} a forward pass; {self.batch_size:,} from here on.")
+        if self.batch_size < requested:
+            say(f"Memory ran out with a batch of {amount(requested, 'image')}; batches of {self.batch_size:,} follow.")
         return torch.cat(batches, dim=1)
 
     def _within_memory(self, images: np.ndarray, views: Views) -> torch.Tensor | None:
-        """Return the logits, or None where memory doesn't suffice for so many images at once."""
+        """Return the logits, or None if memory doesn't hold a batch of this size."""
         try:
             with memory_errors(LESS_MEMORY) if len(images) <= 1 else nullcontext():
                 return self._of_batch(images, views)
@@ -116,7 +117,7 @@ class Network:
 
     def _of_batch(self, images: np.ndarray, views: Views) -> torch.Tensor:
         pixels = torch.tensor(images)
-        if self.device.type == "cuda":  # from pinned memory a copy waits for nothing but its own stream
+        if self.device.type == "cuda":  # a copy from pinned memory is asynchronous
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         batch_bchw = normalize(pixels, self.info.mean, self.info.std)
         logits = forward_batches(self._model, views(batch_bchw), self.device, self.dtype)
@@ -124,7 +125,7 @@ class Network:
 
 
 def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
-    """Return a network whose weights are in the dtype that autocast would bring them to in each pass anew."""
+    """Return a network with weights in ``dtype``, to which autocast would convert them in each forward pass."""
     if dtype == torch.float32:
         return model
     cast = copy.deepcopy(model)
@@ -135,9 +136,9 @@ def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
 
 
 def prediction_speed(checkpoint: Path, precision: str) -> float:
-    """Return the images a second that a checkpoint's network predicts here and now, without TTA, on seeded noise.
+    """Return the speed of a checkpoint's network on this machine in images/s, without TTA, on random images.
 
-    The median over batches of ``EVAL_BATCH`` images, from the second on, for ``_SPEED_SECONDS`` or one batch.
+    The speed is the median over batches of ``EVAL_BATCH`` images, after a warm-up, for ``_SPEED_SECONDS`` or one batch.
     """
     network = Network(checkpoint, precision)
     shape = (EVAL_BATCH, network.info.size, network.info.size)

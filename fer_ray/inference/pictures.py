@@ -1,4 +1,4 @@
-"""Images as people have them in a notebook, brought to what a network takes, as scoring does with files."""
+"""Convert images from a notebook (paths, bytes, Pillow images, arrays) to a network's input, as scoring does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ _DTYPES = ("u1", "u2", "b1")
 Picture = Path | str | bytes | Image.Image | np.ndarray
 """A file's path, an image file's bytes, a Pillow image, or an array.
 
-An array holds pixels as they are to be seen: H × W grey, or uint8, H × W × 3 red, green, blue, or × 4 with alpha. White
-is 255 of uint8, 65,535 of uint16 and True of bool. A palette's or CMYK image's is no such array, nor a turned photo's.
+An array holds H × W grey pixels, or uint8 H × W × 3 RGB or H × W × 4 RGBA pixels. White is 255 in uint8, 65,535 in
+uint16 and True in bool. Palette and CMYK arrays are not supported, and a photo's EXIF orientation must be applied.
 
-A JPEG of four times the network's size or more is shrunk while it is decoded from a path, bytes, or a Pillow image that
-is open but not loaded. That gives slightly other pixels than an array or a loaded Pillow image.
+A large JPEG (four times the network's size or more) is shrunk during decoding, if it is given as a path, bytes or an
+unloaded Pillow image. Its pixels then differ slightly from those of an array or a loaded Pillow image.
 """
 
 
@@ -27,7 +27,7 @@ def square_greys(pictures: Picture | Sequence[Picture], size: int) -> np.ndarray
     """Return pictures as uint8, n × size × size, grey, 0 black to 255 white.
 
     Raises:
-        DataError: some give no picture; all of them at once, by their number.
+        DataError: pictures can't be read. The message lists all of them by number.
     """
     several = [pictures] if isinstance(pictures, (Path, str, bytes, Image.Image, np.ndarray)) else pictures
     squares, problems = [], list[str]()
@@ -58,8 +58,8 @@ def _as_pillow(array: np.ndarray) -> Image.Image:
     known = (1, 2, 3, 4) if array.dtype == np.uint8 else (1,)
     if not array.size or array.ndim not in (2, 3) or channels not in known or array.dtype.str[1:] not in _DTYPES:
         raise ValueError(
-            f"{array.dtype} of shape {array.shape}: a path, the bytes of an image file, a Pillow image or an array is"
-            " expected; an array uint8 from 0 to 255, height × width grey or height × width × 3 red, green, blue."
-            " Convert others, for instance by (255 * array).astype('uint8') where white is 1."
+            f"{array.dtype} of shape {array.shape}: expected a path, the bytes of an image file, a Pillow image or an"
+            " array (uint8 from 0 to 255, height × width grey or height × width × 3 RGB). If white is 1, convert it by"
+            " (255 * array).astype('uint8')."
         )
     return Image.fromarray(array.squeeze(2) if array.ndim == 3 and channels == 1 else array)

@@ -19,14 +19,14 @@ from fer_ray.storage.inputs import local_copies
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one or more networks say of n images; labels and columns are in csv order (``fer_ray.emotions``).
+    """Predictions of one or more networks for n images. Labels and columns are in csv order (``fer_ray.emotions``).
 
     Attributes:
-        probabilities: float32, n × 7, rows sum to 1; the mean of the members' calibrated ones.
-        tta_std: float32, n; standard deviation over the views of the predicted label's probability, 0 with one view.
-        views: int64, n; views averaged of each image.
-        members: float32, M × n × 7; calibrated, of each member.
-        uncalibrated: float32, n × 7; as ``probabilities`` with every temperature 1.
+        probabilities: float32, n × 7; mean of the members' calibrated probabilities. Each row sums to 1.
+        tta_std: float32, n; standard deviation of the predicted label's probability over the views; 0 with one view.
+        views: int64, n; number of views of each image.
+        members: float32, M × n × 7; calibrated probabilities of each member.
+        uncalibrated: float32, n × 7; like ``probabilities``, with every temperature 1.
     """
 
     probabilities: np.ndarray
@@ -37,30 +37,30 @@ class Predictions:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64, n; index of the most probable name."""
+        """Index of the most probable label, int64, n."""
         labels: np.ndarray = self.probabilities.argmax(axis=1)
         return labels
 
     @property
     def names(self) -> list[str]:
-        """The most probable name of each image."""
+        """Most probable label name of each image."""
         return [EMOTIONS[label] for label in self.labels]
 
     @property
     def confidence(self) -> np.ndarray:
-        """float32, n; the probability of the label."""
+        """Probability of the most probable label, float32, n."""
         highest: np.ndarray = self.probabilities.max(axis=1)
         return highest
 
     @property
     def entropy(self) -> np.ndarray:
-        """float32, n; of the probabilities, in nats: 0 where one is certain, ln 7 = 1.95 where all are alike."""
+        """Entropy of the probabilities in nats, float32, n: 0 if one label is certain, ln 7 = 1.95 if all are equal."""
         positive = np.maximum(self.probabilities, np.finfo(np.float32).tiny)
         entropy: np.ndarray = -(positive * np.log(positive)).sum(axis=1)
         return entropy
 
     def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
-        """Return these with some rows replaced, in order, by others."""
+        """Return a copy whose ``rows`` are replaced by those of ``others``, in order."""
 
         def put(own: np.ndarray, theirs: np.ndarray, axis: int = 0) -> np.ndarray:
             result = own.copy()
@@ -77,17 +77,17 @@ class Predictions:
 
 
 class Predictor:
-    """One checkpoint, or several as one classifier, ready to predict on one device.
+    """A checkpoint, or an ensemble of several, on one device.
 
     Args:
-        checkpoints: a checkpoint folder or a checkpoint in memory, or several that take images of the same size.
-        tta: which views of each image are averaged; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        checkpoints: a checkpoint folder or a checkpoint in memory, or several for images of the same size.
+        tta: test-time augmentation, one of ``fer_ray.inference.tta_names.TTA_NAMES``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Raises:
-        UsageError: no such TTA or precision.
-        DataError: a checkpoint can't be read, or they differ in image size or labels.
+        UsageError: the TTA or the precision is unknown.
+        DataError: a checkpoint can't be read, or checkpoints differ in image size or labels.
     """
 
     def __init__(
@@ -106,18 +106,18 @@ class Predictor:
         sizes = sorted({network.info.size for network in self._networks})
         if len(sizes) > 1:
             raise DataError(
-                f"checkpoints that take images of {' and '.join(map(str, sizes))} pixels: one size expected."
+                f"checkpoints for images of {' and '.join(map(str, sizes))} pixels: all must have one size."
             )
         self.size = sizes[0]
 
     @property
     def device(self) -> torch.device:
-        """On which it computes."""
+        """The device that computes."""
         return self._networks[0].device
 
     @property
     def batch_size(self) -> int:
-        """Images a forward pass; fewer than were asked for where memory ran out."""
+        """Images per forward pass. It is halved when memory runs out."""
         return min(network.batch_size for network in self._networks)
 
     @batch_size.setter
@@ -127,18 +127,18 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """``float32`` or ``bfloat16``, in which it computes."""
+        """Precision of the computation, ``float32`` or ``bfloat16``."""
         return str(self._networks[0].dtype).removeprefix("torch.")
 
     def predict(self, images: np.ndarray | Picture | Sequence[Picture]) -> Predictions:
-        """Predict faces, each an image of its own.
+        """Predict images of one face each.
 
         Args:
-            images: an array, uint8, n × size × size, grey, 0 black to 255 white; or one picture or several of any size
-                (``fer_ray.inference.pictures.Picture``), which are decoded and resized as by scoring.
+            images: an array, uint8, n × size × size, grey, 0 black to 255 white; or one or several pictures of any size
+                (``fer_ray.inference.pictures.Picture``), which are decoded and resized as in scoring.
 
         Raises:
-            UsageError: an array of another shape or dtype.
+            UsageError: the array has another shape or dtype.
             DataError: a picture can't be read.
         """
         if not isinstance(images, np.ndarray):
@@ -156,7 +156,7 @@ class Predictor:
         return predictions.with_rows(unsure, self._average(both))
 
     def logits(self, images: np.ndarray) -> list[torch.Tensor]:
-        """Return each member's bare outputs for each view that all images get, float32, V × n × 7, on the CPU."""
+        """Return each member's logits for the views that all images get, float32, V × n × 7, on the CPU."""
         return self._logits(images, first_views(self.tta))
 
     def _logits(self, images: np.ndarray, views: Views) -> list[torch.Tensor]:
@@ -182,21 +182,22 @@ class Predictor:
 
 
 def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> list[Checkpoint]:
-    """Read checkpoints that are to predict together; they may differ in architecture and order of labels.
+    """Read the checkpoints of an ensemble. They may differ in architecture and order of labels.
 
     Args:
-        checkpoints: the folders of one or more, by path or URL.
-        size: side of the images of a dataset, in pixels; None where any will do that is the same for all.
+        checkpoints: one or more checkpoint folders, by path or URL.
+        size: side of a dataset's images in pixels; None accepts any size that is the same for all checkpoints.
 
     Raises:
         UsageError: a folder is named twice.
-        DataError: a checkpoint can't be read, takes images of another size, or has other labels; all of them at once.
+        DataError: checkpoints can't be read, expect images of another size, or have other labels. The message lists all
+            problems.
     """
     folders = local_copies(checkpoints)
-    places = [folder.resolve() for folder in folders]
-    twice = sorted({str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1})
+    resolved = [folder.resolve() for folder in folders]
+    twice = sorted({str(folder) for folder, path in zip(folders, resolved, strict=True) if resolved.count(path) > 1})
     if twice:
-        raise UsageError([f"{folder}: named twice, which would weight it double. Name it once." for folder in twice])
+        raise UsageError([f"{folder}: named twice, which would double its weight. Name it once." for folder in twice])
     members, problems = [], list[str]()
     for folder in folders:
         try:
@@ -220,6 +221,6 @@ def _size_problem(folder: Path, own: int, first: int, size: int | None, members:
     if own == (size or first):
         return None
     if size is None:
-        return f"{folder}: takes images of {own} pixels, the first one of {first}. Leave it out."
-    remedy = f"Prepare the dataset with --size {own}" + (", or leave it out." if members > 1 else ".")
-    return f"{folder}: takes images of {own} pixels, the dataset holds {size}. {remedy}"
+        return f"{folder}: expects images of {own} pixels, the first checkpoint {first}. Leave it out."
+    remedy = f"Prepare the dataset with --size {own}" + (", or leave the checkpoint out." if members > 1 else ".")
+    return f"{folder}: expects images of {own} pixels, the dataset has {size}. {remedy}"

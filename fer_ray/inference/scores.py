@@ -1,4 +1,4 @@
-"""What an evaluation measures: the contents of ``metrics.json``, and what each member of an ensemble is worth."""
+"""The scores of an evaluation: the contents of ``metrics.json``, and the contribution of each ensemble member."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -27,7 +27,7 @@ from fer_ray.storage.json_files import read_json
 
 
 def wilson_interval(right: int, rows: int) -> tuple[float, float]:
-    """Return the ends of the 95% interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
+    """Return the 95% confidence interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
     ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
     return float(ends.low), float(ends.high)
 
@@ -37,12 +37,12 @@ METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parq
 CONFUSION_FILE, RELIABILITY_FILE, MISTAKES_FILE = "confusion.png", "reliability.png", "mistakes.png"
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ClassScores(_Part):
-    """Figures of one class, 0 to 1; a ratio without a denominator is 0."""
+class ClassScores(_FrozenModel):
+    """Scores of one class, 0 to 1. A ratio with denominator 0 is 0."""
 
     precision: float
     recall: float
@@ -50,47 +50,47 @@ class ClassScores(_Part):
     support: int = Field(description="Rows with this label.")
 
 
-class Scores(_Part):
-    """Figures over some rows of a split, 0 to 1 where nothing else is said."""
+class Scores(_FrozenModel):
+    """Scores over rows of a split, 0 to 1 unless another range is given."""
 
     rows: int
     accuracy: float = Field(description="Share of rows whose most probable label is right.")
     accuracy_low: float = Field(description="Lower end of its 95% interval (Wilson 1927).")
-    accuracy_high: float = Field(description="Upper end of it.")
-    balanced_accuracy: float = Field(description="Plain mean of recall over the classes that have rows.")
-    macro_f1: float = Field(description="Plain mean of F1 over the classes that have rows.")
+    accuracy_high: float = Field(description="Upper end of its 95% interval.")
+    balanced_accuracy: float = Field(description="Mean of recall over the classes that have rows.")
+    macro_f1: float = Field(description="Mean of F1 over the classes that have rows.")
     weighted_f1: float = Field(description="Mean of F1 weighted by each class's rows.")
-    kappa: float = Field(description="Cohen's: agreement beyond chance, -1 to 1; 0 where all rows are of one class.")
-    top2_accuracy: float = Field(description="Share of rows whose label is one of the two most probable.")
+    kappa: float = Field(description="Cohen's kappa, agreement beyond chance, -1 to 1; 0 if all rows have one class.")
+    top2_accuracy: float = Field(description="Share of rows whose label is among the two most probable.")
     nll: float = Field(description="Mean negative log-likelihood of the labels, natural logarithm, 0 or more.")
     ece: float = Field(description="Expected calibration error over 15 equal bins (Guo et al. 2017).")
     classes: dict[str, ClassScores] = Field(description="By name, csv order.")
     confusion: list[list[int]] = Field(description="Rows counted by true (first) and predicted label, csv order.")
 
 
-class Paired(_Part):
-    """Two classifiers on the same rows."""
+class Paired(_FrozenModel):
+    """Comparison of two classifiers on the same rows."""
 
     only_first_right: int
     only_second_right: int
-    mcnemar_p: float = Field(description="Exact two-sided McNemar test that both are right equally often.")
+    mcnemar_p: float = Field(description="p value of the exact two-sided McNemar test of equal accuracy.")
 
 
-class TtaScores(_Part):
-    """Figures of one test-time augmentation."""
+class TtaScores(_FrozenModel):
+    """Scores of one test-time augmentation."""
 
     official: Scores = Field(description="Over every labelled row of the split.")
-    without_leaked: Scores | None = Field(description="Without rows that also stand in train; null if none is left.")
-    images_per_s: float = Field(description="Prediction alone by all members, on this machine, images in memory.")
-    views: float = Field(description="Views of each image that are averaged; of adaptive their mean number.")
-    ece_uncalibrated: float = Field(description="As official.ece, every temperature 1.")
-    nll_uncalibrated: float = Field(description="As official.nll, every temperature 1.")
+    without_leaked: Scores | None = Field(description="Without rows that are also in train; null if none is left.")
+    images_per_s: float = Field(description="Speed of prediction by all members, images in memory.")
+    views: float = Field(description="Views averaged per image; for adaptive the mean number.")
+    ece_uncalibrated: float = Field(description="Like official.ece, with every temperature 1.")
+    nll_uncalibrated: float = Field(description="Like official.nll, with every temperature 1.")
     reliability: list[ReliabilityBin] = Field(description="The 15 bins of official.ece.")
-    against_fewest: Paired | None = Field(description="This and the TTA with the fewest views; null for that one.")
+    against_fewest: Paired | None = Field(description="Comparison with the TTA of the fewest views; null for that one.")
 
 
-class Member(_Part):
-    """One checkpoint, measured alone under the main TTA on every labelled row."""
+class Member(_FrozenModel):
+    """One checkpoint, measured on its own under the main TTA on every labelled row."""
 
     checkpoint: str
     architecture: str
@@ -100,40 +100,40 @@ class Member(_Part):
     accuracy: float
     nll: float
     share: float | None = Field(description="Accuracy of all minus accuracy of all but this one; null if alone.")
-    against_all: Paired | None = Field(description="This one alone and all together; null if alone.")
-    against_others: Paired | None = Field(description="All together and all but this one; null if alone.")
+    against_all: Paired | None = Field(description="This checkpoint and the ensemble; null if alone.")
+    against_others: Paired | None = Field(description="The ensemble with and without this checkpoint; null if alone.")
 
 
 class Pair(Paired):
-    """Two members under the main TTA on every labelled row."""
+    """Comparison of two members under the main TTA on every labelled row."""
 
     first: int = Field(description="Index in members.")
-    second: int
+    second: int = Field(description="Index in members.")
     disagreement: float = Field(description="Share of rows for which they predict different labels.")
 
 
-class Evaluation(_Part):
+class Evaluation(_FrozenModel):
     """The contents of ``metrics.json``."""
 
     format_version: int = FORMAT_VERSION
     fer_ray_version: str
-    members: list[Member] = Field(description="What was measured: the mean of their calibrated probabilities.")
-    pairs: list[Pair] = Field(description="Each two of the members.")
+    members: list[Member] = Field(description="The checkpoints whose mean calibrated probabilities were measured.")
+    pairs: list[Pair] = Field(description="Every pair of members.")
     dataset: str
     dataset_fingerprint: str
     split: str
     rows: int = Field(description="Labelled rows of the split.")
-    leaked_rows: int = Field(description="Those of them whose pixels also stand in train.")
+    leaked_rows: int = Field(description="Rows whose pixels are also in train.")
     label_names: list[str] = Field(description="csv order.")
     device: str
     precision: str
-    main_tta: str = Field(description="The last one asked: of members, pairs, predictions, pictures and samples.")
+    main_tta: str = Field(description="The last requested TTA: of members, pairs, predictions, charts and samples.")
     tta: dict[str, TtaScores]
-    notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
+    notes: list[str] = Field(default=[], description="Caveats for readers of the scores.")
 
     @property
     def main(self) -> TtaScores:
-        """Figures under the main TTA."""
+        """Scores under the main TTA."""
         return self.tta[self.main_tta]
 
 
@@ -141,20 +141,20 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Read ``metrics.json``.
 
     Raises:
-        DataError: it isn't what this version of the program writes.
+        DataError: the file is damaged or of another format version.
     """
     return read_json(Evaluation, folder / METRICS_FILE, "Run `fer-ray evaluate` again.")
 
 
 def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
-    """Compute all figures.
+    """Compute all scores.
 
     Args:
         labels: int, n, n > 0, csv order.
-        probabilities: float, n × K, rows sum to 1, csv order.
+        probabilities: float, n × K, csv order. Each row sums to 1.
     """
     every, present = range(NUM_CLASSES), np.unique(labels)
-    # float32 sums of 1 ± 1e-7 are no longer 1 in float64, of which log_loss warns.
+    # log_loss warns where a float32 row doesn't sum to 1 in float64.
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
     low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
@@ -177,12 +177,12 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
 
 
 def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired:
-    """Compare two classifiers by the rows that only one of them has right.
+    """Compare two classifiers by the rows that only one of them predicts right.
 
     Args:
         labels: int, n.
-        first: int, n, predicted by the one.
-        second: int, n, predicted by the other.
+        first: predictions of the first classifier, int, n.
+        second: predictions of the second classifier, int, n.
     """
     right, also = first == labels, second == labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
@@ -202,13 +202,13 @@ def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScore
 def measure_members(
     folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
 ) -> list[Member]:
-    """Measure each member alone, and by how much the ensemble would be worse without it.
+    """Measure each member on its own, and how much accuracy the ensemble loses without it.
 
     Args:
-        folders: of the members.
-        members: in the order of ``predictions.members``.
+        folders: the members' folders.
+        members: the checkpoints, in the order of ``predictions.members``.
         labels: int, n, n > 0, csv order.
-        predictions: of those n images.
+        predictions: the predictions of the n images.
     """
     together, several = predictions.labels, len(members) > 1
     measured = []
@@ -234,11 +234,11 @@ def measure_members(
 
 
 def compare_members(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
-    """Compare each two members by the rows on which they differ.
+    """Compare every pair of members.
 
     Args:
         labels: int, n, n > 0.
-        predicted: int, M × n, of each member.
+        predicted: predictions of each member, int, M × n.
     """
     return [
         Pair(

@@ -3,21 +3,20 @@
 For images of S × S pixels, 48 in FER-2013:
 
 ========  =====  ===============================================================================================
-name      views  what they are
+name      views  description
 ========  =====  ===============================================================================================
 none          1  the image
 flip          2  the image and its mirror image
-ten_crop     10  five windows of 11/12 S, rounded (44 pixels): the corners and the centre, that one (S - side) // 2
-                 from the top and the left; and the mirror image of each (Krizhevsky et al. 2012)
-full         36  the image turned by -6°, 0° and 6° about its centre; of each the whole and the five windows; and the
-                 mirror image of each
-adaptive   1-12  the image; and where that leaves a doubt, its mirror image and those of ``ten_crop`` too: where the
-                 probabilities of the two most probable labels differ by less than ``UNSURE``
+ten_crop     10  five windows of side 11/12 S, rounded (44 pixels): the corners and the centre, which starts
+                 (S - side) // 2 pixels from the top and the left; and the mirror image of each (Krizhevsky 2012)
+full         36  the image rotated by -6°, 0° and 6° about its centre; of each the whole image and the five windows;
+                 and the mirror image of each
+adaptive   1-12  the image; its mirror image and the views of ``ten_crop`` are added if the probabilities of the two
+                 most probable labels differ by less than ``UNSURE``
 ========  =====  ===============================================================================================
 
-Windows are brought back to S × S by bilinear interpolation, whatever the network, so that one that takes a single size
-has them too. A turn interpolates bilinearly as well; what comes from outside is 0, the dataset's mean grey after
-``normalize``, as in training.
+Windows are resized to S × S by bilinear interpolation, also for networks of one image size. Rotation is bilinear too;
+pixels from outside the image are 0, the dataset's mean grey after ``normalize``, as in training.
 """
 
 import math
@@ -73,7 +72,7 @@ def _turn(images_bchw: torch.Tensor, degrees: float) -> torch.Tensor:
 
 
 Views = Callable[[torch.Tensor], Iterator[torch.Tensor]]
-"""Yields one batch a view, B × C × S × S each, of normalised images."""
+"""Yields one batch of normalised images per view, B × C × S × S each."""
 
 VIEWS: dict[str, Views] = {
     "none": _none,
@@ -81,18 +80,18 @@ VIEWS: dict[str, Views] = {
     "ten_crop": _ten_crop,
     "full": _full,
 }
-"""By name; ``adaptive`` is made of these."""
+"""Views by name; ``adaptive`` combines several of them."""
 
 UNSURE = 0.3
-"""Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` looks again."""
+"""Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` adds views."""
 
 
 def first_views(tta: str) -> Views:
-    """Return the views that every image gets under a TTA."""
+    """Return the views of a TTA that every image gets."""
     return VIEWS["none" if tta == ADAPTIVE else tta]
 
 
 def more_views(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield those that ``adaptive`` adds where it is unsure."""
+    """Yield the views that ``adaptive`` adds."""
     yield images_bchw.flip(3)
     yield from _ten_crop(images_bchw)

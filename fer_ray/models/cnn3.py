@@ -1,4 +1,4 @@
-"""The three-convolution network that student projects build for FER-2013 with Keras."""
+"""The network of three convolutions that student projects build for FER-2013 with Keras."""
 
 from collections import OrderedDict
 
@@ -34,5 +34,5 @@ def cnn3(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    # ReLU after max-pool gives the same values, from a quarter of the work.
+    # ReLU after max-pool gives the same values for a quarter of the work.
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True))

@@ -1,7 +1,7 @@
-"""The Keras network for FER-2013 that tutorials pass on, with batch norm and dropout after every layer.
+"""A Keras network for FER-2013 from many tutorials, with batch norm and dropout after every layer.
 
-Layers and widths are those of J. Oheix, "From raw images to real-time predictions with Deep Learning", Towards Data
-Science, January 2019, and of the Kaggle notebook behind it.
+Layers and widths are from J. Oheix, "From raw images to real-time predictions with Deep Learning", Towards Data
+Science, January 2019, and its Kaggle notebook.
 """
 
 from collections import OrderedDict
@@ -36,7 +36,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, dropout: float) -> nn.S
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2),
         nn.BatchNorm2d(outputs),
-        nn.MaxPool2d(2),  # before ReLU: the same values, from a quarter of the work
+        nn.MaxPool2d(2),  # before ReLU: the same values for a quarter of the work
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
     )

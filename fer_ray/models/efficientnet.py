@@ -1,7 +1,7 @@
 """torchvision's EfficientNet-B0 (Tan & Le, arXiv 1905.11946), adapted to small grey images.
 
-It halves an image five times, which leaves less than 2 pixels of 48. In the small stem the first convolution has stride
-1, so that the last blocks see 3 × 3. Stochastic depth is torchvision's.
+The network halves an image five times, which would leave less than 2 pixels of 48. In the small stem the first
+convolution has stride 1, so the last blocks see 3 × 3 pixels. Stochastic depth is torchvision's.
 """
 
 from torch import nn
@@ -16,13 +16,13 @@ _STAGES = (*((f"features.{index}",) for index in range(8)), ("features.8",), ("c
 @register("efficientnet_b0", "torchvision EfficientNet-B0, stem without stride", _STAGES, torchvision="efficientnet_b0")
 def efficientnet_b0(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
     """Sixteen inverted residual blocks with squeeze-and-excitation."""
-    from torchvision.models import get_model  # takes as long to import as torch, and most runs build another network
+    from torchvision.models import get_model  # a slow import that other networks don't need
 
     network = get_model("efficientnet_b0", num_classes=num_classes)
     if not has_imagenet_stem(config):
         stem = network.features[0][0]
         network.features[0][0] = nn.Conv2d(1, stem.out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")  # as torchvision's other convolutions
+        nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")  # as in torchvision
     network.classifier[0] = nn.Identity()
     network.classifier[1] = Head(network.classifier[1].in_features, num_classes, config.dropout)
     result: nn.Module = network

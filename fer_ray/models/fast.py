@@ -1,4 +1,4 @@
-"""A small network of our own that trains to a useful accuracy in minutes on two CPU cores."""
+"""A small network that trains to a useful accuracy in minutes on two CPU cores."""
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,14 @@ from fer_ray.models.front import Head
 from fer_ray.models.registry import register
 
 _STEM_WIDTH = 32
-# Output channels of each convolution; the list of a stage ends where max-pooling halves the image.
+# Output channels of each convolution, by stage. Max-pooling halves the image at the end of the first two stages.
 _STAGES = ((32,), (96, 96), (192, 192, 192))
 _LOGIT_SCALE = 0.125
-"""Pooled features of a few hundred channels are large; unscaled, their first logits cost SGD two epochs to tame."""
+"""Scale of the logits. Without it the first logits are large, and SGD takes two epochs to shrink them."""
 
 
 class FastBlock(nn.Module):
-    """Convolution 3×3, max-pool where it ends a stage, batch norm and ReLU; a shortcut where the shape stays."""
+    """A 3×3 convolution, max-pool at the end of a stage, batch norm and ReLU, with a shortcut if the shape is kept."""
 
     def __init__(self, inputs: int, outputs: int, pool: bool):
         super().__init__()
@@ -35,10 +35,10 @@ class FastBlock(nn.Module):
 
 
 class Fast(nn.Module):
-    """A strided stem, three stages of blocks, and mean and max pooling side by side.
+    """A strided stem, three stages of blocks, and concatenated mean and max pooling.
 
-    Most of the time of a small network on a CPU goes to its early, large images; so the stem halves them at once and
-    is followed by a single narrow block, and the arithmetic is spent at 12 × 12 and 6 × 6 pixels.
+    On a CPU, most of a small network's time goes to early, large feature maps. So the stem halves the image at once, a
+    single narrow block follows, and most of the computation is at 12 × 12 and 6 × 6 pixels.
     """
 
     def __init__(self, dropout: float, num_classes: int):
@@ -70,5 +70,5 @@ _PARTS = (("stem",), ("blocks.0",), ("blocks.1", "blocks.2"), ("blocks.3", "bloc
 
 @register("fast", "ours: strided stem, 6 conv with batch norm; minutes on two CPU cores", _PARTS)
 def fast(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Build ``Fast``, for images of any size from 16 pixels."""
+    """Build ``Fast``, which takes images of 16 pixels or more."""
     return Fast(config.dropout, num_classes)

@@ -1,4 +1,4 @@
-"""The two ends of a network: what enlarges or colours its images, and the classifier."""
+"""Layers around a network's body: enlarging images, grey to RGB, and the classifier."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Head(nn.Linear):
-    """Dropout, then a linear layer; its tensors have the names of a plain linear layer's, as in torchvision's files."""
+    """Dropout, then a linear layer. Its state dict has the names of a plain linear layer, as in torchvision's files."""
 
     def __init__(self, inputs: int, num_classes: int, dropout: float):
         super().__init__(inputs, num_classes)
@@ -17,7 +17,7 @@ class Head(nn.Linear):
         return super().forward(self.dropout(features_bc))
 
 
-# Mean and deviation of ImageNet's red, green and blue, 0 to 1, by which torchvision's weights want images normalised.
+# Mean and standard deviation of ImageNet's RGB values, 0 to 1. torchvision's weights expect images normalised by them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -37,11 +37,11 @@ class Enlarge(nn.Module):
 
 
 class GreyToImageNet(nn.Module):
-    """Turn grey images into RGB ones normalised as ImageNet's.
+    """Turn grey images into RGB images normalised like ImageNet's.
 
-    Grey images arrive normalised by their own dataset's mean and deviation. ``scale`` and ``shift`` undo that and apply
-    ImageNet's in one step. They are buffers, so that they travel with the weights. Before
-    ``set_normalization`` the three channels are the image as it came.
+    The input is normalised by its own dataset's mean and standard deviation. ``scale`` and ``shift`` undo this and
+    apply ImageNet's normalisation in one step. They are buffers, so checkpoints hold them. Before ``set_normalization``
+    each channel is a copy of the input.
     """
 
     scale: torch.Tensor
@@ -53,7 +53,7 @@ class GreyToImageNet(nn.Module):
         self.register_buffer("shift", torch.zeros(1, 3, 1, 1))
 
     def set_normalization(self, mean: float, std: float) -> None:
-        """Take the mean and deviation, of pixels from 0 to 1, by which images are normalised before they come here."""
+        """Set the mean and standard deviation, of pixels from 0 to 1, by which the input is normalised."""
         imagenet_mean = self.shift.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
         imagenet_std = self.scale.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
         self.scale.copy_(std / imagenet_std)
@@ -65,7 +65,7 @@ class GreyToImageNet(nn.Module):
 
 
 class Fronted(nn.Module):
-    """A network, ``body``, behind a front."""
+    """A network, ``body``, behind the layers of ``front``."""
 
     def __init__(self, front: nn.Module, body: nn.Module):
         super().__init__()

@@ -1,8 +1,8 @@
 """torchvision's GoogLeNet, the first Inception network (Szegedy et al., arXiv 1409.4842), without auxiliary heads.
 
-Its stem divides an image's side by eight before the first Inception module, which leaves 6 pixels of 48. The small stem
-is a 3×3 convolution of stride 1 without the first pool, as the residual networks here have it; the modules then see 24,
-12 and 6 pixels, not far from the 28, 14 and 7 that they were made for.
+The ImageNet stem divides an image's side by eight before the first Inception module, which leaves 6 pixels of 48. The
+small stem is a 3×3 convolution of stride 1 without the first pool. The modules then see 24, 12 and 6 pixels, close to
+the 28, 14 and 7 of ImageNet's images.
 """
 
 from torch import nn
@@ -25,16 +25,16 @@ _STAGES = (
     "torchvision GoogLeNet (Inception v1), 3×3 stem without stride",
     _STAGES,
     torchvision="googlenet",
-    spare=("aux1.", "aux2."),
+    unused_weights=("aux1.", "aux2."),
 )
 def inception(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
     """Nine Inception modules."""
-    from torchvision.models import googlenet as make  # as long to import as torch; most runs build another network
+    from torchvision.models import googlenet as make  # a slow import that other networks don't need
     from torchvision.models.googlenet import BasicConv2d
 
     rgb = has_imagenet_stem(config)
-    # Its ImageNet weights come from TensorFlow, where images were scaled to -1 to 1: `transform_input` turns them so.
-    # Without `init_weights` layers draw torch's initial values; torchvision's own take seconds, and it is to drop them.
+    # The ImageNet weights come from TensorFlow, with images scaled to -1 to 1; `transform_input` scales images so.
+    # `init_weights=False` gives torch's initial values; torchvision's take seconds and are about to be removed there.
     network: nn.Module = make(
         num_classes=num_classes, aux_logits=False, init_weights=False, dropout=0, transform_input=rgb
     )

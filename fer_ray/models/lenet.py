@@ -1,7 +1,7 @@
 """LeNet-5 (LeCun et al., Gradient-based learning applied to document recognition, 1998, section II.B) for faces.
 
-Its widths and 5×5 kernels are kept. Batch norm, ReLU, max-pool and dropout stand for the scaled tanh, the trained
-subsampling and the RBF outputs of 1998, as student projects write it today.
+Widths and 5×5 kernels are the original ones. Batch norm, ReLU, max-pool and dropout replace the scaled tanh, trained
+subsampling and RBF outputs of 1998, as in today's student projects.
 """
 
 from collections import OrderedDict
@@ -32,7 +32,7 @@ def lenet(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    # ReLU after max-pool gives the same values, from a quarter of the work.
+    # ReLU after max-pool gives the same values for a quarter of the work.
     return nn.Sequential(nn.Conv2d(inputs, outputs, 5), nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU(inplace=True))
 
 

@@ -1,4 +1,4 @@
-"""Transfer learning: start a fresh network from weights that were trained elsewhere."""
+"""Transfer learning: load pretrained weights into a new network."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -21,23 +21,23 @@ Weights = dict[str, torch.Tensor]
 
 
 def initialize(model: nn.Module, config: ModelConfig, mean: float, std: float) -> list[str]:
-    """Fit a network fresh from ``build`` to a dataset, and load the weights that the configuration names.
+    """Set a new network's normalisation, and load the pretrained weights that the configuration names.
 
-    The tensors may be named as in torchvision's files or as in a checkpoint of ours. A classifier for another number of
-    classes is left as it was drawn; everything else has to fit.
+    Tensor names may be torchvision's or those of this package's checkpoints. A classifier with another number of
+    classes keeps its random weights. All other tensors must fit.
 
     Args:
-        model: on the CPU, made from the same configuration; changed in place.
-        config: ``pretrained`` says which weights: None none, ``imagenet`` torchvision's own, fetched into torch.hub's
-            folder unless they lie there; else a .safetensors file, a torch state dict or a checkpoint folder.
-        mean: of the dataset's training pixels, 0 to 1, by which its images are normalised.
-        std: of the same pixels.
+        model: a network from ``build`` with the same configuration, on the CPU; changed in place.
+        config: ``pretrained`` names the weights: None for none; ``imagenet`` for torchvision's, downloaded into
+            torch.hub's folder if they are not there; or a .safetensors file, a torch state dict or a checkpoint folder.
+        mean: mean of the dataset's training pixels, 0 to 1.
+        std: standard deviation of the same pixels.
 
     Returns:
-        The names of the parameters that no weights were loaded for; empty where none were asked for.
+        The names of the parameters that kept their random weights; empty without pretrained weights.
 
     Raises:
-        UsageError: the architecture has no ImageNet weights, or they can't be fetched, or there is no such path.
+        UsageError: the architecture has no ImageNet weights, they can't be downloaded, or the path doesn't exist.
         DataError: the file is damaged, or of another network.
     """
     for module in model.modules():
@@ -54,19 +54,19 @@ def _imagenet(architecture: Architecture) -> Weights:
     if architecture.torchvision is None:
         those = ", ".join(each.name for each in architectures() if each.torchvision)
         raise UsageError(
-            f"model.pretrained = 'imagenet': '{architecture.name}' was never trained on ImageNet; these were: {those}."
+            f"model.pretrained = 'imagenet': '{architecture.name}' has no ImageNet weights; these have: {those}."
             " Choose one of them, name a checkpoint folder, or set it to null."
         )
-    from torchvision.models import get_model_weights  # takes as long to import as torch
+    from torchvision.models import get_model_weights  # a slow import that most runs don't need
 
     origin = get_model_weights(architecture.torchvision).DEFAULT
     file, folder = Path(origin.url).name, Path(torch.hub.get_dir(), "checkpoints")
     try:
         weights: Weights = origin.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
-    except Exception as error:  # beside the network's errors: a damaged file makes the unpickler stumble over anything
+    except Exception as error:  # network errors, and whatever the unpickler raises on a damaged file
         raise UsageError(
-            f"model.pretrained = 'imagenet': {origin.url} can't be had: {_reason(error)}. Put {file} into {folder}, or"
-            f" name it by its path: model.pretrained=PATH/{file}."
+            f"model.pretrained = 'imagenet': {origin.url} can't be downloaded: {_reason(error)}. Put {file} into"
+            f" {folder}, or set model.pretrained=PATH/{file}."
         ) from error
     return weights
 
@@ -83,45 +83,45 @@ def _read(path: Path) -> Weights:
         if file.suffix == ".safetensors":
             return load_file(file)
         weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # noise makes the unpickler stumble over anything
+    except Exception as error:  # whatever the unpickler raises on a damaged file
         raise DataError(
-            f"model.pretrained = '{file}': not readable as weights: {_reason(error)}. Name a .safetensors file or what"
-            " torch.save wrote of a state dict, tensors only."
+            f"model.pretrained = '{file}': not readable as weights: {_reason(error)}. Name a .safetensors file, or a"
+            " state dict saved by torch.save that holds only tensors."
         ) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         keys = f" with {_some(map(str, weights))}" if isinstance(weights, Mapping) else ""
         raise DataError(
-            f"model.pretrained = '{file}': holds a {type(weights).__name__}{keys}, not tensors by name. Save the"
-            " network's state_dict() alone."
+            f"model.pretrained = '{file}': holds a {type(weights).__name__}{keys}, not tensors by name. Save only the"
+            " network's state_dict()."
         )
     return dict(weights)
 
 
 def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
-    """Copy the weights that fit, and return the names of the classifier's parameters where it stays as it was."""
+    """Load the weights, and return the names of the classifier's parameters if it keeps its random weights."""
     architecture = find(config.name)
     ((classifier,),) = architecture.stages[-1:]
     own = body.state_dict()
-    # A checkpoint of ours may hold a front, which belongs to its own dataset.
+    # A checkpoint's front normalises for the dataset that it was trained on.
     given = {
         name.removeprefix("body."): tensor
         for name, tensor in weights.items()
-        if not name.startswith(("front.", *architecture.spare))
+        if not name.startswith(("front.", *architecture.unused_weights))
     }
     fitting = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
     head = {name for name in own.keys() | given.keys() if name.startswith(f"{classifier}.")}
     fresh_head = bool(head - fitting)
-    # Counters of batch norm came later than some of torchvision's files, and matter only without a momentum.
+    # Some of torchvision's files are older than batch norm's counters, which matter only without a momentum.
     counters = {name for name in own.keys() - given.keys() if name.endswith("num_batches_tracked")}
     unfit = (own.keys() | given.keys()) - fitting - head - counters
     if unfit:
         raise DataError(_misfit(config, own, given, unfit))
     loaded = fitting - head if fresh_head else fitting
-    wild = sorted(name for name in loaded if not given[name].isfinite().all())
-    if wild:
+    non_finite = sorted(name for name in loaded if not given[name].isfinite().all())
+    if non_finite:
         raise DataError(
-            f"model.pretrained = '{config.pretrained}': {_some(wild)} hold values that are not finite. Name"
-            " weights of a training that did not diverge."
+            f"model.pretrained = '{config.pretrained}': {_some(non_finite)} hold values that are not finite. Name"
+            " weights of a run that did not diverge."
         )
     body.load_state_dict({name: given[name] for name in loaded}, strict=False)
     return sorted(head & own.keys()) if fresh_head else []
@@ -141,7 +141,7 @@ def _misfit(config: ModelConfig, own: Weights, given: Weights, unfit: set[str]) 
     remedy = f"Name weights of a {config.name}."
     if find(config.name).torchvision and all(name.startswith(stem) for name in unfit):
         other = "small" if has_imagenet_stem(config) else "imagenet"
-        remedy = f"The first layers alone differ: these weights were trained with model.stem={other}."
+        remedy = f"Only the first layers differ: these weights were trained with model.stem={other}."
     return f"model.pretrained = '{config.pretrained}': its tensors don't fit '{config.name}': {found}. {remedy}"
 
 

@@ -32,7 +32,7 @@ def resnet50(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
 
 
 def _resnet(config: ModelConfig, num_classes: int) -> nn.Module:
-    from torchvision.models import get_model  # takes as long to import as torch, and most runs build another network
+    from torchvision.models import get_model  # a slow import that other networks don't need
 
     network: nn.Module = get_model(config.name, num_classes=num_classes)
     if not has_imagenet_stem(config):

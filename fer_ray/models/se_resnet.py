@@ -1,9 +1,8 @@
-"""A wide residual network with squeeze-and-excitation, of our own, for faces of about 48 × 48 pixels.
+"""A wide residual network with squeeze-and-excitation for faces of about 48 × 48 pixels.
 
-Blocks are those of wide residual networks: norm and ReLU before each convolution (Zagoruyko & Komodakis, arXiv
-1605.07146, section 2), their widths 160, 320 and 640 too, after a first stage at full resolution that is narrow because
-it costs most there. Each block weighs its channels by what the whole image holds (Hu, Shen & Sun, arXiv 1709.01507,
-section 3, reduction 16).
+Blocks and the widths 160, 320 and 640 are those of wide residual networks, with norm and ReLU before each convolution
+(Zagoruyko & Komodakis, arXiv 1605.07146, section 2). The first stage is narrow, because at full resolution width costs
+most. Each block has squeeze-and-excitation (Hu, Shen & Sun, arXiv 1709.01507, section 3, reduction 16).
 """
 
 import torch
@@ -15,13 +14,13 @@ from fer_ray.models.front import Head
 from fer_ray.models.registry import register
 
 _WIDTHS = (64, 160, 320, 640)
-_BLOCKS = 2  # a stage: with stem and classifier, 18 layers
+_BLOCKS = 2  # per stage; with stem and classifier 18 layers
 _REDUCTION = 16
 _STAGES = (("stem",), *((f"stage{number}",) for number in range(1, 4)), ("stage4", "norm"), ("classifier",))
 
 
 class SqueezeExcitation(nn.Module):
-    """Multiply each channel by a gate, 0 to 1, computed from all channels' means."""
+    """Multiply each channel by a gate, 0 to 1, that is computed from the means of all channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -37,7 +36,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class SEBlock(nn.Module):
-    """Norm, ReLU and 3×3 convolution, twice, and squeeze-and-excitation, beside a shortcut."""
+    """Norm, ReLU and 3×3 convolution, twice, and squeeze-and-excitation, with a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -59,7 +58,7 @@ class SEBlock(nn.Module):
 
 
 class SEResNet(nn.Module):
-    """A 3×3 stem, four stages of two blocks, of which all but the first halve the image, and the mean over it."""
+    """A 3×3 stem, four stages of two blocks, and global mean pooling. All stages but the first halve the image."""
 
     def __init__(self, dropout: float, num_classes: int):
         super().__init__()
@@ -87,5 +86,5 @@ class SEResNet(nn.Module):
 
 @register("se_resnet18", "ours: wide, with squeeze-and-excitation, for 48 × 48 from scratch", _STAGES)
 def se_resnet18(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Build ``SEResNet``, for images of any size from 8 pixels."""
+    """Build ``SEResNet``, which takes images of 8 pixels or more."""
     return SEResNet(config.dropout, num_classes)

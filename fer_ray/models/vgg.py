@@ -1,11 +1,11 @@
 """torchvision's VGG networks with batch norm, adapted to small grey images (Simonyan & Zisserman, arXiv 1409.1556).
 
-The stem is the same for small and for ImageNet's images, but for its input channels: 3×3 convolutions of stride 1.
+The small and the ImageNet stem differ only in their input channels.
 
-Five poolings leave 2×2 pixels of a 48×48 face. torchvision's classifier would blow them up to 7×7 copies before dense
-layers 4,096 wide, which are 120 of its 134 million weights and here would see nothing new. One linear layer over the
-mean takes their place, as networks for CIFAR and FER-2013 have it (WuJie1010/Facial-Expression-Recognition.Pytorch,
-models/vgg.py). Pooling rounds up: rounded down, the last one would drop the right and bottom third of the face.
+Five poolings leave 2×2 pixels of a 48×48 face. torchvision's classifier would repeat them to 7×7 pixels before dense
+layers of width 4,096, which hold 120 of its 134 million weights. One linear layer over the mean replaces them, as in
+networks for CIFAR and FER-2013 (WuJie1010/Facial-Expression-Recognition.Pytorch, models/vgg.py). Pooling rounds sizes
+up. Rounded down, the last pooling would drop the right and bottom third of the face.
 """
 
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from fer_ray.models.registry import has_imagenet_stem, register
 
 
 def _stages(*convolutions: int) -> tuple[tuple[str, ...], ...]:
-    """Name the modules of each group of convolutions, each followed by norm and ReLU, and each group by a pooling."""
+    """Return the module names of each stage: convolutions, each with norm and ReLU, and a pooling."""
     groups, start = [], 0
     for count in convolutions:
         end = start + 3 * count + 1
@@ -44,7 +44,7 @@ def vgg19(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
 
 
 def _vgg(layers: str, config: ModelConfig, num_classes: int) -> nn.Module:
-    from torchvision.models import vgg  # takes as long to import as torch, and most runs build another network
+    from torchvision.models import vgg  # a slow import that other networks don't need
 
     features = vgg.make_layers(vgg.cfgs[layers], batch_norm=True)
     if not has_imagenet_stem(config):
@@ -52,7 +52,7 @@ def _vgg(layers: str, config: ModelConfig, num_classes: int) -> nn.Module:
     for module in features:
         if isinstance(module, nn.MaxPool2d):
             module.ceil_mode = True
-        elif isinstance(module, nn.Conv2d):  # as torchvision's VGG class does
+        elif isinstance(module, nn.Conv2d):  # as in torchvision's VGG class
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     head = Head(512, num_classes, config.dropout)

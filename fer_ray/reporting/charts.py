@@ -1,4 +1,4 @@
-"""Small charts for pages: drawn by matplotlib at a width that a phone shows whole, as PNG bytes."""
+"""Small charts for pages: drawn with matplotlib, no wider than a phone's screen, as PNG bytes."""
 
 import io
 
@@ -11,7 +11,7 @@ _DPI = 150
 
 
 def new_chart(height: float = _INCHES[1]) -> tuple[Canvas, Axes]:
-    """Return a canvas of a phone's width and its axes; ``height`` in inches."""
+    """Create a canvas as wide as a phone's screen, with one pair of axes; ``height`` in inches."""
     canvas = Canvas(figsize=(_INCHES[0], height), layout="constrained")
     axes = canvas.subplots()
     style_axes(axes)
@@ -19,13 +19,18 @@ def new_chart(height: float = _INCHES[1]) -> tuple[Canvas, Axes]:
 
 
 def style_axes(axes: Axes) -> None:
-    """Leave out the frame's upper and right side, and draw a faint grid."""
+    """Remove the top and right lines of the frame and draw a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
 
 
 def to_png(canvas: Canvas, colours: int | None = None) -> bytes:
-    """Return a drawn canvas as a PNG; with so many colours alone, where hundreds of lines would make a large file."""
+    """Return the canvas as PNG bytes.
+
+    Args:
+        canvas: already drawn on.
+        colours: largest number of colours, which keeps a chart of hundreds of lines small; None for no limit.
+    """
     out = io.BytesIO()
     canvas.savefig(out, dpi=_DPI, format="png")
     if colours is None:

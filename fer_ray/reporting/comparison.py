@@ -1,4 +1,4 @@
-"""Several evaluations of the same rows, side by side."""
+"""Compare several evaluations of the same images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ from fer_ray.reporting.evaluation import pairs_table
 from fer_ray.reporting.evaluation_text import accuracy_text
 from fer_ray.reporting.html import Charts, Figure, PageBlock, PageSection, Table
 
-_COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without leaked", "Macro-F1", "ECE", "Images/s")
+_COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without copies", "Macro-F1", "ECE", "Images/s")
 
 
 def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
-    """Show evaluations of the same split of the same dataset side by side, a section a split that has several.
+    """Compare evaluations of the same split of the same dataset, in one section for each split that has several.
 
     Args:
-        folders: by the names to show them under.
+        folders: name on the page to folder.
     """
     groups: dict[tuple[str, str], dict[str, Evaluation]] = {}
     for name, folder in folders.items():
@@ -33,8 +33,9 @@ def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[st
     names = sorted(evaluations, key=lambda name: -_main(evaluations[name]).accuracy)
     best, last = (_main(evaluations[name]).accuracy for name in (names[0], names[-1]))
     note = (
-        "Each under its main TTA. Brackets hold the 95% interval (Wilson); as all saw the same images, the table of"
-        " pairs tells more surely than the intervals whether two differ."
+        "Each evaluation counts with its main test-time augmentation (TTA). Brackets hold the 95% interval (Wilson)."
+        " All evaluations are of the same images, so the table of pairs shows a difference more reliably than the"
+        " intervals do."
     )
     blocks: list[PageBlock] = [
         Table(f"Evaluations by accuracy, {split} split", _COLUMNS, [_row(n, evaluations[n]) for n in names], note),
@@ -81,7 +82,7 @@ def _intervals(names: list[str], evaluations: dict[str, Evaluation]) -> Figure:
 
 
 def _pairs(names: list[str], folders: Mapping[str, Path]) -> list[Table]:
-    """Compare each two evaluations; nothing where they don't list the same rows."""
+    """Compare each pair of evaluations; return nothing unless all list the same rows in the same order."""
     tables = [pq.read_table(folders[name] / PREDICTIONS_FILE, columns=["id", "label", "predicted"]) for name in names]
     if not all(table["id"].equals(tables[0]["id"]) for table in tables):
         return []

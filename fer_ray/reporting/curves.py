@@ -1,4 +1,4 @@
-"""Loss, accuracy and learning rate over the epochs of a run."""
+"""Draw loss, accuracy and learning rate by epoch."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ from fer_ray.training.run_folder import best_epoch
 
 
 def save_curves(history: Sequence[Metrics], path: Path) -> None:
-    """Draw loss, accuracy, macro-F1 and learning rate by epoch, the best validation accuracy marked, as a PNG.
+    """Write a PNG of loss, accuracy, macro-F1 and learning rate by epoch, with the best validation accuracy marked.
 
     Args:
-        history: the lines of ``metrics.jsonl``, at least one.
+        history: one entry for each line of ``metrics.jsonl``, at least one.
         path: the PNG to write.
     """
     canvas = Canvas(figsize=(13.5, 3.8), layout="constrained")
@@ -35,7 +35,7 @@ def save_curves(history: Sequence[Metrics], path: Path) -> None:
 
 
 def curve_figures(history: Sequence[Metrics]) -> list[Figure]:
-    """Draw the same as ``save_curves``, each in a figure of its own."""
+    """Draw the charts of ``save_curves``, each as a figure of its own."""
     figures = []
     for title, (draw, alt) in _CURVES.items():
         canvas, axes = new_chart()
@@ -46,16 +46,16 @@ def curve_figures(history: Sequence[Metrics]) -> list[Figure]:
 
 
 def accuracy_figure(histories: Mapping[str, Sequence[Metrics]]) -> Figure:
-    """Draw the validation accuracy of several runs by epoch, each run by its name."""
+    """Draw validation accuracy by epoch for several runs, given by name."""
     canvas, axes = new_chart()
     for number, (name, history) in enumerate(histories.items()):
-        # Ten colours, then the same ones dashed.
+        # matplotlib has ten colours; further runs repeat them with other line styles.
         style = ("-", "--", ":", "-.")[number // 10 % 4]
         axes.plot(*_series(history, "validation_accuracy"), style, color=f"C{number % 10}", label=name)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylabel("validation accuracy")
     _finish(axes)
-    alt = f"Validation accuracy by epoch of {', '.join(histories)}; the table above has the best of each."
+    alt = f"Validation accuracy by epoch of {', '.join(histories)}; the table above has the best value of each."
     return Figure(to_png(canvas), alt, "Validation accuracy")
 
 
@@ -90,7 +90,7 @@ def _finish(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for line in axes.lines:
         if line.get_marker() == "None" and np.size(line.get_xdata()) == 1:
-            line.set_marker(".")  # a line of one point doesn't show
+            line.set_marker(".")  # a line through one point is invisible
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8)
 

@@ -1,4 +1,4 @@
-"""The pictures of a prepared dataset: its classes, some of its faces, and its flaws."""
+"""Draw the pictures beside a prepared dataset: its classes, some faces and its flaws; describe it as plain text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _DPI = 110
 
 
 def class_distribution(counts: Mapping[str, Mapping[str, int]], file: Path) -> None:
-    """Draw how many rows of each class every split holds, as bars.
+    """Draw the number of images of each class in each split as bars.
 
     Args:
-        counts: split to class to rows; the same classes in each split.
+        counts: split to class to images; the same classes in each split.
         file: the PNG to write.
     """
     names = list(next(iter(counts.values())))
@@ -41,13 +41,13 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], file: Path) -> N
 
 
 def sample_grid(images: Mapping[str, np.ndarray], columns: int, file: Path, title: str = "") -> None:
-    """Draw some images of each class, a row a class.
+    """Draw some images of each class, one row for each class.
 
     Args:
-        images: class to images, uint8, n × H × W, n from 0 to ``columns``.
-        columns: images a row.
+        images: class to images, uint8, n × H × W, 0 ≤ n ≤ ``columns``.
+        columns: images in a row.
         file: the PNG to write.
-        title: a line above.
+        title: line at the top.
     """
     figure = Figure(figsize=(0.8 * columns + 1, 0.8 * len(images) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=10)
@@ -62,17 +62,17 @@ def sample_grid(images: Mapping[str, np.ndarray], columns: int, file: Path, titl
 
 
 def mean_faces(means: Mapping[str, np.ndarray], counts: Mapping[str, int], file: Path, title: str = "") -> None:
-    """Draw the mean picture of each class in a row, all in the same shades.
+    """Draw the mean image of each class in a row, all on the same grey scale.
 
     Args:
-        means: class to mean picture, H × W, 0 to 255, at least one.
-        counts: class to how many pictures it is the mean of.
+        means: class to mean image, H × W, 0 to 255, at least one.
+        counts: class to the number of images that the mean is over.
         file: the PNG to write.
-        title: a line above.
+        title: line at the top.
     """
     figure = Figure(figsize=(1.3 * len(means), 2.0), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    # A mean has little contrast: stretched to the darkest and lightest of all classes, so that they still compare.
+    # A mean has little contrast, so the grey scale runs from the darkest to the lightest pixel of all means.
     low, high = min(mean.min() for mean in means.values()), max(mean.max() for mean in means.values())
     for axes, (name, mean) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items(), strict=True):
         axes.set_axis_off()
@@ -84,7 +84,7 @@ def mean_faces(means: Mapping[str, np.ndarray], counts: Mapping[str, int], file:
 _KINDS = {
     "duplicates": "exact copies of\nan earlier image",
     "leaked": "exact copies of\na train image",
-    "conflicts": "same image under\nanother label",
+    "conflicts": "same image with\nanother label",
     "flat": "one flat colour",
     "near_duplicates": "nearly equal to\nan earlier image",
     "near_leaked": "nearly equal to\na train image",
@@ -94,12 +94,12 @@ _COLUMNS = 4  # of duplicate_groups
 
 @dataclass(frozen=True)
 class PicturedGroup:
-    """Copies of one picture.
+    """Identical images.
 
     Attributes:
         picture: uint8, size × size.
-        splits: how many copies stand in each split.
-        labels: how many have each label.
+        splits: split to number of copies in it.
+        labels: label to number of copies with it.
     """
 
     picture: np.ndarray
@@ -108,10 +108,10 @@ class PicturedGroup:
 
 
 def quality_chart(splits: Mapping[str, SplitInfo], file: Path) -> None:
-    """Draw the flawed rows of each split, as numbers and as shares of the split.
+    """Draw the flawed images of each split as bars, with numbers and shares of the split.
 
     Args:
-        splits: by name.
+        splits: name to description.
         file: the PNG to write.
     """
     kinds = [kind for kind in _KINDS if any(getattr(held, kind) is not None for held in splits.values())]
@@ -119,9 +119,9 @@ def quality_chart(splits: Mapping[str, SplitInfo], file: Path) -> None:
     axes = figure.subplots()
     height = 0.85 / len(splits)
     for number, (name, held) in enumerate(splits.items()):
-        # Nothing of train is a copy of train, so that a bar of its own would only say so.
+        # Copies of train are counted in the other splits only.
         rows = [(at, getattr(held, kind)) for at, kind in enumerate(kinds) if name != "train" or "leaked" not in kind]
-        at = np.array([place for place, _ in rows]) + (number - (len(splits) - 1) / 2) * height
+        at = np.array([number for number, _ in rows]) + (number - (len(splits) - 1) / 2) * height
         shares = [100 * count / held.rows for _, count in rows]
         bars = axes.barh(at, shares, height, label=f"{name} ({held.rows:,} images)")
         texts = [_amount(count, share) for (_, count), share in zip(rows, shares, strict=True)]
@@ -141,10 +141,10 @@ def _amount(count: int, share: float) -> str:
 
 
 def duplicate_groups(panels: Mapping[str, Sequence[PicturedGroup]], file: Path) -> None:
-    """Draw groups of identical images, each with its picture, number of copies, splits and labels.
+    """Draw groups of identical images, each with its number of copies, splits and labels.
 
     Args:
-        panels: title to groups, at least one; a panel without any is left out.
+        panels: title to groups, at least one group in all; a panel without groups is omitted.
         file: the PNG to write.
     """
     panels = {title: groups for title, groups in panels.items() if groups}
@@ -177,8 +177,9 @@ _GROUPS = 8  # a panel, in duplicates.png
 
 
 def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRows, findings: Findings) -> None:
-    """Write classes.png, samples.png, quality.png, mean_faces.png where a row is labelled, and duplicates.png where
-    two rows have the same pixels.
+    """Write ``classes.png``, ``samples.png`` and ``quality.png``.
+
+    Write ``mean_faces.png`` too if any image has a label, and ``duplicates.png`` if two images have the same pixels.
     """
     class_distribution({split: held.labels for split, held in info.splits.items()}, folder / "classes.png")
     quality_chart(info.splits, folder / "quality.png")
@@ -192,7 +193,7 @@ def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRow
     sample_grid(images, _SAMPLES, folder / "samples.png", title=f"{split}, {info.size} × {info.size}")
     means = mean_by_class(spool, rows, numbers)
     if means:
-        title = f"mean of each class in {split}, contrast stretched alike"
+        title = f"mean of each class in {split}, all with the same contrast"
         mean_faces(means, info.splits[split].labels, folder / "mean_faces.png", title)
     _draw_copies(folder / "duplicates.png", spool, rows, findings)
 
@@ -206,12 +207,12 @@ def _draw_copies(file: Path, spool: Spool, rows: SpooledRows, findings: Findings
         pictures = spool.pixels(np.array([group.first for group in groups], np.int64))
         return [PicturedGroup(p, group.splits, group.labels) for p, group in zip(pictures, groups, strict=True)]
 
-    panels = {"Most copies": pictured(largest), "Copies under most labels": pictured(mixed)}
+    panels = {"Most copies": pictured(largest), "Copies with the most labels": pictured(mixed)}
     duplicate_groups(panels, file)
 
 
-def describe_dataset(folder: str, info: DatasetInfo) -> str:
-    """Return what a dataset holds as plain text; ``folder`` is where it is."""
+def describe_dataset(path_or_url: str, info: DatasetInfo) -> str:
+    """Describe a dataset as plain text; ``path_or_url`` is where it is."""
     lines = [f"{'':12}{'rows':>10}" + "".join(f"{name:>10}" for name in info.label_names)]
     for split, held in info.splits.items():
         counts = "".join(f"{count:>10,}" for count in held.labels.values())
@@ -223,13 +224,15 @@ def describe_dataset(folder: str, info: DatasetInfo) -> str:
     near = [held.near_duplicates for held in totals if held.near_duplicates is not None]
     lines += [
         "",
-        f"{info.rejected:,} rejected{dropped} (rejects.parquet says why)",
-        f"exact duplicates {sum(held.duplicates for held in totals):,}, under two labels"
+        f"{info.rejected:,} rejected{dropped} (reasons in rejects.parquet)",
+        f"exact duplicates {sum(held.duplicates for held in totals):,}, with different labels"
         f" {sum(held.conflicts for held in totals):,}, of one flat colour {sum(held.flat for held in totals):,}",
         *([f"{sum(near):,} nearly equal to an earlier image"] if near else []),
     ]
     for split, held in info.splits.items():
         if split != "train":
-            nearly = "" if held.near_leaked is None else f", {held.near_leaked:,} more nearly equal to one of it"
+            nearly = (
+                "" if held.near_leaked is None else f", {held.near_leaked:,} more nearly equal to an image of train"
+            )
             lines.append(f"{split}: {held.leaked:,} also in train{nearly}")
-    return "\n".join([*lines, f"Dataset: {folder}"])
+    return "\n".join([*lines, f"Dataset: {path_or_url}"])

@@ -1,4 +1,4 @@
-"""An evaluation as a section of a report, and the labelled faces in it."""
+"""Show an evaluation as a section of a page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,34 +38,37 @@ _SAMPLES_SCHEMA = pa.schema(
 
 
 def spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return ``count`` of the rows, evenly spread over their order, or all where there are fewer."""
+    """Return ``count`` of the rows at even distances, or all rows if there are fewer."""
     chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
     return chosen
 
 
 def write_samples(file: Path, columns: Mapping[str, Sequence[object]], images: np.ndarray) -> None:
-    """Write ``samples.parquet``: id, label, predicted, confidence and the picture as PNG bytes.
+    """Write ``samples.parquet``: id, label, predicted, confidence and the image as PNG bytes.
 
     Args:
-        file: where to.
-        columns: the first four, labels by name.
+        file: the file to write.
+        columns: n values for each of the first four; labels are names.
         images: uint8, n × H × W.
     """
     pq.write_table(pa.table({**columns, "png": [png_of(image) for image in images]}, schema=_SAMPLES_SCHEMA), file)
 
 
-def evaluation_section(folder: Path, shown_as: Path) -> PageSection:
+def evaluation_section(folder: Path, output: Path) -> PageSection:
     """Show an evaluation.
 
     Args:
         folder: where its files are.
-        shown_as: where they are going to be, for a folder that is still being written.
+        output: the path that the page names. It differs from ``folder`` while the files are being written.
+
+    Raises:
+        DataError: a file is damaged.
     """
     evaluation = read_evaluation(folder)
     listed = pq.read_metadata(folder / PREDICTIONS_FILE).num_rows
     if listed != evaluation.rows:
         raise DataError(
-            f"{folder / PREDICTIONS_FILE}: holds {listed} rows, {METRICS_FILE} says {evaluation.rows}. Run"
+            f"{folder / PREDICTIONS_FILE}: holds {listed} rows, but {METRICS_FILE} says {evaluation.rows}. Run"
             " `fer-ray evaluate` again."
         )
     main = evaluation.main
@@ -77,35 +80,37 @@ def evaluation_section(folder: Path, shown_as: Path) -> PageSection:
         *_confusions(evaluation, main.official),
         *read_figure(
             folder / CONFUSION_FILE,
-            f"Confusion matrix of the {evaluation.split} split; the table of confusions has its largest cells.",
+            f"Confusion matrix of the {evaluation.split} split; the table above has its largest cells.",
         ),
         _calibration(evaluation),
         *read_figure(
             folder / RELIABILITY_FILE,
-            "Reliability diagram: share of right predictions by confidence; the table above sums it up.",
+            "Reliability diagram: accuracy by confidence; the table above has its summary.",
         ),
         *read_figure(
             folder / MISTAKES_FILE,
-            "Faces of the most confident mistakes, each with its label, its prediction and the confidence.",
+            "The most confident mistakes: faces with label, prediction and confidence.",
             "The most confident mistakes",
             is_chart=False,
         ),
         *_galleries(folder / SAMPLES_FILE),
-        *reproduce_blocks(folder, _decides(evaluation)),
+        *reproduce_blocks(folder, _facts(evaluation)),
     ]
     clean = main.without_leaked if evaluation.leaked_rows else None
-    without = f", {clean.accuracy:.2%} without images that are also in train" if clean else ""
+    without = f", {clean.accuracy:.2%} without copies of training images" if clean else ""
     headline = (
         f"{accuracy_text(main.official)} accuracy on {evaluation.split} with TTA {evaluation.main_tta}{without};"
         f" macro-F1 {main.official.macro_f1:.3f}."
     )
-    return PageSection(shown_as.name, "Evaluation", str(shown_as), headline, blocks, evaluation.notes)
+    return PageSection(output.name, "Evaluation", str(output), headline, blocks, evaluation.notes)
 
 
 def confusions(scores: Scores) -> list[tuple[str, str, int, float]]:
-    """Return the cells beside the diagonal that hold rows: label, prediction, rows, their share of the label's rows.
+    """Return the mistakes by label and prediction, the most frequent first.
 
-    The fullest cells come first.
+    Returns:
+        Label, prediction, images and their share of the label's images, for each non-zero cell of the confusion matrix
+        beside its diagonal.
     """
     counts, names = np.array(scores.confusion), list(scores.classes)
     totals = counts.sum(axis=1)
@@ -117,7 +122,7 @@ def confusions(scores: Scores) -> list[tuple[str, str, int, float]]:
     return sorted(cells, key=lambda cell: -cell[2])
 
 
-def _decides(evaluation: Evaluation) -> dict[str, str]:
+def _facts(evaluation: Evaluation) -> dict[str, str]:
     several = len(evaluation.members) > 1
     return {
         **{
@@ -126,7 +131,7 @@ def _decides(evaluation: Evaluation) -> dict[str, str]:
         },
         "Dataset": f"{evaluation.dataset}, fingerprint {evaluation.dataset_fingerprint[:16]}",
         "Computed on": f"{evaluation.device}, {evaluation.precision}",
-        "Seed": "none: nothing is drawn at random",
+        "Seed": "none: nothing is random",
     }
 
 
@@ -134,15 +139,16 @@ def _by_tta(evaluation: Evaluation) -> Table:
     rows = []
     for name, measured in evaluation.tta.items():
         more = f"{measured.views:.3g}", f"{measured.images_per_s:,.0f}"
-        rows.append((f"{name}, official split", *_cells(measured.official), *more))
+        rows.append((f"{name}, all images", *_cells(measured.official), *more))
         if measured.without_leaked and evaluation.leaked_rows:
-            rows.append((f"{name}, without leaked images", *_cells(measured.without_leaked), *more))
+            rows.append((f"{name}, without copies", *_cells(measured.without_leaked), *more))
     note = (
-        "Brackets hold the accuracy's 95% interval (Wilson). Macro-F1 is the plain mean of F1 over the classes"
-        " that have images."
+        "Test-time augmentation (TTA) averages the predictions for several views of an image, such as the image and its"
+        " mirror image. Brackets hold the 95% interval of the accuracy (Wilson). Macro-F1 is the mean of F1 over the"
+        " classes."
     )
     if evaluation.leaked_rows:
-        note += " Leaked images are those whose very pixels also stand in the training split."
+        note += " Copies are images with exactly the same pixels as an image of the training split."
     columns = ("TTA", "Images", "Accuracy", "Macro-F1", "Views", "Images/s")
     return Table("By test-time augmentation", columns, rows, note)
 
@@ -153,9 +159,9 @@ def _cells(scores: Scores) -> tuple[str, str, str]:
 
 def _all_figures(evaluation: Evaluation) -> Table:
     main = evaluation.main
-    measured = {"Official split": main.official}
+    measured = {"All images": main.official}
     if main.without_leaked and evaluation.leaked_rows:
-        measured["Without leaked"] = main.without_leaked
+        measured["Without copies"] = main.without_leaked
     figures: dict[str, Callable[[Scores], str]] = {
         "Balanced accuracy": lambda scores: f"{scores.balanced_accuracy:.2%}",
         "Top-2 accuracy": lambda scores: f"{scores.top2_accuracy:.2%}",
@@ -164,7 +170,7 @@ def _all_figures(evaluation: Evaluation) -> Table:
         "Negative log-likelihood": lambda scores: f"{scores.nll:.3f}",
     }
     rows = [(title, *map(figure, measured.values())) for title, figure in figures.items()]
-    return Table(f"Further figures, TTA {evaluation.main_tta}", ("Figure", *measured), rows)
+    return Table(f"More metrics, TTA {evaluation.main_tta}", ("Metric", *measured), rows)
 
 
 def _by_class(scores: Scores, caption: str) -> Table:
@@ -189,21 +195,21 @@ def _members(evaluation: Evaluation) -> list[Table]:
         )
         for number, member in enumerate(evaluation.members, 1)
     ]
-    columns = ("Member", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL", "Adds, points")
-    note = "Adds: the accuracy of all members minus that without this one." if len(rows) > 1 else ""
-    tables = [Table("What was measured", columns, rows, note)]
+    columns = ("Network", "Architecture", "Parameters", "Epoch", "Temperature", "Accuracy", "NLL", "Gain, points")
+    note = "Gain: accuracy of all networks together minus the accuracy without this one." if len(rows) > 1 else ""
+    tables = [Table("Networks", columns, rows, note)]
     if evaluation.pairs:
         numbers = [f"{number}" for number in range(1, len(rows) + 1)]
-        tables.append(pairs_table("members", numbers, evaluation.pairs))
+        tables.append(pairs_table("networks", numbers, evaluation.pairs))
     return tables
 
 
 def pairs_table(of: str, names: Sequence[str], pairs: Sequence[Pair]) -> Table:
-    """Show how each two of some classifiers differ.
+    """Show how classifiers differ, pair by pair.
 
     Args:
-        of: what they are, such as ``members``.
-        names: of all, in the order of the pairs' indices.
+        of: what the classifiers are, such as ``networks``.
+        names: their names, in the order of the indices in ``pairs``.
         pairs: from ``compare_members``.
     """
     rows = [
@@ -216,8 +222,11 @@ def pairs_table(of: str, names: Sequence[str], pairs: Sequence[Pair]) -> Table:
         )
         for pair in pairs
     ]
-    columns = (of.capitalize(), "Predict otherwise", "Only the first right", "Only the second right", "p")
-    note = "p is McNemar's exact two-sided test that both are right equally often."
+    columns = (of.capitalize(), "Disagree", "Only first right", "Only second right", "p")
+    note = (
+        "Disagree: share of images with different predictions. p: McNemar's exact two-sided test; a small p means that"
+        " the difference in accuracy is unlikely to be chance."
+    )
     return Table(f"Pairs of {of}", columns, rows, note)
 
 
@@ -229,8 +238,8 @@ def _confusions(evaluation: Evaluation, scores: Scores) -> list[Table]:
         (label, predicted, f"{count:,}", f"{share:.1%}") for label, predicted, count, share in cells[:_CONFUSIONS_SHOWN]
     ]
     shown = sum(count for _, _, count, _ in cells[:_CONFUSIONS_SHOWN])
-    note = f"These hold {shown:,} of all {sum(count for _, _, count, _ in cells):,} mistakes."
-    columns = ("Label", "Predicted", "Images", "Share of the label")
+    note = f"These are {shown:,} of {sum(count for _, _, count, _ in cells):,} mistakes."
+    columns = ("Label", "Predicted", "Images", "Share of the label's images")
     return [Table(f"Most frequent confusions, {evaluation.split} split", columns, rows, note)]
 
 
@@ -246,12 +255,12 @@ def _calibration(evaluation: Evaluation) -> Table:
         for name, measured in evaluation.tta.items()
     ]
     note = (
-        "ECE, the expected calibration error, is how far confidence lies from the share of right predictions, on"
-        " average over 15 bins; NLL is the mean negative log-likelihood. Before: as the network gives them; after: with"
-        " its temperature."
+        "ECE, the expected calibration error, is the mean distance between confidence and accuracy over 15 bins of"
+        " confidence. NLL is the mean negative log-likelihood. For both, lower is better. Before: temperature 1; after:"
+        " the checkpoint's temperature."
     )
     columns = ("TTA", "ECE before", "ECE after", "NLL before", "NLL after")
-    return Table("Calibration, official split", columns, rows, note)
+    return Table("Calibration", columns, rows, note)
 
 
 def _galleries(file: Path) -> list[Gallery]:
@@ -261,9 +270,9 @@ def _galleries(file: Path) -> list[Gallery]:
         GalleryFace(row["png"], row["label"], row["predicted"], row["confidence"])
         for row in pq.read_table(file).to_pylist()
     ]
-    note = "Spread evenly over the split's order, some of each class. The percentage is the prediction's probability."
+    note = "Some images of each class. The percentage is the probability of the predicted label."
     galleries = [
-        Gallery("Predicted as labelled", [face for face in faces if face.is_correct], note),
-        Gallery("Predicted otherwise", [face for face in faces if not face.is_correct]),
+        Gallery("Correct predictions", [face for face in faces if face.is_correct], note),
+        Gallery("Wrong predictions", [face for face in faces if not face.is_correct]),
     ]
     return [gallery for gallery in galleries if gallery.faces]

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: metrics, predictions, pictures, page and model card."""
+"""Write the folder of an evaluation: metrics, predictions, pictures, page and model card."""
 
 from pathlib import Path
 
@@ -26,18 +26,19 @@ from fer_ray.reporting.model_card import CARD_FILE, model_card
 from fer_ray.storage.local import whole_folder
 from fer_ray.storage.provenance import Start, record_start
 
-_CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # a class
+_CORRECT_SAMPLES, _WRONG_SAMPLES = 2, 3  # of each class
 _MISTAKES = 24
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start) -> None:
-    """Write all files of an evaluation; a kill leaves none of them.
+    """Write all files of an evaluation at once: a killed process leaves none of them.
 
     Args:
-        folder: to make; absent or empty.
-        rows: that were predicted.
-        predictions: those of the main test-time augmentation.
-        start: of the command, for the provenance.
+        folder: absent or empty.
+        evaluation: contents of ``metrics.json``.
+        rows: images and labels that were measured.
+        predictions: for ``rows``, with the main test-time augmentation.
+        start: the command that runs, for ``provenance.json``.
     """
     measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
     with whole_folder(folder) as partial:

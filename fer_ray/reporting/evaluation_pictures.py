@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: confusion matrix, reliability and the most confident mistakes."""
+"""Draw the pictures of an evaluation: confusion matrix, reliability diagram and the most confident mistakes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_e
 
 
 def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str, path: Path) -> None:
-    """Draw accuracy by confidence, and below it how many images each bar stands for, side by side, as a PNG.
+    """Write a PNG of reliability diagrams side by side, with the number of images in each bin below.
 
-    The reliability diagram of Guo et al. 2017 (arXiv 1706.04599), figure 4. On the diagonal a probability is what it
-    says; below it predictions are over-confident.
+    The diagram is figure 4 of Guo et al. 2017 (arXiv 1706.04599). Confidence equals accuracy on the diagonal;
+    predictions below it are over-confident.
 
     Args:
-        panels: name to bins, one or more.
-        title: a line above.
+        panels: title to bins, one or more.
+        title: line at the top.
         path: the PNG to write.
     """
     figure = Figure(figsize=(4.2 * len(panels), 5.2), layout="constrained")
@@ -31,7 +31,7 @@ def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str,
         middles, width = [(one.low + one.high) / 2 for one in bins], bins[0].high - bins[0].low
         bars = below.bar(middles, [one.rows for one in bins], 0.9 * width, color="tab:gray")
         below.bar_label(bars, [f"{one.rows:,}" if one.rows else "" for one in bins], fontsize=6)
-        below.set(xlabel="confidence: the highest probability", xlim=(0, 1))
+        below.set(xlabel="confidence (highest probability)", xlim=(0, 1))
         below.margins(y=0.15)
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
@@ -52,9 +52,9 @@ def _draw_accuracy(axes: Axes, bins: Sequence[ReliabilityBin]) -> None:
         color="black",
         markersize=3,
         linewidth=0.8,
-        label="at the bar's mean confidence",
+        label="accuracy at the mean confidence",
     )
-    axes.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="as confident as right")
+    axes.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="confidence = accuracy")
     axes.set_ylim(0, 1.02)
 
 
@@ -62,12 +62,12 @@ _COLUMNS = 6
 
 
 def save_mistakes(images: np.ndarray, captions: Sequence[str], title: str, path: Path) -> None:
-    """Draw images in rows of six, each above its caption, as a PNG.
+    """Write a PNG of images in rows of six, each with its caption below.
 
     Args:
         images: uint8, n × H × W, n > 0.
-        captions: n of one or two lines.
-        title: a line above.
+        captions: n texts of one or two lines.
+        title: line at the top.
         path: the PNG to write.
     """
     rows = -(-len(images) // _COLUMNS)
@@ -83,12 +83,12 @@ def save_mistakes(images: np.ndarray, captions: Sequence[str], title: str, path:
 
 
 def save_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
-    """Draw counts in cells and below each its share of the row, by which the cell is coloured, as a PNG.
+    """Write a PNG of a confusion matrix: in each cell the count and its share of the row, coloured by the share.
 
     Args:
         counts: int, K × K, true label first.
-        names: of the K labels.
-        title: a line above.
+        names: the K labels in the order of the counts.
+        title: line at the top.
         path: the PNG to write.
     """
     totals = counts.sum(axis=1, keepdims=True)

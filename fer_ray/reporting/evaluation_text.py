@@ -1,15 +1,15 @@
-"""An evaluation as plain text of one page."""
+"""Describe an evaluation as plain text for the terminal."""
 
 from pathlib import Path
 
 from fer_ray.console.text import amount
 from fer_ray.inference.scores import Evaluation, Scores
 
-_PAIRS = 10  # shown; those of more than five members fill a page of their own
+_PAIRS = 10  # the pairs of more than five members would fill a page
 
 
 def describe(evaluation: Evaluation) -> str:
-    """Return the figures as tables of plain text."""
+    """Return the metrics as tables of plain text."""
     parts = [_title(evaluation), _by_tta(evaluation), _main(evaluation)]
     if len(evaluation.members) > 1:
         parts += [_members(evaluation), _pairs(evaluation)]
@@ -17,7 +17,7 @@ def describe(evaluation: Evaluation) -> str:
 
 
 def accuracy_text(scores: Scores) -> str:
-    """Return the accuracy with its 95% interval."""
+    """Return the accuracy with its 95% interval, such as ``71.23% (69.7–72.7%)``."""
     return f"{scores.accuracy:.2%} ({100 * scores.accuracy_low:.1f}–{scores.accuracy_high:.1%})"
 
 
@@ -30,13 +30,13 @@ def _title(evaluation: Evaluation) -> str:
 
 def _by_tta(evaluation: Evaluation) -> str:
     leaky = evaluation.leaked_rows > 0
-    without = f"  {'without those in train':22}" if leaky else ""
+    without = f"  {'without copies':22}" if leaky else ""
     lines = [
         f"{'TTA':10}{'views':>5}{'images/s':>10}  {'accuracy (95%)':22}{without}{'macro-F1':>10}{'NLL':>7}{'ECE':>7}"
     ]
     for name, measured in evaluation.tta.items():
         scores, clean = measured.official, measured.without_leaked
-        without = f"  {accuracy_text(clean) if clean else 'none is left':22}" if leaky else ""
+        without = f"  {accuracy_text(clean) if clean else 'none left':22}" if leaky else ""
         lines.append(
             f"{name:10}{measured.views:>5.3g}{measured.images_per_s:>10,.0f}  {accuracy_text(scores):22}{without}"
             f"{scores.macro_f1:>10.3f}{scores.nll:>7.3f}{scores.ece:>7.3f}"
@@ -53,7 +53,7 @@ def _main(evaluation: Evaluation) -> str:
     lines += [
         "",
         f"balanced accuracy {scores.balanced_accuracy:.2%}, weighted F1 {scores.weighted_f1:.3f}, kappa"
-        f" {scores.kappa:.3f}, right within the top two {scores.top2_accuracy:.2%}",
+        f" {scores.kappa:.3f}, top-2 accuracy {scores.top2_accuracy:.2%}",
     ]
     if any(member.temperature != 1 for member in evaluation.members):
         lines.append(
@@ -80,7 +80,7 @@ def _members(evaluation: Evaluation) -> str:
 
 
 def _short(path: str) -> str:
-    """Return a path as seen from the working folder where it lies below that, else as it is."""
+    """Return a path relative to the working directory if it is inside; else unchanged."""
     below = Path(path).is_relative_to(Path.cwd())
     return str(Path(path).relative_to(Path.cwd())) if below else path
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from sections of tables, figures and labelled faces."""
+"""Write one self-contained HTML page from sections of tables, figures and labelled faces."""
 
 import base64
 import re
@@ -16,9 +16,9 @@ _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a caption; the first column names the row. Cells that hold numbers are set to the right.
+    """A table. The first column names the row. Cells with numbers are aligned right.
 
-    Without column names there is no head.
+    Without ``columns`` the table has no header row.
     """
 
     caption: str
@@ -30,7 +30,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture. A chart is drawn on white, and its colours are turned over where the page is dark."""
+    """A picture. A chart is drawn on white; dark mode inverts its colours."""
 
     png: bytes
     alt: str
@@ -41,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Charts:
-    """Small figures under a caption, side by side where the page is wide enough."""
+    """Small figures under one caption, side by side if the page is wide enough."""
 
     caption: str
     figures: Sequence[Figure]
@@ -51,7 +51,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class GalleryFace:
-    """A face: the picture as PNG, the true name or None, the predicted one, and the prediction's probability."""
+    """A face as PNG bytes, its label (None if unknown), the predicted label and its probability."""
 
     png: bytes
     true: str | None
@@ -76,7 +76,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands in a file, folded away under its caption unless ``is_open``."""
+    """Preformatted text under a caption; collapsed unless ``is_open``."""
 
     caption: str
     text: str
@@ -89,19 +89,19 @@ PageBlock = Table | Figure | Charts | Gallery | Code
 
 @dataclass(frozen=True)
 class PageSection:
-    """What one folder holds, or how several compare.
+    """The contents of one folder, or a comparison of several.
 
     Attributes:
         name: the folder's name.
-        what: its kind, such as "Training run".
-        path: the whole path; empty for a comparison.
-        headline: the one figure a reader looks for, a short sentence.
-        blocks: what follows.
-        notes: sentences that a reader of the figures must know.
+        folder_kind: such as "Training run".
+        path: the full path; empty for a comparison.
+        headline: the most important result in a short sentence.
+        blocks: tables, figures and so on, in order.
+        notes: warnings that a reader must know before using the numbers.
     """
 
     name: str
-    what: str
+    folder_kind: str
     path: str
     headline: str
     blocks: Sequence[PageBlock]
@@ -109,7 +109,7 @@ class PageSection:
 
 
 def render_page(title: str, sections: Sequence[PageSection]) -> str:
-    """Return the page. It needs no network and no scripts; all text in it is escaped."""
+    """Return the HTML page. It needs no network and no scripts, and all text is escaped."""
     environment = Environment(
         loader=PackageLoader("fer_ray.reporting"),
         autoescape=True,
@@ -124,7 +124,7 @@ def render_page(title: str, sections: Sequence[PageSection]) -> str:
 
 
 def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:
-    """Return a PNG file as a figure in a list, or an empty list where there is no such file."""
+    """Return a list with the PNG file as a figure; an empty list if the file is missing."""
     return [Figure(file.read_bytes(), alt, caption, is_chart)] if file.is_file() else []
 
 

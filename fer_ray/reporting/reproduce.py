@@ -1,4 +1,4 @@
-"""How to make an output again: its commands, versions, machine and what else decides the figures."""
+"""Show how to reproduce an output: its commands, package versions, machine and other settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,26 +11,26 @@ _CAPTION = "How to reproduce"
 
 
 def reproduce_blocks(folder: Path, facts: Mapping[str, str]) -> list[PageBlock]:
-    """Return the commands that wrote a folder, and a table of what they ran on.
+    """Return the commands that wrote a folder, and a table of the environment.
 
     Args:
         folder: the output of a stage.
-        facts: what else decides its figures, such as ``{"Seed": "0"}``.
+        facts: other settings that the results depend on, such as ``{"Seed": "0"}``.
 
     Raises:
         DataError: its ``provenance.json`` is damaged.
     """
     provenance = read_provenance(folder)
     if provenance is None:
-        note = f"The folder has no {PROVENANCE_FILE}, so its command and machine are not known."
+        note = f"The folder has no {PROVENANCE_FILE}, so the command and the machine are unknown."
         return [Table(_CAPTION, (), list(facts.items()), note)]
     starts = provenance.starts
     rows = [*facts.items(), *_machine_rows(starts)]
-    return [Code(_CAPTION, "\n".join(start.command for start in starts), is_open=True), Table("Ran with", (), rows)]
+    return [Code(_CAPTION, "\n".join(start.command for start in starts), is_open=True), Table("Environment", (), rows)]
 
 
 def _machine_rows(starts: list[Start]) -> list[tuple[str, str]]:
-    """Say once what all starts share, and by start what differs."""
+    """List what is equal in all starts once, and other values in the order of the starts."""
     described = [
         {
             "Started": f"{start.started:%Y-%m-%d %H:%M} UTC",
@@ -54,6 +54,6 @@ def describe_machine(hardware: Hardware) -> str:
 
 
 def machine_of(folder: Path) -> str:
-    """Return the machine on which a folder was last worked on, a dash where that is not known."""
+    """Return the machine of the folder's last start; a dash if unknown."""
     provenance = read_provenance(folder)
     return describe_machine(provenance.starts[-1].hardware) if provenance else "–"

@@ -1,4 +1,4 @@
-"""Training runs on a page: each as a section, and several side by side."""
+"""Show training runs on a page, and compare several."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from fer_ray.reporting.curves import accuracy_figure, curve_figures
 from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import machine_of, reproduce_blocks
 from fer_ray.training.metrics import Metrics
-from fer_ray.training.profile import PARTS, bottleneck
+from fer_ray.training.profile import PHASES, bottleneck
 from fer_ray.training.run_folder import RunFolder, best_epoch
 
 _EPOCH_COLUMNS = (
@@ -41,7 +41,7 @@ _RUN_COLUMNS = (
 )
 
 
-def run_section(folder: Path, shown_as: Path) -> PageSection:
+def run_section(folder: Path, output: Path) -> PageSection:
     """Show a training run; arguments as in ``evaluation_section``."""
     run = RunFolder(folder)
     history = _history(run)
@@ -60,8 +60,8 @@ def run_section(folder: Path, shown_as: Path) -> PageSection:
         for line in history
     ]
     note = (
-        "Accuracy and macro-F1 are those of the validation split. Train loss and train accuracy are means over the"
-        " epoch, on augmented images."
+        "Accuracy and macro-F1 are of the validation split. Train loss and train accuracy are means over the epoch, on"
+        " augmented images."
     )
     blocks: list[PageBlock] = [
         Charts("Curves", curve_figures(history)),
@@ -74,37 +74,37 @@ def run_section(folder: Path, shown_as: Path) -> PageSection:
         f"{best['validation_accuracy']:.2%} validation accuracy, macro-F1 {best['validation_macro_f1']:.3f}, in epoch"
         f" {best['epoch']:.0f} of {len(history)}; {duration(_seconds(history))}."
     )
-    return PageSection(shown_as.name, "Training run", str(shown_as), headline, blocks)
+    return PageSection(output.name, "Training run", str(output), headline, blocks)
 
 
 def _profile_blocks(run: RunFolder) -> list[PageBlock]:
     profile = run.profile()
-    if profile is None:  # of a search's trial, or a run that an earlier version trained
+    if profile is None:  # trials of a search have none
         return []
     rows = [
         (part.capitalize(), what, duration(profile.seconds.get(part, 0.0)), f"{share:.1%}")
-        for (part, what), share in zip(PARTS.items(), profile.shares().values(), strict=True)
+        for (part, what), share in zip(PHASES.items(), profile.shares().values(), strict=True)
     ]
     note = bottleneck(profile, can_grow(load_config(run.config_file)))
     if profile.workers > 1:
         note += f" Measured on the first of {profile.workers} workers."
-    return [Table("Where the time went", ("Part", "What it is", "Time", "Share"), rows, note)]
+    return [Table("Where the time went", ("Part", "Description", "Time", "Share"), rows, note)]
 
 
 def compare_runs(folders: Mapping[str, Path]) -> PageSection:
-    """Show several training runs side by side, the best first.
+    """Compare training runs, the best first.
 
     Args:
-        folders: by the names to show them under, at least two.
+        folders: name on the page to folder, at least two.
     """
     histories = {name: _history(RunFolder(folder)) for name, folder in folders.items()}
     names = sorted(histories, key=lambda name: -best_epoch(histories[name])["validation_accuracy"])
     rows = [_compared(name, folders[name], histories[name]) for name in names]
     best, last = (best_epoch(histories[name])["validation_accuracy"] for name in (names[0], names[-1]))
     note = (
-        "Best accuracy is that of the epoch with the best validation accuracy, and macro-F1 is of that epoch; being"
-        " picked, it is a little high. The interval (Wilson) covers the choice of validation images, not of the seed."
-        " Time is that of the epochs; images/s, of training, is the median over them."
+        "Best accuracy is the highest validation accuracy of all epochs, so it is slightly optimistic. Macro-F1 is of"
+        " the same epoch. The 95% interval (Wilson) accounts for the choice of validation images, not for the choice of"
+        " seed. Time is the sum of all epochs; images/s is the median training speed."
     )
     blocks: list[PageBlock] = [
         Table("Runs by best validation accuracy", _RUN_COLUMNS, rows, note),
@@ -113,7 +113,7 @@ def compare_runs(folders: Mapping[str, Path]) -> PageSection:
     headline = f"{len(names)} runs from {last:.2%} to {best:.2%} validation accuracy; the best is {names[0]}."
     datasets = {read_info(RunFolder(folder).best).dataset_fingerprint for folder in folders.values()}
     if len(datasets) > 1:
-        headline += f" They are of {len(datasets)} datasets: accuracies on different images don't compare."
+        headline += f" They were trained on {len(datasets)} different datasets, so their accuracies can't be compared."
     return PageSection("Runs compared", "Comparison", "", headline, blocks)
 
 
@@ -138,7 +138,7 @@ def _compared(name: str, folder: Path, history: Sequence[Metrics]) -> Sequence[s
 def _history(run: RunFolder) -> list[Metrics]:
     history = run.history()
     if not history:
-        raise DataError(f"{run.path}: no finished epoch yet. Wait for one, or train again.")
+        raise DataError(f"{run.path}: no epoch has finished. Wait for the first epoch, or train again.")
     return history
 
 

@@ -1,4 +1,4 @@
-"""A scoring job as a section of a report: labels, confidence, what failed and why, where the time went, pictures."""
+"""The section of a report about a scoring job: labels, confidence, failures, speed by stage, pictures."""
 
 import json
 from pathlib import Path
@@ -16,29 +16,29 @@ from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.scoring.summary import FORMAT_VERSION, SAMPLES_FILE, SUMMARY_FILE, where_time_went
 
 _STAGES = {
-    "listing": "finding the inputs, before the rest",
+    "listing": "finding the inputs, before all else",
     "reading": "bytes from disk, archive or object store",
-    "decoding": "to grey pictures; with a detector, finding faces",
+    "decoding": "to grey pictures; with --faces, detecting faces",
     "predicting": "all views through the network",
     "writing": "rows",
 }
 
 
 def scoring_section(folder: Path, shown_as: Path) -> PageSection:
-    """Show a scoring job; arguments as in ``evaluation_section``.
+    """Return the section about a scoring job; arguments as in ``evaluation_section``.
 
     Raises:
-        DataError: its ``summary.json`` is not what this version of the program writes.
+        DataError: its ``summary.json`` has another format version.
     """
     summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     if summary.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{folder / SUMMARY_FILE}: format version {summary.get('format_version')}, expected {FORMAT_VERSION}. Run"
-            " `fer-ray score` with --resume to write it anew."
+            " `fer-ray score` with --resume to write it again."
         )
     blocks: list[PageBlock] = [_labels(summary)]
     if summary["rows_with_label"]:
-        blocks.append(Charts("What was found", [_share_chart(summary), _confidence_chart(summary)]))
+        blocks.append(Charts("Labels and confidence", [_share_chart(summary), _confidence_chart(summary)]))
     blocks += [_statuses(summary), *_failures(summary), _stages(summary), *_galleries(folder / SAMPLES_FILE)]
     blocks.append(Table("Job", (), _facts(summary)))
     blocks += reproduce_blocks(
@@ -65,7 +65,7 @@ def _share_chart(summary: dict[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("share of the labels, %")
-    return Figure(to_png(canvas), "Share of each label; the table above holds the figures.", "Labels")
+    return Figure(to_png(canvas), "Share of each label; the table above has the figures.", "Labels")
 
 
 def _confidence_chart(summary: dict[str, Any]) -> Figure:
@@ -86,7 +86,7 @@ def _confidence_chart(summary: dict[str, Any]) -> Figure:
 
 def _statuses(summary: dict[str, Any]) -> Table:
     rows = [(status, f"{count:,}", f"{count / summary['files']:.2%}") for status, count in summary["by_status"].items()]
-    return Table("Inputs by status", ("Status", "Inputs", "Share"), rows, "Each input has its row, whatever it is.")
+    return Table("Inputs by status", ("Status", "Inputs", "Share"), rows, "Each input has a row, also where it failed.")
 
 
 def _failures(summary: dict[str, Any]) -> list[Table]:
@@ -108,7 +108,7 @@ def _stages(summary: dict[str, Any]) -> Table:
         f"Of {amount(summary['scored_in_this_run'], 'input')}; seconds are those of all threads, divided by their"
         f" number. {where_time_went(summary)}"
     )
-    return Table("Where the time went", ("Stage", "What it is", "Seconds", "Images/s"), rows, note)
+    return Table("Where the time went", ("Stage", "What it does", "Seconds", "Images/s"), rows, note)
 
 
 def _seconds(seconds: float) -> str:
@@ -136,7 +136,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("TTA", summary["tta"]),
         ("Faces", summary["faces"]),
         ("Precision, batch size", f"{summary['precision']}, {summary['batch_size']}"),
-        ("Speed, all in all", per_time(scored / summary["seconds"], "images")),
+        ("Speed of the whole run", per_time(scored / summary["seconds"], "images")),
         ("From the first batch on", per_time(scored / max(summary["seconds_from_first_batch"], 1e-9), "images")),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

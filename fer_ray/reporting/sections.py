@@ -1,4 +1,4 @@
-"""Folders that the stages write, recognised by their files, as sections of a report."""
+"""Recognise the folders that stages write by their files, and show each as a section of a report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from fer_ray.training.run_folder import METRICS_FILE as EPOCHS_FILE
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of folder: what it is, the files that tell it, and the function that shows it."""
+    """A kind of folder: its name, the files that identify it, and the function that shows it."""
 
     name: str
     files: tuple[str, ...]
@@ -31,48 +31,57 @@ class Kind:
 
 _NEAR_FLAWS = ("near_duplicates", "near_leaked")
 _PICTURES = {
-    "classes.png": ("Images of each class by split, as in the table of splits.", "Images of each class", True),
+    "classes.png": (
+        "Images of each class by split; the table of splits has the numbers.",
+        "Images of each class",
+        True,
+    ),
     "samples.png": ("Some faces of each class.", "Some faces of each class", False),
-    "quality.png": ("Flawed images by split, as in the table of splits.", "Data quality", True),
+    "quality.png": ("Flawed images by split; the table of splits has the numbers.", "Data quality", True),
     "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
     "duplicates.png": (
-        "Faces that stand in the dataset several times, the largest groups and those under the most labels.",
-        "Faces that stand in the dataset several times",
+        "Images that occur several times in the dataset: the largest groups and those with the most labels.",
+        "Images that occur several times",
         False,
     ),
 }
-"""Pictures beside ``dataset.json``, any of which may be absent: what each shows, its caption, whether it is a chart."""
+"""Optional pictures beside ``dataset.json``: alternative text, caption and whether it is a chart."""
 
 
 def folder_section(folder: Path) -> PageSection:
-    """Show what a stage wrote.
+    """Show a folder that a stage wrote.
 
     Raises:
-        DataError: the folder is missing, of no known kind, or one of its files is missing or damaged.
+        DataError: the folder is missing or of an unknown kind, or one of its files is missing or damaged.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.is_file() else "no such folder"
-        raise DataError(f"{folder}: {what}. {_EXPECTED}")
+        problem = "is a file" if folder.is_file() else "no such folder"
+        raise DataError(f"{folder}: {problem}. {_EXPECTED}")
     kind = kind_of(folder)
     if kind is None:
-        torn = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
-        if torn:
-            missing = next(file for file in torn.files if not (folder / file).is_file())
-            raise DataError(f"{folder}: {torn.name}, but its {missing} is missing. Make it anew.")
+        incomplete = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
+        if incomplete:
+            missing = next(file for file in incomplete.files if not (folder / file).is_file())
+            raise DataError(f"{folder}: {incomplete.name}, but its {missing} is missing. Run the stage again.")
         inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
         hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
-        raise DataError(f"{folder}: of no known kind. {_EXPECTED}{hint}")
+        raise DataError(f"{folder}: contains no output of a stage. {_EXPECTED}{hint}")
     try:
         return kind.show(folder, folder)
-    except (OSError, ValueError, LookupError, TypeError) as error:  # what reading damaged JSON, YAML and Parquet raises
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:  # raised by readers of damaged JSON, YAML and Parquet
         raise DataError(
             f"{folder}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
-            f" {type(error).__name__}: {error}. Make it anew."
+            f" {type(error).__name__}: {error}. Run the stage again."
         ) from error
 
 
 def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
-    """Compare the training runs among folders of known kinds, and the evaluations of the same split.
+    """Compare the training runs among the folders, and the evaluations of the same split.
 
     Raises:
         DataError: one of their files is damaged.
@@ -84,7 +93,7 @@ def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell the folders apart: their names, or more where these are equal."""
+    """Return a distinct name for each folder: the last parts of its path, as many as needed."""
     most = max((len(folder.parts) for folder in folders), default=0)
     for length in range(1, most + 1):
         names = [str(Path(*folder.parts[-length:])) for folder in folders]
@@ -94,15 +103,15 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Return the kind of a folder by its files, None where it is none of the known ones."""
+    """Return the kind of a folder by its files; None if unknown."""
     return next((kind for kind in KINDS if all((folder / file).is_file() for file in kind.files)), None)
 
 
-def dataset_section(folder: Path, shown_as: Path) -> PageSection:
+def dataset_section(folder: Path, output: Path) -> PageSection:
     """Show a prepared dataset; arguments as in ``evaluation_section``."""
     info = PreparedDataset(folder).info
-    looked = any(held.near_duplicates is not None for held in info.splits.values())
-    flaws = ("unlabelled", "duplicates", "leaked", "conflicts", "flat", *_NEAR_FLAWS * looked)
+    has_near = any(held.near_duplicates is not None for held in info.splits.values())
+    flaws = ("unlabelled", "duplicates", "leaked", "conflicts", "flat", *_NEAR_FLAWS * has_near)
     columns = ("Split", "Rows", *info.label_names, *(flaw.replace("_", " ").capitalize() for flaw in flaws))
     rows = [
         (
@@ -114,13 +123,13 @@ def dataset_section(folder: Path, shown_as: Path) -> PageSection:
         for name, held in info.splits.items()
     ]
     note = (
-        "Duplicates stand earlier in the dataset with the very same pixels; leaked ones stand in train; conflicts stand"
-        " elsewhere under another label; flat images have one colour."
+        "Duplicates have exactly the same pixels as an earlier image; leaked images have the same pixels as an image of"
+        " train; conflicts have the same pixels as an image with another label; flat images have one colour only."
     )
-    if looked:
-        note += " Near duplicates look nearly like an earlier image, near leaked ones like one of train."
+    if has_near:
+        note += " Near duplicates look nearly like an earlier image, near leaked images like an image of train."
     if not any(held.duplicates for held in info.splits.values()):
-        note += " No two images hold the same pixels."
+        note += " No two images have the same pixels."
     total = sum(held.rows for held in info.splits.values())
     pictures = [
         figure
@@ -133,7 +142,7 @@ def dataset_section(folder: Path, shown_as: Path) -> PageSection:
         f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
         f" {info.rejected:,} rejected."
     )
-    return PageSection(shown_as.name, "Dataset", str(shown_as), headline, blocks, info.notes)
+    return PageSection(output.name, "Dataset", str(output), headline, blocks, info.notes)
 
 
 EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)

@@ -14,10 +14,10 @@ from fer_ray.images.decode import DecodedImage, ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import FaceDetector, FoundFace, crop, load_detector
 from fer_ray.images.image_files import FileError
-from fer_ray.inference.device import keep_to_part
+from fer_ray.inference.device import limit_gpu_memory
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.scoring.containers import Entry, read_entry
-from fer_ray.scoring.job import Scored, ScoringOptions, Spent
+from fer_ray.scoring.job import ChunkResult, ScoringOptions, StageSeconds
 from fer_ray.scoring.manifest import Chunk, ChunkReader
 from fer_ray.scoring.parts import Problem, ScoredRow, write_piece
 from fer_ray.scoring.timed_threads import TimedBatches
@@ -26,17 +26,17 @@ from fer_ray.storage.folder import Folder
 BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
 """Images a forward pass that are tried, by device."""
 _TRIAL_SECONDS = 1.0
-_TRIALS = 3  # of a size; the best counts, as other processes disturb the rest
-_AS_FAST = 0.97  # of the fastest; among such sizes the largest is taken, which other processes slow down least
-_MOST_THREADS = 16  # a network drive or an object store answers in thousandths or hundredths of a second
-_DETECTED_SIDE = 640  # pixels of a photo's shorter side that suffice to find faces
+_TRIALS = 3  # of a size; the fastest counts, as other processes slow the rest down
+_AS_FAST = 0.97  # of the fastest; the largest such size is chosen, as other processes slow it down least
+_MOST_THREADS = 16  # a network drive or an object store answers within 1 to 50 ms
+_DETECTED_SIDE = 640  # a photo's shorter side in pixels that is enough to find faces
 
 _NO_FACE = Problem("no_face", None)
 _own = threading.local()
 
 
-class _Found(NamedTuple):
-    """What an entry gives: a picture for each face or one for all, or why there is none; and the seconds it took."""
+class _ReadImage(NamedTuple):
+    """The pictures of an entry, one a face or one for the whole image, or the problem; and the seconds."""
 
     faces: list[tuple[FoundFace | None, np.ndarray]]
     problem: Problem | None
@@ -45,63 +45,63 @@ class _Found(NamedTuple):
 
 
 class ChunkScorer:
-    """Reads, decodes and predicts the inputs of a chunk and writes its piece.
+    """Reads, decodes and predicts the inputs of chunks, and writes their rows.
 
-    On a CPU a thread takes a batch from bytes to probabilities, with torch on one core: no thread waits for another
-    within a network's layer. Torch and OpenCV keep to one thread in the whole process from then on. For a GPU all
-    threads decode one batch while it predicts the other. Several calls may run at once and share the threads, so that
-    none is idle at the end of a chunk.
+    On a CPU each thread takes a batch from bytes to probabilities, with PyTorch on one core, so that no thread waits
+    for another within a layer. PyTorch and OpenCV are set to one thread in the whole process. For a GPU all threads
+    decode one batch while the GPU predicts another. Concurrent calls share the threads, so that none is idle at the end
+    of a chunk.
 
     Args:
-        folder: with the manifest; the pieces go there too.
+        folder: the output, with the manifest.
         options: of the job.
-        threads: that decode, and on a CPU predict.
-        gpu: part of a GPU that this process has; 0 for none.
+        threads: that decode, and on a CPU also predict.
+        gpu: share of a GPU that this process has; 0 for none.
 
     Raises:
-        UsageError: no such TTA, precision or detector, or memory doesn't suffice.
+        UsageError: unknown TTA, precision or detector, or too little memory.
         DataError: a checkpoint can't be read, or its labels are not the seven emotions.
     """
 
     def __init__(self, folder: Folder, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
         torch.set_num_threads(1)
-        keep_to_part(gpu)
+        limit_gpu_memory(gpu)
         cv2.setNumThreads(1)
         self._folder, self._options = folder, options
         self._manifest = ChunkReader(folder)
         self._detect = load_detector(options.faces)
         members = load_members(options.checkpoints)
         self._predictor = Predictor(members, options.tta, options.precision)
-        self._asked = options.batch_size or fastest_batch_size(self._predictor)
-        self._predictor.batch_size = self._asked
+        self._requested = options.batch_size or fastest_batch_size(self._predictor)
+        self._predictor.batch_size = self._requested
         self._on_gpu = self._predictor.device.type == "cuda"
         if self._on_gpu:
             torch.cuda.synchronize()  # the weights are there before other streams use them
         self._least_threads = threads
-        self._crew = TimedBatches(self._find, self._late, self._predict, threads, options.timeout_s)
+        self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, options.timeout_s)
 
     @property
     def batch_size(self) -> int:
-        """Images a forward pass; fewer from where memory ran out."""
+        """Images a forward pass; halved where memory ran out."""
         return self._predictor.batch_size
 
     @property
     def halved(self) -> bool:
         """Whether memory has run out since the first pass."""
-        return self.batch_size < self._asked
+        return self.batch_size < self._requested
 
     @property
     def precision(self) -> str:
-        """``float32`` or ``bfloat16``, in which it computes."""
+        """``float32`` or ``bfloat16``."""
         return self._predictor.precision
 
-    def score(self, number: int, chunk: Chunk) -> Scored:
+    def score(self, number: int, chunk: Chunk) -> ChunkResult:
         """Write a chunk's piece."""
-        listed, spent = self._manifest.read(chunk), Spent()
+        listed, spent = self._manifest.read(chunk), StageSeconds()
         entries = [entry for entry, _ in listed]
         batches = [entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size)]
         with quiet_decoders():
-            scored = self._crew.map(batches)
+            scored = self._batches.map(batches)
         began = time.perf_counter()
         found = [one for of_batch, _, _ in scored for one in of_batch]
         for _, _, of_batch in scored:
@@ -111,67 +111,69 @@ class ChunkScorer:
         by_status = Counter[str]()
         for one, (_, times) in zip(found, listed, strict=True):
             by_status[one.problem.status if one.problem else "ok"] += times
-        return Scored(by_status, spent)
+        return ChunkResult(by_status, spent)
 
-    def _predict(self, found: list[_Found]) -> tuple[list[_Found], Predictions, Spent]:
+    def _predict(self, found: list[_ReadImage]) -> tuple[list[_ReadImage], Predictions, StageSeconds]:
         pictures = [picture for one in found for _, picture in one.faces]
         size = self._predictor.size
         began = time.perf_counter()
         with self._own_stream():
             array = np.stack(pictures) if pictures else np.empty((0, size, size), np.uint8)
             predictions = self._predictor.predict(array)
-        spent = Spent(sum(f.reading for f in found), sum(f.decoding for f in found), time.perf_counter() - began)
-        self._have_threads(spent)
+        spent = StageSeconds(sum(f.reading for f in found), sum(f.decoding for f in found), time.perf_counter() - began)
+        self._adjust_threads(spent)
         return found, predictions, spent
 
-    def _have_threads(self, spent: Spent) -> None:
-        """Have so many threads for the next batches that those who wait for a slow storage leave no core idle."""
+    def _adjust_threads(self, spent: StageSeconds) -> None:
+        """Use more threads where they wait for slow storage, so that no core is idle."""
         waiting = spent.reading / max(spent.decoding + spent.predicting, 1e-9)
-        self._crew.threads = max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting)))
+        self._batches.threads = max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting)))
 
     def _own_stream(self) -> AbstractContextManager[object]:
-        """Return the context in which a thread's copies to a GPU run while another thread's network computes."""
+        """Return a CUDA stream's context of this thread: its copies run while another thread's network computes."""
         if not self._on_gpu:
             return nullcontext()
         if not hasattr(_own, "stream"):
             _own.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         return cast(AbstractContextManager[object], torch.cuda.stream(_own.stream))
 
-    def _find(self, entry: Entry) -> _Found:
-        """Read and decode an entry; raises nothing whatever it is."""
+    def _read_image(self, entry: Entry) -> _ReadImage:
+        """Read and decode an entry; raises nothing."""
         began = time.perf_counter()
         try:
             data = read_entry(entry)
         except FileError as error:
-            return _Found([], Problem(error.kind, error.message), time.perf_counter() - began)
-        except Exception as error:  # a fault of what reads, on this one alone, which its row tells
-            return _Found([], Problem("unreadable", f"{type(error).__name__}: {error}"), time.perf_counter() - began)
+            return _ReadImage([], Problem(error.kind, error.message), time.perf_counter() - began)
+        except Exception as error:  # any fault of a reader concerns this row alone
+            return _ReadImage(
+                [], Problem("unreadable", f"{type(error).__name__}: {error}"), time.perf_counter() - began
+            )
         read = time.perf_counter()
         faces, problem = list[tuple[FoundFace | None, np.ndarray]](), None
         try:
-            faces = self._faces(data)
+            faces = self._crops(data)
             problem = None if faces else _NO_FACE
         except ImageError as error:
             problem = Problem(error.kind, error.message)
-        except Exception as error:  # likewise of a decoder or detector
+        except Exception as error:  # likewise any fault of a decoder or detector
             problem = Problem("undecodable", f"{type(error).__name__}: {error}")
-        return _Found(faces, problem, read - began, time.perf_counter() - read)
+        return _ReadImage(faces, problem, read - began, time.perf_counter() - read)
 
-    def _faces(self, data: bytes) -> list[tuple[FoundFace | None, np.ndarray]]:
+    def _crops(self, data: bytes) -> list[tuple[FoundFace | None, np.ndarray]]:
         size = self._predictor.size
         if self._detect is None:
             return [(None, decode(data, size).pixels)]
         return _detected(self._detect, decode(data, shorter_side=_DETECTED_SIDE), size)
 
-    def _late(self, entry: Entry) -> _Found:
+    def _timed_out(self, entry: Entry) -> _ReadImage:
         seconds = self._options.timeout_s
-        return _Found([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
+        return _ReadImage([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
 
     def _write(
         self,
         number: int,
         listed: list[tuple[Entry, int]],
-        found: list[_Found],
+        found: list[_ReadImage],
         predictions: list[Predictions],
     ) -> None:
         rows, pictures, first = list[ScoredRow](), list[int](), 0
@@ -201,16 +203,16 @@ def _detected(detect: FaceDetector, image: DecodedImage, size: int) -> list[tupl
 
 
 def fastest_batch_size(predictor: Predictor) -> int:
-    """Return the size of batches with which a predictor is fastest on its device, by trying on seeded noise.
+    """Measure on seeded noise with which batch size a predictor is fastest.
 
-    Larger ones are not tried once memory ran out or a second is over.
+    Sizes are tried in ascending order, until memory runs out or a second is over.
     """
     sizes = BATCH_SIZES[predictor.device.type]
     noise = np.random.default_rng(0).integers(0, 256, (sizes[-1], predictor.size, predictor.size), dtype=np.uint8)
     speeds, began = dict[int, float](), time.perf_counter()
     for size in sizes:
         predictor.batch_size = size
-        predictor.predict(noise[:size])  # memory is asked for, kernels are chosen
+        predictor.predict(noise[:size])  # allocates memory, chooses kernels
         seconds = min(_seconds_of(predictor, noise[:size]) for _ in range(_TRIALS))
         if predictor.batch_size < size:
             break

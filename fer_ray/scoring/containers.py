@@ -1,8 +1,8 @@
-"""Bytes of images wherever they are, also inside other files: .zip and .tar (WebDataset's shards) and Parquet.
+"""Read images from files, from object stores, and from inside .zip, .tar (WebDataset's shards) and Parquet files.
 
-A container is listed once, and its images are then read at the places noted, in any process, without unpacking it. A
-member is called ``CONTAINER!/MEMBER``, a row of Parquet ``CONTAINER!/ROW``, counted from 0. Of a .zip or .tar those
-members count that are called like an image, or have no suffix; the others (labels, captions) are counted, not listed.
+A container is listed once, with the location of each member. Any process then reads members at their locations without
+unpacking the container. A member is named ``CONTAINER!/MEMBER``, a row of Parquet ``CONTAINER!/ROW``, from 0. Members
+of a .zip or .tar are images if they have an image's suffix or none; others (labels, captions) are skipped and counted.
 """
 
 import functools
@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 
 from fer_ray.images.image_files import MAX_BYTES, FileError, FileProblem, read_file
 from fer_ray.sources import zip_files
-from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_passed_over
-from fer_ray.sources.parquet_columns import IMAGE, find_column, holds_bytes
+from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_ignored
+from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, holds_bytes
 from fer_ray.storage.object_store import ObjectFile, as_url
 
 _own = threading.local()
 
 
 _BUFFER = 1 << 20
-_ROW_GROUP_BYTES = 1 << 30  # a row group's images are in memory together
+_ROW_GROUP_BYTES = 1 << 30  # a row group's images are held in memory together
 _NAMED_AS_IMAGES = IMAGE_SUFFIXES | {".avif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".svg", ""}
 
 
@@ -39,28 +39,28 @@ class Entry(NamedTuple):
 
     Attributes:
         name: absolute path or URL; of a member, ``CONTAINER!/MEMBER``.
-        container: path or URL of the file that it lies in; empty for one of its own.
-        place: where it lies in there; what the numbers mean is the container's.
-        problem: ``STATUS: MESSAGE`` where listing has shown already that it can't be read, else empty.
+        container: path or URL of the container; empty for a file of its own.
+        location: offsets and sizes in the container, in the order of its kind.
+        problem: ``STATUS: MESSAGE`` where listing found that it can't be read, else empty.
     """
 
     name: bytes
     container: bytes = b""
-    place: tuple[int, ...] = ()
+    location: tuple[int, ...] = ()
     problem: str = ""
 
 
 def is_container(name: str) -> bool:
-    """Say whether a file is a container by its suffix."""
+    """Return whether a file's suffix is that of a container."""
     return PurePosixPath(name).suffix.lower() in _KINDS
 
 
-def list_container(container: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
-    """Yield the images in a container; one that is damaged is itself the last entry, with what is wrong.
+def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
+    """Yield the images in a container. Where it is damaged, the last entry is the container with the problem.
 
     Args:
         container: path or URL.
-        passed_over: called for each member that is no image by its name.
+        on_skipped: called for each member whose name isn't an image's.
     """
     shown, found = os.fsdecode(container), 0
     try:
@@ -71,7 +71,7 @@ def list_container(container: bytes, passed_over: Callable[[], None]) -> Iterato
                 if not kind.has_names or _is_named_as_image(member.name):
                     yield member._replace(container=container)
                 else:
-                    passed_over()
+                    on_skipped()
     except FileNotFoundError:
         yield Entry(container, problem="missing: no such file")
     except (FileError, OSError, pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
@@ -82,7 +82,7 @@ def list_container(container: bytes, passed_over: Callable[[], None]) -> Iterato
 
 @contextmanager
 def open_anywhere(path: bytes) -> Iterator[IO[bytes]]:
-    """Open a file of this machine or an object of a store, to read anywhere in it.
+    """Open a local file or an object for random access.
 
     Raises:
         OSError: it can't be read.
@@ -96,7 +96,7 @@ def open_anywhere(path: bytes) -> Iterator[IO[bytes]]:
 
 
 class ContainerReader:
-    """Reads members, with the container of the last one kept open; for one thread."""
+    """Reads members and keeps the last container open; for one thread."""
 
     def __init__(self) -> None:
         self._container = b""
@@ -107,7 +107,7 @@ class ContainerReader:
         """Return the bytes of a member.
 
         Raises:
-            FileError: they can't be had.
+            FileError: they can't be read.
         """
         suffix = PurePosixPath(os.fsdecode(entry.container)).suffix.lower()
         try:
@@ -125,28 +125,28 @@ class ContainerReader:
 
 def _list_zip(file: IO[bytes], shown: str) -> Iterator[Entry]:
     for member in zip_files.read_directory(file):
-        place = tuple(member[name] for name in zip_files.PLACE)
-        yield Entry(_member_name(shown, member["path"]), place=place, problem=_with_status(member["problem"]))
+        location = tuple(member[name] for name in zip_files.LOCATION)
+        yield Entry(_member_name(shown, member["path"]), location=location, problem=_with_status(member["problem"]))
 
 
 def _read_zip(file: IO[bytes], entry: Entry) -> bytes:
-    return zip_files.read_member(file, dict(zip(zip_files.PLACE, entry.place, strict=True)))
+    return zip_files.read_member(file, dict(zip(zip_files.LOCATION, entry.location, strict=True)))
 
 
 def _list_tar(file: IO[bytes], shown: str) -> Iterator[Entry]:
     with tarfile.open(fileobj=io.BufferedReader(cast(io.RawIOBase, file), _BUFFER), mode="r:") as archive:
         for member in archive:
             if not member.isdir():
-                place = (member.offset_data, member.size)
-                yield Entry(_member_name(shown, member.name), place=place, problem=_tar_fault(member))
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                location = (member.offset_data, member.size)
+                yield Entry(_member_name(shown, member.name), location=location, problem=_tar_problem(member))
+            archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them in memory
         file.seek(archive.offset)
-        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # tarfile takes the end of the file for one
+        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # tarfile accepts the end of the file in its place
             raise tarfile.ReadError("the .tar has no end mark, so it was cut off")
 
 
 def _read_tar(file: IO[bytes], entry: Entry) -> bytes:
-    offset, size = entry.place
+    offset, size = entry.location
     file.seek(offset)
     data = file.read(size)
     if len(data) < size:
@@ -159,18 +159,18 @@ def _list_parquet(file: IO[bytes], shown: str) -> Iterator[Entry]:
         column, metadata, first = _image_column(table.schema_arrow), table.metadata, 0
         for group in range(metadata.num_row_groups):
             size, rows = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
-            fault = (
+            too_large = (
                 f"too_large: row group {group} has {size:,} bytes, more than the {_ROW_GROUP_BYTES:,} that are held in"
-                f" memory; write column {column} anew with smaller row groups"
+                f" memory; rewrite column {column} with smaller row groups"
             )
             for row in range(rows):
-                problem = fault if size > _ROW_GROUP_BYTES else ""
-                yield Entry(_member_name(shown, str(first + row)), place=(group, row), problem=problem)
+                problem = too_large if size > _ROW_GROUP_BYTES else ""
+                yield Entry(_member_name(shown, str(first + row)), location=(group, row), problem=problem)
             first += rows
 
 
 def _read_parquet(file: IO[bytes], entry: Entry) -> bytes:
-    group, row = entry.place
+    group, row = entry.location
     value = _row_group(entry.container, group)[row].as_py()
     if value is None:
         raise FileError("missing", "the row has no image")
@@ -186,11 +186,11 @@ def _row_group(container: bytes, group: int) -> pa.ChunkedArray:
 
 
 def _image_column(schema: pa.Schema) -> str:
-    name = find_column(schema, IMAGE)
+    name = find_column(schema, IMAGE_COLUMNS)
     if name is None or not holds_bytes(schema.field(name).type):
         raise ValueError(
-            f"none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE)} and holds bytes, and none that"
-            " is called path names files"
+            f"none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE_COLUMNS)} and holds bytes, and"
+            " none that is called path names files"
         )
     return name
 
@@ -210,7 +210,7 @@ _KINDS = {
 
 def _is_named_as_image(name: bytes) -> bool:
     path = os.fsdecode(name)
-    return not is_passed_over(path) and PurePosixPath(path).suffix.lower() in _NAMED_AS_IMAGES
+    return not is_ignored(path) and PurePosixPath(path).suffix.lower() in _NAMED_AS_IMAGES
 
 
 def _member_name(container: str, member: str) -> bytes:
@@ -223,7 +223,7 @@ def _with_status(problem: str | None) -> str:
     return problem or ""
 
 
-def _tar_fault(member: tarfile.TarInfo) -> str:
+def _tar_problem(member: tarfile.TarInfo) -> str:
     if not member.isreg() or member.issparse():
         return "not_a_file: a link, device or sparse file in the .tar"
     if member.size > MAX_BYTES:
@@ -235,7 +235,7 @@ def read_entry(entry: Entry) -> bytes:
     """Return the bytes of an entry.
 
     Raises:
-        FileError: they can't be had, with the kind of problem.
+        FileError: they can't be read, with the kind of problem.
     """
     if entry.problem:
         status, _, message = entry.problem.partition(": ")

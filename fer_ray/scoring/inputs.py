@@ -1,4 +1,4 @@
-"""What a scoring job is given: folders, files, patterns, lists, containers and URLs, and the images they stand for.
+"""List the images of a scoring job's inputs: folders, files, patterns, lists, containers and URLs.
 
 ===========================  ==========================================================================================
 input                        its images
@@ -30,8 +30,8 @@ from fer_ray.console.messages import redacted
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.images.image_files import Content, identity_of, list_files, runs_of, walk
 from fer_ray.scoring.containers import Entry, is_container, list_container, open_anywhere
-from fer_ray.sources.parquet_columns import IMAGE, find_column, is_text
-from fer_ray.storage.object_store import absolute, as_url, lies_inside, locate, path_below
+from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, is_text
+from fer_ray.storage.object_store import absolute, as_url, inside_input, locate, path_below
 
 PATH = ("path", "file", "filename", "file_name", "url", "uri")
 """Names of a column of paths or URLs."""
@@ -45,95 +45,92 @@ def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
     """Return the inputs as absolute paths and URLs.
 
     Raises:
-        UsageError: there is none, or one is of an unknown kind.
-        DataError: one is missing.
+        UsageError: there is no input, or one is a URL of an unknown kind.
+        DataError: an input is missing.
     """
     if not inputs:
         raise UsageError("no INPUT: name folders, images, lists, .zip or .tar files, or s3:// or gs:// prefixes.")
-    places, problems = [], list[str]()
+    paths_or_urls, problems = [], list[str]()
     for given in inputs:
-        place = absolute(given)
-        places.append(place)
-        if problem := _problem(place):
+        path_or_url = absolute(given)
+        paths_or_urls.append(path_or_url)
+        if problem := _problem(path_or_url):
             problems.append(problem)
     if problems:
         raise DataError(problems)
-    return places
+    return paths_or_urls
 
 
-def check_apart(places: Sequence[str], output: str) -> None:
+def check_apart(inputs: Sequence[str], output: str) -> None:
     """See to it that a job doesn't find its own output among its inputs, as far as that shows without listing them.
 
     Args:
-        places: as ``check_inputs`` returns them.
+        inputs: as ``check_inputs`` returns them.
         output: absolute path or URL.
 
     Raises:
         UsageError: the output lies in an input, or an input in the output.
     """
     problems = list[str]()
-    for place in places:
-        base = _split_pattern(place)[0] if _is_pattern(place) else place
+    for path_or_url in inputs:
+        base = _split_pattern(path_or_url)[0] if _is_pattern(path_or_url) else path_or_url
         below = path_below(output, base)
-        if below is not None and _is_taken_in(place, below):
-            problems.append(lies_inside(output, place))
+        if below is not None and _is_taken_in(path_or_url, below):
+            problems.append(inside_input(output, path_or_url))
         elif path_below(base, output):
-            problems.append(f"{place}: an input that lies in the output {output}. Choose one outside.")
+            problems.append(f"{path_or_url}: an input that lies in the output {output}. Choose one outside.")
     if problems:
         raise UsageError(problems)
 
 
-def list_entries(inputs: Sequence[str], passed_over: Callable[[], None], output: str = "") -> Iterator[Entry]:
-    """Yield the images of the inputs, in their order; an image that several stand for comes as often.
+def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: str = "") -> Iterator[Entry]:
+    """Yield the images of the inputs, in their order.
 
     Args:
         inputs: as ``check_inputs`` returns them.
-        passed_over: called for each member of a container that is no image by its name.
-        output: absolute path or URL of the folder that the job writes.
+        on_skipped: called for each member of a container whose name isn't an image's.
+        output: absolute path or URL of the job's output.
 
     Raises:
         DataError: a list can't be read.
         UsageError: a link leads to the output, or a list names a file in it.
     """
-    for place in inputs:
-        if _is_pattern(place):
-            for file in _matching(place, output):
-                yield from _opened(file, passed_over)
-        elif _is_folder(place):
-            yield from map(Entry, _below(place, place, output))
+    for path_or_url in inputs:
+        if _is_pattern(path_or_url):
+            for file in _matching(path_or_url, output):
+                yield from _opened(file, on_skipped)
+        elif _is_folder(path_or_url):
+            yield from map(Entry, _below(path_or_url, path_or_url, output))
         else:
-            yield from _file(os.fsencode(place), passed_over, output)
+            yield from _file(os.fsencode(path_or_url), on_skipped, output)
 
 
-def is_plain_folder(place: str) -> bool:
+def is_plain_folder(path_or_url: str) -> bool:
     """Say whether the input is a folder or prefix, whose images are listed once each in any case."""
-    return not _is_pattern(place) and _is_folder(place)
+    return not _is_pattern(path_or_url) and _is_folder(path_or_url)
 
 
-def _problem(place: str) -> str | None:
-    suffixes = [suffix.lower() for suffix in PurePosixPath(place).suffixes[-2:]]
+def _problem(path_or_url: str) -> str | None:
+    suffixes = [suffix.lower() for suffix in PurePosixPath(path_or_url).suffixes[-2:]]
     if suffixes[-1:] == [".tgz"] or (suffixes[:1] == [".tar"] and len(suffixes) == 2):
-        return (
-            f"{place}: a compressed .tar, in which nothing can be found without reading all before it. Unpack it to a"
-            " .tar or a folder."
-        )
-    if _is_pattern(place):
-        base, _ = _split_pattern(place)
-        return None if _exists(base) else f"{place}: no such folder as {base}. Mend the pattern."
-    if _exists(place):
+        return f"{path_or_url}: a compressed .tar, which can't be read at random. Unpack it to a .tar or a folder."
+    if _is_pattern(path_or_url):
+        base, _ = _split_pattern(path_or_url)
+        return None if _exists(base) else f"{path_or_url}: no such folder as {base}. Mend the pattern."
+    if _exists(path_or_url):
         return None
-    where = "" if as_url(place) else f"; relative paths start at {Path.cwd()}"
-    return f"{place}: no such file or folder. Name an existing one{where}."
+    where = "" if as_url(path_or_url) else f"; relative paths start at {Path.cwd()}"
+    return f"{path_or_url}: no such file or folder. Name an existing one{where}."
 
 
-def _exists(place: str) -> bool:
-    if not as_url(place):
-        return os.path.lexists(place)
-    return bool(_info(place).type != fs.FileType.NotFound)
+def _exists(path_or_url: str) -> bool:
+    if not as_url(path_or_url):
+        return os.path.lexists(path_or_url)
+    return bool(_info(path_or_url).type != fs.FileType.NotFound)
 
 
-def _is_folder(place: str) -> bool:
-    return bool(_info(place).type == fs.FileType.Directory) if as_url(place) else Path(place).is_dir()
+def _is_folder(path_or_url: str) -> bool:
+    return bool(_info(path_or_url).type == fs.FileType.Directory) if as_url(path_or_url) else Path(path_or_url).is_dir()
 
 
 def _info(url: str) -> fs.FileInfo:
@@ -144,22 +141,22 @@ def _info(url: str) -> fs.FileInfo:
         raise DataError(f"{url}: can't be reached: {error}. Check name, network and credentials.") from error
 
 
-def _is_taken_in(place: str, below: str) -> bool:
+def _is_taken_in(path_or_url: str, below: str) -> bool:
     """Say whether an input that starts at some folder stands for what is written to a folder so far below that one."""
-    if not _is_pattern(place):
+    if not _is_pattern(path_or_url):
         return True
-    expression = _split_pattern(place)[1]
+    expression = _split_pattern(path_or_url)[1]
     return any(expression.fullmatch(f"{below}/{name}".lstrip("/")) for name in ("", *_WRITTEN))
 
 
-def _below(folder: str, place: str, output: str) -> Iterator[bytes]:
+def _below(folder: str, path_or_url: str, output: str) -> Iterator[bytes]:
     if not as_url(folder):
         start = len(os.fsencode(folder.rstrip("/"))) + 1
         own = identity_of(os.fsencode(output)) if output and Path(output).is_dir() else None
 
         def reached(path: bytes, identity: Hashable) -> None:
-            if identity == own and _is_taken_in(place, os.fsdecode(path[start:])):
-                raise UsageError(lies_inside(output, f"{place}, as {os.fsdecode(path)}"))
+            if identity == own and _is_taken_in(path_or_url, os.fsdecode(path[start:])):
+                raise UsageError(inside_input(output, f"{path_or_url}, as {os.fsdecode(path)}"))
 
         yield from list_files([Path(folder)], reached=reached if own else None)
         return
@@ -167,8 +164,8 @@ def _below(folder: str, place: str, output: str) -> Iterator[bytes]:
     scheme = folder.partition("://")[0]
 
     def list_prefix(url: bytes) -> Content:
-        _, place = locate(os.fsdecode(url))
-        found = filesystem.get_file_info(fs.FileSelector(place))
+        _, path_or_url = locate(os.fsdecode(url))
+        found = filesystem.get_file_info(fs.FileSelector(path_or_url))
         return Content(
             None,
             runs_of(
@@ -181,14 +178,14 @@ def _below(folder: str, place: str, output: str) -> Iterator[bytes]:
     yield from walk(os.fsencode(f"{scheme}://{path}"), list_prefix)
 
 
-def _is_pattern(place: str) -> bool:
+def _is_pattern(path_or_url: str) -> bool:
     """Say whether it is one; a local name that exists and has such characters in it is itself meant."""
-    return bool(_MAGIC.search(place)) and (as_url(place) is not None or not os.path.lexists(place))
+    return bool(_MAGIC.search(path_or_url)) and (as_url(path_or_url) is not None or not os.path.lexists(path_or_url))
 
 
-def _split_pattern(place: str) -> tuple[str, re.Pattern[str]]:
+def _split_pattern(path_or_url: str) -> tuple[str, re.Pattern[str]]:
     """Return the folder that a pattern starts at, and an expression for what lies below that."""
-    parts = place.split("/")
+    parts = path_or_url.split("/")
     first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
     *folders, last = parts[first:]
     expression = "".join(r"(?:[^/]+/)*" if part == "**" else _within_name(part) + "/" for part in folders)
@@ -219,7 +216,7 @@ def _matching(pattern: str, output: str) -> Iterator[bytes]:
             yield file
 
 
-def _file(file: bytes, passed_over: Callable[[], None], output: str) -> Iterator[Entry]:
+def _file(file: bytes, on_skipped: Callable[[], None], output: str) -> Iterator[Entry]:
     """Yield what a file stands for that was named itself."""
     name = os.fsdecode(file)
     if name.lower().endswith(_LISTS):
@@ -227,7 +224,7 @@ def _file(file: bytes, passed_over: Callable[[], None], output: str) -> Iterator
     elif name.lower().endswith(".parquet") and (column := _path_column(file)):
         listed = _cells(file, column)
     else:
-        yield from _opened(file, passed_over)
+        yield from _opened(file, on_skipped)
         return
     folder = name.rpartition("/")[0]
     inside = (f"{output}/", f"{os.path.realpath(output)}/") if output else ("\0",)
@@ -237,19 +234,21 @@ def _file(file: bytes, passed_over: Callable[[], None], output: str) -> Iterator
             continue
         text = os.fsdecode(line)
         try:
-            place = as_url(text) or (text if text.startswith("/") else f"{folder}/{text}")
+            path_or_url = as_url(text) or (text if text.startswith("/") else f"{folder}/{text}")
         except FerRayError as error:
-            # It can't be read, so that nobody needs the key or signature that may be in it.
+            # The name may hold a key or signature, and nothing can be read by it.
             yield Entry(os.fsencode(redacted(text)), problem=f"missing: {error}")
         else:
-            if (os.path.normpath(place) if "/." in place else place).startswith(inside):
-                raise UsageError(f"{output}: the list {name} names {place}, which lies in it. Take it out of the list.")
-            yield from _opened(os.fsencode(place), passed_over)
+            if (os.path.normpath(path_or_url) if "/." in path_or_url else path_or_url).startswith(inside):
+                raise UsageError(
+                    f"{output}: the list {name} names {path_or_url}, which lies in it. Remove it from the list."
+                )
+            yield from _opened(os.fsencode(path_or_url), on_skipped)
 
 
-def _opened(file: bytes, passed_over: Callable[[], None]) -> Iterator[Entry]:
+def _opened(file: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
     if is_container(os.fsdecode(file)):
-        yield from list_container(file, passed_over)
+        yield from list_container(file, on_skipped)
     else:
         yield Entry(file)
 
@@ -260,20 +259,20 @@ def _lines(file: bytes) -> Iterator[bytes]:
         with open_anywhere(file) as opened:
             end, rest = b"", opened.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
             if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise DataError(f"{shown}: a list in UTF-16: paths in UTF-8 are expected. Save it as UTF-8.")
+                raise DataError(f"{shown}: the list is in UTF-16. Save it as UTF-8.")
             while block := opened.read(_BLOCK_BYTES):
                 end = end or (b"\0" if b"\0" in block else b"\n")
                 *lines, rest = (rest + block).split(end)
                 if len(rest) > _LINE_BYTES:
                     raise DataError(
-                        f"{shown}: a line of more than {_LINE_BYTES:,} bytes: that is no list of paths. Give images"
-                        " another suffix than .txt."
+                        f"{shown}: a line has more than {_LINE_BYTES:,} bytes, so this is no list of paths. Rename"
+                        " images that end in .txt."
                     )
                 yield from (line for line in map(_stripped, lines) if line)
             if _stripped(rest):
                 yield _stripped(rest)
     except OSError as error:
-        raise DataError(f"{shown}: the list can't be read: {error}. Check it, or leave it out.") from error
+        raise DataError(f"{shown}: the list can't be read: {error}. Check it, or omit it.") from error
 
 
 def _stripped(line: bytes) -> bytes:
@@ -281,14 +280,14 @@ def _stripped(line: bytes) -> bytes:
 
 
 def _path_column(file: bytes) -> str | None:
-    """Return the column of paths of a Parquet file that has none of images; None where it isn't such a list."""
+    """Return the column of paths of a Parquet file without images; None where it is no list of paths."""
     try:
         with open_anywhere(file) as opened, pq.ParquetFile(opened) as table:
             schema = table.schema_arrow
     except (OSError, pa.ArrowException):
         return None  # listing it as a container says what is wrong
     column = find_column(schema, PATH)
-    is_list = find_column(schema, IMAGE) is None and column is not None and is_text(schema.field(column).type)
+    is_list = find_column(schema, IMAGE_COLUMNS) is None and column is not None and is_text(schema.field(column).type)
     return column if is_list else None
 
 
@@ -298,4 +297,4 @@ def _cells(file: bytes, column: str) -> Iterator[bytes]:
             for batch in table.iter_batches(columns=[column]):
                 yield from (os.fsencode(cell or "") for cell in batch[0].to_pylist())
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{os.fsdecode(file)}: the list can't be read: {error}. Write it anew.") from error
+        raise DataError(f"{os.fsdecode(file)}: the list can't be read: {error}. Write it again.") from error

@@ -1,4 +1,4 @@
-"""What a scoring job is: how it scores, the identity that all its rows share, and the file that keeps it."""
+"""A scoring job: its options, the identity that all its rows share, and its file."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from fer_ray.storage.provenance import PROVENANCE_FILE
 
 JOB_FILE = "_job.json"
 PREPROCESSING = "grey, square, fer_ray.images.decode 3"
-"""Part of the fingerprint: to be changed with any change of decoding or resizing that changes pixels."""
+"""Part of the fingerprint. Change it whenever decoding or resizing gives other pixels."""
 
 _FORMAT_VERSION = 2
 
@@ -32,7 +32,7 @@ class ScoringOptions:
         faces: as for ``fer_ray.images.faces.load_detector``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images a forward pass; None to measure.
-        timeout_s: for reading and decoding one input.
+        timeout_s: seconds for reading and decoding one input.
     """
 
     checkpoints: Sequence[str]
@@ -44,65 +44,65 @@ class ScoringOptions:
 
 
 @dataclass
-class Spent:
-    """Seconds of all threads by what they did."""
+class StageSeconds:
+    """Seconds of all threads, by stage."""
 
     reading: float = 0.0
     decoding: float = 0.0
     predicting: float = 0.0
     writing: float = 0.0
 
-    def add(self, other: "Spent") -> None:
-        """Count another's seconds too."""
+    def add(self, other: "StageSeconds") -> None:
+        """Add the seconds of another."""
         for name, seconds in vars(other).items():
             setattr(self, name, getattr(self, name) + seconds)
 
 
 @dataclass
 class Speed:
-    """What a run took.
+    """The speed of a run.
 
     Attributes:
-        files: inputs that it scored.
-        seconds: from the first chunk's beginning until all rows were written.
-        spent: by the actors' threads.
+        files: inputs scored.
+        seconds: from the start of the first chunk until all rows were written.
+        spent: seconds of the actors' threads.
         threads: of all actors.
-        listing_s: seconds that listing took.
+        listing_s: seconds of listing.
     """
 
     files: int
     seconds: float = 0.0
-    spent: Spent = field(default_factory=Spent)
+    spent: StageSeconds = field(default_factory=StageSeconds)
     threads: int = 1
     listing_s: float = 0.0
 
 
-class Scored(NamedTuple):
-    """What came of a chunk: its inputs by status, and the seconds of all threads."""
+class ChunkResult(NamedTuple):
+    """The result of a chunk: its inputs by status, and the seconds of all threads."""
 
     by_status: Counter[str]
-    spent: Spent
+    spent: StageSeconds
 
     @property
     def files(self) -> int:
-        """Its inputs."""
+        """Number of inputs."""
         return self.by_status.total()
 
     @property
     def failed(self) -> int:
-        """Those that failed."""
+        """Number of inputs that failed."""
         return sum(count for status, count in self.by_status.items() if status not in NO_FAILURE)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the numbers in the output, besides the precision.
+    """Everything but the precision that determines the numbers in the output.
 
     Attributes:
-        checkpoint: SHA-256 of the files that the checkpoints predict with.
+        checkpoint: SHA-256 of the checkpoints' weights and configurations.
         tta: name of the views.
         faces: name of the detector; empty without one.
-        preprocessing: from file to pixels.
+        preprocessing: version of the way from file to pixels.
     """
 
     checkpoint: str
@@ -112,20 +112,21 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole."""
+        """SHA-256 of all attributes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """A scoring job, as its output keeps it.
+    """A scoring job, as its output stores it.
 
     Attributes:
-        identity: of its numbers.
+        identity: determines its numbers.
         inputs: paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them.
         format: of its parts, one of ``fer_ray.scoring.parts.FORMATS``.
-        precision: that it computes in; None before the first chunk is done, as with batch_size.
-        batch_size: images a forward pass; sums of other sizes are rounded otherwise.
+        precision: ``float32`` or ``bfloat16``; None before the first chunk is done.
+        batch_size: images a forward pass, as sums of other sizes round differently; None before the first chunk is
+            done.
     """
 
     identity: Identity
@@ -135,7 +136,7 @@ class ScoringJob:
     batch_size: int | None = None
 
     def write(self, folder: Folder) -> None:
-        """Write the job file, which also says that the first listing is complete."""
+        """Write the job file. It also marks the first listing as complete."""
         folder.write(JOB_FILE, json.dumps({"format_version": _FORMAT_VERSION} | asdict(self), indent=2) + "\n")
 
 
@@ -152,11 +153,11 @@ def sha256_of(files: Sequence[Path]) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def former_job(folder: Folder, asked: ScoringJob) -> ScoringJob | None:
-    """Return the job that an output is to go on with; None where a kill came before its first listing was complete.
+def previous_job(folder: Folder, requested: ScoringJob) -> ScoringJob | None:
+    """Return the job to resume; None where it was killed before its first listing was complete.
 
     Raises:
-        UsageError: the output is another job's, or not one of this stage.
+        UsageError: the output belongs to another job or stage.
     """
     if not folder.exists(JOB_FILE):
         strange = [name for name in folder.names() if not _before_job(name)]
@@ -167,32 +168,34 @@ def former_job(folder: Folder, asked: ScoringJob) -> ScoringJob | None:
         folder.remove(*listings(folder))
         return None
     job = _read(folder)
-    ours, theirs = asdict(asked.identity), asdict(job.identity)
+    ours, theirs = asdict(requested.identity), asdict(job.identity)
     problems = [
-        f"{folder.shown}: --resume with another {name}: it was scored with {theirs[name] or 'none'}, asked for is"
-        f" {ours[name] or 'none'}. Resume with the previous, or choose another output."
+        f"{folder.shown}: --resume with another {name}: the output was scored with {theirs[name] or 'none'}, the"
+        f" request is {ours[name] or 'none'}. Resume with the previous value, or choose another output."
         for name in ours
         if ours[name] != theirs[name]
     ]
-    if job.inputs != asked.inputs:
+    if job.inputs != requested.inputs:
         problems.append(
-            f"{folder.shown}: --resume with other inputs: it lists {', '.join(job.inputs)}. Name the same in the same"
-            " order; what is new in them is found."
+            f"{folder.shown}: --resume with other inputs: the job lists {', '.join(job.inputs)}. Name the same inputs"
+            " in the same order; new files in them are found."
         )
-    if job.format != asked.format:
-        problems.append(f"{folder.shown}: --resume with --format {asked.format}: it has {job.format} files. Name that.")
+    if job.format != requested.format:
+        problems.append(
+            f"{folder.shown}: --resume with --format {requested.format}: its files are {job.format}. Use that format."
+        )
     if problems:
         raise UsageError(problems)
     return job
 
 
 def as_computed(job: ScoringJob, folder: Folder, precision: str, batch_size: int) -> ScoringJob:
-    """Return the job with how its first chunk was computed, and write that where it is new."""
+    """Return the job with precision and batch size of its first chunk, and write it where they are new."""
     if job.precision:
         return job
-    told = replace(job, precision=precision, batch_size=batch_size)
-    told.write(folder)
-    return told
+    updated = replace(job, precision=precision, batch_size=batch_size)
+    updated.write(folder)
+    return updated
 
 
 def forget_job(folder: Folder) -> None:
@@ -211,12 +214,16 @@ def _read(folder: Folder) -> ScoringJob:
             else None
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not readable as a scoring job: {error!r}. Start anew in another folder.") from error
+        raise UsageError(
+            f"{file}: can't be read as a scoring job: {error!r}. Start again in another folder."
+        ) from error
     if job is None:
-        raise UsageError(f"{file}: format version {version}, expected {_FORMAT_VERSION}. Start anew in another folder.")
+        raise UsageError(
+            f"{file}: format version {version}, expected {_FORMAT_VERSION}. Start again in another folder."
+        )
     return job
 
 
 def _before_job(name: str) -> bool:
-    """Say whether a file may lie in the output before the job file does."""
+    """Return whether a file may exist in the output before the job file."""
     return name.startswith(("_manifest-", "._manifest-", f".{JOB_FILE}", LOCK_FILE))

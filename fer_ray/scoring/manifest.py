@@ -209,7 +209,7 @@ def _noted(entries: Iterable[Entry], repeats: Repeats | None, bar: ProgressBar) 
 
 
 def _identity(entry: Entry) -> bytes:
-    return b"\0".join((entry.name, entry.container, repr(entry.place).encode()))
+    return b"\0".join((entry.name, entry.container, repr(entry.location).encode()))
 
 
 def _without(every: Path, repeated: np.ndarray, times: dict[int, int]) -> Iterator[tuple[Entry, int]]:
@@ -226,8 +226,8 @@ def _without(every: Path, repeated: np.ndarray, times: dict[int, int]) -> Iterat
 
 def _rows(table: pa.Table) -> Iterator[tuple[Entry, int]]:
     for row in table.to_pylist():
-        place = tuple(row["place"] or ())
-        yield Entry(row["name"], row["container"] or b"", place, row["problem"] or ""), row["times"]
+        location = tuple(row["place"] or ())
+        yield Entry(row["name"], row["container"] or b"", location, row["problem"] or ""), row["times"]
 
 
 def _chunked(entries: Iterator[T]) -> Iterator[list[T]]:
@@ -246,7 +246,7 @@ def _write(file: Path, entries: Iterator[tuple[Entry, int]]) -> int:
             columns: list[list[Any]] = [
                 [entry.name for entry, _ in chunk],
                 [entry.container or None for entry, _ in chunk],
-                [list(entry.place) or None for entry, _ in chunk],
+                [list(entry.location) or None for entry, _ in chunk],
                 [entry.problem or None for entry, _ in chunk],
                 [times for _, times in chunk],
             ]

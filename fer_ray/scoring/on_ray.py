@@ -1,6 +1,6 @@
-"""Scoring with Ray Data: chunks of the manifest go to actors, which read, decode, predict and write them by themselves.
+"""Score with Ray Data: actors read, decode, predict and write chunks of the manifest.
 
-No pixels travel through Ray, and the pieces on disk are the whole state of a job.
+No pixels go through Ray, and the files on disk are the whole state of a job.
 """
 
 import math
@@ -21,16 +21,16 @@ from fer_ray.cluster.resources import fitting
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
 from fer_ray.errors import FerRayError
-from fer_ray.scoring.job import Scored, ScoringJob, ScoringOptions, Speed, as_computed
+from fer_ray.scoring.job import ChunkResult, ScoringJob, ScoringOptions, Speed, as_computed
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.parts import OutputPart, finished, merge, piece_name
 from fer_ray.storage.folder import Folder
 
 T = TypeVar("T")
 
-_MAX_THREADS = 16  # that decode for a GPU; with many more, they wait for Python's interpreter lock
-_SPARE_CPUS = 0.1  # of an actor's last CPU, so that small tasks of other jobs fit beside it
-_AT_ONCE = 2  # chunks of an actor: the threads that are done with one begin the next
+_MAX_THREADS = 16  # that decode for a GPU; more of them only wait for Python's interpreter lock
+_SPARE_CPUS = 0.1  # of an actor's last CPU, left for small tasks of other jobs
+_AT_ONCE = 2  # chunks of an actor: threads that are done with one start the next
 
 
 class Done(NamedTuple):
@@ -38,15 +38,15 @@ class Done(NamedTuple):
 
     Attributes:
         chunk: its number.
-        scored: what came of it.
-        began: seconds by the clock, when its actor took it.
-        precision: the dtype that it was computed in.
+        scored: its result.
+        began: when its actor started it, seconds since the epoch.
+        precision: dtype of the computation.
         batch_size: images a forward pass.
-        halved: whether these are fewer than the actor began with, as memory ran out.
+        halved: whether the batch size was halved because memory ran out.
     """
 
     chunk: int
-    scored: Scored
+    scored: ChunkResult
     began: float
     precision: str
     batch_size: int
@@ -62,10 +62,10 @@ class ActorPlan(NamedTuple):
 
 
 def plan(gpus_per_actor: float = 1) -> ActorPlan:
-    """Return what fits the cluster: actors that share its GPUs, else one a core.
+    """Return the actors that fit the cluster: those that share its GPUs, or one a core.
 
-    Two threads of one process decode small images no faster than one, as each read and each decoding gives Python's
-    interpreter lock away and waits for it again.
+    Two threads of one process decode small images no faster than one: each read and each decoding releases Python's
+    interpreter lock and waits for it again.
     """
     held = nodes()
     actors = [fitting(node, {"GPU": gpus_per_actor, "CPU": 1 - _SPARE_CPUS}) for node in held]
@@ -88,7 +88,7 @@ def score_parts(
         gpus_per_actor: a part of a GPU, above 0 to 1.
 
     Raises:
-        FerRayError: what an actor found wrong with the options.
+        FerRayError: an actor rejected the options, or Ray died.
     """
     require_seen_by_nodes([*job.inputs, *options.checkpoints], folder.shown)
     written, pieces = finished(folder, layout, job.format)
@@ -116,7 +116,7 @@ def score_parts(
                 least = one.batch_size
                 job = replace(job, batch_size=one.batch_size)
                 job.write(folder)
-                say(f"Memory ran out; from here on {amount(one.batch_size, 'image')} a forward pass (--batch-size).")
+                say(f"Memory ran out: from now on {amount(one.batch_size, 'image')} a forward pass (--batch-size).")
             first = min(first, one.began)
             speed.spent.add(one.scored.spent)
             part = part_of[one.chunk]
@@ -136,7 +136,7 @@ def score_chunks(
     """Score chunks, given by number, and yield each when its piece is written.
 
     Raises:
-        FerRayError: what an actor found wrong with the options; Ray has died.
+        FerRayError: an actor rejected the options, or Ray died.
     """
     most = min(planned.actors, len(chunks))
     rows = [{"chunk": number} | vars(chunk) for number, chunk in chunks.items()]
@@ -167,26 +167,26 @@ def _until_ray_dies(batches: Iterable[T]) -> Iterator[T]:
     try:
         yield from batches
     except ray.exceptions.RayError as error:
-        kept = "What was scored is kept: go on with --resume."
+        kept = "The rows written so far are kept: continue with --resume."
         try:
             require_running()
         except FerRayError as died:
             raise FerRayError(f"{died} {kept}") from None
         what = f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}"
-        raise FerRayError(f"Ray gave the job up, {what}. {kept}") from error
+        raise FerRayError(f"Ray ended the job: {what}. {kept}") from error
 
 
 class _ScoringActor:
-    """Loads the scorer where it is needed."""
+    """Loads the scorer in the actor's process."""
 
     def __init__(self, folder: Path | str, options: ScoringOptions, threads: int, gpu: float) -> None:
         hide_unasked_gpus()
         from fer_ray.scoring.chunk_scorer import ChunkScorer
 
-        self.place = folder
+        self.output = folder
         try:
             self.scorer, self.fault = ChunkScorer(Folder.at(folder), options, threads, gpu), b""
-        except FerRayError as error:  # raised here, it would reach the driver in pages of Ray's own words
+        except FerRayError as error:  # raised here, it would reach the driver inside Ray's own traceback
             self.fault = pickle.dumps(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
@@ -200,6 +200,8 @@ class _ScoringActor:
             done: Done | FerRayError = Done(number, scored, began, scorer.precision, scorer.batch_size, scorer.halved)
         except FerRayError as error:
             done = error
-        except OSError as error:  # a full disk, or an object store that refuses; one input's faults have rows
-            done = FerRayError(f"{self.place}: rows can't be written: {error}. Mend that and go on with --resume.")
+        except OSError as error:  # a full disk, or an object store that refuses; problems of inputs are rows
+            done = FerRayError(
+                f"{self.output}: rows can't be written: {error}. Repair that and continue with --resume."
+            )
         return {"done": [pickle.dumps(done)]}

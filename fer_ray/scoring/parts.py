@@ -1,4 +1,4 @@
-"""Scored rows and the files they come in. Needs no Ray.
+"""The rows of a scoring job and their files.
 
 Workers write a *piece* for each chunk of the manifest, into ``_pieces/``; as soon as all pieces of a *part* are there
 they become one file, ``part-*.parquet`` or ``part-*.csv``, and go. So the files on disk are the whole state of a job.
@@ -8,18 +8,18 @@ Columns, rows in the manifest's order:
 ===============  =================  ===================================================================================
 ``path``         string             absolute, or a URL; of a member ``CONTAINER!/MEMBER``; a byte that is not UTF-8 is
                                     written ``\\xNN``
-``status``       string             ``ok``; ``no_face``; what is wrong with the content (``fer_ray.images.decode``) or
-                                    with getting at it (``fer_ray.images.image_files``)
-``error``        string, null       what is wrong, for people; null where ok or ``no_face``
-``label``        string, null       the most probable emotion; null where not ok, as all that follow
+``status``       string             ``ok``; ``no_face``; a problem of the content (``fer_ray.images.decode``) or of
+                                    reading it (``fer_ray.images.image_files``)
+``error``        string, null       the problem, for people; null where ok or ``no_face``
+``label``        string, null       the most probable emotion; null where not ok, as in all columns below
 ``confidence``   float, null        its probability, 0 to 1
 ``p_angry`` …    float, null        the probability of each emotion, csv order, ``p_angry`` to ``p_neutral``
 ``entropy``      float, null        of the probabilities, in nats, 0 to 1.95
 ``tta_std``      float, null        standard deviation over the views of the label's probability
-``face``         int, null          only with a detector, as all that follow: number of the face in its image, from 0
+``face``         int, null          only with a detector, as all columns below: number of the face in its image, from 0
 ``face_x`` …     float, null        ``face_x``, ``face_y``, ``face_width``, ``face_height``: its box in pixels of the
                                     image as viewers show it, from the left and the top
-``face_score``   float, null        how sure the detector is; its own scale
+``face_score``   float, null        the detector's confidence, on its own scale
 ===============  =================  ===================================================================================
 """
 
@@ -38,13 +38,13 @@ from fer_ray.console.messages import redacted
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import ImageProblem
 from fer_ray.images.faces import FoundFace
-from fer_ray.images.image_files import FileProblem, shown
+from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.storage.folder import Folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
 
 NO_FAILURE = ("ok", "no_face")
-"""Statuses that are no failure of an input."""
+"""The statuses of inputs that did not fail."""
 FORMATS = ("parquet", "csv")
 PIECES = "_pieces"
 PART_CHUNKS = 128
@@ -65,14 +65,14 @@ _FACE_SCHEMA = pa.schema([*_SCHEMA, ("face", pa.int32()), *((name, pa.float32())
 
 
 class Problem(NamedTuple):
-    """Why an input gives no picture: the ``status`` and ``error`` of its row."""
+    """The ``status`` and ``error`` of an input without a picture."""
 
     status: ImageProblem | FileProblem | Literal["no_face"]
     error: str | None
 
 
 class ScoredRow(NamedTuple):
-    """A row to be: the input's name; why there is no picture, or None; and which face of it this is, or None."""
+    """An unwritten row: the input's name, its problem or None, and the number of its face or None."""
 
     name: bytes
     problem: Problem | None
@@ -135,13 +135,13 @@ def write_piece(
         probabilities: float32, m × 7, csv order, of the m rows that have no problem.
         entropy: float32, m.
         tta_std: float32, m.
-        precision: the dtype that they were computed in, kept in the file's metadata.
+        precision: dtype of the computation, stored in the file's metadata.
         with_faces: write the columns of faces.
     """
     failed = np.array([row.problem is not None for row in rows], bool)
     best = probabilities.argmax(axis=1)
     columns = [
-        pa.array([shown(row.name) for row in rows]),
+        pa.array([path_text(row.name) for row in rows]),
         pa.array([row.problem.status if row.problem else "ok" for row in rows]),
         pa.array([_error(row) for row in rows], pa.string()),
         _spread(np.array(EMOTIONS)[best], failed),
@@ -167,7 +167,7 @@ def _error(row: ScoredRow) -> str | None:
 
 
 def _spread(values: np.ndarray, failed: np.ndarray) -> pa.Array:
-    """Return the values of the rows that have one, with nulls between."""
+    """Return the values of the rows that are ok, with nulls for those that failed."""
     all_values = np.zeros(len(failed), values.dtype)
     all_values[~failed] = values
     return pa.array(all_values, mask=failed)
@@ -192,7 +192,7 @@ def _read_piece(folder: Folder, chunk: int) -> pa.Table:
 
 
 def read_part(folder: Folder, part: OutputPart, format: str, columns: Sequence[str]) -> pa.Table:
-    """Return columns of a part; those that it doesn't have are left out.
+    """Return columns of a part, without those that it lacks.
 
     Raises:
         OSError, pyarrow.ArrowException: it can't be read.
@@ -202,7 +202,7 @@ def read_part(folder: Folder, part: OutputPart, format: str, columns: Sequence[s
             with pq.ParquetFile(file) as opened:
                 return opened.read([name for name in columns if name in opened.schema_arrow.names])
         convert = pa_csv.ConvertOptions(column_types={field.name: field.type for field in _FACE_SCHEMA})
-        parse = pa_csv.ParseOptions(newlines_in_values=True)  # names and messages may hold any
+        parse = pa_csv.ParseOptions(newlines_in_values=True)  # names and messages may hold newlines
         table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
     return table.select([name for name in columns if name in table.column_names])
 

@@ -1,4 +1,4 @@
-"""What a scoring job came to: ``summary.json``, ``summary.html``, and a few lines of text."""
+"""The results of a scoring job: ``summary.json``, ``summary.html``, and a few lines of text."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ REMEDIES = {
     "predicting": "a GPU or more CPU cores, fewer views (--tta none), or a smaller network",
     "writing": "an output on faster storage",
 }
-"""By stage, what makes a job faster whose time goes there."""
+"""By stage, what makes a job faster that spends most time there."""
 _OF_A_RUN = ("scored_in_this_run", "seconds", "seconds_from_first_batch", "stages")
 _SAMPLES_SCHEMA = pa.schema(
     [
@@ -49,7 +49,7 @@ def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any
         totals: over all rows.
         speed: of this run.
         seconds: of the whole run.
-        facts: what the job was asked.
+        facts: options and identity of the job.
     """
     scored = totals.label.total()
     stages = {"listing": speed.listing_s} | {stage: spent / speed.threads for stage, spent in vars(speed.spent).items()}
@@ -83,32 +83,32 @@ def write_summary(
     layout: Sequence[OutputPart],
     render: Callable[[Path], str],
 ) -> None:
-    """Write ``summary.json``, the pictures and the page; where nothing was scored, the speed stays the previous run's.
+    """Write ``summary.json``, the pictures and the page. Where nothing was scored, the previous run's speed is kept.
 
     Args:
         summary: as ``summarise`` returned it; changed in that case.
-        render: returns the page for a local folder with the other files.
+        render: returns the page of a local folder that holds the other files.
     """
     if not summary["scored_in_this_run"] and folder.exists(SUMMARY_FILE):
-        say("No input was left to score; the speed below is that of the run before.")
+        say("No input was left to score; the speed below is that of the previous run.")
         previous = json.loads(folder.read(SUMMARY_FILE))
         summary |= {name: previous[name] for name in _OF_A_RUN}
     folder.write(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    with folder.as_local(SUMMARY_FILE, PROVENANCE_FILE) as place:
-        _write_samples(place / SAMPLES_FILE, folder, totals, layout)
-        (place / PAGE_FILE).write_text(render(place), encoding="utf-8")
+    with folder.as_local(SUMMARY_FILE, PROVENANCE_FILE) as local:
+        _write_samples(local / SAMPLES_FILE, folder, totals, layout)
+        (local / PAGE_FILE).write_text(render(local), encoding="utf-8")
 
 
 def where_time_went(summary: dict[str, Any]) -> str:
-    """Say which stage most of the time went to, and what makes it shorter."""
+    """Return which stage took most of the time, and what makes it faster."""
     seconds = {stage: of["seconds"] for stage, of in summary["stages"].items()}
     binding = max(seconds, key=lambda stage: seconds[stage])
     if summary["seconds"] - summary["seconds_from_first_batch"] - seconds["listing"] > seconds[binding]:
-        return "Most of the time went to the start of Ray and of the network, which takes as long for millions."
+        return "Most of the time went to starting Ray and the network, which takes no longer for millions of inputs."
     return f"Most of the time went to {binding}; faster with {REMEDIES[binding]}."
 
 
-def describe(place: str, summary: dict[str, Any]) -> str:
+def describe(output: str, summary: dict[str, Any]) -> str:
     """Return the summary as a few lines of text."""
     bad = {status: count for status, count in summary["by_status"].items() if status != "ok"}
     others = "; ".join(f"{count:,} {status}" for status, count in bad.items())
@@ -127,7 +127,7 @@ def describe(place: str, summary: dict[str, Any]) -> str:
             f" {per_time(from_first, 'images')} from the first batch on",
             f"images/s by stage: {stages}. {where_time_went(summary)}",
         ]
-    return "\n".join([*lines, f"output: {place}"])
+    return "\n".join([*lines, f"output: {output}"])
 
 
 def _write_samples(file: Path, folder: Folder, totals: Totals, layout: Sequence[OutputPart]) -> None:

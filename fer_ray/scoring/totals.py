@@ -1,4 +1,4 @@
-"""What a scoring job came to: its rows counted, and checked against the inputs; the surest and least sure pictures."""
+"""Count the rows of a scoring job, check them against the inputs, and choose sample pictures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from fer_ray.errors import DataError
 from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import FoundFace, crop
-from fer_ray.images.image_files import FileError, shown
+from fer_ray.images.image_files import FileError, path_text
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.manifest import Chunk, ChunkReader
 from fer_ray.scoring.parts import NO_FAILURE, OutputPart, read_part
@@ -24,7 +24,7 @@ from fer_ray.storage.folder import Folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
 
 BINS = 20
-"""Of the histogram of confidence, from 0 to 1."""
+"""Number of bins of the histogram of confidence, from 0 to 1."""
 _FAILURES_KEPT, _SAMPLES_KEPT = 20, 12
 _COLUMNS = ("path", "status", "error", "label", "confidence", "face", "face_x", "face_y", "face_width", "face_height")
 _THUMBNAIL, _SUFFICES = 96, 512
@@ -32,7 +32,7 @@ _SECONDS = 10.0  # for a picture of the page
 
 
 class Sample(NamedTuple):
-    """A row whose picture is worth a look; ``part`` is the number of its part, ``face`` its box or None."""
+    """A row whose picture is shown; ``part`` is the number of its part, ``face`` its box or None."""
 
     part: int
     path: str
@@ -50,8 +50,8 @@ class Totals:
         label: rows that are ok, by label.
         confidence: rows that are ok, by ``BINS`` equal bins of confidence.
         failures: the first rows of failed inputs: path, status, error.
-        surest: rows of the highest confidence, those first.
-        least_sure: rows of the lowest, those first.
+        surest: rows of the highest confidence, in descending order.
+        least_sure: rows of the lowest confidence, in ascending order.
     """
 
     status: Counter[str] = field(default_factory=Counter)
@@ -63,12 +63,12 @@ class Totals:
 
     @property
     def files(self) -> int:
-        """Inputs accounted for."""
+        """Number of inputs."""
         return self.status.total()
 
     @property
     def failed(self) -> int:
-        """Inputs that failed."""
+        """Number of inputs that failed."""
         return sum(count for status, count in self.status.items() if status not in NO_FAILURE)
 
 
@@ -76,7 +76,7 @@ def count_parts(folder: Folder, parts: Sequence[OutputPart], format: str) -> Tot
     """Count the rows of all parts, one part in memory at a time.
 
     Raises:
-        DataError: a part is missing, damaged, or accounts for another number of inputs.
+        DataError: a part is missing or damaged, or has rows of another number of inputs.
     """
     totals = Totals()
     for part in parts:
@@ -84,11 +84,11 @@ def count_parts(folder: Folder, parts: Sequence[OutputPart], format: str) -> Tot
         try:
             table = read_part(folder, part, format, _COLUMNS)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{file}: not readable: {error}. Remove it and run again with --resume.") from error
+            raise DataError(f"{file}: can't be read: {error}. Remove it and run again with --resume.") from error
         firsts = _firsts(table)
         if len(firsts) != part.files:
             raise DataError(
-                f"{file}: accounts for {len(firsts):,} inputs, {part.files:,} expected. Remove it and run again with"
+                f"{file}: has rows of {len(firsts):,} inputs, {part.files:,} expected. Remove it and run again with"
                 " --resume."
             )
         _add(totals, part, table, firsts)
@@ -96,7 +96,7 @@ def count_parts(folder: Folder, parts: Sequence[OutputPart], format: str) -> Tot
 
 
 def _firsts(table: pa.Table) -> pa.Table:
-    """Return a row an input: without the second and later faces of an image."""
+    """Return one row an input: without the second and later faces of an image."""
     if "face" not in table.column_names:
         return table
     return table.filter(pc.equal(pc.fill_null(table["face"], 0), 0))
@@ -128,12 +128,12 @@ def _sample(part: OutputPart, scored: pa.Table, number: int) -> Sample:
 
 
 def thumbnails(folder: Folder, parts: Sequence[OutputPart], samples: Sequence[Sample]) -> list[np.ndarray | None]:
-    """Read the pictures of rows anew: grey squares, uint8; None where one is gone by now or can't be found again."""
+    """Read the pictures of rows again: grey squares, uint8; None where a picture can't be read any more."""
     wanted = {(sample.part, sample.path) for sample in samples}
     manifest = ChunkReader(folder)
 
     def chosen(part: int, chunk: Chunk) -> list[tuple[tuple[int, str], Entry]]:
-        named = (((part, shown(entry.name)), entry) for entry, _ in manifest.read(chunk))
+        named = (((part, path_text(entry.name)), entry) for entry, _ in manifest.read(chunk))
         return [(name, entry) for name, entry in named if name in wanted]
 
     chunks = [(part, chunk) for part in sorted({part for part, _ in wanted}) for chunk in parts[part].chunks.values()]

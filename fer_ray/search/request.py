@@ -22,7 +22,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError, did_you_mean
 from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, choose_strategy
 from fer_ray.search.trial_records import short
 from fer_ray.storage.outputs import Output, claim
-from fer_ray.training.requirements import part_problems, requirement_problems
+from fer_ray.training.requirements import batch_problems, requirement_problems
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Logger to the package that it needs."""
@@ -226,7 +226,7 @@ def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) 
     rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
 
     def problems_of(config: Config) -> list[str]:
-        return [*requirement_problems(config, info), *part_problems(config, rows, workers)]
+        return [*requirement_problems(config, info), *batch_problems(config, rows, workers)]
 
     if not space.search:
         yield "nothing to search. Add a `search:` section, such as model.dropout: {uniform: [0.0, 0.6]}."

@@ -1,1 +1,1 @@
-"""FER-2013 and its like in every format: recognised, listed, and read to raw rows."""
+"""FER-2013 and similar data sets in every format: recognising, listing, and reading into raw rows."""

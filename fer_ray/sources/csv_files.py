@@ -1,9 +1,8 @@
 """FER-2013 as CSV: ``fer2013.csv``, ``icml_face_data.csv``, and the competition's ``train.csv`` and ``test.csv``.
 
-Columns are found by name, in any order, blanks and case aside, between commas, semicolons or tabs: ``pixels``,
-``emotion`` or ``label``, and ``Usage`` (what they hold: ``fer_ray.sources.csv_lines``). Files are read in ranges of
-some MB, so that their size doesn't matter. A CSV inside a .zip, or compressed by gzip, has no ranges: one task reads it
-as a stream.
+Columns are found by name, in any order, whatever their case and blanks, between commas, semicolons or tabs: ``pixels``,
+``emotion`` or ``label``, and ``Usage`` (``fer_ray.sources.csv_lines`` describes their values). Tasks read ranges of
+some MB, so a file may be of any size. A CSV inside a .zip or compressed by gzip is read by one task as a stream.
 """
 
 import codecs
@@ -29,20 +28,20 @@ import pyarrow as pa
 from fer_ray.errors import DataError
 from fer_ray.images.image_files import is_regular
 from fer_ray.sources.csv_lines import Layout, fields_of, read_line
-from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_passed_over
-from fer_ray.sources.label_names import (
+from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_ignored
+from fer_ray.sources.name_options import NameOptions
+from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
+from fer_ray.sources.split_names import SPLITS, read_splits, split_of_root
+from fer_ray.sources.table_columns import (
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
-    Naming,
     find_label,
     require_labels,
     require_no_split_column,
 )
-from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
-from fer_ray.sources.split_names import SPLITS, read_splits, split_of_root
 
 UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-"""What zipfile and gzip raise on files that are damaged, encrypted, or packed in a way they don't know."""
+"""Exceptions of zipfile and gzip on files that are damaged, encrypted, or compressed by an unknown method."""
 
 _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
@@ -55,14 +54,14 @@ _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
 _GZIP = b"\x1f\x8b"
 _ID = "row-"
-_SHOWN = 60  # bytes of a line in a message
+_LISTED_BYTES = 60  # of a line in a message
 _BLANKS = b" \t\r\n"
 csv.field_size_limit(sys.maxsize)  # the default refuses images larger than 180 × 180
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A CSV file: by itself, compressed by gzip, or a member of a .zip."""
+    """A CSV file: plain, compressed by gzip, or a member of a .zip."""
 
     path: Path
     member: str | None = None
@@ -75,7 +74,7 @@ class CsvFile:
         return self.path.name if self.member is None else PurePosixPath(self.member).name
 
     def is_packed(self) -> bool:
-        """Say whether its bytes can only be had one after the other."""
+        """Return whether its bytes can only be read from the start."""
         if self.member is not None:
             return True
         with self.path.open("rb") as file:
@@ -83,7 +82,7 @@ class CsvFile:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Yield its bytes, unpacked."""
+        """Open its uncompressed bytes."""
         if self.member is not None:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
                 yield member
@@ -96,44 +95,44 @@ class CsvFile:
 
 
 def find_csv(path: Path) -> list[CsvFile]:
-    """Return the CSV files for a path: those with a ``pixels`` column among the file itself, the files directly in a
-    folder, or the members of a .zip, whatever they are called.
+    """Return the files with a ``pixels`` column: the file itself, those directly in a folder, or the members of a .zip,
+    whatever their names.
 
     Raises:
-        DataError: one that may be meant can't be read.
+        DataError: a file that is named .csv can't be read.
     """
     return list(dict.fromkeys(file for file, start in _starts(path) if _header(start)))
 
 
-def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
+def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Source:
     """Return CSV files as one source. Ids are ``row-0000001`` and so on, by data row; blank lines don't count.
 
-    Of several files, ``fer2013.csv`` or ``icml_face_data.csv`` is taken alone, else those that are called like splits
-    together; the others are named in a note. ``Usage`` gives the split of each row; without it the file's name does, or
-    that of the folder or .zip, and else rows with labels are for training and those without for the test.
+    Of several files, ``fer2013.csv`` or ``icml_face_data.csv`` is read alone, else all files named after splits; a note
+    names the others. ``Usage`` gives the split of each row; without it the file's name does, then the name of the
+    folder or .zip. Otherwise rows with labels are for training and rows without for the test.
 
     Raises:
-        DataError: a choice that neither rule makes; or a file is no readable CSV, has no rows, none with pixels that
-            make a square, or a column that may hold labels under another name; all at once.
+        DataError: these rules don't choose a file; or a file isn't a readable CSV, has no rows, no square image, or a
+            column that may hold labels under another name; all at once.
     """
-    files, splits = _choose(path, found, naming)
+    files, splits = _choose(path, found, options)
     is_table = path == files[0].path and files[0].member is None
-    root, said = split_of_root(path, naming.splits, is_table)
+    root_split, root_notes = split_of_root(path, options.splits, is_table)
     layouts, problems = [], []
     for file in files:
         try:
-            layouts.append(_layout(file, splits[file] or root))
+            layouts.append(_layout(file, splits[file] or root_split))
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(problems)
     if any(file.is_packed() for file in files):
-        # The rows of a stream can't be counted in advance, so that one task numbers all.
+        # The rows of a stream can't be counted in advance, so one task numbers all of them.
         pieces = [{"file": number, "start": 0, "end": _TO_THE_END, "first": 1} for number in range(len(files))]
         manifest, total = [pa.Table.from_pylist(pieces)], None
     else:
         manifest, total = _manifest(files)
-    notes = [] if all(splits[file] for file in files) else said
+    notes = [] if all(splits[file] for file in files) else root_notes
     notes += [
         f"{file.name} has no column of labels: its rows are unlabelled."
         for file, layout in zip(files, layouts, strict=True)
@@ -141,11 +140,11 @@ def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
     ]
     if unread := [_name_in(path, file) for file in found if file not in files]:
         read = ", ".join(_name_in(path, file) for file in files)
-        notes.append(f"Read: {read}. Not read, though images are in them too: {', '.join(unread)}.")
+        notes.append(f"Read: {read}. Not read, though they hold images too: {', '.join(unread)}.")
     if path.is_dir() and (archives := sorted(file.name for file in path.iterdir() if is_archive(file.name))):
         notes.append(f"Not read: {', '.join(archives)}. Unpack what holds images.")
     has_usage = all(layout.split_column for layout in layouts)
-    in_own_form = has_usage and all(layout.label_column == "emotion" for layout in layouts)
+    is_fer2013_form = has_usage and all(layout.label_column == "emotion" for layout in layouts)
     return Source(
         format="csv",
         name=str(path),
@@ -154,14 +153,16 @@ def open_csv(path: Path, found: Sequence[CsvFile], naming: Naming) -> Source:
         total=total,
         notes=notes,
         has_usage=has_usage,
-        numbers_are="in FER-2013's own form" if in_own_form else "in its order unless told",
+        number_order="fer2013.csv" if is_fer2013_form else "assumed",
     )
 
 
-def _choose(path: Path, found: Sequence[CsvFile], naming: Naming) -> tuple[list[CsvFile], Mapping[CsvFile, str | None]]:
-    """Return the files to read, and by file the split that its name, or that of a folder in the .zip, means."""
+def _choose(
+    path: Path, found: Sequence[CsvFile], options: NameOptions
+) -> tuple[list[CsvFile], Mapping[CsvFile, str | None]]:
+    """Return the files to read, and by file the split that its name, or a folder's name in the .zip, means."""
     chains = {file: PurePosixPath(file.member or file.name).with_suffix("").parts for file in found}
-    meaning = read_splits({name for chain in chains.values() for name in chain}, naming.splits)
+    meaning = read_splits({name for chain in chains.values() for name in chain}, options.splits)
     splits = {
         file: next((meaning[name] for name in reversed(chain) if meaning[name]), None) for file, chain in chains.items()
     }
@@ -175,8 +176,8 @@ def _choose(path: Path, found: Sequence[CsvFile], naming: Naming) -> tuple[list[
         return sorted(of_splits, key=lambda file: SPLITS.index(splits[file] or "")), splits
     names, unknown = ", ".join(_name_in(path, file) for file in found), next(file for file in found if not splits[file])
     raise DataError(
-        f"{path}: holds several CSV files with a pixels column: {names}. Say what they are, such as --splits"
-        f" '{chains[unknown][-1]}=train', or {'unpack it and ' if path.is_file() else ''}name the one to read."
+        f"{path}: holds several CSV files with a pixels column: {names}. Name their splits, such as --splits"
+        f" '{chains[unknown][-1]}=train', or {'unpack it and ' if path.is_file() else ''}give one file as SOURCE."
     )
 
 
@@ -188,7 +189,7 @@ def _name_in(path: Path, file: CsvFile) -> str:
 def first_line(start: bytes) -> str:
     """Return the first line of a file's first bytes as a message shows it: quoted, shortened."""
     line = re.split(rb"[\r\n]", start, maxsplit=1)[0].removeprefix(codecs.BOM_UTF8)
-    return repr(line[:_SHOWN].decode("utf-8", "replace") + "…" * (len(line) > _SHOWN))
+    return repr(line[:_LISTED_BYTES].decode("utf-8", "replace") + "…" * (len(line) > _LISTED_BYTES))
 
 
 def row_number(id: str) -> int:
@@ -215,8 +216,8 @@ def _starts_in_zip(path: Path) -> Iterator[tuple[CsvFile, bytes]]:
         return  # reading it as a tree of images says what is wrong
     with archive:
         for name in archive.namelist():
-            is_meant = not name.endswith("/") and not is_passed_over(name)
-            if is_meant and PurePosixPath(name).suffix.lower() not in _NOT_CSV:
+            is_file = not name.endswith("/") and not is_ignored(name)
+            if is_file and PurePosixPath(name).suffix.lower() not in _NOT_CSV:
                 yield _start(CsvFile(path, name), functools.partial(archive.open, name))
 
 
@@ -227,11 +228,11 @@ def _start(file: CsvFile, opener: Callable[[], AbstractContextManager[IO[bytes]]
     except UNPACKING_ERRORS as error:
         if file.name.lower().endswith(".csv"):
             raise DataError(f"{file}: can't be read: {error}.") from error
-        return file, b""  # by its name it isn't meant as one
+        return file, b""  # its name isn't that of a CSV
 
 
 def _header(start: bytes) -> tuple[list[str], str] | None:
-    """Return the names of the columns, in lower case, and the delimiter; None without ``pixels`` among them."""
+    """Return the names of the columns, in lower case, and the delimiter; None without a column ``pixels``."""
     encoding = "utf-8-sig" if b"\0" not in start else "utf-16-be" if start[:1] in (b"\0", b"\xfe") else "utf-16-le"
     line = re.split(r"[\r\n]", start.decode(encoding, "replace").lstrip("\ufeff"), maxsplit=1)[0]
     for delimiter in ",;\t":
@@ -272,9 +273,11 @@ def _layout(file: CsvFile, split: str | None) -> Layout:
 def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
     header = _header(start)
     if header is None:
-        raise DataError(f"{file}: no column is called pixels in its first line, {first_line(start)}. Name one so.")
+        raise DataError(
+            f"{file}: no column is called pixels in its first line, {first_line(start)}. Rename the column of pixels."
+        )
     if b"\0" in start:
-        raise DataError(f"{file}: is UTF-16 text. Make it UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
+        raise DataError(f"{file}: is UTF-16 text. Convert it to UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
     if re.match(rb"[^\r\n]*\r(?!\n)", start):
         raise DataError(f"{file}: its lines end in CR alone, as on old Macs. Make that LF: tr '\\r' '\\n' < OLD > NEW.")
     doubled = [name for name in ("pixels", *LABEL_COLUMNS, *SPLIT_COLUMNS) if header[0].count(name) > 1]

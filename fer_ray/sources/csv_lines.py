@@ -1,8 +1,7 @@
 """A line of FER-2013 as CSV, to a row.
 
 ``pixels`` holds whole numbers 0 to 255 between blanks, rows of the image first; ``emotion`` a number, a name, or
-nothing where the row is unlabelled; ``Usage`` the split. What labels and splits mean, and how else their columns may be
-called, is in ``fer_ray.sources.label_names``.
+nothing where the row is unlabelled; ``Usage`` the split. ``fer_ray.sources.label_names`` gives their meaning.
 """
 
 import csv
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer_ray.images.decode import resize
-from fer_ray.sources.label_names import SPLIT_COLUMNS
 from fer_ray.sources.raw_rows import RowBuilder
+from fer_ray.sources.table_columns import SPLIT_COLUMNS
 
 _NAME = 40  # characters to look at, as a whole field of pixels takes longer
 _NUMBER = re.compile(r"-?[0-9]+")

@@ -1,8 +1,8 @@
 """FER+: ten votes on each image of FER-2013, in ``fer2013new.csv`` (Barsoum et al. 2016, arXiv 1608.01041).
 
-Its rows stand in the order of ``fer2013.csv``, by which they are joined. Columns are found by name, case aside:
+Its rows are in the order of ``fer2013.csv`` and are joined by it. Columns are found by name, whatever their case:
 ``neutral``, ``happiness``, ``surprise``, ``sadness``, ``anger``, ``disgust``, ``fear``, ``contempt``, ``unknown`` and
-``NF`` (no face) hold numbers of votes, ``Usage`` the split, others are passed over.
+``NF`` (no face) hold numbers of votes, ``Usage`` holds the split. Other columns are ignored.
 """
 
 import csv
@@ -17,13 +17,13 @@ from fer_ray.sources.raw_rows import NO_LABEL, Source
 from fer_ray.sources.split_names import read_splits
 
 VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
-"""What was voted for: the seven emotions in csv order, then what gives a row no label."""
+"""The choices of the voters: the seven emotions in csv order, then those that give a row no label."""
 
 LABELS = ("majority", "soft")
-"""What is made of the votes: the label with the most, or beside it the share of each."""
+"""Kinds of labels from votes: the emotion with the most votes, or also each emotion's share of them."""
 
 REMEDY = "Use FER+'s fer2013new.csv with the fer2013.csv that it belongs to."
-_SHOWN = 3  # problems of one file that are told; the rest is counted
+_MOST_LISTED = 3  # problems of a file; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Votes:
     Attributes:
         path: of the file.
         counts: int64, n × 10, in the order of ``VOTED``.
-        splits: n names of splits, None where the file has no ``Usage``.
+        splits: n names of splits; None if the file has no ``Usage``.
     """
 
     path: Path
@@ -41,20 +41,20 @@ class Votes:
     splits: list[str] | None
 
     def labels(self) -> np.ndarray:
-        """Return the emotion with the most votes, int8, n, csv order; ``NO_LABEL`` where another or a tie wins."""
+        """Return the emotion with the most votes, int8, n, csv order; ``NO_LABEL`` for another choice or a tie."""
         winner = self.counts.argmax(1)
         tied = self._is_tied()
         return np.where(tied | (winner >= NUM_CLASSES), NO_LABEL, winner).astype(np.int8)
 
     def shares(self) -> np.ndarray:
-        """Return each emotion's share of the votes for one of the seven, float32, n × 7; NaN where there is none."""
+        """Return each emotion's share of the votes for the seven emotions, float32, n × 7; NaN without such votes."""
         emotions = self.counts[:, :NUM_CLASSES].astype(np.float32)
         totals = emotions.sum(1, keepdims=True)
         shares: np.ndarray = np.divide(emotions, totals, out=np.full_like(emotions, np.nan), where=totals > 0)
         return shares
 
     def unlabelled(self) -> dict[str, int]:
-        """Count the rows that get no label, by what won."""
+        """Count the rows without a label by the winning choice."""
         winner, tied = self.counts.argmax(1), self._is_tied()
         counts = {VOTED[index]: int((~tied & (winner == index)).sum()) for index in range(NUM_CLASSES, len(VOTED))}
         empty = int((self.counts.sum(1) == 0).sum())
@@ -69,7 +69,7 @@ def read_votes(path: Path) -> Votes:
     """Read a file of votes.
 
     Raises:
-        DataError: it is missing, no such CSV, or holds something other than votes; all problems at once.
+        DataError: the file is missing, isn't such a CSV, or has values that aren't votes; all problems at once.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
@@ -95,9 +95,9 @@ def read_votes(path: Path) -> Votes:
         except ValueError as error:
             problems.append(f"{path}: data row {number}: {error}.")
     if problems:
-        more = len(problems) - _SHOWN
+        more = len(problems) - _MOST_LISTED
         raise DataError(
-            problems[:_SHOWN] + ([f"{path}: and {more:,} more data row(s) like that. {REMEDY}"] if more > 0 else [])
+            problems[:_MOST_LISTED] + ([f"{path}: and {more:,} more such data row(s). {REMEDY}"] if more > 0 else [])
         )
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     meanings = read_splits(set(splits))
@@ -105,14 +105,14 @@ def read_votes(path: Path) -> Votes:
 
 
 def require_joinable(source: Source, path: Path) -> None:
-    """Check that votes can be joined to a source at all.
+    """Check that votes can be joined to a source.
 
     Raises:
-        UsageError: its rows have no numbers.
+        UsageError: the source isn't a CSV, whose rows have numbers.
     """
     if source.format != "csv":
         raise UsageError(
-            f"--fer-plus {path}: is joined by row number, which {source.name} ({source.format}) doesn't have. Give"
+            f"--fer-plus {path}: votes are joined by row number, and {source.name} ({source.format}) has none. Give"
             " fer2013.csv as SOURCE, or leave --fer-plus out."
         )
 

@@ -1,6 +1,6 @@
-"""Raw rows: what reading a source gives, before a dataset is made of it.
+"""Raw rows: the output of reading a source, before it becomes a dataset.
 
-Every file or line of a source gives one row. A row with a ``reason`` has no usable picture; its pixels are zero.
+Every file or line of a source gives one row. A row with a ``reason`` has no usable image; its pixels are zero.
 """
 
 import hashlib
@@ -10,32 +10,32 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from fer_ray.sources.label_names import Numbers, label_key
+from fer_ray.sources.label_names import NumberOrder
+from fer_ray.sources.name_options import label_key
 
 NO_LABEL = -1
 
-
 SOURCE_MISSING = "not on the machine of a Ray worker"
-"""The reason of a row that stands for a whole source which the worker can't see.
+"""The reason in the only row of a source that a worker can't see.
 
-An error raised in a worker would reach the driver only as text, and with a traceback.
+An exception in a worker would reach the driver as text with a traceback.
 """
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recognised source: what there is to read, and how.
+    """A recognised source.
 
     Attributes:
         format: ``folder``, ``zip``, ``csv``, ``parquet`` or ``synthetic``.
         name: the path, or the synthetic recipe.
-        manifest: what there is to read in source order, a table for each task.
-        read: turns a table of the manifest and a size into tables of raw rows, in the same order, with
-            ``raw_schema(size)``; runs in any process that sees the same paths.
-        total: rows in all, where known before reading.
-        notes: what a reader of the data must know.
-        has_usage: each row says its split itself.
-        numbers_are: what its label numbers are.
+        manifest: a table a task, in source order, that lists what the task reads.
+        read: reads a table of the manifest into tables of raw rows with ``raw_schema(size)``, in order; runs in any
+            process that sees the same paths.
+        total: number of rows, or None if unknown before reading.
+        notes: what a user of the data must know.
+        has_usage: whether each row has a split of its own.
+        number_order: the order of its label numbers.
     """
 
     format: str
@@ -45,7 +45,7 @@ class Source:
     total: int | None = None
     notes: list[str] = field(default_factory=list)
     has_usage: bool = False
-    numbers_are: Numbers = "in its order unless told"
+    number_order: NumberOrder = "assumed"
 
 
 def raw_schema(size: int) -> pa.Schema:
@@ -53,10 +53,10 @@ def raw_schema(size: int) -> pa.Schema:
     return pa.schema(
         [
             ("id", pa.string()),
-            ("path", pa.string()),  # where a person finds it
+            ("path", pa.string()),  # of the file, for people
             ("reason", pa.string()),  # why the row is rejected, else null
-            ("split", pa.string()),  # as the source writes it
-            ("label", pa.string()),  # likewise, by naming.label_key; null where unlabelled
+            ("split", pa.string()),  # as in the source
+            ("label", pa.string()),  # as in the source, by label_key; null where unlabelled
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("digest", pa.binary(16)),  # of the pixels
@@ -69,14 +69,14 @@ def raw_schema(size: int) -> pa.Schema:
 
 
 def source_missing(path: str, size: int) -> pa.Table:
-    """Return the raw rows that say that this worker can't see the source."""
+    """Return the raw rows of a source that this worker can't see."""
     rows = RowBuilder(size)
     rows.reject(path, path, SOURCE_MISSING)
     return rows.table()
 
 
 class RowBuilder:
-    """Collects rows, then makes an Arrow table of them."""
+    """Collects rows for an Arrow table."""
 
     def __init__(self, size: int):
         self.size = size
@@ -89,15 +89,22 @@ class RowBuilder:
     def add(
         self, id: str, path: str, split: str, label: str | None, pixels: np.ndarray, width: int, height: int
     ) -> None:
-        """Add a picture: ``pixels`` uint8, size × size; ``width`` and ``height`` as it was found.
+        """Add a row with an image.
 
-        ``split`` and ``label`` are as the source writes them; a label None or of blanks is none.
+        Args:
+            id: of the row.
+            path: of its file.
+            split: as in the source.
+            label: as in the source; None or blank where unlabelled.
+            pixels: uint8, size × size.
+            width: of the image before resizing, in pixels.
+            height: likewise.
         """
         self._rows.append((id, path, None, split, label_key(label or "") or None, width, height))
         self._images.append(pixels.reshape(-1))
 
     def reject(self, id: str, path: str, reason: str) -> None:
-        """Add a row that has no usable picture."""
+        """Add a row without a usable image."""
         self._rows.append((id, path, reason, None, None, 0, 0))
         self._images.append(np.zeros(self.size * self.size, np.uint8))
 

@@ -1,4 +1,4 @@
-"""Recognise where images come from, by content, and open it as a ``Source`` that is read a piece at a time."""
+"""Recognise a source of images by its content, and open it as a ``Source`` that is read in parts."""
 
 import functools
 import os
@@ -15,10 +15,10 @@ from fer_ray.console.messages import as_shown
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.images.decode import resize
-from fer_ray.images.image_files import list_files, shown
+from fer_ray.images.image_files import list_files, path_text
 from fer_ray.sources.csv_files import find_csv, first_line, open_csv
 from fer_ray.sources.image_trees import count_images, open_folder, open_zip
-from fer_ray.sources.label_names import Naming
+from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.parquet_files import find_parquet, open_parquet
 from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.synthetic import SIZE as SYNTHETIC_SIZE
@@ -37,69 +37,69 @@ _EXPECTED = (
     " columns such as fer2013.csv, Parquet with image and label columns, or `synthetic`."
 )
 _ARCHIVES = {
-    b"PK": "no readable .zip, though it starts as one: its end is missing or damaged. Copy or download it again",
+    b"PK": "an unreadable .zip: its end is missing or damaged. Copy or download it again",
     b"\x1f\x8b": "compressed by gzip, and no CSV file inside. Unpack it first, a .tar.gz by `tar xzf`",
     b"7z\xbc\xaf": "a 7-Zip archive. Unpack it first",
     b"Rar!": "a RAR archive. Unpack it first",
 }
 
 
-def open_source(source: Path | str, format: str = "auto", seed: int = 0, naming: Naming | None = None) -> Source:
-    """Recognise a source and list what it holds.
+def open_source(source: Path | str, format: str = "auto", seed: int = 0, options: NameOptions | None = None) -> Source:
+    """Recognise a source and list its contents.
 
     Args:
-        source: a path or URL, or ``synthetic`` or ``synthetic:N`` for N drawn faces.
+        source: a path or URL; or ``synthetic``, or ``synthetic:N`` for N drawn faces.
         format: one of ``FORMATS``; ``auto`` decides by content.
         seed: of the drawn faces.
-        naming: what the caller says of labels and splits.
+        options: what the user says about names.
 
     Raises:
-        UsageError: no such format, or a number of faces that is none.
-        DataError: the source is missing, empty, unreadable, of no known format or of several, or its names don't tell
-            splits and labels.
+        UsageError: an unknown format, or a wrong number of faces.
+        DataError: the source is missing, empty, unreadable, in no known format or in several; or the splits or labels
+            are unclear.
     """
     if format not in FORMATS:
         raise UsageError(f"--format {format}: must be one of {', '.join(FORMATS)}.")
     if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
         return _synthetic(str(source), seed)
-    naming = naming or Naming()
+    options = options or NameOptions()
     if as_url(source):
-        opened = _recognise(local_copy(source), format, naming)
+        opened = _recognise(local_copy(source), format, options)
         return replace(opened, name=as_shown(opened.name), read=functools.partial(_read_copy, source, opened.read))
-    return _recognise(local_path(source), format, naming)
+    return _recognise(local_path(source), format, options)
 
 
 def _read_copy(source: Path | str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
-    """Read pieces of a source by URL, of which each machine that reads has a copy of its own."""
+    """Read a part of a source given by URL, from this machine's copy."""
     _fetched(source)
     return read(*arguments)
 
 
-_fetched = functools.cache(local_copy)  # a process reads many pieces of a source
+_fetched = functools.cache(local_copy)  # a process reads many parts of a source
 
 
-def _recognise(path: Path, format: str, naming: Naming) -> Source:
+def _recognise(path: Path, format: str, options: NameOptions) -> Source:
     _require_source(path)
     csv_files = find_csv(path) if format in ("auto", "csv") else []
     parquet_files = find_parquet(path) if format in ("auto", "parquet") else []
     if format == "auto" and (csv_files or parquet_files):
-        _require_one_format(path, [str(file) for file in csv_files], [shown(file) for file in parquet_files])
+        _require_one_format(path, [str(file) for file in csv_files], [path_text(file) for file in parquet_files])
     if csv_files:
-        return open_csv(path, csv_files, naming)
+        return open_csv(path, csv_files, options)
     if parquet_files:
-        return open_parquet(path, parquet_files, naming)
+        return open_parquet(path, parquet_files, options)
     if format in ("auto", "folder") and path.is_dir():
-        return open_folder(path, naming)
+        return open_folder(path, options)
     if format in ("auto", "zip") and path.is_file() and zipfile.is_zipfile(path):
-        return open_zip(path, naming)
+        return open_zip(path, options)
     if format != "auto":
-        needs = {
+        expected = {
             "csv": "a CSV file with a pixels column",
             "parquet": "a Parquet file",
             "folder": "a folder",
             "zip": "a .zip file",
         }
-        raise DataError(f"{path}: --format {format} needs {needs[format]}, and here is none. Leave --format out.")
+        raise DataError(f"{path}: --format {format} needs {expected[format]}. Leave --format out.")
     raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
 
 
@@ -107,7 +107,7 @@ def _require_one_format(path: Path, csv_files: list[str], parquet_files: list[st
     tree, paths = "folder", list[str]()
     if path.is_dir():
         start = len(os.fsencode(path))
-        paths = [shown(file[start:].lstrip(b"/")) for file in list_files([path], lambda error: None)]
+        paths = [path_text(file[start:].lstrip(b"/")) for file in list_files([path], lambda error: None)]
     elif zipfile.is_zipfile(path):
         tree, paths = "zip", [member["path"] for member in list_members(path)]
     images = count_images(paths)
@@ -119,7 +119,7 @@ def _require_one_format(path: Path, csv_files: list[str], parquet_files: list[st
     kinds = {name: text for name, text in found.items() if text}
     if len(kinds) > 1:
         formats = " or ".join(f"--format {name}" for name in kinds)
-        raise DataError(f"{path}: holds {' and '.join(kinds.values())}. Say which to read: {formats}.")
+        raise DataError(f"{path}: holds {' and '.join(kinds.values())}. Choose one: {formats}.")
 
 
 def _require_source(path: Path) -> None:
@@ -135,7 +135,7 @@ def _require_source(path: Path) -> None:
         with os.scandir(path) if stat.S_ISDIR(mode) else path.open("rb"):
             pass
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}. Give yourself the permission.") from error
+        raise DataError(f"{path}: can't be read: {error.strerror}. Change its permissions.") from error
 
 
 def _looks_like(path: Path) -> str:
@@ -167,12 +167,12 @@ def _synthetic(text: str, seed: int) -> Source:
     )
 
 
-def _draw(seed: int, pieces: pa.Table, size: int) -> Iterator[pa.Table]:
-    """Draw faces; of every ten, eight are for training, one for validation and one for the test."""
+def _draw(seed: int, parts: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Draw faces: of every ten, eight for training, one for validation and one for the test."""
     rows = RowBuilder(size)
-    for piece in pieces.to_pylist():
-        images, labels = synthetic_faces(piece["count"], seed, piece["start"])
-        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True), start=piece["start"]):
+    for part in parts.to_pylist():
+        images, labels = synthetic_faces(part["count"], seed, part["start"])
+        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True), start=part["start"]):
             split = {8: "validation", 9: "test"}.get(number % 10, "train")
             id = f"face-{number:07}"
             rows.add(id, id, split, EMOTIONS[label], resize(image, size), SYNTHETIC_SIZE, SYNTHETIC_SIZE)

@@ -1,7 +1,7 @@
-"""What splits are called in the wild, and what that makes of folders and files that lie side by side.
+"""The splits that names of folders and files mean.
 
-A split is read from a word within a name, as in ``val_set``, ``FER2013Valid`` or ``images for validation``. ``dev`` is
-validation. So are ``eval`` and ``holdout``, unless a neighbour is called validation: that leaves them the test.
+A word within a name means a split, as in ``val_set``, ``FER2013Valid`` or ``images for validation``. ``dev`` is
+validation. ``eval`` and ``holdout`` are validation too, unless a sibling is: then they are the test.
 """
 
 import os
@@ -17,8 +17,7 @@ from fer_ray.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
-
-_EVAL, _HOLDOUT = "eval", "holdout"  # validation or test: the neighbours tell
+_EVAL, _HOLDOUT = "eval", "holdout"  # validation or test, by the siblings
 _WORDS = {
     "train": ("train", "training", "trn"),
     "validation": ("validation", "valid", "val", "validate", "validating", "dev", "devel", "development", "publictest"),
@@ -34,18 +33,18 @@ _NEUTRAL = re.compile(
     "(fer|ferplus|plus|rafdb|raf|db|affectnet|ck|kdef|jaffe|faces?|facial|expressions?|emotions?|images?|imgs?|data"
     "|dataset|sets?|split|folder|photos|pictures|pics|files|samples|aligned|basic|official|original)$"
 )
-_Meaning = Mapping[tuple[str, ...], Mapping[str, str | None]]  # by parent folder, then by name
-_SHOWN = 8
-_MOST_SPLITS = 4  # more folders than that, none called like a split, are persons or sources
+_Meanings = Mapping[tuple[str, ...], Mapping[str, str | None]]  # by parent folder, then by name
+_MOST_LISTED = 8
+_MOST_SPLITS = 4  # more siblings than that, none named after a split, are persons or sources
 
 
 @dataclass(frozen=True)
-class Given:
-    """The splits that the caller gives to names.
+class SplitPatterns:
+    """The splits that the user gives to names.
 
     Attributes:
-        patterns: of names, case aside, with the split of each; they come before any word.
-        used: those that a name has matched so far.
+        patterns: split by pattern of a name, whatever its case; a pattern comes before any word of the name.
+        used: the patterns that have matched a name so far.
     """
 
     patterns: Mapping[str, str] = field(default_factory=dict)
@@ -59,24 +58,24 @@ class Given:
         return None
 
 
-NOTHING = Given()
+NO_PATTERNS = SplitPatterns()
 
 
-class Place(NamedTuple):
-    """Where files lie.
+class TreePath(NamedTuple):
+    """A folder of a tree.
 
     Attributes:
-        names: of the folders from the root on; where files may be called like splits too, the file's is the last.
-        label_at: position of the folder that is named after a label; the length of ``names`` where there is none.
+        names: of the folders below the root, outermost first; of a table the file's own name is the last.
+        label_at: position of the name that is a label; the length of ``names`` without one.
     """
 
     names: tuple[str, ...]
     label_at: int
 
 
-def read_splits(names: Iterable[str], given: Given = NOTHING) -> dict[str, str | None]:
-    """Return the split that each of several neighbouring names means, None for one that says none."""
-    found = {name: given.split_of(name) or _split_of_words(name) for name in names}
+def read_splits(names: Iterable[str], patterns: SplitPatterns = NO_PATTERNS) -> dict[str, str | None]:
+    """Return the split that each of several sibling names means, None for a name without a split."""
+    found = {name: patterns.split_of(name) or _split_of_words(name) for name in names}
     said = set(found.values())
     for name, split in found.items():
         if split == _HOLDOUT:
@@ -87,101 +86,102 @@ def read_splits(names: Iterable[str], given: Given = NOTHING) -> dict[str, str |
 
 
 def label_words(name: str) -> list[str]:
-    """Return the words of a name that may be a label, in lower case: those that say no split and not just ``faces``."""
+    """Return the words of a name that may be a label, in lower case: neither a split nor a word such as ``faces``."""
     return [word for word in _words(name) if not _NEUTRAL.match(word) and _split_of_word(word) is None]
 
 
-def split_of_root(path: Path, given: Given, is_table: bool = False) -> tuple[str | None, list[str]]:
-    """Return the split that the name of a whole source means, and what is to be said about that.
+def split_of_root(path: Path, patterns: SplitPatterns, is_table: bool = False) -> tuple[str | None, list[str]]:
+    """Return the split that the name of a whole source means, and notes for the user.
 
-    Of a folder or .zip any word counts, also of what a link leads to. Of a table the folder around it counts, where no
-    other word is in its name.
+    The name of a folder or .zip counts, and of a link's target. For a table the name of its folder counts, if it has no
+    other word.
     """
     names = [path.stem if path.is_file() else path.name, Path(os.path.realpath(path)).name]
     if is_table:
         names = [] if label_words(path.parent.name) else [path.parent.name]
-    said = next((split for split in map(given.split_of, names) if split), None)
+    by_pattern = next((split for split in map(patterns.split_of, names) if split), None)
     name, split = next(((name, split) for name in names if (split := read_splits([name])[name])), ("", None))
-    note = f"By the name {name}, all that says no split itself is {split}. --splits '{name}=train' would make it train."
-    return said or split, [note] if not said and split not in (None, "train") and label_words(name) else []
+    note = f"By the name {name}, images without a split of their own are {split}. --splits '{name}=train' changes that."
+    return by_pattern or split, [note] if not by_pattern and split not in (None, "train") and label_words(name) else []
 
 
-def splits_of_places(places: Collection[Place], given: Given, where: str) -> tuple[dict[Place, str | None], list[str]]:
-    """Return the split that each place means, None where no name says one, and what is to be said about them.
+def splits_of_paths(
+    paths: Collection[TreePath], patterns: SplitPatterns, source: str
+) -> tuple[dict[TreePath, str | None], list[str]]:
+    """Return the split that each path means, None where no name means one, and notes for the user.
 
-    The deepest folder above the label decides, unless a higher one has a neighbour of another split; without one there,
-    the deepest below the label, or else a word in the label's own folder, as in ``train_happy``.
+    The deepest folder above the label decides, unless a higher folder has a sibling of another split. Without a split
+    above the label, the deepest folder below the label decides, then a word in the label's own folder, as in
+    ``train_happy``.
 
     Args:
-        places: of all files of a source.
-        given: what the caller says.
-        where: name of the source, for messages.
+        paths: of all files of a source.
+        patterns: from the user.
+        source: its name, for messages.
 
     Raises:
-        DataError: of names side by side some are called like splits and one is not, or so few that they may be splits
-            are all called otherwise.
+        DataError: of several siblings some mean a split and one doesn't, or none does and they are as few as splits.
     """
-    neighbours: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    siblings: dict[tuple[str, ...], set[str]] = defaultdict(set)
     labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for names, label_at in places:
+    for names, label_at in paths:
         for at, name in enumerate(names):
-            (labels if at == label_at else neighbours)[names[:at]].add(name)
-    meaning = {parent: read_splits(sorted(names), given) for parent, names in neighbours.items()}
+            (labels if at == label_at else siblings)[names[:at]].add(name)
+    meanings = {parent: read_splits(sorted(names), patterns) for parent, names in siblings.items()}
     of_labels = {parent: read_splits(sorted(names)) for parent, names in labels.items()}
-    splits, overridden, is_below = dict[Place, str | None](), set[str](), False
-    for place in places:
-        named = [at for at in range(len(place.names)) if at != place.label_at and _at(meaning, place, at)]
-        chosen = _deciding(meaning, place, named)
+    splits, overridden, is_below = dict[TreePath, str | None](), set[str](), False
+    for path in paths:
+        named = [at for at in range(len(path.names)) if at != path.label_at and _at(meanings, path, at)]
+        chosen = _deciding(meanings, path, named)
         if chosen is None:
-            own = _at(of_labels, place, place.label_at) if place.label_at < len(place.names) else None
-            splits[place] = own
+            splits[path] = _at(of_labels, path, path.label_at) if path.label_at < len(path.names) else None
             continue
-        splits[place] = split = _at(meaning, place, chosen)
-        is_below |= chosen > place.label_at
-        overridden |= {place.names[at] for at in named if at > chosen and _at(meaning, place, at) != split}
-    _require_all_named(splits, neighbours, is_below, where)
-    listed = ", ".join(sorted(overridden)[:_SHOWN])
-    note = f"Folders called {listed} lie within a split: they are taken for no splits, but for persons or the like."
+        splits[path] = split = _at(meanings, path, chosen)
+        is_below |= chosen > path.label_at
+        overridden |= {path.names[at] for at in named if at > chosen and _at(meanings, path, at) != split}
+    _require_all_named(splits, siblings, is_below, source)
+    listed = ", ".join(sorted(overridden)[:_MOST_LISTED])
+    note = f"Folders called {listed} lie within a split. They are read as persons or the like, not as splits."
     return splits, [note] if overridden else []
 
 
-def _deciding(meaning: _Meaning, place: Place, named: list[int]) -> int | None:
-    above = [at for at in named if at < place.label_at]
-    # Of persons' folders within a split, one may be called like another split.
-    while len(above) > 1 and None in meaning[place.names[: above[-1]]].values():
+def _deciding(meanings: _Meanings, path: TreePath, named: list[int]) -> int | None:
+    above = [at for at in named if at < path.label_at]
+    # A person's folder within a split may have the name of another split.
+    while len(above) > 1 and None in meanings[path.names[: above[-1]]].values():
         above.pop()
-    told_apart = [at for at in above if len(set(meaning[place.names[:at]].values()) - {None}) > 1]
+    told_apart = [at for at in above if len(set(meanings[path.names[:at]].values()) - {None}) > 1]
     return next(iter(told_apart), above[-1]) if above else max(named, default=None)
 
 
-def _at(meaning: _Meaning, place: Place, at: int) -> str | None:
-    return meaning[place.names[:at]][place.names[at]]
+def _at(meanings: _Meanings, path: TreePath, at: int) -> str | None:
+    return meanings[path.names[:at]][path.names[at]]
 
 
 def _require_all_named(
-    splits: Mapping[Place, str | None], neighbours: Mapping[tuple[str, ...], set[str]], is_below: bool, where: str
+    splits: Mapping[TreePath, str | None], siblings: Mapping[tuple[str, ...], set[str]], is_below: bool, source: str
 ) -> None:
-    named = {place.names[: at + 1] for place, split in splits.items() if split for at in range(len(place.names))}
+    named = {path.names[: at + 1] for path, split in splits.items() if split for at in range(len(path.names))}
     problems = set()
-    for names, label_at in (place for place, split in splits.items() if not split):
+    for names, label_at in (path for path, split in splits.items() if not split):
         for at, name in enumerate(names):
-            beside = neighbours[names[:at]]
+            beside = siblings[names[:at]]
             if at != label_at and any((*names[:at], other) in named for other in beside if other != name):
-                problems.add(_problem(where, names[:at], sorted(beside), name))
+                problems.add(_problem(source, names[:at], sorted(beside), name))
         if is_below and label_at < len(names) and not problems:
             problems.add(
-                f"{where}: some folders named after emotions hold folders that are called like splits, and"
-                f" {'/'.join(names)} is in none of these. Move its images into one of them."
+                f"{source}: some folders named after emotions hold folders named after splits, and images of"
+                f" {'/'.join(names)} are in none of these. Move the images into one of them."
             )
-    problems |= _unnamed(splits, neighbours, where) if not named else set()
+    problems |= _unnamed(splits, siblings, source) if not named else set()
     if problems:
         raise DataError(sorted(problems))
 
 
 def _unnamed(
-    splits: Mapping[Place, str | None], neighbours: Mapping[tuple[str, ...], set[str]], where: str
+    splits: Mapping[TreePath, str | None], siblings: Mapping[tuple[str, ...], set[str]], source: str
 ) -> set[str]:
-    """Find neighbours right above or below the labels, as few as splits, of which none is called like one."""
+    """Find siblings right above or below the labels that are as few as splits and mean none."""
     labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
     below: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for names, label_at in splits:
@@ -189,29 +189,30 @@ def _unnamed(
         labels[folder].update(names[label_at : label_at + 1] or ("", *folder[-1:]))  # a file holds labels of all kinds
         if label_at < len(names):
             below[names[: label_at + 1]].update(names[label_at + 1 : label_at + 2])
-    few = {parent: names for parent, names in neighbours.items() if 2 <= len(names) <= _MOST_SPLITS}
+    few = {parent: names for parent, names in siblings.items() if 2 <= len(names) <= _MOST_SPLITS}
     problems = {
-        _problem(where, parent, sorted(names), sorted(names)[0])
+        _problem(source, parent, sorted(names), min(names))
         for parent, names in few.items()
         if all(len(labels[*parent, name]) > 1 for name in names)
     }
     first = next(iter(below.values()), set())
     if len(below) > 1 and 2 <= len(first) <= _MOST_SPLITS and all(names == first for names in below.values()):
-        problems.add(_problem(where, next(iter(below)), sorted(first), min(first)))
+        problems.add(_problem(source, next(iter(below)), sorted(first), min(first)))
     return problems
 
 
-def _problem(where: str, parent: tuple[str, ...], names: list[str], unknown: str) -> str:
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+def _problem(source: str, parent: tuple[str, ...], names: list[str], unknown: str) -> str:
+    listed = ", ".join(names[:_MOST_LISTED])
+    listed += f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
     inside = f" in {'/'.join(parent)}" if parent else ""
     return (
-        f"{where}: side by side{inside} are {shown}, and {unknown} is called like no split. Say what it is by"
-        f" --splits '{unknown}=SPLIT' (train, validation or test; * stands for any text), or take it away."
+        f"{source}: side by side{inside} are {listed}, and {unknown} means no split. Name the split by"
+        f" --splits '{unknown}=SPLIT' (train, validation or test; * matches any text), or remove {unknown}."
     )
 
 
 def _split_of_words(name: str) -> str | None:
-    """Return the split that a name's words mean, ``_EVAL`` or ``_HOLDOUT`` left open; None without one or with two."""
+    """Return the split, ``_EVAL`` or ``_HOLDOUT`` that a name's words mean; None without one or with several."""
     found = {_split_of_word(word) for word in _words(name)} - {None}
     return found.pop() if len(found) == 1 else None
 
@@ -219,7 +220,7 @@ def _split_of_words(name: str) -> str | None:
 def _words(name: str) -> list[str]:
     joined = _JOINED.sub(lambda match: f" {match[1]}{match[2]} ".lower(), name)
     words = [word.lower() for word in re.findall(r"[^\W\d_]+", joined)]
-    # A word as TRAINset is one; FERTrain is two, of which one says something.
+    # TRAINset is one word; FERTrain is two, and one of them is a split.
     return [
         part
         for run, word in zip(re.findall(r"[^\W\d_]+", joined), words, strict=True)

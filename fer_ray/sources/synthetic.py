@@ -1,7 +1,7 @@
-"""Drawn grey faces whose mouth, brows and eyes carry an emotion, so that every stage can run without a download.
+"""Drawn grey faces whose mouth, brows and eyes show an emotion, so that every stage can run without a download.
 
-Nothing else in a picture depends on the emotion: place, size, tilt, shades, light, hair, glasses, noise and blur are
-drawn independently. Face number i of a seed is always the same picture, however many are asked for.
+Nothing else in an image depends on the emotion: position, size, tilt, shades, light, hair, glasses, noise and blur are
+independent. Face number i of a seed is always the same image, whatever the count.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,15 @@ import numpy as np
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 
 SIZE = 48
-_SCALE = 4  # drawn this much larger, then reduced, for smooth edges
+_SCALE = 4  # faces are drawn larger, then shrunk, for smooth edges
 _SIDE = SIZE * _SCALE
-_SHIFT = 4  # OpenCV's fixed-point bits for positions below a pixel
+_SHIFT = 4  # OpenCV's fractional bits of a position
 
 Point = tuple[float, float]
 
 
 class _Expression(NamedTuple):
-    """Shapes in units of half a face's width."""
+    """Shapes, in units of half a face's width."""
 
     mouth_curve: float  # corners above (positive) or below the middle of the lips
     mouth_open: float  # height of the opening
@@ -46,12 +46,12 @@ def synthetic_faces(count: int, seed: int, start: int = 0) -> tuple[np.ndarray, 
     """Draw faces.
 
     Args:
-        count: how many.
-        seed: of everything drawn at random, 0 or more.
-        start: number of the first face; faces ``start`` to ``start + count`` are the same in every call.
+        count: of the faces.
+        seed: of the random numbers, 0 or more.
+        start: number of the first face.
 
     Returns:
-        Images, uint8, count × 48 × 48, and labels, int64, count, csv order, evenly drawn.
+        Images, uint8, count × 48 × 48, and labels, int64, count, csv order, each equally likely.
     """
     images = np.empty((count, SIZE, SIZE), np.uint8)
     labels = np.empty(count, np.int64)
@@ -163,7 +163,7 @@ def _draw_mouth(pen: _Pen, shape: _Expression, skin: float, dark: float, rng: np
 
 
 def _photograph(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Reduce to the final size, under a slanted light, with blur and noise."""
+    """Shrink to the final size and add slanted light, blur and noise."""
     image: np.ndarray = cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     slope = np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)
     strength, direction = rng.uniform(0, 0.45), rng.uniform(0, 2 * np.pi)

@@ -1,6 +1,6 @@
-"""Members of a .zip: listed once, then read by their place in the file, in any process, without unpacking to disk.
+"""Members of a .zip: listed once, then read by their position in the file, in any process, without unpacking.
 
-Listing a .zip anew in each task would cost more than decoding what the task reads.
+Listing a .zip again in each task would take longer than decoding the task's images.
 """
 
 import os
@@ -15,16 +15,16 @@ from fer_ray.errors import DataError
 from fer_ray.images.image_files import MAX_BYTES, FileError
 
 Member = dict[str, Any]
-"""``path``; ``problem``, why it can't be read, or None; and where its bytes lie and how they are packed."""
+"""``path``; ``problem``, the reason why it can't be read, or None; and the entries of ``LOCATION``."""
 
-PLACE = ("offset", "packed", "length", "method", "crc")
-"""The entries of a ``Member``, all integers, that say where its bytes lie and how they are packed."""
+LOCATION = ("offset", "packed", "length", "method", "crc")
+"""The entries of a ``Member``, all integers, that locate its bytes and say how they are compressed."""
 
 _LOCAL_HEADER = 30  # bytes of a member's own header, before its name and extra field
 
 
 def list_members(path: Path) -> list[Member]:
-    """List the files in a .zip. A single root folder that is named as the .zip is no part of their paths.
+    """List the files in a .zip. Their paths leave out a single root folder that has the .zip's own name.
 
     Raises:
         DataError: the .zip is damaged.
@@ -40,9 +40,9 @@ def list_members(path: Path) -> list[Member]:
 
 
 def read_directory(file: IO[bytes]) -> list[Member]:
-    """List the files in a .zip, open to read anywhere in it.
+    """List the files in an open, seekable .zip.
 
-    Backslashes in names, which some programs of Windows write, count as slashes.
+    Backslashes in names, which some Windows programs write, count as slashes.
 
     Raises:
         zipfile.BadZipFile, OSError, ValueError, NotImplementedError: the .zip is damaged.
@@ -60,7 +60,7 @@ def read_member(file: IO[bytes], member: Member) -> bytes:
     """Return a member's bytes.
 
     Raises:
-        FileError: they can't be had.
+        FileError: they can't be read.
     """
     file.seek(member["offset"])
     header = file.read(_LOCAL_HEADER)
@@ -70,29 +70,29 @@ def read_member(file: IO[bytes], member: Member) -> bytes:
 
 @contextmanager
 def member_loader(path: Path) -> Iterator[Callable[[Member], bytes]]:
-    """Yield a function that returns a member's bytes; it raises ``FileError`` where they can't be had."""
+    """Yield a function that returns a member's bytes; it raises ``FileError`` where they can't be read."""
     with path.open("rb") as file:
         yield lambda member: read_member(file, member)
 
 
 def _member(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> Member:
-    place = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
+    location = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
     return {
         "path": path,
         "problem": _problem(info, path, is_doubled),
-        **dict(zip(PLACE, place, strict=True)),
+        **dict(zip(LOCATION, location, strict=True)),
     }
 
 
 def _problem(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> str | None:
     if is_doubled:
-        return "a later member of the .zip has the same name, and that one counts"
+        return "a later member of the .zip has the same name and replaces it"
     if path.startswith("/") or path[1:3] == ":/" or ".." in path.split("/"):
-        return "its name leads out of the .zip"
+        return "its name points outside the .zip"
     if info.flag_bits & 1:
         return "unreadable: encrypted in the .zip"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"unreadable: .zip compression method {info.compress_type}; known are stored and deflated"
+        return f"unreadable: .zip compression method {info.compress_type}; supported are stored and deflated"
     if max(info.file_size, info.compress_size) > MAX_BYTES:
         return f"too_large: unpacks to {info.file_size:,} bytes, more than the {MAX_BYTES:,} allowed"
     return None
@@ -101,7 +101,7 @@ def _problem(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> str | None:
 def _unpack(packed: bytes, member: Member) -> bytes:
     data = packed
     if member["method"] == zipfile.ZIP_DEFLATED:
-        try:  # one byte more than promised, and never the rest of a bomb
+        try:  # one byte more than the listed length, never the rest of a bomb
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member["length"] + 1)
         except zlib.error as error:
             raise FileError("unreadable", f"damaged in the .zip ({error})") from error

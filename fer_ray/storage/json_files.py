@@ -1,4 +1,4 @@
-"""JSON files that one stage writes and another reads."""
+"""Read JSON files that another stage wrote."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,15 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_json(model: type[M], file: Path, remedy: str) -> M:
-    """Read a file that holds a model with a ``format_version``.
+    """Read a JSON file into a pydantic model that has a ``format_version``.
 
     Raises:
-        DataError: it is no JSON, is of another version, or holds other fields or values, of which three are named.
+        DataError: the file can't be read, has another format version, or has wrong fields or values (three are named).
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not readable: {error}. {remedy}") from error
+        raise DataError(f"{file}: can't be read: {error}. {remedy}") from error
     expected = model.model_fields["format_version"].default
     version = content.get("format_version", expected) if isinstance(content, dict) else expected
     if version != expected:
@@ -28,6 +28,6 @@ def read_json(model: type[M], file: Path, remedy: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors()]
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DataError(f"{file}: not as this program writes it: {'; '.join(wrong[:3])}{more}. {remedy}") from error
+        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors()]
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(f"{file}: invalid: {'; '.join(problems[:3])}{more}. {remedy}") from error

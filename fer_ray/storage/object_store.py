@@ -1,7 +1,7 @@
 """Object stores by URL, ``s3://bucket/key`` and ``gs://bucket/key``, through pyarrow's filesystems.
 
-Credentials come from where the stores' own tools take them: environment variables, profiles, roles.
-``AWS_ENDPOINT_URL`` names a server other than Amazon's, ``AWS_REGION`` the region; without it the bucket is asked.
+Credentials come from environment variables, profiles and roles, as for the stores' own tools. ``AWS_ENDPOINT_URL``
+names a server other than Amazon's. ``AWS_REGION`` names the region; by default it is looked up for the bucket.
 """
 
 import functools
@@ -24,15 +24,15 @@ CONNECT_S = 10.0
 
 
 def require_answer(setting: str, host: str, port: int, kind: type[FerRayError], remedy: str) -> None:
-    """Check that something listens at a TCP port.
+    """Check that a server listens at a TCP port.
 
     Args:
-        setting: what names the address, and its value.
-        kind: of error.
-        remedy: the end of its message.
+        setting: the setting that gives the address, and its value.
+        kind: class of the error.
+        remedy: end of the error's message.
 
     Raises:
-        FerRayError: nothing does, or there is no such host; of that kind.
+        FerRayError: no server listens there, or the host is unknown; of class ``kind``.
     """
     try:
         socket.create_connection((host, port), CONNECT_S).close()
@@ -41,53 +41,55 @@ def require_answer(setting: str, host: str, port: int, kind: type[FerRayError], 
 
 
 REQUESTS_AT_ONCE = 24
-"""Of one process: stores answer slowly, and pyarrow keeps 25 connections to one."""
+"""Parallel requests of one process; pyarrow keeps 25 connections to a store."""
 _REQUEST_S = 60.0
-_ATTEMPTS = 10  # with growing pauses, about a minute in all: a store under load answers 503 for a while
+_ATTEMPTS = 10  # with growing pauses, about a minute in total: a store under load answers 503 for a while
 _READS, _PAUSE_S = 5, 0.1
 T = TypeVar("T")
 
 
-def as_url(place: Path | str) -> str | None:
-    """Return the URL that a text, or a path made of one, names; None for a local path.
+def as_url(path_or_url: Path | str) -> str | None:
+    """Return the URL that a text or a ``Path`` of a URL names, or None for a local path.
 
     Raises:
-        UsageError: no known kind of URL, one without a bucket, with an empty part, or with a secret in it.
+        UsageError: the URL is of an unknown kind, has no bucket, has an empty part, or contains a secret.
     """
-    named = split_url(place)
-    if not named:
+    parts = split_url(path_or_url)
+    if not parts:
         return None
-    scheme, rest = named
+    scheme, rest = parts
     if scheme not in ("s3", "gs"):
-        raise UsageError(f"{place}: no known kind of URL. Name a local path, or one that begins with s3:// or gs://.")
+        raise UsageError(
+            f"{path_or_url}: unknown kind of URL. Give a local path, or a URL that begins with s3:// or gs://."
+        )
     url = f"{scheme}://{rest}"
     if "@" in rest.split("/")[0] or holds_secret(url):
         raise UsageError(
-            f"{url}: no key, password or signature may be in a URL, as URLs are shown and kept. Give them by the"
-            " environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), a profile or"
-            " a role."
+            f"{url}: a URL may contain no key, password or signature, as URLs are printed and stored. Give them by"
+            " environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), a"
+            " profile or a role."
         )
     if not rest.split("/")[0]:
-        raise UsageError(f"{place}: names no bucket. Write {scheme}://BUCKET/KEY.")
+        raise UsageError(f"{path_or_url}: has no bucket. Write {scheme}://BUCKET/KEY.")
     if "//" in rest:
         raise UsageError(f"{url}: has an empty part between two slashes. Write one slash.")
     return url
 
 
-def absolute(place: Path | str) -> str:
-    """Return a URL, or an absolute path, that means the same in every process.
+def absolute(path_or_url: Path | str) -> str:
+    """Return a URL as it is and a path as an absolute path.
 
     Raises:
-        UsageError: no known kind of URL.
+        UsageError: the URL is of an unknown kind.
     """
-    return as_url(place) or str(local_path(place))
+    return as_url(path_or_url) or str(local_path(path_or_url))
 
 
 def locate(url: str) -> tuple[fs.FileSystem, str]:
-    """Return the filesystem of a URL and the path in it, ``bucket/key``, without a slash at its end.
+    """Return the filesystem of a URL and the path in that filesystem, ``bucket/key`` without a trailing slash.
 
     Raises:
-        DataError: the store can't be reached.
+        DataError: the object store can't be reached.
     """
     scheme, _, path = url.partition("://")
     return _open(scheme, path.split("/")[0]), path.rstrip("/")
@@ -142,68 +144,67 @@ def require_free(url: str, in_use: bool, resume: bool) -> None:
         raise UsageError(f"{url}: nothing to resume, no object is there. Run once without --resume.")
 
 
-def path_below(place: Path | str, folder: Path | str) -> str | None:
-    """Return the path from a folder or prefix down to a place, empty where they are one; None where it isn't below.
+def path_below(path_or_url: Path | str, folder: Path | str) -> str | None:
+    """Return the path relative to a folder or prefix, empty if both are the same; None if it isn't below the folder.
 
-    Links and ``..`` are followed; neither need exist.
+    Links and ``..`` are resolved. Neither path has to exist.
     """
-    inner, outer = (as_url(one) or os.path.realpath(local_path(one)) for one in (place, folder))
+    inner, outer = (as_url(one) or os.path.realpath(local_path(one)) for one in (path_or_url, folder))
     inner, outer = inner.rstrip("/") + "/", outer.rstrip("/") + "/"
     return inner[len(outer) :].rstrip("/") if inner.startswith(outer) else None
 
 
 def require_apart(output: Path | str, inputs: Iterable[Path | str]) -> None:
-    """Check that an output doesn't lie in an input.
+    """Check that an output isn't inside an input.
 
     Raises:
-        UsageError: it does, or is one; all such inputs at once.
+        UsageError: the output is inside an input, or is an input; all such inputs are named.
     """
-    around = [place for place in inputs if path_below(output, place) is not None]
+    around = [one for one in inputs if path_below(output, one) is not None]
     if around:
-        raise UsageError([lies_inside(output, place) for place in around])
+        raise UsageError([inside_input(output, one) for one in around])
 
 
-def lies_inside(output: Path | str, place: Path | str) -> str:
-    """Return the message about an output in an input."""
-    return f"{output}: lies in the input {place}, which would then hold its own results. Choose one outside."
+def inside_input(output: Path | str, path_or_url: Path | str) -> str:
+    """Return the message about an output inside an input."""
+    return f"{output}: the output is inside the input {path_or_url}. Choose an output outside of it."
 
 
 def require_bucket(url: str) -> None:
-    """Check that the bucket of a URL below which nothing was found is there.
+    """Check that the bucket of a URL exists; call this where nothing was found at the URL.
 
     Raises:
-        DataError: it isn't, as far as the store says; or the store can't be reached.
+        DataError: the bucket doesn't exist, or the object store can't be reached.
     """
     filesystem, path = locate(url)
     bucket = path.split("/")[0]
     try:
-        there = filesystem.get_file_info(bucket).type != fs.FileType.NotFound
+        exists = filesystem.get_file_info(bucket).type != fs.FileType.NotFound
     except OSError as error:
         raise DataError(f"{url}: can't be read: {error}. Check the network and your permissions.") from error
-    if not there:
-        raise DataError(f"{url}: there is no bucket '{bucket}'. Check its name, and whether your credentials reach it.")
+    if not exists:
+        raise DataError(f"{url}: there is no bucket '{bucket}'. Check its name and your credentials.")
 
 
 def _require_answer(endpoint: str) -> None:
     parts = urlsplit(endpoint)
     port = parts.port or (80 if parts.scheme == "http" else 443)
-    remedy = "Start that server or mend the variable; unset, it means Amazon's S3."
+    remedy = "Start that server or correct the variable; without it, Amazon's S3 is used."
     require_answer(f"AWS_ENDPOINT_URL={endpoint}", parts.hostname or "", port, DataError, remedy)
 
 
 class ObjectFile(io.RawIOBase):
-    """An object, open to read anywhere in it; each ``read`` is one request, and is made again where it fails.
+    """An object, open for random access; each ``read`` is one request, which is retried if it fails.
 
-    pyarrow makes requests again itself, but not those for a few bytes whose refusal (a page of XML) is longer than what
-    was asked for.
+    pyarrow retries requests too, but not a request for a few bytes if the error response is longer than those.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the object can't be read.
     """
 
     def __init__(self, url: str):
         filesystem, path = locate(url)
-        self._file = _persistently(lambda: filesystem.open_input_file(path))
+        self._file = _retried(lambda: filesystem.open_input_file(path))
         self._at = 0
 
     def readable(self) -> bool:
@@ -213,17 +214,17 @@ class ObjectFile(io.RawIOBase):
         return True
 
     def size(self) -> int:
-        """Return its bytes."""
+        """Return the size in bytes."""
         return int(self._file.size())
 
     def readinto(self, buffer: Any) -> int:
-        data = _persistently(lambda: self._file.read_at(len(buffer), self._at))
+        data = _retried(lambda: self._file.read_at(len(buffer), self._at))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
     def readall(self) -> bytes:
-        data: bytes = _persistently(lambda: self._file.read_at(self.size() - self._at, self._at))
+        data: bytes = _retried(lambda: self._file.read_at(self.size() - self._at, self._at))
         self._at += len(data)
         return data
 
@@ -240,7 +241,7 @@ class ObjectFile(io.RawIOBase):
         super().close()
 
 
-def _persistently(read: Callable[[], T]) -> T:
+def _retried(read: Callable[[], T]) -> T:
     for attempt in range(1, _READS):
         try:
             return read()

@@ -1,6 +1,6 @@
-"""Where an output came from: ``provenance.json`` beside what a stage wrote, with an entry for each start of the stage.
+"""``provenance.json`` in an output: command, versions and hardware of each start of the stage that wrote it.
 
-It names command, versions and machine, and leaves out the machine's name and secrets.
+The machine's name and secrets are left out.
 """
 
 import os
@@ -24,38 +24,38 @@ PROVENANCE_FILE = "provenance.json"
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "scikit-learn", "opencv-python-headless")
 
 
-class _Part(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Hardware(_Part):
-    """The machine that the command ran on; of a cluster, the one of the driver."""
+class Hardware(_Record):
+    """The machine that the command ran on; on a cluster, the machine of the driver."""
 
-    cpu: str = Field(description="Model of the processor.")
+    cpu: str = Field(description="Processor model.")
     cores: int = Field(description="Logical cores that the process may use.")
     memory_gib: float = Field(description="Main memory, 2^30 bytes.")
-    gpus: list[str] = Field(description="Models of NVIDIA's GPUs, one entry each.")
+    gpus: list[str] = Field(description="Models of the NVIDIA GPUs, one entry each.")
     platform: str
 
 
-class Start(_Part):
+class Start(_Record):
     """One start of a stage."""
 
     command: str = Field(description="As typed, without secrets.")
     started: datetime = Field(description="UTC.")
-    versions: dict[str, str] = Field(description="Of fer_ray, Python and the packages that figures depend on.")
+    versions: dict[str, str] = Field(description="Versions of fer_ray, Python and the packages that results depend on.")
     hardware: Hardware
 
 
-class Provenance(_Part):
+class Provenance(_Record):
     """The contents of ``provenance.json``."""
 
     format_version: int = FORMAT_VERSION
-    starts: list[Start] = Field(min_length=1, description="The first one, then each that resumed it.")
+    starts: list[Start] = Field(min_length=1, description="The first start, then each resume.")
 
 
 def this_start() -> Start:
-    """Describe the running process, as started now."""
+    """Describe the running process; its start time is now."""
     return Start(
         command=command_line(sys.orig_argv),
         started=datetime.now(UTC).replace(microsecond=0),
@@ -65,14 +65,14 @@ def this_start() -> Start:
 
 
 def record_start(folder: Path, start: Start | None = None) -> None:
-    """Add a start to the folder's ``provenance.json``.
+    """Add a start to the ``provenance.json`` of a folder.
 
     Args:
-        folder: the output of a stage; it exists.
-        start: None for one that begins now.
+        folder: an existing folder.
+        start: None for ``this_start()``.
 
     Raises:
-        DataError: the folder has a ``provenance.json`` that can't be read.
+        DataError: the folder's ``provenance.json`` can't be read.
     """
     previous = read_provenance(folder)
     starts = [*(previous.starts if previous else []), start or this_start()]
@@ -80,19 +80,19 @@ def record_start(folder: Path, start: Start | None = None) -> None:
 
 
 def read_provenance(folder: Path) -> Provenance | None:
-    """Read ``provenance.json``; None where the folder has none.
+    """Read ``provenance.json``; return None if the folder has none.
 
     Raises:
-        DataError: it isn't what this version of the program writes.
+        DataError: the file is invalid or of another format version.
     """
     file = folder / PROVENANCE_FILE
     return read_json(Provenance, file, "Remove it; the folder is usable without.") if file.is_file() else None
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return a process's arguments as a user types them, such as ``fer-ray train --dataset fer-data``."""
+    """Return a process's arguments as typed, such as ``fer-ray train --dataset fer-data``, without secrets."""
     program, *rest = map(redacted, arguments)
-    if rest and Path(rest[0]).name == "fer-ray":  # the installed command, which Python runs as a script
+    if rest and Path(rest[0]).name == "fer-ray":  # Python runs the installed command as a script
         program, *rest = rest
     return shlex.join([Path(program).name, *rest])
 
@@ -102,13 +102,13 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # Ray is not needed to train in one process
+        except PackageNotFoundError:  # training in one process doesn't need Ray
             continue
     return versions
 
 
 def _hardware() -> Hardware:
-    # /proc tells of GPUs without importing torch, which would delay the stages that don't need it here.
+    # From /proc, as importing torch would delay stages that don't need it.
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return Hardware(
         cpu=_field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
@@ -120,7 +120,7 @@ def _hardware() -> Hardware:
 
 
 def _field(file: Path, name: str) -> str | None:
-    """Return the first value of a field in a file of ``name : value`` lines, None where there is none."""
+    """Return the first value of a field in a file of ``name : value`` lines, or None."""
     if not file.is_file():
         return None
     lines = (line.partition(":") for line in file.read_text(encoding="utf-8", errors="replace").splitlines())

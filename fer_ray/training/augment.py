@@ -1,4 +1,4 @@
-"""Random changes of a whole batch at once, on the training device."""
+"""Random augmentation of a whole batch at once, on the training device."""
 
 import math
 
@@ -10,11 +10,13 @@ from fer_ray.config.schema import AugmentConfig
 
 
 class EpochRandom:
-    """The randomness of an epoch, decided by the seed, the epoch and the rank alone, so that a run can go on anywhere.
+    """Random generators of one epoch.
+
+    The run's seed, the epoch and the rank alone determine their state, so a run can resume at any epoch.
 
     Attributes:
-        generator: on the device, of the order and the augmentation.
-        random: of what numpy draws.
+        generator: a generator on the device, for the order of the rows and the augmentation.
+        random: a numpy generator.
     """
 
     def __init__(self, seed: int, epoch: int, rank: int, device: torch.device):
@@ -27,16 +29,16 @@ class EpochRandom:
 def augment(
     images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.Generator, size: int | None = None
 ) -> torch.Tensor:
-    """Rotate, zoom, shift, mirror, change contrast and brightness of, and cut a hole into each image at random.
+    """Rotate, zoom, shift and mirror each image, change its contrast and brightness, and erase a square, at random.
+
+    The geometric changes are one affine map with bilinear interpolation. Pixels from outside the image are 0, the
+    dataset's mean grey after ``normalize``. Magnitudes are uniform within the configured limits.
 
     Args:
         images_bchw: normalised images, B × C × H × W.
         config: the limits of each change.
-        generator: on the images' device.
-        size: side of the images returned; None keeps it.
-
-    The geometric changes are one affine map and one bilinear sampling. What comes from outside the image is 0, the
-    dataset's mean grey after ``normalize``. Magnitudes are uniform within the configured limits.
+        generator: a generator on the images' device.
+        size: side of the returned images; None keeps the side.
     """
 
     def uniform(limit: float) -> torch.Tensor:
@@ -48,7 +50,7 @@ def augment(
         angle = uniform(math.radians(config.rotation))
         scale = 1 + uniform(config.zoom)
         mirror = 1 - 2 * _chosen(images_bchw, config.flip, generator)
-        # A shift by a share of the side is twice that in affine_grid's coordinates, -1 to 1.
+        # affine_grid's coordinates go from -1 to 1, so the side is 2.
         shift_x, shift_y = uniform(2 * config.shift), uniform(2 * config.shift)
         cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
         theta = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], dim=1).view(-1, 2, 3)
@@ -75,17 +77,17 @@ def mix(
     generator: torch.Generator,
     random: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each image and its target with those of another of the batch, by mixup, cutmix, or one of them at random.
+    """Mix each image and its target with another of the batch, by mixup, cutmix, or one of them at random.
 
-    Mixup blends all pixels (Zhang et al., arXiv 1710.09412); cutmix pastes a box, and its share of the area is that of
-    the label (Yun et al., arXiv 1905.04899). As in both papers, one share is drawn for the whole batch.
+    Mixup blends all pixels (Zhang et al., arXiv 1710.09412). Cutmix pastes a box and mixes the targets by its area (Yun
+    et al., arXiv 1905.04899). As in both papers, one mixing ratio is drawn for the whole batch.
 
     Args:
         images_bchw: normalised images, B × C × H × W.
-        targets_bk: shares of the classes, B × K.
-        config: ``mixup`` and ``cutmix``, both 0 for neither.
-        generator: on the images' device, of the pairs.
-        random: of the shares and boxes.
+        targets_bk: target distributions, B × K.
+        config: ``mixup`` and ``cutmix``; with both 0 nothing is mixed.
+        generator: a generator on the images' device, for the pairs.
+        random: a generator for ratios and boxes.
     """
     ways = [way for way in (config.mixup, config.cutmix) if way]
     if not ways:
@@ -107,19 +109,19 @@ def mix(
 
 
 def _box(extent: int, share: float, random: np.random.Generator) -> slice:
-    """Return one axis of a box of 1 - ``share`` of the area, its middle anywhere, cut off at the edges."""
+    """Return one axis of a box with 1 - ``share`` of the area, at a random position and clipped at the edges."""
     half = round(extent * math.sqrt(1 - share)) / 2
     middle = random.integers(extent)
     return slice(max(0, round(middle - half)), min(extent, round(middle + half)))
 
 
 def _within(middle: torch.Tensor, width: float, side: int) -> torch.Tensor:
-    """Say of each pixel along an axis whether it lies within half of ``width`` of the middle, B × side.
+    """Return a mask of the pixels along an axis that lie inside a square, B × side.
 
     Args:
-        middle: B, -1 to 1.
-        width: share of the side.
-        side: pixels.
+        middle: centre of the square, B, -1 to 1.
+        width: width of the square as a fraction of the side.
+        side: side in pixels.
     """
     centres = (torch.arange(side, device=middle.device) + 0.5) / side * 2 - 1
     return (centres - middle.unsqueeze(1)).abs() <= width

@@ -1,4 +1,4 @@
-"""Learning from other checkpoints: what they say of the very images that the network sees."""
+"""Knowledge distillation: train on the predictions of other checkpoints."""
 
 from collections.abc import Sequence
 
@@ -8,46 +8,47 @@ import torch.nn.functional as F
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.emotions import csv_order
 from fer_ray.inference.checkpoint import Checkpoint
-from fer_ray.inference.device import LAYOUT, autocast, place
+from fer_ray.inference.device import LAYOUT, autocast, to_device
 from fer_ray.inference.predictor import load_members
 
 
 class Teachers:
     """Checkpoints whose mean calibrated probabilities are soft targets (Hinton et al., arXiv 1503.02531).
 
-    They see the augmented images, not the plain ones: a teacher that answers for the picture at hand makes a better
-    student than one whose answers were noted once (Beyer et al., arXiv 2106.05237).
+    Teachers predict on the augmented images. Predictions stored once for the plain images would train a worse student
+    (Beyer et al., arXiv 2106.05237).
 
     Args:
         folders: checkpoint folders, at least one.
-        info: of the dataset whose images they are to see.
-        device: where.
-        dtype: of their convolutions.
+        info: the dataset on which the student trains.
+        device: the device to compute on.
+        dtype: the dtype of convolutions.
 
     Raises:
-        DataError: a checkpoint can't be read, or takes images of another size.
+        DataError: a checkpoint can't be read, or expects images of another size.
     """
 
     def __init__(self, folders: Sequence[str], info: DatasetInfo, device: torch.device, dtype: torch.dtype):
         self._info, self._device, self._dtype = info, device, dtype
         self._members = load_teachers(folders, info)
         for member in self._members:
-            place(member.model, device).eval()
+            to_device(member.model, device).eval()
 
     @torch.no_grad()
     def probabilities(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Return float32 probabilities, B × K, csv order.
 
         Args:
-            images_bchw: normalised by the dataset's mean and deviation; smaller ones are enlarged to full size.
+            images_bchw: images normalised by the dataset's mean and standard deviation. Images below the full size are
+                enlarged to it.
         """
         size = self._info.size
         if images_bchw.shape[-1] != size:
             images_bchw = F.interpolate(images_bchw, size=(size, size), mode="bilinear", antialias=False)
         grey = images_bchw * self._info.std + self._info.mean
-        return torch.stack([self._ask(member, grey) for member in self._members]).mean(dim=0)
+        return torch.stack([self._probabilities_of(member, grey) for member in self._members]).mean(dim=0)
 
-    def _ask(self, member: Checkpoint, grey_bchw: torch.Tensor) -> torch.Tensor:
+    def _probabilities_of(self, member: Checkpoint, grey_bchw: torch.Tensor) -> torch.Tensor:
         own = ((grey_bchw - member.info.mean) / member.info.std).contiguous(memory_format=LAYOUT)
         with autocast(self._device, self._dtype):
             logits: torch.Tensor = member.model(own)
@@ -56,5 +57,5 @@ class Teachers:
 
 
 def load_teachers(folders: Sequence[str], info: DatasetInfo) -> list[Checkpoint]:
-    """Read teachers; errors as for ``Teachers``."""
+    """Read teachers. Raises as ``Teachers`` does."""
     return load_members(folders, info.size)

@@ -1,4 +1,4 @@
-"""The training loop in plain PyTorch. It runs the same in this process, in a Tune trial and in a Ray Train worker."""
+"""The training loop in plain PyTorch: the same in one process, in a Tune trial and in a Ray Train worker."""
 
 import math
 import time
@@ -19,7 +19,7 @@ from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state
-from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, place, resolve_precision
+from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, resolve_precision, to_device
 from fer_ray.inference.network import EVAL_BATCH, forward_batches, normalize
 from fer_ray.training.augment import EpochRandom, augment, mix
 from fer_ray.training.distillation import Teachers
@@ -42,16 +42,16 @@ def fit(
     on_batch: Callable[[int], None] = lambda images: None,
     resume_from: Path | None = None,
 ) -> None:
-    """Train a network, validating after every epoch.
+    """Train a network and validate after every epoch.
 
-    Where ``torch.distributed`` is initialised, every process calls this with its own share of the rows; gradients are
-    averaged, and validation counts every row of every share once.
+    Under ``torch.distributed`` every process calls this function with its own rows. Gradients are averaged, and
+    validation counts every row of every process once.
 
     Args:
-        config: the run's configuration; ``training.batch_size`` is over all workers together.
+        config: the training configuration. ``training.batch_size`` is the sum over all workers.
         data: this worker's rows.
         report: called after each epoch with its metrics and a snapshot, on every worker.
-        on_batch: called after each step with the images that this worker has just trained on.
+        on_batch: called after each step with the number of images of this worker's step.
         resume_from: a folder written by ``Snapshot.save(resumable=True)``.
     """
     run = _Run(config, data, resumes=resume_from is not None)
@@ -74,9 +74,9 @@ class _Run:
     """The state of a training run in one process.
 
     Attributes:
-        model: what is trained.
-        parallel: the same, its gradients averaged over the workers.
-        evaluated: what is validated and kept: the average of the weights where one is kept, else ``model``.
+        model: the network that is trained.
+        evaluated: the network that is validated and saved: with the averaged weights if ``training.ema`` is set, else
+            ``model``.
     """
 
     def __init__(self, config: Config, data: TrainingData, resumes: bool):
@@ -90,14 +90,14 @@ class _Run:
         model = models.build(config.model, data.info.size)
         if not resumes:
             models.initialize(model, config.model, data.info.mean, data.info.std)
-        self.model = place(model, self.device)
+        self.model = to_device(model, self.device)
         self.first_size = models.first_size(config)
         self.stages = [nn.ModuleList(parts) for parts in models.stages(config.model.name, self.model)]
         self.optimizer = make_optimizer(self.stages, config.optimizer)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
         self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
-        # Where the last step had less than two images a worker, the others take them in.
+        # Fewer steps rather than one with fewer than two images per worker.
         most_steps = self.total_train // self.workers.count // 2
         self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
         self.objective = Loss(config.loss, self.workers.sum(self._own_counts()), self.device)
@@ -108,17 +108,17 @@ class _Run:
 
     def _own_counts(self) -> np.ndarray:
         counts = self.train.share_sums if self.config.loss.soft_labels else self.train.label_sums
-        assert counts is not None, "the dataset has soft labels, and so have its splits"
+        assert counts is not None, "a dataset with soft labels has them in each split"
         return counts
 
     @property
     def epoch(self) -> int:
-        """Epochs that are finished."""
+        """Number of finished epochs."""
         return len(self.history)
 
     @property
     def accuracies(self) -> list[float]:
-        """Of validation, after each of them."""
+        """Validation accuracy of each finished epoch."""
         return [line["validation_accuracy"] for line in self.history]
 
     def finished(self) -> bool:
@@ -131,13 +131,13 @@ class _Run:
         return len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
 
     def learning_rate(self, step: int = 0) -> float:
-        """The rate at a step of the coming epoch."""
+        """Return the learning rate at a step of the next epoch."""
         total = self.steps * self.config.training.epochs
         factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total, self.accuracies)
         return self.config.optimizer.learning_rate * factor
 
     def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
-        """Take every row once, in a seeded order that depends only on the seed, the epoch and the rank."""
+        """Train on every row once, in an order that depends only on the seed, the epoch and the rank."""
         epoch = EpochRandom(self.config.training.seed, self.epoch, self.workers.rank, self.device)
         progress = self.epoch / self.config.training.epochs
         size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
@@ -157,18 +157,18 @@ class _Run:
         return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
 
     def _unfreeze(self) -> nn.Module:
-        """Let the stages learn whose turn it is, and return the network whose gradients are averaged."""
+        """Unfreeze the stages that train in this epoch, and return the network whose gradients are averaged."""
         trained = trained_stages(self.config.schedule, self.epoch, len(self.stages))
         self.model.train()
         for number, stage in enumerate(reversed(self.stages)):
             stage.requires_grad_(number < trained)
             if number >= trained:
-                stage.eval()  # batch-norm statistics stay as they were learnt
+                stage.eval()  # keeps the batch-norm statistics
         return self.workers.parallel(self.model)
 
     def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: EpochRandom) -> torch.Tensor:
-        """Learn from a batch, and return the sums over its rows of loss and hits, and their number."""
-        with self.stopwatch.part("augmentation"):
+        """Train on a batch, and return the sums of loss and correct predictions, and the number of rows."""
+        with self.stopwatch.phase("augmentation"):
             images = normalize(batch.images, self.data.info.mean, self.data.info.std)
             images = augment(images, self.config.augment, epoch.generator, size)
             targets = self.objective.targets(batch)
@@ -176,12 +176,12 @@ class _Run:
             images = images.contiguous(memory_format=LAYOUT)
         sums = torch.zeros(3, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        count = min(self.config.training.accumulate, len(images) // 2)  # a smaller step has fewer parts of two or more
+        count = min(self.config.training.accumulate, len(images) // 2)  # each part has two images or more
         parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
         for number, (part, wanted) in enumerate(parts, start=1):
             with nullcontext() if number == count else without_sync(parallel):
                 sums += self._learn(parallel, part, wanted, len(part) / len(images))
-        with self.stopwatch.part("optimizer"):
+        with self.stopwatch.phase("optimizer"):
             if self.config.optimizer.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
             self.optimizer.step()
@@ -190,13 +190,13 @@ class _Run:
         return sums
 
     def _learn(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
-        """Add the gradients of a share of the batch."""
-        with self.stopwatch.part("forward"):
+        """Add the gradients of a part of the batch, which is a fraction ``share`` of it."""
+        with self.stopwatch.phase("forward"):
             with autocast(self.device, self.dtype):
                 logits = parallel(images)
-            said = self.teachers.probabilities(images) if self.teachers else None
-            loss = self.objective.loss(logits.float(), targets, said)
-        with self.stopwatch.part("backward"):
+            teacher_probs = self.teachers.probabilities(images) if self.teachers else None
+            loss = self.objective.loss(logits.float(), targets, teacher_probs)
+        with self.stopwatch.phase("backward"):
             (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             hits = (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
@@ -204,7 +204,7 @@ class _Run:
             return torch.stack([loss.detach() * rows, hits.float(), rows])
 
     def validate(self) -> Metrics:
-        """Measure every validation row once: plain cross-entropy, accuracy, macro-F1, and the temperature that fits."""
+        """Measure every validation row once: cross-entropy, accuracy, macro-F1, and the calibration temperature."""
         self.workers.average_buffers(self.evaluated)
         self.evaluated.eval()
         table = self.workers.gather(self._validation_table())
@@ -219,7 +219,7 @@ class _Run:
         }
 
     def _validation_table(self) -> np.ndarray:
-        """Return logits and label of this worker's rows, n × (K + 1)."""
+        """Return logits and labels of this worker's validation rows, n × (K + 1)."""
         labels = [np.empty(0, np.int64)]
 
         def images() -> Iterator[torch.Tensor]:
@@ -232,7 +232,7 @@ class _Run:
         return np.column_stack([logits.numpy(), np.concatenate(labels)])
 
     def close_epoch(self, metrics: Metrics) -> Snapshot:
-        """Note the epoch in the history and return the state after it."""
+        """Append the epoch to the history and return the state after it."""
         self.history.append(metrics)
         info = CheckpointInfo(
             config=self.config,

@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy to labels, shares of votes or mixed labels, and what a teacher says."""
+"""The training loss: cross-entropy to labels, soft labels or mixed labels, and distillation."""
 
 import numpy as np
 import torch
@@ -10,28 +10,28 @@ from fer_ray.training.rows import Batch
 
 
 def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
-    """Return a weight a class, with mean 1 over the samples.
+    """Return one weight per class, with mean 1 over the samples.
 
-    Inverse frequency to ``class_weight_power``; or by effective number, (1 - beta) / (1 - beta ** n) for n samples
-    (Cui et al., arXiv 1901.05555, whose weights add up to K instead); or what ``class_weights`` gives. Each is then
-    multiplied by its ``class_multipliers``.
+    The weights are inverse frequencies to the power ``class_weight_power``; or effective numbers, (1 - beta) /
+    (1 - beta ** n) for n samples (Cui et al., arXiv 1901.05555, where they sum to K); or ``class_weights``. Each weight
+    is then multiplied by its entry of ``class_multipliers``.
 
     Args:
-        counts: K; training images of each class, or the sum of their shares of votes for it.
-        config: of the loss.
+        counts: K; training images of each class, or the sums of their soft labels.
+        config: the loss configuration.
 
     Returns:
         float32, K. A class without images has weight 0.
     """
     present = counts > 0
     weights = np.zeros(len(counts), np.float64)
-    held = counts[present].astype(np.float64)
+    samples = counts[present].astype(np.float64)
     if config.class_weights is not None:
         weights[present] = np.array(config.class_weights)[present]
     elif config.effective_number is not None:
-        weights[present] = (1 - config.effective_number) / (1 - config.effective_number**held)
+        weights[present] = (1 - config.effective_number) / (1 - config.effective_number**samples)
     else:
-        weights[present] = held**-config.class_weight_power
+        weights[present] = samples**-config.class_weight_power
     weights *= [getattr(config.class_multipliers, name) for name in EMOTIONS]
     weights *= counts.sum() / (weights * counts).sum()
     return weights.astype(np.float32)
@@ -41,9 +41,9 @@ class Loss:
     """The configured loss.
 
     Args:
-        config: of the loss.
-        counts: K; training images of each class over all workers, or the sums of their shares.
-        device: of the logits.
+        config: the loss configuration.
+        counts: K; training images of each class over all workers, or the sums of their soft labels.
+        device: the device of the logits.
     """
 
     def __init__(self, config: LossConfig, counts: np.ndarray, device: torch.device):
@@ -51,9 +51,9 @@ class Loss:
         self._weight = torch.tensor(class_weights(counts, config), device=device)
 
     def targets(self, batch: Batch) -> torch.Tensor:
-        """Return what is to be learnt of each row: shares of the classes, float32, B × K, that sum to 1."""
+        """Return the target distribution of each row, float32, B × K. Each row sums to 1."""
         if self._config.soft_labels:
-            assert batch.shares is not None, "the dataset has soft labels, and so have its splits"
+            assert batch.shares is not None, "a dataset with soft labels has them in each split"
             return batch.shares
         return F.one_hot(batch.labels, NUM_CLASSES).float()
 
@@ -63,7 +63,7 @@ class Loss:
         Args:
             logits: float32, B × K.
             targets: float32, B × K.
-            teachers: probabilities, float32, B × K, that are learnt too; None for none.
+            teachers: the teachers' probabilities, float32, B × K; None without teachers.
         """
         config = self._config
         loss = soft_cross_entropy(logits, targets, self._weight, config.label_smoothing, config.focal_gamma)
@@ -75,16 +75,16 @@ class Loss:
 def soft_cross_entropy(
     logits: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, label_smoothing: float, focal_gamma: float = 0.0
 ) -> torch.Tensor:
-    """Return the weighted cross-entropy to shares of the classes, a scalar.
+    """Return the weighted cross-entropy to target distributions, a scalar.
 
-    Torch divides by the number of rows where targets are shares, and by the sum of their labels' weights where they are
-    labels. Here it is that sum in both cases, so that shares of one whole label give torch's loss of that label.
+    For label targets, torch divides by the sum of the labels' weights; for distributions, by the number of rows. This
+    function always divides by the sum of the weights, so a one-hot distribution gives the same loss as its label.
 
     Args:
         logits: float32, n × K.
-        shares: float32, n × K, each row summing to 1.
-        weight: float32, K, of each class.
-        label_smoothing: share of each target spread evenly over all classes.
+        shares: target distributions, float32, n × K. Each row sums to 1.
+        weight: class weights, float32, K.
+        label_smoothing: fraction of each target that is spread evenly over all classes.
         focal_gamma: power of (1 - p) by which each class's term is multiplied (Lin et al., arXiv 1708.02002).
     """
     log_probs = logits.log_softmax(dim=1)

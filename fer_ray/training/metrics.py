@@ -1,4 +1,4 @@
-"""Figures of merit from a confusion matrix."""
+"""Classification metrics from a confusion matrix."""
 
 from dataclasses import dataclass
 

@@ -12,13 +12,13 @@ from fer_ray.config.schema import OptimizerConfig
 def make_optimizer(stages: Sequence[nn.Module], config: OptimizerConfig) -> "torch.optim.Optimizer | Muon":
     """Make the configured optimizer.
 
-    Weight decay falls on weight matrices and kernels, not on biases and norms. Each group of parameters has a ``scale``
-    by which the rate of the whole network is to be multiplied: ``layer_decay`` to the power of how many stages lie
-    between it and the output (Clark et al., arXiv 2003.10555, and BEiT, arXiv 2106.08254).
+    Weight decay applies to weight matrices and kernels, not to biases and norms. Each parameter group has a ``scale``
+    by which the learning rate is to be multiplied: ``layer_decay`` to the power of the number of stages between the
+    group and the output (Clark et al., arXiv 2003.10555, and BEiT, arXiv 2106.08254).
 
     Args:
-        stages: the parts of the network from input to output, each parameter in one of them.
-        config: the optimizer.
+        stages: the parts of the network from input to output. Each parameter is in exactly one of them.
+        config: the optimizer configuration.
     """
     groups = list(_groups(stages, config))
     rate, momentum = config.learning_rate, config.momentum
@@ -31,9 +31,10 @@ def make_optimizer(stages: Sequence[nn.Module], config: OptimizerConfig) -> "tor
 
 
 def _groups(stages: Sequence[nn.Module], config: OptimizerConfig) -> Iterator[dict[str, Any]]:
-    """Yield the parameters of each stage, those with weight decay apart from those without.
+    """Yield one or two parameter groups per stage: with and without weight decay.
 
-    Stages thaw one by one, and fused SGD takes no group in which only some parameters have a momentum yet.
+    A group belongs to one stage because stages are unfrozen one by one, and fused SGD refuses a group in which only
+    some parameters have a momentum buffer.
     """
     for number, stage in enumerate(stages):
         scale = config.layer_decay ** (len(stages) - 1 - number)

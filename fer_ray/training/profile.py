@@ -1,4 +1,4 @@
-"""Where the time of a training run goes, and what would make it faster."""
+"""Measure where the time of a training run goes, and say what would make it faster."""
 
 import time
 from collections import defaultdict
@@ -11,25 +11,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION = 1
 PROFILE_FILE = "profile.json"
-Part = Literal["data", "augmentation", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
-PARTS: dict[Part, str] = {
+Phase = Literal["data", "augmentation", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
+PHASES: dict[Phase, str] = {
     "data": "waiting for rows",
-    "augmentation": "normalising and changing images",
-    "forward": "predicting, and the loss",
-    "backward": "gradients, and averaging them over workers",
-    "optimizer": "changing the weights",
+    "augmentation": "normalising and augmenting images",
+    "forward": "forward pass and loss",
+    "backward": "gradients, and averaging them over the workers",
+    "optimizer": "optimizer step",
     "validation": "measuring on the validation split",
     "checkpoint": "writing the run's folder",
-    "other": "all else in an epoch",
+    "other": "everything else in an epoch",
 }
 _EVERY, _FIRST = 50, 3
-"""On a GPU steps 3, 53, 103, … of an epoch are measured. The first ones, which choose kernels, are none of them."""
+"""On a GPU, steps 3, 53, 103, … of an epoch are measured. The first steps choose kernels, so they are left out."""
 
 T = TypeVar("T")
 
 
 class RunProfile(BaseModel):
-    """The contents of ``profile.json``: of all epochs so far, of the first worker where there are several."""
+    """The contents of ``profile.json``: the time of all epochs so far, measured on the first worker."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,53 +37,53 @@ class RunProfile(BaseModel):
     device: str = Field(description="cpu or cuda.")
     precision: str = Field(description="Of convolutions and matrix products: float32 or bfloat16.")
     workers: int = Field(description="Processes that trained together.")
-    fast_bfloat16: bool = Field(False, description="Whether that device has instructions for bfloat16.")
-    streamed: bool = Field(description="Whether training rows were read from disk each epoch.")
-    seconds: dict[Part, float] = Field(description="By part, as in fer_ray.training.profile.PARTS.")
+    fast_bfloat16: bool = Field(False, description="Whether the device has instructions for bfloat16.")
+    streamed: bool = Field(description="Whether training rows were read from disk in each epoch.")
+    seconds: dict[Phase, float] = Field(description="By phase, as in fer_ray.training.profile.PHASES.")
 
-    def shares(self) -> dict[Part, float]:
-        """Return each part's share of the time, 0 to 1, all of them in the order of ``PARTS``."""
+    def shares(self) -> dict[Phase, float]:
+        """Return the fraction of the time that each phase took, 0 to 1, in the order of ``PHASES``."""
         total = sum(self.seconds.values())
-        return {part: self.seconds.get(part, 0.0) / total if total else 0.0 for part in PARTS}
+        return {phase: self.seconds.get(phase, 0.0) / total if total else 0.0 for phase in PHASES}
 
 
 class Stopwatch:
-    """Measures the parts of a run, at a cost that doesn't show.
+    """Measures the phases of a run.
 
-    A GPU computes behind the process's back, so time is true only after waiting for it. That is done in one step of 50,
-    whose shares are taken for those of all steps; on a CPU every step is measured.
+    A GPU works asynchronously, so a time is right only after a synchronisation. On a GPU one step of 50 is measured and
+    stands for all steps; on a CPU every step is measured.
 
     Args:
-        device: that computes.
-        previous: seconds by part, of the epochs before a run was resumed.
+        device: the device that computes.
+        previous: seconds by phase, of the epochs before the run was resumed.
     """
 
-    def __init__(self, device: torch.device, previous: dict[Part, float] | None = None):
+    def __init__(self, device: torch.device, previous: dict[Phase, float] | None = None):
         self._device = device
-        self.seconds: dict[Part, float] = defaultdict(float, previous or {})
-        self._steps: dict[Part, float] = defaultdict(float)
+        self.seconds: dict[Phase, float] = defaultdict(float, previous or {})
+        self._steps: dict[Phase, float] = defaultdict(float)
         self._measuring = False
 
     @contextmanager
-    def span(self, part: Part) -> Iterator[None]:
-        """Measure a block that ends with its results on the CPU, such as a validation."""
+    def span(self, phase: Phase) -> Iterator[None]:
+        """Measure a block whose results are on the CPU at its end, such as a validation."""
         began = time.perf_counter()
         yield
-        self.seconds[part] += time.perf_counter() - began
+        self.seconds[phase] += time.perf_counter() - began
 
-    def part(self, part: Part) -> AbstractContextManager[None]:
-        """Measure a block of a training step, where this step is one of those that are."""
-        return self._part(part) if self._measuring else nullcontext()
+    def phase(self, phase: Phase) -> AbstractContextManager[None]:
+        """Measure a block of a training step, if this step is one of the measured ones."""
+        return self._phase(phase) if self._measuring else nullcontext()
 
     def steps(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of an epoch; what happens until the next one is asked for is a step."""
+        """Yield the batches of an epoch. A step lasts until the next batch is requested."""
         self._steps.clear()
         iterator, measured, number = iter(batches), 0.0, 0
         began = time.perf_counter()
         while True:
             self._measuring = self._device.type == "cpu" or number % _EVERY == _FIRST
             step_began = self._now()
-            with self.part("data"):
+            with self.phase("data"):
                 batch = next(iterator, None)
             if batch is None:
                 break
@@ -94,17 +94,17 @@ class Stopwatch:
         self._add(time.perf_counter() - began, measured)
 
     def _add(self, seconds: float, measured: float) -> None:
-        """Share out an epoch's seconds as those that were measured."""
+        """Distribute an epoch's seconds over the phases as in the measured steps."""
         scale = seconds / measured if measured else 0.0
-        for part, spent in self._steps.items():
-            self.seconds[part] += spent * scale
+        for phase, spent in self._steps.items():
+            self.seconds[phase] += spent * scale
         self.seconds["other"] += max(0.0, seconds - sum(self._steps.values()) * scale)
 
     @contextmanager
-    def _part(self, part: Part) -> Iterator[None]:
+    def _phase(self, phase: Phase) -> Iterator[None]:
         began = self._now()
         yield
-        self._steps[part] += self._now() - began
+        self._steps[phase] += self._now() - began
 
     def _now(self) -> float:
         if self._measuring and self._device.type == "cuda":
@@ -113,15 +113,15 @@ class Stopwatch:
 
 
 def bottleneck(profile: RunProfile, can_grow: bool) -> str:
-    """Say in a line what most of the time went to, and what would help.
+    """Return one line: the phase that took most of the time, and what would make it faster.
 
     Args:
-        profile: of a run.
-        can_grow: whether its images could have been smaller in the first epochs, and weren't.
+        profile: the run's profile.
+        can_grow: whether the first epochs could have used smaller images but didn't.
     """
     shares = profile.shares()
     network = shares["forward"] + shares["backward"]
-    single: dict[str, float] = {part: share for part, share in shares.items() if part not in ("forward", "backward")}
+    single: dict[str, float] = {phase: share for phase, share in shares.items() if phase not in ("forward", "backward")}
     name, share = max((single | {"forward and backward": network}).items(), key=lambda item: item[1])
     return f"Most of the time went to {name} ({share:.0%}). {_remedy(name, profile, can_grow)}"
 
@@ -139,8 +139,8 @@ def _remedy(name: str, profile: RunProfile, can_grow: bool) -> str:
     return {
         "data": "Faster with larger batches (training.batch_size).",
         "augmentation": "Faster with fewer kinds of augmentation (augment) or on a GPU.",
-        "optimizer": "Faster with larger batches (training.batch_size), as that makes fewer steps.",
+        "optimizer": "Faster with larger batches (training.batch_size), which make fewer steps.",
         "validation": "Faster with a smaller validation split.",
         "checkpoint": "Faster with --output on a faster disk.",
-        "other": "Faster with larger batches (training.batch_size), as that makes fewer steps.",
+        "other": "Faster with larger batches (training.batch_size), which make fewer steps.",
     }[name]

@@ -1,4 +1,4 @@
-"""What a configuration needs of the files and the dataset, checked before anything starts."""
+"""Checks of a configuration against the dataset and files, before training starts."""
 
 import torch
 
@@ -11,55 +11,60 @@ from fer_ray.training.distillation import load_teachers
 
 
 def require_trainable(config: Config, info: DatasetInfo, rows: int, workers: int, resumes: bool) -> None:
-    """Check that workers can train a network as configured on the rows of a dataset.
+    """Check that workers can train the configured network on a dataset.
 
     Args:
-        resumes: whether a run goes on; it needs neither pretrained weights nor another check of them.
+        config: the training configuration.
+        info: the dataset.
+        rows: rows of the training split.
+        workers: number of workers.
+        resumes: whether a run resumes. Then pretrained weights and teachers aren't checked.
 
     Raises:
-        UsageError: what ``part_problems`` and ``requirement_problems`` find.
+        UsageError: the problems that ``batch_problems`` and ``requirement_problems`` return.
     """
-    problems = part_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
+    problems = batch_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
     if problems:
         raise UsageError(problems)
 
 
-def part_problems(config: Config, rows: int | None, workers: int) -> list[str]:
-    """Say where workers would get less than the two images that batch norm needs to train on.
+def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
+    """Return a problem where a worker would get fewer than the two images that batch norm needs to train.
 
     Args:
-        rows: of the training split; None where that isn't known.
-        workers: that share each batch, and compute their share in ``training.accumulate`` parts.
+        config: the training configuration.
+        rows: rows of the training split; None where that isn't known.
+        workers: number of workers. Each computes its share of a batch in ``training.accumulate`` parts.
     """
     batch, parts = config.training.batch_size, config.training.accumulate
     problems = list[str]()
     if rows is not None and rows < 2 * workers:
         problems.append(
-            f"{amount(rows, 'training image')} for {amount(workers, 'worker')}: each needs 2 or more. Prepare more"
-            " images, or take fewer workers."
+            f"{amount(rows, 'training image')} for {amount(workers, 'worker')}: each worker needs 2 or more. Prepare"
+            " more images, or use fewer workers."
         )
     if batch < 2 * parts * workers:
         problems.append(
-            f"training.accumulate = {parts}: leaves parts below 2 images, training.batch_size {batch} /"
+            f"training.accumulate = {parts}: gives parts below 2 images, training.batch_size {batch} /"
             f" {amount(workers, 'worker')} / {parts} = {batch / workers / parts:.3g}. Lower"
-            f" {'training.accumulate or ' * (parts > 1)}the workers, or raise training.batch_size to"
+            f" {'training.accumulate or ' * (parts > 1)}the number of workers, or raise training.batch_size to"
             f" {2 * parts * workers} or more."
         )
     return problems
 
 
 def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
-    """Say what is wrong: no such architecture, sizes or labels that don't go together, weights that can't be read.
+    """Return what is wrong with the architecture, image sizes, soft labels, pretrained weights and teachers.
 
     Args:
-        config: what is to be trained.
-        info: of the dataset; None where that is wrong itself, so that only the rest is checked.
+        config: the training configuration.
+        info: the dataset; None where it can't be read. Then only the architecture is checked.
     """
     problems = list[str]()
     try:
         models.first_size(config)
         if info is not None:
-            with torch.device("meta"):  # without memory or time for weights
+            with torch.device("meta"):  # no memory and no time for weights
                 models.build(config.model, info.size)
     except UsageError as error:
         problems += error.problems

@@ -1,4 +1,4 @@
-"""The folder of a training run: ``config.yaml``, ``metrics.jsonl``, ``checkpoint/`` (best), ``last/`` (to resume)."""
+"""The folder of a training run: ``config.yaml``, ``metrics.jsonl``, ``checkpoint/`` (best epoch), ``last/``."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +30,12 @@ from fer_ray.training.profile import PROFILE_FILE, RunProfile, Stopwatch
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run after an epoch, valid until the next one begins; written only where somebody wants it.
+    """The state of a run after an epoch. It is valid until the next epoch begins.
 
     Attributes:
-        is_best: no earlier epoch had this validation accuracy.
-        history: the metrics of every epoch so far, this one last.
-        stopwatch: of the run; writing the snapshot is a part for it to measure.
+        is_best: whether the validation accuracy is higher than in every earlier epoch.
+        history: the metrics of every epoch so far.
+        stopwatch: the run's stopwatch, which also measures how long writing takes.
     """
 
     is_best: bool
@@ -47,11 +47,11 @@ class Snapshot:
     _circumstances: dict[str, Any]
 
     def save(self, folder: Path, resumable: bool = False) -> None:
-        """Write a checkpoint folder, from which ``fit`` can go on where ``resumable``."""
+        """Write a checkpoint folder. ``fit`` can resume from a ``resumable`` one."""
         save_checkpoint(folder, self._weights, self._info, self._training if resumable else None)
 
     def profile(self) -> RunProfile:
-        """Return where the time of the run went so far."""
+        """Return the run's profile so far."""
         return RunProfile(seconds=dict(self.stopwatch.seconds), **self._circumstances)
 
 
@@ -59,12 +59,14 @@ Report = Callable[[Metrics, Snapshot], None]
 
 
 class EpochCheckpoints:
-    """Writes and reads both. ``last`` comes first and is the truth, from which ``catch_up`` makes ``best`` again.
+    """The checkpoints of the best and the last epoch of a run.
+
+    ``last`` is written first. After a kill ``catch_up`` restores ``best`` from it.
 
     Args:
-        output: in which both are; of a URL another process begins with its ``fetch``.
-        best: the name of the best epoch's folder there.
-        metric: by which an epoch is best; more is better.
+        output: the run's folder. Another process that uses a URL calls ``fetch`` first.
+        best: the name of the best epoch's folder.
+        metric: the metric that the best epoch maximises.
     """
 
     def __init__(self, output: Output | Path, best: str, metric: str):
@@ -73,53 +75,53 @@ class EpochCheckpoints:
 
     @property
     def best(self) -> Path:
-        """The best epoch's checkpoint, which only predicts."""
+        """Checkpoint folder of the best epoch, without training state."""
         return self.output.path / self._best
 
     @property
     def last(self) -> Path:
-        """The last epoch's, from which ``fit`` goes on."""
+        """Checkpoint folder of the last epoch, from which ``fit`` resumes."""
         return self.output.path / "last"
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
 
         Raises:
-            OSError, UsageError: the disk refuses; the state after the epoch before is whole.
+            OSError, UsageError: the state can't be written. The previous epoch's state is kept.
         """
         snapshot.save(self.last, resumable=True)
         self._follow(snapshot.history)
         self.output.save()
 
     def catch_up(self) -> list[Metrics]:
-        """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.
+        """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
 
         Raises:
             DataError: ``last`` is damaged.
-            OSError, UsageError: the disk refuses.
+            OSError, UsageError: a file can't be written.
         """
         remove_leftovers(self.best)
         remove_leftovers(self.last)
         if not self.last.is_dir():
             return []
         history: list[Metrics] = load_training_state(self.last)["history"]
-        load_checkpoint(self.last)  # damaged, it must not take the place of a best one that is whole
+        load_checkpoint(self.last)  # a damaged one must not replace a whole best one
         self._follow(history)
         return history
 
     def resumable(self) -> Path | None:
-        """Return the folder to resume from, None before the first epoch was finished."""
+        """Return the folder to resume from, or None before the first epoch is finished."""
         recover_folder(self.last)
         return self.last if self.last.is_dir() else None
 
     def _follow(self, history: Sequence[Metrics]) -> None:
-        """Let the rest follow ``last``."""
+        """Bring the other files up to date with ``last``."""
         if best_epoch(history, self._metric)["epoch"] == history[-1]["epoch"]:
             copy_checkpoint(self.last, self.best)
 
 
 def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:
-    """Return the metrics of the epoch whose checkpoint is kept: the first with the highest value of a metric."""
+    """Return the metrics of the best epoch: the first with the highest value of a metric."""
     return max(history, key=lambda line: line[metric])
 
 
@@ -127,11 +129,11 @@ CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves
 
 
 class RunFolder(EpochCheckpoints):
-    """Writes and reads a run. Each file and folder is replaced as a whole, so a kill leaves none torn.
+    """Writes and reads a run's folder. Each file and folder is replaced atomically.
 
     Args:
         output: the folder.
-        metric: by which an epoch is the best one.
+        metric: the metric that the best epoch maximises.
     """
 
     def __init__(self, output: Output | Path, metric: str = "validation_accuracy"):
@@ -139,52 +141,52 @@ class RunFolder(EpochCheckpoints):
 
     @property
     def path(self) -> Path:
-        """Of the folder on this machine."""
+        """The folder on this machine."""
         return self.output.path
 
     @property
     def config_file(self) -> Path:
-        """The configuration that ``begin`` noted."""
+        """The file of the run's configuration."""
         return self.path / CONFIG_FILE
 
     @property
     def curves_file(self) -> Path:
-        """Loss and accuracy by epoch, drawn."""
+        """The chart of loss and accuracy by epoch."""
         return self.path / CURVES_FILE
 
     def begin(self, config: Config) -> None:
-        """Make the folder and note the configuration."""
+        """Make the folder and write the configuration."""
         make_folder(self.path)
         write_whole(self.config_file, to_yaml(config))
 
-    def former_config_file(self) -> Path:
-        """Return the file of the configuration that ``begin`` noted.
+    def saved_config_file(self) -> Path:
+        """Return the file of the configuration of a run to resume.
 
         Raises:
-            UsageError: there is none.
+            UsageError: the folder has none.
         """
         if not self.config_file.is_file():
             raise UsageError(
-                f"{self.path}: no training run to resume, it has no {CONFIG_FILE}. Name the folder of one."
+                f"{self.path}: not a training run, {CONFIG_FILE} is missing. Name the folder of a run to resume."
             )
         return self.config_file
 
     @contextmanager
     def owned(self, resume: bool) -> Iterator[None]:
-        """Keep other processes of this machine from the run, and leave nothing of one that fails in its first epoch.
+        """Lock the folder, and remove it if a new run fails in its first epoch.
 
         Args:
-            resume: whether the run goes on; its folder stays then, whatever happens.
+            resume: whether a run resumes; its folder is never removed.
 
         Raises:
-            UsageError: another process trains there.
+            UsageError: another process of this machine uses the folder.
         """
         with self.output.owned(resume, "another process is training here", lambda: self.resumable() is not None):
             yield
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn a disk's refusal, such as being full, into an error that says what is still whole.
+        """Turn a write error, such as a full disk, into a message that says which checkpoints are intact.
 
         Raises:
             FerRayError: a file of the run can't be written.
@@ -193,25 +195,25 @@ class RunFolder(EpochCheckpoints):
             yield
         except (OSError, UsageError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__
-            if not isinstance(cause, OSError) or isinstance(cause, ConnectionError):  # a disk breaks no connection
+            if not isinstance(cause, OSError) or isinstance(cause, ConnectionError):  # not a disk's error
                 raise
-            file = cause.filename2 or cause.filename or self.path  # of a copy the second is what was written
+            file = cause.filename2 or cause.filename or self.path  # a copy's error names source and destination
             raise FerRayError(f"{file}: can't be written: {cause.strerror or cause}. {self.what_is_kept()}") from error
 
     def what_is_kept(self) -> str:
-        """Say what is whole after a failure, and how to go on."""
+        """Return which checkpoints are intact after a failure, and how to resume."""
         kept = [f"{folder} (epoch {read_info(folder).epoch})" for folder in (self.last, self.best) if folder.is_dir()]
         if not kept:
-            return "No epoch was finished, so nothing is kept. Once that is mended, start again."
-        return f"Kept whole: {as_shown(' and '.join(kept))}. Once that is mended, go on with --resume."
+            return "No epoch was finished, so there is nothing to resume. Fix the cause and start again."
+        return f"Intact: {as_shown(' and '.join(kept))}. Fix the cause and continue with --resume."
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
 
-        Whatever the moment of a kill, a resumed run lists each epoch once and keeps the best one.
+        Wherever a kill interrupts it, a resumed run lists each epoch once and keeps the best one.
 
         Raises:
-            FerRayError: the disk refuses; the state after the epoch before is whole.
+            FerRayError: a file can't be written. The previous epoch's state is kept.
         """
         with self.writing():
             with snapshot.stopwatch.span("checkpoint"):
@@ -220,11 +222,11 @@ class RunFolder(EpochCheckpoints):
             self.output.save()
 
     def catch_up(self) -> list[Metrics]:
-        """Finish a ``record`` that a kill cut off, and return the metrics of each epoch so far.
+        """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
 
         Raises:
             DataError: ``last/`` is damaged.
-            FerRayError: the disk refuses.
+            FerRayError: a file can't be written.
         """
         with self.writing():
             return super().catch_up()
@@ -234,7 +236,7 @@ class RunFolder(EpochCheckpoints):
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
 
     def close(self) -> None:
-        """Remove ``last/`` of a run that trained to its end, for a run that nobody will ask for more epochs."""
+        """Remove ``last/`` of a finished run that will not be resumed."""
         remove_folder(self.last)
         self.output.save()
 
@@ -243,10 +245,10 @@ class RunFolder(EpochCheckpoints):
         return self.resumable() is None and bool(self.history())
 
     def history(self) -> list[Metrics]:
-        """Read ``metrics.jsonl``, one entry an epoch; empty before the first.
+        """Read ``metrics.jsonl``, one entry per epoch; empty before the first epoch is finished.
 
         Raises:
-            DataError: a line is no JSON.
+            DataError: a line is not JSON.
         """
         file = self.path / METRICS_FILE
         if not file.is_file():
@@ -260,17 +262,17 @@ class RunFolder(EpochCheckpoints):
         return history
 
     def profile(self) -> RunProfile | None:
-        """Read ``profile.json``; None where the folder has none.
+        """Read ``profile.json``; None if the folder has none.
 
         Raises:
-            DataError: it isn't what this version of the program writes.
+            DataError: the file is damaged or of another format version.
         """
         file = self.path / PROFILE_FILE
-        return read_json(RunProfile, file, "Remove it; the run is usable without.") if file.is_file() else None
+        return read_json(RunProfile, file, "Remove it; the run is usable without it.") if file.is_file() else None
 
 
 def describe_epoch(metrics: Metrics) -> str:
-    """Return an epoch's metrics as one line."""
+    """Return an epoch's metrics as one line of text."""
     return (
         f"epoch {metrics['epoch']:.0f}: loss {metrics['train_loss']:.3f}, validation loss"
         f" {metrics['validation_loss']:.3f}, accuracy {metrics['validation_accuracy']:.2%}, macro-F1"

@@ -1,4 +1,4 @@
-"""What changes over a run: the learning rate, the size of the images, and which stages of the network train."""
+"""Schedules over a run: the learning rate, the image size, and the stages of the network that train."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ from fer_ray.config.schema import ScheduleConfig
 def learning_rate_factor(
     config: ScheduleConfig, step: int, total_steps: int, accuracies: Sequence[float] = ()
 ) -> float:
-    """Return the share, 0 to 1, of the peak learning rate at a step.
+    """Return the learning rate at a step as a fraction of the peak rate, 0 to 1.
 
-    ``one_cycle`` rises linearly over the warm-up and falls linearly to 0 (Smith & Topin, arXiv 1708.07120), ``cosine``
-    falls along half a cosine (Loshchilov & Hutter, arXiv 1608.03983). ``step`` and ``plateau`` lower the rate by
+    ``one_cycle`` rises linearly over the warm-up and falls linearly to 0 (Smith & Topin, arXiv 1708.07120). ``cosine``
+    falls along half a cosine (Loshchilov & Hutter, arXiv 1608.03983). ``step`` and ``plateau`` multiply the rate by
     ``decay`` each time.
 
     Args:
-        config: the schedule.
+        config: the schedule configuration.
         step: 0 to ``total_steps`` - 1.
-        total_steps: of the whole run.
-        accuracies: of validation after each finished epoch, for ``plateau``.
+        total_steps: steps of the whole run.
+        accuracies: validation accuracy of each finished epoch, for ``plateau``.
     """
     if config.name == "step":
         return config.decay ** sum(step >= share * total_steps for share in config.step_at)
@@ -35,8 +35,7 @@ def learning_rate_factor(
 
 
 def _plateaus(accuracies: Sequence[float], patience: int) -> int:
-    """Count how often an accuracy stayed at or below the best before it for ``patience`` epochs (Keras'
-    ReduceLROnPlateau)."""
+    """Count the times that ``patience`` epochs in a row brought no better accuracy (Keras' ReduceLROnPlateau)."""
     best, stale, plateaus = -math.inf, 0, 0
     for accuracy in accuracies:
         stale = 0 if accuracy > best else stale + 1
@@ -47,10 +46,10 @@ def _plateaus(accuracies: Sequence[float], patience: int) -> int:
 
 
 def image_size(first_size: float, full_size_from: float, progress: float, full_size: int) -> int:
-    """Return the side, in pixels, of the training images after a share ``progress``, 0 to 1, of all epochs.
+    """Return the side of the training images in pixels, after a fraction ``progress``, 0 to 1, of all epochs.
 
-    It grows in steps of 8 pixels from ``first_size``, a share of the full size, to the full size (progressive
-    resizing, as in fast.ai's DAWNBench entry of 2018): early epochs learn coarse shapes at a fraction of the cost.
+    The side grows in steps of 8 pixels from ``first_size``, a fraction of the full size, to the full size (progressive
+    resizing, as in fast.ai's DAWNBench entry of 2018). Early epochs learn coarse shapes at a fraction of the cost.
     """
     share = min(1.0, progress / full_size_from)
     side = full_size * (first_size + (1 - first_size) * share)
@@ -58,9 +57,10 @@ def image_size(first_size: float, full_size_from: float, progress: float, full_s
 
 
 def trained_stages(config: ScheduleConfig, epoch: int, stages: int) -> int:
-    """Return how many stages of the network, counted from the classifier, train in an epoch (0 the first).
+    """Return how many stages of the network, counted from the classifier, train in an epoch (the first is 0).
 
-    Only the classifier at first, then one stage more every ``unfreeze_epochs`` (Howard & Ruder, arXiv 1801.06146).
+    At first only the classifier trains. Then one more stage is unfrozen every ``unfreeze_epochs`` (Howard & Ruder,
+    arXiv 1801.06146).
     """
     if epoch < config.head_epochs:
         return 1

@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights, which generalises better than the last ones."""
+"""An exponential moving average of a network's weights, which often generalises better than the last weights."""
 
 import copy
 from typing import Any
@@ -8,14 +8,14 @@ from torch import nn
 
 
 class WeightAverage:
-    """Follows a network (Polyak & Juditsky 1992; with this warm-up as in TensorFlow's ExponentialMovingAverage).
+    """The average of a network's weights over the steps (Polyak & Juditsky 1992).
 
-    The decay of step t is the smaller of ``decay`` and (1 + t) / (10 + t), so that early weights are soon forgotten.
-    Batch-norm statistics are averaged too; counters are copied.
+    The decay at step t is the smaller of ``decay`` and (1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage,
+    so that early weights are soon forgotten. Batch-norm statistics are averaged too. Counters are copied.
 
     Attributes:
         model: a network with the averaged weights, in evaluation mode.
-        steps: updates so far.
+        steps: number of updates so far.
     """
 
     def __init__(self, followed: nn.Module, decay: float):
@@ -24,7 +24,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the network's present weights."""
+        """Add the network's current weights to the average."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         averaged, present = (list(model.state_dict().values()) for model in (self.model, self._followed))
@@ -34,6 +34,6 @@ class WeightAverage:
             averaged[number].copy_(present[number])
 
     def load(self, weights: dict[str, Any], steps: int) -> None:
-        """Go on from an average after so many updates."""
+        """Resume from an average after a number of updates."""
         self.model.load_state_dict(weights)
         self.steps = steps

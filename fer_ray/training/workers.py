@@ -1,4 +1,4 @@
-"""The processes that train together, and what they tell each other; one alone where ``torch.distributed`` is off."""
+"""Collective operations over the processes that train together, or over one process without ``torch.distributed``."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,14 +10,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Workers:
-    """The group that this process is in.
+    """The process group of this process.
 
     Args:
-        device: through which tensors travel.
+        device: the device of the tensors that are exchanged.
 
     Attributes:
-        count: of processes.
-        rank: of this one, from 0.
+        count: number of processes.
+        rank: rank of this process, from 0.
     """
 
     def __init__(self, device: torch.device):
@@ -26,11 +26,11 @@ class Workers:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """Return a network whose gradients are averaged over all workers; the same one for one alone."""
+        """Return a network whose gradients are averaged over all workers; with one worker the network itself."""
         return DistributedDataParallel(model, broadcast_buffers=False) if self.count > 1 else model
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Add up an array over all workers."""
+        """Return the sum of an array over all workers."""
         if self.count == 1:
             return values
         tensor = torch.tensor(values, device=self._device)
@@ -38,7 +38,7 @@ class Workers:
         return tensor.cpu().numpy()
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Put all workers' rows, n × columns, one worker's below another's, as one float64 array on every worker."""
+        """Return the rows of all workers, n × columns, in the order of ranks, as one float64 array on every worker."""
         counts = self.sum(np.eye(self.count, dtype=np.int64)[self.rank] * len(rows))
         start = counts[: self.rank].sum()
         table = np.zeros((counts.sum(), rows.shape[1]))
@@ -46,7 +46,7 @@ class Workers:
         return self.sum(table)
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Give every worker the mean of all workers' batch-norm statistics."""
+        """Replace batch-norm statistics by their mean over all workers."""
         for buffer in model.buffers() if self.count > 1 else ():
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
@@ -54,5 +54,5 @@ class Workers:
 
 
 def without_sync(parallel: nn.Module) -> AbstractContextManager[object]:
-    """Return the context in which gradients are not yet averaged over the workers."""
+    """Return a context in which a backward pass doesn't average gradients over the workers."""
     return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()

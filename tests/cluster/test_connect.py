@@ -55,7 +55,7 @@ def listening() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(("mode", "now"), [(None, "not set now"), ("", "not set now"), ("token", "token now")])
+@pytest.mark.parametrize(("mode", "now"), [(None, "now not set"), ("", "now not set"), ("token", "now token")])
 def test_a_cluster_that_lets_nobody_in(
     failures: list[Exception], monkeypatch: pytest.MonkeyPatch, listening: str, mode: str | None, now: str
 ) -> None:
@@ -65,7 +65,7 @@ def test_a_cluster_that_lets_nobody_in(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     if mode is not None:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    with pytest.raises(UsageError, match=rf"RAY_ADDRESS={listening}: Failed to connect.*=token, {now}, and its token"):
+    with pytest.raises(UsageError, match=rf"RAY_ADDRESS={listening}: Failed to connect.*=token \({now}\) and put"):
         connect.connect()
 
 
@@ -91,7 +91,7 @@ def test_an_address_at_which_nothing_answers(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UsageError, match=f"^RAY_ADDRESS={address}: is no address of a cluster"):
+    with pytest.raises(UsageError, match=f"^RAY_ADDRESS={address}: not the address of a cluster"):
         connect.connect()
 
 

@@ -26,9 +26,7 @@ def test_out_of_memory_says_what_to_change(error: Exception) -> None:
     assert failure.lost == isinstance(error, OutOfMemoryError)  # by Ray, which may have killed another
     assert "--max-concurrent" not in FailureReader(1).read(error).text
     assert "--gpus-per-trial" not in failure.text
-    assert (
-        "give a trial more of a GPU (--gpus-per-trial, now 0.25), or train" in FailureReader(2, 0.25).read(error).text
-    )
+    assert "give a trial more of a GPU (--gpus-per-trial, now 0.25), or run" in FailureReader(2, 0.25).read(error).text
 
 
 def test_other_errors_stay_as_they_are() -> None:
@@ -43,7 +41,7 @@ def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.Mon
     monkeypatch.setattr(failures, "killed_for_memory", lambda: next(counts))
     reader = FailureReader(1)
     lost = reader.read(ActorDiedError())
-    assert lost.lost and lost.text.splitlines() == ["its process or its node was lost", str(ActorDiedError())]
+    assert lost.lost and lost.text.splitlines() == ["its process or node was lost", str(ActorDiedError())]
     assert lost.kind == "lost"
     killed = reader.read(ActorDiedError())
     assert killed.text.startswith("out of memory: The actor died") and not killed.lost

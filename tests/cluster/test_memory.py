@@ -19,7 +19,7 @@ def test_amounts_with_units(text: str, amount: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "0", "0.1B", "-2GiB", "2 gigs", "2GiB2", "1e9"])
 def test_what_is_no_amount(text: str) -> None:
-    with pytest.raises(UsageError, match=f"'{text}': no amount of memory"):
+    with pytest.raises(UsageError, match=f"'{text}': not an amount of memory"):
         parse_bytes(text)
 
 

@@ -28,8 +28,8 @@ def test_what_a_node_does_not_see_is_told(ray_cluster: None, tmp_path: Path) -> 
     finally:
         os.close(987)
     absent, other = failure.value.problems
-    assert absent.startswith("/data/run: not there on node 10.0.0.2. Put it on storage that all nodes have")
-    assert other.startswith("/proc/self/cmdline: something else there on node 10.0.0.2.")
+    assert absent.startswith("/data/run: missing on node 10.0.0.2. Put it on storage that all nodes have")
+    assert other.startswith("/proc/self/cmdline: different on node 10.0.0.2.")
 
 
 def test_a_node_that_does_not_answer_is_named(ray_cluster: None, capfd: pytest.CaptureFixture[str]) -> None:

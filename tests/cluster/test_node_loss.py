@@ -31,4 +31,4 @@ def test_training_goes_on_when_a_node_is_lost(tiny_dataset: PreparedDataset, tmp
         nodes.add()
         assert process.wait(PATIENCE_S) == 0, log.read_text()
     assert [line["epoch"] for line in RunFolder(run).history()] == [*range(1, 61)]
-    assert "Starting again after epoch" in log.read_text() and "Traceback" not in log.read_text()
+    assert "Restarting after epoch" in log.read_text() and "Traceback" not in log.read_text()

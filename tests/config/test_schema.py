@@ -73,7 +73,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_a_key_that_stands_twice(tmp_path: Path) -> None:
     (problem,) = problems_of("twice", text="model: {name: fast}\nmodel: {dropout: 0.2}\n", tmp_path=tmp_path)
-    assert "'model' stands there twice" in problem
+    assert "'model' is repeated" in problem
 
 
 def test_elements_and_nested_sections_by_path(tmp_path: Path) -> None:

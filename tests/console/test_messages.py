@@ -1,4 +1,4 @@
-"""Secrets in what is said: passwords, tokens and signatures go, all else stays."""
+"""Messages without secrets: passwords, tokens and signatures are replaced, the rest is kept."""
 
 import pytest
 
@@ -44,12 +44,12 @@ def test_urls_with_secrets(url: str, shown: str) -> None:
         "--set training.epochs=3",
     ],
 )
-def test_the_rest_stays(text: str) -> None:
+def test_other_text_is_kept(text: str) -> None:
     assert redacted(text) == text
     assert not holds_secret(text)
 
 
-def test_what_the_environment_keeps_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     secrets = {
         "AWS_SECRET_ACCESS_KEY": "a/secret+key",
         "AWS_SESSION_TOKEN": "a-session-token",
@@ -60,13 +60,13 @@ def test_what_the_environment_keeps_secret(monkeypatch: pytest.MonkeyPatch, caps
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PWD", "/home/me/photos")
     monkeypatch.setenv("A_TOKEN", "short")
-    said = f"/home/me/photos, a short note: {', '.join(secrets.values())}"
+    message = f"/home/me/photos, a short note: {', '.join(secrets.values())}"
     shown = "/home/me/photos, a short note: ***, ***, ***, ***"
-    say(said)
+    say(message)
     assert capsys.readouterr().err == shown + "\n"
-    assert str(DataError(["first", said])) == f"first\n{shown}"
+    assert str(DataError(["first", message])) == f"first\n{shown}"
 
 
-def test_a_password_that_is_given_by_name() -> None:
+def test_assigned_secrets() -> None:
     assert redacted("host=db password=secret dbname=s") == "host=db password=*** dbname=s"
     assert redacted("AWS_SECRET_ACCESS_KEY=secret was set") == "AWS_SECRET_ACCESS_KEY=*** was set"

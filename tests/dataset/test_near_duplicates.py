@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_ray.dataset.near_duplicates import SMALLEST, earliest_near, hash_pictures
+from fer_ray.dataset.near_duplicates import SMALLEST, earliest_near, hash_images
 from fer_ray.sources.synthetic import synthetic_faces
 
 
 def bits_apart(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return np.bitwise_count(hash_pictures(left) ^ hash_pictures(right))
+    return np.bitwise_count(hash_images(left) ^ hash_images(right))
 
 
 def test_light_and_contrast_leave_the_hash_alone() -> None:
@@ -31,7 +31,7 @@ def test_the_hash_is_about_the_picture_and_not_its_size() -> None:
     larger = np.stack([cv2.resize(face, (144, 144), interpolation=cv2.INTER_CUBIC) for face in faces])
     assert np.median(bits_apart(faces, larger)) <= 1
     smallest = np.stack([cv2.resize(face, (SMALLEST, SMALLEST), interpolation=cv2.INTER_AREA) for face in faces])
-    assert len(np.unique(hash_pictures(smallest))) == len(faces)
+    assert len(np.unique(hash_images(smallest))) == len(faces)
 
 
 @pytest.mark.parametrize("distance", range(7))
@@ -50,4 +50,4 @@ def test_every_pair_within_the_distance_is_found(distance: int) -> None:
 
 
 def test_no_pictures_have_no_neighbours() -> None:
-    assert len(earliest_near(hash_pictures(np.empty((0, 48, 48), np.uint8)), 3)) == 0
+    assert len(earliest_near(hash_images(np.empty((0, 48, 48), np.uint8)), 3)) == 0

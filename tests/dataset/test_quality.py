@@ -9,7 +9,7 @@ import pytest
 from fer_ray.dataset.assemble import Spool, SpooledRows, mean_by_class
 from fer_ray.dataset.quality import drop_leaks, find, worst_groups
 from fer_ray.emotions import EMOTIONS
-from fer_ray.sources.label_names import Naming
+from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.synthetic import synthetic_faces
 
@@ -27,7 +27,7 @@ def collect(tmp_path: Path) -> Iterator[Callable[[Given], tuple[SpooledRows, Spo
             for number, (split, label, picture) in enumerate(given):
                 builder.add(f"{number}", f"in/{number}", split, None if label is None else str(label), picture, 48, 48)
             spool.add(builder.table())
-            return spool.rows(Source("made", "made", [], iter), Naming())[0], spool
+            return spool.rows(Source("made", "made", [], iter), NameOptions())[0], spool
 
         yield spooled
 
@@ -89,7 +89,7 @@ def test_dropping_leaks_names_the_twin_and_leaves_the_later_row(
         {
             "id": str(number),
             "path": f"in/{number}",
-            "reason": f"left out by --drop-leaks: the same picture stands in {where}",
+            "reason": f"left out by --drop-leaks: the same image is in {where}",
         }
         for number, where in ((1, "test as 0"), (2, "test as 0"), (7, "validation as 5"))
     ]

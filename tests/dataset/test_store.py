@@ -11,7 +11,7 @@ from fer_ray.errors import DataError
 @pytest.mark.parametrize("label", [0, 3, 6])
 def test_a_dataset_of_one_label_is_refused(label: int, tmp_path: Path) -> None:
     dataset = write_prepared(tmp_path, {"train": [label, label, None], "validation": [0, 1, 2]})
-    with pytest.raises(DataError, match="a network needs two labels or more"):
+    with pytest.raises(DataError, match="training needs at least two"):
         dataset.check_trainable()
 
 

@@ -58,9 +58,9 @@ def test_a_hostile_zip(ray_cluster: None, tmp_path: Path) -> None:
     np.testing.assert_array_equal(pictures["sad/windows.png"].reshape(48, 48), FACE)
     assert (pictures["happy/twice.png"] == 7).all()
     expected = {
-        "../../happy/up.png": "leads out of the .zip",
-        "/tmp/happy/absolute.png": "leads out of the .zip",
-        "C:/happy/drive.png": "leads out of the .zip",
+        "../../happy/up.png": "points outside the .zip",
+        "/tmp/happy/absolute.png": "points outside the .zip",
+        "C:/happy/drive.png": "points outside the .zip",
         "happy/encrypted.png": "encrypted",
         "happy/crc.png": "checksum differs",
         "happy/twice.png": "the same name",
@@ -200,6 +200,7 @@ REFUSED_PARQUET = {
     "no image": (parquet({"picture": FACES["image"], "label": FACES["label"]}), "picture, label is called image"),
     "numbers for images": (parquet({"image": [1], "label": [2]}), "column image is int64, expected bytes"),
     "lists for labels": (parquet({"image": [b"x"], "label": [[1]]}), "column label is list"),
+    "truths for labels": (parquet({"image": [b"x"], "label": [True]}), "column label is bool"),
     "no rows": (parquet({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), "no rows"),
 }
 

@@ -53,7 +53,7 @@ def test_crops_stay_inside() -> None:
     picture = np.arange(100, dtype=np.uint8).reshape(10, 10)
     np.testing.assert_array_equal(crop(picture, FoundFace(-3, 8, 5, 5, 1)), picture[8:, :2])
     assert crop(picture, FoundFace(2.4, 2.6, 3, 3, 1)).shape == (3, 3)
-    with pytest.raises(ValueError, match="outside of the picture of 10 × 10"):
+    with pytest.raises(ValueError, match="outside the picture of 10 × 10"):
         crop(picture, FoundFace(20, 2, 3, 3, 1))
 
 

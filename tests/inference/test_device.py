@@ -6,15 +6,15 @@ import sys
 import pytest
 from torch import nn
 
-from fer_ray.inference.device import LAYOUT, pick_device, place
+from fer_ray.inference.device import LAYOUT, pick_device, to_device
 
 _STEPS = """
 import ctypes, platform, resource, sys
 import torch
-from fer_ray.inference.device import place
+from fer_ray.inference.device import to_device
 
 if sys.argv[1] == "placed":
-    place(torch.nn.Linear(1, 1), torch.device("cpu"))
+    to_device(torch.nn.Linear(1, 1), torch.device("cpu"))
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 
@@ -42,7 +42,7 @@ def page_faults(argument: str) -> int:
 
 
 def test_kernels_have_the_measured_layout() -> None:
-    convolution = place(nn.Conv2d(3, 4, 3), pick_device())
+    convolution = to_device(nn.Conv2d(3, 4, 3), pick_device())
     assert convolution.weight.is_contiguous(memory_format=LAYOUT)
 
 

@@ -116,11 +116,13 @@ def test_all_wrong_members_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         load_members([small, good, tmp_path / "none", bored], 48)
     of_size, missing, labels = error.value.problems
-    assert f"{small}: takes images of 24 pixels, the dataset holds 48" in of_size and "leave it out" in of_size
+    assert (
+        f"{small}: expects images of 24 pixels, the dataset has 48" in of_size and "leave the checkpoint out" in of_size
+    )
     assert f"{tmp_path / 'none'}: not a checkpoint" in missing
     assert str(bored) in labels and "in any order" in labels
     with pytest.raises(UsageError, match="named twice"):
         load_members([good, small, good], 48)
     assert [one.info.size for one in load_members([small])] == [24]
-    with pytest.raises(DataError, match=f"{small}: takes images of 24 pixels, the first one of 48"):
+    with pytest.raises(DataError, match=f"{small}: expects images of 24 pixels, the first checkpoint 48"):
         load_members([good, small])

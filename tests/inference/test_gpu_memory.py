@@ -79,7 +79,7 @@ def test_prediction_goes_on_with_fewer_images_a_pass(
     assert predictor.batch_size == left
     said = capsys.readouterr().err
     assert said.count("Memory ran out") == (room < 16)
-    assert room == 16 or f"with 16 images a forward pass; {left} from here on." in said
+    assert room == 16 or f"with a batch of 16 images; batches of {left} follow." in said
     predictor.predict(IMAGES)
     assert "Memory" not in capsys.readouterr().err
 
@@ -89,7 +89,7 @@ def test_no_room_for_one_image_ends_cleanly(
     kind: str, shipped: Checkpoint, forward: Callable[[int, str], None]
 ) -> None:
     forward(0, kind)
-    with pytest.raises(UsageError, match=r"^out of memory: .*no room for the network and one image"):
+    with pytest.raises(UsageError, match=r"^out of memory: .*Memory doesn.t hold the network and one image"):
         Predictor(shipped).predict(IMAGES)
 
 
@@ -179,7 +179,7 @@ def test_a_process_keeps_to_its_part_of_a_gpu(
     limited = list[float]()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
-    device.keep_to_part(part)
+    device.limit_gpu_memory(part)
     assert limited == limits
 
 
@@ -210,7 +210,7 @@ def test_a_gpu_predicts_as_the_cpu_does_within_a_part_of_its_memory(
     shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu = Predictor(shipped, precision="float32", batch_size=1 << 17)
-    device.keep_to_part(0.01)
+    device.limit_gpu_memory(0.01)
     predictions = on_gpu.predict(np.repeat(IMAGES, 7000, axis=0))
     assert on_gpu.device.type == "cuda" and on_gpu.batch_size < 1 << 17
     monkeypatch.setattr(network, "pick_device", lambda: torch.device("cpu"))

@@ -20,7 +20,7 @@ from fer_ray.scoring import chunk_scorer, manifest, parts
 from fer_ray.scoring.chunk_scorer import ChunkScorer, fastest_batch_size
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import Scored, ScoringOptions
+from fer_ray.scoring.job import ChunkResult, ScoringOptions
 from fer_ray.storage.folder import Folder
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
@@ -55,7 +55,9 @@ def threads_as_before() -> object:
     cv2.setNumThreads(before[1])
 
 
-def score_all(inputs: list[Path], output: Path, asked: ScoringOptions, threads: int = 2) -> tuple[pa.Table, Scored]:
+def score_all(
+    inputs: list[Path], output: Path, asked: ScoringOptions, threads: int = 2
+) -> tuple[pa.Table, ChunkResult]:
     output.mkdir()
     folder = Folder.at(output)
     manifest.add_listing(folder, list_entries(check_inputs(inputs), lambda: None), may_repeat=True)
@@ -64,7 +66,7 @@ def score_all(inputs: list[Path], output: Path, asked: ScoringOptions, threads: 
     scored = [scorer.score(number, chunk) for number, chunk in enumerate(chunks)]
     rows = [pq.read_table(output / parts.piece_name(number)) for number in range(len(chunks))]
     by_status = sum((one.by_status for one in scored), Counter[str]())
-    return pa.concat_tables(rows), Scored(by_status, scored[0].spent)
+    return pa.concat_tables(rows), ChunkResult(by_status, scored[0].spent)
 
 
 def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def takes_in(root: Path, given: str, output: str) -> bool:
         if "://" not in place:
             list(list_entries([place], lambda: None, written))
     except UsageError as error:
-        assert any(remedy in str(error) for remedy in ("Choose one outside.", "Take it out of the list."))
+        assert any(remedy in str(error) for remedy in ("Choose one outside.", "Remove it from the list."))
         return True
     return False
 
@@ -144,7 +144,7 @@ def test_relative_inputs_and_outputs_start_at_the_working_directory(
 ) -> None:
     monkeypatch.chdir(around / "photos")
     check_apart(check_inputs(["."]), Folder.at("../labels").shown)
-    with pytest.raises(UsageError, match="lies in the input"):
+    with pytest.raises(UsageError, match="the output is inside the input"):
         check_apart(check_inputs([".."]), Folder.at("labels").shown)
 
 
@@ -166,12 +166,12 @@ def test_text_lists(photos: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.txt"
     bad.write_text("http://example.org/a.jpg\nphotos/a.jpg\n")
     wrong, right = entries(bad)
-    assert wrong.problem.startswith("missing: http://example.org/a.jpg: no known kind of URL") and not right.problem
+    assert wrong.problem.startswith("missing: http://example.org/a.jpg: unknown kind of URL") and not right.problem
     photo = tmp_path / "photo.txt"
     photo.write_bytes(bytes(100_000))
     assert entries(photo) == []  # NULs only: an empty list
     photo.write_bytes(b"x" * 100_000)
-    with pytest.raises(DataError, match=r"a line of more than 65,536 bytes.*another suffix"):
+    with pytest.raises(DataError, match=r"a line has more than 65,536 bytes.*Rename"):
         entries(photo)
 
 
@@ -224,10 +224,10 @@ MADE: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
 def test_containers_are_listed_and_read_by_place(kind: str, tmp_path: Path) -> None:
     make, expected, others = MADE[kind]
     file = make(tmp_path / f"shard.{kind}")
-    passed_over: list[int] = []
-    found = list(list_entries(check_inputs([file]), lambda: passed_over.append(1)))
+    on_skipped: list[int] = []
+    found = list(list_entries(check_inputs([file]), lambda: on_skipped.append(1)))
     assert [entry.name.decode() for entry in found] == [f"{file}!/{name}" for name in expected]
-    assert len(passed_over) == others
+    assert len(on_skipped) == others
     for entry in reversed(found):  # in any order
         if entry.name.endswith((b"link.jpg", b"!/1")):
             with pytest.raises(FileError, match=r"not_a_file: a link|missing: the row has no image"):
@@ -280,7 +280,7 @@ def test_lists_of_other_systems(tmp_path: Path) -> None:
     file.write_bytes("\ufeffa.jpg\r\nb.jpg\r\n".encode())
     assert [entry.name.decode() for entry in entries(file)] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
     file.write_text("a.jpg\n", encoding="utf-16")
-    with pytest.raises(DataError, match=r"list.txt: a list in UTF-16: paths in UTF-8 are expected. Save it as UTF-8"):
+    with pytest.raises(DataError, match=r"list.txt: the list is in UTF-16. Save it as UTF-8"):
         entries(file)
 
 

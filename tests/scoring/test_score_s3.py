@@ -50,7 +50,7 @@ def store() -> Iterator[Store]:
 @pytest.fixture(autouse=True)
 def no_faults(store: Store) -> None:
     store.faults.busy_every = store.faults.slow_every = 0
-    store.faults.late_s = Faults.late_s
+    store.faults.delay_s = Faults.delay_s
 
 
 def names(*inputs: str) -> list[str]:
@@ -109,12 +109,12 @@ def test_many_files_are_removed_at_once(store: Store) -> None:
     folder, files = Folder.at(f"s3://{BUCKET}/many"), [f"{number}.parquet" for number in range(48)]
     for name in files:
         store.put(f"many/{name}", b"")
-    store.faults.slow_every, store.faults.late_s = 1, 0.1
+    store.faults.slow_every, store.faults.delay_s = 1, 0.1
     began = time.monotonic()
     folder.remove(*files, "absent.parquet")
     took, store.faults.slow_every = time.monotonic() - began, 0
     assert store.keys("many") == []
-    assert took < len(files) * store.faults.late_s, "one after the other takes several answers for each"
+    assert took < len(files) * store.faults.delay_s, "one after the other takes several answers for each"
 
 
 def test_a_whole_job_on_a_bad_day_loses_nothing(store: Store) -> None:

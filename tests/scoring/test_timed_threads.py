@@ -12,10 +12,10 @@ from fer_ray.scoring.timed_threads import TimedBatches
 @pytest.mark.parametrize("threads", [1, 3, 50])
 @pytest.mark.parametrize("counts", [[], [0], [1], [20], [5, 0, 7, 1, 30]])
 def test_results_are_in_order(threads: int, counts: list[int]) -> None:
-    crew = TimedBatches(lambda number: number * number, lambda number: -1, sum, threads, 60)
+    timed = TimedBatches(lambda number: number * number, lambda number: -1, sum, threads, 60)
     expected = [sum(number * number for number in range(count)) for count in counts]
-    assert crew.map([range(count) for count in counts]) == expected
-    assert crew.map([range(count) for count in counts]) == expected
+    assert timed.map([range(count) for count in counts]) == expected
+    assert timed.map([range(count) for count in counts]) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -28,46 +28,46 @@ def test_what_takes_too_long_is_given_up_and_the_rest_goes_on(threads: int) -> N
         return "done"
 
     began = time.monotonic()
-    crew = TimedBatches(work, lambda number: f"{number} late", list, threads, 0.3)
-    results = crew.map([range(4), range(4, 8), range(8, 9)])
+    timed = TimedBatches(work, lambda number: f"{number} late", list, threads, 0.3)
+    results = timed.map([range(4), range(4, 8), range(8, 9)])
     assert time.monotonic() - began < 5
     assert results == [["done", "1 late", "2 late", "done"], ["done", "done", "done", "7 late"], ["done"]]
     released.set()
     time.sleep(0.1)
     assert results[0][1] == "1 late"  # what comes of it later is left out
-    assert crew.map([[3, 4]]) == [["done", "done"]]
+    assert timed.map([[3, 4]]) == [["done", "done"]]
 
 
 def test_a_late_one_does_not_end_what_another_call_does() -> None:
-    crew = TimedBatches(lambda seconds: time.sleep(seconds) or "done", lambda seconds: "late", list, 2, 0.2)
+    timed = TimedBatches(lambda seconds: time.sleep(seconds) or "done", lambda seconds: "late", list, 2, 0.2)
     with ThreadPoolExecutor(2) as pool:
-        slow, quick = pool.submit(crew.map, [[0.5, 0.0]]), pool.submit(crew.map, [[0.0] * 5])
+        slow, quick = pool.submit(timed.map, [[0.5, 0.0]]), pool.submit(timed.map, [[0.0] * 5])
     assert (slow.result(), quick.result()) == ([["late", "done"]], [["done"] * 5])
 
 
 def test_finishing_a_batch_has_all_the_time_it_needs() -> None:
-    crew = TimedBatches(lambda number: number, lambda number: -1, lambda batch: time.sleep(0.5) or batch, 2, 0.1)
-    assert crew.map([[1, 2], [3]]) == [[1, 2], [3]]
+    timed = TimedBatches(lambda number: number, lambda number: -1, lambda batch: time.sleep(0.5) or batch, 2, 0.1)
+    assert timed.map([[1, 2], [3]]) == [[1, 2], [3]]
 
 
 def test_what_finishing_raises_is_raised() -> None:
-    crew = TimedBatches(lambda number: number, lambda number: -1, lambda batch: 1 // batch[0], 2, 60)
+    timed = TimedBatches(lambda number: number, lambda number: -1, lambda batch: 1 // batch[0], 2, 60)
     with pytest.raises(ZeroDivisionError):
-        crew.map([[1], [0], [1]])
-    assert crew.map([[1]]) == [1]
+        timed.map([[1], [0], [1]])
+    assert timed.map([[1]]) == [1]
 
 
 def test_one_thread_does_all_of_a_batch() -> None:
-    crew = TimedBatches(
+    timed = TimedBatches(
         lambda _: threading.get_ident(), lambda _: 0, lambda batch: {*batch, threading.get_ident()}, 1, 60
     )
-    assert len(set.union(*crew.map([range(10)] * 5))) == 1
+    assert len(set.union(*timed.map([range(10)] * 5))) == 1
 
 
 def test_threads_come_and_go() -> None:
-    crew = TimedBatches(lambda _: time.sleep(0.02) or threading.get_ident(), lambda _: 0, set, 1, 60)
-    assert len(set.union(*crew.map([range(8)] * 3))) == 1
-    crew.threads = 4
-    assert len(set.union(*crew.map([range(8)] * 3))) == 4
-    crew.threads = 1
-    assert len(set.union(*crew.map([range(8)] * 3))) == 1
+    timed = TimedBatches(lambda _: time.sleep(0.02) or threading.get_ident(), lambda _: 0, set, 1, 60)
+    assert len(set.union(*timed.map([range(8)] * 3))) == 1
+    timed.threads = 4
+    assert len(set.union(*timed.map([range(8)] * 3))) == 4
+    timed.threads = 1
+    assert len(set.union(*timed.map([range(8)] * 3))) == 1

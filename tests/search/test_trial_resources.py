@@ -35,10 +35,10 @@ def scripted(tiny_dataset: PreparedDataset, tmp_path: Path) -> Search:
 def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SPACE)
     said: list[tuple[dict[str, Any], str]] = [
-        ({"max_concurrent": 3}, r"3 × \(1 CPU\) asked for, room for 2. 1 node\(s\), with 2 CPUs"),
-        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) asked for, room for 0. 1 node\(s\), with 2 CPUs"),
-        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) asked for, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
-        ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) asked for, room for 2"),
+        ({"max_concurrent": 3}, r"3 × \(1 CPU\) requested, room for 2. 1 node\(s\), with 2 CPUs"),
+        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) requested, room for 0. 1 node\(s\), with 2 CPUs"),
+        ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) requested, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
+        ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) requested, room for 2"),
     ]
     for asked, message in said:
         with pytest.raises(UsageError, match=message):
@@ -51,7 +51,7 @@ def test_more_memory_than_there_is_is_refused(scripted: Search) -> None:
         costs, start = cost_nothing(request, data, allocation)
         return {name: dataclasses.replace(cost, memory=1 << 50) for name, cost in costs.items()}, start
 
-    with pytest.raises(UsageError, match=r"1 × \(1 CPU, 1,024 TiB memory\) asked for, room for 0.*GiB memory"):
+    with pytest.raises(UsageError, match=r"1 × \(1 CPU, 1,024 TiB memory\) requested, room for 0.*GiB memory"):
         search(scripted.request(3), Scripted([], scripted.calls), measure)
     assert not scripted.run.exists()
 

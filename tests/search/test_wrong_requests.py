@@ -39,7 +39,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model.dropout: {uniform: [0.3, 0.6]}", ["model.dropout = 0.1", "the default", "Change one"]),
         ("model.dropout: 0.3", ["a plain value", "an option of a choice"]),
         ("training.epochs: {uniform: [20, 30]}", ["training.epochs", "valid integer"]),
-        ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", ["stands there twice", "line 3"]),
+        ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", ["is repeated", "line 3"]),
         ("optimizer.name: {choice: {sgd: , rmsprop: }}", ["choice.rmsprop", "'sgd', 'adam', 'adamw' or 'muon'"]),
         ("optimizer.name: {choice: {sgd: {model.droput: 0.1}, adam: }}", ["choice.sgd.model.droput", "Did you mean"]),
         ("optimizer.name: {choice: {sgd: {optimizer.momentum: 2}, adam: }}", ["optimizer.momentum = 2"]),
@@ -53,7 +53,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("schedule.step_at.2: {uniform: [0.8, 0.9]}", ["has 2 elements, counted from 0"]),
         (
             "loss.effective_number: {categorical: [null, 0.99]}\n  loss.class_weight_power: {uniform: [0, 1]}",
-            ["may be drawn together", "exclude one another", "Make one of them a choice"],
+            ["may be drawn together", "exclude each other", "Make one of them a choice"],
         ),
         ("training.accumulate: {int: [1, 100]}", ["may draw training.accumulate", "below 2 images"]),
         ("model.stem: {categorical: [auto, large]}", ["model.stem = 'large'"]),
@@ -117,7 +117,7 @@ def test_bad_spaces(
         (
             ["--gpus-per-trial", "3", "--workers-per-trial", "2"],
             [GOOD],
-            ["NCCL, through which", "refuses two on the same"],
+            ["NCCL, which exchanges", "refuses two on the same"],
         ),
         (["--gpus-per-trial", "-1"], [GOOD], ["--gpus-per-trial -1: must be 0, a fraction of one GPU"]),
         (["--gpus-per-trial", "2"], [GOOD], ["leaves others idle. Use --workers-per-trial to train on several"]),

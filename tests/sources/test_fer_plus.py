@@ -59,7 +59,7 @@ def test_majority_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     plain = prepare(source, tmp_path / "plain").info
     majority = prepare(source, tmp_path / "majority", fer_plus=votes).info
     said = capsys.readouterr().err
-    assert "4 rows of FER+ got no label: won 1 by contempt, 1 by unknown, 1 by nf, 1 by a tie." in said
+    assert "4 rows of FER+ got no label, by the winning choice: 1 contempt, 1 unknown, 1 nf, 1 a tie." in said
     assert "4 of 4 differ from the label in" in said
     soft = prepare(source, tmp_path / "soft", fer_plus=votes, fer_plus_labels="soft").info
     assert len({plain.fingerprint, majority.fingerprint, soft.fingerprint}) == 3

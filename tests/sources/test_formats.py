@@ -1,6 +1,5 @@
 """The same images through every format: the same label and the same pixels for each, by drawn and by real faces."""
 
-import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -11,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inputs import encoded, picture, rows_of
+from inputs import encoded, rows_of
 
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import decode
-from fer_ray.prepare import prepare
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.synthetic import synthetic_faces
 
@@ -190,64 +188,9 @@ def test_the_same_images_through_every_format(
 
 
 def test_the_resplit_kaggle_tree_is_said_to_be_unofficial(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for split, count in (("train", 28_821), ("validation", 7_066)):
             for number in range(count):
                 archive.writestr(f"images/{split}/{EMOTIONS[number % 7]}/{number}.jpg", b"")
-    (tmp_path / "x.zip").write_bytes(file.getvalue())
     (note,) = open_source(tmp_path / "x.zip").notes
     assert "not the official split" in note
-
-
-def test_numbers_without_names_are_said_to_be_in_csv_order(ray_cluster: None, tmp_path: Path) -> None:
-    table = pa.table({"image": [encoded(np.zeros((4, 4), np.uint8))], "label": [6]})
-    pq.write_table(table, tmp_path / "x.parquet")
-    info = prepare(tmp_path / "x.parquet", tmp_path / "out").info
-    assert any("csv order" in note and "6 neutral" in note for note in info.notes)
-    pq.write_table(table.drop_columns(["label"]), tmp_path / "x.parquet")
-    (note,) = open_source(tmp_path / "x.parquet").notes
-    assert "unlabelled" in note
-    rows, _ = rows_of(tmp_path / "x.parquet")
-    assert [(row["split"], row["label"], row["reason"]) for row in rows] == [("test", None, None)]
-
-
-@pytest.mark.parametrize(
-    ("labels", "names", "expected"),
-    [
-        (["3", "Happiness", " sad ", None, ""], None, [3, 3, 4, None, None]),
-        (pa.array(["happy", "sad"]).dictionary_encode(), None, [3, 4]),
-        ([3.0, float("nan"), 2.5], None, [3, None, "emotion '2.5'"]),
-        ([0, 1, 2, -1, 9], ["neutral", "contempt", "5"], [6, "emotion 'contempt'", 5, None, "label 9"]),
-        ([0.0, 2.0, -1.0], ["neutral", "contempt", "joy"], [6, 3, None]),
-        ([True], None, "column label is bool"),
-    ],
-)
-def test_labels_of_any_make(labels: Any, names: list[str] | None, expected: Any, tmp_path: Path) -> None:
-    image = encoded(np.zeros((4, 4), np.uint8))
-    table = pa.table({"image": [image] * len(labels), "label": labels})
-    if names:
-        meta = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps(meta)})
-    pq.write_table(table, tmp_path / "x.parquet")
-    if isinstance(expected, str):
-        with pytest.raises(Exception, match=expected):
-            open_source(tmp_path / "x.parquet")
-        return
-    rows, _ = rows_of(tmp_path / "x.parquet")
-    for row, label in zip(rows, expected, strict=True):
-        assert label in row["reason"] if isinstance(label, str) else (row["label"], row["reason"]) == (label, None)
-
-
-@pytest.mark.parametrize("column", ["split", "Usage", "subset"])
-def test_a_column_names_the_split_of_each_row(column: str, tmp_path: Path) -> None:
-    names = ["Training", "train", "PublicTest", "valid", "PrivateTest", "test", "holiday", None]
-    table = pa.table({"image": [picture(shade) for shade in range(8)], "label": [3] * 8, column: names})
-    pq.write_table(table, tmp_path / "train.parquet")
-    rows, _ = rows_of(tmp_path / "train.parquet")
-    expected = ["train", "train", "validation", "validation", "test", "test"]
-    assert [row["split"] for row in rows if row["reason"] is None] == expected
-    assert [row["reason"] for row in rows if row["reason"]] == [
-        f"split '{name or ''}', expected Training, PublicTest or PrivateTest; train, valid or test"
-        for name in names[6:]
-    ]

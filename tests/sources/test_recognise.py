@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from inputs import picture, pixels_text, rows_of, write, zipped
+from made_sources import emotions_in, meaning, parquet
 
 from fer_ray.errors import DataError, UsageError
-from fer_ray.sources.label_names import Naming
+from fer_ray.sources.name_options import NameOptions
 from fer_ray.sources.recognise import open_source
 
 RNG = np.random.default_rng(0)
@@ -60,7 +61,7 @@ def test_files_that_are_no_images_and_hidden_folders_are_passed_over(format: str
 
 def test_an_image_under_an_unknown_label_is_rejected_with_the_reason(tmp_path: Path) -> None:
     write(tmp_path, {"happy/a.png": picture(1), "smile/b.png": picture(2)})
-    rows, _ = rows_of(tmp_path, naming=Naming(allow_unknown=True))
+    rows, _ = rows_of(tmp_path, options=NameOptions(allow_unknown=True))
     assert rows[1]["id"] == "smile/b.png" and "emotion 'smile'" in rows[1]["reason"]
 
 
@@ -197,6 +198,53 @@ def test_synthetic_splits_eight_one_one() -> None:
     assert len(np.unique(images.reshape(600, -1), axis=0)) == 600
 
 
+STRAY = {
+    "a CSV": ("votes.csv", f"emotion,pixels\n3,{pixels_text(1)}\n".encode()),
+    "the official CSV": ("fer2013.csv", f"emotion,pixels,Usage\n3,{pixels_text(1)},Training\n".encode()),
+    "a table without a suffix": ("faces", f"emotion,pixels\n3,{pixels_text(1)}\n".encode()),
+}
+
+
+@pytest.mark.parametrize("format", ["folder", "zip"])
+@pytest.mark.parametrize("kind", STRAY)
+def test_a_table_beside_images_needs_a_choice(kind: str, format: str, tmp_path: Path) -> None:
+    files = emotions_in("train") | dict([STRAY[kind]])
+    source = write(tmp_path / "in", files)
+    if format == "zip":
+        source = write(tmp_path, {"x.zip": zipped(files)}) / "x.zip"
+    with pytest.raises(DataError, match=rf"{STRAY[kind][0]}.*and 7 images.*--format csv or --format {format}"):
+        open_source(source)
+    assert open_source(source, format=format).total == 7
+    assert meaning(source, format="csv") == {1: ("train", 3)}
+
+
+def test_parquet_beside_images_needs_a_choice(tmp_path: Path) -> None:
+    parquet(write(tmp_path, emotions_in("train")) / "x.parquet", image=[picture(1)], label=[3])
+    with pytest.raises(DataError, match="--format parquet or --format folder"):
+        open_source(tmp_path)
+
+
+def test_archives_and_tables_beside_images_are_named(tmp_path: Path) -> None:
+    source = write(tmp_path, emotions_in("train") | {"more/test.zip": zipped(emotions_in("test"))})
+    assert "Not read: 1 file such as more/test.zip" in open_source(source).notes[0]
+    write(tmp_path, {"more/labels.csv": b"name,label"})
+    assert "Not read: 2 files such as more/" in open_source(source).notes[0]
+
+
+def test_two_links_to_a_folder_are_two_folders(tmp_path: Path) -> None:
+    write(tmp_path, {"store/a/x.png": picture(1), "in/train/sad/y.png": picture(2)})
+    (tmp_path / "in" / "train" / "happy").symlink_to(tmp_path / "store" / "a")
+    (tmp_path / "in" / "val").mkdir()
+    (tmp_path / "in" / "val" / "fear").symlink_to(tmp_path / "store" / "a")
+    (tmp_path / "in" / "val" / "circle").symlink_to(tmp_path / "in")
+    rows, _ = rows_of(tmp_path / "in")
+    assert {(row["id"], row["split"], row["label"]) for row in rows} == {
+        ("train/happy/x.png", "train", 3),
+        ("train/sad/y.png", "train", 4),
+        ("val/fear/x.png", "validation", 2),
+    }
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -215,7 +263,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, files: dict[str, 
     ("name", "data", "words"),
     [
         ("x.csv", b"name,age\nbob,3\n", "name,age"),
-        ("x.zip", b"PK but no zip", "no readable .zip"),
+        ("x.zip", b"PK but no zip", "an unreadable .zip"),
         ("x.jpg", picture(3), "PNG"),
         ("x.csv", b"", "empty"),
         ("x.csv", b"emotion,pixels,Usage\n", "no data rows"),

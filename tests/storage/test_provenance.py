@@ -1,4 +1,4 @@
-"""Where an output came from: commands as typed, no secrets, each start of a resumed run, and wrong files."""
+"""provenance.json: commands as typed, no secrets, each start of a resumed run, invalid files."""
 
 import json
 import platform
@@ -70,6 +70,6 @@ def test_a_resumed_run_keeps_each_start(tiny_dataset: PreparedDataset, tmp_path:
 def test_a_damaged_file_is_named_and_kept(tmp_path: Path) -> None:
     assert read_provenance(tmp_path) is None
     (tmp_path / "provenance.json").write_text('{"starts": []}')
-    with pytest.raises(DataError, match=r"provenance\.json: not as this program writes it"):
+    with pytest.raises(DataError, match=r"provenance\.json: invalid"):
         record_start(tmp_path)
     assert (tmp_path / "provenance.json").read_text() == '{"starts": []}'

@@ -1,4 +1,4 @@
-"""Secrets in every place that takes a URL: none reaches what is written or printed, nor what Ray logs."""
+"""Secrets in URLs reach neither what is written or printed, nor what Ray logs."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ CALLS = {
 
 @pytest.mark.parametrize("log", [[], ["--log-json"]], ids=["text", "json"])
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_refused_is_not_repeated(
+def test_errors_name_no_secret(
     name: str,
     log: list[str],
     tiny_dataset: PreparedDataset,
@@ -92,14 +92,14 @@ def test_what_is_refused_is_not_repeated(
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code in (2, 3)
-    said = capfd.readouterr()
-    assert said.err and not any(leak.decode() in said.err + said.out for leak in LEAKS)
+    printed = capfd.readouterr()
+    assert printed.err and not any(leak.decode() in printed.err + printed.out for leak in LEAKS)
     assert not list(leaks_in(tmp_path))
 
 
 @pytest.mark.parametrize("url", [f"s3{USER}bucket/x", "gs://hunter2@bucket/x", f"s3://bucket/x?{QUERY}"])
-def test_urls_of_stores_hold_no_secret(url: str) -> None:
-    with pytest.raises(UsageError, match=r"\*\*\*.* no key, password or signature.*AWS_SECRET_ACCESS_KEY") as raised:
+def test_urls_with_secrets_are_refused(url: str) -> None:
+    with pytest.raises(UsageError, match=r"\*\*\*.* no key, password or signature.*AWS_SECRET") as raised:
         as_url(url)
     assert not any(leak.decode() in str(raised.value) for leak in LEAKS)
     assert as_url("s3://bucket/me:x@y?z=1") == "s3://bucket/me:x@y?z=1"
@@ -136,10 +136,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder: Path) -> None:
-    """In a process of its own with a Ray of its own: both are told the secrets, and keep notes of what they are told.
-
-    Ten seconds for the one test that looks at all that two stages and Ray write.
-    """
+    """In a new process with its own Ray, which gets the secrets too; checks all files that two stages and Ray write."""
     photos, space, labels, run = (tmp_path / name for name in ("photos", "space.yaml", "labels", "run"))
     photos.mkdir()
     (photos / "face.png").write_bytes(cv2.imencode(".png", synthetic_faces(1, seed=0)[0][0])[1].tobytes())
@@ -163,7 +160,7 @@ def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder:
         env={**os.environ, **environment, "AWS_SECRET_ACCESS_KEY": SECRET},
     )
     assert ran.returncode == 0, ran.stderr
-    (tmp_path / "list.txt").unlink()  # what it was given, of which it makes no copy
+    (tmp_path / "list.txt").unlink()  # the input itself
     assert not any(leak.decode() in ran.stdout + ran.stderr for leak in LEAKS)
     assert not list(leaks_in(tmp_path))
     assert "Ray's list of jobs: python" in ran.stdout and "password=***" in ran.stdout

@@ -196,7 +196,7 @@ def test_no_part_is_below_two_images(
     [
         (["training.accumulate=5"], 45, r"training\.batch_size 8 / 1 worker / 5 = 1\.6\. .* to 10 or more"),
         (["training.batch_size=2", "training.accumulate=2"], 45, r"2 / 1 worker / 2 = 1\. "),
-        ([], 1, "1 training image for 1 worker: each needs 2 or more"),
+        ([], 1, "1 training image for 1 worker: each worker needs 2 or more"),
     ],
 )
 def test_what_leaves_parts_below_two_images(options: list[str], rows: int, problem: str, data: TrainingData) -> None:

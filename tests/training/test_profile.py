@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fer_ray.training.profile import PARTS, Part, RunProfile, Stopwatch, bottleneck
+from fer_ray.training.profile import PHASES, Phase, RunProfile, Stopwatch, bottleneck
 
 
 def profile(device: str = "cpu", streamed: bool = False, **seconds: float) -> RunProfile:
@@ -26,7 +26,7 @@ def test_the_parts_of_an_epoch_add_up_to_its_time() -> None:
 
     seen = []
     for batch in watch.steps(batches()):
-        with watch.part("forward"):
+        with watch.phase("forward"):
             time.sleep(0.01)
         time.sleep(0.004)
         seen.append(batch)
@@ -42,14 +42,14 @@ def test_the_parts_of_an_epoch_add_up_to_its_time() -> None:
 def test_a_resumed_run_goes_on_adding() -> None:
     watch = Stopwatch(torch.device("cpu"), {"backward": 100.0})
     for _ in watch.steps([1]):
-        with watch.part("backward"):
+        with watch.phase("backward"):
             pass
     assert 100 < watch.seconds["backward"] < 101
 
 
 def test_shares_are_of_the_whole_and_in_order() -> None:
     shares = profile(forward=30, backward=60, data=10).shares()
-    assert list(shares) == list(PARTS)
+    assert list(shares) == list(PHASES)
     assert shares["backward"] == 0.6 and sum(shares.values()) == pytest.approx(1)
 
 
@@ -69,6 +69,6 @@ def test_shares_are_of_the_whole_and_in_order() -> None:
     ],
 )
 def test_the_line_names_the_bottleneck_and_a_remedy(
-    seconds: dict[Part, float], streamed: bool, device: str, said: str
+    seconds: dict[Phase, float], streamed: bool, device: str, said: str
 ) -> None:
     assert re.search(said, bottleneck(profile(device, streamed, **seconds), can_grow=True))

@@ -86,9 +86,9 @@ def test_a_full_disk_stops_with_what_is_whole(
         fit(config(3), data, run.record)
     epoch = read_info(run.last).epoch
     assert str(raised.value).startswith(
-        f"{run.path}: can't be written: No space left on device. Kept whole: {run.last} (epoch {epoch})"
+        f"{run.path}: can't be written: No space left on device. Intact: {run.last} (epoch {epoch})"
     )
-    assert "go on with --resume" in str(raised.value)
+    assert "continue with --resume" in str(raised.value)
     assert load_checkpoint(run.best).info.epoch >= 1
     monkeypatch.undo()
     run.catch_up()
@@ -108,7 +108,7 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with (
-        pytest.raises(FerRayError, match=r"No space left.*nothing is kept.*start again"),
+        pytest.raises(FerRayError, match=r"No space left.*nothing to resume.*start again"),
         run.owned(resume=False),
         run.writing(),
     ):

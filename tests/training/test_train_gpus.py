@@ -46,11 +46,16 @@ def test_a_worker_computes_on_one_gpu(
 @pytest.mark.parametrize(
     ("nodes", "workers", "gpus", "said"),
     [
-        ([{"CPU": 16, "GPU": 4}], 4, {"GPU": 1}, "4 workers, each with a GPU."),
-        ([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], 2, {"GPU": 1}, "2 workers, each with a GPU."),
-        ([{"CPU": 16, "GPU": 2}], 3, {}, "but 2 for them. With --workers 2 --gpus-per-worker 1 each has one."),
-        ([{"CPU": 1, "GPU": 4}, {"CPU": 15}], 2, {}, "there is but 1 for them."),  # its node has no CPU for another
-        ([{"CPU": 16}], 2, {}, "2 workers without GPUs, as the cluster has none for them."),
+        ([{"CPU": 16, "GPU": 4}], 4, {"GPU": 1}, "4 workers, each with one GPU."),
+        ([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], 2, {"GPU": 1}, "2 workers, each with one GPU."),
+        (
+            [{"CPU": 16, "GPU": 2}],
+            3,
+            {},
+            "has GPUs for only 2. With --workers 2 --gpus-per-worker 1 each worker has one.",
+        ),
+        ([{"CPU": 1, "GPU": 4}, {"CPU": 15}], 2, {}, "has GPUs for only 1."),  # its node has no CPU for another
+        ([{"CPU": 16}], 2, {}, "2 workers without GPUs: the cluster has no free GPU."),
     ],
 )
 def test_workers_have_a_gpu_each_where_there_are_as_many(
@@ -106,5 +111,5 @@ def test_memory_that_runs_out_in_a_worker_is_not_tried_again(
     monkeypatch.setattr(train_workers, "_RunJob", ShortOfMemory)
     with pytest.raises(UsageError, match=r"^out of memory: CUDA error: out of memory. Lower training.batch_size, now"):
         train(tiny_dataset.path, config(), tmp_path / "run", workers=2, gpus_per_worker=0)
-    assert "Starting again" not in capsys.readouterr().err
+    assert "Restarting" not in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

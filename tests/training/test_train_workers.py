@@ -64,7 +64,7 @@ def test_two_workers_stream_what_memory_does_not_hold_and_start_again_when_one_i
     assert profile is not None and profile.streamed and profile.workers == 2
     said = capfd.readouterr().err
     assert "train 1,999 rows × 192 bytes = 374.8 KiB, streamed from disk" in said
-    assert "its process or its node was lost. Starting again after epoch" in said
+    assert "its process or node was lost. Restarting after epoch" in said
     assert "failure 1 of 2 allowed (training.max_failures)" in said
 
 
@@ -76,7 +76,7 @@ def test_more_failures_than_allowed_end_with_the_last_checkpoint_whole(
     )
     assert isinstance(result, FerRayError)
     assert "lost: one failure more than training.max_failures = 0 allows" in str(result)
-    assert f"Kept whole: {tmp_path / 'run' / 'last'} (epoch " in str(result) and "go on with --resume" in str(result)
+    assert f"Intact: {tmp_path / 'run' / 'last'} (epoch " in str(result) and "continue with --resume" in str(result)
     run = RunFolder(tmp_path / "run")
     assert load_checkpoint(run.last).info.epoch == len(run.history()) < 50
 
@@ -87,7 +87,7 @@ def test_the_loss_of_what_ray_train_starts_beside_the_driver_is_said_in_words(
     long = config("training.epochs=50")
     result = train_and_kill(tiny_dataset, tmp_path / "run", long, kills=1, victim="ray::TrainController")
     assert isinstance(result, FerRayError)
-    assert "Ray gave the run up, ActorDiedError" in str(result) and "go on with --resume" in str(result)
+    assert "controller was lost, ActorDiedError" in str(result) and "continue with --resume" in str(result)
     # Ray frees the CPUs of such a run with the help of its dashboard, which runs where fer_ray starts Ray but not here.
     for id, group in placement_group_table().items():
         if group["state"] != "REMOVED":
@@ -142,7 +142,7 @@ def test_a_diverged_run_is_not_tried_again(
             tmp_path / "run",
             workers=2,
         )
-    assert "Starting again" not in capfd.readouterr().err
+    assert "Restarting" not in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

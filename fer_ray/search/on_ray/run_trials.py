@@ -24,7 +24,7 @@ from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import keep_to_part, release_memory
+from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.folder import SearchFolder
 from fer_ray.search.on_ray.trial_listener import TrialListener
 from fer_ray.search.on_ray.trial_on_workers import DRIVER, train_on_workers
@@ -136,7 +136,7 @@ def _run_here(
 ) -> None:
     """Train a candidate in the process of its trial."""
     torch.set_num_threads(threads)
-    keep_to_part(gpu)
+    limit_gpu_memory(gpu)
     with _trial(params, runs, spaces, strategy) as (config, reporter):
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:

@@ -1,6 +1,5 @@
 """Train a trial on several workers of Ray Train, inside a function of Ray Tune."""
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.util.queue import Empty, Queue
 
 from fer_ray.cluster.connect import on_this_node, ray_storage
+from fer_ray.cluster.ray_patches import name_cluster_to_train
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import Split
 from fer_ray.search.plan import Allocation
@@ -64,24 +63,13 @@ def train_on_workers(
         except Exception as error:
             failures.append(error)
 
-    _name_the_cluster()
+    name_cluster_to_train()
     # A daemon: when the trial is stopped, Tune ends this process and thereby the processes that it owns.
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
     yield from _until_ended(results, thread)
     for error in failures:
         raise _cause(error)
-
-
-def _name_the_cluster() -> None:
-    """Let what Ray Train starts know which cluster it is in, by ``RAY_ADDRESS``.
-
-    Where a trial is stopped, an actor of Ray Train's looks for whether its controller still lives, and removes the
-    placement group of its workers. It finds the cluster by looking for Ray's processes on the machine; where there are
-    two clusters it gives up, and the next trial waits for those CPUs for ever.
-    """
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def _until_ended(results: Queue, thread: threading.Thread) -> Iterator[dict[str, Any]]:

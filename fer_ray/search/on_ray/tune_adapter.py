@@ -10,10 +10,8 @@ from typing import Any
 
 from ray import cloudpickle
 from ray import tune as ray_tune
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.tune.execution import class_cache, tune_controller
 
+from fer_ray.cluster.ray_patches import keep_credentials_from_trials, trials_killed_for_memory
 from fer_ray.console.messages import is_uploaded
 from fer_ray.errors import FerRayError
 
@@ -24,9 +22,6 @@ _SWITCHES = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # of Tune's own state, which nothing reads
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
-"""What Ray Tune would hand on to trials in their runtime environments, which every node's log shows."""
-_MANAGER = RayActorManager.__name__  # by which Tune's controller makes one
 
 
 @contextmanager
@@ -40,39 +35,17 @@ def adapted_tune() -> Iterator[None]:
     level = logger.level
     os.environ.update(_SWITCHES)
     logger.setLevel(logging.CRITICAL)
-    class_cache.ENV_VARS_TO_PROPAGATE -= _CREDENTIALS
-    setattr(tune_controller, _MANAGER, _ActorManager)
+    keep_credentials_from_trials()
     try:
-        yield
+        with trials_killed_for_memory():
+            yield
     finally:
-        setattr(tune_controller, _MANAGER, RayActorManager)
         logger.setLevel(level)
         for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-class _ActorManager(RayActorManager):
-    """Takes the death of an actor for one whatever killed it.
-
-    Ray's own stops the whole search, with all its trials, at any error but ``RayActorError``; the memory monitor's
-    isn't one.
-    """
-
-    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            exception = _KilledForMemoryError(exception)
-        super()._actor_task_failed(tracked_actor_task, exception)
-
-
-class _KilledForMemoryError(RayActorError):
-    """An actor's death by the memory monitor, whose own error is ``cause``."""
-
-    def __init__(self, cause: OutOfMemoryError):
-        super().__init__(error_msg=str(cause))
-        self.cause = cause
 
 
 def worker_error(trial: Any) -> object:

@@ -1,4 +1,4 @@
-"""One progress bar for several processes; in a module of its own, so that its actor does without PyTorch's imports."""
+"""One progress bar for several processes. Its actor imports only this module, so it starts without PyTorch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fer_ray.console.progress import ProgressBar, say
 
 
 def show_epoch(metrics: dict[str, float]) -> None:
-    """Show an epoch's figures, as ``fit`` reports them."""
+    """Set the gauges to an epoch's metrics, as ``fit`` reports them."""
     gauge("epoch", "The last finished epoch.").set(metrics["epoch"])
     gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(metrics["validation_accuracy"])
     gauge("validation_loss", "Of the last epoch.").set(metrics["validation_loss"])
 
 
 class SharedProgress:
-    """Keeps, for all workers, how many images were trained on and what is to be said."""
+    """Collects images, lines and metrics from all workers."""
 
     def __init__(self) -> None:
         self.images, self.lines, self.epochs = 0, list[str](), list[dict[str, float]]()
@@ -41,7 +41,7 @@ class SharedProgress:
         self.epochs.append(metrics)
 
     def take(self) -> tuple[int, list[str], list[dict[str, float]]]:
-        """Return the images since the beginning of the run, and the lines and epochs since the last look."""
+        """Return the images since the beginning of the run, and the lines and epochs since the last call."""
         lines, self.lines = self.lines, []
         epochs, self.epochs = self.epochs, []
         return self.images, lines, epochs
@@ -49,7 +49,7 @@ class SharedProgress:
 
 @contextmanager
 def shared_progress(bar: ProgressBar) -> Iterator[Any]:
-    """Yield the handle of a ``SharedProgress`` actor, whose images and lines the bar shows until the end."""
+    """Yield the handle of a ``SharedProgress`` actor. The bar shows its images and lines until the block ends."""
     options = {"num_cpus": 0, "scheduling_strategy": on_this_node(), "max_restarts": -1, "max_task_retries": -1}
     progress = ray.remote(SharedProgress).options(**options).remote()
     done = threading.Event()
@@ -68,9 +68,9 @@ def _watch(progress: Any, bar: ProgressBar, done: threading.Event) -> None:
             last = done.wait(0.5)
             try:
                 images, lines, epochs = ray.get(progress.take.remote())
-            except RayError:  # with it goes the run, which ends with a message
+            except RayError:  # the run fails with the actor's node, and ends with its own message
                 return
-            new = max(images, bar.start) - bar.done  # below 0 where workers start again
+            new = max(images, bar.start) - bar.done  # negative after workers restart
             bar.advance(new)
             throughput.add(new)
             for metrics in epochs:

@@ -1,6 +1,5 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,9 +9,7 @@ import ray.train
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.constants import ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -22,6 +19,7 @@ from fer_ray.cluster.failures import Failure, FailureReader, advice
 from fer_ray.cluster.memory import available_memory, memory_errors
 from fer_ray.cluster.metrics import count_failure
 from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
+from fer_ray.cluster.ray_patches import own_gpus_for_train_workers
 from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
@@ -49,21 +47,26 @@ def train_on_ray(
     gpus_per_worker: float | None,
     memory: int | None,
 ) -> None:
-    """Train on ``workers`` processes of Ray Train, the run's folder written by the first of them.
+    """Train on ``workers`` processes of Ray Train. The first one writes the run's folder.
 
-    A worker that dies makes all of them start again from the last epoch, ``training.max_failures`` times.
+    When a worker dies, all of them restart from the last epoch, up to ``training.max_failures`` times.
 
     Args:
-        gpus_per_worker: 0 or 1; None for 1 where there are as many as workers.
-        memory: bytes that the rows may take on a machine; None for half of what is left.
+        config: the training configuration.
+        data: the dataset.
+        run: the run's folder.
+        bar: the progress bar.
+        workers: number of workers.
+        gpus_per_worker: 0 or 1; None for 1 if the cluster has as many GPUs as workers, else 0.
+        memory: bytes that the rows may take on a machine; None for half of the available memory.
     """
     connect.connect(dashboard=True)
     gpus = _gpus(workers) if gpus_per_worker is None else {"GPU": gpus_per_worker} if gpus_per_worker else {}
-    # What each worker leaves of its last CPU is what the tasks that read the data run on.
+    # Tasks that read the data run on the fraction of a CPU that each worker leaves free.
     threads = most_cpus(connect.nodes(), gpus, workers, left=shards.READ_CPUS)
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     connect.require(workers, resources, "training workers")
-    require_seen_by_nodes([f"{data.shown}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
+    require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
     at_once = min(workers, connect.most_on_a_node(resources))
     placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
     placement.require_room(-(-config.training.batch_size // workers))
@@ -80,35 +83,35 @@ def train_on_ray(
         trainer = make_trainer(_RunJob(config, placement, run, progress), workers, resources, threads, run_config, rows)
         try:
             trainer.fit()
-        except SystemExit:  # at Ctrl-C Ray stops the workers, then ends the process as if all were well
+        except SystemExit:  # on Ctrl-C Ray stops the workers, then exits with status 0
             raise KeyboardInterrupt from None
         except TrainingFailedError as error:
-            raise _to_tell(error, run, config.training.max_failures) from error
-        except (RayActorError, OutOfMemoryError) as error:  # not of a worker: of Ray Train's own, beside the driver
-            raise _given_up(error, run) from error
+            raise _training_error(error, run, config.training.max_failures) from error
+        except (RayActorError, OutOfMemoryError) as error:  # of Ray Train's controller, not of a worker
+            raise _controller_error(error, run) from error
         finally:
-            notes.clear()  # Ray Train's own; a resume goes by last/
+            notes.clear()  # Ray Train's own files; a resume reads last/
             run.output.fetch()
 
 
 def _gpus(workers: int) -> dict[str, float]:
-    """Return what each worker gets of GPUs where nothing was asked for, and say it."""
+    """Return the GPUs of each worker where none were requested, and print the choice."""
     found = room(connect.nodes(), {"GPU": 1, "CPU": 1 - shards.READ_CPUS})
     if found >= workers:
-        say(f"{amount(workers, 'worker')}, each with a GPU.")
+        say(f"{amount(workers, 'worker')}, each with one GPU.")
         return {"GPU": 1}
     if found:
         say(
-            f"{amount(workers, 'worker')} without GPUs, as there {'are' if found > 1 else 'is'} but {found} for them."
-            f" With --workers {found} --gpus-per-worker 1 each has one."
+            f"{amount(workers, 'worker')} without GPUs: the cluster has GPUs for only {found}. With --workers {found}"
+            " --gpus-per-worker 1 each worker has one."
         )
     else:
-        say(f"{amount(workers, 'worker')} without GPUs, as the cluster has none for them.")
+        say(f"{amount(workers, 'worker')} without GPUs: the cluster has no free GPU.")
     return {}
 
 
 def _memory_left(workers: int, resources: Mapping[str, float]) -> int:
-    """Return the least bytes that a worker of given resources may take on a node that has room for one."""
+    """Return the memory in bytes available to each worker, the minimum over the nodes that have room for one."""
     counts = {
         node["NodeID"]: count
         for node in ray.nodes()
@@ -123,30 +126,28 @@ def _memory_left(workers: int, resources: Mapping[str, float]) -> int:
         for id, count in counts.items()
     }
     answered, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=_PATIENCE_S)
-    for task in late:  # other work has the GPUs of that node
+    for task in late:  # other jobs use the GPUs of that node
         ray.cancel(task)
     left = list[int]()
     for task in answered:
         machine, *of_gpu = ray.get(task) if gpu else [ray.get(task)]
         left += [machine // min(workers, tasks[task]), *of_gpu]
     if not left:
-        raise FerRayError(
-            f"no node has told within {_PATIENCE_S:g} s how much memory is left. Give it by --data-memory."
-        )
+        raise FerRayError(f"no node reported its available memory within {_PATIENCE_S:g} s. Set it with --data-memory.")
     return min(left)
 
 
 class WorkerJob(Protocol):
-    """What several workers train together; each of them gets a copy."""
+    """What several workers train together. Each worker gets a copy."""
 
     def begin(self) -> None:
-        """Make ready; called in the first worker alone."""
+        """Prepare the job. Called in the first worker only."""
 
     def train(self, rank: int, report: Report) -> None:
-        """Train on the share of the worker of this rank, as ``fit`` does."""
+        """Train on the rows of the worker with this rank, as ``fit`` does."""
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
-        """Keep an epoch; called in the first worker alone."""
+        """Save an epoch. Called in the first worker only."""
 
 
 def make_trainer(
@@ -157,18 +158,18 @@ def make_trainer(
     run_config: RunConfig,
     rows: ray.data.Dataset | None = None,
 ) -> TorchTrainer:
-    """Return what trains a job on ``workers`` processes of Ray Train.
+    """Return a trainer that runs a job on ``workers`` processes of Ray Train.
 
     Args:
-        resources: of one worker, as Ray names them.
-        threads: of one worker.
-        run_config: where Ray Train notes what, and what it does about failures.
-        rows: to be split over the workers, which get them by ``ray.train.get_dataset_shard("train")``; None where they
-            have rows by other means.
+        job: the job.
+        workers: number of processes.
+        resources: Ray resources of one worker.
+        threads: PyTorch threads of one worker.
+        run_config: Ray Train's storage and failure handling.
+        rows: the dataset to split over the workers (``ray.train.get_dataset_shard("train")``); None if the job reads
+            its rows itself.
     """
-    # Ray Train shows each worker the GPUs of all on its node, and touches the first one where a worker asked for none.
-    os.environ |= {ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", connect.OWN_GPUS: "1"}
-    ENV_VARS_TO_PROPAGATE.update({ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV, connect.OWN_GPUS})
+    own_gpus_for_train_workers()
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "threads": threads},
@@ -190,7 +191,7 @@ def _work(loop: dict[str, Any]) -> None:
         job.begin()
 
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        # Without ray.train.report, which waits until Ray Train's controller asks, each 2 s: nobody reads its results.
+        # ray.train.report would block for up to 2 s until Ray Train's controller polls, and nobody reads its results.
         if rank == 0:
             job.record(metrics, snapshot)
 
@@ -198,10 +199,12 @@ def _work(loop: dict[str, Any]) -> None:
 
 
 class _Failures(UserCallback):
-    """Ends a run at an error of the user's, which would come again, and says when another one makes it start again.
+    """Ends a run at a user's error, which a retry would repeat, and prints why a run restarts after other errors.
 
     Args:
-        most: failures after which Ray Train starts the workers again.
+        run: the run's folder.
+        progress: the ``SharedProgress`` actor.
+        most: failures after which Ray Train restarts the workers.
     """
 
     def __init__(self, run: RunFolder, progress: Any, most: int):
@@ -214,53 +217,53 @@ class _Failures(UserCallback):
         count_failure("train", failure.kind)
         for error in worker_exceptions.values():
             if isinstance(error, FerRayError):
-                raise error  # an error in a callback is one that Ray Train never tries again after
+                raise error  # Ray Train never retries after an error in a callback
         self._count += 1
         if self._count <= self._most:
             self._run.output.fetch()
             self._progress.say.remote(
-                f"{_describe_failure(rank, failure)}. Starting again after epoch {len(self._run.history())}:"
+                f"{_describe_failure(rank, failure)}. Restarting after epoch {len(self._run.history())}:"
                 f" failure {self._count} of {self._most} allowed (training.max_failures)."
             )
 
 
 def first_failure(errors: Mapping[int, Exception]) -> tuple[int, Exception]:
-    """Return the rank and error from which those of the other workers follow."""
-    # What Ray itself says of a worker comes first: with a process lost, errors of others follow from that.
+    """Return the rank and error that caused the errors of the other workers."""
+    # Ray's own errors come first: when a process is lost, the other workers' errors follow from that.
     rank, error = min(errors.items(), key=lambda item: not type(item[1]).__module__.startswith("ray."))
-    return rank, getattr(error, "health_check_failure", error)  # of a process that is gone
+    return rank, getattr(error, "health_check_failure", error)
 
 
 def _describe_failure(rank: int, failure: Failure) -> str:
     return f"worker {rank}: {failure.text.splitlines()[0].rstrip('.')}"
 
 
-def _to_tell(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
-    """Return what the user needs to hear of the end of a run."""
+def _training_error(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
+    """Return the error that tells the user why a run ended."""
     if isinstance(error, WorkerGroupError):
         rank, first = first_failure(error.worker_failures)
         what = _describe_failure(rank, FailureReader(concurrent=1).read(first))
         return FerRayError(
-            f"{what}: one failure more than training.max_failures = {most} allows. Ray's log folder,"
-            f" /tmp/ray/session_latest/logs, says more. {run.what_is_kept()}"
+            f"{what}: one failure more than training.max_failures = {most} allows. See also Ray's logs in"
+            f" /tmp/ray/session_latest/logs. {run.what_is_kept()}"
         )
     cause = getattr(error, "controller_failure", None)
     return cause if isinstance(cause, FerRayError) else error
 
 
-def _given_up(error: Exception, run: RunFolder) -> FerRayError:
-    """Return what the user needs to hear where Ray Train itself was lost."""
+def _controller_error(error: Exception, run: RunFolder) -> FerRayError:
+    """Return the error that tells the user that Ray Train's controller was lost."""
     try:
         connect.require_running()
     except FerRayError as died:
         return FerRayError(f"{died} {run.what_is_kept()}")
     what = f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}"
-    return FerRayError(f"Ray gave the run up, {what}. {run.what_is_kept()}")
+    return FerRayError(f"Ray Train's controller was lost, {what}. {run.what_is_kept()}")
 
 
 @dataclass(frozen=True)
 class _RunJob:
-    """The run of ``fer-ray train``, whose folder the first worker writes."""
+    """The run of ``fer-ray train``. The first worker writes its folder."""
 
     config: Config
     placement: Placement

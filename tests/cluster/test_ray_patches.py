@@ -1,0 +1,129 @@
+"""Each test first shows that Ray still needs a patch: where that part fails, remove the patch with its test."""
+
+import contextlib
+import importlib.util
+import logging
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray._private.authentication import authentication_token_setup
+from ray.air.execution import FixedResourceManager
+from ray.air.execution._internal import RayActorManager
+from ray.data._internal.progress import get_progress_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.train.constants import ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal import constants as train_constants
+from ray.tune.execution import class_cache, tune_controller
+from ray.util import debug
+
+from fer_ray.cluster import ray_patches
+
+
+def unpatched(name: str) -> ModuleType:
+    """Load a second copy of a module, as Ray ships it."""
+    spec = importlib.util.find_spec(name)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_list_of_jobs_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["fer-ray", "tune", "--storage", "postgresql://me:hunter2@host/studies"]
+    utils = unpatched("ray._private.utils")
+    monkeypatch.setattr(utils.psutil, "Process", lambda: SimpleNamespace(cmdline=lambda: typed))
+    assert "hunter2" in utils.get_entrypoint_name()
+    monkeypatch.setattr(sys, "orig_argv", typed)
+    ray_patches.redact_entrypoint()
+    assert ray._private.utils.get_entrypoint_name() == "fer-ray tune --storage 'postgresql://me:***@host/studies'"
+
+
+def test_notices_are_quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def notices() -> set[str]:
+        debug._logged.discard("ray_data_progress_manager_disabled")
+        caplog.clear()
+        authentication_token_setup._warn_token_auth_enabled()
+        off: Any = SimpleNamespace(enable_operator_progress_bars=False, enable_progress_bars=False)
+        with contextlib.suppress(AttributeError):  # of the stand-in, after the notice
+            get_progress_manager(off, "dataset", {}, False)
+        return {record.name for record in caplog.records}
+
+    for name in ("ray", "ray.data"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    for name in ("ray._private.authentication", "ray.data._internal.progress"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.WARNING)
+        logging.getLogger(name).setLevel(logging.WARNING)
+    assert len(notices()) == 2
+    ray_patches.quiet_notices()
+    assert not notices()
+
+
+def test_a_process_of_ray_that_died_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = SimpleNamespace(dead_processes=lambda: [("raylet", SimpleNamespace())])
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    assert ray_patches.dead_processes() == ["raylet"]
+
+
+def test_trials_get_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def variables(module: ModuleType) -> set[str]:
+        class Trainable:
+            pass
+
+        return set(module._ActorClassCache().get(Trainable)._default_options["runtime_env"]["env_vars"])
+
+    for name in ray_patches.CREDENTIALS:
+        monkeypatch.setenv(name, "secret")
+    assert variables(unpatched("ray.tune.execution.class_cache")) >= ray_patches.CREDENTIALS
+    ray_patches.keep_credentials_from_trials()
+    assert not variables(class_cache) & ray_patches.CREDENTIALS
+
+
+def test_a_kill_for_memory_is_the_death_of_one_actor() -> None:
+    killed, deaths = OutOfMemoryError("1 worker(s) were killed."), list[Exception]()
+    actor = SimpleNamespace(actor_id=1, _on_error=None)
+    task: Any = SimpleNamespace(_tracked_actor=actor, _on_error=lambda actor, error: deaths.append(error))
+
+    def fail() -> None:
+        manager = tune_controller.RayActorManager(FixedResourceManager({"CPU": 1}))  # type: ignore[attr-defined]
+        manager._cleanup_actor = lambda tracked_actor: None
+        manager._actor_task_failed(task, killed)
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with ray_patches.trials_killed_for_memory():
+        fail()
+    (death,) = deaths
+    assert isinstance(death, RayActorError) and death.cause is killed  # type: ignore[attr-defined]
+    assert tune_controller.RayActorManager is RayActorManager  # type: ignore[attr-defined]
+
+
+def passed_to_train(module: ModuleType) -> dict[str, str]:
+    passed: dict[str, str] = module.get_env_vars_to_propagate()
+    return passed
+
+
+@pytest.fixture
+def train_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back the variables that patches set."""
+    monkeypatch.setattr(train_constants, "ENV_VARS_TO_PROPAGATE", set(train_constants.ENV_VARS_TO_PROPAGATE))
+    for name in ("RAY_ADDRESS", ray_patches.OWN_GPUS, ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV):
+        monkeypatch.setenv(name, "before")
+
+
+def test_workers_of_ray_train_see_their_own_gpus(train_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", ray_patches.OWN_GPUS: "1"}
+    assert TorchConfig().backend_cls.share_cuda_visible_devices  # whose default the first variable changes
+    ray_patches.own_gpus_for_train_workers()
+    assert not set(ours) & set(passed_to_train(unpatched("ray.train.v2._internal.constants")))
+    assert passed_to_train(train_constants).items() >= ours.items()
+
+
+def test_ray_train_learns_its_cluster(train_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    ray_patches.name_cluster_to_train()
+    assert "RAY_ADDRESS" not in passed_to_train(unpatched("ray.train.v2._internal.constants"))
+    assert passed_to_train(train_constants)["RAY_ADDRESS"] == "10.0.0.1:6379"

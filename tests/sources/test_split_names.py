@@ -1,0 +1,261 @@
+"""Splits as other data sets name them: one meaning in every format, or an error that names the remedy."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from inputs import picture, pixels_text, rows_of, write, zipped
+from made_sources import RAF_DB, csv_file, emotions_in, meaning, numbered, parquet, splits_in, tree
+
+from fer_ray.cli import main
+from fer_ray.emotions import EMOTIONS
+from fer_ray.errors import DataError
+from fer_ray.sources.name_options import parse_name_options
+from fer_ray.sources.recognise import open_source
+from fer_ray.sources.split_names import SPLITS, read_splits
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train_set", "Training-Data", "FER2013Train", "trainset", "01_train"], "train"),
+        (["val_set", "VALIDATION", "images for validation", "FER2013Valid", "PublicTest", "public_test"], "validation"),
+        (["dev", "eval", "hold-out"], "validation"),
+        (["testImages", "testing", "Private Test", "test-00000-of-00002.parquet"], "test"),
+        (["Validierung", "train_and_test", "latest", "contest", "strained", "images"], None),
+    ],
+)
+def test_a_split_is_read_from_a_word_within_a_name(names: list[str], splits: str | None) -> None:
+    for name in names:
+        assert read_splits([name]) == {name: splits}
+
+
+def test_an_evaluation_beside_a_validation_is_the_test() -> None:
+    assert read_splits(["train", "val", "eval"])["eval"] == "test"
+    assert read_splits(["train", "valid", "HoldOut"])["HoldOut"] == "test"
+    assert read_splits(["train", "eval", "test"])["eval"] == "validation"
+    assert read_splits(["train", "eval", "holdout"]) == {"train": "train", "eval": "validation", "holdout": "test"}
+
+
+UNKNOWN = {
+    "a word in another language": (emotions_in("train", "Validierung", "test"), "Validierung", None),
+    "a sibling": (emotions_in("train", "test", "extra"), "extra", None),
+    "two splits in one name": (emotions_in("trainval", "test"), "trainval", None),
+    "deeper": (emotions_in("data/train", "data/check"), "check", None),
+    "none is known": (emotions_in("learn", "check"), "check", "learn=train,check=test"),
+    "below the labels": (
+        {f"{name}/{split}/x.png": picture(9) for name in EMOTIONS for split in ("learn", "check", "exam")},
+        "check",
+        "learn=train,check=test,exam=test",
+    ),
+    "persons, one called like a split": (
+        {f"{name}/{person}/x.png": picture(9) for name in EMOTIONS for person in ("anna", "val", "tom")},
+        "anna",
+        "anna=test,tom=train",
+    ),
+}
+
+
+@pytest.mark.parametrize("format", ["folder", "zip"])
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_siblings_one_of_which_is_no_known_split_are_refused_and_listed(kind: str, format: str, tmp_path: Path) -> None:
+    files, unknown, splits = UNKNOWN[kind]
+    source = write(tmp_path / "in", files)
+    if format == "zip":
+        source = write(tmp_path, {"x.zip": zipped({f"x/{path}": data for path, data in files.items()})}) / "x.zip"
+    with pytest.raises(DataError, match=f"side by side.*{unknown}.*--splits '{unknown}=SPLIT'"):
+        open_source(source)
+    rows, _ = rows_of(source, options=parse_name_options(None, splits or f"{unknown}=test"))
+    assert {row["split"] for row in rows if f"{unknown}/" in row["id"]} == {"test"}
+
+
+def test_parquet_files_one_of_which_is_no_known_split_are_refused_and_listed(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "check-00000-of-00001"):
+        parquet(tmp_path / f"{name}.parquet", image=[picture(1)], label=["happy"])
+    with pytest.raises(DataError, match="side by side are check, train, and check means no split"):
+        open_source(tmp_path)
+    assert open_source(tmp_path, options=parse_name_options(None, "check*=validation")).total == 3
+
+
+@pytest.mark.parametrize("names", [("learn", "test"), ("trainval", "test"), ("all", "val", "test")])
+def test_tables_one_of_which_may_be_for_training_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        csv_file(tmp_path / f"{name}.csv", "emotion,pixels", f"1,{pixels_text(1)}")
+    with pytest.raises(DataError, match=f"--splits '{names[0]}=train'"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (["part-00000-a1", "part-00001-b2"], "train"),
+        (["0000", "0001"], "train"),
+        (["data/a", "data/a1"], "train"),
+        (["fer_20240101_test", "fer_20240102_test"], "test"),
+        (["test-00000-of-00002", "test-00001-of-00002-0a1b"], "test"),
+    ],
+)
+def test_parquet_files_of_one_name_are_of_one_split(names: list[str], split: str, tmp_path: Path) -> None:
+    for name in names:
+        parquet(tmp_path / "in" / f"{name}.parquet", image=[picture(1)], label=["happy"])
+    assert [row["split"] for row in rows_of(tmp_path / "in")[0]] == [split, split]
+
+
+@pytest.mark.parametrize("column", ["Usage", "split"])
+def test_many_rows_of_an_unknown_split_are_refused(column: str, tmp_path: Path) -> None:
+    lines = [f"{row % 7},{pixels_text(row)},{'Learning' if row % 2 else 'Test'}" for row in range(20)]
+    source = csv_file(tmp_path / "x.csv", f"emotion,pixels,{column}", *lines)
+    with pytest.raises(DataError, match=r"'Learning' \(10 rows\).*--splits 'Learning=SPLIT'"):
+        rows_of(source)
+    meant = meaning(source, options=parse_name_options(None, "Learning=train"))
+    assert Counter(split for split, _ in meant.values()) == {"train": 10, "test": 10}
+
+
+@pytest.mark.parametrize("column", ["split", "Usage", "subset"])
+def test_a_column_gives_the_split_of_each_row(column: str, tmp_path: Path) -> None:
+    names = ["Training", "train", "PublicTest", "valid", "PrivateTest", "test", "holiday", None]
+    images = [picture(shade) for shade in range(8)]
+    rows, _ = rows_of(parquet(tmp_path / "train.parquet", image=images, label=[3] * 8, **{column: names}))
+    expected = ["train", "train", "validation", "validation", "test", "test"]
+    assert [row["split"] for row in rows if row["reason"] is None] == expected
+    assert [row["reason"] for row in rows if row["reason"]] == [
+        f"split '{name or ''}', expected Training, PublicTest or PrivateTest; train, valid or test"
+        for name in names[6:]
+    ]
+
+
+@pytest.mark.parametrize("column", ["fold", "Split Name", "is_train", "purpose"])
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_column_that_seems_to_hold_splits_is_not_ignored(column: str, format: str, tmp_path: Path) -> None:
+    values = ["1", "0"] if column == "is_train" else ["train", "test"]
+    source = tmp_path / f"x.{format}"
+    if format == "csv":
+        lines = [f"3,{pixels_text(row)},{value}" for row, value in enumerate(values)]
+        csv_file(source, f"emotion,pixels,{column}", *lines)
+    else:
+        parquet(source, image=[picture(1), picture(2)], label=[3, 3], **{column: values})
+    with pytest.raises(DataError, match=f"(?i)column {column} .* seems to hold splits"):
+        open_source(source)
+
+
+ROOTS = {
+    "test": "test",
+    "validation_set": "validation",
+    "TestImages": "test",
+    "faces": "train",
+    "jaffe_test": "test",
+    "images for testing": "test",
+    "train_and_test": "train",
+}
+
+
+@pytest.mark.parametrize("format", ["folder", "zip", "parquet", "csv"])
+@pytest.mark.parametrize("root", ROOTS)
+def test_the_root_gives_the_split_where_nothing_deeper_does(root: str, format: str, tmp_path: Path) -> None:
+    source = tmp_path / root
+    if format == "folder":
+        write(source, {"happy/x.png": picture(9)})
+    elif format == "zip":
+        source = write(tmp_path, {f"{root}.zip": zipped({f"{root}/happy/x.png": picture(9)})}) / f"{root}.zip"
+    elif format == "csv":
+        csv_file(source / "x.csv", "emotion,pixels", f"happy,{pixels_text(9)}")
+    else:
+        parquet(source / "x.parquet", image=[picture(9)], label=["happy"])
+    assert meaning(source) == {9: (ROOTS[root], 3)}
+    if format == "folder":
+        write(source, {"train/happy/x.png": picture(8)})
+        (source / "happy" / "x.png").unlink()
+        assert meaning(source) == {8: ("train", 3)}
+
+
+@pytest.mark.parametrize("name", ["data.csv", "fer2013.csv"])
+def test_folders_in_a_zip_give_the_splits_of_tables(name: str, tmp_path: Path) -> None:
+    def table(*labels: int) -> bytes:
+        return "\n".join(["emotion,pixels", *(f"{label},{pixels_text(label)}" for label in labels)]).encode()
+
+    source = write(tmp_path, {"x.zip": zipped({f"train/{name}": table(1, 2), f"test/{name}": table(3)})}) / "x.zip"
+    assert meaning(source) == {1: ("train", 1), 2: ("train", 2), 3: ("test", 3)}
+
+
+RESPLITS = {
+    "both later splits": [("PublicTest", "val"), ("PrivateTest", "val"), ("PublicTest", "test"), ("Training", "train")],
+    "test images in train": [("Training", "train"), ("PrivateTest", "train"), ("PublicTest", "test")],
+    "training images in test": [("Training", "train"), ("Training", "test"), ("PublicTest", "test")],
+    "swapped": [("Training", "train"), ("PrivateTest", "val"), ("PublicTest", "test")],
+}
+
+
+@pytest.mark.parametrize("kind", RESPLITS)
+def test_folders_decide_over_official_names_in_a_new_split(kind: str, tmp_path: Path) -> None:
+    files = {
+        f"{folder}/{name}/{split}_{row}{folder}.png": picture(row)
+        for split, folder in RESPLITS[kind]
+        for row, name in enumerate(EMOTIONS)
+    }
+    source = write(tmp_path / "in", files)
+    assert any("the folders decide" in note for note in open_source(source).notes)
+    expected = {"train": "train", "val": "validation", "test": "test"}
+    assert all(row["split"] == expected[row["id"].split("/")[0]] for row in rows_of(source)[0])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training_1.jpg", "PublicTest_2.jpg", "PrivateTest_3.jpg"),
+        ("train_00001_aligned.jpg", "val_1.jpg", "test_0001_aligned.jpg"),
+        ("img_train_1.jpg", "img_val_1.jpg", "1_public_eval_2.jpg"),
+    ],
+)
+def test_file_names_give_the_split_where_no_folder_does_and_all_have_one(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in", {f"{emotion}/{name}": picture(9) for emotion in EMOTIONS for name in names})
+    assert all(row["split"] == SPLITS[names.index(row["id"].split("/")[1])] for row in rows_of(source)[0])
+    write(source, {"happy/another.jpg": picture(9)})
+    with pytest.raises(DataError, match=r"14 images mean one.*1 others none, such as happy/another.jpg"):
+        open_source(source)
+    assert splits_in(source, options=parse_name_options(None, "*=train")) == {"train"}
+
+
+PERSONS = {
+    "below the label": {f"train/{name}/{person}/x.png" for name in EMOTIONS for person in ("ann", "test", "Val")},
+    "above the label": {f"train/{person}/{name}/x.png" for name in EMOTIONS for person in ("ann", "test", "Val")},
+    "one alone": {f"train/{name}/test/x.png" for name in EMOTIONS},
+}
+
+
+@pytest.mark.parametrize("kind", PERSONS)
+def test_a_person_called_like_a_split_is_noted_and_changes_nothing(kind: str, tmp_path: Path) -> None:
+    source = write(tmp_path, dict.fromkeys(sorted(PERSONS[kind]), picture(9)))
+    assert splits_in(source) == {"train"}
+    (note,) = open_source(source).notes
+    assert "test" in note and "not as splits" in note
+
+
+def test_of_nested_splits_the_level_that_tells_them_apart_counts(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", emotions_in("train/test_session", "test/train_session"))
+    found = {(row["id"].split("/")[0], row["split"]) for row in rows_of(source)[0]}
+    assert found == {("train", "train"), ("test", "test")}
+    assert splits_in(write(tmp_path / "b", emotions_in("my_test/train", "my_test/val"))) == {"train", "validation"}
+
+
+def test_patterns_of_splits_leave_label_folders_alone(tmp_path: Path) -> None:
+    options = parse_name_options(None, "s*=test")
+    assert splits_in(write(tmp_path / "a", emotions_in("set1", "set2")), options=options) == {"test"}
+    flat = {f"{name}/x.png": picture(9) for name in EMOTIONS}
+    assert splits_in(write(tmp_path / "b", flat), options=options) == {"train"}
+
+
+def test_prepare_takes_the_options_of_the_command_line(ray_cluster: None, tmp_path: Path) -> None:
+    source = tree(tmp_path, ("learn", "check", "prove"), numbered(RAF_DB, 1))
+    options = ["--labels", ",".join(RAF_DB), "--splits", "learn=train,check=validation,prove=test"]
+    codes = []
+    for more in ([], options):
+        with pytest.raises(SystemExit) as caught:
+            main(["prepare", str(source), str(tmp_path / "out"), *more])
+        codes.append(caught.value.code)
+    assert codes == [3, 0]
+    held = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert {split: info["labels"]["happy"] for split, info in held["splits"].items()} == dict.fromkeys(SPLITS, 3)
+    assert any("in the order of --labels: 1 surprise" in note for note in held["notes"])
