@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -144,8 +144,18 @@ def search(request: SearchRequest, train: TrainFunction, measure: Measure = meas
                 if left > 0:
                     plan = plan or preflight(request, data, left, measure)
                     say(summary(plan))
-                    keep_best = partial(folder.keep_best, study)
-                    run_trials(request, data, study, folder, folder.trials, keep_best, train, plan.allocation)
+                    run_trials(
+                        study,
+                        request.trials,
+                        data,
+                        train,
+                        plan.allocation,
+                        folder,
+                        folder.trials,
+                        partial(folder.keep_best, study),
+                        request.time_budget,
+                        request.loggers,
+                    )
             finally:
                 write_table(study, folder.table)
                 _write_page(folder, study, storage)
@@ -180,13 +190,16 @@ def _confirm(
     runs = open_confirmation(study, storage)
     runs.interrupt_running()
     folder.begin(study.name, runs.name)
-    request = replace(request, trials=len(runs.spaces) * SEEDS, time_budget=None, loggers=())
+    trials = len(runs.spaces) * SEEDS
     try:
-        if left := request.trials - runs.counted():
+        if left := trials - runs.counted():
             allocation = allocate_cluster(request, left, {})
             say(f"Confirming trials {', '.join(runs.spaces)} with {SEEDS} new seeds each.")
-            run_trials(request, data, runs, folder, folder.confirm, folder.output.save, train, allocation)
+            run_trials(runs, trials, data, train, allocation, folder, folder.confirm, folder.output.save)
     finally:
+        for record in runs.records():
+            if record.state == "COMPLETE":
+                folder.confirm.within(record.folder).within("last").clear()
         write_table(runs, folder.confirm_table)
         _write_page(folder, study, storage)
         folder.ray.clear()

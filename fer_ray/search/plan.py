@@ -25,12 +25,14 @@ class Allocation:
         workers: processes per trial.
         resources: resources of one process, by Ray's names.
         reason: why this many trials run at once.
+        max_concurrent: requested limit on trials at once; without one, more trials run when nodes join.
     """
 
     concurrent: int
     workers: int
     resources: dict[str, float]
     reason: str
+    max_concurrent: int | None = None
 
     @property
     def threads(self) -> int:
@@ -100,7 +102,7 @@ def allocate(
         process["memory"] = memory
     if resources.cpus is None:
         process["CPU"] = most_cpus(nodes, process, concurrent * resources.workers)
-    return Allocation(concurrent, resources.workers, process, reason)
+    return Allocation(concurrent, resources.workers, process, reason, max_concurrent)
 
 
 def _concurrent(

@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from optuna.storages import RDBStorage
 
 from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
-from fer_ray.search.log import SearchLog
+from fer_ray.search.on_ray.trial_listener import TrialListener
 from fer_ray.search.request import SearchArguments, check_request
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
 from fer_ray.training.metrics import Metrics
+from fer_ray.training.profile import RunProfile, Stopwatch
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Report
 from fer_ray.tune import search
@@ -67,6 +69,15 @@ class Snapshot:
         """Write it as that of a trained one."""
         weights = models.build(self.info.config.model, self.info.size).state_dict()
         save_checkpoint(folder, weights, self.info, {"history": self.history} if resumable else None)
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """One that measured nothing."""
+        return Stopwatch(torch.device("cpu"))
+
+    def profile(self) -> RunProfile:
+        """Return an empty profile."""
+        return RunProfile(device="cpu", precision="float32", workers=1, streamed=False, seconds={})
 
 
 def train_nothing(config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
@@ -145,13 +156,13 @@ def main() -> None:
         for name in names:
             clock.watch(RDBStorage, name, kind)
     clock.watch(Study, "ask", "draw")
-    one_more, close = print_each(clock), SearchLog._close
+    one_more, close = print_each(clock), TrialListener._closed
 
-    def closed(log: SearchLog, record: TrialRecord) -> None:
-        close(log, record)
+    def closed(listener: TrialListener, record: TrialRecord) -> None:
+        close(listener, record)
         one_more()
 
-    SearchLog._close = closed  # type: ignore[method-assign]
+    TrialListener._closed = closed  # type: ignore[method-assign]
     print(f"{platform.processor() or platform.machine()}, {arguments.sampler}")
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "space.yaml"

@@ -129,11 +129,11 @@ def epochs_of(study: Study, values: list[float], epochs: int = 9) -> int:
 
 
 def searched(scheduler: str, trials: int = 17) -> Study:
-    """Return a study with strong trials, resumed with a scheduler; Hyperband's brackets follow from its name."""
-    space = {"s": NINE}
-    study = Study.create("s", "sqlite:///:memory:", space, "data", Strategy(sampler="random", scheduler="none"))
+    """Return a resumed study with strong trials, each better than those before."""
+    space, strategy = {"s": NINE}, Strategy(sampler="random", scheduler=scheduler)
+    study = Study.create("s", "sqlite:///:memory:", space, "data", strategy)
     assert [epochs_of(study, [value + number / 1000 for value in STRONG]) for number in range(trials)] == [9] * trials
-    return Study(study.optuna, space, Strategy(sampler="random", scheduler=scheduler))
+    return Study(study.optuna, space, strategy)
 
 
 @pytest.mark.parametrize("scheduler", STOPPING)

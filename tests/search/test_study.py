@@ -146,11 +146,10 @@ def test_a_kill_while_a_trial_is_interrupted_neither_loses_nor_doubles_it(
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(study, "_note", killed)
         patched.setattr(study.optuna, "tell", killed)
         study.interrupt_running()
     resumed = Study.resume("s", storage, {"a": SPACE}, "data")

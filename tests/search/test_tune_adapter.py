@@ -50,7 +50,7 @@ def test_a_kill_for_memory_is_the_death_of_one_actor(
     """The error on its way from Ray, through Tune's controller and its file, to what the study keeps."""
     passed = list[Exception]()
     monkeypatch.setattr(RayActorManager, "_actor_task_failed", lambda manager, task, error: passed.append(error))
-    with adapted_tune():
+    with adapted_tune(copies_files=False):
         manager = tune_controller.RayActorManager(FixedResourceManager({"CPU": 1}))  # type: ignore[attr-defined]
     manager._actor_task_failed(None, OutOfMemoryError("1 worker(s) were killed.\nTop memory users: …"))
     (death,) = passed
@@ -65,7 +65,7 @@ def test_a_kill_for_memory_is_the_death_of_one_actor(
 
 def test_ray_tune_is_left_as_it_was() -> None:
     before = dict(os.environ), tune_controller.RayActorManager  # type: ignore[attr-defined]
-    with adapted_tune():
+    with adapted_tune(copies_files=False):
         assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
     assert (dict(os.environ), tune_controller.RayActorManager) == before  # type: ignore[attr-defined]
 

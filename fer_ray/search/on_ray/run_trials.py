@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,6 @@ from fer_ray.search.on_ray.trial_listener import TrialListener
 from fer_ray.search.on_ray.trial_on_workers import DRIVER, train_on_workers
 from fer_ray.search.on_ray.tune_adapter import adapted_tune, run_to_its_end
 from fer_ray.search.plan import Allocation
-from fer_ray.search.request import SearchRequest
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
@@ -44,39 +43,48 @@ _NODES_S = 5.0
 
 
 def run_trials(
-    request: SearchRequest,
-    data: TrainingData,
     study: Study,
+    trials: int,
+    data: TrainingData,
+    train: TrainFunction,
+    allocation: Allocation,
     folder: SearchFolder,
     runs: Output,
     on_closed: Callable[[], None],
-    train: TrainFunction,
-    allocation: Allocation,
+    seconds: float | None = None,
+    loggers: Sequence[str] = (),
 ) -> None:
     """Run trials until the study has the requested number, the time budget is used up or Ctrl-C is pressed.
 
     Args:
+        trials: number of finished trials in the study at the end.
+        train: trains a configuration, as ``fit`` does.
+        folder: folder of the search.
         runs: folder in which each trial has a training run.
         on_closed: called after a trial was closed in the study.
+        seconds: time budget from now on.
+        loggers: ``tensorboard`` and ``mlflow``.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the running trials were closed.
         FerRayError: Ray has died; a resumed search continues the running trials.
     """
-    table = TrialTable(request.strategy.first)
+    table = TrialTable(study.strategy.first)
     with (
-        ProgressBar("searching", request.trials, "trials", study.counted(), table) as bar,
+        ProgressBar("searching", trials, "trials", study.counted(), table) as bar,
         Throughput("tune") as images,
         deferred_interrupt("Stopping the running trials.") as interrupted,
-        adapted_tune(),
+        adapted_tune(copies_files="tensorboard" in loggers),
     ):
-        listener = TrialListener(study, runs, on_closed, request, allocation, bar, table, images, interrupted)
+        listener = TrialListener(
+            study, trials, data, allocation, runs, on_closed, seconds, bar, table, images, interrupted
+        )
         # TensorBoard's files lie where Ray Tune writes.
-        output, name = (folder.output, "tensorboard") if "tensorboard" in request.loggers else (folder.ray, "tune")
+        output, name = (folder.output, "tensorboard") if "tensorboard" in loggers else (folder.ray, "tune")
         tuner = ray_tune.Tuner(
             _trainable(allocation, data, train, study, runs, folder.ray),
             tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study, request, allocation),
+                search_alg=_StudySearcher(study, trials, allocation),
                 num_samples=-1,  # the searcher decides when there are enough
                 # A process that waits for workers can't be told to leave them; it ends, and they with it.
                 reuse_actors=allocation.workers == 1,
@@ -87,7 +95,7 @@ def run_trials(
                 **connect.ray_storage(output),
                 stop=listener,
                 failure_config=ray_tune.FailureConfig(max_failures=study.max_failures),
-                callbacks=[listener, *_loggers(request, folder, study.name)],
+                callbacks=[listener, *_callbacks(loggers, folder, study.name)],
                 verbose=0,
             ),
         )
@@ -97,11 +105,11 @@ def run_trials(
         raise KeyboardInterrupt
 
 
-def _loggers(request: SearchRequest, folder: SearchFolder, study: str) -> Iterator[ray_tune.Callback]:
+def _callbacks(loggers: Sequence[str], folder: SearchFolder, study: str) -> Iterator[ray_tune.Callback]:
     """Yield Ray's own loggers. MLflow's experiment is named as the study."""
-    if "tensorboard" in request.loggers:
+    if "tensorboard" in loggers:
         yield TBXLoggerCallback()
-    if "mlflow" in request.loggers:
+    if "mlflow" in loggers:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else it lists each of its own tables
         from ray.air.integrations.mlflow import MLflowLoggerCallback  # imports mlflow, which takes seconds
 
@@ -190,14 +198,14 @@ def _trial(
 class _StudySearcher(connect.NotPickled, Searcher):
     """Gives Ray Tune the study's candidates, as many at once as the nodes have room for at the time."""
 
-    def __init__(self, study: Study, request: SearchRequest, allocation: Allocation):
+    def __init__(self, study: Study, trials: int, allocation: Allocation):
         super().__init__()
-        self._study, self._request, self._allocation = study, request, allocation
+        self._study, self._trials, self._allocation = study, trials, allocation
         self._room, self._counted = allocation.concurrent, time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next candidate, ``FINISHED``, or None if there is no room or the running trials are enough."""
-        left = self._request.trials - self._study.counted()
+        left = self._trials - self._study.counted()
         if left <= 0:
             return Searcher.FINISHED
         if len(self._study.running()) >= min(left, self._at_once()):
@@ -209,7 +217,7 @@ class _StudySearcher(connect.NotPickled, Searcher):
         """Return how many trials the cluster has room for; nodes that joined or were lost count after some seconds."""
         if time.monotonic() - self._counted >= _NODES_S:
             fit = room(connect.nodes(), self._allocation.resources) // self._allocation.workers
-            self._room = max(1, min(fit, self._request.max_concurrent or fit))
+            self._room = max(1, min(fit, self._allocation.max_concurrent or fit))
             self._counted = time.monotonic()
         return self._room
 

@@ -15,12 +15,12 @@ from fer_ray.console.progress import ProgressBar, say
 from fer_ray.errors import FerRayError
 from fer_ray.search.on_ray.tune_adapter import LostError, worker_error
 from fer_ray.search.plan import Allocation
-from fer_ray.search.request import SearchRequest
 from fer_ray.search.study import Candidate, Study
 from fer_ray.search.time_budget import TimeBudget
 from fer_ray.search.trial_records import TrialRecord, describe, error_line
 from fer_ray.search.trial_table import TrialTable
 from fer_ray.storage.outputs import Output
+from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import RunFolder
 
 
@@ -29,10 +29,12 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
 
     Args:
         study: study of the search.
+        trials: number of finished trials in the study at the end.
+        data: rows of the dataset.
+        allocation: resources of the trials.
         runs: folder with the training run of each trial.
         on_closed: called after a trial was closed in the study.
-        request: the search.
-        allocation: resources of the trials.
+        seconds: time budget from now on.
         bar: progress bar, with ``table`` as its details.
         images: counter of trained images.
         interrupted: set at Ctrl-C.
@@ -41,23 +43,25 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
     def __init__(
         self,
         study: Study,
+        trials: int,
+        data: TrainingData,
+        allocation: Allocation,
         runs: Output,
         on_closed: Callable[[], None],
-        request: SearchRequest,
-        allocation: Allocation,
+        seconds: float | None,
         bar: ProgressBar,
         table: TrialTable,
         images: Throughput,
         interrupted: Event,
     ):
         self._study, self._runs, self._on_closed, self._bar, self._table = study, runs, on_closed, bar, table
-        self._images, self._rows, self._interrupted = images, request.dataset.labelled("train"), interrupted
+        self._images, self._rows, self._interrupted = images, len(data.train), interrupted
         self._failures = FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0))
         self._stopped, self._errors = set[int](), dict[int, str]()
         self._deadline, self._budget = math.inf, None
-        if (seconds := request.time_budget) is not None:
-            self._deadline, left = time.monotonic() + seconds, request.trials - study.counted()
-            self._budget = TimeBudget(seconds, left, allocation.concurrent, request.dataset.info.size)
+        if seconds is not None:
+            self._deadline = time.monotonic() + seconds
+            self._budget = TimeBudget(seconds, trials - study.counted(), allocation.concurrent, data.info.size)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         candidate = self._candidate(trial)

@@ -19,21 +19,24 @@ _SWITCHES = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # of Tune's own state, which nothing reads
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
 
 @contextmanager
-def adapted_tune() -> Iterator[None]:
+def adapted_tune(copies_files: bool) -> Iterator[None]:
     """Turn off Ray Tune's console output, its result files and its handling of Ctrl-C, which would end a search as if
     it were finished. Pass no credentials to trials: nodes have their own. Let a process that Ray's memory monitor kills
     fail its own trial only.
+
+    Args:
+        copies_files: whether Ray Tune copies its files, among them those of TensorBoard, while the search runs.
     """
-    previous = {name: os.environ.get(name) for name in _SWITCHES}
+    switches = _SWITCHES | {"TUNE_GLOBAL_CHECKPOINT_S": "10" if copies_files else "1000000000"}
+    previous = {name: os.environ.get(name) for name in switches}
     logger = logging.getLogger("ray.tune")
     level = logger.level
-    os.environ.update(_SWITCHES)
+    os.environ.update(switches)
     logger.setLevel(logging.CRITICAL)
     keep_credentials_from_trials()
     try:
