@@ -46,14 +46,14 @@ def bug() -> None:
 
 def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     """One search with every end that a trial can have; trials whose process dies restart once."""
-    lost_once, lost_twice = [[0.3, 0.6, die], [0.4]], [[0.2, die], [die]]
+    lost_once, lost_twice = [[0.45, 0.6, die], [0.5]], [[0.4, die], [die]]
     script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [bug], *lost_twice, *lost_once]
     result = scripted(*script, trials=6)
 
     trials = scripted.study().trials
     assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "COMPLETE"]
     by_epoch = [trial.user_attrs.get("by_epoch", []) for trial in trials]
-    assert by_epoch == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.2], [0.3, 0.6, 0.4]]
+    assert by_epoch == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.4], [0.45, 0.6, 0.5]]
     assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6]
     assert list(trials[0].intermediate_values.values()) == [0.2, 0.5, 0.5]  # the best so far, by which trials compete
     assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
