@@ -5,7 +5,8 @@ that the value breaks and the remedy, without secrets. Several problems are repo
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from fer_ray.console.messages import explained, redacted
 
@@ -39,6 +40,39 @@ class DataError(FerRayError):
     """A missing or invalid dataset, image folder or checkpoint (exit code 3)."""
 
     exit_code = 3
+
+
+class Problems:
+    """Collects the problems of several checks, to raise them together."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._kind: type[FerRayError] = DataError
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep the problems of an error that the block raises."""
+        try:
+            yield
+        except FerRayError as error:
+            self._lines += error.problems
+            self._kind = UsageError if isinstance(error, UsageError) else self._kind
+
+    def add(self, *lines: str) -> None:
+        """Keep problems of the call."""
+        if lines:
+            with self.collect():
+                raise UsageError(lines)
+
+    def stop(self) -> None:
+        """Raise what was kept, if anything was.
+
+        Raises:
+            UsageError: some problem is one of the call.
+            DataError: all problems are of the data.
+        """
+        if self._lines:
+            raise self._kind(self._lines)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

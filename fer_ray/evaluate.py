@@ -1,16 +1,20 @@
 """Measure checkpoints on a split of a prepared dataset, with and without the images that are also in train."""
 
-import operator
 import sys
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["evaluate", *sys.argv[1:]])
+
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fer_ray.cluster.memory import memory_errors
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.dataset.store import PreparedDataset, Split
@@ -30,11 +34,12 @@ from fer_ray.inference.scores import (
     measure_members,
     score_predictions,
 )
-from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
-from fer_ray.reporting.evaluation_folder import write_evaluation
-from fer_ray.reporting.evaluation_text import describe
-from fer_ray.storage.inputs import local_copies
-from fer_ray.storage.outputs import claimed
+from fer_ray.options import EvaluateOptions
+from fer_ray.reporting.evaluation import write_evaluation
+from fer_ray.reporting.evaluation_tables import describe
+from fer_ray.storage.inputs import as_list
+from fer_ray.storage.object_store import absolute
+from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import Start, this_start
 from fer_ray.version import VERSION
 
@@ -57,67 +62,37 @@ class EvaluationResult:
         return self.evaluation.main.official
 
 
-def evaluate(
-    checkpoints: Path | str | Sequence[Path | str],
-    dataset: Path | str,
-    output: Path | str,
-    *,
-    split: str | None = None,
-    tta: Sequence[str] = ("none", "flip"),
-    precision: str = "auto",
-) -> EvaluationResult:
+@stage(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> EvaluationResult:
     """Measure a checkpoint, or several as an ensemble, and write metrics, predictions, charts and a page.
 
-    An ensemble predicts the mean of its members' calibrated probabilities. ``predictions.parquet`` has one row per
-    image, in the split's order: id, label, predicted, confidence (the highest probability), p_angry … p_neutral (csv
-    order, whatever the checkpoints' order), tta_std and leaked. ``mistakes.png`` is absent if there are no mistakes.
-
-    Args:
-        checkpoints: path or URL of a checkpoint folder, or of several for images of the dataset's size.
-        dataset: path or URL of a prepared dataset.
-        output: path or URL of the folder to write. It must be absent or empty.
-        split: the split; None for test, or for validation if the dataset has no test split.
-        tta: names from ``fer_ray.inference.tta_names.TTA_NAMES``. Charts and predictions are those of the last one.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
-
     Raises:
-        UsageError: a TTA, precision or split is unknown, a checkpoint is named twice, the output is in use or in an
-            input, or memory doesn't hold a single image.
+        UsageError: the split is missing, a checkpoint is named twice, the output is in use or in an input, or memory
+            doesn't hold a single image.
         DataError: a checkpoint or the dataset can't be read, or they differ in image size or labels.
     """
-    start, names = this_start(), _check_tta(tta)
-    folders = [checkpoints] if isinstance(checkpoints, (Path, str)) else checkpoints
-    with claimed(output, inputs=[*folders, dataset]) as dest, memory_errors(LESS_MEMORY):
-        evaluation = _evaluate(checkpoints, dataset, dest.path, split, names, precision, start)
-        dest.save()
-    return EvaluationResult(dest.place, evaluation)
+    start, folders = this_start(), [absolute(one) for one in as_list(options.checkpoints)]
+    with open_output(options.output, inputs=[*folders, options.dataset]) as dest, memory_errors(LESS_MEMORY):
+        evaluation = _evaluate(options, folders, dest, start)
+    return EvaluationResult(dest.file(), evaluation)
 
 
-def _evaluate(
-    checkpoints: Path | str | Sequence[Path | str],
-    dataset: Path | str,
-    folder: Path,
-    split: str | None,
-    names: list[str],
-    precision: str,
-    start: Start,
-) -> Evaluation:
-    dtype = resolve_precision(precision, pick_device())
-    data = PreparedDataset(dataset)
-    folders = local_copies(checkpoints)
-    members = load_members(folders, data.info.size)
-    split = _choose_split(data, split)
+def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Output, start: Start) -> Evaluation:
+    dtype = resolve_precision(options.precision, pick_device())
+    data = PreparedDataset(options.dataset)
+    members = load_members(checkpoints, data.info.size)
+    split = _choose_split(data, options.split)
     rows = data.load(split)
     if not len(rows):
         raise DataError(
             f"{data.path_or_url}: no row of its {split} split has a label. Choose another split or dataset."
         )
-    predictor = Predictor(members, precision=precision)
-    outcomes = {name: _predict(predictor, name, rows) for name in names}
-    main, _ = outcomes[names[-1]]
+    predictor = Predictor(members, precision=options.precision)
+    outcomes = {name: _predict(predictor, name, rows) for name in options.tta}
+    main, _ = outcomes[options.tta[-1]]
     evaluation = Evaluation(
         fer_ray_version=VERSION,
-        members=measure_members(folders, members, rows.labels, main),
+        members=measure_members(checkpoints, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=data.path_or_url,
         dataset_fingerprint=data.info.fingerprint,
@@ -127,24 +102,12 @@ def _evaluate(
         label_names=list(EMOTIONS),
         device=pick_device().type,
         precision=str(dtype).removeprefix("torch."),
-        main_tta=names[-1],
+        main_tta=options.tta[-1],
         tta=_measure_all(rows, outcomes),
         notes=_notes(members, data, split, int(rows.leaked.sum())),
     )
-    write_evaluation(folder, evaluation, rows, main, start)
+    write_evaluation(output, evaluation, rows, main, start)
     return evaluation
-
-
-def _check_tta(tta: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(tta))
-    twice = [name for name in names if list(tta).count(name) > 1]
-    problems = [problem for name in names if (problem := tta_problem("--tta", name))]
-    problems += [f"--tta {name}: is named more than once. Name it once." for name in twice]
-    if not names:
-        problems = [f"--tta: none given. Name one or more of {', '.join(TTA_NAMES)}, separated by commas."]
-    if problems:
-        raise UsageError(problems)
-    return names
 
 
 def _choose_split(data: PreparedDataset, split: str | None) -> str:
@@ -158,7 +121,7 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
                     f"{data.path_or_url} has no test split: measuring on {name}, on which training chooses checkpoints."
                 )
             return name
-    raise UsageError(f"{data.path}: has neither a test nor a validation split. Name one with --split.")
+    raise UsageError(f"{data.path_or_url}: has neither a test nor a validation split. Name one with --split.")
 
 
 def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, leaked: int) -> list[str]:
@@ -219,32 +182,8 @@ def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest:
     )
 
 
-def command(
-    checkpoints: Annotated[
-        list[str], typer.Argument(help="Checkpoint folders, such as RUN/checkpoint. Several form an ensemble.")
-    ],
-    dataset: Annotated[str, typer.Option(help="Prepared dataset, from `fer-ray prepare`.")],
-    output: Annotated[str, typer.Option(help="Folder to write. It must be absent or empty.")],
-    split: Annotated[
-        str | None, typer.Option(help="train, validation or test. Default: test, or validation if there is no test.")
-    ] = None,
-    tta: Annotated[
-        str,
-        typer.Option(
-            help=f"Test-time augmentations, separated by commas: {', '.join(TTA_NAMES)}. Charts and predictions are"
-            " those of the last one."
-        ),
-    ] = "none,flip",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-) -> None:
-    """Measure a checkpoint or an ensemble on a split, with and without the images that are also in train."""
-    names = [name.strip() for name in tta.split(",") if name.strip()]
-    result = evaluate(checkpoints, dataset, output, split=split, tta=names, precision=precision)
+def command(options: EvaluateOptions) -> None:
+    """Evaluate, and print the result."""
+    result = evaluate.run(options)
     print(describe(result.evaluation))
     print(f"Report: {result.path}/report.html")
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["evaluate", *sys.argv[1:]])

@@ -1,20 +1,25 @@
 """Stage ``prepare``: read face images of any known format into a prepared dataset (``fer_ray.dataset.store``)."""
 
 import sys
+
+if __name__ == "__main__":
+    from fer_ray.cli import main
+
+    main(["prepare", *sys.argv[1:]])
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
-import typer
 from ray.data import ExecutionResources
 
 from fer_ray.cluster.connect import connect
-from fer_ray.cluster.metrics import Throughput
+from fer_ray.cluster.metrics import count_images
+from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.dataset import quality
 from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows, mean_and_std, relabel, take_validation
@@ -23,19 +28,18 @@ from fer_ray.dataset.quality import Findings
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
 from fer_ray.dataset.writer import SplitWriter
 from fer_ray.errors import DataError, UsageError
-from fer_ray.reporting.dataset_pictures import describe_dataset, draw_dataset
+from fer_ray.options import PrepareOptions
+from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.sources import fer_plus as fer_plus_votes
 from fer_ray.sources.name_options import NameOptions, parse_name_options
 from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
-from fer_ray.sources.recognise import FORMATS, open_source
+from fer_ray.sources.recognise import open_source
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
-from fer_ray.storage.local import whole_folder
-from fer_ray.storage.outputs import claimed
+from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.version import VERSION
 
-_SIZES = range(8, 513)
 _IN_FLIGHT_BYTES = 512 << 20  # limit for decoded rows in Ray's object store, whatever the size of the source
 
 
@@ -47,171 +51,48 @@ class PrepareResult:
     info: DatasetInfo
 
 
-def prepare(
-    source: Path | str,
-    dest: Path | str,
-    *,
-    format: str = "auto",
-    size: int = 48,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-    near_duplicates: bool = False,
-    drop_leaks: bool = False,
-    fer_plus: Path | str | None = None,
-    fer_plus_labels: str = "majority",
-    labels: str | None = None,
-    splits: str | None = None,
-    allow_unknown: bool = False,
-) -> PrepareResult:
-    """Read a source into a prepared dataset. The same source and arguments give the same bytes, except
+@stage(PrepareOptions)
+def prepare(options: PrepareOptions) -> PrepareResult:
+    """Read a source into a prepared dataset. The same source and options give the same bytes, except
     ``provenance.json``.
 
-    Args:
-        source: a folder, or a .zip, CSV or Parquet file, by path or URL; or ``synthetic`` or ``synthetic:N``.
-        dest: the folder or prefix to write; missing or empty before, complete or missing afterwards.
-        format: of the source, one of ``FORMATS``.
-        size: side of the prepared images in pixels, 8 to 512.
-        validation_fraction: share of train to use for validation if the source has no validation split, 0 to 0.5.
-        seed: of that choice, and of drawn faces.
-        near_duplicates: flag near-duplicates, found by a perceptual hash (``fer_ray.dataset.near_duplicates``).
-        drop_leaks: leave out training rows whose pixels are also in validation or test.
-        fer_plus: FER+'s ``fer2013new.csv``, whose votes replace the labels of ``fer2013.csv``.
-        fer_plus_labels: ``majority``, or ``soft`` to keep the shares of votes too.
-        labels: meaning of labels: ``surprise,fear,…`` in the order of their numbers, or ``joy=happy,1=sad``.
-        splits: splits by names of folders, files or rows: ``learning=train,check*=test``.
-        allow_unknown: leave out rows with unknown labels even where they may be all rows of an emotion.
-
     Raises:
-        UsageError: an argument is out of range, or ``dest`` is in use or in the source.
+        UsageError: an option is out of range, or ``dest`` is in use or in the source.
         DataError: the source is missing, of no known format, or has no usable row; or splits or labels are unclear.
     """
-    _check(size, validation_fraction, seed, near_duplicates, fer_plus, fer_plus_labels)
-    options = parse_name_options(labels, splits, allow_unknown)
-    with claimed(dest, inputs=[source]) as output:
-        _require_unprepared(source)
-        opened = open_source(source, format, seed, options)
-        votes = _votes(opened, fer_plus)
+    if options.near_duplicates and options.size < SMALLEST:
+        raise UsageError(f"--near-duplicates with --size {options.size}: its hash needs {SMALLEST} pixels or more.")
+    names = parse_name_options(options.labels, options.splits, options.allow_unknown)
+    with open_output(options.dest, inputs=[options.source]) as output:
+        _require_unprepared(options.source)
+        opened = open_source(options.source, options.format, options.seed, names)
+        votes = _votes(opened, options.fer_plus)
         for note in opened.notes:
             say(note)
-        with whole_folder(output.path) as partial, Spool(partial / "pixels.partial", size) as spool:
+        with output.whole() as partial, Spool(partial / "pixels.partial", options.size) as spool:
             record_start(partial)
             _read(opened, spool)
             unread = len(spool.rejects())
-            rows, notes = _interpret(opened, spool, options)
+            rows, notes = _interpret(opened, spool, names)
             rejects = spool.rejects()
             _require_rows(opened, rows, rejects)
             if votes:
-                notes += _relabel(opened, rows, unread, votes, fer_plus_labels)
-            if drop_leaks:
+                notes += _relabel(opened, rows, unread, votes, options.fer_plus_labels)
+            if options.drop_leaks:
                 dropped, note = _drop_leaks(opened, rows)
                 rejects, notes = pa.concat_tables([rejects, dropped]), [*notes, note]
-            notes += _complete_splits(rows, validation_fraction, seed)
-            notes += [quality.NEAR_RULE] if near_duplicates else []
-            findings = quality.find(rows, spool if near_duplicates else None)
+            notes += _complete_splits(rows, options.validation_fraction, options.seed)
+            notes += [quality.NEAR_RULE] if options.near_duplicates else []
+            findings = quality.find(rows, spool if options.near_duplicates else None)
             info = _write(partial, opened, spool, rows, findings, rejects, notes)
             draw_dataset(partial, info, spool, rows, findings)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        output.save()
-    print(describe_dataset(output.shown, info))
-    return PrepareResult(output.place, info)
+    print(describe_dataset(output.path_or_url, info))
+    return PrepareResult(output.file(), info)
 
 
-_Labels = Annotated[
-    str | None,
-    typer.Option(
-        help="Meaning of labels: names in the order of their numbers, such as surprise,fear,disgust,happy,"
-        "sad,angry,neutral, from 0 or from 1; or pairs such as joy=happy,7=neutral."
-    ),
-]
-_Splits = Annotated[
-    str | None,
-    typer.Option(help="Splits by names of folders, files or rows: learning=train,check*=test (or validation)."),
-]
-_AllowUnknown = Annotated[
-    bool,
-    typer.Option("--allow-unknown", help="Leave out rows of unknown labels even if an emotion has no other row."),
-]
-
-
-def command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="A folder, or a .zip, CSV or Parquet file; or `synthetic` or `synthetic:N`."
-        ),
-    ],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="The folder to write. It must be missing or empty.")],
-    format: Annotated[str, typer.Option(help=f"Format of SOURCE: {', '.join(FORMATS)}.")] = "auto",
-    size: Annotated[int, typer.Option(help="Side of the prepared images in pixels, 8 to 512.")] = 48,
-    validation_fraction: Annotated[
-        float,
-        typer.Option(help="Share of train for validation if SOURCE has no validation split, 0 to 0.5."),
-    ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Seed of that choice, and of synthetic faces.")] = 0,
-    near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Flag near-duplicate images, found by a perceptual hash.")
-    ] = False,
-    drop_leaks: Annotated[
-        bool,
-        typer.Option("--drop-leaks", help="Leave out training images whose copies are in validation or test."),
-    ] = False,
-    fer_plus: Annotated[
-        Path | None, typer.Option(help="FER+'s fer2013new.csv: its votes replace the labels of fer2013.csv.")
-    ] = None,
-    fer_plus_labels: Annotated[
-        str, typer.Option(help="`majority`, or `soft` to keep the shares of votes for loss.soft_labels too.")
-    ] = "majority",
-    labels: _Labels = None,
-    splits: _Splits = None,
-    allow_unknown: _AllowUnknown = False,
-) -> None:
-    """Read face images of any known format into a prepared dataset.
-
-    SOURCE is recognised by its content: fer2013.csv, icml_face_data.csv, the competition's train.csv, Parquet from
-    model hubs, or a folder or .zip with SPLIT/LABEL/image or LABEL/image files of any size and colour. Unusable rows go
-    to rejects.parquet with the reason.
-    """
-    prepare(
-        source,
-        dest,
-        format=format,
-        size=size,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        near_duplicates=near_duplicates,
-        drop_leaks=drop_leaks,
-        fer_plus=fer_plus,
-        fer_plus_labels=fer_plus_labels,
-        labels=labels,
-        splits=splits,
-        allow_unknown=allow_unknown,
-    )
-
-
-def _check(
-    size: int,
-    validation_fraction: float,
-    seed: int,
-    near_duplicates: bool,
-    fer_plus: Path | str | None,
-    fer_plus_labels: str,
-) -> None:
-    problems = []
-    if size not in _SIZES:
-        problems.append(f"--size {size}: must be {_SIZES[0]} to {_SIZES[-1]} pixels.")
-    if not 0 <= validation_fraction <= 0.5:
-        problems.append(f"--validation-fraction {validation_fraction}: must be 0 to 0.5.")
-    if seed < 0:
-        problems.append(f"--seed {seed}: must be 0 or more.")
-    if near_duplicates and size in _SIZES and size < SMALLEST:
-        problems.append(f"--near-duplicates with --size {size}: its hash needs {SMALLEST} pixels or more.")
-    if fer_plus_labels not in fer_plus_votes.LABELS:
-        problems.append(f"--fer-plus-labels {fer_plus_labels}: must be one of {', '.join(fer_plus_votes.LABELS)}.")
-    elif fer_plus_labels != "majority" and fer_plus is None:
-        problems.append(f"--fer-plus-labels {fer_plus_labels}: needs --fer-plus FILE.")
-    if problems:
-        raise UsageError(problems)
+command = prepare.run
 
 
 def _require_unprepared(source: Path | str) -> None:
@@ -245,13 +126,13 @@ def _read(source: Source, spool: Spool) -> None:
     options = blocks.context.execution_options
     options.preserve_order = True
     options.resource_limits = ExecutionResources(object_store_memory=_IN_FLIGHT_BYTES)
-    with ProgressBar(f"Reading {source.format}", source.total) as bar, Throughput("prepare") as images:
+    with ProgressBar(f"Reading {source.format}", source.total) as bar:
         for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
             _require_visible(source, block)
             spool.add(block)
             bar.advance(len(block))
             usable = pc.sum(pc.is_null(block["reason"])).as_py()
-            images.add({"ok": usable, "rejected": len(block) - usable})
+            count_images("prepare", ok=usable, rejected=len(block) - usable)
 
 
 def _require_visible(source: Source, block: pa.Table) -> None:
@@ -355,9 +236,3 @@ def _write_splits(
                 for written in writer.write(split):
                     bar.advance(written)
     return splits, writer.fingerprint()
-
-
-if __name__ == "__main__":
-    from fer_ray.cli import main
-
-    main(["prepare", *sys.argv[1:]])

@@ -1,5 +1,3 @@
 """The version of the package, in a module of its own so that low ones need not import the package's face."""
 
-from importlib.metadata import version
-
-VERSION = version("fer_ray")
+VERSION = "0.1.0"

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """Start Ray with two CPUs once for all tests; ``runtime.connect`` then finds it."""
+    """Start Ray with two CPUs once for all tests; ``connect`` then uses it."""
     often = {"metrics_report_interval_ms": 1000}  # not the 10 s that Ray takes
     start_ray(num_cpus=2, num_gpus=0, include_dashboard=False, _system_config=often)
     yield
@@ -51,14 +51,14 @@ def tiny_dataset(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Return the URL of a PostgreSQL server of our own, to be given a database's name."""
+    """Return the URL of a PostgreSQL server of our own, without the name of a database."""
     with running_server() as url:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of a fresh database of each kind that a search is promised to work with."""
+    """Return the URL of a fresh database of each kind that a search supports."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
     return new_database(request.getfixturevalue("postgres"), f"study_{uuid.uuid4().hex}")

@@ -1,9 +1,9 @@
-"""Train, search and score on two logical GPUs; print which GPUs each process of Ray's saw, as JSON.
+"""Train, search and score on two logical GPUs, and print which GPUs each of Ray's processes saw, as JSON.
 
     python tests/gpus_seen.py DATASET FOLDER [joined]
 
-Ray is started here, in this process or, with ``joined``, before fer_ray gets to it, as in a notebook; where RAY_ADDRESS
-is set, that cluster is joined. No machine needs a GPU for it: what is looked at is CUDA_VISIBLE_DEVICES.
+fer_ray starts Ray; with ``joined`` this script starts Ray first, as a notebook may; with RAY_ADDRESS fer_ray joins that
+cluster. No machine needs a GPU: the script looks at CUDA_VISIBLE_DEVICES.
 """
 
 import functools
@@ -23,17 +23,18 @@ from scripted_search import Snapshot, cost_nothing
 from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
+from fer_ray.options import TuneOptions
 from fer_ray.score import score
 from fer_ray.scoring import on_ray
 from fer_ray.search.on_ray import preflight, run_trials
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.train import train
 from fer_ray.training.on_ray import train_workers
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Report
 from fer_ray.tune import search
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so that what is put in place of fer_ray's reaches workers
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so that the replacements below reach workers
 
 DATASET, FOLDER = map(Path, sys.argv[1:3])
 SPACE = """
@@ -41,12 +42,14 @@ model: {name: lenet}
 training: {epochs: 1}
 search: {optimizer.learning_rate: {log_uniform: [0.001, 0.1]}}
 """
-Trainer = functools.partial(TorchTrainer, torch_config=TorchConfig(backend="gloo"))  # NCCL wants real GPUs
+Trainer = functools.partial(TorchTrainer, torch_config=TorchConfig(backend="gloo"))  # NCCL needs real GPUs
 
 
 def note(what: str) -> None:
-    """Write down what this process sees."""
-    group = os.environ.get("MASTER_PORT", "") if dist.is_initialized() else ""  # of the ranks that train together
+    """Write what this process sees into a file."""
+    group = (
+        os.environ.get("MASTER_PORT", "") if dist.is_initialized() else ""
+    )  # the same for the ranks that train together
     seen = {"what": what, "sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "has": ray.get_gpu_ids(), "group": group}
     with (FOLDER / f"{os.getpid()}.seen").open("a") as file:
         file.write(json.dumps(seen) + "\n")
@@ -85,8 +88,8 @@ def objective(config: Config, data: TrainingData, report: Report, *, resume_from
 MEASURE, ON_WORKERS = preflight._measure, run_trials.train_on_workers
 
 
-def tried(what: str, call: Callable[[], object]) -> list[dict[str, Any]]:
-    """Call, and return what the processes have seen that it had started."""
+def seen_by(call: Callable[[], object]) -> list[dict[str, Any]]:
+    """Call, and return what the processes that the call started have seen."""
     for file in FOLDER.glob("*.seen"):
         file.unlink()
     call()
@@ -94,7 +97,7 @@ def tried(what: str, call: Callable[[], object]) -> list[dict[str, Any]]:
 
 
 def run_search(name: str, measured: bool = False, **options: Any) -> None:
-    asked = SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / name, 2, **options)
+    asked = TuneOptions(DATASET, [FOLDER / "s.yaml"], FOLDER / name, 2, **options)
     measure = preflight.measure_costs if measured else cost_nothing
     search(check_request(asked), objective, measure)
 
@@ -123,7 +126,7 @@ def main() -> None:
         "score 1": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l1"),
     }
     only = [name for name in sys.argv[3:] if name in runs]
-    print(json.dumps({name: tried(name, runs[name]) for name in only or runs}))
+    print(json.dumps({name: seen_by(runs[name]) for name in only or runs}))
     ray.shutdown()
 
 

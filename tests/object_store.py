@@ -15,6 +15,7 @@ from pyarrow import fs
 from fer_ray.storage import object_store
 
 BUCKET = "faces"
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -26,12 +27,14 @@ class Faults:
         busy_every: one of so many requests is answered by 503; 0 for none.
         slow_every: one of so many requests is delayed; 0 for none.
         delay_s: seconds of delay.
+        writes_left: number of requests that change something before all of them are denied; None for no limit.
         answered: number of requests that were refused (busy), delayed (slow) and passed on (well).
     """
 
     busy_every: int = 0
     slow_every: int = 0
     delay_s: float = 0.5
+    writes_left: int | None = None
     answered: Counter[str] = field(default_factory=Counter)
     _requests: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,6 +46,11 @@ class Faults:
             with self._lock:
                 self._requests += 1
                 number = self._requests
+                if self.writes_left is not None and environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+                    if not self.writes_left:
+                        start_response("403 Forbidden", [("Content-Type", "application/xml")])
+                        return [_DENIED]
+                    self.writes_left -= 1
             if self.busy_every and number % self.busy_every == 0:
                 self.answered["busy"] += 1
                 start_response("503 Slow Down", [("Content-Type", "application/xml")])

@@ -15,9 +15,10 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
+from fer_ray.options import TuneOptions
 from fer_ray.search.on_ray.preflight import Measured
 from fer_ray.search.plan import Allocation
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.training.profile import RunProfile, Stopwatch
@@ -101,7 +102,7 @@ class Search:
 
     def request(self, trials: int, **options: Any) -> SearchRequest:
         return check_request(
-            SearchArguments(self.dataset.path, [self.space], self.run, trials, max_concurrent=1, **options)
+            TuneOptions(self.dataset.path, [self.space], self.run, trials, max_concurrent=1, **options)
         )
 
     def __call__(

@@ -23,9 +23,10 @@ from scripted_search import Snapshot
 
 from fer_ray.cluster import connect
 from fer_ray.config.schema import Config
+from fer_ray.options import TuneOptions
 from fer_ray.search.on_ray.preflight import Measured
 from fer_ray.search.plan import Allocation
-from fer_ray.search.request import SearchArguments, SearchRequest, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Report
@@ -75,7 +76,7 @@ def main() -> None:
     (FOLDER / "calls").mkdir()
     (FOLDER / "s.yaml").write_text(SPACE)
     connect.start_ray(num_cpus=2, num_gpus=0, include_dashboard=True)
-    request = check_request(SearchArguments(DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, workers_per_trial=2))
+    request = check_request(TuneOptions(DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, workers_per_trial=2))
     (FOLDER / "driver").write_text(str(os.getpid()))
     with contextlib.suppress(KeyboardInterrupt):
         search(request, by_dropout, no_cost)

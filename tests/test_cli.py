@@ -1,15 +1,17 @@
 """Wrong calls: exit code, message and nothing written."""
 
+import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fer_ray.cli import STAGES, main
+import fer_ray
+from fer_ray.cli import main
 from fer_ray.dataset.store import PreparedDataset
+from fer_ray.options import STAGES
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -19,22 +21,72 @@ def exit_code(arguments: list[str]) -> int:
     return end.value.code
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-def test_each_stage_explains_itself(
-    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+LIGHT = """
+import contextlib, io, json, runpy, sys, warnings
+from fer_ray import cli
+warnings.simplefilter("ignore")  # runpy warns that a stage is imported already
+said = {}
+for stage, *arguments in json.loads(sys.argv[1]):
+    module = lambda: runpy.run_module(f"fer_ray.{stage}", run_name="__main__")
+    for main in (module, lambda: cli.main([stage, *arguments])):
+        sys.argv = ["-m", *arguments]
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+            try:
+                main()
+            except SystemExit as end:
+                said.setdefault(" ".join([stage, *arguments]), []).append((end.code, out.getvalue()))
+heavy = {"torch", "pandas", "matplotlib", "ray", "pyarrow", "numpy", "sklearn", "optuna", "cv2"} & set(sys.modules)
+print(json.dumps([sorted(heavy), said]))
+"""
+WRONG = {
+    "train --dataset nowhere --output run": (3, "nowhere: no such folder"),
+    "train --dataset nowhere --output run --set modle.name=fast": (2, "Did you mean 'model'?"),
+    "train --dataset nowhere --output run --config fsat": (2, "Did you mean 'fast'?"),
+    "train --dataset nowhere --output run --workers 0": (2, "--workers 0: must be at least 1."),
+    "tune --dataset nowhere --space fsat --trials 2 --output run": (2, "Did you mean 'fast'?"),
+    "tune --dataset . --space fast --trials 2 --output run --set model.dropuot=0": (2, "Did you mean 'dropout'?"),
+    "evaluate c --dataset nowhere --output run --tta flap": (2, "Did you mean 'flip'?"),
+    "evaluate c --dataset nowhere --output run": (3, "nowhere: no such folder"),
+    "score photos --output run --max-error-rate 7": (2, "--max-error-rate 7.0: must be at most 1."),
+    "prepare a b --size 4 --seed -1": (2, "--seed -1: must be at least 0."),
+    "report --output run": (2, "Missing argument"),
+    "models --precision half": (2, "half"),
+}
+
+
+@pytest.mark.slow
+def test_help_and_wrong_calls_import_nothing_heavy(tmp_path: Path) -> None:
+    """For every stage, as ``python -m fer_ray.STAGE`` and as ``fer-ray STAGE``."""
+    calls = [[stage, option] for stage in STAGES for option in ("--help", "--misspelt")] + [
+        call.split() for call in WRONG
+    ]
+    command = [sys.executable, "-c", LIGHT, json.dumps(calls)]
+    environment = os.environ | {"PYTHONPATH": str(Path(fer_ray.__file__).parents[1])}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    heavy, said = json.loads(run.stdout)
+    assert heavy == []
+    expected = WRONG | {f"{stage} --help": (0, f"Usage: fer-ray {stage} ") for stage in STAGES}
+    expected |= {f"{stage} --misspelt": (2, "No such option: --misspelt") for stage in STAGES}
+    for call, (code, text) in expected.items():
+        for found in said[call]:
+            assert found[0] == code and text in found[1], (call, found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shell_completes_stages_and_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As ``python -m fer_ray.STAGE --help``."""
-    monkeypatch.setattr(sys, "argv", ["-m", "--help"])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_module(f"fer_ray.{stage}", run_name="__main__")
-    assert end.value.code == 0
-    assert f"fer-ray {stage}" in capsys.readouterr().out
+    monkeypatch.setenv("_FER_RAY_COMPLETE", "complete_bash")
+    for words, expected in {"fer-ray ev": "evaluate", "fer-ray tune --work": "--workers-per-trial"}.items():
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+        assert exit_code([]) == 0
+        assert capsys.readouterr().out.split() == [expected]
 
 
 def test_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["preprae"]) == 2
-    assert "Did you mean 'prepare'?" in capsys.readouterr().err
+    assert "Did you mean 'prepare'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -73,6 +125,7 @@ def test_wrong_calls(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     """A module whose import is interrupted stands for Ctrl-C in the first second."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")

@@ -1,12 +1,9 @@
-"""The files of ``cluster/``: against the schemas of what reads them, against each other, and against the command line.
+"""The files of ``cluster/`` against the schemas of their readers, against each other, and against the command line.
 
-None of them starts anything here; what they can't be checked for without a cloud, ``cluster/README.md`` says.
+None of them is run here; ``cluster/README.md`` says what that leaves unchecked.
 """
 
-import copy
 import fnmatch
-import importlib
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -25,6 +22,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
+from fer_ray.cli import make_app
 from fer_ray.cluster.ray_patches import OWN_GPUS
 from fer_ray.config.files import load_search_space
 from fer_ray.version import VERSION
@@ -39,15 +37,12 @@ IN_IMAGE = "/home/ray/fer_ray/"
 """Where the image has the repository."""
 
 
+def text_of(name: str) -> str:
+    return (CLUSTER / name).read_text()
+
+
 def load(name: str) -> dict[str, Any]:
-    return yaml.safe_load((CLUSTER / name).read_text())
-
-
-def dockerfile() -> list[list[str]]:
-    """Return its instructions as words, lines that go on joined."""
-    text = (CLUSTER / "Dockerfile").read_text()
-    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    return [line.split() for line in lines.replace("\\\n", " ").splitlines() if line.strip()]
+    return yaml.safe_load(text_of(name))
 
 
 # Ray's cluster launcher
@@ -65,8 +60,9 @@ def test_the_launcher_takes_the_file(name: str) -> None:
     assert config["provider"]["cache_stopped_nodes"] is False
 
 
+@pytest.mark.slow
 def test_the_launcher_starts_the_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``ray up`` would, on moto's stand-in of EC2, which knows the real types of instances."""
+    """As ``ray up`` does, on moto's EC2, which knows the real instance types."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where the launcher keeps the ssh key that it makes
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
@@ -75,12 +71,12 @@ def test_the_launcher_starts_the_nodes(tmp_path: Path, monkeypatch: pytest.Monke
         for profile in ("fer-ray-head", "fer-ray-worker"):
             iam.create_instance_profile(InstanceProfileName=profile)
         image = ec2.describe_images()["Images"][0]["ImageId"]
-        config = yaml.safe_load((CLUSTER / "aws.yaml").read_text().replace("CHANGE_AMI", image))
-        asked = {key: node["resources"] for key, node in config["available_node_types"].items()}
+        config = yaml.safe_load(text_of("aws.yaml").replace("CHANGE_AMI", image))
+        requested = {key: node["resources"] for key, node in config["available_node_types"].items()}
         config = bootstrap_aws(AWSNodeProvider.fillout_available_node_types_resources(prepare_config(config)))
         provider = AWSNodeProvider(config["provider"], config["cluster_name"])
         for key, node in config["available_node_types"].items():
-            assert "GPU" in asked[key] or "GPU" not in node["resources"]
+            assert "GPU" in requested[key] or "GPU" not in node["resources"]
             provider.create_node(node["node_config"], {"ray-node-kind": key, "ray-user-node-type": key}, 1)
         started = [each for part in ec2.describe_instances()["Reservations"] for each in part["Instances"]]
         kinds = ec2.describe_instance_types(InstanceTypes=[each["InstanceType"] for each in started])["InstanceTypes"]
@@ -92,36 +88,34 @@ def test_the_launcher_starts_the_nodes(tmp_path: Path, monkeypatch: pytest.Monke
         kind["InstanceType"]: (kind["VCpuInfo"]["DefaultVCpus"], len(kind.get("GpuInfo", {}).get("Gpus", [])))
         for kind in kinds
     }
-    for each, (key, resources) in list(zip(started, asked.items(), strict=True))[1:]:
+    for each, (key, resources) in list(zip(started, requested.items(), strict=True))[1:]:
         assert has[each["InstanceType"]] == (resources["CPU"], resources.get("GPU", 0)), key
     assert [rule.get("FromPort") for rule in group["IpPermissions"] if rule["IpRanges"]] == [22]  # nothing but ssh
 
 
-def test_the_stack_has_the_roles_that_nodes_take() -> None:
+def test_the_stack_has_the_roles_of_the_nodes() -> None:
     stack, types = load("aws-roles.yaml"), load("aws.yaml")["available_node_types"]
-    of_kind = [part for part in stack["Resources"].values() if part["Type"] == "AWS::IAM::InstanceProfile"]
-    assert {part["Properties"]["InstanceProfileName"] for part in of_kind} == {
+    profiles = [part for part in stack["Resources"].values() if part["Type"] == "AWS::IAM::InstanceProfile"]
+    assert {part["Properties"]["InstanceProfileName"] for part in profiles} == {
         node["node_config"]["IamInstanceProfile"]["Name"] for node in types.values()
     }
-    named = re.findall(r'"ec2:ResourceTag/ray-cluster-name": ([\w-]+)', (CLUSTER / "aws-roles.yaml").read_text())
-    assert named == [load("aws.yaml")["cluster_name"]]
-    # CloudFormation reads neither anchors nor aliases.
-    assert not re.search(r"[:-] [&*]\w", (CLUSTER / "aws-roles.yaml").read_text())
+    clusters = re.findall(r'"ec2:ResourceTag/ray-cluster-name": ([\w-]+)', text_of("aws-roles.yaml"))
+    assert clusters == [load("aws.yaml")["cluster_name"]]
+    assert not re.search(r"[:-] [&*]\w", text_of("aws-roles.yaml"))  # CloudFormation reads no anchors
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
-def test_the_token_reaches_every_node(name: str) -> None:
+def test_every_node_gets_the_token_and_the_environment(name: str) -> None:
     config = load(name)
     assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
-    starts = [config[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker")]
-    for command in starts:
-        before = command.split("ray start")[0]
-        assert "RAY_AUTH_MODE=token" in before and "RAY_worker_niceness=0" in before
-        assert f"{OWN_GPUS}=1" in before
-        assert "unset OMP_NUM_THREADS" in before  # the launcher sets 1
+    for kind in ("head", "worker"):
+        environment = config[f"{kind}_start_ray_commands"][-1].split("ray start")[0]
+        assert "unset OMP_NUM_THREADS" in environment  # the launcher sets 1
+        for setting in ("RAY_AUTH_MODE=token", "RAY_worker_niceness=0", f"{OWN_GPUS}=1"):
+            assert setting in environment
 
 
-def test_only_what_goes_on_by_itself_is_on_spot() -> None:
+def test_only_cpu_nodes_are_on_spot() -> None:
     aws, gcp = (load(name)["available_node_types"] for name in LAUNCHER)
     assert {key for key, node in aws.items() if "InstanceMarketOptions" in node["node_config"]} == {"cpu"}
     spot = {key for key, node in gcp.items() if node["node_config"].get("scheduling", {}).get("provisioningModel")}
@@ -134,7 +128,7 @@ def test_only_what_goes_on_by_itself_is_on_spot() -> None:
 
 
 def strict(schema: Any) -> Any:
-    """Return a custom resource's schema that refuses fields it doesn't name; Kubernetes would drop them silently."""
+    """Return a custom resource's schema that refuses unknown fields, which Kubernetes drops silently."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -146,67 +140,42 @@ def strict(schema: Any) -> Any:
     return result
 
 
-def resource_schema(name: str) -> dict[str, Any]:
-    path = SCHEMAS / KUBERAY[name]
-    if not path.is_file():
-        pytest.skip(f"KubeRay's schema is not here ({path})")
-    definition = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    versions = {version["name"]: version for version in definition["spec"]["versions"]}
-    assert versions["v1"]["served"]
-    return strict(versions["v1"]["schema"]["openAPIV3Schema"])
-
-
-def cluster_spec(name: str) -> dict[str, Any]:
-    spec = load(name)["spec"]
-    return spec.get("rayClusterSpec", spec)
+def cluster_spec(resource: dict[str, Any]) -> dict[str, Any]:
+    return resource["spec"].get("rayClusterSpec", resource["spec"])
 
 
 def pods(name: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield each group with the one container of its pods, the head's first."""
-    spec = cluster_spec(name)
+    spec = cluster_spec(load(name))
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
         (container,) = group["template"]["spec"]["containers"]
         yield group, container
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KUBERAY)
 def test_kuberay_takes_the_file(name: str) -> None:
-    resource, schema = load(name), resource_schema(name)
+    path = SCHEMAS / KUBERAY[name]
+    if not path.is_file():
+        pytest.skip(f"KubeRay's schema is not here ({path})")
+    definition = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    (version,) = (version for version in definition["spec"]["versions"] if version["name"] == "v1")
+    assert version["served"]
+    validator = jsonschema.Draft202012Validator(strict(version["schema"]["openAPIV3Schema"]))
+    resource = load(name)
     assert resource["apiVersion"] == "ray.io/v1" and set(resource["metadata"]) == {"name"}
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(resource))
+    errors = list(validator.iter_errors(resource))
     assert not errors, [f"{error.json_path}: {error.message}" for error in errors]
+    (container,) = cluster_spec(resource)["headGroupSpec"]["template"]["spec"]["containers"]
+    container["misspelt"] = "1"
+    assert not validator.is_valid(resource)
 
 
 @pytest.mark.parametrize("name", KUBERAY)
-def test_an_unknown_field_anywhere_would_be_found(name: str) -> None:
-    validator = jsonschema.Draft202012Validator(resource_schema(name))
-    for path in mappings(load(name), ()):
-        resource = copy.deepcopy(load(name))
-        place = resource
-        for key in path:
-            place = place[key]
-        place["misspelt"] = "1"
-        assert not validator.is_valid(resource) or path[-1] in FREE, path
-
-
-FREE = {"metadata", "rayStartParams", "nodeSelector", "requests", "limits"}
-"""What has keys of one's own."""
-
-
-def mappings(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    if isinstance(value, dict):
-        yield from [path] if path else []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in items:
-        yield from mappings(part, (*path, key))
-
-
-@pytest.mark.parametrize("name", KUBERAY)
-def test_pods(name: str) -> None:
-    """No more rights than needed, resources that are surely there, and the token on."""
-    spec = cluster_spec(name)
+def test_pods_have_a_token_few_rights_and_the_resources_that_they_request(name: str) -> None:
+    spec = cluster_spec(load(name))
     assert spec["authOptions"] == {"mode": "token", "secretName": "fer-ray-token"}
-    assert f"ray=={spec['rayVersion']}" in (CLUSTER / "constraints.txt").read_text().splitlines()
+    assert f"ray=={spec['rayVersion']}" in text_of("constraints.txt").splitlines()
     for group, container in pods(name):
         security = group["template"]["spec"]["securityContext"]
         assert security["runAsNonRoot"] and f"{security['runAsUser']}:{security['runAsGroup']}" == image_user()
@@ -219,16 +188,22 @@ def test_pods(name: str) -> None:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
-def test_a_job_is_whole_before_it_plans_and_ends() -> None:
+def test_a_rayjob_waits_for_all_its_pods_runs_once_and_ends() -> None:
     spec = load("kuberay-rayjob.yaml")["spec"]
     for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
     assert "enableInTreeAutoscaling" not in spec["rayClusterSpec"]
     assert spec["shutdownAfterJobFinishes"] and spec["ttlSecondsAfterFinished"] and spec["activeDeadlineSeconds"]
-    assert spec["backoffLimit"] == 0  # the output would be in use
+    assert spec["backoffLimit"] == 0
 
 
 # The image
+
+
+def dockerfile() -> list[list[str]]:
+    """Return its instructions as words, continued lines joined."""
+    lines = "\n".join(line for line in text_of("Dockerfile").splitlines() if not line.startswith("#"))
+    return [line.split() for line in lines.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def image_user() -> str:
@@ -236,7 +211,7 @@ def image_user() -> str:
 
 
 def ignored(path: Path) -> bool:
-    """Return whether docker leaves a path of the repository out: the last pattern that fits it or a parent decides."""
+    """Say whether docker leaves a path out: the last pattern that fits it or a parent decides."""
     result = False
     for line in (REPOSITORY / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):
@@ -249,20 +224,14 @@ def ignored(path: Path) -> bool:
     return result
 
 
-def test_what_the_image_copies_is_there_and_sent() -> None:
+def test_docker_gets_what_the_image_copies_and_nothing_else() -> None:
     sources = [word for words in dockerfile() if words[0] == "COPY" for word in words[1:-1]]
     assert {"cluster/constraints.txt", "fer_ray", "search_spaces", "pyproject.toml"} <= set(sources)
-    for source in sources:
-        assert (REPOSITORY / source).exists(), source
-        assert not ignored(Path(source)), source
-
-
-@pytest.mark.parametrize(
-    "name", [".git/HEAD", ".venv/bin/python", "fer-data/x.parquet", "runs/a", "tests/x.py", "a.zip"]
-)
-def test_what_else_there_is_stays_out_of_the_image(name: str) -> None:
-    assert ignored(Path(name))
-    assert not ignored(Path("fer_ray/models/fast.py")) and ignored(Path("fer_ray/models/__pycache__"))
+    assert [source for source in sources if not (REPOSITORY / source).exists() or ignored(Path(source))] == []
+    others = [".git/HEAD", ".venv/bin/python", "fer-data/x.parquet", "runs/a", "tests/x.py", "a.zip"]
+    others.append("fer_ray/models/__pycache__")
+    assert [name for name in others if not ignored(Path(name))] == []
+    assert not ignored(Path("fer_ray/models/fast.py"))
 
 
 def test_the_image() -> None:
@@ -279,16 +248,20 @@ def test_the_image() -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_images_are_of_this_version(name: str) -> None:
-    assert set(re.findall(r"/fer_ray:([\w.]+)", (CLUSTER / name).read_text())) <= {VERSION}
-
-
-# What is to be changed
+def test_texts_name_this_version_and_nothing_but_loopback(name: str) -> None:
+    text = text_of(name)
+    assert set(re.findall(r"/fer_ray:([\w.]+)", text)) <= {VERSION}
+    assert "0.0.0.0" not in text and "[::]" not in text
+    assert set(re.findall(r"dashboard-host[=:]\s*[\"']?([\w.]+)", text)) <= {"127.0.0.1"}
+    assert set(re.findall(r"http://([\w.]+)", text)) <= {"127.0.0.1"}
+    if name in ("README.md", *LAUNCHER):
+        heads = [command.words for command in RAY_CALLS if command.file == name and "--head" in command.words]
+        assert heads and all("--dashboard-host=127.0.0.1" in words for words in heads)
 
 
 @pytest.mark.parametrize("name", [*LAUNCHER, *KUBERAY])
-def test_what_is_to_be_changed_is_listed_at_the_top(name: str) -> None:
-    lines = (CLUSTER / name).read_text().splitlines()
+def test_the_top_of_a_file_lists_what_has_to_be_changed(name: str) -> None:
+    lines = text_of(name).splitlines()
     top = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     listed = set(re.findall(r"^#   (CHANGE_\w+)", "\n".join(lines[:top]), re.MULTILINE))
     assert listed and listed == set(re.findall(r"CHANGE_[A-Z_]+", "\n".join(lines[top:])))
@@ -303,25 +276,21 @@ class Command(NamedTuple):
     file: str
     words: list[str]
 
-    def __str__(self) -> str:
-        return f"{self.file}: {' '.join(self.words)[:60]}"
-
 
 def commands() -> Iterator[Command]:
     for file in TEXTS:
-        for text in scripts(file):
-            for line in text.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                for part in split(words):  # without the assignments before them
-                    while part and re.fullmatch(r"\w+=.*", part[0]):
-                        part = part[1:]
-                    if part:
-                        yield Command(file, part)
+        for script in scripts(file):
+            for line in script.replace("\\\n", " ").splitlines():
+                for words in split(shlex.split(line, comments=True)):
+                    while words and re.fullmatch(r"\w+=.*", words[0]):  # an assignment before the command
+                        words = words[1:]
+                    if words:
+                        yield Command(file, words)
 
 
 def scripts(file: str) -> list[str]:
     if file == "README.md":
-        return re.findall(r"```bash\n(.*?)```", (CLUSTER / file).read_text(), re.DOTALL)
+        return re.findall(r"```bash\n(.*?)```", text_of(file), re.DOTALL)
     config = load(file)
     if "entrypoint" in config.get("spec", {}):
         return [config["spec"]["entrypoint"]]
@@ -344,72 +313,51 @@ def split(words: list[str]) -> Iterator[list[str]]:
 
 
 COMMANDS = list(commands())
-
-
-def stage_call(words: list[str]) -> tuple[str, list[str]] | None:
-    """Return the stage of a fer_ray command line and its arguments, wherever in a command it stands."""
-    for number, word in enumerate(words):
-        if word == "fer-ray" and (number == 0 or words[0] == "docker"):  # elsewhere a name of something else
-            return words[number + 1], words[number + 2 :]
-        if word.startswith("fer_ray.") and words[number - 1] == "-m":
-            return word.removeprefix("fer_ray."), words[number + 1 :]
-    return None
-
-
-STAGE_CALLS = [(command, call) for command in COMMANDS if (call := stage_call(command.words))]
 RAY_CALLS = [command for command in COMMANDS if command.words[0] == "ray"]
+STAGE_CALLS = [
+    (words[number].removeprefix("fer_ray."), words[number + 1 :])
+    for _, words in COMMANDS
+    for number in range(1, len(words))
+    if words[number].startswith("fer_ray.") and words[number - 1] == "-m"
+]
 
 
 def test_the_readme_leads_to_every_stage() -> None:
-    stages = {stage for command, (stage, _) in STAGE_CALLS if command.file == "README.md"}
-    assert stages >= {"prepare", "train", "tune", "evaluate", "score", "report"}
-    called = {" ".join(command.words[:2]) for command in RAY_CALLS if command.file == "README.md"}
-    assert called >= {
-        "ray start",
-        "ray stop",
-        "ray up",
-        "ray down",
-        "ray dashboard",
-        "ray status",
-        "ray get-auth-token",
+    assert {stage for stage, _ in STAGE_CALLS} >= {"prepare", "train", "tune", "evaluate", "score", "report"}
+    called = {
+        " ".join(words[1:3] if words[1] == "job" else words[1:2]) for file, words in RAY_CALLS if file == TEXTS[0]
     }
-    assert {"submit", "logs", "stop"} <= {command.words[2] for command in RAY_CALLS if command.words[1] == "job"}
+    assert called >= {"start", "stop", "up", "down", "dashboard", "status", "get-auth-token"}
+    assert called >= {"job submit", "job logs", "job stop"}
 
 
-@pytest.mark.parametrize(("command", "call"), STAGE_CALLS, ids=str)
-def test_the_stage_takes_the_command(command: Command, call: tuple[str, list[str]]) -> None:
-    stage, arguments = call
-    app = typer.Typer(add_completion=False)
-    app.command(stage)(importlib.import_module(f"fer_ray.{stage}").command)
-    parsed = typer.main.get_command(app).make_context(stage, list(arguments)).params
-    files = [*parsed.get("space", ()), *([parsed["config"]] if parsed.get("config") else [])]
-    for file in files:
-        assert load_search_space(REPOSITORY / str(file).removeprefix(IN_IMAGE)).search
-    assert "-" not in {str(value)[:1] for value in parsed.values()}  # an option taken for a value
+@pytest.mark.parametrize("stage", sorted({stage for stage, _ in STAGE_CALLS}))
+def test_the_stage_takes_its_commands(stage: str) -> None:
+    command = typer.main.get_command(make_app()).commands[stage]
+    for arguments in [arguments for name, arguments in STAGE_CALLS if name == stage]:
+        parsed = command.make_context(stage, list(arguments)).params
+        for file in [*parsed.get("spaces", ()), *([parsed["config"]] if parsed.get("config") else [])]:
+            path = REPOSITORY / str(file).removeprefix(IN_IMAGE)
+            assert load_search_space(path if path.is_file() else file).search
+        assert "-" not in {str(value)[:1] for value in parsed.values()}  # an option taken for a value
 
 
-@pytest.mark.parametrize("command", RAY_CALLS, ids=str)
-def test_ray_takes_the_command(command: Command) -> None:
-    found: Any = ray_cli
-    words = command.words[1:]
-    while isinstance(found, click.Group):
-        name = words.pop(0)
-        assert name in found.commands, f"ray has no command {name}"
-        found = found.commands[name]
-    end = words.index("--") if "--" in words else len(words)
-    known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    asked = {word.split("=")[0] for word in words[:end] if word.startswith("-")}
-    assert asked <= known, asked - known
+def test_ray_and_nodes_take_their_commands() -> None:
+    offenders = []
+    for _, words in RAY_CALLS:
+        found: Any = ray_cli
+        own = words[1 : words.index("--") if "--" in words else None]
+        while isinstance(found, click.Group):
+            found = found.commands[own.pop(0)]
+        known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        unknown = {word.split("=")[0] for word in own if word.startswith("-")} - known
+        script = words[words.index("cluster/nodes.py") + 1 :] if "cluster/nodes.py" in words else []
+        unknown |= {word for word in script if word.startswith("--") and f'"{word}"' not in text_of("nodes.py")}
+        offenders += [(words, unknown)] if unknown else []
+    assert offenders == []
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "cluster/nodes.py" in command.words], ids=str)
-def test_nodes_takes_the_command(command: Command) -> None:
-    text = (CLUSTER / "nodes.py").read_text()
-    for word in command.words[command.words.index("cluster/nodes.py") + 1 :]:
-        assert not word.startswith("--") or f'"{word}"' in text
-
-
-# Resources, hosts and links
+# Resources and links
 
 
 def node_sizes(name: str) -> dict[str, dict[str, float]]:
@@ -422,58 +370,29 @@ def node_sizes(name: str) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", [*LAUNCHER, "kuberay-raycluster.yaml"])
-def test_what_jobs_ask_for_fits_a_node(name: str) -> None:
-    text = (CLUSTER / "README.md").read_text()
-    asked = [
-        {kind.upper()[:3]: float(count) for kind, count in re.findall(r"(cpus|gpus) (\d+)", place)}
-        for place in re.findall(r"(?:--entrypoint-num-[cg]pus \d+\s*)+", text)
+def test_the_requests_of_jobs_fit_a_node(name: str) -> None:
+    requests = [
+        {kind.upper()[:3]: float(count) for kind, count in re.findall(r"(cpus|gpus) (\d+)", options)}
+        for options in re.findall(r"(?:--entrypoint-num-[cg]pus \d+\s*)+", text_of("README.md"))
     ]
-    assert any(each.get("GPU") for each in asked)
-    for each in asked:
-        fits = [size for size in node_sizes(name).values() if all(size.get(key, 0) >= each[key] for key in each)]
-        assert fits, (each, node_sizes(name))
+    assert any(request.get("GPU") for request in requests)
+    for request in requests:
+        sizes = node_sizes(name).values()
+        assert [size for size in sizes if all(size.get(key, 0) >= request[key] for key in request)], request
 
 
-def option(command: Command, name: str) -> float:
-    return float(command.words[command.words.index(name) + 1]) if name in command.words else 0.0
-
-
-def test_the_search_of_the_job_fits_its_pods() -> None:
+def test_the_trials_of_the_rayjob_fit_its_pods() -> None:
     (command,) = [command for command in COMMANDS if command.file == "kuberay-rayjob.yaml"]
     (size,) = node_sizes("kuberay-rayjob.yaml").values()
-    assert 0 < option(command, "--gpus-per-trial") <= size["GPU"]
+    assert 0 < float(command.words[command.words.index("--gpus-per-trial") + 1]) <= size["GPU"]
 
 
-@pytest.mark.parametrize("file", ["README.md", *LAUNCHER])
-def test_the_dashboard_listens_on_loopback_alone(file: str) -> None:
-    heads = [command.words for command in RAY_CALLS if command.file == file and "--head" in command.words]
-    assert heads and all("--dashboard-host=127.0.0.1" in words for words in heads)
-
-
-@pytest.mark.parametrize("path", sorted(CLUSTER.iterdir()), ids=lambda path: path.name)
-def test_no_file_binds_or_names_another_host(path: Path) -> None:
-    if path.is_dir():
-        return
-    text = path.read_text()
-    assert "0.0.0.0" not in text and "[::]" not in text
-    assert set(re.findall(r"dashboard-host[=:]\s*[\"']?([\w.]+)", text)) <= {"127.0.0.1"}
-    assert set(re.findall(r"--address[= ]http://([\w.]+)", text)) <= {"127.0.0.1"}
-
-
-def test_the_head_of_the_cluster_that_stays_listens_on_loopback() -> None:
-    assert cluster_spec("kuberay-raycluster.yaml")["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
-
-
-def test_links() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (CLUSTER / "README.md").read_text()):
-        assert target.startswith("https://") or (CLUSTER / target).exists(), target
-
-
-def test_the_limits_that_the_readme_names(name: str = "README.md") -> None:
-    """Its table of sizes is of what the files start."""
-    text = (CLUSTER / name).read_text()
+def test_the_readme_has_the_machine_types_and_links_that_exist() -> None:
+    text = text_of("README.md")
     types = [
         *(node["node_config"]["InstanceType"] for node in load("aws.yaml")["available_node_types"].values()),
         *(node["node_config"]["machineType"] for node in load("gcp.yaml")["available_node_types"].values()),
     ]
-    assert all(f"`{kind}`" in text for kind in types), json.dumps(types)
+    assert [kind for kind in types if f"`{kind}`" not in text] == []
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [link for link in links if not link.startswith("https://") and not (CLUSTER / link).exists()] == []

@@ -11,6 +11,7 @@ from fer_ray.report import report
 TINY = DemoSize(faces=210, image_size=24, trials=2, trial_epochs=1, epochs=2, photos=6)
 
 
+@pytest.mark.slow
 def test_demo(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

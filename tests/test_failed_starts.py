@@ -1,9 +1,10 @@
-"""A start that fails leaves its output as it was, whatever the stage and the error."""
+"""Outputs of every stage: what a failed start leaves, and outputs that are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datasets_made import write_prepared
 from scripted_search import Scripted, Search, cost_nothing
 
 from fer_ray.config.files import load_config
@@ -14,9 +15,9 @@ from fer_ray.evaluate import evaluate
 from fer_ray.prepare import prepare
 from fer_ray.report import report
 from fer_ray.score import score
-from fer_ray.storage.local import claim_output
+from fer_ray.storage.output import Output
 from fer_ray.train import train
-from fer_ray.tune import search
+from fer_ray.tune import search, tune
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -74,7 +75,8 @@ def test_a_start_that_fails_frees_its_output(
     with pytest.raises(type(error)):
         start(tiny_dataset, output)
     assert raised  # the stage reached that function
-    assert claim_output(output) == output and output.exists() == existed
+    Output.at(output).require_usable()
+    assert output.exists() == existed
 
 
 def test_an_output_in_use_keeps_its_files(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -84,3 +86,45 @@ def test_an_output_in_use_keeps_its_files(tiny_dataset: PreparedDataset, tmp_pat
         with pytest.raises(UsageError, match="in use"):
             start(tiny_dataset, tmp_path)
     assert (tmp_path / "mine.txt").is_file()
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    folder = tmp_path / "in" / "dataset"
+    write_prepared(folder, {"train": [0, 1, 2] * 20, "validation": [0, 1, 2] * 4})
+    (folder.parent / "link").symlink_to(folder)
+    return folder
+
+
+SPACE = Path(__file__).parents[1] / "search_spaces" / "fast.yaml"
+READERS: dict[str, Callable[[Path, Path], object]] = {
+    "prepare": lambda dataset, output: prepare(dataset, output),
+    "train": lambda dataset, output: train(dataset, load_config(None), output),
+    "tune": lambda dataset, output: tune(dataset, [SPACE], output, trials=1),
+    "evaluate, its dataset": lambda dataset, output: evaluate(SHIPPED_CHECKPOINT, dataset, output),
+    "evaluate, its checkpoint": lambda dataset, output: evaluate([SHIPPED_CHECKPOINT, dataset], "elsewhere", output),
+    "report": lambda dataset, output: report([SHIPPED_CHECKPOINT, dataset], output),
+    "score, its checkpoint": lambda dataset, output: score(dataset, [SPACE.parent], output),
+}
+
+
+@pytest.mark.parametrize("stage", READERS)
+@pytest.mark.parametrize("output", ["new", "../link/new", "../beside/../dataset/new"])
+def test_an_output_in_an_input_is_refused(stage: str, output: str, inputs: Path) -> None:
+    before = sorted(inputs.parent.rglob("*"))
+    with pytest.raises(UsageError, match=r"new: the output is inside the input .*dataset\. Choose an output outside"):
+        READERS[stage](inputs, inputs / output)
+    assert sorted(inputs.parent.rglob("*")) == before
+
+
+def test_relative_paths_of_a_job_are_explained(tmp_path: Path) -> None:
+    """`ray job submit --working-dir` runs a job in a copy, whose data would be missing and whose outputs be lost."""
+    uploaded = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    uploaded.mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"this output would be lost after the job\. \(This is a job's upload"):
+        Output.at(uploaded / "labels").require_usable()
+    with pytest.raises(DataError, match=r"no such folder.*Give absolute paths on storage that every node sees"):
+        PreparedDataset(uploaded / "fer-data")
+    with pytest.raises(DataError) as failure:
+        PreparedDataset(tmp_path / "fer-data")
+    assert "uploaded" not in str(failure.value)

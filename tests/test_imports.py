@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from fer_ray.dataset.store import PreparedDataset
 
 PACKAGE = Path(__file__).parents[1] / "fer_ray"
@@ -14,7 +16,19 @@ STAGES = ("prepare", "train", "tune", "evaluate", "score", "report", "architectu
 # From the lowest to the highest; each may import itself and those before it.
 LAYERS = (
     *("console", "errors", "version", "emotions", "storage", "config", "cluster", "images", "sources", "dataset"),
-    *("models", "inference", "training", "search", "scoring", "reporting", "weights", "stages", "__init__", "cli"),
+    *(
+        "models",
+        "inference",
+        "options",
+        "training",
+        "search",
+        "scoring",
+        "reporting",
+        "weights",
+        "stages",
+        "__init__",
+        "cli",
+    ),
 )
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 55
 
@@ -95,7 +109,7 @@ def test_files_and_functions_stay_short() -> None:
 
 
 def test_the_root_holds_the_stages_and_what_all_of_them_share() -> None:
-    shared = {"__init__", "cli", "emotions", "errors", "version"}
+    shared = {"__init__", "cli", "emotions", "errors", "options", "version"}
     assert {file.stem for file in PACKAGE.glob("*.py")} == shared | set(STAGES)
 
 
@@ -104,6 +118,8 @@ import sys
 sys.modules["ray"] = None  # every import of ray now raises ImportError
 import numpy as np
 from fer_ray.config.files import load_config
+import pytest
+
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
@@ -115,6 +131,7 @@ assert epochs == [1], epochs
 """
 
 
+@pytest.mark.slow
 def test_training_needs_no_ray(tiny_dataset: PreparedDataset) -> None:
     run = subprocess.run(
         [sys.executable, "-c", TRAIN_WITHOUT_RAY, str(tiny_dataset.path)], capture_output=True, text=True, check=False

@@ -71,7 +71,7 @@ def test_the_dataset_is_what_the_store_documents(tiny_dataset: PreparedDataset) 
     assert info.std == pytest.approx(images[train].std() / 255)
     for name in info.splits:
         assert all(pq.read_schema(file).equals(schema(24)) for file in tiny_dataset.files(name))
-    figures = {"classes.png", "samples.png", "mean_faces.png", "quality.png"}  # no two faces are the same
+    figures = {"classes.png", "samples.png", "mean_faces.png"}  # no two faces are the same
     for figure in figures:
         assert cv2.imread(str(tiny_dataset.path / figure)).shape[0] > 200
     assert len(pq.read_table(tiny_dataset.path / "rejects.parquet")) == 0

@@ -59,6 +59,7 @@ prepare(source, dest, size=24)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_and_run_again_it_ends_with_the_same_dataset(
     tiny_dataset: PreparedDataset, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_an_error_in_a_worker_reaches_the_user(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -205,5 +205,5 @@ def test_damaged_files(file: str, content: bytes, tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="name at least one"):
         report([], tmp_path / "out")

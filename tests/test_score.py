@@ -37,7 +37,7 @@ from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.inference.device import has_fast_bfloat16
 from fer_ray.inference.predictor import Predictor
 from fer_ray.models import build
-from fer_ray.score import ScoreResult, command, score
+from fer_ray.score import ScoreResult, score
 from fer_ray.scoring import manifest, on_ray, parts
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.weights import SHIPPED_CHECKPOINT
@@ -332,7 +332,7 @@ def test_several_checkpoints_predict_together(
     ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
     other = make_checkpoint(tmp_path / "other", seed=1)
-    command([str(checkpoint), str(other), str(images / "0?.jpg")], str(tmp_path / "out"), tta="adaptive")
+    score(None, [str(checkpoint), str(other), str(images / "0?.jpg")], tmp_path / "out", tta="adaptive")
     rows = read_rows(tmp_path / "out")
     expected = Predictor([checkpoint, other], "adaptive").predict(rows["path"].to_pylist())
     np.testing.assert_allclose(rows["confidence"].to_numpy(), expected.confidence, atol=TOLERANCE)
@@ -386,7 +386,7 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(UsageError, match=r"labels: the output is inside the input .*images\."):
         score(checkpoint, [images], within)
     with pytest.raises(UsageError, match=r": a checkpoint after an input. Name checkpoints first."):
-        command([str(images), str(checkpoint)], str(out))
+        score(None, [str(images), str(checkpoint)], out)
     assert not out.exists() and not within.exists()
 
 
@@ -410,7 +410,7 @@ def test_without_a_checkpoint_the_network_of_the_package_labels(
     ray_cluster: None, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [str(images / "00.jpg"), str(images / "01.jpg")]
-    command(names, str(tmp_path / "out"), tta="flip")
+    score(None, names, tmp_path / "out", tta="flip")
     told = capsys.readouterr()
     assert "the network that comes with fer_ray" in told.err
     assert "images/s by stage: listing" in told.out and "Most of the time went to starting Ray" in told.out
@@ -423,9 +423,9 @@ def test_without_a_checkpoint_the_network_of_the_package_labels(
 def test_a_run_is_no_input_where_its_checkpoint_was_meant(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
     with pytest.raises(DataError, match=r"not a checkpoint.*Did you mean .*run/checkpoint\?"):
-        command([str(tmp_path / "run"), str(images)], str(tmp_path / "out"))
+        score(None, [str(tmp_path / "run"), str(images)], tmp_path / "out")
     with pytest.raises(UsageError, match="no INPUT"):
-        command([str(checkpoint)], str(tmp_path / "out"))
+        score(None, [str(checkpoint)], tmp_path / "out")
 
 
 def test_a_worker_fault_is_a_plain_error(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network
-from fer_ray.storage.local import locked_folder
+from fer_ray.storage.output import open_output
 from fer_ray.train import train
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 
 def config(*overrides: str) -> Config:
@@ -133,14 +132,14 @@ def test_resume_without_what_it_would_go_on_from(tiny_dataset: PreparedDataset, 
 
 def test_two_processes_do_not_train_in_one_folder(tiny_dataset: PreparedDataset, run: Path) -> None:
     with (
-        locked_folder(run, "this test is here"),
-        pytest.raises(UsageError, match=r"another process is training here\. Wait for its end"),
+        open_output(run, resume=True),
+        pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"),
     ):
         train(tiny_dataset.path, config(), run, resume=True)
 
 
 def test_a_new_run_leaves_what_another_process_has_just_begun(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    with locked_folder(tmp_path, ""), pytest.raises(UsageError, match="another process is training here"):
+    with open_output(tmp_path), pytest.raises(UsageError, match="another process is writing there"):
         train(tiny_dataset.path, config(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 

@@ -20,7 +20,7 @@ from fer_ray.errors import FerRayError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
 from fer_ray.inference.predictor import Predictor
 from fer_ray.search.on_ray.trial_listener import TrialListener
-from fer_ray.storage.local import locked_folder
+from fer_ray.storage.output import open_output
 from fer_ray.tune import search, tune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -214,8 +214,7 @@ def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
 
 def test_a_search_that_another_one_preceded_writes_nothing(scripted: Search) -> None:
     asked = scripted.request(2)  # while the folder is free
-    scripted.run.mkdir()
-    with locked_folder(scripted.run, ""), pytest.raises(UsageError, match="another process is searching here"):
+    with open_output(scripted.run), pytest.raises(UsageError, match="another process is writing there"):
         search(asked, Scripted([], scripted.calls), cost_nothing)
     assert [path.name for path in scripted.run.iterdir()] == [".lock"]
     scripted([0.2, 0.3, 0.4])  # a folder that holds nothing but a lock is free

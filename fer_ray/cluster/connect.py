@@ -10,12 +10,12 @@ from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fer_ray.cluster.ray_patches import OWN_GPUS, dead_processes, quiet_notices, redact_entrypoint
-from fer_ray.cluster.resources import Resources, describe_resources, fitting, room
+from fer_ray.cluster.resources import JOB_VARIABLE, Resources, describe_resources, fitting, room
 from fer_ray.console.interrupts import interrupt_on_sigterm
 from fer_ray.console.progress import say
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.storage.object_store import locate, require_answer
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
@@ -90,7 +90,7 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
     # Ray starts workers at niceness 15: beside another busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault(OWN_GPUS, "1")
-    if address != LOCAL and OWN_GPUS not in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""):  # Ray refuses it twice
+    if address != LOCAL and OWN_GPUS not in os.environ.get(JOB_VARIABLE, ""):  # Ray refuses to set it twice
         options["runtime_env"] = {"env_vars": {OWN_GPUS: "1"}}
     if not sys.stderr.isatty():
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # else Ray writes colour codes into logs
@@ -142,7 +142,7 @@ def ray_storage(output: Output) -> dict[str, Any]:
     """Return the options of ``RunConfig`` that make Ray write its own files into an output."""
     if not output.is_remote:
         return {"storage_path": str(output.path)}
-    filesystem, path = locate(output.shown)
+    filesystem, path = locate(output.path_or_url)
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 

@@ -6,7 +6,6 @@ metric                           kind     what
 ``fer_ray_images_total``         counter  images by ``stage`` (``prepare``, ``train``, ``tune``, ``score``) and
                                           ``status``: the row's in scoring, ``ok`` or ``rejected`` in preparing, ``ok``
                                           in training, where an image counts once an epoch
-``fer_ray_images_per_second``    gauge    over the last seconds, by ``stage``; 0 once it has ended
 ``fer_ray_failures_total``       counter  trials and workers that failed, by ``stage`` and ``kind``: ``out_of_memory``,
                                           ``lost`` (process or node), ``error``
 ``fer_ray_trials_total``         counter  ended trials by ``state``: ``COMPLETE``, ``PRUNED``, ``FAIL``, and
@@ -21,51 +20,16 @@ metric                           kind     what
 The process must be connected to Ray, which collects the metrics every few seconds. A call costs microseconds.
 """
 
-from __future__ import annotations
-
 import functools
-import time
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from ray.util.metrics import Counter, Gauge
 
-_WINDOW_S = 5.0  # over which images/s are counted
 
-
-class Throughput:
-    """Counts a stage's images, as a context manager.
-
-    Args:
-        stage: its name.
-    """
-
-    def __init__(self, stage: str):
-        self._stage = {"stage": stage}
-        self._since, self._images = time.monotonic(), 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def add(self, images: int | Mapping[str, int]) -> None:
-        """Count images, or a number of images by status."""
-        for status, count in ({"ok": images} if isinstance(images, int) else images).items():
-            if count > 0:
-                counter("images", "Images done.", "stage", "status").inc(count, self._stage | {"status": status})
-                self._images += count
-        seconds = time.monotonic() - self._since
-        if seconds >= _WINDOW_S:
-            self._show(self._images / seconds)
-            self._since, self._images = time.monotonic(), 0
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._show(0)
-
-    def _show(self, rate: float) -> None:
-        gauge("images_per_second", "Images a second, of the last seconds.", "stage").set(rate, self._stage)
+def count_images(stage: str, **by_status: int) -> None:
+    """Count images of a stage by their status."""
+    for status, images in by_status.items():
+        if images > 0:
+            counter("images", "Images.", "stage", "status").inc(images, {"stage": stage, "status": status})
 
 
 def count_failure(stage: str, kind: str) -> None:

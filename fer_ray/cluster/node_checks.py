@@ -13,7 +13,7 @@ from fer_ray.config.schema import Config
 from fer_ray.console.progress import say
 from fer_ray.errors import UsageError
 from fer_ray.storage.object_store import absolute, as_url
-from fer_ray.storage.outputs import SHARE_IT
+from fer_ray.storage.output import SHARE_IT
 
 _PATIENCE_S = 60.0
 _READ_BYTES = 1 << 16

@@ -1,6 +1,8 @@
-"""Config paths: ``model.dropout``, ``loss.class_multipliers.disgust``, ``schedule.step_at.0``."""
+"""Config paths such as ``model.dropout`` and ``schedule.step_at.0``, and values that break a rule."""
 
+import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -12,13 +14,65 @@ from fer_ray.errors import UsageError, did_you_mean
 M = TypeVar("M", bound=BaseModel)
 
 
-def config_paths() -> list[str]:
-    """Return the path of every field of a configuration, without elements of lists."""
-    return [path for path, _ in _leaves(Config)]
+@dataclass(frozen=True)
+class Problem:
+    """A value that breaks a rule.
+
+    Attributes:
+        path: the config path, or a section for a rule on several of its values.
+        rule: the rule, and the remedy.
+        value: at the path; ``...`` if the message doesn't show it.
+    """
+
+    path: str
+    rule: str
+    value: Any = ...
+
+    def __str__(self) -> str:
+        value = "" if self.value is ... else f" = {self.value!r}"
+        return f"{self.path}{value}: {self.rule}.".removeprefix(": ")
+
+
+def validate(model: type[M], raw: dict[str, Any], source: str) -> M:
+    """Make a model from nested mappings.
+
+    Raises:
+        UsageError: unknown keys or values out of range, all together; ``source`` begins each message.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise UsageError([f"{source}: {problem}" for problem in problems_of(model, error)]) from error
+
+
+def problems_of(model: type[BaseModel], error: ValidationError) -> list[Problem]:
+    """Return the problems that pydantic has found in nested mappings."""
+    return [_problem(model, item) for item in error.errors()]
+
+
+@functools.cache
+def config_paths() -> dict[str, FieldInfo]:
+    """Return every field of a configuration by its path, without elements of lists."""
+    return dict(_leaves(Config))
+
+
+def path_problem(config: Config, path: str) -> str | None:
+    """Return why a path can't be searched in a configuration; None if it can."""
+    parent, _, last = path.rpartition(".")
+    if path in config_paths():
+        return None
+    if parent in config_paths() and last.isdigit():
+        elements = value_at(config, parent)
+        if not isinstance(elements, tuple):
+            return f"{parent} = {elements!r} is not a list. Write the whole list in its section, then search elements"
+        return None if int(last) < len(elements) else f"{parent} has {len(elements)} elements, counted from 0"
+    if inside := [field for field in config_paths() if field.startswith(f"{path}.")]:
+        return f"it is a section. Search one of its fields: {', '.join(inside)}"
+    return f"no such config path.{did_you_mean(path, config_paths())}".removesuffix(".")
 
 
 def value_at(config: Config, path: str) -> Any:
-    """Return the value at a path for which ``path_problem`` returns None."""
+    """Return the value at a path that the configuration has."""
     value: Any = config
     for part in path.split("."):
         value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
@@ -26,28 +80,27 @@ def value_at(config: Config, path: str) -> Any:
 
 
 def as_held(path: str, value: Any) -> Any:
-    """Return a value as the field at a path holds it: of its type, lists as tuples; as it is where that can't be."""
-    fields = dict(_leaves(Config))
+    """Return a value with the type of the field at a path, lists as tuples; an invalid value as it is."""
     parent, _, last = path.rpartition(".")
-    is_element = path not in fields and last.isdigit()
-    field = fields.get(parent if is_element else path)
+    is_element = path not in config_paths() and last.isdigit()
+    field = config_paths().get(parent if is_element else path)
     if field is None:
         return value
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]  # as documented
     try:
         held = adapter.validate_python([value] if is_element else value)
-    except ValidationError:  # out of range or of another kind, which the checks tell with the value as it was written
+    except ValidationError:  # the checks report it
         return value
     return held[0] if is_element else held
 
 
 def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return nested mappings with the value at a path replaced; sections that are missing are made.
+    """Return nested mappings with the value at a path replaced; missing sections are made.
 
-    A list of which an element is replaced, and that isn't there, is the field's default.
+    A missing list of which an element is replaced is the field's default.
 
     Raises:
-        ValueError: the path leads through something that is no section and no list of so many elements.
+        ValueError: the path leads through a value that is neither a section nor a list with that element.
     """
     parent, _, last = path.rpartition(".")
     section, _, field = parent.partition(".")
@@ -55,35 +108,6 @@ def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         raw = _replaced(raw, [section, field], value_at(Config(), parent), parent)
     replaced: dict[str, Any] = _replaced(raw, path.split("."), value, path)
     return replaced
-
-
-def path_problem(config: Config, path: str) -> str | None:
-    """Say why a path can't be searched in a configuration; None where it can."""
-    known = config_paths()
-    parent, _, last = path.rpartition(".")
-    if path in known:
-        return None
-    if parent in known and last.isdigit():
-        held = value_at(config, parent)
-        if not isinstance(held, tuple):
-            return f"{parent} = {held!r} is no list. Write the whole list in its section, then search its elements."
-        return None if int(last) < len(held) else f"{parent} has {len(held)} elements, counted from 0."
-    inside = [field for field in known if field.startswith(f"{path}.")]
-    if inside:
-        return f"it is a section. Search one of its fields: {', '.join(inside)}."
-    return f"no such config path.{did_you_mean(path, known)}"
-
-
-def validate(model: type[M], raw: dict[str, Any], source: str) -> M:
-    """Make a model from nested mappings.
-
-    Raises:
-        UsageError: unknown keys or values out of range, all at once; ``source`` begins each message.
-    """
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise UsageError([_explain(model, item, source) for item in error.errors()]) from error
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -100,33 +124,30 @@ def _replaced(inner: Any, parts: Sequence[str], value: Any, path: str) -> Any:
     first, *rest = parts
     if isinstance(inner, list | tuple):
         if not (first.isdigit() and int(first) < len(inner)):
-            raise ValueError(f"'{first}' in '{path}' is none of the {len(inner)} elements, counted from 0")
-        place = int(first)
-        return [*inner[:place], _replaced(inner[place], rest, value, path), *inner[place + 1 :]]
+            raise ValueError(f"'{first}' in '{path}' is not one of the {len(inner)} elements, counted from 0")
+        number = int(first)
+        return [*inner[:number], _replaced(inner[number], rest, value, path), *inner[number + 1 :]]
     if not isinstance(inner, dict):
-        raise ValueError(f"'{first}' in '{path}' lies in no section")
+        raise ValueError(f"'{first}' in '{path}' is not in a section")
     return inner | {first: _replaced(inner.get(first, {}), rest, value, path)}
 
 
-def _explain(model: type[BaseModel], item: Any, source: str) -> str:
-    # A choice holds its options as `branches`; in the file they stand under the word `choice`.
-    path = ".".join(str(part) for part in item["loc"]).replace(".branches.", ".choice.")
+def _problem(model: type[BaseModel], item: Any) -> Problem:
+    location, value = item["loc"], item["input"]
+    path = ".".join(map(str, location))
+    rule = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        fields = _fields_at(model, item["loc"][:-1])
-        key = str(item["loc"][-1])
-        return f"{source}: unknown key '{path}'.{did_you_mean(key, fields)} Known here: {', '.join(sorted(fields))}."
-    # Pydantic speaks of Python's types in these.
-    if item["type"] == "tuple_type":
-        message = "needs a list, such as [0.5, 0.75]"
+        known = _fields_at(model, location[:-1])
+        rule = f"unknown key.{did_you_mean(str(location[-1]), known)} Known here: {', '.join(sorted(known))}"
+    elif item["type"] == "tuple_type":  # pydantic's own text names Python's types in these
+        rule = "needs a list, such as [0.5, 0.75]"
     elif item["type"] == "model_type":
-        message = f"is a section. Set one of its fields: {', '.join(_fields_at(model, item['loc']))}"
-    else:
-        message = item["msg"].removeprefix("Value error, ")
-    return f"{source}: {path} = {item['input']!r}: {message}."
+        rule = f"is a section. Set one of its fields: {', '.join(_fields_at(model, location))}"
+    return Problem(path, rule, ... if isinstance(value, dict) else value)
 
 
-def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    for part in path:
+def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    for part in location:
         annotation = model.model_fields[part].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []

@@ -18,7 +18,7 @@ from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 class ConfigSection(BaseModel):
     """Base class of the sections of a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class ModelConfig(ConfigSection):
@@ -29,8 +29,7 @@ class ModelConfig(ConfigSection):
     pretrained: str | None = Field(
         None,
         min_length=1,
-        description="Initial weights: `imagenet`, or the path of a .safetensors file, a torch state dict or a"
-        " checkpoint folder; null: random weights.",
+        description="Initial weights: `imagenet`, a .safetensors or torch file, a checkpoint folder; null: random.",
     )
     stem: Literal["auto", "small", "imagenet"] = Field(
         "auto",
@@ -38,10 +37,7 @@ class ModelConfig(ConfigSection):
         " pretrained weights; `auto`: `imagenet` if `pretrained` is set.",
     )
     input_size: int | None = Field(
-        None,
-        ge=32,
-        le=1024,
-        description="Side in pixels to which images are enlarged before the first layer; null: their own size.",
+        None, ge=32, le=1024, description="Side in pixels to which images are enlarged first; null: their own size."
     )
 
 
@@ -53,12 +49,8 @@ class AugmentConfig(ConfigSection):
     shift: float = Field(0.08, ge=0, lt=1, description="Largest shift along each axis, as a share of the side.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a left-right mirror image.")
     contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast, up or down, as a share.")
-    brightness: float = Field(
-        0.0, ge=0, le=2, description="Largest change of brightness, up or down, in standard deviations of the pixels."
-    )
-    cutout: float = Field(
-        0.0, ge=0, lt=1, description="Side of a mean grey square at a random position, as a share of the image's side."
-    )
+    brightness: float = Field(0.0, ge=0, le=2, description="Largest change of brightness, in SDs of the pixels.")
+    cutout: float = Field(0.0, ge=0, lt=1, description="Side of a grey square somewhere, as a share of the side.")
     mixup: float = Field(
         0.0, ge=0, le=10, description="Blend pairs of images and of labels; alpha of the Beta distribution of shares."
     )
@@ -70,21 +62,14 @@ class AugmentConfig(ConfigSection):
 class OptimizerConfig(ConfigSection):
     """The optimizer and its hyperparameters."""
 
-    name: Literal["sgd", "adam", "adamw", "muon"] = Field(
-        "sgd",
-        description="`sgd` (with Nesterov momentum), `adam`, `adamw`, or `muon` (AdamW for vectors; slow on"
-        " CPUs without bfloat16 instructions).",
+    name: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd", description="`sgd` (with Nesterov momentum), `adam` or `adamw`."
     )
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(
-        5e-4,
-        ge=0,
-        le=1,
-        description="L2 penalty on weight matrices, decoupled in `adamw` and `muon`; not on biases and norms.",
+        5e-4, ge=0, le=1, description="L2 penalty on weight matrices alone, decoupled in `adamw`."
     )
-    momentum: float = Field(
-        0.9, ge=0, lt=1, description="Nesterov momentum of `sgd` and `muon`, beta1 of `adam` and `adamw`."
-    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam` and `adamw`.")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="Learning rate of each stage of the network, as a share of the next stage's."
     )
@@ -101,9 +86,7 @@ class ScheduleConfig(ConfigSection):
         description="`one_cycle` (up, then linearly to 0), `cosine` (up, then along a cosine to 0), `step` (down at"
         " `step_at`), `plateau` (down when validation accuracy stalls) or `constant`.",
     )
-    warmup: float = Field(
-        0.15, ge=0, lt=1, description="Share of all steps in which `one_cycle` and `cosine` raise the rate."
-    )
+    warmup: float = Field(0.15, ge=0, lt=1, description="Share of steps in which `one_cycle` and `cosine` go up.")
     step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="Shares of all steps, 0 to 1, after which `step` lowers the rate."
     )
@@ -113,16 +96,13 @@ class ScheduleConfig(ConfigSection):
     decay: float = Field(0.1, gt=0, lt=1, description="Factor by which `step` and `plateau` lower the rate.")
     head_epochs: int = Field(0, ge=0, description="First epochs in which only the classifier is trained.")
     unfreeze_epochs: int = Field(
-        0,
-        ge=0,
-        description="Epochs between the unfreezing of a stage and of the stage before it; 0: all at once.",
+        0, ge=0, description="Epochs between the unfreezing of a stage and of the one before it; 0: all at once."
     )
     first_size: float | None = Field(
         None,
         gt=0.25,
         le=1,
-        description="Side of the first epoch's images, as a share of the full side; null: 0.667 if the architecture"
-        " takes images of several sizes, else 1.",
+        description="Share of the full side in the first epoch; null: 0.667 if the network takes any size, else 1.",
     )
     full_size_from: float = Field(
         0.67, gt=0, le=1, description="Share of the epochs after which images have their full side."
@@ -162,7 +142,7 @@ class LossConfig(ConfigSection):
     class_weights: tuple[PositiveFloat, ...] | None = Field(
         None, description="Weights of the classes instead, one number a class in csv order."
     )
-    class_multipliers: ClassMultipliers = ClassMultipliers()
+    class_multipliers: ClassMultipliers = Field(default_factory=ClassMultipliers)
     focal_gamma: float = Field(
         0.0,
         ge=0,
@@ -200,25 +180,17 @@ class TrainingConfig(ConfigSection):
     epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, of all workers together.")
     accumulate: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="Parts of a batch that each worker computes one after the other, to save memory.",
+        1, ge=1, le=1024, description="Parts of a batch that each worker computes one after the other, to save memory."
     )
     ema: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Decay per step of a moving average of the weights, which is validated and saved; 0: off.",
+        0.0, ge=0, lt=1, description="Decay a step of the average of the weights that is validated and saved; 0: off."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto`: bfloat16 autocast if the device has instructions for it, else float32."
     )
     patience: int | None = Field(
-        None,
-        ge=1,
-        description="Stop after this many epochs without a better validation accuracy; null: never.",
+        None, ge=1, description="Stop after this many epochs without a better validation accuracy; null: never."
     )
     max_failures: int = Field(
         2,
@@ -232,12 +204,12 @@ class TrainingConfig(ConfigSection):
 class Config(ConfigSection):
     """All settings that determine a training run, apart from the data."""
 
-    model: ModelConfig = ModelConfig()
-    augment: AugmentConfig = AugmentConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    loss: LossConfig = LossConfig()
-    training: TrainingConfig = TrainingConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
 
     @model_validator(mode="after")
     def _something_learns(self) -> Self:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fer_ray.console.progress import say
-
 
 @contextmanager
 def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
@@ -17,6 +15,8 @@ def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
     Args:
         notice: printed at the first signal.
     """
+    from fer_ray.console.progress import say  # here, as rich takes a while to import
+
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
         yield interrupted

@@ -9,19 +9,16 @@ field          of an event
 =============  =========================================================================================================
 
 A ``progress`` has ``description``, ``done``, ``total``, ``unit``, ``per_s``, ``seconds_left``, ``note`` and ``details``
-(of each running trial: ``trial``, ``space``, ``epoch``, ``epochs``, ``last``, ``best``, ``seconds_left``); an ``error``
-has ``error``, the kind of it, ``exit_code``, ``problems``, and ``traceback`` where it is an unexpected one; a
-``warning`` has ``category`` and ``where``. What isn't known is null.
+(of each running trial: ``trial``, ``space``, ``epoch``, ``epochs``, ``last``, ``best``, ``seconds_left``). An ``error``
+has ``error`` (its class), ``exit_code``, ``problems``, and ``traceback`` if it is unexpected. A ``warning`` has
+``category`` and ``where``. Unknown values are null. Lines that native code prints, such as a crash in C++, stay text.
 """
 
 import atexit
-import contextlib
 import io
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 import threading
 import warnings
@@ -30,20 +27,14 @@ from typing import Any, TextIO
 
 from fer_ray.console.messages import redacted
 
-_BEGIN = '{"time": "'
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ERROR_STREAM, _PATIENCE_S = 2, 5
 
 
 def log_as_json() -> None:
-    """Write the error stream as JSON from now on, whatever in this process writes to it."""
-    is_own = sys.stderr is sys.__stderr__
-    if sys.stderr is None or writes_json():  # None where the shell closed it
-        return
-    if is_own:
-        _filter_what_is_not_python()
-    sys.stderr = _JsonStream(sys.stderr)
-    warnings.showwarning = _show_warning
+    """Write what Python code prints on the error stream as JSON from now on."""
+    if sys.stderr is not None and not writes_json():  # None if the shell closed it
+        sys.stderr = _JsonStream(sys.stderr)
+        warnings.showwarning = _show_warning
 
 
 def writes_json() -> bool:
@@ -54,63 +45,41 @@ def writes_json() -> bool:
 def tell(kind: str, text: str, **fields: Any) -> bool:
     """Write an event without secrets if the error stream is JSON; return whether it is."""
     stream = sys.stderr
-    if isinstance(stream, _JsonStream):
-        stream.put(kind, text, fields)
-        return True
-    return False
-
-
-def _filter_what_is_not_python() -> None:
-    """Have another process make events of what Ray's and other libraries' native code writes past ``sys.stderr``.
-
-    A process, as a thread would end before the last words of a crash are read. It ends when all who write have ended.
-    """
-    before = os.dup(_ERROR_STREAM)
-    # In a session of its own, so that Ctrl-C doesn't end it before those who write.
-    reader = subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    assert reader.stdin is not None
-    os.dup2(reader.stdin.fileno(), _ERROR_STREAM)
-    reader.stdin.close()
-
-    def end() -> None:
-        """Wait until all is written, unless a process that was started here and goes on keeps the stream open."""
-        sys.stderr.flush()
-        os.dup2(before, _ERROR_STREAM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            reader.wait(_PATIENCE_S)
-
-    atexit.register(end)
+    if not isinstance(stream, _JsonStream):
+        return False
+    stream.put(kind, text, fields)
+    return True
 
 
 class _JsonStream(io.TextIOBase):
-    """Makes an event of each piece of text that is written to it, up to the end of a line.
+    """Makes an event of the text written to it up to the end of a line.
 
-    Libraries write a record, of several lines too, at once; so it stays one event.
+    Libraries write a record, even one of several lines, in one call, so that it becomes one event.
     """
 
     def __init__(self, stream: TextIO):
-        self._stream, self._begun, self._lock = stream, "", threading.RLock()
+        self._stream, self._pending, self._lock = stream, "", threading.RLock()
         atexit.register(self._end)
 
     def put(self, kind: str, text: str, fields: dict[str, Any]) -> None:
-        line = _line(kind, text, fields)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # In ASCII, so that neither control characters nor the stream's encoding break a line.
+        line = json.dumps(_plain({"time": now, "kind": kind, "text": text, **fields}))
         with self._lock:
-            self._stream.write(line)
+            self._stream.write(f"{line}\n")
             self._stream.flush()
 
     def write(self, text: str) -> int:
         with self._lock:
-            self._begun += text
-            if self._begun.endswith("\n"):
+            self._pending += text
+            if self._pending.endswith("\n"):
                 self._end()
         return len(text)
 
     def _end(self) -> None:
-        begun, self._begun = _COLOURS.sub("", self._begun).strip("\r\n"), ""
-        if begun:
-            self.put("output", begun, {})
+        text, self._pending = _COLOURS.sub("", self._pending).strip("\r\n"), ""
+        if text:
+            self.put("output", text, {})
 
     def writable(self) -> bool:
         return True
@@ -120,12 +89,6 @@ class _JsonStream(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._stream.fileno()
-
-
-def _line(kind: str, text: str, fields: dict[str, Any]) -> str:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    # In ASCII, so that neither control characters nor the stream's encoding can tear a line.
-    return json.dumps(_plain({"time": now, "kind": kind, "text": text, **fields})) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -143,16 +106,3 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
 ) -> None:
     tell("warning", str(message), category=category.__name__, where=f"{filename}:{lineno}")
-
-
-def _filter() -> None:
-    """Copy events from the input to the error stream, and make one of each other line."""
-    for raw in sys.stdin.buffer:
-        before, begin, event = raw.decode("utf-8", "backslashreplace").partition(_BEGIN)
-        text = _COLOURS.sub("", before).strip("\r\n")
-        sys.stderr.write((_line("output", text, {}) if text else "") + begin + event)
-        sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    _filter()

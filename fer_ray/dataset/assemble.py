@@ -253,7 +253,7 @@ def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labe
         rows: its usable rows; ``labels`` are replaced, and ``soft`` is set for ``labels="soft"``.
         rejected: number of its other rows.
         votes: for each row of the source.
-        labels: one of ``LABELS``.
+        labels: ``majority`` or ``soft``.
 
     Raises:
         DataError: the numbers of rows or the splits differ.

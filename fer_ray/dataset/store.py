@@ -35,17 +35,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_ray.console.messages import as_shown
 from fer_ray.console.progress import say
+from fer_ray.dataset import DATASET_FILE as DATASET_FILE
+from fer_ray.dataset import PREPARE, require_dataset
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.json_files import read_json
+from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1
-DATASET_FILE = "dataset.json"
 
 
 class SplitInfo(BaseModel):
@@ -160,16 +161,9 @@ class PreparedDataset:
     """
 
     def __init__(self, path_or_url: Path | str):
-        self.path = local_copy(path_or_url)
-        self.path_or_url = as_shown(str(self.path))
-        file = self.path / DATASET_FILE
-        remedy = "Make one with `fer-ray prepare SOURCE DEST`."
-        if not self.path.is_dir():
-            what = "is a file" if self.path.is_file() else "no such folder"
-            raise DataError(f"{self.path}: {what}. Expected the folder of a prepared dataset. {remedy}")
-        if not file.is_file():
-            raise DataError(f"{self.path}: not a prepared dataset, {DATASET_FILE} is missing. {remedy}")
-        self.info = read_json(DatasetInfo, file, remedy)
+        self.path, self.path_or_url = local_copy(path_or_url), absolute(path_or_url).rstrip("/")
+        require_dataset(self.path, self.path_or_url)
+        self.info = read_json(DatasetInfo, self.path / DATASET_FILE, PREPARE, f"{self.path_or_url}/{DATASET_FILE}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"path": local_copy(state["path_or_url"])})
@@ -182,7 +176,7 @@ class PreparedDataset:
         """
         if split not in self.info.splits:
             has = ", ".join(name for name in SPLITS if name in self.info.splits)
-            raise UsageError(f"split '{split}': not in {self.path}, which has {has}. Choose one of these.")
+            raise UsageError(f"split '{split}': not in {self.path_or_url}, which has {has}. Choose one of these.")
         return sorted((self.path / split).glob("*.parquet"))
 
     def labelled(self, split: str) -> int:
@@ -199,7 +193,8 @@ class PreparedDataset:
         expected = self.info.splits[split].rows
         if rows != expected:
             raise DataError(
-                f"{self.path / split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset again."
+                f"{self.path_or_url}/{split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset"
+                " again."
             )
         return pa.concat_tables(tables)
 
@@ -218,14 +213,14 @@ class PreparedDataset:
         missing = [split for split in remedies if split not in held or not any(held[split].labels.values())]
         if missing:
             raise DataError(
-                [f"{self.path}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
+                [f"{self.path_or_url}: no labelled image in a {split} split. {remedies[split]}" for split in missing]
             )
         absent = [name for name, count in held["train"].labels.items() if not count]
         if len(absent) == NUM_CLASSES - 1:
             (only,) = set(EMOTIONS) - set(absent)
             raise DataError(
-                f"{self.path}: all labelled images of train are {only}, and training needs at least two. Prepare a"
-                " source with more labels."
+                f"{self.path_or_url}: all labelled images of train are {only}, and training needs at least two."
+                " Prepare a source with more labels."
             )
         if absent:
             say(f"train has no image of {', '.join(absent)}, so the network will never predict it.")
@@ -240,13 +235,14 @@ class PreparedDataset:
                 found = pq.read_schema(file)
             except (OSError, pa.ArrowInvalid) as error:
                 raise self._unreadable(split, error) from error
+            path_or_url = f"{self.path_or_url}/{split}/{file.name}"
             for name in self.info.training_columns:
                 if name not in found.names:
-                    problems.append(f"{file}: has no column '{name}'. Prepare the dataset again.")
+                    problems.append(f"{path_or_url}: has no column '{name}'. Prepare the dataset again.")
                 elif found.field(name).type != expected.field(name).type:
                     problems.append(
-                        f"{file}: column '{name}' is {found.field(name).type}, {expected.field(name).type} expected."
-                        " Prepare the dataset again."
+                        f"{path_or_url}: column '{name}' is {found.field(name).type}, {expected.field(name).type}"
+                        " expected. Prepare the dataset again."
                     )
         if problems:
             raise DataError(problems)
@@ -273,8 +269,8 @@ class PreparedDataset:
             raise self._unreadable(split, error) from error
         if rows != len(images):
             raise DataError(
-                f"{self.path / split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare the"
-                " dataset again."
+                f"{self.path_or_url}/{split}: holds {rows} labelled rows, {DATASET_FILE} says {len(images)}. Prepare"
+                " the dataset again."
             )
         soft = [part.soft_labels for part in parts if part.soft_labels is not None]
         return Split(
@@ -287,7 +283,7 @@ class PreparedDataset:
 
     def _unreadable(self, split: str, error: Exception) -> DataError:
         reason = " ".join(str(error).split()).rstrip(".")
-        return DataError(f"{self.path / split}: can't be read: {reason}. Prepare the dataset again.")
+        return DataError(f"{self.path_or_url}/{split}: can't be read: {reason}. Prepare the dataset again.")
 
 
 def to_split(table: pa.Table, size: int) -> Split:

@@ -62,20 +62,17 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[Reli
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)
     number = np.digitize(confidence, edges[1:-1], right=True)
-    bins = []
-    for index in range(BINS):
-        inside = number == index
-        rows = int(inside.sum())
-        bins.append(
-            ReliabilityBin(
-                low=float(edges[index]),
-                high=float(edges[index + 1]),
-                rows=rows,
-                confidence=float(confidence[inside].mean()) if rows else None,
-                accuracy=float(right[inside].mean()) if rows else None,
-            )
+    return [
+        ReliabilityBin(
+            low=float(edges[index]),
+            high=float(edges[index + 1]),
+            rows=int(inside.sum()),
+            confidence=float(confidence[inside].mean()) if inside.any() else None,
+            accuracy=float(right[inside].mean()) if inside.any() else None,
         )
-    return bins
+        for index in range(BINS)
+        for inside in [number == index]
+    ]
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:

@@ -22,10 +22,10 @@ from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.models import build
-from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE, checkpoint_within
-from fer_ray.storage.inputs import local_copy
+from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, checkpoint_within, local_copy
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import recover_folder, whole_folder
+from fer_ray.storage.object_store import absolute
 from fer_ray.version import VERSION
 
 FORMAT_VERSION = 1
@@ -98,43 +98,46 @@ def copy_checkpoint(source: Path, dest: Path) -> None:
             shutil.copyfile(source / name, partial / name)
 
 
-def read_info(folder: Path) -> CheckpointInfo:
+def read_info(folder: Path, name: str = "") -> CheckpointInfo:
     """Read the description of a checkpoint.
+
+    Args:
+        name: path or URL of the checkpoint in messages; by default ``folder``.
 
     Raises:
         DataError: the description is missing, damaged or of another format version.
     """
-    return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}")
+    return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}", f"{name or folder}/{INFO_FILE}")
 
 
-def load_checkpoint(folder: Path | str) -> Checkpoint:
+def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
     """Read a checkpoint folder, by path or URL.
 
     Raises:
         DataError: the folder is missing, damaged, not a checkpoint or of another format version, or the weights don't
             fit the network.
     """
-    folder = local_copy(folder)
+    folder, name = local_copy(path_or_url), absolute(path_or_url)
     recover_folder(folder)
     if folder.is_file():
-        raise DataError(f"{folder}: a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
-    missing = [name for name in (WEIGHTS_FILE, INFO_FILE) if not (folder / name).is_file()]
+        raise DataError(f"{name}: a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
+    missing = [file for file in (WEIGHTS_FILE, INFO_FILE) if not (folder / file).is_file()]
     if missing:
         inside = checkpoint_within(folder, INFO_FILE)
-        hint = f" Did you mean {inside}?" if inside else f" {_REMEDY}"
-        raise DataError(f"{folder}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
-    info = read_info(folder)
+        hint = f" Did you mean {name}/{inside.name}?" if inside else f" {_REMEDY}"
+        raise DataError(f"{name}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
+    info = read_info(folder, name)
     try:
         model = build(info.config.model, info.size, len(info.label_names))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except UsageError as error:
-        raise DataError(f"{folder}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
     except SafetensorError as error:
-        raise DataError(f"{folder / WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
+        raise DataError(f"{name}/{WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]  # the rest lists all tensors
         raise DataError(
-            f"{folder / WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"
+            f"{name}/{WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"
         ) from error
     return Checkpoint(model.eval(), info)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fer_ray.cluster.memory import available_memory
+from fer_ray.cluster.resources import JOB_VARIABLE
 from fer_ray.console.progress import say
 from fer_ray.errors import UsageError
 
@@ -20,7 +21,7 @@ LAYOUT = torch.channels_last
 """Memory format of images and kernels. In float32 on a CPU with AVX2 it trains 1.1 to 1.4 times and predicts 1.2 to 2.2
 times as fast as the contiguous format. bfloat16 kernels need it on CPUs and GPUs."""
 
-_RAY_JOB, _NOT_SET_BY_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+_NOT_SET_BY_RAY = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
 _MOST_TRIMMED, _MOST_MAPPED = 2**31 - 1, 2**25  # the largest values that mallopt accepts
 
@@ -38,7 +39,7 @@ def pick_device() -> torch.device:
 def _hide_gpus_of_others() -> None:
     # Ray sets CUDA_VISIBLE_DEVICES to the GPUs that a job requested, and leaves it alone if the job requested none.
     unasked = "CUDA_VISIBLE_DEVICES" not in os.environ or os.environ.get(_NOT_SET_BY_RAY) == "1"
-    if _RAY_JOB in os.environ and unasked:
+    if JOB_VARIABLE in os.environ and unasked:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if Path("/proc/driver/nvidia/gpus").is_dir():
             say("This job requested no GPU (--entrypoint-num-gpus 1), so its driver computes on the CPU.")

@@ -1,6 +1,6 @@
 """Convert images from a notebook (paths, bytes, Pillow images, arrays) to a network's input, as scoring does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,17 @@ unloaded Pillow image. Its pixels then differ slightly from those of an array or
 """
 
 
-def square_greys(pictures: Picture | Sequence[Picture], size: int) -> np.ndarray:
-    """Return pictures as uint8, n × size × size, grey, 0 black to 255 white.
+def square_greys(pictures: Picture | Iterable[Picture], size: int) -> np.ndarray:
+    """Return one or several pictures as uint8, n × size × size, grey, 0 black to 255 white.
 
     Raises:
         DataError: pictures can't be read. The message lists all of them by number.
     """
-    several = [pictures] if isinstance(pictures, (Path, str, bytes, Image.Image, np.ndarray)) else pictures
+    if isinstance(pictures, (Path, str, bytes, Image.Image, np.ndarray)) or not isinstance(pictures, Iterable):
+        pictures = [pictures]
     squares, problems = [], list[str]()
     with quiet_decoders():
-        for number, picture in enumerate(several):
+        for number, picture in enumerate(pictures):
             try:
                 squares.append(_square(picture, size))
             except (FileError, ImageError, ValueError) as error:

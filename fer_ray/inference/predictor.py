@@ -1,7 +1,7 @@
 """Predict with one checkpoint or several as one: calibrated probabilities with test-time augmentation (TTA)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from fer_ray.inference.network import EVAL_BATCH, Network
 from fer_ray.inference.pictures import Picture, square_greys
 from fer_ray.inference.tta import UNSURE, Views, first_views, more_views
 from fer_ray.inference.tta_names import ADAPTIVE, tta_problem
-from fer_ray.storage.inputs import local_copies
+from fer_ray.storage.object_store import absolute, as_url
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,10 @@ class Predictions:
 
     def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
         """Return a copy whose ``rows`` are replaced by those of ``others``, in order."""
-
-        def put(own: np.ndarray, theirs: np.ndarray, axis: int = 0) -> np.ndarray:
-            result = own.copy()
-            result[(slice(None),) * axis + (rows,)] = theirs
-            return result
-
-        return Predictions(
-            put(self.probabilities, others.probabilities),
-            put(self.tta_std, others.tta_std),
-            put(self.views, others.views),
-            put(self.members, others.members, axis=1),
-            put(self.uncalibrated, others.uncalibrated),
-        )
+        merged = {field.name: getattr(self, field.name).copy() for field in fields(self)}
+        for name, values in merged.items():
+            values[rows if values.ndim == 1 else (..., rows, slice(None))] = getattr(others, name)
+        return Predictions(**merged)
 
 
 class Predictor:
@@ -130,7 +121,7 @@ class Predictor:
         """Precision of the computation, ``float32`` or ``bfloat16``."""
         return str(self._networks[0].dtype).removeprefix("torch.")
 
-    def predict(self, images: np.ndarray | Picture | Sequence[Picture]) -> Predictions:
+    def predict(self, images: np.ndarray | Picture | Iterable[Picture]) -> Predictions:
         """Predict images of one face each.
 
         Args:
@@ -145,11 +136,9 @@ class Predictor:
             images = square_greys(images, self.size)
         logits = self.logits(images)
         predictions = self._average(logits)
-        if self.tta != ADAPTIVE:
-            return predictions
         highest = np.sort(predictions.probabilities, axis=1)[:, -2:]
         unsure = np.flatnonzero(highest[:, 1] - highest[:, 0] < UNSURE)
-        if not len(unsure):
+        if self.tta != ADAPTIVE or not len(unsure):
             return predictions
         more = self._logits(images[unsure], more_views)
         both = [torch.cat([few[:, unsure], many]) for few, many in zip(logits, more, strict=True)]
@@ -193,34 +182,29 @@ def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> 
         DataError: checkpoints can't be read, expect images of another size, or have other labels. The message lists all
             problems.
     """
-    folders = local_copies(checkpoints)
-    resolved = [folder.resolve() for folder in folders]
-    twice = sorted({str(folder) for folder, path in zip(folders, resolved, strict=True) if resolved.count(path) > 1})
+    names = [absolute(one) for one in checkpoints]
+    folders = [name if as_url(name) else str(Path(name).resolve()) for name in names]
+    twice = sorted({name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1})
     if twice:
-        raise UsageError([f"{folder}: named twice, which would double its weight. Name it once." for folder in twice])
+        raise UsageError([f"{name}: named twice, which would double its weight. Name it once." for name in twice])
     members, problems = [], list[str]()
-    for folder in folders:
+    for name in names:
         try:
-            checkpoint = load_checkpoint(folder)
+            checkpoint = load_checkpoint(name)
         except DataError as error:
             problems += error.problems
             continue
         try:
             csv_order(checkpoint.info.label_names)
         except DataError as error:
-            problems += [f"{folder}: {problem}" for problem in error.problems]
+            problems += [f"{name}: {problem}" for problem in error.problems]
         members.append(checkpoint)
-        if problem := _size_problem(folder, checkpoint.info.size, members[0].info.size, size, len(folders)):
-            problems.append(problem)
+        own, first = checkpoint.info.size, members[0].info.size
+        if size is None and own != first:
+            problems.append(f"{name}: expects images of {own} pixels, the first checkpoint {first}. Leave it out.")
+        elif size is not None and own != size:
+            remedy = f"Prepare the dataset with --size {own}" + " or leave the checkpoint out" * (len(names) > 1)
+            problems.append(f"{name}: expects images of {own} pixels, the dataset has {size}. {remedy}.")
     if problems:
         raise DataError(problems)
     return members
-
-
-def _size_problem(folder: Path, own: int, first: int, size: int | None, members: int) -> str | None:
-    if own == (size or first):
-        return None
-    if size is None:
-        return f"{folder}: expects images of {own} pixels, the first checkpoint {first}. Leave it out."
-    remedy = f"Prepare the dataset with --size {own}" + (", or leave the checkpoint out." if members > 1 else ".")
-    return f"{folder}: expects images of {own} pixels, the dataset has {size}. {remedy}"

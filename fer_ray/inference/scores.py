@@ -3,22 +3,19 @@
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import binomtest
 from sklearn.metrics import (
-    accuracy_score,
+    classification_report,
     cohen_kappa_score,
     confusion_matrix,
-    f1_score,
     log_loss,
-    precision_recall_fscore_support,
-    recall_score,
     top_k_accuracy_score,
 )
 
-from fer_ray.console.messages import as_shown
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 from fer_ray.inference.checkpoint import Checkpoint
@@ -34,7 +31,7 @@ def wilson_interval(right: int, rows: int) -> tuple[float, float]:
 
 FORMAT_VERSION = 3
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
-CONFUSION_FILE, RELIABILITY_FILE, MISTAKES_FILE = "confusion.png", "reliability.png", "mistakes.png"
+CONFUSION_FILE, RELIABILITY_FILE = "confusion.png", "reliability.png"
 
 
 class _FrozenModel(BaseModel):
@@ -153,25 +150,38 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         labels: int, n, n > 0, csv order.
         probabilities: float, n × K, csv order. Each row sums to 1.
     """
-    every, present = range(NUM_CLASSES), np.unique(labels)
+    every = range(NUM_CLASSES)
     # log_loss warns where a float32 row doesn't sum to 1 in float64.
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
     low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
     one_class = len(np.union1d(labels, predicted)) == 1
+    report = classification_report(
+        labels, predicted, labels=every, target_names=EMOTIONS, output_dict=True, zero_division=0
+    )
+    classes = {
+        name: ClassScores(
+            precision=report[name]["precision"],
+            recall=report[name]["recall"],
+            f1=report[name]["f1-score"],
+            support=int(report[name]["support"]),
+        )
+        for name in EMOTIONS
+    }
+    present = [scores for scores in classes.values() if scores.support]
     return Scores(
         rows=len(labels),
-        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy=float((predicted == labels).mean()),
         accuracy_low=low,
         accuracy_high=high,
-        balanced_accuracy=float(recall_score(labels, predicted, labels=present, average="macro")),
-        macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
-        weighted_f1=float(f1_score(labels, predicted, labels=every, average="weighted", zero_division=0)),
+        balanced_accuracy=mean(scores.recall for scores in present),
+        macro_f1=mean(scores.f1 for scores in present),
+        weighted_f1=float(report["weighted avg"]["f1-score"]),
         kappa=0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
         top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
         nll=float(log_loss(labels, probabilities, labels=every)),
         ece=expected_calibration_error(reliability_bins(labels, probabilities)),
-        classes=_by_class(labels, predicted),
+        classes=classes,
         confusion=confusion_matrix(labels, predicted, labels=every).tolist(),
     )
 
@@ -191,16 +201,8 @@ def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired
     return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=p)
 
 
-def _by_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, ClassScores]:
-    figures = precision_recall_fscore_support(labels, predicted, labels=range(NUM_CLASSES), zero_division=0)
-    return {
-        name: ClassScores(precision=float(precision), recall=float(recall), f1=float(f1), support=int(support))
-        for name, precision, recall, f1, support in zip(EMOTIONS, *figures, strict=True)
-    }
-
-
 def measure_members(
-    folders: Sequence[Path], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
+    names: Sequence[str], members: Sequence[Checkpoint], labels: np.ndarray, predictions: Predictions
 ) -> list[Member]:
     """Measure each member on its own, and how much accuracy the ensemble loses without it.
 
@@ -212,13 +214,13 @@ def measure_members(
     """
     together, several = predictions.labels, len(members) > 1
     measured = []
-    for number, (folder, member) in enumerate(zip(folders, members, strict=True)):
+    for number, (name, member) in enumerate(zip(names, members, strict=True)):
         alone = score_predictions(labels, predictions.members[number])
         others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1) if several else together
         share = float((together == labels).mean() - (others == labels).mean())
         measured.append(
             Member(
-                checkpoint=as_shown(str(folder)),
+                checkpoint=name,
                 architecture=member.info.config.model.name,
                 parameters=sum(parameter.numel() for parameter in member.model.parameters()),
                 epoch=member.info.epoch,

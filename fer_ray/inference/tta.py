@@ -31,18 +31,6 @@ _WINDOW = 11 / 12
 _TURNS = (-6.0, 0.0, 6.0)
 
 
-def _none(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield images_bchw
-
-
-def _flip(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield from _with_mirror_images([images_bchw])
-
-
-def _ten_crop(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield from _with_mirror_images(_windows(images_bchw))
-
-
 def _full(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
     for degrees in _TURNS:
         turned = _turn(images_bchw, degrees) if degrees else images_bchw
@@ -75,9 +63,9 @@ Views = Callable[[torch.Tensor], Iterator[torch.Tensor]]
 """Yields one batch of normalised images per view, B × C × S × S each."""
 
 VIEWS: dict[str, Views] = {
-    "none": _none,
-    "flip": _flip,
-    "ten_crop": _ten_crop,
+    "none": lambda images_bchw: iter([images_bchw]),
+    "flip": lambda images_bchw: _with_mirror_images([images_bchw]),
+    "ten_crop": lambda images_bchw: _with_mirror_images(_windows(images_bchw)),
     "full": _full,
 }
 """Views by name; ``adaptive`` combines several of them."""
@@ -94,4 +82,4 @@ def first_views(tta: str) -> Views:
 def more_views(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield the views that ``adaptive`` adds."""
     yield images_bchw.flip(3)
-    yield from _ten_crop(images_bchw)
+    yield from VIEWS["ten_crop"](images_bchw)

@@ -1,26 +1,21 @@
-"""The networks: a registry and one file a family."""
+"""The networks: a registry and one file a family. They are imported at first use: ``--help`` here needs no torch."""
 
-from fer_ray.models import cnn3, conv_bn, convnext, efficientnet, fast, inception, lenet, resnet, se_resnet, vgg
-from fer_ray.models.pretrained import initialize
-from fer_ray.models.registry import Architecture, architectures, build, can_grow, find, first_size, stages
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Architecture",
-    "architectures",
-    "build",
-    "can_grow",
-    "cnn3",
-    "conv_bn",
-    "convnext",
-    "efficientnet",
-    "fast",
-    "find",
-    "first_size",
-    "inception",
-    "initialize",
-    "lenet",
-    "resnet",
-    "se_resnet",
-    "stages",
-    "vgg",
-]
+if TYPE_CHECKING:
+    from fer_ray.models.pretrained import initialize
+    from fer_ray.models.registry import architectures, build, can_grow, find, first_size, stages
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(name)
+        for family in _FAMILIES:
+            import_module(f"fer_ray.models.{family}")
+        registry, pretrained = import_module("fer_ray.models.registry"), import_module("fer_ray.models.pretrained")
+        return getattr(pretrained if name == "initialize" else registry, name)
+
+
+_FAMILIES = ("cnn3", "conv_bn", "convnext", "efficientnet", "fast", "inception", "lenet", "resnet", "se_resnet", "vgg")
+__all__ = ["architectures", "build", "can_grow", "find", "first_size", "initialize", "stages"]

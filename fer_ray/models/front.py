@@ -1,8 +1,11 @@
-"""Layers around a network's body: enlarging images, grey to RGB, and the classifier."""
+"""Layers around a network's body: grey to RGB, and the classifier."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+# Mean and standard deviation of ImageNet's RGB values, 0 to 1. torchvision's weights expect images normalised by them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Head(nn.Linear):
@@ -15,25 +18,6 @@ class Head(nn.Linear):
     def forward(self, features_bc: torch.Tensor) -> torch.Tensor:
         """Map features, B × inputs, to logits, B × num_classes."""
         return super().forward(self.dropout(features_bc))
-
-
-# Mean and standard deviation of ImageNet's RGB values, 0 to 1. torchvision's weights expect images normalised by them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class Enlarge(nn.Module):
-    """Enlarge images to ``side`` × ``side`` pixels by bilinear interpolation."""
-
-    def __init__(self, side: int):
-        super().__init__()
-        self.side = side
-
-    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """Map B × C × H × W to B × C × side × side."""
-        if images_bchw.shape[-2:] == (self.side, self.side):
-            return images_bchw
-        return F.interpolate(images_bchw, (self.side, self.side), mode="bilinear", align_corners=False)
 
 
 class GreyToImageNet(nn.Module):
@@ -62,17 +46,3 @@ class GreyToImageNet(nn.Module):
     def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
         """Map B × 1 × H × W to B × 3 × H × W."""
         return images_bchw * self.scale + self.shift
-
-
-class Fronted(nn.Module):
-    """A network, ``body``, behind the layers of ``front``."""
-
-    def __init__(self, front: nn.Module, body: nn.Module):
-        super().__init__()
-        self.front = front
-        self.body = body
-
-    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """Map a normalised grey batch, B × 1 × H × W, to logits, B × num_classes."""
-        logits: torch.Tensor = self.body(self.front(images_bchw))
-        return logits

@@ -1,6 +1,5 @@
 """Transfer learning: load pretrained weights into a new network."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,10 +11,7 @@ from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import DataError, UsageError
 from fer_ray.models.front import GreyToImageNet
 from fer_ray.models.registry import Architecture, architectures, find, has_imagenet_stem, without_front
-from fer_ray.storage.folder import WEIGHTS_FILE, checkpoint_within
-from fer_ray.storage.inputs import local_copy
-
-_NAMED = 3  # tensors in an error message
+from fer_ray.storage.inputs import WEIGHTS_FILE, checkpoint_within, local_copy
 
 Weights = dict[str, torch.Tensor]
 
@@ -46,7 +42,7 @@ def initialize(model: nn.Module, config: ModelConfig, mean: float, std: float) -
     if config.pretrained is None:
         return []
     from_imagenet = config.pretrained == "imagenet"
-    weights = _imagenet(find(config.name)) if from_imagenet else _read(local_copy(config.pretrained))
+    weights = _imagenet(find(config.name)) if from_imagenet else _read(config.pretrained)
     return _load(without_front(model), config, weights)
 
 
@@ -71,83 +67,82 @@ def _imagenet(architecture: Architecture) -> Weights:
     return weights
 
 
-def _read(path: Path) -> Weights:
+def _read(path_or_url: str) -> Weights:
     """Read a state dict from a file or from a checkpoint folder."""
+    path = local_copy(path_or_url)
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         inside = checkpoint_within(path, WEIGHTS_FILE)
-        hint = f"Did you mean {inside}?" if inside else "Name `imagenet`, a file or a checkpoint folder."
+        hint = (
+            f"Did you mean {path_or_url}/{inside.name}?"
+            if inside
+            else "Name `imagenet`, a file or a checkpoint folder."
+        )
         what = f"has no {WEIGHTS_FILE}" if path.is_dir() else "no such file or folder"
-        raise UsageError(f"model.pretrained = '{path}': {what}. {hint}")
+        raise UsageError(f"model.pretrained = '{path_or_url}': {what}. {hint}")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler raises on a damaged file
         raise DataError(
-            f"model.pretrained = '{file}': not readable as weights: {_reason(error)}. Name a .safetensors file, or a"
-            " state dict saved by torch.save that holds only tensors."
+            f"model.pretrained = '{path_or_url}': not readable as weights: {_reason(error)}. Name a .safetensors file,"
+            " or a state dict saved by torch.save that holds only tensors."
         ) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        keys = f" with {_some(map(str, weights))}" if isinstance(weights, Mapping) else ""
+        keys = f" with {_first(map(str, weights))}" if isinstance(weights, Mapping) else ""
         raise DataError(
-            f"model.pretrained = '{file}': holds a {type(weights).__name__}{keys}, not tensors by name. Save only the"
-            " network's state_dict()."
+            f"model.pretrained = '{path_or_url}': holds a {type(weights).__name__}{keys}, not tensors by name. Save"
+            " only the network's state_dict()."
         )
     return dict(weights)
 
 
 def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
     """Load the weights, and return the names of the classifier's parameters if it keeps its random weights."""
-    architecture = find(config.name)
+    architecture, own = find(config.name), body.state_dict()
     ((classifier,),) = architecture.stages[-1:]
-    own = body.state_dict()
     # A checkpoint's front normalises for the dataset that it was trained on.
-    given = {
-        name.removeprefix("body."): tensor
-        for name, tensor in weights.items()
-        if not name.startswith(("front.", *architecture.unused_weights))
-    }
-    fitting = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
-    head = {name for name in own.keys() | given.keys() if name.startswith(f"{classifier}.")}
-    fresh_head = bool(head - fitting)
+    others = ("front.", *architecture.unused_weights)
+    given = {name.removeprefix("body."): tensor for name, tensor in weights.items() if not name.startswith(others)}
+    misfits = {}
+    for name in sorted(own.keys() | given.keys()):
+        if name not in given:
+            misfits[name] = "missing"
+        elif name not in own:
+            misfits[name] = "not part of the network"
+        elif own[name].shape != given[name].shape:
+            misfits[name] = f"{_shape(given[name])} instead of {_shape(own[name])}"
+    fresh = sorted(name for name in own if name.startswith(f"{classifier}."))
+    fresh = fresh if any(name.startswith(f"{classifier}.") for name in misfits) else []
     # Some of torchvision's files are older than batch norm's counters, which matter only without a momentum.
-    counters = {name for name in own.keys() - given.keys() if name.endswith("num_batches_tracked")}
-    unfit = (own.keys() | given.keys()) - fitting - head - counters
-    if unfit:
-        raise DataError(_misfit(config, own, given, unfit))
-    loaded = fitting - head if fresh_head else fitting
-    non_finite = sorted(name for name in loaded if not given[name].isfinite().all())
-    if non_finite:
+    wrong = [
+        name for name in misfits if not name.startswith(f"{classifier}.") and not name.endswith("num_batches_tracked")
+    ]
+    if wrong:
+        stem = tuple(f"{module}." for module in architecture.stages[0])
+        remedy = f"Name weights of a {config.name}."
+        if architecture.torchvision and all(name.startswith(stem) for name in wrong):
+            other = "small" if has_imagenet_stem(config) else "imagenet"
+            remedy = f"Only the first layers differ: these weights were trained with model.stem={other}."
+        named = _first(f"{name} ({misfits[name]})" for name in wrong)
         raise DataError(
-            f"model.pretrained = '{config.pretrained}': {_some(non_finite)} hold values that are not finite. Name"
+            f"model.pretrained = '{config.pretrained}': {len(wrong)} of its tensors don't fit '{config.name}': {named}."
+            f" {remedy}"
+        )
+    loaded = {name: given[name] for name in own.keys() & given.keys() if name not in fresh}
+    if non_finite := sorted(name for name, tensor in loaded.items() if not tensor.isfinite().all()):
+        raise DataError(
+            f"model.pretrained = '{config.pretrained}': {_first(non_finite)} hold values that are not finite. Name"
             " weights of a run that did not diverge."
         )
-    body.load_state_dict({name: given[name] for name in loaded}, strict=False)
-    return sorted(head & own.keys()) if fresh_head else []
+    body.load_state_dict(loaded, strict=False)
+    return fresh
 
 
-def _misfit(config: ModelConfig, own: Weights, given: Weights, unfit: set[str]) -> str:
-    groups = {
-        "missing": sorted(unfit - given.keys()),
-        "not part of it": sorted(unfit - own.keys()),
-        "of another shape": [
-            f"{each} {_shape(given[each])} instead of {_shape(own[each])}"
-            for each in sorted(unfit & own.keys() & given.keys())
-        ],
-    }
-    found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in groups.items() if names)
-    stem = tuple(f"{module}." for module in find(config.name).stages[0])
-    remedy = f"Name weights of a {config.name}."
-    if find(config.name).torchvision and all(name.startswith(stem) for name in unfit):
-        other = "small" if has_imagenet_stem(config) else "imagenet"
-        remedy = f"Only the first layers differ: these weights were trained with model.stem={other}."
-    return f"model.pretrained = '{config.pretrained}': its tensors don't fit '{config.name}': {found}. {remedy}"
-
-
-def _some(names: Iterable[str]) -> str:
-    first = list(itertools.islice(names, _NAMED + 1))
-    return ", ".join(first[:_NAMED]) + (", …" if len(first) > _NAMED else "")
+def _first(names: Iterable[str]) -> str:
+    every = list(names)
+    return ", ".join(every[:3]) + (", …" if len(every) > 3 else "")
 
 
 def _shape(tensor: torch.Tensor) -> str:

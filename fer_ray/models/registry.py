@@ -1,14 +1,16 @@
-"""The architectures by name. A family's file registers its networks; ``build`` makes one from a configuration."""
+"""The networks by name. Each family's file registers its networks; ``build`` makes one from a configuration."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from fer_ray.config.schema import Config, ModelConfig
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError, did_you_mean
-from fer_ray.models.front import Enlarge, Fronted, GreyToImageNet
+from fer_ray.models.front import GreyToImageNet
 
 Builder = Callable[[ModelConfig, int, int], nn.Module]
 
@@ -40,13 +42,7 @@ _REGISTRY: dict[str, Architecture] = {}
 
 
 def register(
-    name: str,
-    summary: str,
-    stages: tuple[tuple[str, ...], ...],
-    *,
-    any_size: bool = True,
-    torchvision: str | None = None,
-    unused_weights: tuple[str, ...] = (),
+    name: str, summary: str, stages: tuple[tuple[str, ...], ...], **options: Any
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder. The arguments are those of ``Architecture``.
 
@@ -57,7 +53,7 @@ def register(
     def add(build: Builder) -> Builder:
         if name in _REGISTRY:
             raise ValueError(f"architecture '{name}' is registered twice")
-        _REGISTRY[name] = Architecture(name, summary, build, stages, any_size, torchvision, unused_weights)
+        _REGISTRY[name] = Architecture(name, summary, build, stages, **options)
         return build
 
     return add
@@ -122,21 +118,22 @@ def build(config: ModelConfig, size: int, num_classes: int = NUM_CLASSES) -> nn.
     Raises:
         UsageError: the architecture is unknown, or doesn't support the stem or the input size.
     """
-    architecture = find(config.name)
-    front: list[nn.Module] = [Enlarge(config.input_size)] if config.input_size else []
-    front += [GreyToImageNet()] if has_imagenet_stem(config) else []
-    if config.input_size is not None and config.input_size < size:
+    architecture, side = find(config.name), config.input_size or size
+    if side < size:
         raise UsageError(
-            f"model.input_size = {config.input_size}: below the images' side of {size} pixels; images can only be"
-            f" enlarged. Set it to {size} or more, or prepare the dataset again with --size {config.input_size}."
+            f"model.input_size = {side}: below the images' side of {size} pixels; images can only be enlarged. Set it"
+            f" to {size} or more, or prepare the dataset again with --size {side}."
         )
-    body = architecture.build(config, config.input_size or size, num_classes)
-    return Fronted(nn.Sequential(*front), body) if front else body
+    front: list[nn.Module] = [nn.Upsample((side, side), mode="bilinear")] if config.input_size else []
+    front += [GreyToImageNet()] if has_imagenet_stem(config) else []
+    body = architecture.build(config, side, num_classes)
+    return nn.Sequential(OrderedDict(front=nn.Sequential(*front), body=body)) if front else body
 
 
 def without_front(model: nn.Module) -> nn.Module:
     """Return the body of a network with a front, or the network itself."""
-    return model.body if isinstance(model, Fronted) else model
+    body: nn.Module = getattr(model, "body", model)
+    return body
 
 
 def stages(name: str, model: nn.Module) -> list[list[nn.Module]]:

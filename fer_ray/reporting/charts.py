@@ -1,18 +1,22 @@
-"""Small charts for pages: drawn with matplotlib, no wider than a phone's screen, as PNG bytes."""
+"""Draw charts and grids of faces with matplotlib: as PNG bytes as wide as a phone's screen, or as files."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 _INCHES = (4.6, 3.3)
-_DPI = 150
+_DPI, FILE_DPI = 150, 110
+"""Dots per inch of charts in pages, and of pictures in files, which are wider."""
 
 
-def new_chart(height: float = _INCHES[1]) -> tuple[Canvas, Axes]:
-    """Create a canvas as wide as a phone's screen, with one pair of axes; ``height`` in inches."""
-    canvas = Canvas(figsize=(_INCHES[0], height), layout="constrained")
+def new_chart(height: float = _INCHES[1], width: float = _INCHES[0]) -> tuple[Canvas, Axes]:
+    """Create a canvas, by default as wide as a phone's screen, with one pair of axes; sizes in inches."""
+    canvas = Canvas(figsize=(width, height), layout="constrained")
     axes = canvas.subplots()
     style_axes(axes)
     return canvas, axes
@@ -38,3 +42,45 @@ def to_png(canvas: Canvas, colours: int | None = None) -> bytes:
     few = io.BytesIO()
     Image.open(out).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(few, format="png", optimize=True)
     return few.getvalue()
+
+
+def save_faces(
+    images: Sequence[np.ndarray] | np.ndarray,
+    captions: Sequence[str],
+    columns: int,
+    file: Path,
+    title: str = "",
+    row_names: Sequence[str] = (),
+    shades: tuple[float, float] = (0, 255),
+) -> None:
+    """Write a PNG of grey images in rows, each with its caption below.
+
+    Args:
+        images: n > 0 arrays, H × W; an empty array leaves its cell empty.
+        captions: n texts of any number of lines.
+        columns: images in a row.
+        file: the PNG to write.
+        title: line at the top.
+        row_names: one name for each row, drawn at its left; or none.
+        shades: the values to draw as black and white.
+    """
+    rows = -(-len(images) // columns)
+    lines = max(caption.count("\n") + bool(caption) for caption in captions)
+    size = (1.2 * columns + bool(row_names), (1.2 + 0.16 * lines) * rows + 0.35)
+    canvas = Canvas(figsize=size, layout="constrained")
+    canvas.suptitle(title, fontsize=10)
+    for number, axes in enumerate(canvas.subplots(rows, columns, squeeze=False).flat):
+        axes.spines[:].set_visible(False)
+        axes.set(xticks=[], yticks=[])
+        if number < len(images) and images[number].size:
+            axes.imshow(images[number], cmap="gray", vmin=shades[0], vmax=shades[1])
+            axes.set_xlabel(captions[number], fontsize=8)
+        if row_names and number % columns == 0:
+            axes.set_ylabel(row_names[number // columns], rotation=0, ha="right", va="center", fontsize=9)
+    canvas.savefig(file, dpi=FILE_DPI)
+
+
+def evenly_spaced(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` of the rows at even distances, or all rows if there are fewer."""
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return chosen

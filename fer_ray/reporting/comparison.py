@@ -1,19 +1,79 @@
-"""Compare several evaluations of the same images."""
+"""Compare several training runs, and several evaluations of the same images."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.inference.scores import PREDICTIONS_FILE, Evaluation, Scores, compare_members, read_evaluation
+from fer_ray.config.files import load_config
+from fer_ray.console.text import duration
+from fer_ray.inference.checkpoint import read_info
+from fer_ray.inference.scores import PREDICTIONS_FILE, Evaluation, compare_members, read_evaluation
 from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.evaluation import pairs_table
-from fer_ray.reporting.evaluation_text import accuracy_text
+from fer_ray.reporting.curves import accuracy_figure
+from fer_ray.reporting.evaluation_tables import accuracy_text, pairs_table, share_text
 from fer_ray.reporting.html import Charts, Figure, PageBlock, PageSection, Table
+from fer_ray.reporting.reproduce import machine_of
+from fer_ray.reporting.runs import read_history, seconds_of
+from fer_ray.training.run_folder import Metrics, RunFolder, best_epoch
 
+_RUN_COLUMNS = (
+    "Run",
+    "Architecture",
+    "Best accuracy",
+    "Macro-F1",
+    "Best epoch",
+    "Epochs",
+    "Time",
+    "Images/s",
+    "Machine",
+)
 _COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without copies", "Macro-F1", "ECE", "Images/s")
+
+
+def compare_runs(folders: Mapping[str, Path]) -> PageSection:
+    """Compare training runs, the best first.
+
+    Args:
+        folders: name on the page to folder, at least two.
+    """
+    histories = {name: read_history(RunFolder(folder)) for name, folder in folders.items()}
+    best = {name: best_epoch(history) for name, history in histories.items()}
+    names = sorted(best, key=lambda name: -best[name]["validation_accuracy"])
+    note = (
+        "Best accuracy is the highest validation accuracy of all epochs, so it is slightly optimistic. Macro-F1 is of"
+        " the same epoch. The 95% interval (Wilson) accounts for the choice of validation images, not for the choice of"
+        " seed. Time is the sum of all epochs; images/s is the median training speed."
+    )
+    rows = [_run_row(name, folders[name], histories[name], best[name]) for name in names]
+    blocks: list[PageBlock] = [
+        Table("Runs by best validation accuracy", _RUN_COLUMNS, rows, note),
+        Charts("Curves", [accuracy_figure(histories)]),
+    ]
+    highest, lowest = (best[name]["validation_accuracy"] for name in (names[0], names[-1]))
+    headline = f"{len(names)} runs from {lowest:.2%} to {highest:.2%} validation accuracy; the best is {names[0]}."
+    datasets = {read_info(RunFolder(folder).best).dataset_fingerprint for folder in folders.values()}
+    if len(datasets) > 1:
+        headline += f" They were trained on {len(datasets)} different datasets, so their accuracies can't be compared."
+    return PageSection("Runs compared", "Comparison", "", headline, blocks)
+
+
+def _run_row(name: str, folder: Path, history: list[Metrics], best: Metrics) -> tuple[str, ...]:
+    rows = int(best["validation_rows"])
+    return (
+        name,
+        load_config(RunFolder(folder).config_file).model.name,
+        share_text(round(best["validation_accuracy"] * rows), rows),
+        f"{best['validation_macro_f1']:.3f}",
+        f"{best['epoch']:.0f}",
+        f"{len(history)}",
+        duration(seconds_of(history)),
+        f"{median(line['images_per_s'] for line in history):,.0f}",
+        machine_of(folder),
+    )
 
 
 def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
@@ -30,8 +90,9 @@ def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
 
 
 def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[str, Path]) -> PageSection:
-    names = sorted(evaluations, key=lambda name: -_main(evaluations[name]).accuracy)
-    best, last = (_main(evaluations[name]).accuracy for name in (names[0], names[-1]))
+    accuracies = {name: one.main.official.accuracy for name, one in evaluations.items()}
+    names = sorted(evaluations, key=lambda name: -accuracies[name])
+    highest, lowest = accuracies[names[0]], accuracies[names[-1]]
     note = (
         "Each evaluation counts with its main test-time augmentation (TTA). Brackets hold the 95% interval (Wilson)."
         " All evaluations are of the same images, so the table of pairs shows a difference more reliably than the"
@@ -42,13 +103,9 @@ def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[st
         Charts("Accuracy with 95% intervals", [_intervals(names, evaluations)]),
         *_pairs(names, folders),
     ]
-    spread = f"from {last:.2%} to {best:.2%} accuracy; the best is {names[0]}" if last < best else f"all at {best:.2%}"
-    headline = f"{len(names)} evaluations of {split} {spread}."
+    best = f"from {lowest:.2%} to {highest:.2%} accuracy; the best is {names[0]}"
+    headline = f"{len(names)} evaluations of {split} {best if lowest < highest else f'all at {highest:.2%}'}."
     return PageSection(f"Evaluations of {split} compared", "Comparison", "", headline, blocks)
-
-
-def _main(evaluation: Evaluation) -> Scores:
-    return evaluation.main.official
 
 
 def _row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
@@ -69,13 +126,13 @@ def _row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
 def _intervals(names: list[str], evaluations: dict[str, Evaluation]) -> Figure:
     canvas, axes = new_chart(height=1.2 + 0.4 * len(names))
     for number, name in enumerate(reversed(names)):
-        scores = _main(evaluations[name])
+        scores = evaluations[name].main.official
         ends = [[scores.accuracy - scores.accuracy_low], [scores.accuracy_high - scores.accuracy]]
         axes.errorbar([scores.accuracy], [number], xerr=ends, fmt="o", capsize=4, color="C0")
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.set_xlabel("accuracy")
     alt = f"Accuracy of {', '.join(names)} with 95% intervals; the table above has the values."
     return Figure(to_png(canvas), alt)

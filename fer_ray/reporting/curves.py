@@ -1,19 +1,28 @@
 """Draw loss, accuracy and learning rate by epoch."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_ray.reporting.charts import new_chart, style_axes, to_png
+from fer_ray.reporting.charts import FILE_DPI, new_chart, style_axes, to_png
 from fer_ray.reporting.html import Figure
 from fer_ray.storage.local import write_whole
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import best_epoch
+from fer_ray.training.run_folder import Metrics, best_epoch
+
+_CURVES = {
+    "Loss": {"train_loss": ("--", "train (augmented)"), "validation_loss": ("-", "validation")},
+    "Accuracy": {
+        "train_accuracy": ("--", "train (augmented)"),
+        "validation_accuracy": ("-", "validation"),
+        "validation_macro_f1": (":", "validation macro-F1"),
+    },
+    "Learning rate": {"learning_rate": ("-", "learning rate")},
+}
+"""Chart to metric to line style and label."""
 
 
 def save_curves(history: Sequence[Metrics], path: Path) -> None:
@@ -24,24 +33,22 @@ def save_curves(history: Sequence[Metrics], path: Path) -> None:
         path: the PNG to write.
     """
     canvas = Canvas(figsize=(13.5, 3.8), layout="constrained")
-    for axes, (title, (draw, _)) in zip(canvas.subplots(1, len(_CURVES)), _CURVES.items(), strict=True):
-        draw(axes, history)
-        _finish(axes)
-        axes.set_title(title)
+    for axes, title in zip(canvas.subplots(1, len(_CURVES)), _CURVES, strict=True):
         style_axes(axes)
+        _draw(axes, title, history)
+        axes.set_title(title)
     picture = io.BytesIO()
-    canvas.savefig(picture, dpi=110)
+    canvas.savefig(picture, dpi=FILE_DPI)
     write_whole(path, picture.getvalue())
 
 
 def curve_figures(history: Sequence[Metrics]) -> list[Figure]:
     """Draw the charts of ``save_curves``, each as a figure of its own."""
     figures = []
-    for title, (draw, alt) in _CURVES.items():
+    for title in _CURVES:
         canvas, axes = new_chart()
-        draw(axes, history)
-        _finish(axes)
-        figures.append(Figure(to_png(canvas), f"{alt} by epoch; the table of epochs has the values.", title))
+        _draw(axes, title, history)
+        figures.append(Figure(to_png(canvas), f"{title} by epoch; the table of epochs has the values.", title))
     return figures
 
 
@@ -51,52 +58,33 @@ def accuracy_figure(histories: Mapping[str, Sequence[Metrics]]) -> Figure:
     for number, (name, history) in enumerate(histories.items()):
         # matplotlib has ten colours; further runs repeat them with other line styles.
         style = ("-", "--", ":", "-.")[number // 10 % 4]
-        axes.plot(*_series(history, "validation_accuracy"), style, color=f"C{number % 10}", label=name)
+        _plot(axes, history, "validation_accuracy", style, name)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylabel("validation accuracy")
-    _finish(axes)
+    _finish(axes, "validation accuracy")
     alt = f"Validation accuracy by epoch of {', '.join(histories)}; the table above has the best value of each."
     return Figure(to_png(canvas), alt, "Validation accuracy")
 
 
-def _series(history: Sequence[Metrics], key: str) -> tuple[list[float], list[float]]:
-    return [line["epoch"] for line in history], [line[key] for line in history]
+def _draw(axes: Axes, title: str, history: Sequence[Metrics]) -> None:
+    for metric, (style, label) in _CURVES[title].items():
+        _plot(axes, history, metric, style, label)
+    if title == "Accuracy":
+        best = best_epoch(history)
+        label = f"best {best['validation_accuracy']:.2%}, epoch {best['epoch']:.0f}"
+        axes.plot(best["epoch"], best["validation_accuracy"], "k*", markersize=10, label=label)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _finish(axes, title.lower())
 
 
-def _loss(axes: Axes, history: Sequence[Metrics]) -> None:
-    axes.plot(*_series(history, "train_loss"), "--", label="train (augmented)")
-    axes.plot(*_series(history, "validation_loss"), label="validation")
-    axes.set_ylabel("loss")
+def _plot(axes: Axes, history: Sequence[Metrics], metric: str, style: str, label: str) -> None:
+    marker = "." if len(history) == 1 else None  # a line through one point is invisible
+    axes.plot(
+        [line["epoch"] for line in history], [line[metric] for line in history], style, marker=marker, label=label
+    )
 
 
-def _accuracy(axes: Axes, history: Sequence[Metrics]) -> None:
-    axes.plot(*_series(history, "train_accuracy"), "--", label="train (augmented)")
-    axes.plot(*_series(history, "validation_accuracy"), label="validation")
-    axes.plot(*_series(history, "validation_macro_f1"), ":", label="validation macro-F1")
-    best = best_epoch(history)
-    label = f"best {best['validation_accuracy']:.2%}, epoch {best['epoch']:.0f}"
-    axes.plot(best["epoch"], best["validation_accuracy"], "k*", markersize=10, label=label)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylabel("accuracy")
-
-
-def _learning_rate(axes: Axes, history: Sequence[Metrics]) -> None:
-    axes.plot(*_series(history, "learning_rate"), color="C4", label="learning rate")
-    axes.set_ylabel("learning rate")
-
-
-def _finish(axes: Axes) -> None:
-    axes.set_xlabel("epoch")
+def _finish(axes: Axes, ylabel: str) -> None:
+    axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for line in axes.lines:
-        if line.get_marker() == "None" and np.size(line.get_xdata()) == 1:
-            line.set_marker(".")  # a line through one point is invisible
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8)
-
-
-_CURVES: dict[str, tuple[Callable[[Axes, Sequence[Metrics]], None], str]] = {
-    "Loss": (_loss, "Training and validation loss"),
-    "Accuracy": (_accuracy, "Training and validation accuracy and macro-F1"),
-    "Learning rate": (_learning_rate, "Learning rate"),
-}

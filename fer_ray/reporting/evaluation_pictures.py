@@ -1,13 +1,14 @@
-"""Draw the pictures of an evaluation: confusion matrix, reliability diagram and the most confident mistakes."""
+"""Draw the pictures of an evaluation: confusion matrix and reliability diagram."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error
+from fer_ray.reporting.charts import FILE_DPI, new_chart
 
 
 def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str, path: Path) -> None:
@@ -21,9 +22,9 @@ def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str,
         title: line at the top.
         path: the PNG to write.
     """
-    figure = Figure(figsize=(4.2 * len(panels), 5.2), layout="constrained")
-    figure.suptitle(title)
-    grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
+    canvas = Canvas(figsize=(4.2 * len(panels), 5.2), layout="constrained")
+    canvas.suptitle(title)
+    grid = canvas.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
     for number, (name, bins) in enumerate(panels.items()):
         above, below = grid[:, number]
         _draw_accuracy(above, bins)
@@ -38,48 +39,17 @@ def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str,
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("images")
     grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
-    figure.savefig(path, dpi=110)
+    canvas.savefig(path, dpi=FILE_DPI)
 
 
 def _draw_accuracy(axes: Axes, bins: Sequence[ReliabilityBin]) -> None:
-    filled = [one for one in bins if one.accuracy is not None and one.confidence is not None]
-    middles, width = [(one.low + one.high) / 2 for one in filled], bins[0].high - bins[0].low
-    axes.bar(middles, [one.accuracy or 0 for one in filled], 0.9 * width, color="tab:blue", label="accuracy")
-    axes.plot(
-        [one.confidence or 0 for one in filled],
-        [one.accuracy or 0 for one in filled],
-        "o-",
-        color="black",
-        markersize=3,
-        linewidth=0.8,
-        label="accuracy at the mean confidence",
-    )
+    points = [((one.low + one.high) / 2, one.confidence, one.accuracy) for one in bins if one.rows]
+    middles, confidences, accuracies = zip(*points, strict=True)
+    axes.bar(middles, accuracies, 0.9 * (bins[0].high - bins[0].low), color="tab:blue", label="accuracy")
+    label = "accuracy at the mean confidence"
+    axes.plot(confidences, accuracies, "o-", color="black", markersize=3, linewidth=0.8, label=label)
     axes.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="confidence = accuracy")
     axes.set_ylim(0, 1.02)
-
-
-_COLUMNS = 6
-
-
-def save_mistakes(images: np.ndarray, captions: Sequence[str], title: str, path: Path) -> None:
-    """Write a PNG of images in rows of six, each with its caption below.
-
-    Args:
-        images: uint8, n × H × W, n > 0.
-        captions: n texts of one or two lines.
-        title: line at the top.
-        path: the PNG to write.
-    """
-    rows = -(-len(images) // _COLUMNS)
-    figure = Figure(figsize=(1.35 * _COLUMNS, 1.65 * rows + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
-    for number, axes in enumerate(grid.flat):
-        axes.set_axis_off()
-        if number < len(images):
-            axes.imshow(images[number], cmap="gray", vmin=0, vmax=255)
-            axes.text(0.5, -0.04, captions[number], transform=axes.transAxes, ha="center", va="top", fontsize=8)
-    figure.savefig(path, dpi=110)
 
 
 def save_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
@@ -94,8 +64,8 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = 0.8 * len(names)
-    figure = Figure(figsize=(side + 2.0, side + 1.2), layout="constrained")
-    axes = figure.subplots()
+    canvas, axes = new_chart(side + 1.2, side + 2.0)
+    axes.grid(False)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
@@ -107,6 +77,6 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     axes.set_yticks(ticks, [f"{name} ({total:,})" for name, total in zip(names, totals[:, 0], strict=True)])
     axes.set(xlabel="predicted", ylabel="label (images)", title=title)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(picture, ax=axes, label="share of the label's images", fraction=0.045)
+    bar = canvas.colorbar(picture, ax=axes, label="share of the label's images", fraction=0.045)
     bar.outline.set_visible(False)
-    figure.savefig(path, dpi=110)
+    canvas.savefig(path, dpi=FILE_DPI)

@@ -1,17 +1,19 @@
-"""Write one self-contained HTML page from sections of tables, figures and labelled faces."""
+"""Build one self-contained HTML page of tables, figures and labelled faces; tables also as plain text and Markdown."""
 
 import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-from fer_ray.console.messages import as_shown
 from fer_ray.version import VERSION
 
-_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \([\d.]+–[\d.]+%\))?")
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \(([\d.]+–)?[\d.]+%\))?")
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,29 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     kind: str = field(default="table", init=False)
+
+    def numeric(self, column: int) -> bool:
+        """Say whether a column holds numbers, as far as its first row shows."""
+        return column > 0 and bool(self.columns and self.rows) and is_numeric(self.rows[0][column])
+
+    def as_text(self) -> str:
+        """Return the table, without caption and note, for a terminal."""
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        right = [self.numeric(column) for column in range(len(widths))]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if is_right else cell.ljust(width)
+                for cell, width, is_right in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+    def as_markdown(self) -> Markup:
+        """Return the table, without caption and note, as Markdown."""
+        rule = ["---:" if self.numeric(column) else "---" for column in range(len(self.columns))]
+        lines = [map(escape_markdown, self.columns), rule, *(map(escape_markdown, row) for row in self.rows)]
+        return Markup("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 
 @dataclass(frozen=True)
@@ -110,17 +135,21 @@ class PageSection:
 
 def render_page(title: str, sections: Sequence[PageSection]) -> str:
     """Return the HTML page. It needs no network and no scripts, and all text is escaped."""
-    environment = Environment(
-        loader=PackageLoader("fer_ray.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return load_template("report.html.j2", autoescape=True).render(title=title, sections=sections, version=VERSION)
+
+
+def load_template(name: str, **options: Any) -> Template:
+    """Load a template of this package; ``options`` as in ``jinja2.Environment``."""
+    loader = PackageLoader("fer_ray.reporting")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
     environment.filters["data_uri"] = _data_uri
-    environment.tests["numeric"] = _is_numeric
-    page = environment.get_template("report.html.j2").render(title=title, sections=sections, version=VERSION)
-    return as_shown(page)
+    environment.tests["numeric"] = is_numeric
+    return environment.get_template(name)
+
+
+def escape_markdown(value: object) -> str:
+    """Return a value as text on one line in which nothing is Markdown; ``Markup`` stays as it is."""
+    return value if isinstance(value, Markup) else _MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
 
 
 def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:
@@ -132,5 +161,6 @@ def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _is_numeric(cell: str) -> bool:
+def is_numeric(cell: str) -> bool:
+    """Say whether a table's cell is a number, with or without its interval or share."""
     return cell == "–" or _NUMBER.fullmatch(cell) is not None

@@ -1,6 +1,6 @@
 """Show how to reproduce an output: its commands, package versions, machine and other settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fer_ray.console.text import amount
@@ -24,27 +24,10 @@ def reproduce_blocks(folder: Path, facts: Mapping[str, str]) -> list[PageBlock]:
     if provenance is None:
         note = f"The folder has no {PROVENANCE_FILE}, so the command and the machine are unknown."
         return [Table(_CAPTION, (), list(facts.items()), note)]
-    starts = provenance.starts
-    rows = [*facts.items(), *_machine_rows(starts)]
+    starts, rows = provenance.starts, [*facts.items()]
+    for name, describe in _ENVIRONMENT.items():
+        rows.append((name, "; then ".join(dict.fromkeys(map(describe, starts)))))
     return [Code(_CAPTION, "\n".join(start.command for start in starts), is_open=True), Table("Environment", (), rows)]
-
-
-def _machine_rows(starts: list[Start]) -> list[tuple[str, str]]:
-    """List what is equal in all starts once, and other values in the order of the starts."""
-    described = [
-        {
-            "Started": f"{start.started:%Y-%m-%d %H:%M} UTC",
-            "Machine": describe_machine(start.hardware),
-            "Platform": start.hardware.platform,
-            "Versions": ", ".join(f"{name} {version}" for name, version in start.versions.items()),
-        }
-        for start in starts
-    ]
-    rows = []
-    for name in described[0]:
-        values = list(dict.fromkeys(one[name] for one in described))
-        rows.append((name, "; then ".join(values)))
-    return rows
 
 
 def describe_machine(hardware: Hardware) -> str:
@@ -57,3 +40,11 @@ def machine_of(folder: Path) -> str:
     """Return the machine of the folder's last start; a dash if unknown."""
     provenance = read_provenance(folder)
     return describe_machine(provenance.starts[-1].hardware) if provenance else "–"
+
+
+_ENVIRONMENT: dict[str, Callable[[Start], str]] = {
+    "Started": lambda start: f"{start.started:%Y-%m-%d %H:%M} UTC",
+    "Machine": lambda start: describe_machine(start.hardware),
+    "Platform": lambda start: start.hardware.platform,
+    "Versions": lambda start: ", ".join(f"{name} {version}" for name, version in start.versions.items()),
+}

@@ -24,7 +24,7 @@ _STAGES = {
 }
 
 
-def scoring_section(folder: Path, shown_as: Path) -> PageSection:
+def scoring_section(folder: Path, path_or_url: str) -> PageSection:
     """Return the section about a scoring job; arguments as in ``evaluation_section``.
 
     Raises:
@@ -49,7 +49,7 @@ def scoring_section(folder: Path, shown_as: Path) -> PageSection:
         f"{amount(summary['files'], 'input')}, {summary['failed']:,} failed; {duration(summary['seconds'])},"
         f" {per_time(speed, 'images')}."
     )
-    return PageSection(shown_as.name, "Scoring job", str(shown_as), headline, blocks)
+    return PageSection(Path(path_or_url).name, "Scoring job", path_or_url, headline, blocks)
 
 
 def _labels(summary: dict[str, Any]) -> Table:

@@ -32,7 +32,7 @@ _SLICES = (
 )
 
 
-def read_search_section(folder: Path, shown_as: Path) -> PageSection:
+def read_search_section(folder: Path, path_or_url: str) -> PageSection:
     """Return the section of a search by its folder; arguments as in ``evaluation_section``.
 
     Raises:
@@ -40,10 +40,10 @@ def read_search_section(folder: Path, shown_as: Path) -> PageSection:
         UsageError: the database of the study can't be opened.
     """
     study, runs = SearchFolder(folder).read_studies()
-    return search_section(folder, shown_as, study, confirmed(study, runs))
+    return search_section(folder, path_or_url, study, confirmed(study, runs))
 
 
-def search_section(folder: Path, shown_as: Path, study: Study, confirmed: Sequence[Confirmed]) -> PageSection:
+def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequence[Confirmed]) -> PageSection:
     """Return the section of a search by its study and the runs with new seeds."""
     results = SearchResults(study)
     clock, found = Clock(results.trials), importances(results)
@@ -66,7 +66,7 @@ def search_section(folder: Path, shown_as: Path, study: Study, confirmed: Sequen
     if facts:
         blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
     notes = [" ".join(confirmation_sentences(confirmed, results.objective))] if confirmed else []
-    return PageSection(shown_as.name, "Search", str(shown_as), _headline(results), blocks, notes)
+    return PageSection(Path(path_or_url).name, "Search", path_or_url, _headline(results), blocks, notes)
 
 
 def _pauses(clock: Clock) -> str:

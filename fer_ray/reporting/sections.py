@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
+from fer_ray.dataset.store import DATASET_FILE
 from fer_ray.errors import DataError
 from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE
-from fer_ray.reporting.comparison import compare_evaluations
+from fer_ray.reporting.comparison import compare_evaluations, compare_runs
+from fer_ray.reporting.dataset import dataset_section
 from fer_ray.reporting.evaluation import evaluation_section
-from fer_ray.reporting.html import PageBlock, PageSection, Table, read_figure
-from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.reporting.runs import compare_runs, run_section
+from fer_ray.reporting.html import PageSection
+from fer_ray.reporting.runs import run_section
 from fer_ray.reporting.scoring import scoring_section
 from fer_ray.reporting.search import read_search_section
 from fer_ray.scoring.summary import SUMMARY_FILE
@@ -26,48 +26,34 @@ class Kind:
 
     name: str
     files: tuple[str, ...]
-    show: Callable[[Path, Path], PageSection]
+    show: Callable[[Path, str], PageSection]
 
 
-_NEAR_FLAWS = ("near_duplicates", "near_leaked")
-_PICTURES = {
-    "classes.png": (
-        "Images of each class by split; the table of splits has the numbers.",
-        "Images of each class",
-        True,
-    ),
-    "samples.png": ("Some faces of each class.", "Some faces of each class", False),
-    "quality.png": ("Flawed images by split; the table of splits has the numbers.", "Data quality", True),
-    "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
-    "duplicates.png": (
-        "Images that occur several times in the dataset: the largest groups and those with the most labels.",
-        "Images that occur several times",
-        False,
-    ),
-}
-"""Optional pictures beside ``dataset.json``: alternative text, caption and whether it is a chart."""
-
-
-def folder_section(folder: Path) -> PageSection:
+def folder_section(folder: Path, path_or_url: str) -> PageSection:
     """Show a folder that a stage wrote.
+
+    Args:
+        folder: on this machine.
+        path_or_url: of the folder, for the page and messages.
 
     Raises:
         DataError: the folder is missing or of an unknown kind, or one of its files is missing or damaged.
     """
     if not folder.is_dir():
         problem = "is a file" if folder.is_file() else "no such folder"
-        raise DataError(f"{folder}: {problem}. {_EXPECTED}")
+        raise DataError(f"{path_or_url}: {problem}. {_EXPECTED}")
     kind = kind_of(folder)
     if kind is None:
         incomplete = next((kind for kind in KINDS if (folder / kind.files[0]).is_file()), None)
         if incomplete:
             missing = next(file for file in incomplete.files if not (folder / file).is_file())
-            raise DataError(f"{folder}: {incomplete.name}, but its {missing} is missing. Run the stage again.")
-        inside = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
-        hint = f" Did you mean the folders in it: {' '.join(inside)}?" if inside else ""
-        raise DataError(f"{folder}: contains no output of a stage. {_EXPECTED}{hint}")
+            raise DataError(f"{path_or_url}: {incomplete.name}, but its {missing} is missing. Run the stage again.")
+        inside = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and kind_of(child)]
+        named = " ".join(f"{path_or_url}/{name}" for name in inside)
+        hint = f" Did you mean the folders in it: {named}?" if inside else ""
+        raise DataError(f"{path_or_url}: contains no output of a stage. {_EXPECTED}{hint}")
     try:
-        return kind.show(folder, folder)
+        return kind.show(folder, path_or_url)
     except (
         OSError,
         ValueError,
@@ -75,7 +61,7 @@ def folder_section(folder: Path) -> PageSection:
         TypeError,
     ) as error:  # raised by readers of damaged JSON, YAML and Parquet
         raise DataError(
-            f"{folder}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
             f" {type(error).__name__}: {error}. Run the stage again."
         ) from error
 
@@ -105,44 +91,6 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 def kind_of(folder: Path) -> Kind | None:
     """Return the kind of a folder by its files; None if unknown."""
     return next((kind for kind in KINDS if all((folder / file).is_file() for file in kind.files)), None)
-
-
-def dataset_section(folder: Path, output: Path) -> PageSection:
-    """Show a prepared dataset; arguments as in ``evaluation_section``."""
-    info = PreparedDataset(folder).info
-    has_near = any(held.near_duplicates is not None for held in info.splits.values())
-    flaws = ("unlabelled", "duplicates", "leaked", "conflicts", "flat", *_NEAR_FLAWS * has_near)
-    columns = ("Split", "Rows", *info.label_names, *(flaw.replace("_", " ").capitalize() for flaw in flaws))
-    rows = [
-        (
-            name,
-            f"{held.rows:,}",
-            *(f"{held.labels.get(label, 0):,}" for label in info.label_names),
-            *("–" if (count := getattr(held, flaw)) is None else f"{count:,}" for flaw in flaws),
-        )
-        for name, held in info.splits.items()
-    ]
-    note = (
-        "Duplicates have exactly the same pixels as an earlier image; leaked images have the same pixels as an image of"
-        " train; conflicts have the same pixels as an image with another label; flat images have one colour only."
-    )
-    if has_near:
-        note += " Near duplicates look nearly like an earlier image, near leaked images like an image of train."
-    if not any(held.duplicates for held in info.splits.values()):
-        note += " No two images have the same pixels."
-    total = sum(held.rows for held in info.splits.values())
-    pictures = [
-        figure
-        for name, (alt, caption, is_chart) in _PICTURES.items()
-        for figure in read_figure(folder / name, alt, caption, is_chart)
-    ]
-    made_by = {"Source": f"{info.source} ({info.source_format})", "Fingerprint": info.fingerprint}
-    blocks: list[PageBlock] = [Table("Splits", columns, rows, note), *pictures, *reproduce_blocks(folder, made_by)]
-    headline = (
-        f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
-        f" {info.rejected:,} rejected."
-    )
-    return PageSection(output.name, "Dataset", str(output), headline, blocks, info.notes)
 
 
 EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)

@@ -21,7 +21,7 @@ from fer_ray.scoring.job import ChunkResult, ScoringOptions, StageSeconds
 from fer_ray.scoring.manifest import Chunk, ChunkReader
 from fer_ray.scoring.parts import Problem, ScoredRow, write_piece
 from fer_ray.scoring.timed_threads import TimedBatches
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 
 BATCH_SIZES = {"cpu": (16, 32, 64, 128), "cuda": (128, 256, 512, 1024)}
 """Images a forward pass that are tried, by device."""
@@ -63,7 +63,7 @@ class ChunkScorer:
         DataError: a checkpoint can't be read, or its labels are not the seven emotions.
     """
 
-    def __init__(self, folder: Folder, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
+    def __init__(self, folder: Output, options: ScoringOptions, threads: int, gpu: float = 0) -> None:
         torch.set_num_threads(1)
         limit_gpu_memory(gpu)
         cv2.setNumThreads(1)

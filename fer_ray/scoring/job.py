@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from fer_ray.errors import UsageError
 from fer_ray.scoring.manifest import listings
 from fer_ray.scoring.parts import NO_FAILURE
-from fer_ray.storage.folder import Folder
 from fer_ray.storage.local import LOCK_FILE
-from fer_ray.storage.provenance import PROVENANCE_FILE
+from fer_ray.storage.output import Output
 
 JOB_FILE = "_job.json"
 PREPROCESSING = "grey, square, fer_ray.images.decode 3"
@@ -123,7 +122,7 @@ class ScoringJob:
     Attributes:
         identity: determines its numbers.
         inputs: paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them.
-        format: of its parts, one of ``fer_ray.scoring.parts.FORMATS``.
+        format: of its parts, ``parquet`` or ``csv``.
         precision: ``float32`` or ``bfloat16``; None before the first chunk is done.
         batch_size: images a forward pass, as sums of other sizes round differently; None before the first chunk is
             done.
@@ -135,7 +134,7 @@ class ScoringJob:
     precision: str | None = None
     batch_size: int | None = None
 
-    def write(self, folder: Folder) -> None:
+    def write(self, folder: Output) -> None:
         """Write the job file. It also marks the first listing as complete."""
         folder.write(JOB_FILE, json.dumps({"format_version": _FORMAT_VERSION} | asdict(self), indent=2) + "\n")
 
@@ -153,7 +152,7 @@ def sha256_of(files: Sequence[Path]) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def previous_job(folder: Folder, requested: ScoringJob) -> ScoringJob | None:
+def previous_job(folder: Output, requested: ScoringJob) -> ScoringJob | None:
     """Return the job to resume; None where it was killed before its first listing was complete.
 
     Raises:
@@ -163,33 +162,34 @@ def previous_job(folder: Folder, requested: ScoringJob) -> ScoringJob | None:
         strange = [name for name in folder.names() if not _before_job(name)]
         if strange:
             raise UsageError(
-                f"{folder.shown}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}."
+                f"{folder.path_or_url}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}."
             )
         folder.remove(*listings(folder))
         return None
     job = _read(folder)
     ours, theirs = asdict(requested.identity), asdict(job.identity)
     problems = [
-        f"{folder.shown}: --resume with another {name}: the output was scored with {theirs[name] or 'none'}, the"
+        f"{folder.path_or_url}: --resume with another {name}: the output was scored with {theirs[name] or 'none'}, the"
         f" request is {ours[name] or 'none'}. Resume with the previous value, or choose another output."
         for name in ours
         if ours[name] != theirs[name]
     ]
     if job.inputs != requested.inputs:
         problems.append(
-            f"{folder.shown}: --resume with other inputs: the job lists {', '.join(job.inputs)}. Name the same inputs"
-            " in the same order; new files in them are found."
+            f"{folder.path_or_url}: --resume with other inputs: the job lists {', '.join(job.inputs)}. Name the same"
+            " inputs in the same order; new files in them are found."
         )
     if job.format != requested.format:
         problems.append(
-            f"{folder.shown}: --resume with --format {requested.format}: its files are {job.format}. Use that format."
+            f"{folder.path_or_url}: --resume with --format {requested.format}: its files are {job.format}. Use that"
+            " format."
         )
     if problems:
         raise UsageError(problems)
     return job
 
 
-def as_computed(job: ScoringJob, folder: Folder, precision: str, batch_size: int) -> ScoringJob:
+def as_computed(job: ScoringJob, folder: Output, precision: str, batch_size: int) -> ScoringJob:
     """Return the job with precision and batch size of its first chunk, and write it where they are new."""
     if job.precision:
         return job
@@ -198,13 +198,8 @@ def as_computed(job: ScoringJob, folder: Folder, precision: str, batch_size: int
     return updated
 
 
-def forget_job(folder: Folder) -> None:
-    """Remove the listings, the job file and the provenance."""
-    folder.remove(JOB_FILE, PROVENANCE_FILE, *listings(folder))
-
-
-def _read(folder: Folder) -> ScoringJob:
-    file = f"{folder.shown}/{JOB_FILE}"
+def _read(folder: Output) -> ScoringJob:
+    file = f"{folder.path_or_url}/{JOB_FILE}"
     try:
         content: dict[str, Any] = json.loads(folder.read(JOB_FILE))
         version = content.pop("format_version")

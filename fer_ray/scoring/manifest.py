@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import DataError
 from fer_ray.scoring.containers import Entry
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 
 KNOWN = -1
 """The row of things that were there before."""
@@ -115,7 +115,7 @@ class Chunk:
     files: int
 
 
-def add_listing(folder: Folder, entries: Iterable[Entry], may_repeat: bool) -> int:
+def add_listing(folder: Output, entries: Iterable[Entry], may_repeat: bool) -> int:
     """Add the entries that no previous listing has, as one more, whole or not at all; return how many inputs they are.
 
     Args:
@@ -146,12 +146,12 @@ def add_listing(folder: Folder, entries: Iterable[Entry], may_repeat: bool) -> i
     return total
 
 
-def listings(folder: Folder) -> list[str]:
+def listings(folder: Output) -> list[str]:
     """Return the names of the listings' files."""
     return [name for name in folder.names() if name.startswith(PREFIX)]
 
 
-def read_chunks(folder: Folder) -> list[list[Chunk]]:
+def read_chunks(folder: Output) -> list[list[Chunk]]:
     """Return the chunks of each listing.
 
     Raises:
@@ -166,7 +166,7 @@ class ChunkReader:
     Several threads may read at once.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Output) -> None:
         self._folder = folder
         self._ends = dict[str, pq.FileMetaData]()
 
@@ -178,20 +178,20 @@ class ChunkReader:
             return list(_rows(file.read_row_group(chunk.group)))
 
 
-def _chunks(folder: Folder, name: str) -> list[Chunk]:
+def _chunks(folder: Output, name: str) -> list[Chunk]:
     try:
         with folder.open(name) as opened, pq.ParquetFile(opened) as file:
             metadata = file.metadata
             repeats = json.loads(metadata.metadata[_REPEATS])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"{folder.shown}/{name}: not readable: {error}. Start anew in another folder.") from error
+        raise DataError(f"{folder.path_or_url}/{name}: not readable: {error}. Start anew in another folder.") from error
     return [
         Chunk(name, group, metadata.row_group(group).num_rows + repeats.get(str(group), 0))
         for group in range(metadata.num_row_groups)
     ]
 
 
-def _all_entries(folder: Folder, name: str) -> Iterator[Entry]:
+def _all_entries(folder: Output, name: str) -> Iterator[Entry]:
     reader = ChunkReader(folder)
     for chunk in _chunks(folder, name):
         yield from (entry for entry, _ in reader.read(chunk))

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from fer_ray.cluster.connect import hide_unasked_gpus, nodes, require_running
-from fer_ray.cluster.metrics import Throughput
+from fer_ray.cluster.metrics import count_images
 from fer_ray.cluster.node_checks import require_seen_by_nodes
 from fer_ray.cluster.resources import fitting
 from fer_ray.console.progress import ProgressBar, say
@@ -24,7 +24,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.scoring.job import ChunkResult, ScoringJob, ScoringOptions, Speed, as_computed
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.parts import OutputPart, finished, merge, piece_name
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def plan(gpus_per_actor: float = 1) -> ActorPlan:
 
 
 def score_parts(
-    folder: Folder, job: ScoringJob, options: ScoringOptions, layout: Sequence[OutputPart], gpus_per_actor: float
+    folder: Output, job: ScoringJob, options: ScoringOptions, layout: Sequence[OutputPart], gpus_per_actor: float
 ) -> tuple[ScoringJob, Speed]:
     """Score the chunks that have no rows yet, make parts of their pieces; return the job as computed and what it took.
 
@@ -90,7 +90,7 @@ def score_parts(
     Raises:
         FerRayError: an actor rejected the options, or Ray died.
     """
-    require_seen_by_nodes([*job.inputs, *options.checkpoints], folder.shown)
+    require_seen_by_nodes([*job.inputs, *options.checkpoints], folder.path_or_url)
     written, pieces = finished(folder, layout, job.format)
     left = {part.number: set(part.chunks) - pieces for part in layout if part.number not in written}
     for part in layout:
@@ -109,7 +109,7 @@ def score_parts(
         options, precision=job.precision or options.precision, batch_size=options.batch_size or job.batch_size
     )
     total, failed, first, least = sum(part.files for part in layout), 0, math.inf, math.inf
-    with ProgressBar("scoring", total, start=total - speed.files) as bar, Throughput("score") as images:
+    with ProgressBar("scoring", total, start=total - speed.files) as bar:
         for one in score_chunks(folder, options, todo, planned):
             job = as_computed(job, folder, one.precision, one.batch_size)
             if one.halved and one.batch_size < least:
@@ -123,7 +123,7 @@ def score_parts(
             left[part.number].discard(one.chunk)
             if not left[part.number]:
                 merge(folder, part, job.format)
-            images.add(one.scored.by_status)
+            count_images("score", **one.scored.by_status)
             failed += one.scored.failed
             bar.advance(one.scored.files, note=f"{failed:,} failed" if failed else None)
     speed.seconds = time.time() - first
@@ -131,7 +131,7 @@ def score_parts(
 
 
 def score_chunks(
-    folder: Folder, options: ScoringOptions, chunks: dict[int, Chunk], planned: ActorPlan
+    folder: Output, options: ScoringOptions, chunks: dict[int, Chunk], planned: ActorPlan
 ) -> Iterator[Done]:
     """Score chunks, given by number, and yield each when its piece is written.
 
@@ -143,7 +143,7 @@ def score_chunks(
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), 64 * most)).map_batches(
         _ScoringActor,
         batch_size=1,
-        fn_constructor_args=(folder.shown, options, planned.threads, planned.gpus),
+        fn_constructor_args=(folder.path_or_url, options, planned.threads, planned.gpus),
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             initial_size=most,
@@ -185,7 +185,7 @@ class _ScoringActor:
 
         self.output = folder
         try:
-            self.scorer, self.fault = ChunkScorer(Folder.at(folder), options, threads, gpu), b""
+            self.scorer, self.fault = ChunkScorer(Output.at(folder), options, threads, gpu), b""
         except FerRayError as error:  # raised here, it would reach the driver inside Ray's own traceback
             self.fault = pickle.dumps(error)
 

@@ -40,12 +40,11 @@ from fer_ray.images.decode import ImageProblem
 from fer_ray.images.faces import FoundFace
 from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.manifest import Chunk
-from fer_ray.storage.folder import Folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
+from fer_ray.storage.output import Output
 
 NO_FAILURE = ("ok", "no_face")
 """The statuses of inputs that did not fail."""
-FORMATS = ("parquet", "csv")
 PIECES = "_pieces"
 PART_CHUNKS = 128
 """Chunks a part: up to 131,072 inputs, of which a Parquet file takes about 8 MB."""
@@ -119,7 +118,7 @@ def piece_name(chunk: int) -> str:
 
 
 def write_piece(
-    folder: Folder,
+    folder: Output,
     chunk: int,
     rows: Sequence[ScoredRow],
     probabilities: np.ndarray,
@@ -173,7 +172,7 @@ def _spread(values: np.ndarray, failed: np.ndarray) -> pa.Array:
     return pa.array(all_values, mask=failed)
 
 
-def merge(folder: Folder, part: OutputPart, format: str) -> None:
+def merge(folder: Output, part: OutputPart, format: str) -> None:
     """Make a part of its pieces, and remove them; a kill in between leaves both, and the part counts."""
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         tables = list(pool.map(lambda chunk: _read_piece(folder, chunk), part.chunks))
@@ -187,11 +186,11 @@ def merge(folder: Folder, part: OutputPart, format: str) -> None:
     folder.remove(*map(piece_name, part.chunks))
 
 
-def _read_piece(folder: Folder, chunk: int) -> pa.Table:
+def _read_piece(folder: Output, chunk: int) -> pa.Table:
     return pq.read_table(pa.BufferReader(folder.read(piece_name(chunk))))
 
 
-def read_part(folder: Folder, part: OutputPart, format: str, columns: Sequence[str]) -> pa.Table:
+def read_part(folder: Output, part: OutputPart, format: str, columns: Sequence[str]) -> pa.Table:
     """Return columns of a part, without those that it lacks.
 
     Raises:
@@ -207,7 +206,7 @@ def read_part(folder: Folder, part: OutputPart, format: str, columns: Sequence[s
     return table.select([name for name in columns if name in table.column_names])
 
 
-def finished(folder: Folder, parts: Sequence[OutputPart], format: str) -> tuple[set[int], set[int]]:
+def finished(folder: Output, parts: Sequence[OutputPart], format: str) -> tuple[set[int], set[int]]:
     """Return the numbers of the parts that are written, and of the chunks that have a piece."""
     written = set(folder.names())
     pieces = set(folder.names(PIECES))

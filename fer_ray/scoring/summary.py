@@ -1,6 +1,7 @@
 """The results of a scoring job: ``summary.json``, ``summary.html``, and a few lines of text."""
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from fer_ray.images.decode import png_of
 from fer_ray.scoring.job import Speed
 from fer_ray.scoring.parts import OutputPart
 from fer_ray.scoring.totals import Sample, Totals, thumbnails
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import PROVENANCE_FILE
 
 FORMAT_VERSION = 2
@@ -77,7 +78,7 @@ def summarise(totals: Totals, speed: Speed, seconds: float, facts: dict[str, Any
 
 
 def write_summary(
-    folder: Folder,
+    folder: Output,
     summary: dict[str, Any],
     totals: Totals,
     layout: Sequence[OutputPart],
@@ -94,9 +95,14 @@ def write_summary(
         previous = json.loads(folder.read(SUMMARY_FILE))
         summary |= {name: previous[name] for name in _OF_A_RUN}
     folder.write(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    with folder.as_local(SUMMARY_FILE, PROVENANCE_FILE) as local:
+    with tempfile.TemporaryDirectory(prefix="fer_ray-") as temporary:
+        local = Path(temporary)
+        for name in (SUMMARY_FILE, PROVENANCE_FILE):
+            if folder.exists(name):
+                (local / name).write_bytes(folder.read(name))
         _write_samples(local / SAMPLES_FILE, folder, totals, layout)
-        (local / PAGE_FILE).write_text(render(local), encoding="utf-8")
+        folder.write(SAMPLES_FILE, (local / SAMPLES_FILE).read_bytes())
+        folder.write(PAGE_FILE, render(local))
 
 
 def where_time_went(summary: dict[str, Any]) -> str:
@@ -130,7 +136,7 @@ def describe(output: str, summary: dict[str, Any]) -> str:
     return "\n".join([*lines, f"output: {output}"])
 
 
-def _write_samples(file: Path, folder: Folder, totals: Totals, layout: Sequence[OutputPart]) -> None:
+def _write_samples(file: Path, folder: Output, totals: Totals, layout: Sequence[OutputPart]) -> None:
     chosen: list[tuple[str, Sample]] = [
         *(("surest", sample) for sample in totals.surest),
         *(("least sure", sample) for sample in totals.least_sure if sample not in totals.surest),

@@ -20,8 +20,8 @@ from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.manifest import Chunk, ChunkReader
 from fer_ray.scoring.parts import NO_FAILURE, OutputPart, read_part
 from fer_ray.scoring.timed_threads import TimedBatches
-from fer_ray.storage.folder import Folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
+from fer_ray.storage.output import Output
 
 BINS = 20
 """Number of bins of the histogram of confidence, from 0 to 1."""
@@ -72,7 +72,7 @@ class Totals:
         return sum(count for status, count in self.status.items() if status not in NO_FAILURE)
 
 
-def count_parts(folder: Folder, parts: Sequence[OutputPart], format: str) -> Totals:
+def count_parts(folder: Output, parts: Sequence[OutputPart], format: str) -> Totals:
     """Count the rows of all parts, one part in memory at a time.
 
     Raises:
@@ -80,7 +80,7 @@ def count_parts(folder: Folder, parts: Sequence[OutputPart], format: str) -> Tot
     """
     totals = Totals()
     for part in parts:
-        file = f"{folder.shown}/{part.name(format)}"
+        file = f"{folder.path_or_url}/{part.name(format)}"
         try:
             table = read_part(folder, part, format, _COLUMNS)
         except (OSError, pa.ArrowException) as error:
@@ -127,7 +127,7 @@ def _sample(part: OutputPart, scored: pa.Table, number: int) -> Sample:
     return Sample(part.number, row["path"], row["label"], row["confidence"], face)
 
 
-def thumbnails(folder: Folder, parts: Sequence[OutputPart], samples: Sequence[Sample]) -> list[np.ndarray | None]:
+def thumbnails(folder: Output, parts: Sequence[OutputPart], samples: Sequence[Sample]) -> list[np.ndarray | None]:
     """Read the pictures of rows again: grey squares, uint8; None where a picture can't be read any more."""
     wanted = {(sample.part, sample.path) for sample in samples}
     manifest = ChunkReader(folder)

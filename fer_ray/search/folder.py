@@ -4,9 +4,9 @@ import io
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fer_ray.inference.checkpoint import load_checkpoint
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord, error_line
 from fer_ray.storage.local import recover_folder, whole_folder, write_whole
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 from fer_ray.training.run_folder import RunFolder
 
 STORAGE_VARIABLE = "FER_RAY_STORAGE"
@@ -43,6 +43,7 @@ class SearchFolder:
         self.trials, self.ray = self.output.within(".trials"), self.output.within(".ray")
         self.confirm = self.output.within("confirm")
         self.page, self.confirm_table, self._names = path / "report.html", path / "confirm.parquet", path / NAME_FILE
+        self._saved = 0.0  # time of the last ``save``
         self._taken: tuple[int, float | None] | None = None  # the trial in ``best``, and its best value
 
     def new_study_name(self) -> str:
@@ -65,8 +66,8 @@ class SearchFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it names no study"
             raise DataError(
-                f"{self.path}: no search, {self._names.name} can't be read: {reason}. Name the folder of a search, or"
-                " start one in a new folder without --resume."
+                f"{self.output.path_or_url}: no search, {self._names.name} can't be read: {reason}. Name the folder"
+                " of a search, or start one in a new folder without --resume."
             ) from error
 
     @property
@@ -84,31 +85,20 @@ class SearchFolder:
         storage = self.database
         if not (self.path / DATABASE_FILE).is_file() and not (storage := os.environ.get(STORAGE_VARIABLE, "")):
             raise UsageError(
-                f"{self.path}: has no {DATABASE_FILE}. If its study is in another database, set {STORAGE_VARIABLE} to"
-                " the URL."
+                f"{self.output.path_or_url}: has no {DATABASE_FILE}. If its study is in another database, set"
+                f" {STORAGE_VARIABLE} to the URL."
             )
         study, confirmation = self.study_names()
         return Study.read(study, storage), Study.read(confirmation, storage) if confirmation else None
 
-    @contextmanager
-    def locked(self, resume: bool) -> Iterator[None]:
-        """Keep other processes from searching in this folder. Creates the folder.
-
-        A new search that fails before the first epoch or end of a trial leaves nothing there.
-
-        Args:
-            resume: whether an earlier search is resumed.
-
-        Raises:
-            UsageError: another process searches here, or started a search here since the folder was checked.
-        """
-        with self.output.owned(resume, "another process is searching here", self._is_begun):
-            yield
-
-    def _is_begun(self) -> bool:
-        """Return whether a trial has ended, or has an epoch to resume from."""
-        ended = self.table.is_file() and pq.read_metadata(self.table).num_rows > 0
-        return ended or self.best.is_dir() or bool(self.trials.folders())
+    def save(self) -> None:
+        """Send what changed to the object store; ``best/`` and ``confirm/`` are sent where they are written."""
+        if not self.output.is_remote:
+            return
+        since, self._saved = self._saved, time.time()
+        changed = [path for path in self.path.rglob("*") if path.is_file() and path.stat().st_mtime >= since]
+        names = [path.relative_to(self.path).as_posix() for path in changed]
+        self.output.save(*(name for name in names if not name.startswith((".", "best/", "confirm/"))))
 
     def keep_best(self, study: Study) -> None:
         """Copy the checkpoint of the best trial so far to ``best/``, and remove trials' folders that aren't in use."""
@@ -120,16 +110,17 @@ class SearchFolder:
         for name in self.trials.folders():
             if name not in in_use:
                 self.trials.within(name).clear()
-        self.output.save()
+        self.save()
 
     def _take(self, best: TrialRecord, run: RunFolder) -> None:
-        run.output.fetch()
+        run.output.fetch(run.best.name)
         if run.best.is_dir():
             with whole_folder(self.best, replace=True) as partial:
                 shutil.copytree(run.best, partial, dirs_exist_ok=True)
             mark = f"# Trial {best.number}, {best.stopped}; no trial is complete.\n"
             write_whole(self.best_config, mark * bool(best.stopped) + to_yaml(best.config))
             self._taken = best.number, best.value
+            self.output.save(self.best.name, self.best_config.name)
         run.output.forget()
 
     def finish(self, study: Study) -> TrialRecord:
@@ -148,10 +139,11 @@ class SearchFolder:
             errors = [record.error for record in counted if record.error]
             if not counted:
                 raise UsageError(
-                    f"{self.path}: no trial had time for an epoch. Resume with --resume and a longer --time-budget."
+                    f"{self.output.path_or_url}: no trial had time for an epoch. Resume with --resume and a"
+                    " longer --time-budget."
                 )
             raise UsageError(
-                f"{self.path}: none of {amount(len(counted), 'trial')} is complete. The first error:"
+                f"{self.output.path_or_url}: none of {amount(len(counted), 'trial')} is complete. The first error:"
                 f" {error_line(errors[0]).rstrip('.')}. {self.page.name} lists all errors. Fix the cause, then resume"
                 " with --resume and more --trials."
             )
@@ -160,13 +152,20 @@ class SearchFolder:
         # A killed trial may have stored an epoch that it hasn't reported.
         if value is None or (value != best.value and not (best.interrupted and value > (best.value or 0.0))):
             raise DataError(
-                f"{self.best}: doesn't hold the weights of trial {best.number}, the best one with {best.value}."
-                " Was something removed, or did the trial run on a node that doesn't share this disk?"
+                f"{self.output.file('best')}: doesn't hold the weights of trial {best.number}, the best one with"
+                f" {best.value}. Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
         if not study.folders_in_use():
             self.trials.clear()
         self.ray.clear()
         return best
+
+
+def is_begun(output: Output) -> bool:
+    """Return whether a trial of a search has ended, or has an epoch to resume from."""
+    folder = SearchFolder(output)
+    ended = folder.table.is_file() and pq.read_metadata(folder.table).num_rows > 0
+    return ended or folder.best.is_dir() or bool(folder.trials.folders())
 
 
 def write_table(study: Study, file: Path) -> None:

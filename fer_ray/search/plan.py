@@ -155,10 +155,11 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
         describe_resources({name: allocation.resources[name] for name in allocation.resources if name != "memory"})
     )
     process = f"with {each}" if allocation.workers == 1 else f"on {allocation.workers} workers with {each}"
-    budget = "" if request.time_budget is None else f", for at most {duration(request.time_budget)}"
+    budget = "" if request.options.seconds is None else f", for at most {duration(request.options.seconds)}"
     objectives = " and ".join(strategy.objectives)
     lines = [
-        f"{request.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each {process}",
+        f"{request.options.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each"
+        f" {process}",
         f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
         f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
         *strategy.notes(),
@@ -167,9 +168,9 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
         lines += _describe_search(space)
     lines += [*_describe_memory(plan, nodes), *_describe_time(request, plan)]
-    if request.confirm:
+    if request.options.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
-    lines.append(f"output: {request.run.shown}: study.db, trials.parquet, best.yaml, best/")
+    lines.append(f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
 
 
@@ -198,10 +199,10 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
             f"a trial of {name}: {config.training.epochs} epochs in {duration(trial)}; measured images/s of a process:"
             f" {1 / cost.train:,.0f} trained, {1 / cost.validate:,.0f} validated"
         )
-    rounds = math.ceil(request.trials / allocation.concurrent)
+    rounds = math.ceil(request.options.trials / allocation.concurrent)
     starts = plan.start * (rounds if allocation.workers > 1 else 1)
     total = starts + rounds * longest
-    ends = request.time_budget is not None and total > request.time_budget
+    ends = request.options.seconds is not None and total > request.options.seconds
     yield (
         f"time: at most {duration(total)} = {rounds} × {duration(longest)} + {duration(starts)} to start, if no trial"
         " stops early and every trial costs as much as the defaults"

@@ -26,7 +26,7 @@ from fer_ray.search.trial_records import (
     best_record,
     read_record,
 )
-from fer_ray.training.metrics import Metrics
+from fer_ray.training.run_folder import Metrics
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from fer_ray.dataset.stream import StreamedSplit
 from fer_ray.inference.device import pick_device
 from fer_ray.inference.network import EVAL_BATCH
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 from fer_ray.training.schedules import image_size
 
 _SECONDS, _MOST_STEPS = 0.5, 100

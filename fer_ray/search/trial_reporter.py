@@ -9,10 +9,9 @@ from fer_ray.errors import UsageError
 from fer_ray.inference.network import prediction_speed
 from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.strategy import Strategy
-from fer_ray.storage.outputs import SHARE_IT
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import SHARE_IT
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Report, RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, Report, RunFolder, Snapshot
 
 
 class TrainFunction(Protocol):

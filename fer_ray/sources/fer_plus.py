@@ -19,7 +19,6 @@ from fer_ray.sources.split_names import read_splits
 VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
 """The choices of the voters: the seven emotions in csv order, then those that give a row no label."""
 
-LABELS = ("majority", "soft")
 """Kinds of labels from votes: the emotion with the most votes, or also each emotion's share of them."""
 
 REMEDY = "Use FER+'s fer2013new.csv with the fer2013.csv that it belongs to."

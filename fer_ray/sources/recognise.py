@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from fer_ray.console.messages import as_shown
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.images.decode import resize
@@ -28,7 +27,6 @@ from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.local import local_path
 from fer_ray.storage.object_store import as_url
 
-FORMATS = ("auto", "folder", "zip", "csv", "parquet", "synthetic")
 _START_BYTES = 256
 _SYNTHETIC_COUNT = 4000
 _SYNTHETIC_TASK = 250
@@ -49,7 +47,7 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0, options
 
     Args:
         source: a path or URL; or ``synthetic``, or ``synthetic:N`` for N drawn faces.
-        format: one of ``FORMATS``; ``auto`` decides by content.
+        format: ``folder``, ``zip``, ``csv``, ``parquet`` or ``synthetic``; ``auto`` decides by content.
         seed: of the drawn faces.
         options: what the user says about names.
 
@@ -58,20 +56,22 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0, options
         DataError: the source is missing, empty, unreadable, in no known format or in several; or the splits or labels
             are unclear.
     """
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: must be one of {', '.join(FORMATS)}.")
     if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
         return _synthetic(str(source), seed)
     options = options or NameOptions()
-    if as_url(source):
-        opened = _recognise(local_copy(source), format, options)
-        return replace(opened, name=as_shown(opened.name), read=functools.partial(_read_copy, source, opened.read))
+    if url := as_url(source):
+        copy = local_copy(url)
+        if not copy.exists():
+            raise DataError(f"{url}: no such file or folder. {_EXPECTED}")
+        opened = _recognise(copy, format, options)
+        name = url.rstrip("/") + opened.name.removeprefix(str(copy))
+        return replace(opened, name=name, read=functools.partial(_read_copy, url, opened.read))
     return _recognise(local_path(source), format, options)
 
 
-def _read_copy(source: Path | str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
+def _read_copy(url: str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
     """Read a part of a source given by URL, from this machine's copy."""
-    _fetched(source)
+    _fetched(url)
     return read(*arguments)
 
 

@@ -1,7 +1,7 @@
-"""Inputs by path or URL: what lies in an object store is copied to this machine's disk once, and read there.
+"""Inputs by path or URL: what is in an object store is copied to this machine's disk once, and read there.
 
-Copies lie in a folder of the user's own below the system's temporary one, or where ``FER_RAY_CACHE`` says. They may be
-removed whenever nothing runs, and are when nobody has asked for them for a month.
+Copies are in a folder of the user below the system's temporary folder, or in ``FER_RAY_CACHE``. They may be removed
+while nothing runs. Copies that were not used for a month are removed.
 """
 
 import fcntl
@@ -11,37 +11,39 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 from pyarrow import fs
 
-from fer_ray.console.messages import show_as
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import DataError, UsageError
-from fer_ray.storage.local import local_path, make_folder, whole_folder
+from fer_ray.storage.local import local_path, make_folder, recover_folder, whole_folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE, as_url, locate, require_bucket
 
-PENDING = ".pending"
-"""The folder of a prefix in which ``fer_ray.storage.outputs`` puts several files that shall replace others together."""
-JOURNAL = f"{PENDING}/journal.json"
-_SHOWN_BYTES = 16 << 20  # from which on a copy may take a while
+WEIGHTS_FILE, INFO_FILE = "model.safetensors", "checkpoint.json"
+"""The files of a checkpoint."""
+CURRENT_FILE, INCOMPLETE_FILE = ".current", ".incomplete"
+"""What ``fer_ray.storage.output`` writes beside an output's files."""
+_PROGRESS_BYTES = 16 << 20  # a smaller copy is fast
 _KEPT_S = 30 * 86_400
-_TRIES = 3  # a job may replace its files while they are copied
+_TRIES = 3  # a job may replace files while they are copied
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a prefix.
+    """A file below a prefix.
 
     Attributes:
         name: relative to the prefix.
         path: of the object, in its filesystem.
-        size: bytes.
+        size: in bytes.
         changed: nanoseconds by the store's clock.
     """
 
@@ -51,45 +53,62 @@ class StoredFile:
     changed: int
 
 
-def local_copy(place: Path | str, leave_out: Sequence[str] = ()) -> Path:
-    """Return a local path as it is, absolute, and of a URL the path of a copy on this machine.
+def local_copy(path_or_url: Path | str, leave_out: Sequence[str] = ()) -> Path:
+    """Return a path as an absolute path, and for a URL the path of its copy on this machine.
 
-    A copy is whole or absent, taken again where the objects have changed, and shared by all processes of a machine.
-    Hidden files are left out. Where the URL holds nothing the path doesn't exist, for whoever reads it to say so.
+    A copy is whole, made again if the objects have changed, and shared by all processes of the machine. Hidden files
+    are left out. If nothing is at the URL, the path doesn't exist.
 
     Args:
-        place: a path or an ``s3://`` or ``gs://`` URL, of a file or of all files below a prefix.
-        leave_out: patterns of names right below the prefix, such as ``part-*``, of files and folders not needed.
+        path_or_url: of a file, or of a folder or prefix.
+        leave_out: patterns, such as ``part-*``, of files and folders directly in the folder that aren't needed.
 
     Raises:
-        UsageError: no known kind of URL.
+        UsageError: the URL is of an unknown kind.
         DataError: the object store can't be reached or read.
     """
-    url = as_url(place)
+    url = as_url(path_or_url)
     if not url:
-        return local_path(place)
-    url = url.rstrip("/")
-    for attempt in range(1, _TRIES + 1):
-        try:
-            return _copy(url, leave_out)
-        except FileNotFoundError as error:
-            if attempt == _TRIES:
-                raise DataError(f"{url}: its files change while they are copied: {error}. Try again later.") from error
-        except OSError as error:
-            raise DataError(f"{url}: can't be copied to this machine: {error}.") from error
-    raise AssertionError("the last try returns or raises")
+        path = local_path(path_or_url)
+        # A folder that was downloaded from an object store by other means.
+        return path / (path / CURRENT_FILE).read_text() if (path / CURRENT_FILE).is_file() else path
+    try:
+        return _retried(url, lambda: _copied(url.rstrip("/"), leave_out))
+    except OSError as error:
+        raise DataError(f"{url}: can't be copied to this machine: {error}.") from error
 
 
-def local_copies(places: Path | str | Sequence[Path | str]) -> list[Path]:
-    """Return one place or several as ``local_copy`` does."""
-    return [local_copy(place) for place in ([places] if isinstance(places, (Path, str)) else places)]
+def as_list(paths_or_urls: Path | str | Sequence[Path | str]) -> list[Path | str]:
+    """Return one path or URL, or several, as a list."""
+    return [paths_or_urls] if isinstance(paths_or_urls, (Path, str)) else list(paths_or_urls)
+
+
+def checkpoint_within(folder: Path, file: str) -> Path | None:
+    """Return the checkpoint that has a file, in the folder of a run or a search; None if there is none."""
+    folders = (folder / "checkpoint", folder / "best")
+    return next((inside for inside in folders if (inside / file).is_file()), None)
+
+
+def is_checkpoint(path_or_url: Path | str) -> bool:
+    """Return whether a folder is a checkpoint or, if it is on this machine, holds one.
+
+    Raises:
+        DataError: the object store of a URL can't be reached.
+    """
+    if url := as_url(path_or_url):
+        filesystem, path = locate(url)
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return bool({WEIGHTS_FILE, INFO_FILE, CURRENT_FILE} & {info.base_name for info in found})
+    folder = local_copy(path_or_url)
+    recover_folder(folder)
+    return any((folder / file).is_file() or checkpoint_within(folder, file) for file in (WEIGHTS_FILE, INFO_FILE))
 
 
 def cache_folder() -> Path:
-    """Return the folder of all copies, which nobody else may read or write.
+    """Return the folder of all copies, which other users can't read or write.
 
     Raises:
-        UsageError: it is somebody else's, or can't be made.
+        UsageError: the folder belongs to another user, or can't be made.
     """
     folder = local_path(os.environ.get("FER_RAY_CACHE") or Path(tempfile.gettempdir()) / f"fer_ray-{os.getuid()}")
     if not folder.is_dir():
@@ -101,106 +120,112 @@ def cache_folder() -> Path:
 
 
 def stored_files(filesystem: fs.FileSystem, prefix: str) -> list[StoredFile]:
-    """Return the files below a prefix but for hidden ones, by name; those of a save under way as they will be.
+    """Return the files below a prefix that readers see, by name: no hidden ones, and none of an incomplete output.
 
     Raises:
+        FileNotFoundError: a folder was replaced meanwhile.
         OSError: the store can't be read.
     """
-    found = {
-        info.path: info
-        for info in filesystem.get_file_info(fs.FileSelector(prefix, recursive=True, allow_not_found=True))
-    }
-    files = {path.removeprefix(f"{prefix}/"): path for path, info in found.items() if info.type == fs.FileType.File}
-    if JOURNAL in files:
-        journal = read_journal(filesystem, prefix)
-        files |= {name: f"{prefix}/{PENDING}/{name}" for name in journal.write}
-        files = {name: path for name, path in files.items() if name not in journal.remove}
+    found = filesystem.get_file_info(fs.FileSelector(prefix, recursive=True, allow_not_found=True))
+    infos = {info.path[len(prefix) + 1 :]: info for info in found if info.type == fs.FileType.File}
+    if INCOMPLETE_FILE in infos:
+        return []
+    for pointer in [name for name in infos if f"/{name}".endswith(f"/{CURRENT_FILE}")]:
+        folder = pointer.removesuffix(CURRENT_FILE)
+        if _is_hidden(folder):
+            continue
+        current = f"{folder}{read_current(filesystem, f'{prefix}/{folder}'.rstrip('/'))}/"
+        seen = {folder + name.removeprefix(current): info for name, info in infos.items() if name.startswith(current)}
+        if not seen:
+            raise FileNotFoundError(f"{prefix}/{current}")
+        infos = {name: info for name, info in infos.items() if not name.startswith(folder)} | seen
     return [
-        StoredFile(name, path, found[path].size, found[path].mtime_ns or 0)
-        for name, path in sorted(files.items())
-        if path in found and not any(part.startswith(".") for part in name.split("/"))
+        StoredFile(name, info.path, info.size, info.mtime_ns or 0)
+        for name, info in sorted(infos.items())
+        if not _is_hidden(name)
     ]
 
 
-@dataclass(frozen=True)
-class Journal:
-    """What a save does once it is complete in ``PENDING``: names to write and to remove."""
-
-    write: list[str]
-    remove: list[str]
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
-def read_journal(filesystem: fs.FileSystem, prefix: str) -> Journal:
-    """Read the journal of a prefix that has one."""
-    with filesystem.open_input_file(f"{prefix}/{JOURNAL}") as file:
-        return Journal(**json.loads(file.read()))
+def read_current(filesystem: fs.FileSystem, folder: str) -> str:
+    """Return the name of the numbered folder that a folder's pointer names; empty without a pointer."""
+    if filesystem.get_file_info(f"{folder}/{CURRENT_FILE}").type != fs.FileType.File:
+        return ""
+    with filesystem.open_input_stream(f"{folder}/{CURRENT_FILE}") as file:
+        return str(file.read(), "utf-8")
 
 
-def download(filesystem: fs.FileSystem, files: Iterable[StoredFile], folder: Path, url: str) -> None:
-    """Copy files to a local folder, under their names.
+def download(url: str, folder: Path, is_wanted: Callable[[str], bool]) -> None:
+    """Copy the files below a URL that are wanted, by their names, to a local folder.
 
     Raises:
-        OSError: one can't be read, or written.
+        DataError: the files change all the time.
+        OSError: a file can't be read or written.
     """
-    files = list(files)
-    if not files:
-        return
+    filesystem, prefix = locate(url)
 
-    def take(file: StoredFile) -> None:
-        target = folder / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(file.path, str(target), filesystem, fs.LocalFileSystem())
+    def copy() -> None:
+        _copy(filesystem, [file for file in stored_files(filesystem, prefix) if is_wanted(file.name)], folder, url)
 
-    shown = sum(file.size for file in files) >= _SHOWN_BYTES
-    progress = ProgressBar(f"Fetching {url}", len(files), "files") if shown else nullcontext()
+    _retried(url, copy)
+
+
+def _retried(url: str, copy: Callable[[], T]) -> T:
+    for _ in range(_TRIES):
+        try:
+            return copy()
+        except FileNotFoundError as error:
+            missing = error
+    raise DataError(f"{url}: its files change while they are copied: {missing}. Try again later.") from missing
+
+
+def _copied(url: str, leave_out: Sequence[str]) -> Path:
+    filesystem, path = locate(url)
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.File:
+        files = [StoredFile("", path, info.size, info.mtime_ns or 0)]
+    else:
+        files = [
+            file
+            for file in stored_files(filesystem, path)
+            if not any(fnmatch(file.name.split("/")[0], pattern) for pattern in leave_out)
+        ]
+    listing = json.dumps([url, [(file.path, file.size, file.changed) for file in files]])
+    folder = cache_folder() / "inputs" / hashlib.sha256(listing.encode()).hexdigest()[:32]
+    copy = url.replace("://", "/")  # messages about a file in the copy then show its URL too
+    if folder.is_dir():
+        os.utime(folder)
+    elif files:
+        _remove_old_copies()
+        make_folder(folder.parent)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                with whole_folder(folder) as partial:
+                    _copy(filesystem, files, partial / copy, url)
+    else:
+        require_bucket(url)
+    return folder / copy
+
+
+def _copy(filesystem: fs.FileSystem, files: Sequence[StoredFile], target: Path, url: str) -> None:
+    def copy(file: StoredFile) -> None:
+        (target / file.name).parent.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(file.path, str(target / file.name), filesystem, fs.LocalFileSystem())
+
+    is_large = sum(file.size for file in files) >= _PROGRESS_BYTES
+    progress = ProgressBar(f"Fetching {url}", len(files), "files") if is_large else nullcontext()
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, progress as bar:
-        for _ in pool.map(take, files):
+        for _ in pool.map(copy, files):
             if bar:
                 bar.advance()
 
 
-def _copy(url: str, leave_out: Sequence[str]) -> Path:
-    filesystem, path = locate(url)
-    info = filesystem.get_file_info(path)
-    is_file = info.type == fs.FileType.File
-    if is_file:
-        files = [StoredFile(path.rpartition("/")[2], path, info.size, info.mtime_ns or 0)]
-    else:
-        stored = stored_files(filesystem, path)
-        files = [one for one in stored if not any(fnmatch(one.name.split("/")[0], other) for other in leave_out)]
-    described = [url, [(file.name, file.size, file.changed) for file in files]]
-    version = hashlib.sha256(json.dumps(described).encode())
-    folder = cache_folder() / "inputs" / version.hexdigest()[:32]
-    copy = folder / url.rpartition("/")[2]
-    show_as(copy, url)
-    if not files:
-        require_bucket(url)
-    if copy.exists():
-        os.utime(folder)
-    elif files:
-        _forget_old(folder.parent)
-        make_folder(folder)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not copy.exists():
-                _take(filesystem, files, copy, url, is_file)
-    return copy
-
-
-def _forget_old(copies: Path) -> None:
-    for folder in copies.glob("*"):
-        if time.time() - folder.stat().st_mtime > _KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take(filesystem: fs.FileSystem, files: list[StoredFile], copy: Path, url: str, is_file: bool) -> None:
-    if is_file:
-        partial = copy.parent / ".partial"
-        partial.mkdir(exist_ok=True)
-        download(filesystem, files, partial, url)
-        (partial / copy.name).rename(copy)
-        with suppress(OSError):
-            partial.rmdir()
-        return
-    with whole_folder(copy) as partial:
-        download(filesystem, files, partial, url)
+def _remove_old_copies() -> None:
+    for copy in cache_folder().glob("*/*"):
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - copy.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(copy) if copy.is_dir() else copy.unlink()

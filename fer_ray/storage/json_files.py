@@ -7,27 +7,34 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fer_ray.errors import DataError
+from fer_ray.storage.inputs import local_copy
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def read_json(model: type[M], file: Path, remedy: str) -> M:
+def read_json(model: type[M], file: Path | str, remedy: str, name: str = "") -> M:
     """Read a JSON file into a pydantic model that has a ``format_version``.
+
+    Args:
+        model: class of the model.
+        file: path or URL.
+        remedy: end of the errors' messages.
+        name: of the file in these messages; by default ``file``.
 
     Raises:
         DataError: the file can't be read, has another format version, or has wrong fields or values (three are named).
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(local_copy(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: can't be read: {error}. {remedy}") from error
+        raise DataError(f"{name or file}: can't be read: {error}. {remedy}") from error
     expected = model.model_fields["format_version"].default
     version = content.get("format_version", expected) if isinstance(content, dict) else expected
     if version != expected:
-        raise DataError(f"{file}: format version {version}, expected {expected}. {remedy}")
+        raise DataError(f"{name or file}: format version {version}, expected {expected}. {remedy}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors()]
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DataError(f"{file}: invalid: {'; '.join(problems[:3])}{more}. {remedy}") from error
+        raise DataError(f"{name or file}: invalid: {'; '.join(problems[:3])}{more}. {remedy}") from error

@@ -121,29 +121,6 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
     )
 
 
-def require_free(url: str, in_use: bool, resume: bool) -> None:
-    """Check that an output is free to write to.
-
-    Args:
-        url: of the output.
-        in_use: whether an object is there.
-        resume: whether one shall be.
-
-    Raises:
-        UsageError: it is in use while ``resume`` is False, or not while it is True.
-        DataError: there is no such bucket, or the store can't be reached.
-    """
-    if not in_use:
-        require_bucket(url)
-    if in_use and not resume:
-        raise UsageError(
-            f"{url}: the output is in use, and nothing is overwritten. Choose another prefix, or go on with it by"
-            " --resume where the stage has that."
-        )
-    if resume and not in_use:
-        raise UsageError(f"{url}: nothing to resume, no object is there. Run once without --resume.")
-
-
 def path_below(path_or_url: Path | str, folder: Path | str) -> str | None:
     """Return the path relative to a folder or prefix, empty if both are the same; None if it isn't below the folder.
 
@@ -194,7 +171,7 @@ def _require_answer(endpoint: str) -> None:
 
 
 class ObjectFile(io.RawIOBase):
-    """An object, open for random access; each ``read`` is one request, which is retried if it fails.
+    """An object, open for random access; each read is one request, which is retried if it fails.
 
     pyarrow retries requests too, but not a request for a few bytes if the error response is longer than those.
 
@@ -218,13 +195,15 @@ class ObjectFile(io.RawIOBase):
         return int(self._file.size())
 
     def readinto(self, buffer: Any) -> int:
-        data = _retried(lambda: self._file.read_at(len(buffer), self._at))
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
-        self._at += len(data)
         return len(data)
 
     def readall(self) -> bytes:
-        data: bytes = _retried(lambda: self._file.read_at(self.size() - self._at, self._at))
+        return self._read(self.size() - self._at)
+
+    def _read(self, count: int) -> bytes:
+        data: bytes = _retried(lambda: self._file.read_at(count, self._at))
         self._at += len(data)
         return data
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.console.messages import redacted
 from fer_ray.storage.json_files import read_json
-from fer_ray.storage.local import write_whole
+from fer_ray.storage.output import Output
 from fer_ray.version import VERSION
 
 FORMAT_VERSION = 1
@@ -31,27 +31,27 @@ class _Record(BaseModel):
 class Hardware(_Record):
     """The machine that the command ran on; on a cluster, the machine of the driver."""
 
-    cpu: str = Field(description="Processor model.")
-    cores: int = Field(description="Logical cores that the process may use.")
-    memory_gib: float = Field(description="Main memory, 2^30 bytes.")
-    gpus: list[str] = Field(description="Models of the NVIDIA GPUs, one entry each.")
+    cpu: str
+    cores: int  # logical ones that the process may use
+    memory_gib: float
+    gpus: list[str]  # models, one entry a GPU
     platform: str
 
 
 class Start(_Record):
-    """One start of a stage."""
+    """One start of a stage; time in UTC."""
 
-    command: str = Field(description="As typed, without secrets.")
-    started: datetime = Field(description="UTC.")
-    versions: dict[str, str] = Field(description="Versions of fer_ray, Python and the packages that results depend on.")
+    command: str
+    started: datetime
+    versions: dict[str, str]
     hardware: Hardware
 
 
 class Provenance(_Record):
-    """The contents of ``provenance.json``."""
+    """The contents of ``provenance.json``: the first start, then each resume."""
 
     format_version: int = FORMAT_VERSION
-    starts: list[Start] = Field(min_length=1, description="The first start, then each resume.")
+    starts: list[Start] = Field(min_length=1)
 
 
 def this_start() -> Start:
@@ -64,29 +64,31 @@ def this_start() -> Start:
     )
 
 
-def record_start(folder: Path, start: Start | None = None) -> None:
-    """Add a start to the ``provenance.json`` of a folder.
+def record_start(output: Output | Path, start: Start | None = None) -> None:
+    """Add a start to the ``provenance.json`` of an output.
 
     Args:
-        folder: an existing folder.
+        output: of the stage, or a folder that becomes one.
         start: None for ``this_start()``.
 
     Raises:
-        DataError: the folder's ``provenance.json`` can't be read.
+        DataError: the output's ``provenance.json`` can't be read.
     """
-    previous = read_provenance(folder)
+    previous = read_provenance(output)
     starts = [*(previous.starts if previous else []), start or this_start()]
-    write_whole(folder / PROVENANCE_FILE, Provenance(starts=starts).model_dump_json(indent=2) + "\n")
+    Output.at(output).write(PROVENANCE_FILE, Provenance(starts=starts).model_dump_json(indent=2) + "\n")
 
 
-def read_provenance(folder: Path) -> Provenance | None:
-    """Read ``provenance.json``; return None if the folder has none.
+def read_provenance(output: Output | Path) -> Provenance | None:
+    """Read ``provenance.json``; return None if the output has none.
 
     Raises:
         DataError: the file is invalid or of another format version.
     """
-    file = folder / PROVENANCE_FILE
-    return read_json(Provenance, file, "Remove it; the folder is usable without.") if file.is_file() else None
+    output = Output.at(output)
+    if not output.exists(PROVENANCE_FILE):
+        return None
+    return read_json(Provenance, output.file(PROVENANCE_FILE), "Remove it; the output is usable without it.")
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ class EpochRandom:
 
     Attributes:
         generator: a generator on the device, for the order of the rows and the augmentation.
-        random: a numpy generator.
+        random: a numpy generator, for mixup and cutmix.
     """
 
     def __init__(self, seed: int, epoch: int, rank: int, device: torch.device):
@@ -26,107 +26,115 @@ class EpochRandom:
         self.random = np.random.default_rng(own)
 
 
-def augment(
-    images_bchw: torch.Tensor, config: AugmentConfig, generator: torch.Generator, size: int | None = None
-) -> torch.Tensor:
-    """Rotate, zoom, shift and mirror each image, change its contrast and brightness, and erase a square, at random.
+class Augmentation:
+    """Rotation, zoom, shift, mirror image, contrast, brightness and cutout of images, all drawn at once for many rows.
 
     The geometric changes are one affine map with bilinear interpolation. Pixels from outside the image are 0, the
     dataset's mean grey after ``normalize``. Magnitudes are uniform within the configured limits.
 
     Args:
-        images_bchw: normalised images, B × C × H × W.
         config: the limits of each change.
+        rows: number of images of an epoch.
         generator: a generator on the images' device.
-        size: side of the returned images; None keeps the side.
+        full_size: side of the images.
+        size: side of the augmented images; None for ``full_size``.
     """
 
-    def uniform(limit: float) -> torch.Tensor:
-        unit = torch.rand(len(images_bchw), generator=generator, device=images_bchw.device)
-        return (unit * 2 - 1) * limit
+    def __init__(
+        self, config: AugmentConfig, rows: int, generator: torch.Generator, full_size: int, size: int | None = None
+    ):
+        device, side = generator.device, size or full_size
+        unit = torch.rand(9, rows, generator=generator, device=device)
+        angle, zoom, shift_x, shift_y, contrast, brightness, *middle = unit[:8] * 2 - 1
+        mirrored = unit[8] < config.flip
+        self._theta: torch.Tensor | None = None
+        self._mirrored: torch.Tensor | None = None
+        if config.rotation or config.zoom or config.shift or side != full_size:
+            angle, scale = angle * math.radians(config.rotation), 1 + zoom * config.zoom
+            cos, sin, mirror = scale * torch.cos(angle), scale * torch.sin(angle), 1 - 2 * mirrored.float()
+            # Coordinates go from -1 to 1, so the side is 2.
+            x, y = shift_x * (2 * config.shift), shift_y * (2 * config.shift)
+            self._theta = torch.stack([cos * mirror, sin * mirror, -sin, cos, x, y], dim=1).view(-1, 3, 2)
+            identity = torch.eye(2, 3, device=device).unsqueeze(0)
+            grid = F.affine_grid(identity, [1, 1, side, side], align_corners=False).view(-1, 2)
+            self._grid, self._side = F.pad(grid, (0, 1), value=1.0), side
+        elif config.flip:
+            self._mirrored = mirrored.view(-1, 1, 1, 1)
+        factor = (1 + contrast * config.contrast).view(-1, 1, 1, 1)
+        self._contrast = factor if config.contrast or config.brightness else None
+        self._brightness = (brightness * config.brightness).view(-1, 1, 1, 1)
+        self._hole, self._middle = config.cutout, torch.stack(middle, dim=1).unsqueeze(2) if config.cutout else None
+        self._centres = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
 
-    side = size or images_bchw.shape[-1]
-    if config.rotation or config.zoom or config.shift or side != images_bchw.shape[-1]:
-        angle = uniform(math.radians(config.rotation))
-        scale = 1 + uniform(config.zoom)
-        mirror = 1 - 2 * _chosen(images_bchw, config.flip, generator)
-        # affine_grid's coordinates go from -1 to 1, so the side is 2.
-        shift_x, shift_y = uniform(2 * config.shift), uniform(2 * config.shift)
-        cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-        theta = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], dim=1).view(-1, 2, 3)
-        grid = F.affine_grid(theta, [*images_bchw.shape[:2], side, side], align_corners=False)
-        images_bchw = F.grid_sample(images_bchw, grid, align_corners=False)
-    elif config.flip:
-        flipped = _chosen(images_bchw, config.flip, generator).bool().view(-1, 1, 1, 1)
-        images_bchw = torch.where(flipped, images_bchw.flip(3), images_bchw)
-    if config.contrast:
-        images_bchw = images_bchw * (1 + uniform(config.contrast)).view(-1, 1, 1, 1)
-    if config.brightness:
-        images_bchw = images_bchw + uniform(config.brightness).view(-1, 1, 1, 1)
-    if config.cutout:
-        middle_x, middle_y = uniform(1), uniform(1)
-        hole = _within(middle_y, config.cutout, side).unsqueeze(2) & _within(middle_x, config.cutout, side).unsqueeze(1)
-        images_bchw = images_bchw.masked_fill(hole.unsqueeze(1), 0.0)
-    return images_bchw
+    def __call__(self, images_bchw: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Return augmented images, B × C × side × side.
+
+        Args:
+            images_bchw: normalised images.
+            start: number of the first image in the epoch; images must come in order.
+        """
+        rows = slice(start, start + len(images_bchw))
+        if self._theta is not None:
+            theta = self._theta[rows]
+            grid = torch.bmm(self._grid.expand(len(theta), -1, -1), theta).view(-1, self._side, self._side, 2)
+            images_bchw = F.grid_sample(images_bchw, grid, align_corners=False)
+        elif self._mirrored is not None:
+            images_bchw = torch.where(self._mirrored[rows], images_bchw.flip(3), images_bchw)
+        if self._contrast is not None:
+            images_bchw = torch.addcmul(self._brightness[rows], images_bchw, self._contrast[rows])
+        if self._middle is not None:
+            within = (self._centres - self._middle[rows]).abs_() <= self._hole  # B × 2 × side
+            images_bchw = images_bchw.masked_fill((within[:, 0, :, None] & within[:, 1, None])[:, None], 0.0)
+        return images_bchw
 
 
-def mix(
-    images_bchw: torch.Tensor,
-    targets_bk: torch.Tensor,
-    config: AugmentConfig,
-    generator: torch.Generator,
-    random: np.random.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each image and its target with another of the batch, by mixup, cutmix, or one of them at random.
+class Mixing:
+    """Mixup, cutmix, or one of them at random, drawn for all steps of an epoch.
 
     Mixup blends all pixels (Zhang et al., arXiv 1710.09412). Cutmix pastes a box and mixes the targets by its area (Yun
-    et al., arXiv 1905.04899). As in both papers, one mixing ratio is drawn for the whole batch.
+    et al., arXiv 1905.04899). As in both papers, one ratio is drawn for a batch. Each image is mixed with its opposite
+    in the batch, whose order is random.
 
     Args:
-        images_bchw: normalised images, B × C × H × W.
-        targets_bk: target distributions, B × K.
         config: ``mixup`` and ``cutmix``; with both 0 nothing is mixed.
-        generator: a generator on the images' device, for the pairs.
-        random: a generator for ratios and boxes.
+        steps: number of batches.
+        random: a numpy generator.
     """
-    ways = [way for way in (config.mixup, config.cutmix) if way]
-    if not ways:
-        return images_bchw, targets_bk
-    blends = bool(config.mixup) and (len(ways) == 1 or random.random() < 0.5)
-    alpha = config.mixup if blends else config.cutmix
-    share = random.beta(alpha, alpha)
-    partners = torch.randperm(len(images_bchw), generator=generator, device=images_bchw.device)
-    if blends:
-        images_bchw = images_bchw.lerp(images_bchw[partners], 1 - share)
-    else:
-        height, width = images_bchw.shape[2:]
-        rows, columns = (_box(extent, share, random) for extent in (height, width))
-        pasted = images_bchw.clone()
-        pasted[:, :, rows, columns] = images_bchw[partners, :, rows, columns]
-        images_bchw = pasted
-        share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-    return images_bchw, targets_bk.lerp(targets_bk[partners], 1 - share)
+
+    def __init__(self, config: AugmentConfig, steps: int, random: np.random.Generator):
+        self._active = bool(config.mixup or config.cutmix)
+        self._blends = random.random(steps) < (0.5 if config.mixup and config.cutmix else bool(config.mixup))
+        alphas = np.where(self._blends, config.mixup, config.cutmix)
+        self._ratios = random.beta(alphas, alphas) if self._active else alphas
+        self._middles = random.random((steps, 2))
+
+    def __call__(
+        self, images_bchw: torch.Tensor, targets_bk: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mixed images and targets of a batch.
+
+        Args:
+            images_bchw: normalised images, B × C × H × W.
+            targets_bk: target distributions, B × K.
+            step: number of the batch in the epoch.
+        """
+        if not self._active:
+            return images_bchw, targets_bk
+        ratio = float(self._ratios[step])
+        if self._blends[step]:
+            images_bchw = images_bchw.lerp(images_bchw.flip(0), 1 - ratio)
+        else:
+            height, width = images_bchw.shape[2:]
+            rows, columns = map(_box, (height, width), (ratio, ratio), self._middles[step])
+            pasted = images_bchw.clone()
+            pasted[:, :, rows, columns] = images_bchw[:, :, rows, columns].flip(0)
+            images_bchw = pasted
+            ratio = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+        return images_bchw, targets_bk.lerp(targets_bk.flip(0), 1 - ratio)
 
 
-def _box(extent: int, share: float, random: np.random.Generator) -> slice:
-    """Return one axis of a box with 1 - ``share`` of the area, at a random position and clipped at the edges."""
-    half = round(extent * math.sqrt(1 - share)) / 2
-    middle = random.integers(extent)
-    return slice(max(0, round(middle - half)), min(extent, round(middle + half)))
-
-
-def _within(middle: torch.Tensor, width: float, side: int) -> torch.Tensor:
-    """Return a mask of the pixels along an axis that lie inside a square, B × side.
-
-    Args:
-        middle: centre of the square, B, -1 to 1.
-        width: width of the square as a fraction of the side.
-        side: side in pixels.
-    """
-    centres = (torch.arange(side, device=middle.device) + 0.5) / side * 2 - 1
-    return (centres - middle.unsqueeze(1)).abs() <= width
-
-
-def _chosen(images_bchw: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    unit = torch.rand(len(images_bchw), generator=generator, device=images_bchw.device)
-    return (unit < probability).to(images_bchw.dtype)
+def _box(extent: int, ratio: float, middle: float) -> slice:
+    """Return one axis of a box with 1 - ``ratio`` of the area, around ``middle``, 0 to 1, and clipped at the edges."""
+    half = round(extent * math.sqrt(1 - ratio)) / 2
+    centre = int(middle * extent)
+    return slice(max(0, round(centre - half)), min(extent, round(centre + half)))

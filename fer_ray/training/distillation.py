@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.emotions import csv_order
+from fer_ray.errors import FerRayError, UsageError
 from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.device import LAYOUT, autocast, to_device
 from fer_ray.inference.predictor import load_members
@@ -25,7 +26,7 @@ class Teachers:
         dtype: the dtype of convolutions.
 
     Raises:
-        DataError: a checkpoint can't be read, or expects images of another size.
+        UsageError: a checkpoint is named twice, can't be read, or expects images of another size.
     """
 
     def __init__(self, folders: Sequence[str], info: DatasetInfo, device: torch.device, dtype: torch.dtype):
@@ -58,4 +59,7 @@ class Teachers:
 
 def load_teachers(folders: Sequence[str], info: DatasetInfo) -> list[Checkpoint]:
     """Read teachers. Raises as ``Teachers`` does."""
-    return load_members(folders, info.size)
+    try:
+        return load_members(folders, info.size)
+    except FerRayError as error:
+        raise UsageError([f"loss.teachers: {problem}" for problem in error.problems]) from error

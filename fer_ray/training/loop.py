@@ -16,22 +16,20 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.dataset.stream import StreamedSplit
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.errors import UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state
 from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, resolve_precision, to_device
 from fer_ray.inference.network import EVAL_BATCH, forward_batches, normalize
-from fer_ray.training.augment import EpochRandom, augment, mix
+from fer_ray.training.augment import Augmentation, EpochRandom, Mixing
 from fer_ray.training.distillation import Teachers
-from fer_ray.training.losses import Loss
-from fer_ray.training.metrics import Metrics, classification_metrics, confusion_matrix
-from fer_ray.training.optimizers import make_optimizer
+from fer_ray.training.losses import Loss, class_weights
+from fer_ray.training.optimizers import WeightAverage, make_optimizer
 from fer_ray.training.profile import Stopwatch
-from fer_ray.training.requirements import require_trainable
-from fer_ray.training.rows import Batch, TrainingData, rows_on
-from fer_ray.training.run_folder import Report, Snapshot
+from fer_ray.training.requirements import batch_problems
+from fer_ray.training.rows import TrainingData, rows_on
+from fer_ray.training.run_folder import Metrics, Report, Snapshot
 from fer_ray.training.schedules import image_size, learning_rate_factor, trained_stages
-from fer_ray.training.weight_average import WeightAverage
 from fer_ray.training.workers import Workers, without_sync
 
 
@@ -53,10 +51,12 @@ def fit(
         report: called after each epoch with its metrics and a snapshot, on every worker.
         on_batch: called after each step with the number of images of this worker's step.
         resume_from: a folder written by ``Snapshot.save(resumable=True)``.
+
+    Raises:
+        UsageError: batches too small for the workers, wrong pretrained weights or teachers, or a run that diverges.
+        DataError: a file to resume from, of pretrained weights or of a teacher can't be read.
     """
-    run = _Run(config, data, resumes=resume_from is not None)
-    if resume_from is not None:
-        run.resume(resume_from)
+    run = _Run(config, data, resume_from)
     while not run.finished():
         started = time.monotonic()
         learning_rate = run.learning_rate()
@@ -79,37 +79,51 @@ class _Run:
             ``model``.
     """
 
-    def __init__(self, config: Config, data: TrainingData, resumes: bool):
-        self.config, self.data = config, data
+    def __init__(self, config: Config, data: TrainingData, resume_from: Path | None):
+        self.config, self.data, self.info = config, data, data.info
         self.device = pick_device()
         self.dtype = resolve_precision(config.training.precision, self.device)
         self.workers = Workers(self.device)
         self.total_train = int(self.workers.sum(np.array([len(data.train)]))[0])
-        require_trainable(config, data.info, self.total_train, self.workers.count, resumes)
+        if problems := batch_problems(config, self.total_train, self.workers.count):
+            raise UsageError(problems)
         torch.manual_seed(config.training.seed)
-        model = models.build(config.model, data.info.size)
-        if not resumes:
-            models.initialize(model, config.model, data.info.mean, data.info.std)
+        model = models.build(config.model, self.info.size)
+        if resume_from is None:
+            models.initialize(model, config.model, self.info.mean, self.info.std)
         self.model = to_device(model, self.device)
-        self.first_size = models.first_size(config)
         self.stages = [nn.ModuleList(parts) for parts in models.stages(config.model.name, self.model)]
-        self.optimizer = make_optimizer(self.stages, config.optimizer)
+        self.optimizer = make_optimizer(self.stages, config.optimizer, unfreezes=config.schedule.head_epochs > 0)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
         self.train, self.validation = rows_on(data.train, self.device), rows_on(data.validation, self.device)
         # Fewer steps rather than one with fewer than two images per worker.
         most_steps = self.total_train // self.workers.count // 2
         self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
-        self.objective = Loss(config.loss, self.workers.sum(self._own_counts()), self.device)
+        counts = self.train.share_sums if config.loss.soft_labels else self.train.label_sums
+        assert counts is not None, "a dataset with soft labels has them in each split"
+        self.loss = Loss(config.loss, class_weights(self.workers.sum(counts), config.loss), self.device)
         teachers = config.loss.teachers
-        self.teachers = Teachers(teachers, data.info, self.device, self.dtype) if teachers else None
+        self.teachers = Teachers(teachers, self.info, self.device, self.dtype) if teachers else None
         self.history: list[Metrics] = []
         self.stopwatch = Stopwatch(self.device)
+        if resume_from is not None:
+            self._resume(resume_from)
 
-    def _own_counts(self) -> np.ndarray:
-        counts = self.train.share_sums if self.config.loss.soft_labels else self.train.label_sums
-        assert counts is not None, "a dataset with soft labels has them in each split"
-        return counts
+    def _resume(self, folder: Path) -> None:
+        state, saved = load_training_state(folder), load_checkpoint(folder).model.state_dict()
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.model.load_state_dict(state["weights"] if self.average else saved)
+            if self.average:
+                self.average.model.load_state_dict(saved)
+                self.average.steps = state["average_steps"]
+            self.history, self.stopwatch = state["history"], Stopwatch(self.device, state["seconds"])
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{folder}: training state of another version of this program: {error}. Resume with that version, or"
+                " train again in another folder."
+            ) from error
 
     @property
     def epoch(self) -> int:
@@ -122,13 +136,9 @@ class _Run:
         return [line["validation_accuracy"] for line in self.history]
 
     def finished(self) -> bool:
-        patience = self.config.training.patience
-        return self.epoch >= self.config.training.epochs or (patience is not None and self._stale_epochs() >= patience)
-
-    def _stale_epochs(self) -> int:
-        """Epochs since the one with the best validation accuracy."""
-        accuracies = self.accuracies
-        return len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
+        accuracies, patience = self.accuracies, self.config.training.patience
+        stale_epochs = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
+        return self.epoch >= self.config.training.epochs or (patience is not None and stale_epochs >= patience)
 
     def learning_rate(self, step: int = 0) -> float:
         """Return the learning rate at a step of the next epoch."""
@@ -138,21 +148,29 @@ class _Run:
 
     def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
         """Train on every row once, in an order that depends only on the seed, the epoch and the rank."""
-        epoch = EpochRandom(self.config.training.seed, self.epoch, self.workers.rank, self.device)
-        progress = self.epoch / self.config.training.epochs
-        size = image_size(self.first_size, self.config.schedule.full_size_from, progress, self.data.info.size)
-        parallel = self._unfreeze()
-        totals = torch.zeros(3, device=self.device)
-        for step, batch in enumerate(self.stopwatch.steps(self.train.shuffled(epoch.generator, self.steps))):
+        config = self.config
+        random = EpochRandom(config.training.seed, self.epoch, self.workers.rank, self.device)
+        progress, full_size = self.epoch / config.training.epochs, self.info.size
+        size = image_size(models.first_size(config), config.schedule.full_size_from, progress, full_size)
+        augment = Augmentation(config.augment, len(self.train), random.generator, full_size, size)
+        mix = Mixing(config.augment, self.steps, random.random)
+        parallel, rows = self._unfreeze(), 0
+        totals = torch.zeros(2, device=self.device, dtype=torch.float64)
+        for step, batch in enumerate(self.stopwatch.steps(self.train.shuffled(random.generator, self.steps))):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step) * group["scale"]
-            totals += self._step(parallel, batch, size, epoch)
-            on_batch(len(batch.labels))
-        loss, hits, rows_seen = self.workers.sum(totals.double().cpu().numpy()).tolist()
+            with self.stopwatch.phase("augmentation"):
+                images = augment(normalize(batch.images, self.info.mean, self.info.std), rows)
+                images, targets = mix(images, self.loss.targets(batch), step)
+                images = images.contiguous(memory_format=LAYOUT)
+            self._step(parallel, images, targets, totals)
+            rows += len(images)
+            on_batch(len(images))
+        loss, hits, rows_seen = self.workers.sum(np.append(totals.cpu().numpy(), rows)).tolist()
         if not math.isfinite(loss):
             raise UsageError(
                 f"the training loss is {loss} in epoch {self.epoch + 1}: the run diverged and stops here. Lower"
-                f" optimizer.learning_rate, now {self.config.optimizer.learning_rate:g}."
+                f" optimizer.learning_rate, now {config.optimizer.learning_rate:g}."
             )
         return {"train_loss": loss / rows_seen, "train_accuracy": hits / rows_seen}
 
@@ -164,56 +182,46 @@ class _Run:
             stage.requires_grad_(number < trained)
             if number >= trained:
                 stage.eval()  # keeps the batch-norm statistics
-        return self.workers.parallel(self.model)
+        return self.workers.parallel(self.model, trained)
 
-    def _step(self, parallel: nn.Module, batch: Batch, size: int, epoch: EpochRandom) -> torch.Tensor:
-        """Train on a batch, and return the sums of loss and correct predictions, and the number of rows."""
-        with self.stopwatch.phase("augmentation"):
-            images = normalize(batch.images, self.data.info.mean, self.data.info.std)
-            images = augment(images, self.config.augment, epoch.generator, size)
-            targets = self.objective.targets(batch)
-            images, targets = mix(images, targets, self.config.augment, epoch.generator, epoch.random)
-            images = images.contiguous(memory_format=LAYOUT)
-        sums = torch.zeros(3, device=self.device)
+    def _step(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, totals: torch.Tensor) -> None:
+        """Train on a batch, and add its loss and correct predictions, summed over its rows, to the totals."""
         self.optimizer.zero_grad(set_to_none=True)
         count = min(self.config.training.accumulate, len(images) // 2)  # each part has two images or more
         parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
         for number, (part, wanted) in enumerate(parts, start=1):
             with nullcontext() if number == count else without_sync(parallel):
-                sums += self._learn(parallel, part, wanted, len(part) / len(images))
+                with self.stopwatch.phase("forward"):
+                    with autocast(self.device, self.dtype):
+                        logits = parallel(part).float()
+                    teacher_probs = self.teachers.probabilities(part) if self.teachers else None
+                    loss = self.loss.loss(logits, wanted, teacher_probs)
+                with self.stopwatch.phase("backward"):
+                    (loss if count == 1 else loss * (len(part) / len(images))).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                totals[0].add_(loss, alpha=len(part))
+                totals[1].add_((logits.argmax(dim=1) == wanted.argmax(dim=1)).sum())
         with self.stopwatch.phase("optimizer"):
             if self.config.optimizer.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
             self.optimizer.step()
             if self.average:
                 self.average.update()
-        return sums
-
-    def _learn(self, parallel: nn.Module, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
-        """Add the gradients of a part of the batch, which is a fraction ``share`` of it."""
-        with self.stopwatch.phase("forward"):
-            with autocast(self.device, self.dtype):
-                logits = parallel(images)
-            teacher_probs = self.teachers.probabilities(images) if self.teachers else None
-            loss = self.objective.loss(logits.float(), targets, teacher_probs)
-        with self.stopwatch.phase("backward"):
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            hits = (logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
-            rows = hits.new_tensor(len(images)).float()
-            return torch.stack([loss.detach() * rows, hits.float(), rows])
 
     def validate(self) -> Metrics:
         """Measure every validation row once: cross-entropy, accuracy, macro-F1, and the calibration temperature."""
-        self.workers.average_buffers(self.evaluated)
+        self.workers.average_buffers(self.model)
+        if self.average:
+            self.workers.average_buffers(self.average.model)
+            self.average.copy_counters()
         self.evaluated.eval()
         table = self.workers.gather(self._validation_table())
         logits, labels = table[:, :-1], table[:, -1].astype(np.int64)
-        scores = classification_metrics(confusion_matrix(labels, logits.argmax(axis=1), NUM_CLASSES))
+        predicted = logits.argmax(axis=1)
         return {
             "validation_loss": F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item(),
-            "validation_accuracy": scores.accuracy,
-            "validation_macro_f1": scores.macro_f1,
+            "validation_accuracy": float((predicted == labels).mean()),
+            "validation_macro_f1": macro_f1(labels, predicted),
             "validation_rows": len(labels),
             "temperature": fit_temperature(logits, labels),
         }
@@ -225,7 +233,7 @@ class _Run:
         def images() -> Iterator[torch.Tensor]:
             for batch in self.validation.in_order(EVAL_BATCH):
                 labels.append(batch.labels.cpu().numpy())
-                yield normalize(batch.images, self.data.info.mean, self.data.info.std)
+                yield normalize(batch.images, self.info.mean, self.info.std)
 
         batches = forward_batches(self.evaluated, images(), self.device, self.dtype)
         logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in batches)])
@@ -236,13 +244,13 @@ class _Run:
         self.history.append(metrics)
         info = CheckpointInfo(
             config=self.config,
-            mean=self.data.info.mean,
-            std=self.data.info.std,
-            size=self.data.info.size,
+            mean=self.info.mean,
+            std=self.info.std,
+            size=self.info.size,
             epoch=self.epoch,
             metrics=metrics,
             temperature=metrics["temperature"],
-            dataset_fingerprint=self.data.info.fingerprint,
+            dataset_fingerprint=self.info.fingerprint,
         )
         training: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
@@ -258,21 +266,14 @@ class _Run:
             "workers": self.workers.count,
             "streamed": isinstance(self.data.train, StreamedSplit),
         }
-        return Snapshot(
-            self._stale_epochs() == 0,
-            list(self.history),
-            self.stopwatch,
-            self.evaluated.state_dict(),
-            info,
-            training,
-            circumstances,
-        )
+        weights = self.evaluated.state_dict()
+        return Snapshot(list(self.history), self.stopwatch, weights, info, training, circumstances)
 
-    def resume(self, folder: Path) -> None:
-        state, kept = load_training_state(folder), load_checkpoint(folder).model.state_dict()
-        self.model.load_state_dict(state.get("weights", kept))
-        if self.average:
-            self.average.load(kept, state["average_steps"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = state["history"]
-        self.stopwatch = Stopwatch(self.device, state["seconds"])
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean of F1 over the classes that have rows, 0 to 1, without scikit-learn's slow import."""
+    confusion = np.bincount(labels * NUM_CLASSES + predicted, minlength=NUM_CLASSES**2)
+    confusion = confusion.reshape(NUM_CLASSES, NUM_CLASSES)
+    support = confusion.sum(axis=1)
+    f1 = 2 * confusion.diagonal() / np.maximum(support + confusion.sum(axis=0), 1)
+    return float(f1[support > 0].mean())

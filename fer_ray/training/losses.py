@@ -40,56 +40,46 @@ def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
 class Loss:
     """The configured loss.
 
+    For label targets, torch divides the weighted cross-entropy by the sum of the labels' weights; for distributions, by
+    the number of rows. This loss always divides by the sum of the weights, so a one-hot distribution gives the same
+    loss as its label.
+
     Args:
         config: the loss configuration.
-        counts: K; training images of each class over all workers, or the sums of their soft labels.
+        weight: class weights, float32, K.
         device: the device of the logits.
     """
 
-    def __init__(self, config: LossConfig, counts: np.ndarray, device: torch.device):
+    def __init__(self, config: LossConfig, weight: np.ndarray, device: torch.device):
         self._config = config
-        self._weight = torch.tensor(class_weights(counts, config), device=device)
+        self._one_hot = torch.eye(NUM_CLASSES, device=device)
+        smoothed = self._one_hot * (1 - config.label_smoothing) + config.label_smoothing / NUM_CLASSES
+        weight_k = torch.tensor(weight, device=device)
+        # Row k: the negative factors of the log probabilities for label k, and the weight of label k.
+        self._factors = torch.cat([-smoothed * weight_k, weight_k.unsqueeze(1)], dim=1)
 
     def targets(self, batch: Batch) -> torch.Tensor:
         """Return the target distribution of each row, float32, B × K. Each row sums to 1."""
         if self._config.soft_labels:
             assert batch.shares is not None, "a dataset with soft labels has them in each split"
             return batch.shares
-        return F.one_hot(batch.labels, NUM_CLASSES).float()
+        return self._one_hot[batch.labels]
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, teachers: torch.Tensor | None = None) -> torch.Tensor:
         """Return the mean loss of a batch, a scalar.
 
         Args:
             logits: float32, B × K.
-            targets: float32, B × K.
+            targets: target distributions, float32, B × K.
             teachers: the teachers' probabilities, float32, B × K; None without teachers.
         """
-        config = self._config
-        loss = soft_cross_entropy(logits, targets, self._weight, config.label_smoothing, config.focal_gamma)
+        factors = targets @ self._factors
+        log_probs = logits.log_softmax(dim=1)
+        terms = factors[:, :-1] * log_probs
+        if self._config.focal_gamma:  # Lin et al., arXiv 1708.02002
+            terms = terms * (1 - log_probs.exp()) ** self._config.focal_gamma
+        loss = terms.sum() / factors[:, -1].sum()
         if teachers is None:
             return loss
-        return (1 - config.distill_weight) * loss + config.distill_weight * F.cross_entropy(logits, teachers)
-
-
-def soft_cross_entropy(
-    logits: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, label_smoothing: float, focal_gamma: float = 0.0
-) -> torch.Tensor:
-    """Return the weighted cross-entropy to target distributions, a scalar.
-
-    For label targets, torch divides by the sum of the labels' weights; for distributions, by the number of rows. This
-    function always divides by the sum of the weights, so a one-hot distribution gives the same loss as its label.
-
-    Args:
-        logits: float32, n × K.
-        shares: target distributions, float32, n × K. Each row sums to 1.
-        weight: class weights, float32, K.
-        label_smoothing: fraction of each target that is spread evenly over all classes.
-        focal_gamma: power of (1 - p) by which each class's term is multiplied (Lin et al., arXiv 1708.02002).
-    """
-    log_probs = logits.log_softmax(dim=1)
-    smoothed = shares * (1 - label_smoothing) + label_smoothing / shares.shape[1]
-    terms = -smoothed * weight * log_probs
-    if focal_gamma:
-        terms = terms * (1 - log_probs.exp()) ** focal_gamma
-    return terms.sum() / (shares @ weight).sum()
+        share = self._config.distill_weight
+        return (1 - share) * loss + share * F.cross_entropy(logits, teachers)

@@ -1,6 +1,7 @@
-"""Optimizers over the stages of a network."""
+"""The optimizer over the stages of a network, and the moving average of its weights."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import nn
 from fer_ray.config.schema import OptimizerConfig
 
 
-def make_optimizer(stages: Sequence[nn.Module], config: OptimizerConfig) -> "torch.optim.Optimizer | Muon":
+def make_optimizer(
+    stages: Sequence[nn.Module], config: OptimizerConfig, unfreezes: bool = False
+) -> torch.optim.Optimizer:
     """Make the configured optimizer.
 
     Weight decay applies to weight matrices and kernels, not to biases and norms. Each parameter group has a ``scale``
@@ -19,97 +22,52 @@ def make_optimizer(stages: Sequence[nn.Module], config: OptimizerConfig) -> "tor
     Args:
         stages: the parts of the network from input to output. Each parameter is in exactly one of them.
         config: the optimizer configuration.
+        unfreezes: whether stages start to train at different epochs. Then each stage has groups of its own, because
+            fused SGD refuses a group in which only some parameters have a momentum buffer.
     """
-    groups = list(_groups(stages, config))
-    rate, momentum = config.learning_rate, config.momentum
-    if config.name == "muon":
-        return Muon(groups, rate, momentum)
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, betas=(momentum, 0.999), fused=True)
-
-
-def _groups(stages: Sequence[nn.Module], config: OptimizerConfig) -> Iterator[dict[str, Any]]:
-    """Yield one or two parameter groups per stage: with and without weight decay.
-
-    A group belongs to one stage because stages are unfrozen one by one, and fused SGD refuses a group in which only
-    some parameters have a momentum buffer.
-    """
+    groups: dict[tuple[int, float, float], dict[str, Any]] = {}
     for number, stage in enumerate(stages):
         scale = config.layer_decay ** (len(stages) - 1 - number)
-        matrices = [parameter for parameter in stage.parameters() if parameter.ndim > 1]
-        vectors = [parameter for parameter in stage.parameters() if parameter.ndim <= 1]
-        for params, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
-            if params:
-                yield {"params": params, "weight_decay": decay, "scale": scale}
+        for parameter in stage.parameters():
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            key = (number if unfreezes else 0, scale, decay)
+            group = groups.setdefault(key, {"params": [], "weight_decay": decay, "scale": scale})
+            group["params"].append(parameter)
+    rate, momentum = config.learning_rate, config.momentum
+    if config.name == "sgd":
+        return torch.optim.SGD([*groups.values()], lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind([*groups.values()], lr=rate, betas=(momentum, 0.999), fused=True)
 
 
-class Muon:
-    """torch's Muon (Jordan et al. 2024) for matrices and kernels, and AdamW for biases and norms, at one learning rate.
+class WeightAverage:
+    """The exponential moving average of a network's weights and batch-norm statistics (Polyak & Juditsky 1992).
 
-    A kernel, outputs × inputs × height × width, counts as a matrix with a row an output, of which torch's Muon takes
-    only the two-dimensional kind; so it is given views that share the kernels' memory. Its steps are scaled to the
-    size of AdamW's, so that the same rate suits both (Liu et al., arXiv 2502.16982, section 2.2).
+    The decay at step t is the smaller of ``decay`` and (1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage,
+    so that early weights are soon forgotten. ``torch.optim.swa_utils.AveragedModel`` would wait for the GPU at each
+    step and call an operator twice for each parameter.
 
-    Has the part of ``torch.optim.Optimizer`` that training uses.
+    Attributes:
+        model: a network with the averaged weights, in evaluation mode.
+        steps: number of updates so far.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], learning_rate: float, momentum: float):
-        self._views: list[_MatrixView] = []
-        of_matrices, of_vectors = [], []
-        for group in groups:
-            if group["params"][0].ndim > 1:
-                views = [_MatrixView(kernel) for kernel in group["params"]]
-                self._views += views
-                of_matrices.append(group | {"params": [view.matrix for view in views]})
-            else:
-                of_vectors.append(group)
-        self._matrices = torch.optim.Muon(
-            of_matrices, lr=learning_rate, momentum=momentum, adjust_lr_fn="match_rms_adamw"
-        )
-        self._vectors = torch.optim.AdamW(of_vectors, lr=learning_rate, betas=(0.9, 0.999), fused=True)
+    def __init__(self, followed: nn.Module, decay: float):
+        self.model = copy.deepcopy(followed).eval().requires_grad_(False)
+        self.steps, self._decay = 0, decay
+        pairs = list(zip(self.model.state_dict().values(), followed.state_dict().values(), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._averaged, self._current = [average for average, _ in floats], [current for _, current in floats]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both."""
-        return [*self._matrices.param_groups, *self._vectors.param_groups]
+    @torch.no_grad()
+    def update(self) -> None:
+        """Add the network's current weights to the average."""
+        self.steps += 1
+        decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for view in self._views:
-            view.kernel.grad = None
-        self._vectors.zero_grad(set_to_none)
-
-    def step(self) -> None:
-        """Take one step along the gradients; parameters without one stay."""
-        for view in self._views:
-            view.take_gradient()
-        self._matrices.step()  # type: ignore[no-untyped-call]
-        self._vectors.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of both."""
-        return {"matrices": self._matrices.state_dict(), "vectors": self._vectors.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
-        self._matrices.load_state_dict(state["matrices"])
-        self._vectors.load_state_dict(state["vectors"])
-
-
-class _MatrixView:
-    """A kernel and the matrix over the same memory; the order of a row's numbers follows the kernel's layout."""
-
-    def __init__(self, kernel: nn.Parameter):
-        self.kernel = kernel
-        self._by_channel = kernel.ndim == 4 and not kernel.is_contiguous()
-        self.matrix = nn.Parameter(self._rows(kernel.detach()).view(len(kernel), -1))
-
-    def take_gradient(self) -> None:
-        """Give the matrix the kernel's gradient."""
-        gradient = self.kernel.grad
-        self.matrix.grad = None if gradient is None else self._rows(gradient).reshape(len(gradient), -1)
-
-    def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.permute(0, 2, 3, 1) if self._by_channel else tensor
+    def copy_counters(self) -> None:
+        """Copy what can't be averaged: batch norm's counters."""
+        for average, current in self._counters:
+            average.copy_(current)

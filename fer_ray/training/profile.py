@@ -75,6 +75,12 @@ class Stopwatch:
         """Measure a block of a training step, if this step is one of the measured ones."""
         return self._phase(phase) if self._measuring else nullcontext()
 
+    @contextmanager
+    def _phase(self, phase: Phase) -> Iterator[None]:
+        began = self._now()
+        yield
+        self._steps[phase] += self._now() - began
+
     def steps(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of an epoch. A step lasts until the next batch is requested."""
         self._steps.clear()
@@ -91,20 +97,12 @@ class Stopwatch:
             measured += self._now() - step_began if self._measuring else 0.0
             number += 1
         self._measuring = False
-        self._add(time.perf_counter() - began, measured)
-
-    def _add(self, seconds: float, measured: float) -> None:
-        """Distribute an epoch's seconds over the phases as in the measured steps."""
+        # The phases of the measured steps stand for those of the whole epoch.
+        seconds = time.perf_counter() - began
         scale = seconds / measured if measured else 0.0
         for phase, spent in self._steps.items():
             self.seconds[phase] += spent * scale
         self.seconds["other"] += max(0.0, seconds - sum(self._steps.values()) * scale)
-
-    @contextmanager
-    def _phase(self, phase: Phase) -> Iterator[None]:
-        began = self._now()
-        yield
-        self._steps[phase] += self._now() - began
 
     def _now(self) -> float:
         if self._measuring and self._device.type == "cuda":
@@ -119,28 +117,22 @@ def bottleneck(profile: RunProfile, can_grow: bool) -> str:
         profile: the run's profile.
         can_grow: whether the first epochs could have used smaller images but didn't.
     """
-    shares = profile.shares()
-    network = shares["forward"] + shares["backward"]
-    single: dict[str, float] = {phase: share for phase, share in shares.items() if phase not in ("forward", "backward")}
-    name, share = max((single | {"forward and backward": network}).items(), key=lambda item: item[1])
-    return f"Most of the time went to {name} ({share:.0%}). {_remedy(name, profile, can_grow)}"
-
-
-def _remedy(name: str, profile: RunProfile, can_grow: bool) -> str:
-    if name == "forward and backward":
-        ways = ["smaller images in the first epochs (schedule.first_size)"] if can_grow else []
-        ways.append("a smaller network")
-        if profile.precision == "float32" and profile.fast_bfloat16:
-            ways.insert(0, "bfloat16 (training.precision)")
-        ways.append("a GPU" if profile.device == "cpu" else "more GPUs (--workers)")
-        return f"Faster with {', '.join(ways[:-1])} or {ways[-1]}."
-    if name == "data" and profile.streamed:
-        return "Faster with the rows in memory (a larger --data-memory) or on a faster disk."
-    return {
-        "data": "Faster with larger batches (training.batch_size).",
-        "augmentation": "Faster with fewer kinds of augmentation (augment) or on a GPU.",
-        "optimizer": "Faster with larger batches (training.batch_size), which make fewer steps.",
-        "validation": "Faster with a smaller validation split.",
-        "checkpoint": "Faster with --output on a faster disk.",
-        "other": "Faster with larger batches (training.batch_size), which make fewer steps.",
+    shares: dict[str, float] = dict(profile.shares().items())
+    shares["forward and backward"] = shares.pop("forward") + shares.pop("backward")
+    name = max(shares, key=lambda phase: shares[phase])
+    larger_batches = "with larger batches (training.batch_size), which make fewer steps"
+    network = ["bfloat16 (training.precision)"] * (profile.precision == "float32" and profile.fast_bfloat16)
+    network += ["smaller images in the first epochs (schedule.first_size)"] * can_grow
+    network += ["a smaller network", "a GPU" if profile.device == "cpu" else "more GPUs (--workers)"]
+    remedy = {
+        "forward and backward": f"with {', '.join(network[:-1])} or {network[-1]}",
+        "data": "with the rows in memory (a larger --data-memory) or on a faster disk"
+        if profile.streamed
+        else larger_batches,
+        "augmentation": "with fewer kinds of augmentation (augment) or on a GPU",
+        "optimizer": larger_batches,
+        "validation": "with a smaller validation split",
+        "checkpoint": "with --output on a faster disk",
+        "other": larger_batches,
     }[name]
+    return f"Most of the time went to {name} ({shares[name]:.0%}). Faster {remedy}."

@@ -8,24 +8,43 @@ from fer_ray.console.text import amount
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.training.distillation import load_teachers
+from fer_ray.training.schedules import image_size
 
 
-def require_trainable(config: Config, info: DatasetInfo, rows: int, workers: int, resumes: bool) -> None:
-    """Check that workers can train the configured network on a dataset.
+def training_problems(config: Config, info: DatasetInfo | None, workers: int, read: bool = True) -> list[str]:
+    """Return what prevents ``workers`` workers from training the configured network on a dataset.
 
     Args:
         config: the training configuration.
-        info: the dataset.
-        rows: rows of the training split.
+        info: the dataset; None where it can't be read. Then only the rest is checked.
         workers: number of workers.
-        resumes: whether a run resumes. Then pretrained weights and teachers aren't checked.
-
-    Raises:
-        UsageError: the problems that ``batch_problems`` and ``requirement_problems`` return.
+        read: whether to read pretrained weights and teachers.
     """
-    problems = batch_problems(config, rows, workers) + ([] if resumes else requirement_problems(config, info))
-    if problems:
-        raise UsageError(problems)
+    rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
+    problems = batch_problems(config, rows, workers)
+    try:
+        models.first_size(config)
+    except UsageError as error:
+        return problems + error.problems
+    if info is None:
+        return problems
+    try:
+        _require_fitting_images(config, info.size)
+        if read and config.model.pretrained is not None:
+            models.initialize(models.build(config.model, info.size), config.model, info.mean, info.std)
+    except FerRayError as error:
+        problems += error.problems
+    if config.loss.soft_labels and not info.soft_labels:
+        problems.append(
+            "loss.soft_labels = True: the dataset has no soft labels. Prepare it from fer2013.csv with --fer-plus"
+            " fer2013new.csv --fer-plus-labels soft, or leave loss.soft_labels False."
+        )
+    if read and config.loss.teachers:
+        try:
+            load_teachers(config.loss.teachers, info)
+        except FerRayError as error:
+            problems += error.problems
+    return problems
 
 
 def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
@@ -33,7 +52,7 @@ def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
 
     Args:
         config: the training configuration.
-        rows: rows of the training split; None where that isn't known.
+        rows: labelled rows of the training split; None where that isn't known.
         workers: number of workers. Each computes its share of a batch in ``training.accumulate`` parts.
     """
     batch, parts = config.training.batch_size, config.training.accumulate
@@ -53,37 +72,22 @@ def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
     return problems
 
 
-def requirement_problems(config: Config, info: DatasetInfo | None) -> list[str]:
-    """Return what is wrong with the architecture, image sizes, soft labels, pretrained weights and teachers.
+def _require_fitting_images(config: Config, full_size: int) -> None:
+    """Check that the network computes something of the smallest and of full images.
 
-    Args:
-        config: the training configuration.
-        info: the dataset; None where it can't be read. Then only the architecture is checked.
+    Raises:
+        UsageError: ``build`` fails, or the network needs larger images.
     """
-    problems = list[str]()
+    size = full_size
+    smallest = image_size(models.first_size(config), config.schedule.full_size_from, 0.0, full_size)
     try:
-        models.first_size(config)
-        if info is not None:
-            with torch.device("meta"):  # no memory and no time for weights
-                models.build(config.model, info.size)
-    except UsageError as error:
-        problems += error.problems
-    buildable = not problems
-    if info is None:
-        return problems
-    if config.model.pretrained is not None and buildable:
-        try:
-            models.initialize(models.build(config.model, info.size), config.model, info.mean, info.std)
-        except FerRayError as error:
-            problems += error.problems
-    if config.loss.soft_labels and not info.soft_labels:
-        problems.append(
-            "loss.soft_labels = True: the dataset has no soft labels. Prepare it from fer2013.csv with --fer-plus"
-            " fer2013new.csv --fer-plus-labels soft, or leave loss.soft_labels False."
-        )
-    if config.loss.teachers:
-        try:
-            load_teachers(config.loss.teachers, info)
-        except FerRayError as error:
-            problems += [f"loss.teachers: {problem}" for problem in error.problems]
-    return problems
+        with torch.device("meta"), torch.no_grad():  # no memory and no time for weights
+            network = models.build(config.model, full_size).eval()
+            for size in (full_size, smallest):
+                network(torch.empty(2, 1, size, size))
+    except RuntimeError as error:
+        first = ", set schedule.first_size to 1" if size < full_size else ""
+        raise UsageError(
+            f"model.name = '{config.model.name}': needs larger images than {size} × {size} pixels. Prepare the dataset"
+            f" with a larger --size{first}, set model.input_size, or choose another architecture."
+        ) from error

@@ -11,7 +11,7 @@ import torch
 
 from fer_ray.config.files import to_yaml
 from fer_ray.config.schema import Config
-from fer_ray.console.messages import as_shown
+from fer_ray.console.text import amount
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.inference.checkpoint import (
     CheckpointInfo,
@@ -23,9 +23,13 @@ from fer_ray.inference.checkpoint import (
 )
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import make_folder, recover_folder, remove_folder, remove_leftovers, write_whole
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.profile import PROFILE_FILE, RunProfile, Stopwatch
+
+CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
+
+Metrics = dict[str, float]
+"""An epoch's metrics by name, as in ``metrics.jsonl``."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,10 @@ class Snapshot:
     """The state of a run after an epoch. It is valid until the next epoch begins.
 
     Attributes:
-        is_best: whether the validation accuracy is higher than in every earlier epoch.
         history: the metrics of every epoch so far.
         stopwatch: the run's stopwatch, which also measures how long writing takes.
     """
 
-    is_best: bool
     history: list[Metrics]
     stopwatch: Stopwatch
     _weights: dict[str, torch.Tensor]
@@ -67,20 +69,22 @@ class EpochCheckpoints:
         output: the run's folder. Another process that uses a URL calls ``fetch`` first.
         best: the name of the best epoch's folder.
         metric: the metric that the best epoch maximises.
+
+    Attributes:
+        best: checkpoint folder of the best epoch, without training state.
+        last: checkpoint folder of the last epoch, from which ``fit`` resumes.
     """
 
     def __init__(self, output: Output | Path, best: str, metric: str):
-        self.output = Output.at(output)
-        self._best, self._metric = best, metric
+        self.output, self._metric = Output.at(output), metric
+        self._best = best
 
     @property
     def best(self) -> Path:
-        """Checkpoint folder of the best epoch, without training state."""
         return self.output.path / self._best
 
     @property
     def last(self) -> Path:
-        """Checkpoint folder of the last epoch, from which ``fit`` resumes."""
         return self.output.path / "last"
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
@@ -90,8 +94,8 @@ class EpochCheckpoints:
             OSError, UsageError: the state can't be written. The previous epoch's state is kept.
         """
         snapshot.save(self.last, resumable=True)
-        self._follow(snapshot.history)
-        self.output.save()
+        self.output.save(self.last.name)
+        self._update(snapshot.history)
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
@@ -106,7 +110,7 @@ class EpochCheckpoints:
             return []
         history: list[Metrics] = load_training_state(self.last)["history"]
         load_checkpoint(self.last)  # a damaged one must not replace a whole best one
-        self._follow(history)
+        self._update(history)
         return history
 
     def resumable(self) -> Path | None:
@@ -114,18 +118,21 @@ class EpochCheckpoints:
         recover_folder(self.last)
         return self.last if self.last.is_dir() else None
 
-    def _follow(self, history: Sequence[Metrics]) -> None:
+    def _update(self, history: Sequence[Metrics]) -> None:
         """Bring the other files up to date with ``last``."""
         if best_epoch(history, self._metric)["epoch"] == history[-1]["epoch"]:
             copy_checkpoint(self.last, self.best)
+            self.output.save(self._best)
+
+
+def has_epoch(output: Output) -> bool:
+    """Return whether a run has finished an epoch, from which it can be resumed."""
+    return RunFolder(output).resumable() is not None
 
 
 def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:
     """Return the metrics of the best epoch: the first with the highest value of a metric."""
     return max(history, key=lambda line: line[metric])
-
-
-CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
 
 
 class RunFolder(EpochCheckpoints):
@@ -158,31 +165,20 @@ class RunFolder(EpochCheckpoints):
         """Make the folder and write the configuration."""
         make_folder(self.path)
         write_whole(self.config_file, to_yaml(config))
+        self.output.save(CONFIG_FILE)
 
-    def saved_config_file(self) -> Path:
-        """Return the file of the configuration of a run to resume.
+    def saved_config_file(self) -> Path | str:
+        """Return the path or URL of the configuration of a run to resume.
 
         Raises:
             UsageError: the folder has none.
         """
-        if not self.config_file.is_file():
+        if not self.output.exists(CONFIG_FILE):
             raise UsageError(
-                f"{self.path}: not a training run, {CONFIG_FILE} is missing. Name the folder of a run to resume."
+                f"{self.output.path_or_url}: not a training run, {CONFIG_FILE} is missing. Name the folder of a run to"
+                " resume."
             )
-        return self.config_file
-
-    @contextmanager
-    def owned(self, resume: bool) -> Iterator[None]:
-        """Lock the folder, and remove it if a new run fails in its first epoch.
-
-        Args:
-            resume: whether a run resumes; its folder is never removed.
-
-        Raises:
-            UsageError: another process of this machine uses the folder.
-        """
-        with self.output.owned(resume, "another process is training here", lambda: self.resumable() is not None):
-            yield
+        return self.output.file(CONFIG_FILE)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -202,10 +198,14 @@ class RunFolder(EpochCheckpoints):
 
     def what_is_kept(self) -> str:
         """Return which checkpoints are intact after a failure, and how to resume."""
-        kept = [f"{folder} (epoch {read_info(folder).epoch})" for folder in (self.last, self.best) if folder.is_dir()]
+        kept = [
+            f"{self.output.file(folder.name)} (epoch {read_info(folder).epoch})"
+            for folder in (self.last, self.best)
+            if folder.is_dir()
+        ]
         if not kept:
             return "No epoch was finished, so there is nothing to resume. Fix the cause and start again."
-        return f"Intact: {as_shown(' and '.join(kept))}. Fix the cause and continue with --resume."
+        return f"Intact: {' and '.join(kept)}. Fix the cause and continue with --resume."
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
@@ -219,26 +219,33 @@ class RunFolder(EpochCheckpoints):
             with snapshot.stopwatch.span("checkpoint"):
                 super().record(metrics, snapshot)
             write_whole(self.path / PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
-            self.output.save()
+            self.output.save(PROFILE_FILE)
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
 
         Raises:
-            DataError: ``last/`` is damaged.
+            DataError: ``last/`` is damaged, or missing although there are epochs.
             FerRayError: a file can't be written.
         """
         with self.writing():
-            return super().catch_up()
+            history = super().catch_up()
+        if not history and (done := len(self.history())):
+            raise DataError(
+                f"{self.path}: has {amount(done, 'epoch')} but no {self.last.name}/ to resume from. Restore it or train"
+                " again in another folder."
+            )
+        return history
 
-    def _follow(self, history: Sequence[Metrics]) -> None:
-        super()._follow(history)
+    def _update(self, history: Sequence[Metrics]) -> None:
+        super()._update(history)
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
+        self.output.save(METRICS_FILE)
 
     def close(self) -> None:
         """Remove ``last/`` of a finished run that will not be resumed."""
         remove_folder(self.last)
-        self.output.save()
+        self.output.save(self.last.name)
 
     def closed(self) -> bool:
         """Whether ``close`` was called."""
@@ -251,15 +258,11 @@ class RunFolder(EpochCheckpoints):
             DataError: a line is not JSON.
         """
         file = self.path / METRICS_FILE
-        if not file.is_file():
-            return []
-        history: list[Metrics] = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                history.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}: line {number}: {error.msg}. Restore it or train again.") from error
-        return history
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}: not JSON: {error.msg}: {error.doc[:80]}. Restore it or train again.") from error
 
     def profile(self) -> RunProfile | None:
         """Read ``profile.json``; None if the folder has none.

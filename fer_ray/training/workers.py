@@ -24,10 +24,20 @@ class Workers:
         self._device = device
         self.count = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self._parallel: tuple[int, nn.Module] | None = None
 
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """Return a network whose gradients are averaged over all workers; with one worker the network itself."""
-        return DistributedDataParallel(model, broadcast_buffers=False) if self.count > 1 else model
+    def parallel(self, model: nn.Module, trained_stages: int) -> nn.Module:
+        """Return a network whose gradients are averaged over all workers; with one worker the network itself.
+
+        The network is wrapped anew only when other stages train than in the last call.
+        """
+        if self.count == 1:
+            return model
+        if self._parallel is None or self._parallel[0] != trained_stages:
+            # Buffers are averaged once an epoch, by average_buffers.
+            wrapped = DistributedDataParallel(model, forward_sync_buffers=False, batched_grad_copy=True)
+            self._parallel = trained_stages, wrapped
+        return self._parallel[1]
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of an array over all workers."""

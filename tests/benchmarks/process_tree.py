@@ -6,7 +6,7 @@ import psutil
 
 
 def descendants(pid: int) -> dict[psutil.Process, str]:
-    """Return a process's children, theirs and so on, each with its command line; none of a process that has ended."""
+    """Return all processes below a process with their command lines; nothing if it has ended."""
     found = dict[psutil.Process, str]()
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(pid).children(recursive=True):

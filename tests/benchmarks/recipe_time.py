@@ -4,29 +4,27 @@
 
 The recipe: three convolutions in float32, a plain ``torch.utils.data.DataLoader`` of Python-decoded, torchvision
 augmented images, Adam 1e-3, batch 64, 50 epochs. The time of the whole recipe is extrapolated from the images/s of the
-part that is run, validation left out, which favours the recipe.
+part that is run, without validation, which favours the recipe.
 
-``--repeats N`` takes turns with ``fer-ray train --config search_spaces/cnn3.yaml``, the same network at the same batch
-size and with the same kinds of augmentation, and prints the ratios of the images/s. Its precision is the program's
-choice; ``--set training.precision=float32`` is that of the recipe.
+``--repeats N`` takes turns with ``fer-ray train --config search_spaces/cnn3.yaml``: the same network, batch size and
+kinds of augmentation. fer-ray chooses its precision; ``--set training.precision=float32`` is the recipe's.
 """
 
-import argparse
-import statistics
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import compare, options, train
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from train_speed import project
 
 from fer_ray.dataset.store import PreparedDataset, Split
 
 BATCH, EPOCHS = 64, 50
+CONFIG = Path(__file__).parents[2] / "search_spaces" / "cnn3.yaml"
 
 
 class Faces(Dataset[tuple[torch.Tensor, int]]):
@@ -50,31 +48,6 @@ class Faces(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(Image.fromarray(self.split.images[index])), int(self.split.labels[index])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=8000, help="images to train on before extrapolating")
-    parser.add_argument("--loader-workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--repeats", type=int, default=0, help="turns of the recipe and of fer-ray train")
-    parser.add_argument("--set", action="append", default=[], help="config override of fer-ray train")
-    arguments = parser.parse_args()
-    split = PreparedDataset(arguments.dataset).load("train")
-    speeds = {workers: speed(split, arguments.images, workers) for workers in arguments.loader_workers}
-    best = max(speeds.values())
-    seconds = EPOCHS * len(split) / best
-    print(f"recipe: {best:,.0f} images/s at best, {EPOCHS} epochs of {len(split):,} images take {seconds:,.0f} s")
-    ratios = []
-    for repeat in range(arguments.repeats):
-        recipe = speed(split, arguments.images, max(speeds, key=speeds.__getitem__))
-        ours = project(arguments.dataset, Path("search_spaces/cnn3.yaml"), ["training.epochs=2", *arguments.set])
-        ratios.append(ours / recipe)
-        print(f"{repeat + 1}: fer-ray train {ours:,.0f} images/s, recipe {recipe:,.0f}, ratio {ratios[-1]:.2f}")
-    if ratios:
-        print(
-            f"ratio median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), n = {len(ratios)}"
-        )
-
-
 def network() -> nn.Module:
     """Return the three convolutions and three dense layers as tutorials write them."""
     layers: list[nn.Module] = []
@@ -85,7 +58,7 @@ def network() -> nn.Module:
 
 
 def speed(split: Split, images: int, workers: int) -> float:
-    """Return images/s of training with so many loader processes, start-up left out."""
+    """Return images/s of training with a number of loader processes, start-up left out."""
     torch.manual_seed(0)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -99,9 +72,32 @@ def speed(split: Split, images: int, workers: int) -> float:
         seen += len(labels)
         if seen >= images:
             break
-    rate = seen / (time.perf_counter() - started)
-    print(f"{workers} loader workers: {rate:,.0f} images/s over {seen:,} images", flush=True)
-    return rate
+    return seen / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=8000, help="images to train on before extrapolating")
+    parser.add_argument("--loader-workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--repeats", type=int, default=0, help="turns of the recipe and of fer-ray train")
+    parser.add_argument("--set", action="append", default=[], help="config override of fer-ray train")
+    arguments = parser.parse_args()
+    split = PreparedDataset(arguments.dataset).load("train")
+    speeds = {workers: speed(split, arguments.images, workers) for workers in arguments.loader_workers}
+    for workers, rate in speeds.items():
+        print(f"{workers} loader workers: {rate:,.0f} images/s", flush=True)
+    best = max(speeds, key=lambda workers: speeds[workers])
+    seconds = EPOCHS * len(split) / speeds[best]
+    print(f"recipe: {EPOCHS} epochs of {len(split):,} images take {seconds:,.0f} s", flush=True)
+    overrides = ["training.epochs=2", *arguments.set]
+
+    def ours() -> float:
+        return float(train(arguments.dataset, "--config", CONFIG, overrides=overrides)[-1]["images_per_s"])
+
+    if arguments.repeats:
+        recipe = ("recipe", lambda: speed(split, arguments.images, best))
+        compare(("fer-ray train", ours), recipe, arguments.repeats)
 
 
 if __name__ == "__main__":

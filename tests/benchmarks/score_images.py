@@ -1,6 +1,5 @@
-"""The images that the benchmarks of scoring work on: small faces, and photos of 1 to 12 megapixels."""
+"""The images that the benchmarks of scoring use: small faces, and photos of 1 to 12 megapixels."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,26 +12,24 @@ _FOLDERS = 100
 _PHOTOS = 60  # different ones; the rest are links to these, so that a disk and its cache hold them
 
 
-def write_faces(folder: Path, count: int, dataset: Path | None) -> None:
-    """Write so many JPEGs of 48 × 48 pixels, from a prepared dataset or else drawn, over a hundred folders."""
+def write_faces(folder: Path, count: int, dataset: Path | None = None) -> list[Path]:
+    """Write JPEGs of 48 × 48 pixels into a hundred folders, drawn ones or those of a prepared dataset."""
     if dataset is None:
         faces = synthetic_faces(min(count, 2000), seed=0)[0]
     else:
         prepared = PreparedDataset(dataset)
         faces = np.concatenate([prepared.load(split).images for split in prepared.info.splits])
     encoded = [cv2.imencode(".jpg", face)[1].tobytes() for face in faces]
-    for number, file in _files(folder, count):
+    files = _files(folder, count)
+    for number, file in enumerate(files):
         file.write_bytes(encoded[number % len(encoded)])
+    return files
 
 
-def write_photos(folder: Path, count: int) -> None:
-    """Write so many JPEGs of 1 to 12 megapixels with a structure on all scales, as photos have."""
-    generator = np.random.default_rng(0)
-    first = list[Path]()
-    for number, file in _files(folder, count):
-        if number >= _PHOTOS:
-            file.hardlink_to(first[number % _PHOTOS])
-            continue
+def write_photos(folder: Path, count: int) -> list[Path]:
+    """Write JPEGs of 1 to 12 megapixels that have structure on all scales, as photos do."""
+    generator, files = np.random.default_rng(0), _files(folder, count)
+    for file in files[:_PHOTOS]:
         megapixels = generator.uniform(1, 12)
         width = int(np.sqrt(megapixels * 1e6 * 4 / 3))
         height = int(megapixels * 1e6 / width)
@@ -42,12 +39,12 @@ def write_photos(folder: Path, count: int) -> None:
             picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * scale**0.7
         pixels = np.clip(128 + 12 * picture / picture.std() * 4, 0, 255).astype(np.uint8)
         file.write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
-        first.append(file)
+    for number, file in enumerate(files[_PHOTOS:]):
+        file.hardlink_to(files[number % _PHOTOS])
+    return files
 
 
-def _files(folder: Path, count: int) -> Iterator[tuple[int, Path]]:
-    for number in range(count):
-        file = folder / f"{number % _FOLDERS:02d}" / f"{number:07d}.jpg"
-        if number < _FOLDERS:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        yield number, file
+def _files(folder: Path, count: int) -> list[Path]:
+    for number in range(_FOLDERS):
+        (folder / f"{number:02d}").mkdir(parents=True, exist_ok=True)
+    return [folder / f"{number % _FOLDERS:02d}" / f"{number:07d}.jpg" for number in range(count)]

@@ -10,58 +10,117 @@ that have the whole machine:
   other in one process with PyTorch's threads on all cores;
 - ``ray``: ``OptunaSearch`` and ``ASHAScheduler`` in a ``Tuner`` as in Ray's documentation and its PyTorch tutorial:
   a core a trial, ASHA from the first epoch on with a reduction of 2, and a checkpoint with the optimizer's state after
-  each epoch. The rows are placed in the object store once, which the documentation advises and the tutorial doesn't do.
+  each epoch. The rows are put into the object store once, as the documentation advises.
 
-The time begins with the process, imports and Ray's start included, and is the same for all: an epoch counts whose
-validation is over by its end. Of each are printed the best validation accuracy, the trials by how they ended, the
-images trained, and the share of the time that as many trials as run at once were in epochs, from the moment at which
-so many had begun, without the epochs that the end cut off; then the ratios of the images, ours over each. Who comes
-first changes from repeat to repeat.
+The time begins with the process, imports and Ray's start included, and is the same for all: an epoch counts if its
+validation ends in time. Printed are the best validation accuracy, the trials by how they ended, the images trained, and
+the share of the time that the concurrent trials spent in epochs, from the moment at which all of them had begun; then
+the ratios of the images, ours over each.
 """
 
 import argparse
+import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
+from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from epoch_journal import Entry, Journal, all_begun, busy_share
-from ray import cloudpickle
+from common import machine, options, spread
 
 from fer_ray.config.files import load_search_space
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.training.metrics import Metrics
+from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Snapshot
 
 CONTESTANTS = ("ours", "optuna", "ray")
 AT_ONCE = {"ours": os.cpu_count() or 1, "optuna": 1, "ray": os.cpu_count() or 1}
-DRAWN = ("uniform", "log_uniform", "int", "categorical")
-cloudpickle.register_pickle_by_value(sys.modules["epoch_journal"])  # workers don't find the folder of the benchmarks
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An epoch; ``epoch`` 0 is the beginning of a trial.
+
+    Attributes:
+        moment: of the machine's clock in seconds, before the epoch is reported.
+        seconds: spent in it, training and validating.
+        images: trained on in it.
+    """
+
+    trial: str
+    process: int
+    moment: float
+    epoch: int
+    epochs: int
+    accuracy: float = 0.0
+    seconds: float = 0.0
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Trains as ``fit`` does, and notes each epoch in a file that all processes of the machine share."""
+
+    file: Path
+
+    def __call__(self, config: Any, data: TrainingData, report: Any, *, resume_from: Path | None = None) -> None:
+        trial, epochs = uuid.uuid4().hex, config.training.epochs
+        self._note(Entry(trial, os.getpid(), time.time(), 0, epochs))
+
+        def noted(metrics: Any, snapshot: Any) -> None:
+            figures = metrics["validation_accuracy"], metrics["seconds"], len(data.train)
+            self._note(Entry(trial, os.getpid(), time.time(), int(metrics["epoch"]), epochs, *figures))
+            report(metrics, snapshot)
+
+        fit(config, data, noted, resume_from=resume_from)
+
+    def _note(self, entry: Entry) -> None:
+        with self.file.open("a") as file:  # a line this short is appended as a whole
+            file.write(json.dumps(vars(entry)) + "\n")
+
+    def read(self, until: float) -> dict[str, list[Entry]]:
+        """Return the entries of each trial up to a moment, in order."""
+        trials = defaultdict(list)
+        for line in self.file.read_text().splitlines():
+            entry = Entry(**json.loads(line))
+            if entry.moment <= until:
+                trials[entry.trial].append(entry)
+        return trials
+
+
+def busy_share(trials: dict[str, list[Entry]], at_once: int, end: float) -> float:
+    """Return the share of the time that concurrent trials spent in epochs, since all of them had begun."""
+    epochs = [entry for entries in trials.values() for entry in entries if entry.epoch]
+    begun = dict[int, float]()
+    for entry in epochs:
+        begun[entry.process] = min(begun.get(entry.process, entry.moment), entry.moment - entry.seconds)
+    begin = sorted(begun.values())[min(at_once, len(begun)) - 1]
+    spent = sum(max(0.0, min(one.moment, end) - max(one.moment - one.seconds, begin)) for one in epochs)
+    return spent / (end - begin) / at_once
 
 
 def ours(space: SearchSpace, arguments: argparse.Namespace, journal: Journal, folder: Path) -> None:
     """Run what ``fer-ray tune`` runs, with the journal around the training."""
-    from fer_ray.search.request import SearchArguments, check_request
+    from fer_ray.options import TuneOptions
+    from fer_ray.search.request import check_request
     from fer_ray.tune import search
 
     budget = f"{arguments.deadline - time.time():.0f}s"
     overrides = [f"training.epochs={arguments.epochs}"]
     request = check_request(
-        SearchArguments(
+        TuneOptions(
             arguments.dataset, [arguments.space], folder / "run", 10_000, time_budget=budget, overrides=overrides
         )
     )
-    with suppress(UsageError):  # where no trial is complete; what it trained counts all the same
+    with suppress(UsageError):  # no trial is complete; its epochs count
         search(request, journal)
 
 
@@ -75,7 +134,7 @@ def optuna_alone(space: SearchSpace, arguments: argparse.Namespace, journal: Jou
         values = {path: suggest(trial, path, kind.kind, kind.values) for path, kind in space.search.items()}
         accuracies: list[float] = []
 
-        def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        def report(metrics: Any, snapshot: Any) -> None:
             accuracies.append(metrics["validation_accuracy"])
             trial.report(accuracies[-1], int(metrics["epoch"]))
             if trial.should_prune() or time.time() > arguments.deadline:
@@ -105,7 +164,7 @@ def ray_as_documented(space: SearchSpace, arguments: argparse.Namespace, journal
     from ray.tune.search.optuna import OptunaSearch
 
     def train(params: dict[str, Any], data: TrainingData) -> None:
-        def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        def report(metrics: Any, snapshot: Any) -> None:
             with tempfile.TemporaryDirectory() as own:
                 snapshot.save(Path(own) / "checkpoint", resumable=True)
                 checkpoint = tune.Checkpoint.from_directory(own)
@@ -145,19 +204,15 @@ def run_one(arguments: argparse.Namespace) -> None:
 
 
 def space_of(arguments: argparse.Namespace) -> SearchSpace:
-    """Return the space that all search, one that each of them can express."""
-    space = load_search_space(arguments.space, [f"training.epochs={arguments.epochs}"])
-    others = [path for path, kind in space.search.items() if kind.kind not in DRAWN]
-    if others:
-        sys.exit(f"{arguments.space}: {', '.join(others)}: OptunaSearch knows no choices. Leave them out.")
-    return space
+    """Return the space that all search."""
+    return load_search_space(arguments.space, [f"training.epochs={arguments.epochs}"])
 
 
 def race(name: str, arguments: argparse.Namespace, journal: Journal) -> float:
     """Run a contestant in a process of its own, and return the moment at which its time was over."""
     deadline = time.time() + 60 * arguments.minutes
     command = [sys.executable, *sys.argv, "--contestant", name, "--deadline", str(deadline)]
-    # Ray starts workers at niceness 15, to which fer-ray alone says no: that would compare the rest of the machine.
+    # Ray starts workers at niceness 15, which only fer-ray changes: that would measure the other work on the machine.
     environment = os.environ | {"RAY_worker_niceness": "0"}
     ended = subprocess.run([*command, "--journal", str(journal.file)], capture_output=True, text=True, env=environment)
     if ended.returncode:
@@ -166,16 +221,14 @@ def race(name: str, arguments: argparse.Namespace, journal: Journal) -> float:
 
 
 def describe(name: str, trials: dict[str, list[Entry]], deadline: float) -> str:
-    """Return what a contestant came to as one line."""
+    """Return a contestant's result as one line."""
     complete = sum(entries[-1].epoch == entries[-1].epochs for entries in trials.values())
-    at_once = AT_ONCE[name]
-    running = min(at_once, len(trials) - complete)
-    share = busy_share(trials, all_begun(trials, at_once), deadline, at_once) if images(trials) else 0.0
-    best = max((entry.accuracy for entries in trials.values() for entry in entries), default=0.0)
+    running = min(AT_ONCE[name], len(trials) - complete)
+    best = max(entry.accuracy for entries in trials.values() for entry in entries)
     return (
-        f"{name}: best {best:.2%}, {len(trials)} trials begun: {complete} complete,"
-        f" {len(trials) - complete - running} stopped early, {running} running; {images(trials):,} images;"
-        f" in epochs {share:.1%} of the time"
+        f"{name}: best {best:.2%}, {len(trials)} trials: {complete} complete, {running} running,"
+        f" {len(trials) - complete - running} stopped early; {images(trials):,} images; in epochs"
+        f" {busy_share(trials, AT_ONCE[name], deadline):.1%} of the time"
     )
 
 
@@ -185,44 +238,40 @@ def images(trials: dict[str, list[Entry]]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--space", type=Path, default=Path(__file__).parents[2] / "search_spaces" / "fast.yaml")
-    parser.add_argument("--epochs", type=int, default=9, help="of a whole trial; 26 would leave one to 15 minutes")
+    parser.add_argument("--epochs", type=int, default=9, help="of a complete trial")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--journal", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.dataset = arguments.dataset.absolute()
     if arguments.contestant:
         run_one(arguments)
         return
-    arguments.dataset = arguments.dataset.absolute()
     space = space_of(arguments)
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__};", end=" "
+        f"{machine()}; {space.model.name}, {arguments.epochs} epochs a trial, {arguments.minutes:g} minutes", flush=True
     )
-    print(f"{space.model.name}, {arguments.epochs} epochs a trial, {arguments.minutes:g} minutes each", flush=True)
     trained: dict[str, list[int]] = {name: [] for name in CONTESTANTS}
     for repeat in range(arguments.repeats):
-        for place in range(len(CONTESTANTS)):
-            name = CONTESTANTS[(repeat + place) % len(CONTESTANTS)]
+        turn = repeat % len(CONTESTANTS)
+        for name in [*CONTESTANTS[turn:], *CONTESTANTS[:turn]]:
             with tempfile.TemporaryDirectory() as folder:
                 journal = Journal(Path(folder) / "epochs.jsonl")
                 journal.file.touch()
                 deadline = race(name, arguments, journal)
                 trials = journal.read(deadline)
             trained[name].append(images(trials))
-            print(f"{repeat + 1} {describe(name, trials, deadline)}", flush=True)
             if not trained[name][-1]:
-                sys.exit(f"{name}: no epoch was over in {arguments.minutes:g} minutes. Give more --minutes.")
+                sys.exit(f"{name}: no epoch ended within {arguments.minutes:g} minutes. Give more --minutes.")
+            print(f"{repeat + 1} {describe(name, trials, deadline)}", flush=True)
     for name in CONTESTANTS[1:]:
         ratios = [mine / other for mine, other in zip(trained["ours"], trained[name], strict=True)]
-        print(
-            f"images, ours over {name}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}),"
-            f" n = {len(ratios)}"
-        )
+        print(f"images, ours over {name}: {spread(ratios)}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from fer_ray.inference.checkpoint import read_info, save_checkpoint
-from fer_ray.storage.folder import INFO_FILE, WEIGHTS_FILE
+from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 

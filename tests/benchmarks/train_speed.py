@@ -3,23 +3,18 @@
     python tests/benchmarks/train_speed.py --dataset DATASET --model fast --repeats 5
 
 Both train the same network on the same rows, at the same precision, batch size and augmentation, in processes of their
-own that take turns. The bare loop below is what a reader of the PyTorch tutorial would write, with the package's
-batched augmentation. A ratio is the project's images/s over the bare loop's, of the training part of the last epoch;
-the first epoch warms up. Prints the median of the ratios and their spread.
+own that take turns. The bare loop is what a reader of the PyTorch tutorial would write, with the package's batched
+augmentation. A rate is images/s of the training part of the last epoch; the first epoch warms up.
 """
 
-import argparse
-import json
-import platform
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import compare, options, train
 
 from fer_ray import models
 from fer_ray.config.files import load_config
@@ -30,6 +25,7 @@ from fer_ray.inference.network import normalize
 from fer_ray.training.augment import augment
 
 EPOCHS = 2
+SPACES = Path(__file__).parents[2] / "search_spaces"
 
 
 def bare_loop(dataset: PreparedDataset, config: Config) -> float:
@@ -64,21 +60,8 @@ def bare_loop(dataset: PreparedDataset, config: Config) -> float:
     return speed
 
 
-def project(dataset: Path, recipe: Path, overrides: list[str]) -> float:
-    """Return images/s of the last epoch of ``fer-ray train``, from its ``metrics.jsonl``."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = [sys.executable, "-m", "fer_ray.train", "--config", str(recipe)]
-        command += ["--dataset", str(dataset), "--output", str(run)]
-        for override in overrides:
-            command += ["--set", override]
-        subprocess.run(command, check=True, capture_output=True)
-        lines = (run / "metrics.jsonl").read_text().splitlines()
-    return float(json.loads(lines[-1])["images_per_s"])
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--dataset", type=Path, required=True, help="a prepared dataset; a few thousand rows do")
     parser.add_argument("--model", default="fast")
     parser.add_argument("--repeats", type=int, default=5)
@@ -87,29 +70,19 @@ def main() -> None:
     arguments = parser.parse_args()
     # Full images from the first epoch on: the bare loop knows no others.
     same_work = [f"model.name={arguments.model}", f"training.epochs={EPOCHS}", "schedule.first_size=1"]
-    overrides = [*same_work, *arguments.set]
-    recipe = Path("search_spaces") / f"{arguments.model}.yaml"
-    config = load_config(recipe, overrides)
+    overrides, config = [*same_work, *arguments.set], SPACES / f"{arguments.model}.yaml"
     if arguments.bare:
-        print(bare_loop(PreparedDataset(arguments.dataset), config))
+        print(bare_loop(PreparedDataset(arguments.dataset), load_config(config, overrides)))
         return
-    bare_command = [sys.executable, *sys.argv, "--bare"]
-    pairs = []
-    for repeat in range(arguments.repeats):
-        bare = float(subprocess.run(bare_command, check=True, capture_output=True, text=True).stdout)
-        ours = project(arguments.dataset, recipe, overrides)
-        pairs.append((ours, bare))
-        print(
-            f"{repeat + 1}: fer-ray train {ours:,.0f} images/s, bare loop {bare:,.0f}, ratio {ours / bare:.3f}",
-            flush=True,
-        )
-    ratios = [ours / bare for ours, bare in pairs]
-    print(
-        f"{arguments.model}: ratio median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}),"
-        f" n = {len(ratios)}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads,"
-        f" torch {torch.__version__}, batch {config.training.batch_size},"
-        f" {resolve_precision(config.training.precision, pick_device())}"
-    )
+
+    def ours() -> float:
+        return float(train(arguments.dataset, "--config", config, overrides=overrides)[-1]["images_per_s"])
+
+    def bare() -> float:
+        command = [sys.executable, *sys.argv, "--bare"]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    compare(("fer-ray train", ours), ("bare loop", bare), arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,6 @@ def test_scoring_counts_as_its_summary_does(tmp_path: Path) -> None:
     assert by_status == {"ok": 90, "not_an_image": 2, "empty": 1}
     expected = {("score", status): count for status, count in by_status.items()}
     wait_for(lambda: scraped("ray_fer_ray_images_total", *labels) - before, expected)
-    wait_for(lambda: scraped("ray_fer_ray_images_per_second", "stage")["score"], 0)
 
 
 def test_preparing_counts_what_is_rejected(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which GPUs processes see that asked for none, a part of one and one, on two logical GPUs."""
+"""Which GPUs processes see that requested none, a part of one or one, on two logical GPUs."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ SEEN = {
 
 
 def check(printed: str) -> None:
-    """Each process sees what it asked for, no two ranks on one GPU."""
+    """Check that each process sees what it requested, and no two ranks share a GPU."""
     for name, processes in json.loads(printed.splitlines()[-1]).items():
         assert {process["what"] for process in processes} == set(SEEN[name])
         for process in processes:
@@ -41,25 +41,28 @@ def check(printed: str) -> None:
             assert not group or seen == [""] * len(seen) or len(set(seen)) == len(seen) == 2, (name, group, seen)
 
 
-def run(dataset: PreparedDataset, folder: Path, *asked: str) -> None:
-    command = [sys.executable, str(SCRIPT), str(dataset.path), str(folder), *asked]
+def run(dataset: PreparedDataset, folder: Path, *arguments: str) -> None:
+    command = [sys.executable, str(SCRIPT), str(dataset.path), str(folder), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stderr
     check(ended.stdout)
 
 
-def test_a_search_and_scoring_see_what_they_asked_for(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_search_and_scoring_see_what_they_requested(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     run(tiny_dataset, tmp_path, "tune 0", "tune 0.25", "score 1")
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("how", ["", "joined"])
-def test_every_process_sees_what_it_asked_for(how: str, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+def test_every_process_sees_what_it_requested(how: str, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     run(tiny_dataset, tmp_path, *([how] if how else []))
 
 
 @pytest.mark.heavy
-def test_so_does_it_in_a_cluster_that_somebody_else_started(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+def test_every_process_sees_what_it_requested_in_a_cluster_started_before(
+    tiny_dataset: PreparedDataset, tmp_path: Path
+) -> None:
     with running_nodes(head_cpus=1) as nodes:
         nodes.environment["CUDA_VISIBLE_DEVICES"] = "0,1"
         nodes.add(cpus=4, gpus=2)

@@ -1,4 +1,4 @@
-"""What becomes of work when nodes are lost; ``benchmarks/node_kills.py`` tries that at random moments."""
+"""What happens to work whose node is lost; ``benchmarks/node_kills.py`` loses nodes at random moments."""
 
 import time
 from pathlib import Path
@@ -14,14 +14,14 @@ PATIENCE_S = 240
 
 
 @pytest.mark.heavy  # it starts a cluster of three nodes, and Ray Train twice
-def test_training_goes_on_when_a_node_is_lost(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+def test_training_continues_when_a_node_is_lost(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     command = ["--dataset", tiny_dataset.path, "--workers", 2, "--output", run]
     command += ["--set", "model.name=lenet", "--set", "training.epochs=60"]
-    with running_nodes() as nodes, log.open("wb") as said:
+    with running_nodes() as nodes, log.open("wb") as output:
         lost = nodes.add()
         nodes.add()
-        process = nodes.driver("fer_ray.train", *command, stdout=said, stderr=said)
+        process = nodes.driver("fer_ray.train", *command, stdout=output, stderr=output)
         while len(RunFolder(run).history()) < 2:
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fer_ray.config.files import load_config, load_search_space, to_yaml
+from fer_ray.config.files import SHIPPED, load_config, load_search_space, to_yaml
 from fer_ray.config.schema import Config
 from fer_ray.errors import UsageError
 from fer_ray.models import architectures
-
-SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"), key=lambda file: file.stem)
 
 
 def problems_of(call: str, *, text: str | None = None, tmp_path: Path, overrides: list[str] | None = None) -> list[str]:
@@ -52,7 +50,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("training.precision=half", "training.precision = 'half'"),
         ("augment.flip=.nan", "augment.flip = nan"),
         ("training.epochs=0", "greater than or equal to 1"),
-        ("schedule.step_at.2=0.5", "none of the 2 elements, counted from 0"),
+        ("schedule.step_at.2=0.5", "not one of the 2 elements, counted from 0"),
         ("training=5", "is a section"),
     ],
 )
@@ -66,9 +64,20 @@ def test_bad_file(text: str, tmp_path: Path) -> None:
     problems_of(text, text=text, tmp_path=tmp_path)
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
-        load_config(tmp_path / "none.yaml")
+@pytest.mark.parametrize("named", ["none.yaml", "fsat"])
+def test_missing_file(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no such file.* Name a YAML file, or one of cnn3, ") as caught:
+        load_config(named)
+    assert ("Did you mean 'fast'?" in str(caught.value)) == (named == "fsat")
+
+
+def test_a_shipped_configuration_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vgg16").mkdir()
+    assert load_config("vgg16").model.name == "vgg16"
+    (tmp_path / "fast").write_text("model: {name: cnn3}")
+    assert load_config("fast").model.name == "cnn3"
 
 
 def test_a_key_that_stands_twice(tmp_path: Path) -> None:
@@ -97,16 +106,15 @@ def test_with_values_changes_only_what_is_named() -> None:
 
 
 def test_every_architecture_has_a_search_space() -> None:
-    assert [file.stem for file in SPACES] == [architecture.name for architecture in architectures()]
+    assert list(SHIPPED) == [architecture.name for architecture in architectures()]
 
 
-@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
-def test_shipped_search_spaces(file: Path) -> None:
-    space = load_search_space(file)
-    assert space.model.name == file.stem
-    assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power"} <= set(space.search)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_search_spaces(name: str) -> None:
+    space = load_search_space(name)
+    assert space.model.name == name and space.default_problems() == []
+    assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power", "augment.shift"} <= set(space.search)
 
 
 def test_the_defaults_are_the_recipe_of_fast() -> None:
-    file = next(file for file in SPACES if file.stem == "fast")
-    assert load_config(file) == Config()
+    assert load_config("fast") == Config()

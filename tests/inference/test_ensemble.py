@@ -72,8 +72,8 @@ def test_share_is_what_the_others_lose_without_a_member() -> None:
     probabilities = np.stack([sure_of([0, 1, 2, 3], 0.9), sure_of([0, 1, 6, 6], 0.45), sure_of([0, 6, 6, 6], 0.4)])
     mean, nothing, once = probabilities.mean(0), np.zeros(4), np.ones(4, int)
     predictions = Predictions(mean, nothing, once, probabilities, probabilities[0])
-    folders = [Path("a"), Path("b"), Path("c")]
-    first, second, third = measure_members(folders, MEMBERS, labels, predictions)
+    names = ["a", "b", "c"]
+    first, second, third = measure_members(names, MEMBERS, labels, predictions)
     # All together are right four times, and so without the second or the third; without the first one, twice.
     assert [first.share, second.share, third.share] == pytest.approx([0.5, 0, 0])
     assert [first.accuracy, second.accuracy, third.accuracy] == [1, 0.5, 0.25]
@@ -82,7 +82,7 @@ def test_share_is_what_the_others_lose_without_a_member() -> None:
     assert second.parameters == sum(one.numel() for one in MEMBERS[1].model.parameters())
 
     alone = Predictions(mean, nothing, once, probabilities[:1], probabilities[0])
-    assert measure_members(folders[:1], MEMBERS[:1], labels, alone)[0].share is None
+    assert measure_members(names[:1], MEMBERS[:1], labels, alone)[0].share is None
 
 
 def test_pairs() -> None:

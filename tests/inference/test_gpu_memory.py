@@ -20,7 +20,7 @@ from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.predictor import Predictor
 from fer_ray.search.on_ray import run_trials
 from fer_ray.search.strategy import DEFAULT_STRATEGY
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 from fer_ray.train import train
 from fer_ray.training import loop
 from fer_ray.weights import SHIPPED_CHECKPOINT

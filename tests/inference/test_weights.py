@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from fer_ray.inference.checkpoint import load_checkpoint
 from fer_ray.inference.predictor import Predictor
 from fer_ray.reporting.model_card import CARD_FILE
-from fer_ray.storage.folder import WEIGHTS_FILE
+from fer_ray.storage.inputs import WEIGHTS_FILE
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 

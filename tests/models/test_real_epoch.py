@@ -16,8 +16,7 @@ from fer_ray.dataset.store import DatasetInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.models import architectures
 from fer_ray.training.loop import TrainingData, fit
-from fer_ray.training.metrics import Metrics
-from fer_ray.training.run_folder import Snapshot
+from fer_ray.training.run_folder import Metrics, Snapshot
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 LIGHT = {"cnn3", "fast", "lenet"}

@@ -21,7 +21,7 @@ from fer_ray.scoring.chunk_scorer import ChunkScorer, fastest_batch_size
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
 from fer_ray.scoring.job import ChunkResult, ScoringOptions
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
@@ -59,7 +59,7 @@ def score_all(
     inputs: list[Path], output: Path, asked: ScoringOptions, threads: int = 2
 ) -> tuple[pa.Table, ChunkResult]:
     output.mkdir()
-    folder = Folder.at(output)
+    folder = Output.at(output)
     manifest.add_listing(folder, list_entries(check_inputs(inputs), lambda: None), may_repeat=True)
     (chunks,) = manifest.read_chunks(folder)
     scorer = ChunkScorer(folder, asked, threads)
@@ -95,7 +95,7 @@ def test_what_vanishes_after_the_listing_is_missing(tmp_path: Path) -> None:
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(JPEG)
     listed = list_entries(check_inputs([folder]), lambda: None)
-    output = Folder.at(tmp_path)
+    output = Output.at(tmp_path)
     manifest.add_listing(output, listed, may_repeat=False)
     (folder / "1.jpg").unlink()
     (folder / "2.jpg").unlink()

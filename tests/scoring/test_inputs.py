@@ -15,7 +15,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.images.image_files import FileError
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.inputs import check_apart, check_inputs, is_plain_folder, list_entries
-from fer_ray.storage.folder import Folder
+from fer_ray.storage.output import Output
 
 CONTENT = b"what is in a face"
 
@@ -80,7 +80,7 @@ def takes_in(root: Path, given: str, output: str) -> bool:
         if "://" not in place:
             list(list_entries([place], lambda: None, written))
     except UsageError as error:
-        assert any(remedy in str(error) for remedy in ("Choose one outside.", "Remove it from the list."))
+        assert any(remedy in str(error) for remedy in ("Choose an output outside", "Remove it from the list."))
         return True
     return False
 
@@ -143,9 +143,9 @@ def test_relative_inputs_and_outputs_start_at_the_working_directory(
     around: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(around / "photos")
-    check_apart(check_inputs(["."]), Folder.at("../labels").shown)
+    check_apart(check_inputs(["."]), Output.at("../labels").path_or_url)
     with pytest.raises(UsageError, match="the output is inside the input"):
-        check_apart(check_inputs([".."]), Folder.at("labels").shown)
+        check_apart(check_inputs([".."]), Output.at("labels").path_or_url)
 
 
 def test_an_input_that_several_stand_for_comes_as_often(photos: Path) -> None:
@@ -294,7 +294,7 @@ def test_containers_below_a_folder_are_files(tmp_path: Path) -> None:
     [
         ([], UsageError, "no INPUT: name folders"),
         (["http://host/a.jpg"], UsageError, "begins with s3:// or gs://"),
-        (["s3:///key"], UsageError, "names no bucket"),
+        (["s3:///key"], UsageError, "has no bucket"),
         (["nowhere", "else/where"], DataError, r"nowhere: no such file or folder.*\n.*else/where: no such"),
         (["nowhere/*.jpg"], DataError, "nowhere/.*: no such folder as .*nowhere. Mend the pattern"),
         (["shard.tar.gz"], DataError, "a compressed .tar.*Unpack it"),

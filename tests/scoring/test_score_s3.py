@@ -16,16 +16,17 @@ import pytest
 from object_store import BUCKET, Faults, Store, running_store
 
 import fer_ray
-from fer_ray.errors import DataError, UsageError
+from fer_ray.errors import DataError
 from fer_ray.images.image_files import FileError
 from fer_ray.inference.predictor import Predictor
 from fer_ray.score import score
 from fer_ray.scoring.containers import read_entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
 from fer_ray.sources.synthetic import synthetic_faces
-from fer_ray.storage.folder import Folder, claim_folder
+from fer_ray.storage.output import Output
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
+pytestmark = pytest.mark.slow
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(40, seed=0)[0]]
 
 
@@ -79,34 +80,8 @@ def test_reading(store: Store) -> None:
         read_entry(listed[-1])
 
 
-def test_folders(store: Store) -> None:
-    store.faults.busy_every = 5
-    folder = Folder.at(f"s3://{BUCKET}/out/")
-    assert folder.shown == f"s3://{BUCKET}/out" and folder.local is None and folder.is_empty()
-    assert claim_folder(folder.shown).shown == folder.shown
-    with pytest.raises(UsageError, match="nothing to resume, no object is there"):
-        claim_folder(folder.shown, resume=True)
-    folder.make()
-    folder.write("a.json", "{}")
-    folder.write("below/b.bin", b"\0")
-    with folder.writing("big") as path:
-        path.write_text("whole")
-    with pytest.raises(RuntimeError), folder.writing("half") as path:
-        path.write_text("half")
-        raise RuntimeError
-    assert folder.names() == ["a.json", "big"] and folder.names("below") == ["below/b.bin"]
-    with folder.as_local("a.json", "absent") as place:
-        assert [file.name for file in place.iterdir()] == ["a.json"]
-        (place / "c.txt").write_text("c")
-    assert folder.read("c.txt") == b"c"
-    with pytest.raises(UsageError, match="the output is in use"):
-        claim_folder(folder.shown)
-    folder.remove("a.json", "big", "c.txt", "below/b.bin", "absent")
-    assert store.keys("out") == []
-
-
 def test_many_files_are_removed_at_once(store: Store) -> None:
-    folder, files = Folder.at(f"s3://{BUCKET}/many"), [f"{number}.parquet" for number in range(48)]
+    folder, files = Output.at(f"s3://{BUCKET}/many"), [f"{number}.parquet" for number in range(48)]
     for name in files:
         store.put(f"many/{name}", b"")
     store.faults.slow_every, store.faults.delay_s = 1, 0.1

@@ -7,8 +7,9 @@ import pytest
 from datasets_made import write_prepared
 
 from fer_ray.errors import UsageError
+from fer_ray.options import TuneOptions
 from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, require_gpu_memory
-from fer_ray.search.request import SearchArguments, SearchRequest, TrialResources, check_request
+from fer_ray.search.request import SearchRequest, TrialResources, check_request
 from fer_ray.search.trial_cost import TrialCost
 
 COST = TrialCost(
@@ -104,7 +105,7 @@ def request_(tmp_path: Path) -> SearchRequest:
         "model: {name: cnn3}\nschedule: {first_size: 1}\ntraining: {epochs: 10}\n"
         "search: {training.epochs: {int: [5, 20]}}"
     )
-    return check_request(SearchArguments(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, "2h"))
+    return check_request(TuneOptions(data.path, [tmp_path / "s.yaml"], tmp_path / "run", 9, time_budget="2h"))
 
 
 def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:

@@ -95,7 +95,8 @@ import sys
 import numpy as np
 from ray import cloudpickle
 from fer_ray.training.loop import fit
-from fer_ray.search.request import SearchArguments, check_request
+from fer_ray.options import TuneOptions
+from fer_ray.search.request import check_request
 from fer_ray.tune import search
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -106,7 +107,7 @@ def greedy(config, data, report, *, resume_from=None):
     fit(config, data, report, resume_from=resume_from)
 
 dataset, space, output = sys.argv[1:4]
-search(check_request(SearchArguments(dataset, [space], output, 4, max_concurrent=1, sampler="random")), greedy)
+search(check_request(TuneOptions(dataset, [space], output, 4, max_concurrent=1, sampler="random")), greedy)
 """
 
 

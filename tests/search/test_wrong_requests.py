@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fer_ray import options
 from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.dataset.store import PreparedDataset
-from fer_ray.search import request
 
 GOOD = "search: {model.dropout: {uniform: [0.0, 0.6]}}"
 
@@ -37,32 +37,30 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model.name: {categorical: [fast, cnn3]}", ["a --space file for each"]),
         ("model.dropout: {uniform: [0, 1.5]}", ["model.dropout = 1.5", "less than 1"]),
         ("model.dropout: {uniform: [0.3, 0.6]}", ["model.dropout = 0.1", "the default", "Change one"]),
-        ("model.dropout: 0.3", ["a plain value", "an option of a choice"]),
+        ("model.dropout: 0.3", ["search.model.dropout = 0.3: must be one of uniform"]),
         ("training.epochs: {uniform: [20, 30]}", ["training.epochs", "valid integer"]),
         ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", ["is repeated", "line 3"]),
-        ("optimizer.name: {choice: {sgd: , rmsprop: }}", ["choice.rmsprop", "'sgd', 'adam', 'adamw' or 'muon'"]),
-        ("optimizer.name: {choice: {sgd: {model.droput: 0.1}, adam: }}", ["choice.sgd.model.droput", "Did you mean"]),
-        ("optimizer.name: {choice: {sgd: {optimizer.momentum: 2}, adam: }}", ["optimizer.momentum = 2"]),
-        ("optimizer.name: {choice: {adam: , adamw: }}", ["optimizer.name = 'sgd'", "the default"]),
+        ("optimizer.name: {choice: {sgd: , adam: }}", ["must be one of uniform, log_uniform, int, categorical"]),
         (
-            "optimizer.learning_rate: {uniform: [0.1, 1]}\n"
-            "  optimizer.name: {choice: {sgd: {optimizer.learning_rate: 0.1}, adam: }}",
-            ["both decide optimizer.learning_rate"],
+            "optimizer.name: {categorical: [sgd, rmsprop]}",
+            ["optimizer.name = 'rmsprop'", "'sgd', 'adam' or 'adamw'"],
         ),
-        ("loss.class_weights.1: {uniform: [1, 2]}", ["loss.class_weights = None is no list"]),
+        ("optimizer.name: {categorical: [adam, adamw]}", ["optimizer.name = 'sgd'", "the default"]),
+        (
+            "schedule.step_at: {categorical: [[0.5, 0.75]]}\n  schedule.step_at.0: {uniform: [0.4, 0.6]}",
+            ["search.schedule.step_at and search.schedule.step_at.0: both set the same value"],
+        ),
+        ("loss.class_weights.1: {uniform: [1, 2]}", ["loss.class_weights = None is not a list"]),
         ("schedule.step_at.2: {uniform: [0.8, 0.9]}", ["has 2 elements, counted from 0"]),
         (
             "loss.effective_number: {categorical: [null, 0.99]}\n  loss.class_weight_power: {uniform: [0, 1]}",
-            ["may be drawn together", "exclude each other", "Make one of them a choice"],
+            ["may be drawn together", "exclude each other", "Search them in two space files"],
         ),
         ("training.accumulate: {int: [1, 100]}", ["may draw training.accumulate", "below 2 images"]),
         ("model.stem: {categorical: [auto, large]}", ["model.stem = 'large'"]),
         ("model.dropout: {uniform: [false, true]}", ["uniform needs two numbers"]),
         ("3: {uniform: [0, 1]}\n  model.dropout: {uniform: [0]}", ["search.3: no such", "needs two numbers"]),
-        (
-            "optimizer.name: {choice: {adam: {optimizer.momentumm: 0.9}, sgd: {model.dropout: {uniform: [0.5, 0.1]}}}}",
-            ["needs low < high", "choice.adam.optimizer.momentumm"],
-        ),
+        ("3: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 2]}", ["search.3: no such", "less than 1"]),
         ("", ["nothing to search"]),
     ],
 )
@@ -111,7 +109,7 @@ def test_bad_spaces(
         (
             ["--gpus-per-trial", "1", "--workers-per-trial", "2"],
             [GOOD],
-            ["--gpus-per-trial 1: must be 0, or 2: one for each of 2 workers"],
+            ["--gpus-per-trial 1: must be 0, or 2, one for each of 2 workers"],
         ),
         (["--gpus-per-trial", "4", "--workers-per-trial", "2"], [GOOD], ["further GPUs of a process would be idle"]),
         (
@@ -148,7 +146,7 @@ def test_a_logger_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(request, "find_spec", lambda asked: None if asked == package else object())
+    monkeypatch.setattr(options, "find_spec", lambda asked: None if asked == package else object())
     (tmp_path / "s.yaml").write_text(GOOD)
     arguments = ["--log", f"{name},wandb"]
     error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)
@@ -156,11 +154,16 @@ def test_a_logger_that_is_not_installed(
     assert "--log wandb: choose tensorboard or mlflow." in error
 
 
-def test_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_at_once(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the options alone tell, and then what the dataset and the sampler tell."""
     (tmp_path / "a.yaml").write_text("search: {model.dropuot: {uniform: [0, 1]}, training.epochs: {int: [0, 90]}}")
     (tmp_path / "b.yaml").write_text("search: {model.dropout: {uniform: [0.5, 0.6]}}")
-    arguments = ["--sampler", "bayes", "--scheduler", "halving", "--objective", "speed", "--max-concurrent", "0"]
+    arguments = ["--sampler", "bayes", "--scheduler", "halving", "--objective", "speed", "--time-budget", "soon"]
     spaces = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     error = refused(tmp_path / "nothing", spaces, tmp_path / "run", arguments, capsys)
-    for part in ["model.dropuot", "training.epochs = 0", "b.yaml: model.dropout", "nothing", *arguments[1::2]]:
+    for part in ["model.dropuot", "training.epochs = 0", "b.yaml: model.dropout", "nothing", "--time-budget soon"]:
+        assert part in error
+    (tmp_path / "a.yaml").write_text("model: {name: cnn4}\n" + GOOD)
+    error = refused(tiny_dataset.path, spaces[:1], tmp_path / "run", arguments[:6], capsys)
+    for part in ["Did you mean 'cnn3'", "bayes", "halving", "speed"]:
         assert part in error

@@ -113,7 +113,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
     votes = write_votes(tmp_path)
     with pytest.raises(UsageError, match=r"joined by row number.*Give fer2013\.csv"):
         prepare("synthetic:20", tmp_path / "out", fer_plus=votes)
-    with pytest.raises(UsageError, match="--fer-plus-labels hard: must be one of majority, soft"):
+    with pytest.raises(UsageError, match="--fer-plus-labels hard: must be 'majority' or 'soft'"):
         prepare(write_csv(tmp_path), tmp_path / "out", fer_plus=votes, fer_plus_labels="hard")
     with pytest.raises(UsageError, match=r"--fer-plus-labels soft: .*--fer-plus"):
         prepare(write_csv(tmp_path), tmp_path / "out", fer_plus_labels="soft")

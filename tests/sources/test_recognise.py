@@ -283,8 +283,6 @@ def test_wrong_calls(tmp_path: Path) -> None:
     for text in ("synthetic:0", "synthetic:many", "synthetic:-5"):
         with pytest.raises(UsageError, match="number of faces"):
             open_source(text)
-    with pytest.raises(UsageError, match="folder, zip"):
-        open_source(tmp_path, format="tar")
     with pytest.raises(UsageError, match="ftp://"):
         open_source("ftp://host/x")
     file = write(tmp_path, {"x.txt": b"x"}) / "x.txt"

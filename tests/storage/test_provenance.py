@@ -35,6 +35,7 @@ def test_a_command_reads_as_typed(arguments: list[str], typed: str) -> None:
     assert command_line(arguments) == typed
 
 
+@pytest.mark.slow
 def test_the_file_names_command_versions_machine_and_time(tmp_path: Path) -> None:
     code = "import sys; from fer_ray.storage.provenance import record_start; from pathlib import Path;"
     code += " record_start(Path(sys.argv[1]))"

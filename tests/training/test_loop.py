@@ -17,9 +17,8 @@ from fer_ray.inference.network import Network
 from fer_ray.inference.predictor import Predictor
 from fer_ray.inference.scores import score_predictions
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 SMALL = ["model.name=cnn3", "model.dropout=0.1", "optimizer.name=adam", "optimizer.learning_rate=2e-3"]
 
@@ -47,15 +46,10 @@ def test_it_learns(data: TrainingData) -> None:
     assert history[-1]["validation_accuracy"] > 0.5
 
 
-def test_every_validation_row_counts_once(data: TrainingData) -> None:
-    (line,) = history_of(config("training.epochs=1"), data)
-    assert line["validation_rows"] == len(data.validation)
-
-
-def test_every_training_row_is_taken_once_an_epoch(data: TrainingData) -> None:
-    batches: list[int] = []
-    fit(config("training.epochs=1"), data, lambda metrics, snapshot: None, batches.append)
-    assert sum(batches) == len(data.train)
+def test_every_row_is_taken_once_an_epoch(data: TrainingData) -> None:
+    batches, lines = list[int](), list[Metrics]()
+    fit(config("training.epochs=1"), data, lambda metrics, snapshot: lines.append(metrics), batches.append)
+    assert sum(batches) == len(data.train) and lines[0]["validation_rows"] == len(data.validation)
     assert max(batches) <= 64 and max(batches) - min(batches) <= 1
 
 
@@ -65,10 +59,11 @@ def test_the_seed_decides(data: TrainingData) -> None:
     assert first[-1]["train_loss"] != other[-1]["train_loss"]
 
 
-def test_the_checkpoint_predicts_what_validation_measured(data: TrainingData, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    run.begin(config())
-    fit(config(), data, run.record)
+@pytest.mark.parametrize("average", [0.0, 0.95])
+def test_the_checkpoint_predicts_what_validation_measured(average: float, data: TrainingData, tmp_path: Path) -> None:
+    run, settings = RunFolder(tmp_path / "run"), config(f"training.ema={average}", "training.epochs=3")
+    run.begin(settings)
+    fit(settings, data, run.record)
     best = max(run.history(), key=lambda line: line["validation_accuracy"])
     predictions = Predictor(run.best).predict(data.validation.images)
     assert (predictions.labels == data.validation.labels).mean() == pytest.approx(best["validation_accuracy"], abs=1e-9)
@@ -87,57 +82,6 @@ def test_the_checkpoint_is_calibrated_on_validation(data: TrainingData, tmp_path
     assert scores[1].nll < scores[0].nll and scores[1].ece < scores[0].ece
     logits = Network(plain).logits(data.validation.images)[0].numpy()
     assert loaded.info.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-3)
-
-
-def test_resumed_run_equals_an_uninterrupted_one(data: TrainingData, tmp_path: Path) -> None:
-    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
-    for run in (whole, halves):
-        run.begin(config("training.epochs=3"))
-    fit(config("training.epochs=3"), data, whole.record)
-
-    class KilledError(Exception):
-        pass
-
-    def record_then_die(metrics: Metrics, snapshot: Snapshot) -> None:
-        halves.record(metrics, snapshot)
-        raise KilledError
-
-    with pytest.raises(KilledError):
-        fit(config("training.epochs=3"), data, record_then_die)
-    fit(config("training.epochs=3"), data, halves.record, resume_from=halves.resumable())
-    expected, got = (load_checkpoint(run.last).model.state_dict() for run in (whole, halves))
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
-    assert [line["epoch"] for line in halves.history()] == [1, 2, 3]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["optimizer.name=muon", "model.name=lenet", "training.batch_size=190"],
-        ["schedule.name=plateau", "schedule.plateau_patience=1", "optimizer.learning_rate=1e-12"],
-        ["augment.mixup=0.4", "augment.cutmix=1", "augment.cutout=0.3"],
-    ],
-    ids=lambda options: options[0],
-)
-def test_every_part_of_the_state_is_resumed(options: list[str], data: TrainingData, tmp_path: Path) -> None:
-    settings = config("training.epochs=4", *options)
-    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
-    fit(settings, data, whole.record)
-
-    class KilledError(Exception):
-        pass
-
-    def record_two(metrics: Metrics, snapshot: Snapshot) -> None:
-        halves.record(metrics, snapshot)
-        if metrics["epoch"] == 2:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        fit(settings, data, record_two)
-    fit(settings, data, halves.record, resume_from=halves.resumable())
-    expected, got = (load_checkpoint(run.last).model.state_dict() for run in (whole, halves))
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
-    assert [line["learning_rate"] for line in halves.history()] == [line["learning_rate"] for line in whole.history()]
 
 
 def test_parts_of_a_batch_add_up_to_its_step(data: TrainingData) -> None:
@@ -167,15 +111,6 @@ def test_only_the_classifier_learns_at_first(data: TrainingData, tmp_path: Path)
     assert set(second) == set(third) == set(weights[0])
 
 
-def test_the_average_of_the_weights_is_validated_and_kept(data: TrainingData, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    fit(config("training.ema=0.95", "training.epochs=3"), data, run.record)
-    assert torch.load(run.last / "training.pt", weights_only=True)["average_steps"] > 20
-    best = max(run.history(), key=lambda line: line["validation_accuracy"])
-    predictions = Predictor(run.best).predict(data.validation.images)
-    assert (predictions.labels == data.validation.labels).mean() == pytest.approx(best["validation_accuracy"], abs=1e-9)
-
-
 def test_a_student_learns_its_teacher_and_not_the_labels(data: TrainingData, tmp_path: Path) -> None:
     """With labels that say nothing, all that the student can know it has from its teacher."""
     quick = "optimizer.learning_rate=4e-3"
@@ -188,9 +123,18 @@ def test_a_student_learns_its_teacher_and_not_the_labels(data: TrainingData, tmp
     assert alone < 0.35 < 0.5 < taught
 
 
-def test_a_missing_teacher_is_told_before_anything_starts(data: TrainingData, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"loss\.teachers: .*nowhere"):
-        history_of(config(f"loss.teachers=[{tmp_path / 'nowhere'}]"), data)
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("loss.teachers=[{}]", r"loss\.teachers: .*nowhere"),
+        ("model.pretrained={}", r"model\.pretrained = .*nowhere"),
+    ],
+)
+def test_files_that_are_missing_end_it_before_the_first_step(
+    option: str, problem: str, data: TrainingData, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        history_of(config(option.format(tmp_path / "nowhere")), data)
 
 
 def test_early_stopping_waits_for_its_patience(data: TrainingData) -> None:

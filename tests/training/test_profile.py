@@ -2,24 +2,19 @@
 
 import re
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from fer_ray.training.profile import PHASES, Phase, RunProfile, Stopwatch, bottleneck
+from fer_ray.training.profile import PHASES, RunProfile, Stopwatch, bottleneck
 
 
-def profile(device: str = "cpu", streamed: bool = False, **seconds: float) -> RunProfile:
-    return RunProfile.model_validate(
-        {"device": device, "precision": "bfloat16", "workers": 1, "streamed": streamed, "seconds": seconds}
-    )
-
-
-def test_the_parts_of_an_epoch_add_up_to_its_time() -> None:
-    watch = Stopwatch(torch.device("cpu"))
+def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> None:
+    watch = Stopwatch(torch.device("cpu"), {"backward": 100.0})
     began = time.perf_counter()
 
-    def batches():  # type: ignore[no-untyped-def]
+    def batches() -> Iterator[int]:
         for number in range(5):
             time.sleep(0.02)
             yield number
@@ -34,41 +29,33 @@ def test_the_parts_of_an_epoch_add_up_to_its_time() -> None:
         time.sleep(0.03)
     total = time.perf_counter() - began
     assert seen == [0, 1, 2, 3, 4]
-    assert sum(watch.seconds.values()) == pytest.approx(total, rel=0.02)
+    assert sum(watch.seconds.values()) == pytest.approx(100 + total, abs=0.02 * total)
     assert watch.seconds["data"] >= 0.1 and watch.seconds["forward"] >= 0.05
     assert watch.seconds["validation"] >= 0.03 and watch.seconds["other"] >= 0.02
 
 
-def test_a_resumed_run_goes_on_adding() -> None:
-    watch = Stopwatch(torch.device("cpu"), {"backward": 100.0})
-    for _ in watch.steps([1]):
-        with watch.phase("backward"):
-            pass
-    assert 100 < watch.seconds["backward"] < 101
-
-
-def test_shares_are_of_the_whole_and_in_order() -> None:
-    shares = profile(forward=30, backward=60, data=10).shares()
-    assert list(shares) == list(PHASES)
-    assert shares["backward"] == 0.6 and sum(shares.values()) == pytest.approx(1)
-
-
 @pytest.mark.parametrize(
-    ("seconds", "streamed", "device", "said"),
+    ("seconds", "circumstances", "line"),
     [
-        ({"data": 6, "forward": 2, "backward": 2}, True, "cpu", r"data \(60%\).*larger --data-memory"),
-        ({"data": 6, "forward": 2, "backward": 2}, False, "cpu", r"data \(60%\).*larger batches"),
-        ({"data": 4, "forward": 3, "backward": 3}, False, "cpu", r"forward and backward \(60%\).*a GPU"),
+        (
+            {"data": 6, "forward": 2, "backward": 2},
+            {"streamed": True},
+            r"data \(60%\).*the rows in memory",
+        ),
+        ({"data": 6, "forward": 2, "backward": 2}, {}, r"data \(60%\)\. Faster with larger batches"),
         (
             {"data": 4, "forward": 3, "backward": 3},
-            False,
-            "cuda",
-            r"forward and backward \(60%\).*more GPUs",
+            {},
+            r"forward and backward \(60%\).*smaller.* or a GPU",
         ),
-        ({"validation": 9, "forward": 1}, False, "cpu", r"validation \(90%\).*smaller validation split"),
+        ({"forward": 3, "backward": 3}, {"device": "cuda", "fast_bfloat16": True}, r"with bfloat16 .* or more GPUs"),
+        ({"validation": 9, "forward": 1}, {}, r"validation \(90%\)\. Faster with a smaller validation split"),
     ],
 )
 def test_the_line_names_the_bottleneck_and_a_remedy(
-    seconds: dict[Phase, float], streamed: bool, device: str, said: str
+    seconds: dict[str, float], circumstances: dict[str, object], line: str
 ) -> None:
-    assert re.search(said, bottleneck(profile(device, streamed, **seconds), can_grow=True))
+    plain = {"device": "cpu", "precision": "float32", "workers": 1, "streamed": False, "seconds": seconds}
+    profile = RunProfile.model_validate(plain | circumstances)
+    assert re.search(line, bottleneck(profile, can_grow=True))
+    assert list(profile.shares()) == list(PHASES) and sum(profile.shares().values()) == pytest.approx(1)

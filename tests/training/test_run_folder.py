@@ -12,10 +12,10 @@ from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.errors import FerRayError
 from fer_ray.inference.checkpoint import load_checkpoint, read_info
+from fer_ray.storage.output import open_output
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot, has_epoch
 
 
 def config(epochs: int) -> Config:
@@ -109,7 +109,7 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
 
     with (
         pytest.raises(FerRayError, match=r"No space left.*nothing to resume.*start again"),
-        run.owned(resume=False),
+        open_output(run.output, is_resumable=has_epoch),
         run.writing(),
     ):
         run.begin(config(1))

@@ -40,7 +40,7 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     """
     allocation = allocate_cluster(request, trials, {})
     named = {place for space in request.spaces.values() for place in external_paths(space.defaults)}
-    require_seen_by_nodes(sorted(named), request.run.shown)
+    require_seen_by_nodes(sorted(named), request.run.path_or_url)
     costs, start = measure(request, data, allocation)
     plan = SearchPlan(allocate_cluster(request, trials, costs), costs, start)
     require_gpu_memory(plan)
@@ -61,7 +61,7 @@ def allocate_cluster(request: SearchRequest, trials: int, costs: Mapping[str, Tr
     connect.connect(dashboard=request.resources.workers > 1)
     memory = max((cost.memory for cost in costs.values()), default=0)
     allocation = allocate(
-        connect.nodes(), trials, request.max_concurrent, request.resources, memory, gpu_fraction(costs)
+        connect.nodes(), trials, request.options.max_concurrent, request.resources, memory, gpu_fraction(costs)
     )
     workers = f"workers of {amount(allocation.concurrent, 'trial')} at once"
     connect.require(

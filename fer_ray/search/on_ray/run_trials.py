@@ -17,7 +17,6 @@ from sqlalchemy.engine import URL
 from fer_ray.cluster import connect
 from fer_ray.cluster.failures import advice
 from fer_ray.cluster.memory import memory_errors
-from fer_ray.cluster.metrics import Throughput
 from fer_ray.cluster.resources import room
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
@@ -34,10 +33,9 @@ from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
 from fer_ray.search.trial_table import TrialTable
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, Snapshot
+from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 _NODES_S = 5.0
 
@@ -72,13 +70,10 @@ def run_trials(
     table = TrialTable(study.strategy.first)
     with (
         ProgressBar("searching", trials, "trials", study.counted(), table) as bar,
-        Throughput("tune") as images,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(copies_files="tensorboard" in loggers),
     ):
-        listener = TrialListener(
-            study, trials, data, allocation, runs, on_closed, seconds, bar, table, images, interrupted
-        )
+        listener = TrialListener(study, trials, data, allocation, runs, on_closed, seconds, bar, table, interrupted)
         # TensorBoard's files lie where Ray Tune writes.
         output, name = (folder.output, "tensorboard") if "tensorboard" in loggers else (folder.ray, "tune")
         tuner = ray_tune.Tuner(

@@ -10,7 +10,7 @@ from ray import tune as ray_tune
 
 from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
-from fer_ray.cluster.metrics import Throughput, count_failure, counter, gauge
+from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.errors import FerRayError
 from fer_ray.search.on_ray.tune_adapter import LostError, worker_error
@@ -19,7 +19,7 @@ from fer_ray.search.study import Candidate, Study
 from fer_ray.search.time_budget import TimeBudget
 from fer_ray.search.trial_records import TrialRecord, describe, error_line
 from fer_ray.search.trial_table import TrialTable
-from fer_ray.storage.outputs import Output
+from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import RunFolder
 
@@ -36,7 +36,6 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         on_closed: called after a trial was closed in the study.
         seconds: time budget from now on.
         bar: progress bar, with ``table`` as its details.
-        images: counter of trained images.
         interrupted: set at Ctrl-C.
     """
 
@@ -51,11 +50,10 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         seconds: float | None,
         bar: ProgressBar,
         table: TrialTable,
-        images: Throughput,
         interrupted: Event,
     ):
         self._study, self._runs, self._on_closed, self._bar, self._table = study, runs, on_closed, bar, table
-        self._images, self._rows, self._interrupted = images, len(data.train), interrupted
+        self._rows, self._interrupted = len(data.train), interrupted
         self._failures = FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0))
         self._stopped, self._errors = set[int](), dict[int, str]()
         self._deadline, self._budget = math.inf, None
@@ -83,7 +81,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         self._bar.touch()
         if result["previous"]:
             return False
-        self._images.add(self._rows)
+        count_images("tune", ok=self._rows)
         if self._budget:
             self._budget.reported(number, result)
         if weak:

@@ -16,11 +16,10 @@ from fer_ray.config.schema import Config
 from fer_ray.dataset.store import Split
 from fer_ray.search.plan import Allocation
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
-from fer_ray.storage.outputs import Output
-from fer_ray.training.metrics import Metrics
+from fer_ray.storage.output import Output
 from fer_ray.training.on_ray.train_workers import first_failure, make_trainer
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Report, Snapshot
+from fer_ray.training.run_folder import Metrics, Report, Snapshot
 
 DRIVER = {"CPU": 0.001}
 """Resources of the process that a trial's workers report to, which is mostly idle; Ray Tune refuses 0."""

@@ -1,7 +1,6 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
@@ -29,11 +28,10 @@ from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import FerRayError
 from fer_ray.inference.device import memory_left
 from fer_ray.training.loop import fit
-from fer_ray.training.metrics import Metrics
 from fer_ray.training.on_ray import shards
-from fer_ray.training.on_ray.shared_progress import shared_progress
+from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Report, RunFolder, Snapshot, describe_epoch
+from fer_ray.training.run_folder import Metrics, Report, RunFolder, Snapshot, describe_epoch
 
 _PATIENCE_S = 60.0
 
@@ -66,14 +64,14 @@ def train_on_ray(
     threads = most_cpus(connect.nodes(), gpus, workers, left=shards.READ_CPUS)
     resources = {"CPU": threads - shards.READ_CPUS} | gpus
     connect.require(workers, resources, "training workers")
-    require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.shown)
+    require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.path_or_url)
     at_once = min(workers, connect.most_on_a_node(resources))
     placement = Placement(data, workers, memory // at_once if memory else _memory_left(workers, resources) // 2)
     placement.require_room(-(-config.training.batch_size // workers))
     say(str(placement))
     rows = shards.train_dataset(data, workers) if placement.holds("train") else None
     notes = run.output.within(".ray")
-    with shared_progress(bar) as progress:
+    with shared_progress(bar, describe_epoch) as progress:
         run_config = RunConfig(
             name="train",
             **ray_storage(notes),
@@ -261,30 +259,31 @@ def _controller_error(error: Exception, run: RunFolder) -> FerRayError:
     return FerRayError(f"Ray Train's controller was lost, {what}. {run.what_is_kept()}")
 
 
-@dataclass(frozen=True)
 class _RunJob:
-    """The run of ``fer-ray train``. The first worker writes its folder."""
+    """The run of ``fer-ray train``. The first worker writes its folder and sends its progress."""
 
-    config: Config
-    placement: Placement
-    run: RunFolder
-    progress: Any
+    def __init__(self, config: Config, placement: Placement, run: RunFolder, progress: Any):
+        self.config, self.placement, self.run, self.progress = config, placement, run, progress
+        self._sender: ProgressSender | None = None
 
     def begin(self) -> None:
         self.run.output.fetch()
-        self.run.catch_up()
-        self.progress.start_at.remote(len(self.run.history()) * self.placement.dataset.labelled("train"))
+        rows, epochs = self.placement.dataset.labelled("train"), len(self.run.catch_up())
+        self._sender = ProgressSender(self.progress, epochs, rows, self.placement.workers)
 
     def train(self, rank: int, report: Report) -> None:
         if rank:
             self.run.output.fetch()
+        on_batch = self._sender.add if self._sender else lambda images: None
         with memory_errors(advice(self.config.training)):
-            fit(self.config, self._rows(rank), report, self.progress.add.remote, self.run.resumable())
+            fit(self.config, self._rows(rank), report, on_batch, self.run.resumable())
+        if self._sender:
+            self._sender.flush()
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
+        assert self._sender, "begin comes first"
         self.run.record(metrics, snapshot)
-        self.progress.epoch.remote(metrics)
-        self.progress.say.remote(describe_epoch(metrics))
+        self._sender.finish_epoch(metrics)
 
     def _rows(self, rank: int) -> TrainingData:
         placement, data, workers = self.placement, self.placement.dataset, self.placement.workers

@@ -1,0 +1,97 @@
+"""Classes of options as Python functions and as command lines; ``fer_ray.options`` declares them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ValidationError
+from typer.models import ParameterInfo
+
+from fer_ray.errors import UsageError
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+Result = TypeVar("Result")
+
+
+class Stage(Generic[P, Options, Result]):
+    """A stage as a Python function, whose arguments are the fields of its options.
+
+    Attributes:
+        run: the same for options that are made and checked already.
+    """
+
+    def __init__(self, options: Callable[P, Options], run: Callable[[Options], Result]):
+        self._options, self.run = options, run
+        functools.update_wrapper(self, run)
+        self.__signature__ = inspect.signature(options)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Run the stage.
+
+        Raises:
+            FerRayError: an argument breaks a rule, or the stage fails.
+        """
+        return self.run(checked(self._options, *args, **kwargs))
+
+
+def stage(options: Callable[P, Options]) -> Callable[[Callable[[Options], Result]], Stage[P, Options, Result]]:
+    """Return a decorator that makes a function of options a function of their fields."""
+    return lambda run: Stage(options, run)
+
+
+def checked(options: Callable[P, Options], *args: P.args, **kwargs: P.kwargs) -> Options:
+    """Make the options of a stage.
+
+    Raises:
+        UsageError: values out of range, all together; or problems that the class's own check finds.
+    """
+    try:
+        return options(*args, **kwargs)
+    except ValidationError as error:
+        raise UsageError(
+            [_explain(get_type_hints(options, include_extras=True), item) for item in error.errors()]
+        ) from error
+
+
+def _explain(hints: dict[str, Any], item: Any) -> str:
+    name, rule = str(item["loc"][0]), item["msg"].removeprefix("Input ").replace("should be", "must be")
+    if item["type"] == "value_error":  # of a check of ours, which names option and value itself
+        return str(item["ctx"]["error"])
+    rule = "name at least one" if item["type"] == "too_short" else rule
+    rule = rule.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    info = _parameter(hints.get(name))
+    option = info.default if info and isinstance(info.default, str) else f"--{name.replace('_', '-')}"
+    return f"{option} {item['input']}: {rule}. {info.help if info else ''}".rstrip()
+
+
+def command_line(options: type[Any]) -> list[inspect.Parameter]:
+    """Return the options of a stage as parameters of a function that typer reads."""
+    hints, types, parameters = get_type_hints(options, include_extras=True), get_type_hints(options), []
+    for field in fields(options):
+        if info := _parameter(hints[field.name]):
+            kind, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[_command_line_type(types[field.name]), info]
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            if field.default is MISSING and NoneType in get_args(types[field.name]):
+                default = None
+            default = list(default) if isinstance(default, tuple) else default
+            parameters.append(inspect.Parameter(field.name, kind, default=default, annotation=annotation))
+    return parameters
+
+
+def _parameter(hint: Any) -> ParameterInfo | None:
+    """Return what typer knows of a field."""
+    return next((one for one in getattr(hint, "__metadata__", ()) if isinstance(one, ParameterInfo)), None)
+
+
+def _command_line_type(hint: Any) -> Any:
+    """Return the type by which typer reads a field: a single one, perhaps with None, or a list of texts."""
+    members = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+    single = [member for member in members if member is not NoneType]
+    if any(get_origin(member) is Sequence for member in single):
+        return list[str]
+    read = single[0] if len(single) == 1 else str
+    return read | None if NoneType in members else read

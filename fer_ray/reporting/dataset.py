@@ -1,0 +1,148 @@
+"""Show a prepared dataset: as plain text, as a section of a page, and in pictures beside ``dataset.json``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fer_ray.dataset.assemble import Spool, SpooledRows, mean_by_class
+from fer_ray.dataset.quality import CopyGroup, Findings, worst_groups
+from fer_ray.dataset.store import DatasetInfo, PreparedDataset
+from fer_ray.emotions import EMOTIONS
+from fer_ray.reporting.charts import FILE_DPI, evenly_spaced, new_chart, save_faces
+from fer_ray.reporting.html import PageSection, Table, read_figure
+from fer_ray.reporting.reproduce import reproduce_blocks
+
+_FLAWS = {
+    "duplicates": "exact copies of an earlier image",
+    "leaked": "exact copies of a train image",
+    "conflicts": "same image with another label",
+    "flat": "one flat colour",
+    "near_duplicates": "nearly equal to an earlier image",
+    "near_leaked": "nearly equal to a train image",
+}
+"""Counts of flawed images, fields of ``SplitInfo``, and what they are."""
+_PICTURES = {
+    "classes.png": ("Images of each class by split; the table above has the numbers.", "Images of each class", True),
+    "samples.png": ("Some faces of each class.", "Some faces of each class", False),
+    "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
+    "duplicates.png": (
+        "Images that occur several times in the dataset: the largest groups and those with the most labels.",
+        "Images that occur several times",
+        False,
+    ),
+}
+"""Optional pictures beside ``dataset.json``: alternative text, caption and whether it is a chart."""
+_SAMPLES = 10  # of each class, in samples.png
+_GROUPS = 8  # largest groups of copies, and as many with the most labels, in duplicates.png
+
+
+def describe_dataset(path_or_url: str, info: DatasetInfo) -> str:
+    """Describe a dataset as plain text; ``path_or_url`` is where it is."""
+    dropped = f", {info.dropped_leaks:,} of them by --drop-leaks" if info.dropped_leaks else ""
+    rejected = f"{info.rejected:,} rejected{dropped} (reasons in rejects.parquet)"
+    return f"{split_table(info).as_text()}\n\n{rejected}\nDataset: {path_or_url}"
+
+
+def dataset_section(folder: Path, path_or_url: str) -> PageSection:
+    """Show a prepared dataset; arguments as in ``evaluation_section``."""
+    info = PreparedDataset(folder).info
+    pictures = [figure for name, how in _PICTURES.items() for figure in read_figure(folder / name, *how)]
+    facts = {"Source": f"{info.source} ({info.source_format})", "Fingerprint": info.fingerprint}
+    total = sum(split.rows for split in info.splits.values())
+    headline = (
+        f"{total:,} images of {info.size} × {info.size} from {info.source} ({info.source_format});"
+        f" {info.rejected:,} rejected."
+    )
+    blocks = [split_table(info), *pictures, *reproduce_blocks(folder, facts)]
+    return PageSection(Path(path_or_url).name, "Dataset", path_or_url, headline, blocks, info.notes)
+
+
+def split_table(info: DatasetInfo) -> Table:
+    """Show the number of images of each class, and the number and share with each flaw, one column for each split."""
+    splits = info.splits.values()
+    rows = [(name, *(f"{split.labels.get(name, 0):,}" for split in splits)) for name in info.label_names]
+    if any(split.unlabelled for split in splits):
+        rows.append(("without a label", *(f"{split.unlabelled:,}" for split in splits)))
+    rows.append(("all images", *(f"{split.rows:,}" for split in splits)))
+    for flaw, name in _FLAWS.items():
+        counts = {split: getattr(held, flaw) for split, held in info.splits.items()}
+        if "leaked" in flaw:
+            counts["train"] = None  # copies of train are counted in the other splits only
+        if any(count is not None for count in counts.values()):
+            rows.append((name, *(_flawed(counts[split], held.rows) for split, held in info.splits.items())))
+    return Table("Images by split", ("", *info.splits), rows)
+
+
+def _flawed(count: int | None, rows: int) -> str:
+    if not count:
+        return "–" if count is None else "0"
+    share = 100 * count / rows
+    return f"{count:,} ({share:.1f}%)" if share >= 0.1 else f"{count:,} ({share:.1g}%)"
+
+
+def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRows, findings: Findings) -> None:
+    """Write ``classes.png`` and ``samples.png``.
+
+    Write ``mean_faces.png`` too if any image has a label, and ``duplicates.png`` if two images have the same pixels.
+    """
+    _save_classes(folder / "classes.png", info)
+    split = next(iter(info.splits))
+    numbers = rows.of_split(split)
+    faces = list[np.ndarray]()
+    for label in range(len(EMOTIONS)):
+        chosen = evenly_spaced(numbers[rows.labels[numbers] == label], _SAMPLES)
+        faces += [*spool.pixels(chosen), *[np.empty(0)] * (_SAMPLES - len(chosen))]
+    title = f"{split}, {info.size} × {info.size}"
+    save_faces(faces, [""] * len(faces), _SAMPLES, folder / "samples.png", title, EMOTIONS)
+    means = mean_by_class(spool, rows, numbers)
+    if means:
+        # A mean has little contrast, so the grey scale runs from the darkest to the lightest pixel of all means.
+        shades = min(mean.min() for mean in means.values()), max(mean.max() for mean in means.values())
+        captions = [f"{name}\n{info.splits[split].labels[name]:,}" for name in means]
+        title = f"mean of each class in {split}, all with the same contrast"
+        save_faces([*means.values()], captions, len(means), folder / "mean_faces.png", title, shades=shades)
+    # A group may be among the largest and among those with the most labels.
+    groups = [*{group.first: group for kind in worst_groups(rows, findings, _GROUPS) for group in kind}.values()]
+    if groups:
+        save_copies(folder / "duplicates.png", groups, spool.pixels(np.array([group.first for group in groups])))
+
+
+def save_copies(file: Path, groups: Sequence[CopyGroup], pictures: np.ndarray) -> None:
+    """Write a PNG of groups of identical images, each with its number of copies by split and by label.
+
+    Args:
+        file: the PNG to write.
+        groups: n > 0 groups.
+        pictures: uint8, n × H × W.
+    """
+    captions = [
+        "\n".join(
+            [
+                f"{sum(group.splits.values()):,} times:",
+                *(f"{count:,} in {split}" for split, count in group.splits.items()),
+                *(f"{count:,} × {label}" for label, count in group.labels.items()),
+            ]
+        )
+        for group in groups
+    ]
+    title = "Most frequent images, then the images with the most different labels"
+    save_faces(pictures, captions, min(_GROUPS, len(groups)), file, title)
+
+
+def _save_classes(file: Path, info: DatasetInfo) -> None:
+    """Write a PNG of the number of images of each class in each split, as bars."""
+    canvas, axes = new_chart(0.9 + 0.2 * len(info.label_names) * (len(info.splits) + 0.6), width=7)
+    axes.grid(False)
+    height, classes = 0.85 / len(info.splits), np.arange(len(info.label_names))
+    for number, (name, split) in enumerate(info.splits.items()):
+        places = classes + (number - (len(info.splits) - 1) / 2) * height
+        bars = axes.barh(places, list(split.labels.values()), height, label=f"{name} ({split.rows:,} images)")
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.set_yticks(classes, info.label_names)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)  # room for the numbers
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("images")
+    canvas.legend(frameon=False, ncols=len(info.splits), loc="outside upper right", fontsize=9)
+    canvas.savefig(file, dpi=FILE_DPI)

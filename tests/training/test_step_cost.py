@@ -1,0 +1,92 @@
+"""What a training step costs beside arithmetic: operators, host synchronisations, and calls to the progress actor."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fer_ray.config.files import load_config
+from fer_ray.dataset.store import DatasetInfo, Split
+from fer_ray.training.loop import fit
+from fer_ray.training.on_ray.shared_progress import ProgressSender
+from fer_ray.training.optimizers import WeightAverage
+from fer_ray.training.rows import TrainingData
+
+SPACE = Path(__file__).parents[2] / "search_spaces" / "fast.yaml"
+EVERYTHING = ["contrast=0.1", "brightness=0.1", "cutout=0.2", "mixup=0.3", "cutmix=0.5"]
+SYNCHRONISES = {"_local_scalar_dense", "lift_fresh", "nonzero", "item", "equal", "is_nonzero"}
+
+
+class Operators(TorchDispatchMode):
+    """Records every operator, in forward and backward passes and in the optimizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.called.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def operators_of_a_step(*overrides: str) -> list[Any]:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 48, 48), dtype=np.uint8)
+    rows = Split([str(row) for row in range(24)], pixels, np.arange(24) % 7, np.zeros(24, bool))
+    info = DatasetInfo(
+        fer_ray_version="", source="", source_format="", size=48, splits={}, mean=0.5, std=0.25, fingerprint=""
+    )
+    config = load_config(SPACE, ["training.epochs=1", "training.batch_size=8", *overrides])
+    ends: list[int] = []
+    with Operators() as operators:
+        data = TrainingData(rows, rows, info)
+        fit(config, data, lambda metrics, snapshot: None, lambda images: ends.append(len(operators.called)))
+    return operators.called[ends[-2] : ends[-1]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("overrides", "most"),
+    [([], 140), (["training.ema=0.9"], 140), ([f"augment.{change}" for change in EVERYTHING], 150)],
+    ids=["recipe", "average of weights", "every augmentation"],
+)
+def test_a_step_is_few_operators_and_waits_for_none(overrides: list[str], most: int, precision: str) -> None:
+    called = operators_of_a_step(f"training.precision={precision}", *overrides)
+    assert 50 < len([operator for operator in called if not getattr(operator, "is_view", False)]) <= most
+    assert not SYNCHRONISES & {operator._overloadpacket._qualified_op_name.split("::")[1] for operator in called}
+
+
+def test_the_average_of_weights_is_one_operator_a_step() -> None:
+    average = WeightAverage(torch.nn.Sequential(*(torch.nn.BatchNorm2d(4) for _ in range(20))), 0.9)
+    with Operators() as operators:
+        average.update()
+    assert len(operators.called) == 1
+
+
+class Actor:
+    """Stands in for the handle of the progress actor: ``update.remote`` records its arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, list[dict[str, float]]]] = []
+        self.update = self
+
+    def remote(self, images: int, epochs: list[dict[str, float]]) -> None:
+        self.calls.append((images, epochs))
+
+
+def test_progress_is_sent_at_most_twice_a_second() -> None:
+    """Ten seconds of steps of 1 ms, an epoch each 0.1 s."""
+    now, actor = 0.0, Actor()
+    sender = ProgressSender(actor, epochs=1, rows=2000, workers=2, clock=lambda: now)
+    for step in range(1, 10_001):
+        now = step / 1000
+        sender.add(10)
+        if step % 100 == 0:
+            sender.finish_epoch({"epoch": 1 + step / 100})
+    sender.flush()
+    assert len(actor.calls) <= 3 * 10
+    images = [images for images, _ in actor.calls]
+    assert images[0] == 2000 and images == sorted(images) and images[-1] == 101 * 2000
+    assert [line["epoch"] for _, epochs in actor.calls for line in epochs] == list(range(2, 102))
