@@ -21,7 +21,7 @@ from fer_ray.search.trial_records import TrialRecord, describe, error_line
 from fer_ray.search.trial_table import TrialTable
 from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder
+from fer_ray.training.run_folder import METRICS_FILE, RunFolder
 
 
 class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
@@ -133,7 +133,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         first = self._study.strategy.first.metric
         for candidate in self._study.running():  # a process may have stored an epoch that it hasn't reported
             run = RunFolder(self._runs.within(candidate.folder), first)
-            run.output.fetch()
+            run.output.fetch(METRICS_FILE)
             for metrics in run.history():
                 self._study.report(candidate.number, metrics)
             run.output.forget()
@@ -153,7 +153,8 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         self._bar.advance(0 if record.interrupted else 1, shown)
         news = "; the best so far" if best and best.number == record.number else ""
         say(describe(record, self._study.strategy) + news)
-        counter("trials", "Closed trials.", "state").inc(1, {"state": record.state})
+        state = "INTERRUPTED" if record.interrupted else record.state
+        counter("trials", "Closed trials.", "state").inc(1, {"state": state})
         gauge("trials_running", "Running trials.").set(len(self._study.running()))
         if best and best.value is not None:
             gauge("best_value", "Best value so far.", "objective").set(best.value, {"objective": first.name})
