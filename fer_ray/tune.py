@@ -7,7 +7,8 @@ if __name__ == "__main__":
 
     main(["tune", *sys.argv[1:]])
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fer_ray.cluster.connect import nodes
@@ -18,17 +19,15 @@ from fer_ray.options import TuneOptions
 from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import search_section
-from fer_ray.search.confirmation import Confirmed, describe_runs, read_confirmation, seed_runs, write_confirmation
+from fer_ray.search.confirmation import SEEDS, Confirmed, best_configurations, confirmed, open_confirmation
 from fer_ray.search.database import translate_database_errors
-from fer_ray.search.folder import SearchFolder, is_begun
-from fer_ray.search.log import describe_best
-from fer_ray.search.on_ray.confirm import train_seed_runs
+from fer_ray.search.folder import SearchFolder, is_begun, write_table
 from fer_ray.search.on_ray.preflight import Measure, allocate_cluster, measure_costs, measure_where_tight, preflight
 from fer_ray.search.on_ray.run_trials import run_trials
 from fer_ray.search.plan import describe_plan, summary
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.study import Study
-from fer_ray.search.trial_records import TrialRecord
+from fer_ray.search.trial_records import TrialRecord, describe_best
 from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.storage.local import write_whole
 from fer_ray.storage.output import open_output
@@ -69,7 +68,7 @@ def tune(options: TuneOptions) -> TuneResult:
     return search(check_request(options), fit)
 
 
-def search(request: SearchRequest, objective: TrainFunction, measure: Measure = measure_where_tight) -> TuneResult:
+def search(request: SearchRequest, train: TrainFunction, measure: Measure = measure_where_tight) -> TuneResult:
     """Run a checked search with the given training function; ``tune`` passes ``fit``."""
     data = TrainingData.load(request.dataset)
     # A new search is planned before anything is written, because the plan may be refused.
@@ -81,8 +80,7 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
         folder = SearchFolder(output)
         storage = request.options.storage or folder.database
         with translate_database_errors(storage):
-            begin = _former_study if request.options.resume else _new_study
-            study = begin(request, folder, storage)
+            study = _open_study(request, folder, storage)
             record_start(folder.path)
             folder.keep_best(study)
             try:
@@ -90,80 +88,74 @@ def search(request: SearchRequest, objective: TrainFunction, measure: Measure = 
                 if left > 0:
                     plan = plan or preflight(request, data, left, measure)
                     say(summary(plan))
-                    run_trials(request, data, study, folder, objective, plan.allocation)
+                    run_trials(
+                        study,
+                        request.options.trials,
+                        data,
+                        train,
+                        plan.allocation,
+                        folder,
+                        folder.trials,
+                        partial(folder.keep_best, study),
+                        request.options.seconds,
+                        request.options.loggers,
+                    )
             finally:
-                folder.write_table(study)
-                _write_page(folder)
+                write_table(study, folder.table)
+                _write_page(folder, study, storage)
                 folder.save()
             best = folder.finish(study)
-            if request.options.confirm and best.stopped:
-                say("No trial is complete, so there is none to confirm.")
-            elif request.options.confirm:
-                _confirm(request, data, study, folder)
-                folder.save()
-            confirmed = read_confirmation(folder.path)
+            found = _confirm(request, data, study, folder, storage, train) if request.options.confirm else []
         made = output.file(folder.best.name), output.file(folder.best_config.name)
-        return TuneResult(best, *made, study.records(), confirmed)
+        return TuneResult(best, *made, study.records(), found)
 
 
-def _write_page(folder: SearchFolder) -> None:
-    write_whole(folder.page, render_page("Search", [search_section(folder.path, folder.output.path_or_url)]))
+def _open_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
+    fingerprint = request.dataset.info.fingerprint
+    if not request.options.resume:
+        name = folder.new_study_name()
+        study = Study.create(name, storage, request.spaces, fingerprint, request.strategy)
+        folder.begin(name)
+        return study
+    name, _ = folder.study_names()
+    study = Study.resume(name, storage, request.spaces, fingerprint, request.strategy)
+    if interrupted := study.interrupt_running():
+        say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be resumed.")
+    return study
 
 
-def _confirm(request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder) -> None:
-    """Train the best configurations with new seeds, as far as that isn't done, and show them on the page."""
-    first, errors = request.strategy.first, dict[str, str]()
-    runs = seed_runs(study.records(), first, folder.output.within("confirm"))
-    for run in runs:
-        run.begin()
-    left = [run for run in runs if not run.folder.closed()]
+def _confirm(
+    request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder, storage: str, train: TrainFunction
+) -> list[Confirmed]:
+    """Train the best configurations with new seeds, as far as that isn't done, and add them to the page."""
+    if not best_configurations(study.records()):
+        say("No trial is complete, so there is none to confirm.")
+        return []
+    runs = open_confirmation(study, storage)
+    runs.interrupt_running()
+    folder.begin(study.name, runs.name)
+    trials = len(runs.spaces) * SEEDS
     try:
-        if left:
-            # A run is of one worker, which has all that a trial has, but for the GPUs: it computes on one.
-            gpus = request.resources.gpus
-            resources = replace(request.resources, workers=1, gpus=None if gpus is None else min(gpus, 1))
-            allocation = allocate_cluster(replace(request, resources=resources), len(left), {})
-            say(describe_runs(runs, left, allocation.concurrent))
-            errors = train_seed_runs(left, data, allocation, first, folder.ray)
+        if left := trials - runs.counted():
+            allocation = allocate_cluster(request, left, {})
+            say(f"Confirming trials {', '.join(runs.spaces)} with {SEEDS} new seeds each.")
+            run_trials(runs, trials, data, train, allocation, folder, folder.confirm, folder.save)
     finally:
-        for run in left:
-            run.folder.output.fetch()
-        write_confirmation(folder.path, runs, first, errors)
-        for run in runs:
-            run.folder.output.forget()
+        for record in runs.records():
+            if record.state == "COMPLETE":
+                folder.confirm.within(record.folder).within("last").clear()
+        write_table(runs, folder.confirm_table)
+        _write_page(folder, study, storage)
         folder.ray.clear()
-        _write_page(folder)
+        folder.save()
+    return confirmed(study, runs)
 
 
-def _new_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
-    name = folder.new_study_name()
-    study = Study.create(name, storage, request.spaces, request.dataset.info.fingerprint, request.strategy)
-    folder.begin(name)
-    return study
-
-
-def _former_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
-    """Open the study of an earlier call, or a new one that begins with its trials where the spaces have changed."""
-    study = Study.load(folder.study_name(), storage, request.dataset.info.fingerprint, request.strategy)
-    interrupted = study.fail_interrupted()
-    if study.searches(request.spaces):
-        if interrupted:
-            say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be gone on with.")
-        return study
-    if interrupted:
-        say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be gone on with where they fit.")
-    study = study.with_spaces(folder.new_study_name(), request.spaces)
-    folder.begin(study.name)
-    counted = [record for record in study.records() if not record.interrupted]
-    if not counted:
-        say("The spaces have changed, before any trial was finished.")
-        return study
-    outside = sum(record.is_outside for record in counted)
-    say(
-        f"The spaces have changed: {len(counted) - outside} of {len(counted)} earlier trials fit them, and the sampler"
-        f" learns from these. The other {outside} stay in {folder.table.name} and compete for {folder.best.name}/."
-    )
-    return study
+def _write_page(folder: SearchFolder, study: Study, storage: str) -> None:
+    _, name = folder.study_names()
+    runs = Study.read(name, storage) if name else None
+    section = search_section(folder.path, folder.output.path_or_url, study, confirmed(study, runs))
+    write_whole(folder.page, render_page("Search", [section]))
 
 
 def command(options: TuneOptions) -> None:

@@ -26,7 +26,7 @@ from fer_ray.config.schema import Config
 from fer_ray.options import TuneOptions
 from fer_ray.score import score
 from fer_ray.scoring import on_ray
-from fer_ray.search.on_ray import confirm, preflight, run_trials
+from fer_ray.search.on_ray import preflight, run_trials
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.train import train
 from fer_ray.training.on_ray import train_workers
@@ -73,10 +73,10 @@ def spy_measure(request: SearchRequest, data: TrainingData, threads: int) -> Any
     return measured
 
 
-def spy_trial_on_workers(params: dict[str, Any], **options: Any) -> None:
+def spy_on_workers(*arguments: Any) -> Any:
     note("trial's driver")
     train_workers.TorchTrainer = Trainer
-    ON_WORKERS(params, **options)
+    yield from ON_WORKERS(*arguments)
 
 
 def objective(config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
@@ -85,12 +85,7 @@ def objective(config: Config, data: TrainingData, report: Report, *, resume_from
     report(metrics, Snapshot(config, data, [metrics]))  # type: ignore[arg-type]
 
 
-def spy_confirm(params: dict[str, Any], **options: Any) -> None:
-    CONFIRM(params, **options)
-    note("confirm")
-
-
-MEASURE, ON_WORKERS, CONFIRM = preflight._measure, run_trials.run_trial_on_workers, confirm._train
+MEASURE, ON_WORKERS = preflight._measure, run_trials.train_on_workers
 
 
 def seen_by(call: Callable[[], object]) -> list[dict[str, Any]]:
@@ -116,7 +111,7 @@ def main() -> None:
         connect.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
     train_workers.TorchTrainer, train_workers._RunJob = Trainer, SpyJob  # type: ignore[misc]
     on_ray._ScoringActor, preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
-    run_trials.run_trial_on_workers, confirm._train = spy_trial_on_workers, spy_confirm
+    run_trials.train_on_workers = spy_on_workers
     config = load_config(None, ["model.name=lenet", "training.epochs=1"])
     runs: dict[str, Callable[[], object]] = {
         "train 0": lambda: train(DATASET, config, FOLDER / "t0", workers=2, gpus_per_worker=0),

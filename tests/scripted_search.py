@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from ray import cloudpickle
 
 from fer_ray import models
@@ -20,6 +21,7 @@ from fer_ray.search.plan import Allocation
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.search.trial_reporter import TrainFunction
+from fer_ray.training.profile import RunProfile, Stopwatch
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import TuneResult, search
 
@@ -82,6 +84,13 @@ class Snapshot:
         weights = models.build(self.config.model, info.size).state_dict()
         save_checkpoint(folder, weights, description, {"history": self.history} if resumable else None)
 
+    @property
+    def stopwatch(self) -> Stopwatch:
+        return Stopwatch(torch.device("cpu"))
+
+    def profile(self) -> RunProfile:
+        return RunProfile(device="cpu", precision="float32", workers=1, streamed=False, seconds={})
+
 
 class Search:
     """A search in a fresh folder, one trial at a time, with a scripted objective."""
@@ -91,24 +100,20 @@ class Search:
         self.calls.mkdir()
         self.space.write_text(SPACE)
 
-    def request(self, trials: int, resume: bool = False, time_budget: str | None = None) -> SearchRequest:
-        options: dict[str, Any] = {"max_concurrent": 1, "resume": resume, "time_budget": time_budget}
-        return check_request(TuneOptions(self.dataset.path, [self.space], self.run, trials, **options))
+    def request(self, trials: int, **options: Any) -> SearchRequest:
+        return check_request(
+            TuneOptions(self.dataset.path, [self.space], self.run, trials, max_concurrent=1, **options)
+        )
 
     def __call__(
-        self,
-        *script: list[float | Callable[[], None]],
-        trials: int | None = None,
-        resume: bool = False,
-        time_budget: str | None = None,
+        self, *script: list[float | Callable[[], None]], trials: int | None = None, resume: bool = False, **options: Any
     ) -> TuneResult:
-        """Run as many trials as the script has lines, or as many as are told where some of them don't count."""
+        """Run as many trials as the script has lines, or as many as are named where some of them don't count."""
         for file in self.calls.iterdir():
             file.unlink()
         objective: TrainFunction = Scripted(list(script), self.calls)
-        done = self.counted() if resume else 0
-        asked = done + (len(script) if trials is None else trials)
-        return search(self.request(asked, resume, time_budget), objective, cost_nothing)
+        requested = (self.counted() if resume else 0) + (len(script) if trials is None else trials)
+        return search(self.request(requested, resume=resume, **options), objective, cost_nothing)
 
     def study(self) -> optuna.Study:
         storage = f"sqlite:///{self.run / 'study.db'}"
@@ -124,6 +129,4 @@ class Search:
 
 def cost_nothing(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
     """Stand in for a measured step."""
-    return {
-        name: TrialCost({data.info.size: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 2 << 20) for name in request.spaces
-    }, 1.0
+    return {name: TrialCost(1e-3, 1e-3, 0.1, 1 << 20, 0, 0) for name in request.spaces}, 1.0

@@ -62,7 +62,7 @@ def by_dropout(config: Config, data: TrainingData, report: Report, *, resume_fro
 
 
 def no_cost(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
-    return {"s": TrialCost({24: 1e-3}, 1e-3, 0.1, 1 << 20, 0, 0, 1 << 20, 1 << 20)}, 1.0
+    return {"s": TrialCost(1e-3, 1e-3, 0.1, 1 << 20, 0, 0)}, 1.0
 
 
 def left_over() -> list[str]:

@@ -3,15 +3,16 @@
 import json
 import re
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_up_search import Scripted, write_search
 from markupsafe import escape
 
 from fer_ray.config.files import load_config
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import evaluate
@@ -30,33 +31,21 @@ def folders(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFact
     return {
         "run": root / "run",
         "evaluation": root / "evaluation",
-        "search": write_search(root / "search"),
+        "search": write_search_folder(root / "search"),
         "scores": write_scores(root / "scores"),
         "dataset": tiny_dataset.path,
     }
 
 
-def write_search(folder: Path) -> Path:
-    folder.mkdir()
-    trials = {
-        "number": [0, 1, 2],
-        "state": ["COMPLETE", "PRUNED", "FAIL"],
-        "value": [0.71, 0.4, None],
-        "macro_f1": [0.69, 0.3, None],
-        "architecture": ["fast", "cnn3", "cnn3"],
-        "space": ["fast", "cnn3", "cnn3"],
-        "optimizer.learning_rate": [0.1, 0.001, 0.01],
-        "epochs": [4, 1, 0],
-        "planned_epochs": [4, 4, 4],
-        "best_epoch": [4, 1, None],
-        "interrupted": [False, False, False],
-        "seconds": [10.0, 2.0, None],
-        "started": [datetime(2026, 3, 1, 12, minute, tzinfo=UTC) for minute in range(3)],
-        "ended": [datetime(2026, 3, 1, 12, minute, 10, tzinfo=UTC) for minute in range(3)],
-        "error": [None, None, f"Traceback (most recent call last):\n{HOSTILE} diverged"],
+def write_search_folder(folder: Path) -> Path:
+    spaces = {
+        name: SearchSpace.model_validate(
+            {"model": {"name": name}, "search": {"optimizer.learning_rate": {"log_uniform": [0.001, 0.1]}}}
+        )
+        for name in ("fast", "cnn3")
     }
-    trials["continues"] = [None] * 3
-    pq.write_table(pa.table(trials), folder / "trials.parquet")
+    errors = [Scripted([], f"Traceback (most recent call last):\n{HOSTILE} diverged")]
+    write_search(folder, spaces, [Scripted([0.6, 0.71]), Scripted([0.4], "prune"), *errors])
     return folder
 
 
@@ -193,13 +182,13 @@ def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path:
     missing, half, parent = error.value.problems
     assert "an evaluation, but its predictions.parquet is missing" in half
     assert "no such folder" in missing
-    assert "a search with trials.parquet" in parent
+    assert "a search with study.json" in parent
     assert f"Did you mean the folders in it: {folders['evaluation']}" in parent
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"epoch": 1}'])
-@pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json", "trials.parquet"])
+@pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json", "study.json"])
 def test_damaged_files(file: str, content: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()

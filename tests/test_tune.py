@@ -19,7 +19,7 @@ from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
 from fer_ray.inference.predictor import Predictor
-from fer_ray.search.on_ray.tune_adapter import Stop
+from fer_ray.search.on_ray.trial_listener import TrialListener
 from fer_ray.storage.output import open_output
 from fer_ray.tune import search, tune
 
@@ -40,22 +40,27 @@ def die() -> None:
     os._exit(1)
 
 
+def bug() -> None:
+    raise ValueError("a bug")
+
+
 def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
-    """One search with every end that a trial can have."""
-    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [die], [die], [0.3, 0.6, 0.6]]
-    result = scripted(*script, trials=5)
+    """One search with every end that a trial can have; trials whose process dies restart once."""
+    lost_once, lost_twice = [[0.45, 0.6, die], [0.5]], [[0.4, die], [die]]
+    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [bug], *lost_twice, *lost_once]
+    result = scripted(*script, trials=6)
 
     trials = scripted.study().trials
     assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "COMPLETE"]
-    reported = [list(trial.intermediate_values.values()) for trial in trials]
-    assert reported == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [], [0.3, 0.6, 0.6]]
+    by_epoch = [trial.user_attrs.get("by_epoch", []) for trial in trials]
+    assert by_epoch == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.4], [0.45, 0.6, 0.5]]
     assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6]
+    assert list(trials[0].intermediate_values.values()) == [0.2, 0.5, 0.5]  # the best so far, by which trials compete
     assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
-    assert trials[2].user_attrs["error"] == "the run diverged"
-    assert trials[3].user_attrs["interrupted"] and "its process or node was lost" in trials[3].user_attrs["error"]
-    assert trials[3].params == trials[4].params and trials[4].user_attrs["continues"] == 3
-    assert "lost 2 times, once more than training.max_failures = 1 allows" in trials[4].user_attrs["error"]
-    assert trials[5].user_attrs["macro_f1"] == 0.3
+    errors = [trial.user_attrs.get("error", "") for trial in trials]
+    assert errors[2:4] == ["the run diverged", "ValueError: a bug"]
+    assert errors[4].startswith("its process or") and errors[4].endswith("lost 2 times; training.max_failures = 1")
+    assert (trials[5].user_attrs["macro_f1"], trials[5].user_attrs["seconds"]) == (0.3, 3)
     assert scripted.study().study_name.startswith("run-")
 
     assert result.best.number == 5 and result.best.best_epoch == 2
@@ -63,23 +68,14 @@ def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
     assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.6, 2)
     assert load_config(result.config_file) == checkpoint.info.config == result.best.config
     names = {path.name for path in scripted.run.iterdir()}
-    assert names == {
-        "study.db",
-        "study.json",
-        "trials.parquet",
-        "best.yaml",
-        "report.html",
-        "provenance.json",
-        "best",
-        ".lock",
-    }
+    files = {"study.db", "study.json", "trials.parquet", "best.yaml", "report.html", "provenance.json", "best", ".lock"}
+    assert names == files
 
     table = pq.read_table(scripted.run / "trials.parquet").to_pydict()
     assert table["number"] == [0, 1, 2, 3, 4, 5]
     assert table["state"] == scripted.states()
-    assert table["epochs"] == [3, 1, 1, 0, 0, 3]
-    assert table["best_epoch"] == [2, 1, 1, None, None, 2]
-    assert table["continues"] == [None, None, None, None, 3, None]
+    assert table["epochs"] == [3, 1, 1, 0, 1, 3]
+    assert table["best_epoch"] == [2, 1, 1, None, 1, 2]
     assert table["architecture"] == ["cnn3"] * 6
     assert table["model.dropout"] == [trial.params["model.dropout"] for trial in trials]
 
@@ -98,52 +94,45 @@ def test_resume_closes_what_a_dead_driver_left_and_adds_trials(scripted: Search)
     assert len(scripted.states()) == 4
 
 
-def test_resume_with_a_changed_space_keeps_every_trial(scripted: Search, capsys: pytest.CaptureFixture[str]) -> None:
-    """The best trial doesn't fit the changed space: it stays the best one, and the sampler learns from the other."""
-    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7])
-    best = pq.read_table(scripted.run / "trials.parquet").to_pylist()[1]
-    low, high = sorted((best["model.dropout"], 0.5))
-    middle = (low + high) / 2
-    kept = f"[{middle}, 0.7]" if best["model.dropout"] < 0.5 else f"[0.2, {middle}]"
-    changed = SPACE.replace("[0.2, 0.7]", kept) + "  optimizer.weight_decay: {uniform: [0.0, 0.01]}"
-    scripted.space.write_text(changed)
-    previous = scripted.study()
-    result = scripted([0.3, 0.4, 0.5], trials=1, resume=True)
-    assert "1 of 2 earlier trials fit them" in " ".join(capsys.readouterr().err.split())
-    trials = scripted.study().trials
-    assert scripted.study().study_name != previous.study_name and previous.trials[1].state.name == "COMPLETE"
-    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert (
-        trials[0].values == previous.trials[0].values and trials[0].datetime_start == previous.trials[0].datetime_start
-    )
-    assert trials[0].params.keys() == trials[2].params.keys() and "optimizer.weight_decay" in trials[0].params
-    table = pq.read_table(scripted.run / "trials.parquet").to_pylist()
-    assert [row["state"] for row in table] == ["COMPLETE"] * 3
-    assert {**table[1], "optimizer.weight_decay": None} == {**best, "optimizer.weight_decay": None}
-    assert (result.best.number, result.best.value) == (1, 0.7)
-    assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == 0.7
-    scripted.space.write_text(SPACE)
-    scripted(resume=True)
-    assert scripted.states()[:2] == ["COMPLETE", "COMPLETE"]  # the first space again, and what fits that
+def test_confirm_trains_the_best_with_new_seeds(scripted: Search) -> None:
+    """Ctrl-C within the runs: the next call trains what is left, from the last epoch on."""
+    driver = os.getpid()
+    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7], scheduler="none")
+    with pytest.raises(KeyboardInterrupt):
+        press = [0.6, lambda: os.kill(driver, signal.SIGINT), lambda: time.sleep(5)]
+        scripted([0.5, 0.6, 0.6], press, resume=True, confirm=True, trials=0)
+    runs = [[0.5] * 3, [diverge], [0.5] * 3, [0.5] * 3, [0.5, 0.5]]
+    result = scripted(*runs, resume=True, confirm=True, trials=0)
+    assert [record.number for record in result.trials] == [0, 1]  # nothing more was searched
+    assert [one.trial.number for one in result.confirmed] == [1, 0]
+    rows = pq.read_table(scripted.run / "confirm.parquet").to_pylist()
+    assert sorted(row["state"] for row in rows if not row["interrupted"]) == ["COMPLETE"] * 5 + ["FAIL"]
+    assert [run.folder for run in result.confirmed[0].runs] == ["1-seed1", "1-seed2", "1-seed3"]
+    assert result.confirmed[0].values("accuracy")[0] == 0.6
+    continued = next(run for run in result.confirmed[1].runs if run.continues is not None)
+    assert continued.by_epoch[0] == 0.6 and len(continued.by_epoch) == 3
+    run = scripted.run / "confirm" / "1-seed1"
+    assert {"config.yaml", "metrics.jsonl", "profile.json", "checkpoint"} <= {path.name for path in run.iterdir()}
+    assert load_config(run / "config.yaml").training.seed == 1
+    assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.7  # the search's own
+    page = (scripted.run / "report.html").read_text(encoding="utf-8")
+    assert "Confirmed with new seeds" in page and "1 run failed and is left out." in page
+    scripted(resume=True, trials=0)  # a later call shows them too
+    assert "Confirmed with new seeds" in (scripted.run / "report.html").read_text(encoding="utf-8")
+
+
+def test_tensorboard_has_a_run_a_trial(scripted: Search) -> None:
+    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7], loggers=["tensorboard"])
+    written = [next((scripted.run / "tensorboard" / name).glob("events*")).read_bytes() for name in ("0", "1")]
+    assert all(b"ray/tune/validation_accuracy" in content and b"model.dropout" in content for content in written)
 
 
 def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
     scripted.run.mkdir()
-    (scripted.run / "study.json").write_text('{"study": "elsewhere", "previous": []}')
+    (scripted.run / "study.json").write_text('{"study": "elsewhere", "confirmation": null}')
     with pytest.raises(UsageError, match="--storage"):
         search(scripted.request(2, resume=True), Scripted([], scripted.calls), cost_nothing)
     assert not (scripted.run / "study.db").exists()
-
-
-def test_a_trial_whose_process_is_lost_goes_on_after_its_last_epoch(scripted: Search) -> None:
-    result = scripted([0.3, 0.6, die], [0.4], [0.6, 0.6, 0.6], trials=2)
-    trials = scripted.study().trials
-    assert scripted.states() == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert trials[1].params == trials[0].params and trials[1].user_attrs["continues"] == 0
-    assert trials[1].intermediate_values == {1: 0.3, 2: 0.6, 3: 0.4} and trials[1].user_attrs["seconds"] == 3
-    assert (result.best.number, result.best.value, result.best.continues) == (1, 0.6, 0)
-    assert load_checkpoint(result.checkpoint).info.epoch == 2  # of the process that was lost
-    assert not (scripted.run / ".trials").exists()
 
 
 def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
@@ -151,13 +140,14 @@ def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
     with pytest.raises(KeyboardInterrupt):
         scripted([0.2, 0.3, 0.4], [0.3, lambda: os.kill(driver, signal.SIGINT), 0.5, 0.6], [0.1, 0.1, 0.1])
     assert scripted.states()[:2] == ["COMPLETE", "FAIL"] and "RUNNING" not in scripted.states()
-    heard = list(scripted.study().trials[1].intermediate_values.values())
+    known = scripted.study().trials[1].user_attrs["by_epoch"]
     # An epoch that was over before the driver heard of it is kept too.
     kept = len(load_training_state(scripted.run / ".trials" / "1" / "last")["history"])
     values = [0.3, 0.5, 0.6][:kept] + [0.7] * (3 - kept)
-    assert 1 <= len(heard) <= kept and heard == values[: len(heard)]
-    assert scripted([0.7] * (3 - kept), resume=True).best.value == max(values)
-    assert list(scripted.study().trials[2].intermediate_values.values()) == values
+    assert 1 <= len(known) <= kept and known == values[: len(known)]
+    result = scripted([0.7] * (3 - kept), resume=True)
+    assert result.best.value == max(values) and result.trials[2].continues == 1
+    assert scripted.study().trials[2].user_attrs["by_epoch"] == values
 
 
 def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
@@ -165,22 +155,21 @@ def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
 ) -> None:
     """It is marked as of a stopped trial everywhere, and makes way once a trial trains to its end."""
 
-    def time_is_over(self: Stop) -> bool:
+    def time_is_over(self: TrialListener) -> bool:
         trials = scripted.study().trials
         return bool(trials) and len(trials[0].intermediate_values) == 2
 
     with monkeypatch.context() as patched:
-        patched.setattr(Stop, "stop_all", time_is_over)
+        patched.setattr(TrialListener, "stop_all", time_is_over)
         result = scripted([0.4, 0.7, lambda: time.sleep(5)], trials=2, time_budget="1h")
     assert scripted.states() == ["PRUNED"]
-    assert (result.best.number, result.best.reached, result.best.stopped) == (0, 0.7, "stopped after epoch 2 of 3")
+    assert (result.best.number, result.best.value, result.best.stopped) == (0, 0.7, "stopped after epoch 2 of 3")
     checkpoint = load_checkpoint(result.checkpoint)
     assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.7, 2)
     assert load_config(result.config_file) == result.best.config
-    assert Path(result.config_file).read_text().startswith("# Of trial 0, stopped after epoch 2 of 3; no trial")
+    assert Path(result.config_file).read_text().startswith("# Trial 0, stopped after epoch 2 of 3; no trial")
     said = " ".join(capsys.readouterr().err.split())
     assert "Time budget of 1 h 00 min: an epoch takes 1 s on average with 1 trial at once" in said
-    assert "best/ is of trial 0, stopped after epoch 2 of 3." in said
     page = (scripted.run / "report.html").read_text()
     assert (
         "The best epoch is in trial 0, s, with 70.00% validation accuracy. This trial was stopped after epoch 2" in page
@@ -193,11 +182,11 @@ def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
 
 def test_an_epoch_that_ends_as_the_search_stops_counts(scripted: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process isn't ended within an epoch, and what it then keeps is what the study says."""
-    monkeypatch.setattr(Stop, "stop_all", lambda stop: (scripted.calls / "0").exists())
+    monkeypatch.setattr(TrialListener, "stop_all", lambda listener: (scripted.calls / "0").exists())
     result = scripted([0.4, 0.7, lambda: time.sleep(3), 0.8], trials=2, time_budget="1h")
     assert scripted.states()[0] in ("PRUNED", "COMPLETE")
     checkpoint = load_checkpoint(result.checkpoint).info
-    assert (result.best.reached, result.best.best_epoch) == (
+    assert (result.best.value, result.best.best_epoch) == (
         checkpoint.metrics["validation_accuracy"],
         checkpoint.epoch,
     )
@@ -209,15 +198,15 @@ def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) ->
         scripted([0.4, 0.3, lambda: os.kill(driver, signal.SIGINT), lambda: time.sleep(5)])
     assert scripted.states() == ["FAIL", "WAITING"]
     assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.4
-    assert (scripted.run / "best.yaml").read_text().startswith("# Of trial 0, stopped after epoch 2 of 3")
+    assert (scripted.run / "best.yaml").read_text().startswith("# Trial 0, stopped after epoch 2 of 3")
     assert "The best epoch is in trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
     result = scripted([0.2], trials=1, resume=True)
     assert (result.best.number, result.best.value, result.best.continues) == (1, 0.4, 0)
 
 
 def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
-    why = "none of 2 trials trained to its end: the first that failed says: the run diverged. report.html has the"
-    remedy = "errors of all. Mend their cause and go on with --resume and more --trials."
+    why = "none of 2 trials is complete. The first error: the run diverged. report.html lists all errors."
+    remedy = "Fix the cause, then resume with --resume and more --trials."
     with pytest.raises(UsageError, match=re.escape(f"{why} {remedy}")):
         scripted([diverge], [diverge])
     assert scripted.states() == ["FAIL", "FAIL"]

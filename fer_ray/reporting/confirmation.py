@@ -25,67 +25,64 @@ def confirmation_blocks(confirmed: Sequence[Confirmed], objective: SearchMetric)
     """Compare the runs with new seeds to the values of the search; nothing without runs.
 
     Args:
-        confirmed: as ``read_confirmation`` returns them, the best mean first.
+        confirmed: configurations, best mean first.
         objective: the first one of the search.
     """
     if not confirmed:
         return []
     blocks: list[PageBlock] = [_by_configuration(confirmed, objective)]
-    if any(one.values() for one in confirmed):
+    if any(one.values(objective.name) for one in confirmed):
         blocks.append(Charts("Each seed", [_figure(confirmed, objective)]))
     return [*blocks, _runs(confirmed, objective)]
 
 
 def confirmation_sentences(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
-    """Say how far the values of the search were too high, whether its order held, and how certain that is.
-
-    Args:
-        confirmed: as for ``confirmation_blocks``.
-    """
-    measured = [one for one in confirmed if one.values()]
-    failed = sum(row["error"] is not None for one in confirmed for row in one.rows)
+    """Say how far the values of the search were too high, whether its order held, and how certain that is."""
+    name = objective.name
+    measured = [one for one in confirmed if one.values(name)]
+    failed = sum(run.state == "FAIL" for one in confirmed for run in one.runs)
     left_out = [f"{amount(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out."] * bool(failed)
     if not measured:
         return left_out
-    by_search = sorted(measured, key=lambda one: (-one.searched(), one.trial))
+    by_search = sorted(measured, key=lambda one: (-one.searched(name), one.trial.number))
     sentences = [_optimism(by_search, objective)]
     if len(measured) > 1:
-        sentences.append(_order(measured, by_search, objective))
-    return [*sentences, *_sureness(measured, objective), *left_out]
+        sentences += [_order(measured, by_search, objective), *_certainty(measured, objective)]
+    return sentences + left_out
 
 
 def _optimism(by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
-    best = by_search[0]
-    seeds, gap = amount(len(best.values()), "new seed"), best.searched() - best.mean()
+    best, name = by_search[0], objective.name
+    seeds, gap = amount(len(best.values(name)), "new seed"), best.searched(name) - best.mean(name)
     verdict = f"{_gap(gap, objective)} too high" if gap > 0 else f"not too high, but {_gap(gap, objective)} below it"
     if _gap(gap, objective) == _gap(0.0, objective):
         verdict = "neither too high nor too low"
     text = (
-        f"Trial {best.trial} had {objective.write(best.searched())} in the search and has"
-        f" {objective.write(best.mean())} on average over {seeds}: the value of the search was {verdict}"
+        f"Trial {best.trial.number} had {objective.write(best.searched(name))} in the search and has"
+        f" {objective.write(best.mean(name))} on average over {seeds}: the value of the search was {verdict}"
     )
     if len(by_search) == 1:
         return f"{text}."
-    average = mean(one.searched() - one.mean() for one in by_search)
+    average = mean(one.searched(name) - one.mean(name) for one in by_search)
     side = "too high" if average > 0 else "too low"
     those = "both" if len(by_search) == 2 else f"all {len(by_search)}"
     return f"{text}. The values of {those} were {_gap(average, objective)} {side} on average."
 
 
 def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
-    previous = ", ".join(str(one.trial) for one in by_search)
+    previous = ", ".join(str(one.trial.number) for one in by_search)
     if [one.trial for one in by_mean] == [one.trial for one in by_search]:
         return f"The order of the search held (trials {previous})."
-    now = ", ".join(f"{one.trial} ({objective.write(one.mean())})" for one in by_mean)
+    now = ", ".join(f"{one.trial.number} ({objective.write(one.mean(objective.name))})" for one in by_mean)
     return f"The order of the search did not hold: it was trials {previous}; by the means it is {now}."
 
 
-def _sureness(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
-    least = resolution(by_mean)
-    if least is None or len(by_mean) < 2:
+def _certainty(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
+    least = resolution(by_mean, objective.name)
+    if least is None:
         return []
-    told_apart = any(first.mean() - second.mean() > least for first, second in pairwise(by_mean))
-    which = "some neighbours do" if told_apart else "no neighbours do"
+    gaps = [first.mean(objective.name) - second.mean(objective.name) for first, second in pairwise(by_mean)]
+    which = "some neighbours do" if max(gaps) > least else "no neighbours do"
     return [f"With so few seeds, means must differ by {_gap(least, objective)} to be distinct (95%); {which}."]
 
 
@@ -99,23 +96,23 @@ def _spread(spread: float | None, objective: SearchMetric) -> str:
     return f"{100 * spread:.2f}" if objective.name == "accuracy" else f"{spread:.3f}"
 
 
-def _shown(objective: SearchMetric) -> dict[str, SearchMetric]:
-    """The objective and the other one of accuracy and macro-F1, by the columns that hold them."""
-    others = [name for name in ("accuracy", "macro_f1") if name != objective.name]
-    return {"value": objective} | {name: OBJECTIVES[name] for name in others}
+def _columns(objective: SearchMetric) -> list[SearchMetric]:
+    """Return the objective and the other one of accuracy and macro-F1."""
+    return [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
 
 
 def _by_configuration(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
     columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
-    for one in _shown(objective).values():
+    for one in _columns(objective):
         columns += [f"Mean {_short(one)}", "SD, points" if one.name == "accuracy" else "SD"]
     rows = []
     for found in confirmed:
-        values = found.values()
+        values = found.values(objective.name)
         ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
-        cells = [f"{found.trial} ({found.space})", objective.write(found.searched()), str(len(values)), *ends]
-        for name, one in _shown(objective).items():
-            cells += [one.write(found.mean(name)) if values else "–", _spread(found.spread(name), one)]
+        trial = f"{found.trial.number} ({found.trial.space})"
+        cells = [trial, objective.write(found.searched(objective.name)), str(len(values)), *ends]
+        for one in _columns(objective):
+            cells += [one.write(found.mean(one.name)) if values else "–", _spread(found.spread(one.name), one)]
         rows.append(cells)
     return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
 
@@ -125,30 +122,30 @@ def _short(objective: SearchMetric) -> str:
 
 
 def _runs(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
-    rows = [row for one in confirmed for row in one.rows]
-    failed = any(row["error"] is not None for row in rows)
-    columns = ["Run", *(f"Validation {_short(one)}" for one in _shown(objective).values())]
+    runs = [run for one in confirmed for run in one.runs]
+    failed = any(run.error for run in runs)
+    columns = ["Run", *(f"Validation {_short(one)}" for one in _columns(objective))]
     columns += ["Best epoch", "Epochs", "Seconds", *["Error"] * failed]
-    cells = []
-    for row in rows:
-        figures = [one.write(row[name]) if row["error"] is None else "–" for name, one in _shown(objective).items()]
-        epoch = "–" if row["best_epoch"] is None else str(row["best_epoch"])
-        line = [row["run"], *figures, epoch, str(row["epochs"]), f"{row['seconds']:,.0f}"]
-        cells.append(line + ["" if row["error"] is None else error_line(row["error"])] * failed)
+    rows = []
+    for run in runs:
+        values = [(one, run.measured(one.name) if run.state == "COMPLETE" else None) for one in _columns(objective)]
+        row = [run.folder, *("–" if value is None else one.write(value) for one, value in values)]
+        row += [str(run.best_epoch or "–"), str(len(run.by_epoch)), f"{run.seconds or 0.0:,.0f}"]
+        rows.append(row + [error_line(run.error) if run.error else ""] * failed)
     note = "Each run is a folder in confirm/ for report and evaluate; several runs together are an ensemble."
-    return Table("Runs with new seeds", columns, cells, note)
+    return Table("Runs with new seeds", columns, rows, note)
 
 
 def _figure(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Figure:
-    """Draw the value of each run, the means, and what the search had."""
+    """Draw the value of each run, the means, and the values of the search."""
     canvas, axes = new_chart()
-    for place, one in enumerate(confirmed):
-        axes.plot(place, one.searched(), "*", color="black", markerfacecolor="none", markersize=12)
-        values = one.values()
-        axes.plot([place] * len(values), values, "o", color=_COLOUR, alpha=0.8)
+    for position, one in enumerate(confirmed):
+        axes.plot(position, one.searched(objective.name), "*", color="black", markerfacecolor="none", markersize=12)
+        values = one.values(objective.name)
+        axes.plot([position] * len(values), values, "o", color=_COLOUR, alpha=0.8)
         if values:
-            axes.hlines(one.mean(), place - 0.25, place + 0.25, color=_COLOUR)
-    axes.set_xticks(range(len(confirmed)), [f"trial {one.trial}" for one in confirmed])
+            axes.hlines(one.mean(objective.name), position - 0.25, position + 0.25, color=_COLOUR)
+    axes.set_xticks(range(len(confirmed)), [f"trial {one.trial.number}" for one in confirmed])
     axes.set(xlim=(-0.6, len(confirmed) - 0.4), ylabel=objective.label)
     axes.yaxis.set_major_formatter(objective.tick)
     handles = [

@@ -13,9 +13,9 @@ from fer_ray.reporting.evaluation import evaluation_section
 from fer_ray.reporting.html import PageSection
 from fer_ray.reporting.runs import run_section
 from fer_ray.reporting.scoring import scoring_section
-from fer_ray.reporting.search import search_section
-from fer_ray.reporting.search_table import TRIALS_FILE
+from fer_ray.reporting.search import read_search_section
 from fer_ray.scoring.summary import SUMMARY_FILE
+from fer_ray.search.folder import NAME_FILE
 from fer_ray.training.run_folder import CONFIG_FILE
 from fer_ray.training.run_folder import METRICS_FILE as EPOCHS_FILE
 
@@ -92,7 +92,7 @@ EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_
 RUN = Kind("a training run", (CONFIG_FILE, EPOCHS_FILE), run_section)
 KINDS = (
     EVALUATION,
-    Kind("a search", (TRIALS_FILE,), search_section),
+    Kind("a search", (NAME_FILE,), read_search_section),
     RUN,
     Kind("a scoring job", (SUMMARY_FILE,), scoring_section),
     Kind("a prepared dataset", (DATASET_FILE,), dataset_section),

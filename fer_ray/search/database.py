@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.storages import RDBStorage
@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fer_ray.errors import FerRayError, UsageError
 
+T = TypeVar("T")
 SQLITE_PATIENCE_S = 60
 """How long a write waits for other users of the study's file."""
 
 
-def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> optuna.Study:
-    """Open a database and return the study that ``action`` loads or creates in it.
+def open_database(storage: str, action: Callable[[RDBStorage], T]) -> T:
+    """Open a database and return the result of ``action``, which loads, creates or looks for a study.
 
     Args:
         storage: URL of the database.
@@ -44,6 +45,11 @@ def open_study(storage: str, action: Callable[[RDBStorage], optuna.Study]) -> op
             f"{storage}: can't be opened as a database of studies: {_reason(error)}. Restore it from a copy, or"
             " start a new search with another --storage or --output."
         ) from error
+
+
+def has_study(name: str, storage: str) -> bool:
+    """Return whether a database has a study of this name."""
+    return open_database(storage, lambda opened: name in optuna.get_all_study_names(opened))
 
 
 def require_there(storage: str) -> None:

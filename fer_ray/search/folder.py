@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +17,79 @@ from sqlalchemy.engine import URL
 from fer_ray.config.files import to_yaml
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
-from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
-from fer_ray.search.study import Candidate, Study
+from fer_ray.inference.checkpoint import load_checkpoint
+from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord, error_line
 from fer_ray.storage.local import recover_folder, whole_folder, write_whole
 from fer_ray.storage.output import Output
-from fer_ray.training.run_folder import EpochCheckpoints, Metrics
+from fer_ray.training.run_folder import RunFolder
+
+STORAGE_VARIABLE = "FER_RAY_STORAGE"
+"""Environment variable with the database URL of studies that aren't in ``study.db``."""
+NAME_FILE, DATABASE_FILE = "study.json", "study.db"
 
 
 class SearchFolder:
     """Writes and reads a search's folder. Each file and folder is replaced as a whole, so a kill leaves none torn.
 
-    While it runs, ``.trials/NUMBER/`` holds a trial's best and last checkpoint and ``.ray/`` what Ray Tune writes.
+    While a search runs, ``.trials/`` holds a training run for each trial, and ``.ray/`` holds Ray Tune's files.
+    ``confirm/`` holds the runs with new seeds.
     """
 
     def __init__(self, output: Output | Path):
         self.output = Output.at(output)
         self.path = path = self.output.path
         self.best, self.best_config, self.table = path / "best", path / "best.yaml", path / "trials.parquet"
-        self.scratch, self.ray = self.output.within(".trials"), self.output.within(".ray")
-        self.page, self._name = path / "report.html", path / "study.json"
-        self._saved = 0.0  # when, in seconds by the clock
-        self._taken: tuple[int, float | None] | None = None  # whose weights are in ``best``
+        self.trials, self.ray = self.output.within(".trials"), self.output.within(".ray")
+        self.confirm = self.output.within("confirm")
+        self.page, self.confirm_table, self._names = path / "report.html", path / "confirm.parquet", path / NAME_FILE
+        self._saved = 0.0  # time of the last ``save``
+        self._taken: tuple[int, float | None] | None = None  # the trial in ``best``, and its best value
 
     def new_study_name(self) -> str:
         """Return a name that no other search's study has."""
         return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
 
-    def begin(self, name: str) -> None:
-        """Note which study this folder is of from now on, and which ones before."""
-        previous = self._studies() if self._name.is_file() else []
-        write_whole(self._name, json.dumps({"study": name, "previous": previous}))
+    def begin(self, study: str, confirmation: str | None = None) -> None:
+        """Store the names of the study and of the study with new seeds."""
+        write_whole(self._names, json.dumps({"study": study, "confirmation": confirmation}))
 
-    def study_name(self) -> str:
-        """Return the name of the study that this folder is of.
+    def study_names(self) -> tuple[str, str | None]:
+        """Return the names of the study and of the study with new seeds, if there is one.
 
         Raises:
-            UsageError: there is none.
+            DataError: the folder names no study.
         """
-        return self._studies()[-1]
-
-    def _studies(self) -> list[str]:
         try:
-            noted = json.loads(self._name.read_text(encoding="utf-8"))
-            return [*noted["previous"], noted["study"]]
+            names = json.loads(self._names.read_text(encoding="utf-8"))
+            return names["study"], names["confirmation"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = (
-                error.strerror
-                if isinstance(error, OSError)
-                else "it is damaged, or was written by another version of fer_ray"
-            )
-            raise UsageError(
-                f"{self.output.path_or_url}: no search to resume, {self._name.name} can't be read: {reason}."
-                " Name the folder of a search, or start one in a new folder without --resume."
+            reason = error.strerror if isinstance(error, OSError) else "it names no study"
+            raise DataError(
+                f"{self.output.path_or_url}: no search, {self._names.name} can't be read: {reason}. Name the folder"
+                " of a search, or start one in a new folder without --resume."
             ) from error
 
     @property
     def database(self) -> str:
-        """The URL of the study's own database, used where no other is named."""
-        return URL.create("sqlite", database=str(self.path / "study.db")).render_as_string(hide_password=False)
+        """URL of the study's own database, used if no other is named."""
+        return URL.create("sqlite", database=str(self.path / DATABASE_FILE)).render_as_string(hide_password=False)
+
+    def read_studies(self) -> tuple[Study, Study | None]:
+        """Open the study and the study with new seeds, to read their results.
+
+        Raises:
+            DataError: the folder names no study.
+            UsageError: the study is in a database that ``FER_RAY_STORAGE`` doesn't name.
+        """
+        storage = self.database
+        if not (self.path / DATABASE_FILE).is_file() and not (storage := os.environ.get(STORAGE_VARIABLE, "")):
+            raise UsageError(
+                f"{self.output.path_or_url}: has no {DATABASE_FILE}. If its study is in another database, set"
+                f" {STORAGE_VARIABLE} to the URL."
+            )
+        study, confirmation = self.study_names()
+        return Study.read(study, storage), Study.read(confirmation, storage) if confirmation else None
 
     def save(self) -> None:
         """Send what changed to the object store; ``best/`` and ``confirm/`` are sent where they are written."""
@@ -84,61 +100,38 @@ class SearchFolder:
         names = [path.relative_to(self.path).as_posix() for path in changed]
         self.output.save(*(name for name in names if not name.startswith((".", "best/", "confirm/"))))
 
-    def take_over(self, candidate: Candidate) -> None:
-        """Let a trial go on in the folder of the one that it continues, whose process may still be about to end."""
-        there = self.scratch.folders()
-        for number in map(str, candidate.continues):
-            if number in there:
-                self.scratch.move(number, str(candidate.number))
-                return
-
     def keep_best(self, study: Study) -> None:
-        """Take over the checkpoint of the study's best trial by now, and remove those that no trial needs."""
+        """Copy the checkpoint of the best trial so far to ``best/``, and remove trials' folders that aren't in use."""
         recover_folder(self.best)
         best = study.best()
-        if best is not None and self._taken != (best.number, best.reached):
-            self._take(best, kept_epochs(self.scratch, best.number, study.strategy.first.metric))
-        needed = {str(number) for number in study.needed()}
-        for name in self.scratch.folders():
-            if name not in needed:
-                self.scratch.within(name).clear()
+        if best is not None and self._taken != (best.number, best.value):
+            self._take(best, RunFolder(self.trials.within(best.folder), study.strategy.first.metric))
+        in_use = study.folders_in_use()
+        for name in self.trials.folders():
+            if name not in in_use:
+                self.trials.within(name).clear()
         self.save()
 
-    def history(self, number: int, metric: str) -> list[Metrics]:
-        """Return the epochs of a trial that are kept, heard of or not."""
-        kept = kept_epochs(self.scratch, number, metric)
-        kept.output.fetch("last")
-        last = kept.resumable()
-        history: list[Metrics] = load_training_state(last)["history"] if last else []
-        kept.output.forget()
-        return history
-
-    def _take(self, best: TrialRecord, trained: EpochCheckpoints) -> None:
-        trained.output.fetch("best")
-        if trained.best.is_dir():
+    def _take(self, best: TrialRecord, run: RunFolder) -> None:
+        run.output.fetch(run.best.name)
+        if run.best.is_dir():
             with whole_folder(self.best, replace=True) as partial:
-                shutil.copytree(trained.best, partial, dirs_exist_ok=True)
-            mark = f"# Of trial {best.number}, {best.stopped}; no trial had trained to its end.\n"
+                shutil.copytree(run.best, partial, dirs_exist_ok=True)
+            mark = f"# Trial {best.number}, {best.stopped}; no trial is complete.\n"
             write_whole(self.best_config, mark * bool(best.stopped) + to_yaml(best.config))
-            self._taken = best.number, best.reached
+            self._taken = best.number, best.value
             self.output.save(self.best.name, self.best_config.name)
-        trained.output.forget()
-
-    def write_table(self, study: Study) -> None:
-        """Write ``trials.parquet``."""
-        buffer = io.BytesIO()
-        pq.write_table(_trials_table(study), buffer)
-        write_whole(self.table, buffer.getvalue())
+        run.output.forget()
 
     def finish(self, study: Study) -> TrialRecord:
-        """Check that ``best/`` is the best trial's, and remove what only the search needed.
+        """Check that ``best/`` is the best trial's, and remove what only a running search needs.
 
         Returns:
-            The best trial; where none trained to its end, one that was stopped early.
+            The best trial; if none is complete, one that was stopped early.
 
         Raises:
             UsageError: all trials failed, or none had time for an epoch.
-            DataError: the weights of the best one are not there.
+            DataError: the weights of the best trial are missing.
         """
         best = study.best()
         if best is None:
@@ -146,99 +139,64 @@ class SearchFolder:
             errors = [record.error for record in counted if record.error]
             if not counted:
                 raise UsageError(
-                    f"{self.output.path_or_url}: no trial had time for an epoch. Go on with --resume and more"
-                    " --time-budget."
+                    f"{self.output.path_or_url}: no trial had time for an epoch. Resume with --resume and a"
+                    " longer --time-budget."
                 )
             raise UsageError(
-                f"{self.output.path_or_url}: none of {amount(len(counted), 'trial')} trained to its end: the first"
-                f" that failed says: {error_line(errors[0]).rstrip('.')}. {self.page.name} has the errors of all."
-                " Mend their cause and go on with --resume and more --trials."
+                f"{self.output.path_or_url}: none of {amount(len(counted), 'trial')} is complete. The first error:"
+                f" {error_line(errors[0]).rstrip('.')}. {self.page.name} lists all errors. Fix the cause, then resume"
+                " with --resume and more --trials."
             )
         metric = study.strategy.first.metric
         value = load_checkpoint(self.best).info.metrics[metric] if self.best.is_dir() else None
-        # Of a trial that a kill stopped, an epoch may be kept of which nobody has heard.
-        if value is None or (value != best.reached and not (best.interrupted and value > (best.reached or 0.0))):
+        # A killed trial may have stored an epoch that it hasn't reported.
+        if value is None or (value != best.value and not (best.interrupted and value > (best.value or 0.0))):
             raise DataError(
                 f"{self.output.file('best')}: doesn't hold the weights of trial {best.number}, the best one with"
-                f" {best.reached}. Was something removed, or did the trial run on a node that doesn't share this disk?"
+                f" {best.value}. Was something removed, or did the trial run on a node that doesn't share this disk?"
             )
-        if not study.needed():
-            self.scratch.clear()
+        if not study.folders_in_use():
+            self.trials.clear()
         self.ray.clear()
         return best
 
 
 def is_begun(output: Output) -> bool:
-    """Return whether a trial of a search has ended, or has an epoch from which it can be resumed."""
+    """Return whether a trial of a search has ended, or has an epoch to resume from."""
     folder = SearchFolder(output)
-    has_ended = folder.table.is_file() and pq.read_metadata(folder.table).num_rows > 0
-    return has_ended or folder.best.is_dir() or bool(folder.scratch.folders())
+    ended = folder.table.is_file() and pq.read_metadata(folder.table).num_rows > 0
+    return ended or folder.best.is_dir() or bool(folder.trials.folders())
 
 
-def kept_epochs(scratch: Output, number: int, metric: str) -> EpochCheckpoints:
-    """Return the checkpoints of a trial, the best one by a metric."""
-    return EpochCheckpoints(scratch.within(str(number)), "best", metric)
+def write_table(study: Study, file: Path) -> None:
+    """Write a study's finished trials as Parquet, one row a trial, with a column for each searched config path.
 
-
-def _trials_table(study: Study) -> pa.Table:
-    """One row a finished trial, with a column for each config path that any space searches.
-
-    ``value`` is the first objective; ``accuracy``, ``macro_f1`` and ``images_per_s`` are of the epoch that is best by
-    it. ``pareto`` marks the trials than which no other is better by one objective and as good by the others. The names
-    of the objectives stand in the table's metadata, with commas between. The column of a config path is null where it
-    was not drawn for the trial, and its field's metadata say by ``kind`` how it is searched: ``uniform``,
-    ``log_uniform``, ``int`` or ``categorical``. ``interrupted`` marks the failed trials that another one went on
-    with, and ``continues`` is, in that other one, their number.
+    ``value`` is the first objective; ``accuracy``, ``macro_f1`` and ``images_per_s`` are those of the best epoch by it.
+    ``pareto`` marks trials that no other trial dominates. A config path is null if the trial didn't draw it.
+    ``interrupted`` marks failed trials that another trial continues; its ``continues`` is their number.
     """
     records, front = study.records(), set(study.pareto_front())
-    columns: dict[str, list[Any]] = {
-        "number": [record.number for record in records],
-        "state": [record.state for record in records],
-        "value": [record.value for record in records],
-        "accuracy": [record.accuracy for record in records],
-        "macro_f1": [record.macro_f1 for record in records],
-        "images_per_s": [record.images_per_s for record in records],
+    columns: dict[str, Sequence[Any]] = {
+        name: [getattr(record, name) for record in records]
+        for name in ("number", "state", "value", "accuracy", "macro_f1", "images_per_s")
+    }
+    columns |= {
         "pareto": [record.number in front for record in records],
         "architecture": [record.config.model.name for record in records],
         "space": [record.space for record in records],
     }
-    kinds = _searched_kinds(study)
-    for path in kinds:
-        columns[path] = [_cell(record.params.get(path)) for record in records]
-    columns[study.strategy.objectives[0]] = [record.reached for record in records]  # of those too that a kill ended
+    for path in dict.fromkeys(path for space in study.spaces.values() for path in space.search):
+        values = [record.params.get(path) for record in records]
+        columns[path] = [str(value) if isinstance(value, tuple) else value for value in values]
     columns |= {
         "epochs": [len(record.by_epoch) for record in records],
-        "planned_epochs": [record.config.training.epochs for record in records],
-        "best_epoch": [record.best_epoch for record in records],
-        "seconds": [record.seconds for record in records],
-        "started": [record.started for record in records],
-        "ended": [record.ended for record in records],
-        "error": [record.error for record in records],
-        "interrupted": [record.interrupted for record in records],
-        "continues": pa.array([record.continues for record in records], pa.int64()),
+        "planned_epochs": [record.epochs for record in records],
     }
-    table = pa.table(columns)
-    fields = [
-        field.with_metadata({"kind": kinds[field.name]}) if field.name in kinds else field for field in table.schema
-    ]
-    return table.cast(pa.schema(fields, {"objectives": ",".join(study.strategy.objectives)}))
-
-
-def _cell(value: Any) -> Any:
-    """A value as a column holds it: lists as text."""
-    return str(value) if isinstance(value, tuple) else value
-
-
-def _searched_kinds(study: Study) -> dict[str, str]:
-    """Each config path that is drawn, and the kind of its distribution where it first stands.
-
-    What only previous spaces of the search have drawn has a kind as its values look.
-    """
-    kinds: dict[str, str] = {}
-    for space in study.spaces.values():
-        for path, distribution in space.search.items():
-            kinds.setdefault(path, distribution.kind)
-    for record in study.records():
-        for path, value in record.params.items():
-            kinds.setdefault(path, {float: "uniform", int: "int"}.get(type(value), "categorical"))
-    return kinds
+    columns |= {
+        name: [getattr(record, name) for record in records]
+        for name in ("best_epoch", "seconds", "started", "ended", "error", "interrupted")
+    }
+    columns["continues"] = pa.array([record.continues for record in records], pa.int64())
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    write_whole(file, buffer.getvalue())

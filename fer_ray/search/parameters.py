@@ -1,4 +1,4 @@
-"""The values of search spaces as parameters of an Optuna study."""
+"""The searched values of spaces as parameters of an Optuna study."""
 
 import json
 from collections.abc import Mapping
@@ -6,56 +6,47 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from fer_ray.config.paths import value_at
+from fer_ray.config.paths import value_at, with_value
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import Distribution, SearchSpace
 from fer_ray.errors import UsageError
 
 ARCHITECTURE = "architecture"
-"""The parameter that chooses the space, in a study over several; the others are then called SPACE/CONFIG.PATH."""
+"""The parameter that selects the space in a study over several spaces; the others are then named SPACE/CONFIG.PATH."""
 
 
 def draw(trial: BaseTrial, spaces: Mapping[str, SearchSpace]) -> tuple[str, Config]:
-    """Draw a candidate: the name of its space and its configuration."""
-    key = next(iter(spaces))
-    if len(spaces) > 1:
-        key = trial.suggest_categorical(ARCHITECTURE, list(spaces))
-    space, prefix = spaces[key], _prefix(key, spaces)
-    return key, space.with_values({path: _suggest(trial, prefix + path, by) for path, by in space.search.items()})
-
-
-def parameters_of(config: Config, key: str, spaces: Mapping[str, SearchSpace]) -> dict[str, Any] | None:
-    """Return the parameters by which a space gives a configuration.
-
-    Args:
-        key: name of the space.
-
-    Returns:
-        Names and values as Optuna keeps them; None where the spaces can't give that configuration.
-    """
-    space = spaces.get(key)
-    try:
-        values = {path: value_at(config, path) for path in space.search} if space else {}
-        if not space or space.with_values(values) != config:
-            return None
-    except (LookupError, AttributeError, UsageError):  # no such element, or not possible together
-        return None
-    if not all(by.holds(values[path]) for path, by in space.search.items()):
-        return None
-    architecture = {ARCHITECTURE: key} if len(spaces) > 1 else {}
-    return architecture | {_prefix(key, spaces) + path: _stored(value) for path, value in values.items()}
+    """Draw a candidate; return the name of its space and its configuration."""
+    key = trial.suggest_categorical(ARCHITECTURE, list(spaces)) if len(spaces) > 1 else next(iter(spaces))
+    search = spaces[key].search
+    values = {path: _suggest(trial, parameter(path, key, spaces), one) for path, one in search.items()}
+    return key, spaces[key].with_values(values)
 
 
 def recall(parameters: Mapping[str, Any], spaces: Mapping[str, SearchSpace]) -> tuple[str, dict[str, Any], Config]:
-    """Return what a trial drew: the name of its space, values by config path, and its configuration."""
+    """Return what a trial drew: the name of its space, values by config path, and its configuration.
+
+    A trial that was killed while it drew lacks some values.
+    """
     key = parameters.get(ARCHITECTURE, next(iter(spaces)))
-    space, prefix = spaces[key], _prefix(key, spaces)
-    drawn = {
-        path: _restored(parameters[prefix + path], distribution)
-        for path, distribution in space.search.items()
-        if prefix + path in parameters  # a trial may be killed before all are drawn
+    names = {path: parameter(path, key, spaces) for path in spaces[key].search}
+    values = {
+        path: _restored(parameters[name], spaces[key].search[path])
+        for path, name in names.items()
+        if name in parameters
     }
-    return key, drawn, space.with_values(drawn)
+    return key, values, spaces[key].with_values(values)
+
+
+def parameters_of(config: Config, key: str, spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
+    """Return the parameters with which a space, by its name, draws a configuration."""
+    chosen = {ARCHITECTURE: key} if len(spaces) > 1 else dict[str, Any]()
+    return chosen | {parameter(path, key, spaces): _stored(value_at(config, path)) for path in spaces[key].search}
+
+
+def parameter(path: str, key: str, spaces: Mapping[str, SearchSpace]) -> str:
+    """Return the name of the parameter of a config path in the space of this name."""
+    return f"{key}/{path}" if len(spaces) > 1 else path
 
 
 def _suggest(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
@@ -68,17 +59,50 @@ def _suggest(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
 
 
 def _restored(stored: Any, distribution: Distribution) -> Any:
-    """Return the value that Optuna has kept of a distribution."""
+    """Return the value of a distribution from what Optuna has stored."""
     if distribution.kind != "categorical":
         return stored
     return next(value for value in distribution.values if _stored(value) == stored)
 
 
 def _stored(value: Any) -> Any:
-    """A value as Optuna keeps it: lists as text, for its categories are text, numbers, truth values and null."""
+    """Return a value as Optuna stores it: lists as text, because Optuna's categories can't be lists."""
     return json.dumps(value) if isinstance(value, tuple) else value
 
 
-def _prefix(key: str, spaces: Mapping[str, SearchSpace]) -> str:
-    """What the names of a space's parameters begin with."""
-    return f"{key}/" if len(spaces) > 1 else ""
+def ranges_changed(study: str, known: Mapping[str, SearchSpace], spaces: Mapping[str, SearchSpace]) -> bool:
+    """Return whether the bounds of searched ranges differ from those that a study knows.
+
+    Raises:
+        UsageError: something else differs, which one Optuna study can't represent.
+    """
+    changes = [f"space {key}" for key in sorted(set(known) ^ set(spaces))]
+    for key in [key for key in known if key in spaces]:
+        changes += [f"{key}: {path}" for path in _other_values(known[key], spaces[key])]
+    if changes:
+        raise UsageError(
+            f"study {study}: its spaces differ from those of earlier calls in {', '.join(changes)}. --resume allows"
+            " other bounds of ranges only. Restore the rest, or start a new search with another --output."
+        )
+    return any(known[key].search != spaces[key].search for key in known)
+
+
+def _other_values(known: SearchSpace, space: SearchSpace) -> list[str]:
+    """Return the config paths at which two spaces differ by more than the bounds of a range and its first value."""
+    paths = dict.fromkeys([*known.search, *space.search])
+    differing = [path for path in paths if _fixed_part(known, path) != _fixed_part(space, path)]
+    raw = []
+    for one in (known, space):
+        raw.append(one.model_dump(exclude={"search"}))
+        for path in one.search:
+            raw[-1] = with_value(raw[-1], path, None)
+    fields = [(section, field) for section, held in raw[0].items() for field in held]
+    return differing + [
+        f"{section}.{field}" for section, field in fields if raw[0][section][field] != raw[1][section][field]
+    ]
+
+
+def _fixed_part(space: SearchSpace, path: str) -> tuple[Any, ...] | None:
+    """Return what a study fixes of a distribution: its kind, and the values of a categorical one."""
+    one = space.search.get(path)
+    return None if one is None else (one.kind, *(one.values if one.kind == "categorical" else ()))

@@ -1,17 +1,17 @@
 """Plan a search: how many trials run at once, with which resources, and what they cost."""
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fer_ray.cluster.resources import Resources, describe_resources, most_cpus, room, shared_gpu
 from fer_ray.config.paths import value_at
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.text import amount, describe_bytes, duration
+from fer_ray.errors import UsageError
 from fer_ray.search.confirmation import CONFIGURATIONS, SEEDS
 from fer_ray.search.request import SearchRequest, TrialResources
+from fer_ray.search.strategy import longest_trial
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.search.trial_records import short
 
@@ -25,12 +25,14 @@ class Allocation:
         workers: processes per trial.
         resources: resources of one process, by Ray's names.
         reason: why this many trials run at once.
+        max_concurrent: requested limit on trials at once; without one, more trials run when nodes join.
     """
 
     concurrent: int
     workers: int
     resources: dict[str, float]
     reason: str
+    max_concurrent: int | None = None
 
     @property
     def threads(self) -> int:
@@ -61,16 +63,6 @@ class SearchPlan:
     def memory(self) -> int:
         """Bytes of memory of one process, at most over all spaces."""
         return max((cost.memory for cost in self.costs.values()), default=0)
-
-    @property
-    def disk(self) -> int:
-        """Bytes that the search's folder ever holds, beside the study and its page.
-
-        While a checkpoint is replaced, the previous one still is there.
-        """
-        best = max((cost.best for cost in self.costs.values()), default=0)
-        last = max((cost.last for cost in self.costs.values()), default=0)
-        return self.allocation.concurrent * (best + 2 * last) + 2 * best
 
 
 def allocate(
@@ -110,7 +102,7 @@ def allocate(
         process["memory"] = memory
     if resources.cpus is None:
         process["CPU"] = most_cpus(nodes, process, concurrent * resources.workers)
-    return Allocation(concurrent, resources.workers, process, reason)
+    return Allocation(concurrent, resources.workers, process, reason, max_concurrent)
 
 
 def _concurrent(
@@ -126,21 +118,18 @@ def _concurrent(
     return max(1, fit), "one per GPU" if by_gpu else "one per CPU core"
 
 
-def plan_problems(plan: SearchPlan, request: SearchRequest) -> list[str]:
-    """Return the measured costs that don't fit, as error messages."""
-    problems, free = [], free_disk(request.run.path)
-    if plan.disk > free:
-        problems.append(
-            f"{request.run.path_or_url}: {_disk(plan, free)}. Free some, name an --output elsewhere, or lower"
-            " --max-concurrent."
-        )
-    part, gpus = gpu_fraction(plan.costs), plan.allocation.resources.get("GPU", 0)
-    if part > gpus > 0:
-        problems.append(
-            f"{gpus:g} GPU per process: PyTorch reserved {part:.0%} of a GPU's memory in one step. Raise"
+def require_gpu_memory(plan: SearchPlan) -> None:
+    """Check that each process gets at least the fraction of a GPU whose memory it takes.
+
+    Raises:
+        UsageError: it gets less.
+    """
+    fraction, gpus = gpu_fraction(plan.costs), plan.allocation.resources.get("GPU", 0)
+    if fraction > gpus > 0:
+        raise UsageError(
+            f"{gpus:g} GPU per process: PyTorch reserved {fraction:.0%} of a GPU's memory in one step. Raise"
             " --gpus-per-trial, or lower training.batch_size or --max-concurrent."
         )
-    return problems
 
 
 def gpu_fraction(costs: Mapping[str, TrialCost]) -> float:
@@ -149,20 +138,13 @@ def gpu_fraction(costs: Mapping[str, TrialCost]) -> float:
     return math.ceil(100 * max(parts, default=0)) / 100
 
 
-def free_disk(folder: Path) -> int:
-    """Return the free bytes where a folder is or will be."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
-
-
 def summary(plan: SearchPlan) -> str:
     """Return a plan as one line, for the start of a search."""
     allocation = plan.allocation
     workers = f" of {allocation.workers} workers" if allocation.workers > 1 else ""
     return (
         f"{amount(allocation.concurrent, 'trial')}{workers} at once ({allocation.reason}), each process with"
-        f" {' and '.join(describe_resources(allocation.resources))}"
-        + (f"; at most {describe_bytes(plan.disk)} of disk." if plan.costs else ".")
+        f" {' and '.join(describe_resources(allocation.resources))}."
     )
 
 
@@ -185,15 +167,15 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
     for name, space in request.spaces.items():
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
         lines += _describe_search(space)
-    lines += [*_describe_costs(request, plan, nodes), *_describe_time(request, plan)]
+    lines += [*_describe_memory(plan, nodes), *_describe_time(request, plan)]
     if request.options.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
     lines.append(f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/")
     return "\n".join(lines)
 
 
-def _describe_costs(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Resources]) -> list[str]:
-    """Return a line on memory and one on disk."""
+def _describe_memory(plan: SearchPlan, nodes: Sequence[Resources]) -> list[str]:
+    """Return the lines on memory."""
     held = sum(node.get("memory", 0) for node in nodes)
     lines = [
         f"memory: {describe_bytes(plan.memory)} per process (measured); {plan.allocation.processes} at once take"
@@ -202,17 +184,7 @@ def _describe_costs(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Re
     ]
     if part := gpu_fraction(plan.costs):
         lines.append(f"GPU memory: {part:.0%} of a GPU per process (measured)")
-    lines.append(f"disk: {_disk(plan, free_disk(request.run.path))}")
     return lines
-
-
-def _disk(plan: SearchPlan, free: int) -> str:
-    best = max(cost.best for cost in plan.costs.values())
-    last = max(cost.last for cost in plan.costs.values())
-    return (
-        f"at most {describe_bytes(plan.disk)} = {plan.allocation.concurrent} running × (best {describe_bytes(best)} + 2"
-        f" × last {describe_bytes(last)}) + 2 × best/, of {describe_bytes(free)} free"
-    )
 
 
 def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
@@ -223,10 +195,9 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
         cost, config = plan.costs[name], _longest(space)
         trial = cost.trial_seconds(config, info, allocation.workers)
         longest = max(longest, trial)
-        speeds = [f"{1 / seconds:,.0f} of {side} pixels" for side, seconds in sorted(cost.train.items())]
         yield (
             f"a trial of {name}: {config.training.epochs} epochs in {duration(trial)}; measured images/s of a process:"
-            f" {', '.join([*speeds, f'{1 / cost.validate:,.0f} validated'])}"
+            f" {1 / cost.train:,.0f} trained, {1 / cost.validate:,.0f} validated"
         )
     rounds = math.ceil(request.options.trials / allocation.concurrent)
     starts = plan.start * (rounds if allocation.workers > 1 else 1)
@@ -242,8 +213,7 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
 
 def _longest(space: SearchSpace) -> SearchSpace:
     """Return the defaults with the largest number of epochs that a trial may have."""
-    searched = space.search.get("training.epochs")
-    epochs = max([space.training.epochs, *(searched.values if searched else ())])
+    epochs = longest_trial(space)
     return space.model_copy(update={"training": space.training.model_copy(update={"epochs": epochs})})
 
 

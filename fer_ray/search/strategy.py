@@ -1,5 +1,6 @@
 """The strategy of a search: objectives, Optuna sampler, and the rule that stops weak trials."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces:
     return Strategy(objectives, sampler, scheduler)
 
 
-def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    strategy: Strategy, seed: int, trials: int, ranges_changed: bool = False
+) -> optuna.samplers.BaseSampler:
     """Make a sampler whose draws depend only on the seed and on earlier trials.
 
     TPE (Bergstra et al., NeurIPS 2011) models parameters jointly, in groups because each space has its own parameters,
@@ -101,6 +104,8 @@ def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.
     Args:
         trials: number of trials in the study, so that a resumed search draws new candidates. ``qmc`` ignores it: the
             study counts how far its sequence is.
+        ranges_changed: whether the bounds of ranges differ between trials. Groups of TPE would draw from the first
+            bounds for ever; without groups, TPE models each parameter whose bounds changed on its own.
     """
     fresh = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
     with warnings.catch_warnings():
@@ -117,7 +122,42 @@ def make_sampler(strategy: Strategy, seed: int, trials: int) -> optuna.samplers.
             return optuna.samplers.RandomSampler(seed=fresh)
         if strategy.sampler == "qmc":
             return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=fresh)
+        return optuna.samplers.TPESampler(multivariate=True, group=not ranges_changed, constant_liar=True, seed=fresh)
+
+
+def pruner_steps(spaces: Mapping[str, SearchSpace]) -> int:
+    """Return the number of steps into which pruners divide each trial.
+
+    Pruners compare trials after the same fraction of their own epochs, because a learning rate that falls to 0 makes
+    the same epoch of a shorter trial look better. A step is an epoch of the longest trial, or slightly less: the number
+    is a multiple of 9, so that 1/9 and 1/3 of a trial are whole steps.
+    """
+    return 9 * math.ceil(max(map(longest_trial, spaces.values())) / 9)
+
+
+def longest_trial(space: SearchSpace) -> int:
+    """Return the largest number of epochs that a trial of a space may have."""
+    searched = space.search.get("training.epochs")
+    return max(space.training.epochs, searched.values[-1] if searched else 0)
+
+
+def make_pruner(scheduler: str, steps: int) -> optuna.pruners.BasePruner:
+    """Make Optuna's pruner for a scheduler; ``steps`` as returned by ``pruner_steps``.
+
+    ``asha``: asynchronous successive halving (Li et al., arXiv 1810.05934): after 1/9 and 1/3 of its epochs a trial
+    continues only among the best third. ``hyperband``: the same in three brackets (Li et al., JMLR 2018), two of which
+    compare later or never. ``median``: a trial stops below the median of at least 5 complete trials at the same step.
+    """
+    first = steps // 9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if scheduler == "asha":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
+        if scheduler == "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=steps, reduction_factor=3)
+        if scheduler == "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first, n_min_trials=5)
+        return optuna.pruners.NopPruner()
 
 
 def name_objectives(study: optuna.Study, strategy: Strategy) -> None:
@@ -155,12 +195,7 @@ def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, Search
         return problems
     if find_spec("cmaes") is None:
         problems.append("--sampler cmaes: needs the package cmaes. Install it with `pip install cmaes`.")
-    categorical = [
-        f"{name}: {path}"
-        for name, space in spaces.items()
-        for path, distribution in space.search.items()
-        if distribution.kind == "categorical"
-    ]
+    categorical = [f"{name}: {path}" for name, space in spaces.items() for path in _paths_of(space, "categorical")]
     if categorical:
         problems.append(
             f"--sampler cmaes: only models numbers and would draw {'; '.join(categorical)} at random. Make them"
@@ -169,3 +204,7 @@ def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, Search
     if objectives > 1:
         problems.append("--sampler cmaes: supports one objective. Name one --objective, or use tpe, gp, random or qmc.")
     return problems
+
+
+def _paths_of(space: SearchSpace, kind: str) -> list[str]:
+    return [path for path, distribution in space.search.items() if distribution.kind == kind]

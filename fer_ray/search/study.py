@@ -1,29 +1,29 @@
-"""The memory of a search: an Optuna study over one or several search spaces, whose database is the truth."""
+"""An Optuna study over one or several search spaces. Its database is the truth about a search."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fer_ray.config.files import space_from_yaml, to_yaml
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.messages import redacted
 from fer_ray.errors import DataError, UsageError
-from fer_ray.search.database import open_study, require_there
-from fer_ray.search.parameters import draw, parameters_of
-from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, make_sampler, name_objectives
-from fer_ray.search.transferred_trials import carried_finished, carried_waiting
+from fer_ray.search.database import open_database, require_there
+from fer_ray.search.parameters import draw, parameters_of, ranges_changed, recall
+from fer_ray.search.search_metric import OBJECTIVES
+from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, make_pruner, make_sampler, name_objectives, pruner_steps
 from fer_ray.search.trial_records import (
     BY_EPOCH,
     CONTINUES,
-    FAILURES,
+    FOLDER,
     INTERRUPTED,
-    RunningTrial,
     TrialRecord,
+    best_record,
     read_record,
 )
 from fer_ray.training.run_folder import Metrics
@@ -34,36 +34,57 @@ class Candidate:
     """A configuration to try.
 
     Attributes:
-        number: of the trial in its study, from 0.
-        space: name of the search space it was drawn from.
-        continues: numbers of the interrupted trials that it goes on with, the nearest first.
+        number: number of the trial in its study, from 0.
+        space: name of the search space.
+        params: searched values by config path.
+        folder: name of the trial's folder.
     """
 
     number: int
     space: str
+    params: dict[str, Any]
     config: Config
-    continues: tuple[int, ...] = ()
+    folder: str
+
+
+@dataclass(frozen=True)
+class FirstTrial:
+    """A configuration to enqueue, the name of its space, and the name of its folder; None for the trial's number."""
+
+    space: str
+    config: Config
+    folder: str | None = None
+
+
+@dataclass
+class _RunningTrial:
+    trial: Trial
+    candidate: Candidate
+    seconds: float = 0.0
+    best: Metrics | None = None
+    by_epoch: list[float] = field(default_factory=list)
+    step: int = -1
 
 
 class Study:
-    """Asks for candidates and keeps what became of them.
+    """Draws candidates and stores the results of trials.
 
     Args:
-        study: the Optuna study; its sampler is replaced.
+        study: the Optuna study, whose sampler and pruner are replaced.
     """
 
     def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace], strategy: Strategy):
-        self.name = study.study_name
+        self.name, self.optuna = study.study_name, study
         self.spaces, self.strategy = dict(spaces), strategy
-        self._study = study
+        self.dataset_fingerprint: str = study.user_attrs["dataset_fingerprint"]
+        self.ranges_changed: bool = study.user_attrs["ranges_changed"]
+        self._steps: int = study.user_attrs["steps"]
         trials = study.get_trials(deepcopy=False)
         seed = next(iter(spaces.values())).training.seed
-        self._study.sampler = make_sampler(strategy, seed, len(trials))
-        self._running: dict[int, RunningTrial] = {}
-        self._continues = {
-            trial.number: trial.user_attrs[CONTINUES] for trial in trials if CONTINUES in trial.user_attrs
-        }
-        # Read once: the search's folder is locked, so that nobody else closes a trial.
+        study.sampler = make_sampler(strategy, seed, len(trials), self.ranges_changed)
+        study.pruner = make_pruner(strategy.scheduler, self._steps)
+        self._running: dict[int, _RunningTrial] = {}
+        # Read once: the search's folder is locked, so no other process closes a trial.
         self._finished = {
             trial.number: read_record(trial, self.spaces) for trial in trials if trial.state.is_finished()
         }
@@ -76,32 +97,60 @@ class Study:
         spaces: Mapping[str, SearchSpace],
         dataset_fingerprint: str,
         strategy: Strategy = DEFAULT_STRATEGY,
+        first: Iterable[FirstTrial] | None = None,
     ) -> "Study":
-        """Make a study and enqueue the defaults of each space.
+        """Create a study.
+
+        Args:
+            first: trials to enqueue; the defaults of each space by default.
 
         Raises:
             UsageError: the storage can't be opened, or has a study of this name.
         """
         directions = [StudyDirection.MAXIMIZE] * len(strategy.objectives)
-        study = open_study(
+        study = open_database(
             storage, lambda opened: optuna.create_study(storage=opened, study_name=name, directions=directions)
         )
-        study.set_user_attr("dataset_fingerprint", dataset_fingerprint)
-        study.set_user_attr("objectives", list(strategy.objectives))
+        for attribute, value in {
+            "dataset_fingerprint": dataset_fingerprint,
+            "objectives": list(strategy.objectives),
+            "steps": pruner_steps(spaces),
+            "ranges_changed": False,
+        }.items():
+            study.set_user_attr(attribute, value)
         name_objectives(study, strategy)
-        _begin(study, spaces)
+        _write_spaces(study, spaces)
+        for trial in first or [FirstTrial(key, space.defaults) for key, space in spaces.items()]:
+            folder = {FOLDER: trial.folder} if trial.folder else {}
+            study.enqueue_trial(parameters_of(trial.config, trial.space, spaces), user_attrs=folder)
         return cls(study, spaces, strategy)
 
     @classmethod
-    def load(cls, name: str, storage: str, dataset_fingerprint: str, strategy: Strategy = DEFAULT_STRATEGY) -> "Study":
-        """Open a study, with the spaces that it has; sampler and scheduler may be other ones than before.
+    def read(cls, name: str, storage: str) -> "Study":
+        """Open a study to read its results.
 
         Raises:
-            UsageError: the storage can't be opened, has no such study, or that has other objectives.
+            UsageError: the storage can't be opened or has no such study.
+        """
+        study = _load(name, storage)
+        return cls(study, _read_spaces(study), Strategy(tuple(study.user_attrs["objectives"]), scheduler="none"))
+
+    @classmethod
+    def resume(
+        cls,
+        name: str,
+        storage: str,
+        spaces: Mapping[str, SearchSpace],
+        dataset_fingerprint: str,
+        strategy: Strategy = DEFAULT_STRATEGY,
+    ) -> "Study":
+        """Open a study to add trials. Sampler, scheduler and the bounds of ranges may differ from earlier calls.
+
+        Raises:
+            UsageError: the storage can't be opened or has no such study; other objectives or other spaces.
             DataError: it searched on another dataset.
         """
-        require_there(storage)
-        study = open_study(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
+        study = _load(name, storage)
         attributes = study.user_attrs
         objectives = attributes["objectives"]
         if objectives != list(strategy.objectives):
@@ -111,59 +160,52 @@ class Study:
             )
         if attributes["dataset_fingerprint"] != dataset_fingerprint:
             raise DataError(f"study {name}: searched on another dataset. Resume with that, or start a new search.")
-        spaces = {key: space_from_yaml(text, f"study {name}: space {key}") for key, text in attributes["spaces"]}
-        return cls(study, spaces, strategy)
-
-    def with_spaces(self, name: str, spaces: Mapping[str, SearchSpace]) -> "Study":
-        """Make a study over other spaces in the same database, which begins with the trials of this one.
-
-        Each keeps its number. Those that the spaces could have drawn too are trials like any other for the sampler;
-        the records of the rest stay what they were, and the sampler hears nothing of them.
-
-        Args:
-            name: of the new study; this one stays in the database as it is.
-        """
-        study = optuna.create_study(storage=self._study._storage, study_name=name, directions=self._study.directions)
-        for key, value in self._study.user_attrs.items():
-            study.set_user_attr(key, value)
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state.is_finished():
-                study.add_trial(carried_finished(trial, self._finished[trial.number], spaces))
-            elif waiting := carried_waiting(trial, self.spaces, spaces):
-                study.add_trial(waiting)
-        _begin(study, spaces)
-        return Study(study, spaces, self.strategy)
-
-    def searches(self, spaces: Mapping[str, SearchSpace]) -> bool:
-        """Whether these are its spaces, in this order, which is that of a parameter's categories."""
-        return list(self.spaces.items()) == list(spaces.items())
+        known = _read_spaces(study)
+        if ranges_changed(name, known, spaces):
+            study.set_user_attr("ranges_changed", True)
+            _write_spaces(study, {key: spaces[key] for key in known})
+        if study.user_attrs["ranges_changed"] and strategy.sampler not in ("tpe", "random"):
+            raise UsageError(
+                f"--sampler {strategy.sampler}: can't learn from trials with other ranges. Use tpe or random, or start"
+                " a new search."
+            )
+        return cls(study, {key: spaces[key] for key in known}, strategy)
 
     def ask(self) -> Candidate:
         """Draw the next candidate; its trial is RUNNING from now on."""
-        trial = self._study.ask()
-        key, config = draw(trial, self.spaces)
-        attributes = trial.user_attrs
-        if CONTINUES in attributes:
-            self._continues[trial.number] = attributes[CONTINUES]
-        self._running[trial.number] = RunningTrial(trial, attributes.get(FAILURES, 0), config)
-        return Candidate(trial.number, key, config, tuple(self._line_of(trial.number)))
+        trial = self.optuna.ask()
+        draw(trial, self.spaces)
+        key, params, config = recall(trial.params, self.spaces)
+        folder = trial.user_attrs.get(FOLDER, str(trial.number))
+        candidate = Candidate(trial.number, key, params, config, folder)
+        self._running[trial.number] = _RunningTrial(trial, candidate)
+        return candidate
 
-    def report(self, number: int, metrics: Metrics) -> None:
-        """Note the metrics of a running trial's epoch, as ``fit`` reports them."""
-        running, first = self._running[number], self.strategy.first.metric
+    def report(self, number: int, metrics: Mapping[str, Any]) -> bool:
+        """Store the metrics of an epoch of a running trial; return whether the pruner would stop the trial.
+
+        An epoch that was stored before is ignored: a trial whose process was lost reports its epochs again.
+        """
+        running, first, epoch = self._running[number], self.strategy.first.metric, int(metrics["epoch"])
+        if epoch <= len(running.by_epoch):
+            return False
         running.by_epoch.append(metrics[first])
         running.seconds += metrics["seconds"]
         if running.best is None or metrics[first] > running.best[first]:
-            running.best = metrics
-        if len(self.strategy.objectives) == 1:
-            running.trial.report(metrics[first], int(metrics["epoch"]))
-        else:  # Optuna has no intermediate values where objectives are several
-            running.trial.set_user_attr(BY_EPOCH, running.by_epoch)
+            running.best = dict(metrics)
+        running.trial.set_user_attr(BY_EPOCH, running.by_epoch)
+        epochs = running.candidate.config.training.epochs
+        step = self._steps * epoch // epochs
+        if len(self.strategy.objectives) > 1 or step == running.step:  # Optuna prunes by one objective only
+            return False
+        running.trial.report(running.best[first], step)
+        running.step = step
+        return running.trial.should_prune() and epoch < epochs
 
     def complete(self, number: int) -> TrialRecord:
-        """Close a trial that trained to its end; its values are those of the epoch best by the first objective."""
+        """Close a trial that ended by itself; its values are those of the best epoch by the first objective."""
         best = self._running[number].best
-        assert best is not None, "a trial that trained to its end has reported an epoch"
+        assert best is not None, "a complete trial has reported an epoch"
         return self._close(number, TrialState.COMPLETE, [best[metric] for metric in self.strategy.metrics])
 
     def prune(self, number: int) -> TrialRecord:
@@ -171,139 +213,117 @@ class Study:
         return self._close(number, TrialState.PRUNED)
 
     def fail(self, number: int, error: str) -> TrialRecord:
-        """Close a trial that crashed."""
+        """Close a trial that failed."""
         self._running[number].trial.set_user_attr("error", redacted(error))
         return self._close(number, TrialState.FAIL)
 
-    def lose(self, number: int, error: str) -> TrialRecord:
-        """Close a trial whose process or node was lost; another one will go on with it.
-
-        What is lost more than ``training.max_failures`` times is closed as one that crashed.
-        """
-        running = self._running[number]
-        failures = running.failures + 1
-        if failures > running.most:
-            again = f"lost {failures} times, once more than training.max_failures = {running.most} allows"
-            return self.fail(number, f"{error}\n{again}" if running.most else error)
-        self._hand_on(number, running.trial.params, failures)
-        return self._interrupt(number, running.trial._trial_id, error)
-
     def stop(self, number: int) -> TrialRecord:
-        """Close a trial whose search has no more time: PRUNED, or, before its first epoch, handed on to another.
+        """Close a trial because the time budget is used up.
 
-        One that has its last epoch by then is complete.
+        It is PRUNED, COMPLETE if its last epoch was reported, or, before its first epoch, interrupted: a resumed search
+        tries it again.
         """
         running = self._running[number]
-        if running.best and len(running.by_epoch) == running.epochs and set(self.strategy.metrics) <= set(running.best):
+        if running.best and len(running.by_epoch) == running.candidate.config.training.epochs:
             return self.complete(number)
         if running.by_epoch:
             return self.prune(number)
-        self._hand_on(number, running.trial.params, running.failures)
-        return self._interrupt(number, running.trial._trial_id, "the search's time was over before the first epoch")
+        self._interrupt(self._frozen(number), "the time budget was used up before the first epoch")
+        return self._finished[number]
 
-    def fail_interrupted(self) -> int:
-        """Close as FAIL what an interrupted search left RUNNING; other trials will go on with the same parameters.
+    def interrupt_running(self) -> int:
+        """Close trials that are RUNNING as FAIL, and enqueue each again with the same parameters and folder.
 
         Returns:
-            How many there were.
+            Number of these trials.
         """
-        trials = self._study.get_trials(deepcopy=False)
-        handed_on = {trial.user_attrs.get(CONTINUES) for trial in trials}  # by a search that was killed within this
-        left = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        left = self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in left:
-            # Killed within `ask`, it has only some of the parameters that were enqueued for it.
-            again = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if again and trial.number not in handed_on:
-                self._hand_on(trial.number, again, trial.user_attrs.get(FAILURES, 0))
-            self._interrupt(trial.number, trial._trial_id, "the search was stopped while it ran")
+            self._interrupt(trial, "the search was stopped while it ran")
         return len(left)
 
-    def running(self) -> list[int]:
-        """Numbers of the trials that this process asked for and hasn't closed."""
-        return list(self._running)
+    @property
+    def max_failures(self) -> int:
+        """How often a trial may be restarted after its process was lost: the largest number over all spaces."""
+        return max(space.training.max_failures for space in self.spaces.values())
 
-    def heard(self, number: int) -> int:
-        """Epochs of a running trial that were reported."""
+    def running(self) -> list[Candidate]:
+        """Return the trials that this process has drawn and not closed."""
+        return [running.candidate for running in self._running.values()]
+
+    def known_epochs(self, number: int) -> int:
+        """Return the number of epochs that a running trial has reported."""
         return len(self._running[number].by_epoch)
 
-    def needed(self) -> set[int]:
-        """Numbers of the trials whose folders are still of use: those that run, and those that are to be continued."""
-        needed = set(self._running)
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            previous = trial.user_attrs.get(CONTINUES)
-            if previous is not None:
-                needed |= {previous, *self._line_of(previous)}
-        return needed
+    def folders_in_use(self) -> set[str]:
+        """Return the names of the folders of running trials and of those to be continued."""
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        continued = {trial.user_attrs[FOLDER] for trial in waiting if FOLDER in trial.user_attrs}
+        return continued | {running.candidate.folder for running in self._running.values()}
 
     def counted(self) -> int:
-        """Finished trials that count towards the number asked for: all but the interrupted ones."""
+        """Return the number of finished trials, without interrupted ones."""
         return sum(not record.interrupted for record in self._finished.values())
 
     def records(self) -> list[TrialRecord]:
-        """All finished trials, by number."""
+        """Return all finished trials by number."""
         return [record for _, record in sorted(self._finished.items())]
 
     def best(self) -> TrialRecord | None:
-        """The complete trial best by the first objective, the first of equal ones.
-
-        Where no trial is complete, it is the one with the best epoch among those that were stopped early, by the
-        search's time or by Ctrl-C; None where these have no epoch either.
-        """
-        went_on = [record for record in self.records() if record.by_epoch or not record.interrupted]
-        continued = {number for record in went_on for number in self._line_of(record.number)}
-        found = [record for record in self.records() if record.state == "COMPLETE"] or [
-            record
-            for record in self.records()
-            if record.by_epoch and (record.state == "PRUNED" or (record.interrupted and record.number not in continued))
-        ]
-        return max(found, key=lambda record: (record.reached or 0.0, -record.number), default=None)
+        """Return the best trial; see ``best_record``."""
+        return best_record(self.records())
 
     def pareto_front(self) -> list[int]:
-        """Numbers of the complete trials than which no other is better by one objective and as good by the others."""
-        complete = [record for record in self.records() if record.state == "COMPLETE"]
-        return [record.number for record in complete if not any(other.beats(record) for other in complete)]
+        """Return the numbers of the complete trials that no other trial dominates."""
+        return [trial.number for trial in self.optuna.best_trials]
 
-    def _hand_on(self, number: int, parameters: dict[str, Any], failures: int) -> None:
-        """Enqueue a trial that goes on with another one.
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.optuna.get_trials(deepcopy=False)[number]
 
-        This comes before that one is closed: a kill in between leaves it RUNNING, and not lost.
+    def _interrupt(self, trial: FrozenTrial, error: str) -> None:
+        """Close a trial as FAIL and enqueue it again.
+
+        It is enqueued before it is closed: after a kill in between it is still RUNNING, and isn't enqueued twice.
         """
-        self._study.enqueue_trial(parameters, user_attrs={CONTINUES: number, FAILURES: failures})
-
-    def _interrupt(self, number: int, key: int, error: str) -> TrialRecord:
-        """Close a trial, by its key in the database, that another one goes on with: that one counts its seconds too.
-
-        Of the error the first line is kept; Ray adds paragraphs of what may have been the cause.
-        """
-        if running := self._running.pop(number, None):
-            running.note_best()
-        storage = self._study._storage  # an `optuna.Trial` of it would draw parameters anew
-        storage.set_trial_user_attr(key, "error", redacted(f"interrupted: {error.splitlines()[0]}"))
-        storage.set_trial_user_attr(key, INTERRUPTED, True)
-        return self._note(self._study.tell(number, state=TrialState.FAIL))
-
-    def _line_of(self, number: int) -> Iterator[int]:
-        """Yield the trials that a trial goes on with, the nearest first."""
-        previous = self._continues.get(number)
-        while previous is not None:
-            yield previous
-            previous = self._continues.get(previous)
+        trials = self.optuna.get_trials(deepcopy=False)
+        # A trial that was killed while it drew has only some of the parameters that were enqueued for it.
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if params and not any(other.user_attrs.get(CONTINUES) == trial.number for other in trials):
+            folder = trial.user_attrs.get(FOLDER, str(trial.number))
+            self.optuna.enqueue_trial(params, user_attrs={CONTINUES: trial.number, FOLDER: folder})
+        if running := self._running.pop(trial.number, None):
+            self._store_best(running)
+        storage = self.optuna._storage  # an `optuna.Trial` would draw parameters again
+        storage.set_trial_user_attr(trial._trial_id, "error", f"interrupted: {error}")
+        storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+        self._note(self.optuna.tell(trial.number, state=TrialState.FAIL))
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
         running = self._running.pop(number)
-        running.note_best()
+        self._store_best(running)
         running.trial.set_user_attr("seconds", running.seconds)
-        return self._note(self._study.tell(running.trial, values, state=state))
+        return self._note(self.optuna.tell(running.trial, values, state=state))
+
+    def _store_best(self, running: _RunningTrial) -> None:
+        for objective in OBJECTIVES.values():
+            if running.best is not None and objective.metric in running.best:
+                running.trial.set_user_attr(objective.name, running.best[objective.metric])
 
     def _note(self, trial: FrozenTrial) -> TrialRecord:
         self._finished[trial.number] = record = read_record(trial, self.spaces)
         return record
 
 
-def _begin(study: optuna.Study, spaces: Mapping[str, SearchSpace]) -> None:
-    """Note what a study searches, and enqueue the defaults of each space where it has no trial of them."""
+def _load(name: str, storage: str) -> optuna.Study:
+    require_there(storage)
+    return open_database(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
+
+
+def _write_spaces(study: optuna.Study, spaces: Mapping[str, SearchSpace]) -> None:
     study.set_user_attr("spaces", [(key, to_yaml(space)) for key, space in spaces.items()])
-    for key, space in spaces.items():
-        defaults = parameters_of(space.defaults, key, spaces)
-        assert defaults is not None, "a request whose defaults lie outside their space is refused"
-        study.enqueue_trial(defaults, skip_if_exists=True)
+
+
+def _read_spaces(study: optuna.Study) -> dict[str, SearchSpace]:
+    return {
+        key: space_from_yaml(text, f"study {study.study_name}: space {key}") for key, text in study.user_attrs["spaces"]
+    }

@@ -1,16 +1,14 @@
 """Say how many epochs and trials fit into the time budget, once the first epochs are timed."""
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
-from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration
-from fer_ray.training.run_folder import Metrics
-from fer_ray.training.schedules import image_size
+from fer_ray.search.trial_cost import epoch_areas
 
 _PATIENCE = 3
 """Epochs of a trial after which the estimate no longer waits for trials that should run beside it."""
@@ -28,35 +26,30 @@ class TimeBudget:
 
     def __init__(self, seconds: float, trials: int, at_once: int, size: int):
         self._seconds, self._trials, self._at_once, self._size = seconds, trials, at_once, size
-        self._began, self._started = time.monotonic(), math.inf
+        self._is_said = False
         self._areas: dict[int, list[int]] = {}
         self._timed: dict[int, tuple[float, int]] = {}  # seconds and area of an image, summed over epochs so far
 
     def began(self, number: int, config: Config) -> None:
         """Note that a trial has started."""
-        if self._started == math.inf:
-            self._started = time.monotonic()
-        self._areas[number] = _areas(config, self._size)
+        self._areas[number] = epoch_areas(config, self._size)
 
     def ended(self, number: int) -> None:
         """Forget a trial that has ended."""
         self._areas.pop(number, None)
 
-    def reported(self, number: int, metrics: Metrics) -> None:
+    def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
         """Note the metrics of an epoch, as ``fit`` reports them."""
-        if self._trials == 0:  # already said
-            return
         seconds, area = self._timed.get(number, (0.0, 0))
         self._timed[number] = seconds + metrics["seconds"], area + self._areas[number][int(metrics["epoch"]) - 1]
         alone = len(self._areas) < self._at_once and metrics["epoch"] < _PATIENCE
-        if alone or not self._areas.keys() <= self._timed.keys():
+        if self._is_said or alone or not self._areas.keys() <= self._timed.keys():
             return
         rates = {trial: self._timed[trial][0] / self._timed[trial][1] for trial in self._areas}
-        costs = [[rates[trial] * area for area in areas] for trial, areas in self._areas.items()]
-        left = self._seconds - (self._started - self._began)
-        said = enough_for(left, self._trials, max(costs, key=sum), self._at_once)
-        say(f"Time budget of {duration(self._seconds)}: {said}")
-        self._trials = 0
+        slowest = max(([rates[trial] * area for area in areas] for trial, areas in self._areas.items()), key=sum)
+        text = enough_for(self._seconds, self._trials, slowest, self._at_once)
+        say(f"Time budget of {duration(self._seconds)}: {text}")
+        self._is_said = True
 
 
 def enough_for(seconds: float, trials: int, epochs: Sequence[float], at_once: int) -> str:
@@ -82,9 +75,3 @@ def enough_for(seconds: float, trials: int, epochs: Sequence[float], at_once: in
     if fit := int(seconds / rounds / (whole / planned)):
         fitting.insert(0, f"--set training.epochs={fit}")
     return f"{run}. The time is enough for {allows}. To fit {amount(trials, 'trial')}: {', or '.join(fitting)}."
-
-
-def _areas(config: Config, size: int) -> list[int]:
-    """Return the pixels of an image in each epoch; the time of an epoch is proportional to them."""
-    epochs, first, full_from = config.training.epochs, models.first_size(config), config.schedule.full_size_from
-    return [image_size(first, full_from, epoch / epochs, size) ** 2 for epoch in range(epochs)]

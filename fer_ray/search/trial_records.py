@@ -1,4 +1,4 @@
-"""What is known of a finished trial, and how it lies in an Optuna study."""
+"""The record of a finished trial, and how it is stored in an Optuna study."""
 
 import textwrap
 from collections.abc import Mapping
@@ -6,49 +6,46 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial
 
-from fer_ray.config.paths import value_at
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
+from fer_ray.console.text import amount, duration
 from fer_ray.search.parameters import recall
 from fer_ray.search.search_metric import OBJECTIVES
+from fer_ray.search.strategy import Strategy
 
 BY_EPOCH = "by_epoch"
-"""User attribute of a trial: the first objective by epoch, where several objectives leave no intermediate values."""
+"""User attribute of a trial: the first objective after each epoch."""
 CONTINUES = "continues"
-"""User attribute: the number of the interrupted trial that this one goes on with."""
-FAILURES = "failures"
-"""User attribute: how often the process or node of those before it was lost."""
+"""User attribute: number of the interrupted trial that this trial continues."""
+FOLDER = "folder"
+"""User attribute: name of the trial's folder, if it isn't the trial's number. A continued trial keeps its folder."""
 INTERRUPTED = "interrupted"
-"""User attribute of a FAIL that doesn't count: another trial goes on with it."""
-OUTSIDE = "outside"
-"""User attribute: the record of a trial that the spaces can't draw, which itself is a FAIL without parameters."""
+"""User attribute of a FAIL that doesn't count, because another trial continues it."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What the study knows of a finished trial.
+    """A finished trial.
 
     Attributes:
-        number: from 0; the defaults of each space are the first.
+        number: number of the trial, from 0.
         state: ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``.
-        values: of the objectives, in the epoch that is best by the first one; of a pruned trial, the first objective
-            in its last epoch; None where it has none.
-        accuracy: of the epoch that is best by the first objective, as are macro_f1 and images_per_s.
-        images_per_s: of prediction, measured in the trial; None where nobody asked.
-        space: name of the search space it was drawn from.
-        params: what was drawn, by config path.
-        config: what it trained.
-        by_epoch: the first objective after each epoch, in order.
-        seconds: spent in its epochs, training and validating, those of the trials that it continues included; None
-            of an interrupted one.
-        error: why it failed.
-        started: when it was drawn, by the clock of the driver; None where the database doesn't know.
-        ended: when it was closed; of one that a dead driver left, when the search was resumed.
-        continues: number of the interrupted trial that it went on with.
-        interrupted: whether it ended through no fault of its own. Such a trial doesn't count; another one continues it.
-        is_outside: whether it was drawn from previous spaces of the search, and the present ones can't draw it.
+        values: objectives in the best epoch by the first one; of a pruned trial only the first; None without an epoch.
+        accuracy: validation accuracy of the best epoch, as are macro_f1 and images_per_s.
+        images_per_s: prediction speed; None if it isn't an objective.
+        space: name of the search space.
+        params: searched values by config path.
+        config: the trained configuration.
+        by_epoch: the first objective after each epoch.
+        seconds: time of all epochs, including those of the trials that it continues; None if interrupted.
+        error: error message of a failed trial.
+        started: time of the draw by the driver's clock.
+        ended: time of the end; for a trial left by a dead driver, the time of the resume.
+        folder: name of the trial's folder.
+        continues: number of the interrupted trial that it continues.
+        interrupted: whether it was stopped from outside. Such a trial doesn't count, and another trial continues it.
     """
 
     number: int
@@ -65,103 +62,73 @@ class TrialRecord:
     error: str | None
     started: datetime | None
     ended: datetime | None
+    folder: str
     continues: int | None = None
     interrupted: bool = False
-    is_outside: bool = False
 
     @property
     def value(self) -> float | None:
-        """Of the first objective."""
-        return self.values[0] if self.values else None
+        """The first objective in the best epoch."""
+        return max(self.by_epoch, default=None)
 
     @property
-    def reached(self) -> float | None:
-        """The first objective in the best epoch, whether the trial trained to its end or not."""
-        return max(self.by_epoch) if self.by_epoch else self.value
+    def epochs(self) -> int:
+        """Number of epochs of the configuration; ``len(by_epoch)`` were trained."""
+        return self.config.training.epochs
 
     @property
     def stopped(self) -> str:
-        """How far a trial came that didn't train to its end; empty of one that did."""
-        if self.state == "COMPLETE":
-            return ""
-        return f"stopped after epoch {len(self.by_epoch)} of {self.config.training.epochs}"
+        """After which epoch the trial stopped; empty if it is complete."""
+        return "" if self.state == "COMPLETE" else f"stopped after epoch {len(self.by_epoch)} of {self.epochs}"
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch that is best by the first objective, from 1."""
+        """The first epoch with the best value of the first objective, from 1."""
         return 1 + self.by_epoch.index(max(self.by_epoch)) if self.by_epoch else None
 
-    def beats(self, other: "TrialRecord") -> bool:
-        """Whether it is better by one objective, and as good by the others."""
-        pairs = list(zip(self.values or (), other.values or (), strict=True))
-        return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
-
-    def outside(self) -> dict[str, Any]:
-        """Return what a trial without parameters doesn't tell, as JSON has it."""
-        return {
-            "state": self.state,
-            "values": self.values,
-            "space": self.space,
-            "config": self.config.model_dump_json(),
-            "drawn": list(self.params),
-            "by_epoch": self.by_epoch,
-        }
-
-
-class RunningTrial:
-    """What is known of a trial before it ends.
-
-    Attributes:
-        failures: how often the process or node of those that it continues was lost.
-        most: times that may happen before it is given up.
-        epochs: that it is to train.
-        best: the metrics of the epoch that is best by the first objective.
-    """
-
-    def __init__(self, trial: Trial, failures: int, config: Config):
-        self.trial, self.failures = trial, failures
-        self.most, self.epochs = config.training.max_failures, config.training.epochs
-        self.seconds = 0.0
-        self.best: dict[str, float] | None = None
-        self.by_epoch: list[float] = []
-
-    def note_best(self) -> None:
-        """Write what was measured of the best epoch into the database."""
-        for objective in OBJECTIVES.values():
-            if self.best is not None and objective.metric in self.best:
-                self.trial.set_user_attr(objective.name, self.best[objective.metric])
+    def measured(self, objective: str) -> float | None:
+        """Return an objective, by its name, in the best epoch."""
+        value: float | None = getattr(self, objective)
+        return value
 
 
 def read_record(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> TrialRecord:
     """Read a finished trial of a study over the given spaces."""
     attributes = trial.user_attrs
-    state, values = trial.state.name, trial.values
-    by_epoch = [value for _, value in sorted(trial.intermediate_values.items())] or attributes.get(BY_EPOCH, [])
-    if outside := attributes.get(OUTSIDE):
-        state, values, by_epoch = outside["state"], outside["values"], outside["by_epoch"]
-        key, config = outside["space"], Config.model_validate_json(outside["config"])
-        drawn = {path: value_at(config, path) for path in outside["drawn"]}
-    else:
-        key, drawn, config = recall(trial.params, spaces)
+    key, drawn, config = recall(trial.params, spaces)
     return TrialRecord(
         number=trial.number,
-        state=state,
-        values=tuple(values) if values else None,
+        state=trial.state.name,
+        values=tuple(trial.values) if trial.values else None,
         accuracy=attributes.get("accuracy"),
         macro_f1=attributes.get("macro_f1"),
         images_per_s=attributes.get("images_per_s"),
         space=key,
-        config=config,
         params=drawn,
-        by_epoch=by_epoch,
+        config=config,
+        by_epoch=attributes.get(BY_EPOCH, []),
         seconds=attributes.get("seconds"),
         error=attributes.get("error"),
         started=_in_utc(trial.datetime_start),
         ended=_in_utc(trial.datetime_complete),
+        folder=attributes.get(FOLDER, str(trial.number)),
         continues=attributes.get(CONTINUES),
         interrupted=INTERRUPTED in attributes,
-        is_outside=OUTSIDE in attributes,
     )
+
+
+def best_record(records: list[TrialRecord]) -> TrialRecord | None:
+    """Return the best complete trial by the first objective, the first of equal ones.
+
+    If no trial is complete: the trial with the best epoch among those that were pruned or interrupted, None without an
+    epoch. A trial that another one continues doesn't count.
+    """
+    found = [record for record in records if record.state == "COMPLETE"]
+    if not found:
+        continued = {record.continues for record in records if record.by_epoch or not record.interrupted}
+        stopped = [record for record in records if record.state == "PRUNED" or record.interrupted]
+        found = [record for record in stopped if record.by_epoch and record.number not in continued]
+    return max(found, key=lambda record: (record.value or 0.0, -record.number), default=None)
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:
@@ -169,13 +136,33 @@ def _in_utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone(UTC)
 
 
+def describe(record: TrialRecord, strategy: Strategy) -> str:
+    """Return a finished trial as one line."""
+    params = ", ".join(f"{path} {short(value)}" for path, value in record.params.items())
+    value = "" if record.value is None else f" {strategy.first.write(record.value)}"
+    for name, other in zip(strategy.objectives[1:], (record.values or ())[1:], strict=False):
+        value += f", {OBJECTIVES[name].named(other)}"
+    time_spent = amount(len(record.by_epoch), "epoch")
+    time_spent += "" if record.seconds is None else f", {duration(record.seconds)}"
+    line = f"trial {record.number} {record.state}{value}: {record.space}, {params}; {time_spent}"
+    return f"{line}; {error_line(record.error).rstrip('.')}" if record.error else line
+
+
+def describe_best(best: TrialRecord, strategy: Strategy) -> str:
+    """Return the objectives of the best trial as one line, and whether it was stopped early."""
+    measured = [(OBJECTIVES[name], best.measured(name)) for name in strategy.objectives]
+    values = ", ".join(objective.named(value) for objective, value in measured if value is not None)
+    stopped = f"; {best.stopped}, because no trial is complete" if best.stopped else ""
+    return f"trial {best.number}, {values}, {best.space}{stopped}"
+
+
 def error_line(error: str | None, width: int = 200) -> str:
-    """Return what an error says, without a traceback before or paragraphs behind it, as one line."""
+    """Return the message of an error as one line, without a traceback."""
     lines = (error or "").strip().splitlines() or ["no message"]
-    said = lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
-    return textwrap.shorten(said, width, placeholder=" …")
+    message = lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
+    return textwrap.shorten(message, width, placeholder=" …")
 
 
 def short(value: Any) -> str:
-    """Write a parameter's value for a line of text."""
+    """Format the value of a parameter for a line of text."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -150,17 +150,6 @@ class Output:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             list(pool.map(remove, names))
 
-    def move(self, name: str, new: str) -> None:
-        """Rename a folder in the output; does nothing if it is absent."""
-        filesystem, folder = self._located()
-        with self._store_errors():
-            if filesystem.get_file_info(f"{folder}/{name}").type == fs.FileType.Directory:
-                if self.is_remote:
-                    fs.copy_files(f"{folder}/{name}", f"{folder}/{new}", filesystem, filesystem)
-                    filesystem.delete_dir(f"{folder}/{name}")
-                else:
-                    filesystem.move(f"{folder}/{name}", f"{folder}/{new}")
-
     def clear(self) -> None:
         """Remove the output with all that is in it; does nothing if it is absent."""
         with self._store_errors():

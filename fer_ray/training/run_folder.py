@@ -22,7 +22,7 @@ from fer_ray.inference.checkpoint import (
     save_checkpoint,
 )
 from fer_ray.storage.json_files import read_json
-from fer_ray.storage.local import make_folder, recover_folder, remove_folder, remove_leftovers, write_whole
+from fer_ray.storage.local import make_folder, recover_folder, remove_leftovers, write_whole
 from fer_ray.storage.output import Output
 from fer_ray.training.profile import PROFILE_FILE, RunProfile, Stopwatch
 
@@ -241,15 +241,6 @@ class RunFolder(EpochCheckpoints):
         super()._update(history)
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
         self.output.save(METRICS_FILE)
-
-    def close(self) -> None:
-        """Remove ``last/`` of a finished run that will not be resumed."""
-        remove_folder(self.last)
-        self.output.save(self.last.name)
-
-    def closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self.resumable() is None and bool(self.history())
 
     def history(self) -> list[Metrics]:
         """Read ``metrics.jsonl``, one entry per epoch; empty before the first epoch is finished.

@@ -21,7 +21,7 @@ SEEN = {
     "tune 0.25": {"measure": WHOLE, "trial": WHOLE},
     "tune 1": {"trial": WHOLE},
     "tune on workers 0": {"trial's driver": NONE, "worker of a trial": NONE},
-    "tune on workers": {"trial's driver": NONE, "worker of a trial": WHOLE, "confirm": WHOLE},
+    "tune on workers": {"trial's driver": NONE, "worker of a trial": WHOLE},
     "score 0.25": {"score": WHOLE},
     "score 1": {"score": WHOLE},
 }

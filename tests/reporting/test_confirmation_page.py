@@ -2,28 +2,50 @@
 
 from collections.abc import Sequence
 
+from test_trials import FAST
+
 from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
 from fer_ray.reporting.html import Charts, Table
 from fer_ray.search.confirmation import Confirmed
 from fer_ray.search.search_metric import OBJECTIVES
+from fer_ray.search.trial_records import TrialRecord
 
 ACCURACY = OBJECTIVES["accuracy"]
 
 
+def record(number: int, value: float | None, folder: str) -> TrialRecord:
+    return TrialRecord(
+        number=number,
+        state="FAIL" if value is None else "COMPLETE",
+        values=None if value is None else (value,),
+        accuracy=value,
+        macro_f1=None if value is None else value - 0.1,
+        images_per_s=None,
+        space="fast",
+        params={},
+        config=FAST.defaults,
+        by_epoch=[] if value is None else [value / 2, value, value / 2],
+        seconds=60.0,
+        error="Traceback\nit diverged" if value is None else None,
+        started=None,
+        ended=None,
+        folder=folder,
+    )
+
+
 def made(number: int, searched: float, values: Sequence[float], failed: int = 0) -> Confirmed:
-    figures = [{"value": value, "accuracy": value, "macro_f1": value - 0.1, "error": None} for value in values]
-    figures += [{"value": None, "accuracy": None, "macro_f1": None, "error": "Traceback\nit diverged"}] * failed
-    rows = [
-        figure
-        | {"run": f"{number}-seed{seed}", "trial": number, "seed": seed, "best_epoch": 2, "epochs": 3, "seconds": 60.0}
-        | {"search_value": searched, "search_accuracy": searched, "search_macro_f1": searched - 0.1}
-        for seed, figure in enumerate(figures, start=1)
+    runs = [
+        record(seed, value, f"{number}-seed{seed}") for seed, value in enumerate([*values, *[None] * failed], start=1)
     ]
-    return Confirmed(number, "fast", rows)
+    return Confirmed(record(number, searched, str(number)), runs)
+
+
+def made_f1(number: int, searched: float, values: Sequence[float]) -> Confirmed:
+    return made(number, searched + 0.1, [value + 0.1 for value in values])
 
 
 def sentences(*confirmed: Confirmed, objective: str = "accuracy") -> str:
-    by_mean = sorted(confirmed, key=lambda one: -one.mean() if one.values() else 0.0)
+    by_mean = sorted(confirmed, key=lambda one: -one.mean(objective) if one.values(objective) else 0.0)
     return " ".join(confirmation_sentences(by_mean, OBJECTIVES[objective]))
 
 
@@ -46,7 +68,8 @@ def test_the_search_was_right() -> None:
 
 
 def test_figures_of_macro_f1_are_no_percentages() -> None:
-    text = sentences(made(7, 0.60, [0.58, 0.59, 0.57]), made(2, 0.59, [0.57, 0.58, 0.56]), objective="macro_f1")
+    f1 = made_f1(7, 0.60, [0.58, 0.59, 0.57]), made_f1(2, 0.59, [0.57, 0.58, 0.56])
+    text = sentences(*f1, objective="macro_f1")
     assert "Trial 7 had 0.600 in the search and has 0.580" in text and "0.020 too high" in text
     assert "%" not in text.replace("(95%", "") and "point" not in text
 
@@ -70,5 +93,5 @@ def test_failed_runs_are_shown_and_left_out_of_the_means() -> None:
     assert list(first.rows[1])[:4] == ["2 (fast)", "60.00%", "0", "–"]
     assert all(len(row) == len(table.columns) for table in (first, runs) for row in table.rows)
     assert list(runs.rows[0]) == ["7-seed1", "64.00%", "0.540", "2", "3", "60", ""]
-    assert list(runs.rows[2])[-1] == "it diverged"
+    assert list(runs.rows[2])[1:4] == ["–", "–", "–"] and list(runs.rows[2])[-1] == "it diverged"
     assert confirmation_blocks([], ACCURACY) == []

@@ -6,20 +6,19 @@ from pathlib import Path
 import pytest
 from datasets_made import write_prepared
 
+from fer_ray.errors import UsageError
 from fer_ray.options import TuneOptions
-from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, plan_problems
+from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, require_gpu_memory
 from fer_ray.search.request import SearchRequest, TrialResources, check_request
 from fer_ray.search.trial_cost import TrialCost
 
 COST = TrialCost(
-    train={40: 0.001, 48: 0.00144},
+    train=0.001,
     validate=0.0005,
     save=0.1,
     memory=1 << 30,
     gpu_memory=0,
     gpu_size=0,
-    best=100,
-    last=300,
 )
 GIB = 1 << 30
 
@@ -111,28 +110,18 @@ def request_(tmp_path: Path) -> SearchRequest:
 
 def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:
     """5 rounds of 20 epochs of 64 × 1 ms + 32 × 0.5 ms + 0.1 s each: 18 s; and 4 s to start."""
-    plan = SearchPlan(
-        Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core"), {"s": replace(COST, train={8: 0.001})}, 4
-    )
+    plan = SearchPlan(Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core"), {"s": COST}, 4)
     said = describe_plan(request_, plan, [{"CPU": 2, "memory": 4 * GIB}])
     assert "9 trials, for at most 2 h 00 min, 2 at once (one per CPU core), each with 1 CPU" in said
     assert "training.epochs: int [5, 20], first 10" in said
-    assert "a trial of s: 20 epochs in 4 s; measured images/s of a process: 1,000 of 8 pixels, 2,000" in said
+    assert "a trial of s: 20 epochs in 4 s; measured images/s of a process: 1,000 trained, 2,000" in said
     assert "time: at most 22 s = 5 × 4 s + 4 s to start" in said
     assert "1 GiB per process (measured); 2 at once take 2 GiB of the 4 GiB that Ray may use" in said
-    assert "at most 1.6 KiB = 2 running × (best 100 bytes + 2 × last 300 bytes) + 2 × best/" in said
 
 
-def test_smaller_images_cost_as_their_area() -> None:
-    assert COST.epoch_seconds(48, 1000, 0) == pytest.approx(1.44 + 0.1)
-    assert COST.epoch_seconds(44, 1000, 0) == pytest.approx(1.21 + 0.1)
-    assert COST.epoch_seconds(32, 1000, 0) == pytest.approx(1.0 + 0.1)  # as the smallest one measured
-
-
-def test_what_does_not_fit_is_said(request_: SearchRequest) -> None:
+def test_a_gpu_whose_memory_is_too_small_is_refused() -> None:
     allocation = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as requested")
-    large = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB, last=1 << 60)
-    disk, gpu = plan_problems(SearchPlan(allocation, {"s": large}, 0), request_)
-    assert "at most 8,388,608 TiB = 4 running" in disk and "--output elsewhere" in disk
-    assert gpu.startswith("0.25 GPU per process: PyTorch reserved 30%") and "--gpus-per-trial" in gpu
-    assert plan_problems(SearchPlan(allocation, {"s": COST}, 0), request_) == []
+    large = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB)
+    with pytest.raises(UsageError, match=r"^0.25 GPU per process: PyTorch reserved 30% .*--gpus-per-trial"):
+        require_gpu_memory(SearchPlan(allocation, {"s": large}, 0))
+    require_gpu_memory(SearchPlan(allocation, {"s": COST}, 0))

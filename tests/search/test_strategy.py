@@ -7,11 +7,10 @@ import pytest
 
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError
-from fer_ray.search.log import describe
 from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.strategy import SAMPLERS, Strategy, choose_strategy
 from fer_ray.search.study import Study
-from fer_ray.search.trial_records import TrialRecord
+from fer_ray.search.trial_records import TrialRecord, describe
 
 SPACE = SearchSpace.model_validate(
     {
@@ -52,7 +51,7 @@ def test_samplers_follow_their_seed_and_go_on(sampler: str, tmp_path: Path) -> N
     for name in ("one", "two"):
         database = f"sqlite:///{tmp_path / name}.db"
         run_trials(Study.create(name, database, {"s": SPACE}, "data", strategy), 12)
-        records = run_trials(Study.load(name, database, "data", strategy), 2)
+        records = run_trials(Study.resume(name, database, {"s": SPACE}, "data", strategy), 2)
         drawn.append([record.params for record in records])
     assert drawn[0] == drawn[1]
     assert len({tuple(params.values()) for params in drawn[0]}) == 14
@@ -70,12 +69,12 @@ def test_two_objectives(tmp_path: Path) -> None:
         assert record.values == (record.accuracy, record.images_per_s) and record.by_epoch[1] == record.values[0]
         assert (record.number in front) == (not any(dominates(other, record) for other in records))
         speed = f"{record.values[1]:,.0f}"
-        assert f" {record.value:.2%}, images/s predicted {speed}: s, " in describe(record, study)
+        assert f" {record.value:.2%}, images/s predicted {speed}: s, " in describe(record, study.strategy)
     best = study.best()
     assert best is not None and best.accuracy == max(record.accuracy or 0 for record in records)
-    assert Study.load("s", database, "data", TWO).records() == study.records()
+    assert Study.read("s", database).records() == study.records()
     with pytest.raises(UsageError, match="--objective accuracy,images_per_s"):
-        Study.load("s", database, "data")
+        Study.resume("s", database, {"s": SPACE}, "data")
 
 
 def test_macro_f1_picks_its_own_epoch(tmp_path: Path) -> None:
@@ -106,3 +105,46 @@ def test_objectives_in_words() -> None:
         for name, value in (("accuracy", 0.6621), ("macro_f1", 0.6), ("images_per_s", 1234.6))
     ]
     assert written == ["66.21%", "0.600", "1,235"]
+
+
+STRONG, WEAK = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66, 0.66, 0.67], [0.1] * 9
+STOPPING = ["asha", "hyperband", "median"]
+NINE = SearchSpace.model_validate(
+    {"training": {"epochs": 9}, "search": {"training.epochs": {"int": [1, 90]}, "model.dropout": {"uniform": [0, 0.6]}}}
+)
+
+
+def epochs_of(study: Study, values: list[float], epochs: int = 9) -> int:
+    """Run a trial of so many epochs and return after how many it was stopped."""
+    study.optuna.enqueue_trial({"training.epochs": epochs, "model.dropout": 0.1})
+    while (candidate := study.ask()).config.training.epochs != epochs:
+        study.fail(candidate.number, "not the one")
+    for epoch, value in enumerate(values, start=1):
+        metrics = {"epoch": float(epoch), "validation_accuracy": value, "validation_macro_f1": value, "seconds": 1.0}
+        if study.report(candidate.number, metrics):
+            study.prune(candidate.number)
+            return epoch
+    study.complete(candidate.number)
+    return len(values)
+
+
+def searched(scheduler: str, trials: int = 17) -> Study:
+    """Return a resumed study with strong trials, each better than those before."""
+    space, strategy = {"s": NINE}, Strategy(sampler="random", scheduler=scheduler)
+    study = Study.create("s", "sqlite:///:memory:", space, "data", strategy)
+    assert [epochs_of(study, [value + number / 1000 for value in STRONG]) for number in range(trials)] == [9] * trials
+    return Study(study.optuna, space, strategy)
+
+
+@pytest.mark.parametrize("scheduler", STOPPING)
+def test_the_weak_stop_and_the_strong_finish(scheduler: str) -> None:
+    study = searched(scheduler)
+    reached = [epochs_of(study, WEAK) for _ in range(17)]
+    assert min(reached) == 1
+    assert epochs_of(study, [value + 0.1 for value in STRONG]) == 9
+    assert epochs_of(study, [0.1] * 90, epochs=90) < 90  # trials are compared at the same fraction of their epochs
+    assert epochs_of(study, [0.1], epochs=1) == 1  # the last epoch is never judged
+
+
+def test_none_stops_nothing() -> None:
+    assert epochs_of(searched("none"), WEAK) == 9

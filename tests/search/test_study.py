@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -35,7 +36,7 @@ def test_defaults_come_first_then_what_the_search_draws(storage: str) -> None:
     assert (first.space, first.config) == ("a", SPACE.defaults)
     assert (second.space, second.config) == ("b", OTHER.defaults)
     assert third.config not in (SPACE.defaults, OTHER.defaults)
-    assert [first.number, second.number, third.number] == study.running() == [0, 1, 2]
+    assert [first.number, second.number, third.number] == [one.number for one in study.running()] == [0, 1, 2]
     parameters = optuna.load_study(study_name="s", storage=storage).trials[0].params
     assert parameters == {"architecture": "a", "a/model.dropout": 0.5, "a/training.epochs": 16}
 
@@ -70,7 +71,7 @@ def test_where_none_is_complete_the_best_epoch_of_what_was_stopped_is_best(tmp_p
         ([0.3, 0.6, 0.2], study.prune),
         ([0.4, 0.5], study.stop),
         ([0.9], lambda number: study.fail(number, "it broke")),
-        ([0.7, 0.1], lambda number: study.lose(number, "gone")),
+        ([0.7, 0.1], lambda number: study.interrupt_running()),
         ([], study.stop),
     ]
     best = list[int | None]()
@@ -78,16 +79,12 @@ def test_where_none_is_complete_the_best_epoch_of_what_was_stopped_is_best(tmp_p
         number = study.ask().number
         for epoch, accuracy in enumerate(accuracies, start=1):
             study.report(number, metrics(epoch, accuracy))
-        close(number)
+        close(number)  # type: ignore[operator]
         best.append(study.best().number if study.best() else None)  # type: ignore[union-attr]
     assert best == [0, 0, 0, 3, 3]
     found = study.best()
-    assert found is not None and (found.reached, found.accuracy, found.best_epoch) == (0.7, 0.7, 1)
+    assert found is not None and (found.value, found.accuracy, found.best_epoch) == (0.7, 0.7, 1)
     assert found.stopped.startswith("stopped after epoch 2 of ")
-    continuing = study.ask()
-    assert continuing.continues == (4, 3)
-    study.fail(continuing.number, "lost too often")
-    assert study.best() == study.records()[0]
 
 
 def test_what_had_no_time_for_an_epoch_is_begun_again(storage: str) -> None:
@@ -97,7 +94,7 @@ def test_what_had_no_time_for_an_epoch_is_begun_again(storage: str) -> None:
     assert study.stop(defaults.number).interrupted and study.stop(other.number).state == "PRUNED"
     assert study.counted() == 1
     again = study.ask()
-    assert (again.config, again.continues) == (defaults.config, (defaults.number,))
+    assert (again.config, again.folder) == (defaults.config, defaults.folder)
 
 
 def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
@@ -112,73 +109,61 @@ def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_study_is_not_looked_for_in_a_new_database(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"other\.db: no such database"):
-        Study.load("s", f"sqlite:///{tmp_path / 'other.db'}", "data")
+        Study.read("s", f"sqlite:///{tmp_path / 'other.db'}")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_database_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "s.db").write_bytes(b"nonsense" * 1000)
     with pytest.raises(UsageError, match=r"database of studies: file is not a database\. Restore it"):
-        Study.load("s", f"sqlite:///{tmp_path / 's.db'}", "data")
+        Study.read("s", f"sqlite:///{tmp_path / 's.db'}")
 
 
 def test_interrupted_trials_fail_do_not_count_and_are_continued(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
-    resumed = Study.load("s", storage, "data")
-    assert resumed.fail_interrupted() == 1
-    assert resumed.counted() == 0
+    study.report(lost.number, metrics(1, 0.4))
+    resumed = Study.resume("s", storage, {"a": SPACE}, "data")
+    assert resumed.interrupt_running() == 1 and resumed.counted() == 0
     record = resumed.records()[0]
     assert record.state == "FAIL" and record.interrupted and "interrupted" in (record.error or "")
-    assert resumed.needed() == {0}  # its folder is to be taken over
+    assert resumed.folders_in_use() == {"0"}
     again = resumed.ask()
-    assert (again.number, again.config, again.continues) == (1, lost.config, (0,))
-    assert resumed.needed() == {1}
-    once_more = Study.load("s", storage, "data")
-    assert once_more.fail_interrupted() == 1
-    assert once_more.needed() == {0, 1}  # killed before it took the folder over, perhaps
-    assert once_more.ask().continues == (1, 0)
+    assert (again.number, again.config, again.folder) == (1, lost.config, "0")
+    assert Study.resume("s", storage, {"a": SPACE}, "data").interrupt_running() == 1
+    once_more = Study.resume("s", storage, {"a": SPACE}, "data")
+    candidate = once_more.ask()
+    assert (candidate.config, candidate.folder) == (lost.config, "0")
+    for epoch, accuracy in ((1, 0.4), (2, 0.5), (2, 0.5)):  # a restarted process reports an epoch twice
+        once_more.report(candidate.number, metrics(epoch, accuracy))
+    record = once_more.complete(candidate.number)
+    assert (record.continues, record.by_epoch, record.seconds) == (1, [0.4, 0.5], 3.0)
 
 
-def test_a_kill_while_a_trial_is_handed_on_neither_loses_nor_doubles_it(
+def test_a_kill_while_a_trial_is_interrupted_neither_loses_nor_doubles_it(
     storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(study, "_interrupt", killed)
-        study.fail_interrupted()
-    resumed = Study.load("s", storage, "data")
-    assert resumed.fail_interrupted() == 1
+        patched.setattr(study.optuna, "tell", killed)
+        study.interrupt_running()
+    resumed = Study.resume("s", storage, {"a": SPACE}, "data")
+    assert resumed.interrupt_running() == 1
     states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).trials]
     assert states == ["FAIL", "WAITING"]
     assert resumed.ask().config == lost.config
-
-
-def test_what_is_lost_too_often_fails(storage: str) -> None:
-    study = Study.create("s", storage, {"a": SPACE}, "data")
-    most = SPACE.training.max_failures
-    for failures in range(1, most + 1):
-        record = study.lose(study.ask().number, "the node died")
-        assert record.interrupted and record.error == "interrupted: the node died"
-        assert study.counted() == 0, failures
-        study = Study.load("s", storage, "data")  # a resume in between begins no new count
-    last = study.ask()
-    assert (last.config, last.continues) == (SPACE.defaults, tuple(reversed(range(most))))
-    record = study.lose(last.number, "the node died")
-    assert not record.interrupted and f"lost {most + 1} times" in (record.error or "")
-    assert study.counted() == 1 and study.needed() == set()
 
 
 def test_a_resumed_search_draws_other_candidates(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     drawn = []
     for _ in range(3):
-        study = Study.load("s", storage, "data")
+        study = Study.resume("s", storage, {"a": SPACE}, "data")
         candidate = study.ask()
         study.fail(candidate.number, "no matter")
         drawn.append(candidate.config.model.dropout)
@@ -191,19 +176,55 @@ def test_studies_stay_apart(storage: str) -> None:
     with pytest.raises(UsageError, match="one"):
         Study.create("one", storage, {"a": SPACE}, "data")
     with pytest.raises(UsageError, match="no study of this search"):
-        Study.load("three", storage, "data")
+        Study.read("three", storage)
 
 
 def test_resuming_wants_the_same_objectives_and_dataset(storage: str) -> None:
     Study.create("s", storage, {"a": SPACE}, "data")
     with pytest.raises(UsageError, match="--objective accuracy"):
-        Study.load("s", storage, "data", Strategy(("macro_f1",)))
+        Study.resume("s", storage, {"a": SPACE}, "data", Strategy(("macro_f1",)))
     with pytest.raises(DataError, match="another dataset"):
-        Study.load("s", storage, "others")
+        Study.resume("s", storage, {"a": SPACE}, "others")
+
+
+def test_resuming_allows_other_bounds_of_ranges(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 's.db'}"
+    study = Study.create("s", storage, {"a": SPACE, "b": OTHER}, "data")
+    for _ in range(12):
+        study.report(number := study.ask().number, metrics(1, 0.5))
+        study.complete(number)
+    records = study.records()
+    high = changed(dropout=0.9, low=0.7, default=0.8)
+    wider = Study.resume("s", storage, {"b": OTHER, "a": high}, "data")
+    assert wider.records() == records
+    drawn = [candidate.config.model.dropout for _ in range(12) if (candidate := wider.ask()).space == "a"]
+    assert drawn and all(0.7 <= dropout <= 0.9 for dropout in drawn)
+    with pytest.raises(UsageError, match="--sampler gp: can't learn from trials with other ranges"):
+        Study.resume("s", storage, {"a": high, "b": OTHER}, "data", Strategy(sampler="gp"))
+
+
+def changed(dropout: float = 0.6, low: float = 0.0, default: float = 0.5, **model: Any) -> SearchSpace:
+    raw = SPACE.model_dump() | {"model": {"name": "cnn3", "dropout": default} | model}
+    raw["search"]["model.dropout"] = {"uniform": [low, dropout]}
+    return SearchSpace.model_validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "difference"),
+    [
+        ({"a": changed(name="lenet")}, "a: model.name"),
+        ({"a": SPACE, "b": OTHER}, "space b"),
+        ({"a": SPACE.model_copy(update={"search": OTHER.search})}, "a: model.dropout, a: training.epochs, a: opti"),
+    ],
+)
+def test_resuming_refuses_other_spaces(spaces: dict[str, SearchSpace], difference: str, tmp_path: Path) -> None:
+    Study.create("s", f"sqlite:///{tmp_path / 's.db'}", {"a": SPACE}, "data")
+    with pytest.raises(UsageError, match=f"differ from those of earlier calls in {difference}.* Restore the rest"):
+        Study.resume("s", f"sqlite:///{tmp_path / 's.db'}", spaces, "data")
 
 
 def test_a_file_that_a_dashboard_reads_is_waited_for(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     study = Study.create("s", storage, {"a": SPACE}, "data")
-    with study._study._storage._backend.engine.connect() as connection:
+    with study.optuna._storage._backend.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * SQLITE_PATIENCE_S

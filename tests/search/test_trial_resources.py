@@ -1,10 +1,8 @@
 """What a search may take: requests that fit nowhere, trials without memory, and the disk."""
 
-import contextlib
 import dataclasses
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,10 @@ from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.options import TuneOptions
 from fer_ray.search.on_ray import preflight
 from fer_ray.search.on_ray.preflight import Measured, measure_costs
-from fer_ray.search.plan import Allocation, SearchPlan
-from fer_ray.search.request import SearchRequest, check_request
-from fer_ray.training.loop import fit
+from fer_ray.search.plan import Allocation
+from fer_ray.search.request import SearchRequest
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import search, tune
 
@@ -93,7 +89,7 @@ def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.C
     assert end.value.code == 0
     assert "9 trials, for at most 2 h 00 min, 2 at once (one per CPU core), each with 1 CPU" in plan
     assert "per process (measured); 2 at once take" in plan
-    assert "disk: at most" in plan and "time: at most" in plan and "= 5 × " in plan
+    assert "time: at most" in plan and "= 5 × " in plan
     assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
     assert not (tmp_path / "run").exists()
 
@@ -124,46 +120,3 @@ def test_a_trial_that_runs_out_of_memory_fails_with_advice_and_the_search_goes_o
     assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
     error = scripted.study().trials[1].user_attrs["error"]
     assert error.startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
-
-
-def test_a_search_keeps_to_its_disk(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    """Real trials, two at once, whose folder is looked at all the time."""
-    (tmp_path / "s.yaml").write_text(SPACE)
-    plans, ended, seen = list[SearchPlan](), threading.Event(), list[tuple[int, int]]()
-
-    def measure(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
-        costs, start = measure_costs(request, data, allocation)
-        plans.append(SearchPlan(allocation, costs, start))
-        return costs, start
-
-    def watch() -> None:
-        while not ended.wait(0.01):
-            checkpoints = bytes_in(tmp_path / "run", ".trials", "best", ".best.")
-            seen.append((checkpoints, bytes_in(tmp_path / "run", ".ray")))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        search(
-            check_request(TuneOptions(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", 5)),
-            fit,
-            measure,
-        )
-    finally:
-        ended.set()
-        watcher.join()
-    checkpoints, ray_files = (max(sizes) for sizes in zip(*seen, strict=True))
-    (plan,) = plans
-    assert plan.disk / 4 < checkpoints <= plan.disk
-    assert ray_files < 1 << 20
-
-
-def bytes_in(folder: Path, *names: str) -> int:
-    """The size of the files in some subfolders, of which some vanish meanwhile."""
-    total = 0
-    for place, _, files in os.walk(folder):  # which passes over what has vanished
-        if Path(place) != folder and Path(place).relative_to(folder).parts[0].startswith(names):
-            for file in files:
-                with contextlib.suppress(FileNotFoundError):
-                    total += (Path(place) / file).stat().st_size
-    return total

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +23,8 @@ from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.search.on_ray.tune_adapter import Stop, adapted_tune, run_to_its_end, worker_error
+from fer_ray.search.on_ray.trial_listener import TrialListener
+from fer_ray.search.on_ray.tune_adapter import adapted_tune, run_to_its_end, worker_error
 
 
 def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
@@ -50,7 +50,7 @@ def test_a_kill_for_memory_is_the_death_of_one_actor(
     """The error on its way from Ray, through Tune's controller and its file, to what the study keeps."""
     passed = list[Exception]()
     monkeypatch.setattr(RayActorManager, "_actor_task_failed", lambda manager, task, error: passed.append(error))
-    with adapted_tune():
+    with adapted_tune(copies_files=False):
         manager = tune_controller.RayActorManager(FixedResourceManager({"CPU": 1}))  # type: ignore[attr-defined]
     manager._actor_task_failed(None, OutOfMemoryError("1 worker(s) were killed.\nTop memory users: …"))
     (death,) = passed
@@ -65,7 +65,7 @@ def test_a_kill_for_memory_is_the_death_of_one_actor(
 
 def test_ray_tune_is_left_as_it_was() -> None:
     before = dict(os.environ), tune_controller.RayActorManager  # type: ignore[attr-defined]
-    with adapted_tune():
+    with adapted_tune(copies_files=False):
         assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
     assert (dict(os.environ), tune_controller.RayActorManager) == before  # type: ignore[attr-defined]
 
@@ -81,12 +81,12 @@ def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyP
 
     def fit() -> None:
         try:
-            Stop(None, threading.Event()).stop_all()
+            TrialListener.stop_all(SimpleNamespace())  # type: ignore[arg-type]
         except Exception:  # as Tune's loop does, to wait for its actors
             pytest.fail("Tune would wait forever")
 
     monkeypatch.setattr(connect, "require_running", died)
-    with pytest.raises(FerRayError, match=r"raylet on this machine died\. What was finished is kept: .* --resume"):
+    with pytest.raises(FerRayError, match=r"raylet on this machine died\. Finished epochs are kept: .* --resume"):
         run_to_its_end(SimpleNamespace(fit=fit))  # type: ignore[arg-type]
 
 

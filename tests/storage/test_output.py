@@ -125,14 +125,6 @@ def test_working_copies_of_a_url(url: str) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_folders_are_moved(place: str) -> None:
-    for name in ("1", "2"):
-        save(Output.at(place).within(name), {"last/x": name, "y": name})
-    Output.at(place).move("1", "3")
-    Output.at(place).move("absent", "4")
-    assert Output.at(place).folders() == ["2", "3"] and visible(f"{place}/3") == {"last/x": "1", "y": "1"}
-
-
 def saved_up_to(store: Store, writes: int, act: Callable[[], None]) -> bool:
     """Call a function, have the store deny all but the first writes, and return whether the function has ended well."""
     store.faults.writes_left = writes

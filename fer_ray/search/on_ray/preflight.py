@@ -15,7 +15,7 @@ from fer_ray.cluster.resources import fitting
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import UsageError
-from fer_ray.search.plan import Allocation, SearchPlan, allocate, gpu_fraction, plan_problems
+from fer_ray.search.plan import Allocation, SearchPlan, allocate, gpu_fraction, require_gpu_memory
 from fer_ray.search.request import SearchRequest
 from fer_ray.search.trial_cost import TrialCost, measure_trial
 from fer_ray.training.rows import TrainingData
@@ -43,8 +43,7 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     require_seen_by_nodes(sorted(named), request.run.path_or_url)
     costs, start = measure(request, data, allocation)
     plan = SearchPlan(allocate_cluster(request, trials, costs), costs, start)
-    if problems := plan_problems(plan, request):
-        raise UsageError(problems)
+    require_gpu_memory(plan)
     return plan
 
 

@@ -1,11 +1,8 @@
-"""Ray Tune as searches run it: without output of its own, and with trials that fail where Ray would end the search."""
+"""Adapt Ray Tune to searches: no output of its own, and a trial that fails doesn't end the search."""
 
 import logging
-import math
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +11,6 @@ from typing import Any
 from ray import cloudpickle
 from ray import tune as ray_tune
 
-from fer_ray.cluster import connect
 from fer_ray.cluster.ray_patches import keep_credentials_from_trials, trials_killed_for_memory
 from fer_ray.console.messages import is_uploaded
 from fer_ray.errors import FerRayError
@@ -23,21 +19,24 @@ _SWITCHES = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # of Tune's own state, which nothing reads
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
 
 @contextmanager
-def adapted_tune() -> Iterator[None]:
-    """Turn off Ray Tune's console output, its own result files and its handling of Ctrl-C, which would end a search
-    as if it were finished; hand no credentials on to trials, whose nodes have their own; and have a process that Ray's
-    memory monitor kills fail its trial alone.
+def adapted_tune(copies_files: bool) -> Iterator[None]:
+    """Turn off Ray Tune's console output, its result files and its handling of Ctrl-C, which would end a search as if
+    it were finished. Pass no credentials to trials: nodes have their own. Let a process that Ray's memory monitor kills
+    fail its own trial only.
+
+    Args:
+        copies_files: whether Ray Tune copies its files, among them those of TensorBoard, while the search runs.
     """
-    previous = {name: os.environ.get(name) for name in _SWITCHES}
+    switches = _SWITCHES | {"TUNE_GLOBAL_CHECKPOINT_S": "10" if copies_files else "1000000000"}
+    previous = {name: os.environ.get(name) for name in switches}
     logger = logging.getLogger("ray.tune")
     level = logger.level
-    os.environ.update(_SWITCHES)
+    os.environ.update(switches)
     logger.setLevel(logging.CRITICAL)
     keep_credentials_from_trials()
     try:
@@ -53,7 +52,7 @@ def adapted_tune() -> Iterator[None]:
 
 
 def worker_error(trial: Any) -> object:
-    """Return what was raised in the worker of a failed trial, or killed it; else the text of Tune's own trouble."""
+    """Return the exception that ended the process of a failed trial, or the text of Tune's own error."""
     pickled, text = trial.pickled_error_file, trial.error_file
     if pickled and Path(pickled).is_file():
         error = cloudpickle.loads(Path(pickled).read_bytes())
@@ -61,17 +60,10 @@ def worker_error(trial: Any) -> object:
     return Path(text).read_text() if text else "failed without an error"
 
 
-def forget_metrics(trial: Any) -> None:
-    """Drop what Ray Tune keeps of each metric of a trial that has ended, for queries that nobody makes."""
-    trial.metric_analysis.clear()
-    trial.metric_n_steps.clear()
-
-
 def run_to_its_end(tuner: ray_tune.Tuner) -> None:
-    """Run Ray Tune until its trials have ended, or its ``Stop`` says so.
+    """Run Ray Tune until its trials have ended or its stopper ends the search.
 
-    It leaves a job's uploaded folder: Tune fails where the current folder is gone, as that one is as soon as the job is
-    stopped.
+    Leaves the uploaded folder of a job, which disappears when the job is stopped: Tune needs its current folder.
 
     Raises:
         FerRayError: Ray has died.
@@ -80,27 +72,9 @@ def run_to_its_end(tuner: ray_tune.Tuner) -> None:
         os.chdir(tempfile.gettempdir())
     try:
         tuner.fit()
-    except _LostError as lost:
-        raise FerRayError(f"{lost.__cause__} What was finished is kept: go on with --resume.") from None
+    except LostError as lost:
+        raise FerRayError(f"{lost.__cause__} Finished epochs are kept: resume with --resume.") from None
 
 
-class Stop(connect.NotPickled, ray_tune.Stopper):
-    """Ends a search when its time is over or at Ctrl-C, between two steps of Tune rather than within one."""
-
-    def __init__(self, seconds: float | None, interrupted: threading.Event):
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
-        self._interrupted = interrupted
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        try:
-            connect.require_running()
-        except FerRayError as error:
-            raise _LostError from error
-        return self._interrupted.is_set() or time.monotonic() > self._deadline
-
-
-class _LostError(BaseException):
-    """Ray has died. No ``Exception``: at one of those Ray Tune would wait for its actors, which are gone, to end."""
+class LostError(BaseException):
+    """Ray has died. Not an ``Exception``, at which Ray Tune would wait for its actors to end, which are gone."""

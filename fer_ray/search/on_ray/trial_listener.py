@@ -1,0 +1,163 @@
+"""Listen to the trials of a search on Ray Tune: store results, stop weak trials, show progress."""
+
+import math
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+from ray import tune as ray_tune
+
+from fer_ray.cluster import connect
+from fer_ray.cluster.failures import FailureReader
+from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
+from fer_ray.console.progress import ProgressBar, say
+from fer_ray.errors import FerRayError
+from fer_ray.search.on_ray.tune_adapter import LostError, worker_error
+from fer_ray.search.plan import Allocation
+from fer_ray.search.study import Candidate, Study
+from fer_ray.search.time_budget import TimeBudget
+from fer_ray.search.trial_records import TrialRecord, describe, error_line
+from fer_ray.search.trial_table import TrialTable
+from fer_ray.storage.output import Output
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import METRICS_FILE, RunFolder
+
+
+class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
+    """Hears of each trial as callback and stopper of Ray Tune.
+
+    Args:
+        study: study of the search.
+        trials: number of finished trials in the study at the end.
+        data: rows of the dataset.
+        allocation: resources of the trials.
+        runs: folder with the training run of each trial.
+        on_closed: called after a trial was closed in the study.
+        seconds: time budget from now on.
+        bar: progress bar, with ``table`` as its details.
+        interrupted: set at Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        trials: int,
+        data: TrainingData,
+        allocation: Allocation,
+        runs: Output,
+        on_closed: Callable[[], None],
+        seconds: float | None,
+        bar: ProgressBar,
+        table: TrialTable,
+        interrupted: Event,
+    ):
+        self._study, self._runs, self._on_closed, self._bar, self._table = study, runs, on_closed, bar, table
+        self._rows, self._interrupted = len(data.train), interrupted
+        self._failures = FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0))
+        self._stopped, self._errors = set[int](), dict[int, str]()
+        self._deadline, self._budget = math.inf, None
+        if seconds is not None:
+            self._deadline = time.monotonic() + seconds
+            self._budget = TimeBudget(seconds, trials - study.counted(), allocation.concurrent, data.info.size)
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        candidate = self._candidate(trial)
+        self._table.began(candidate.number, candidate.space, candidate.config.training.epochs)
+        if self._budget:
+            self._budget.began(candidate.number, candidate.config)
+        gauge("trials_running", "Running trials.").set(len(self._study.running()))
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Store a result, and return whether its trial stops here because it is weak."""
+        number = result["config"]["number"]
+        if result.get("done"):  # at the end of a trial Ray Tune repeats its last result
+            return False
+        if "error" in result:
+            self._errors[number] = result["error"]
+            return False
+        weak = self._study.report(number, result)
+        self._table.reported(number, result)
+        self._bar.touch()
+        if result["previous"]:
+            return False
+        count_images("tune", ok=self._rows)
+        if self._budget:
+            self._budget.reported(number, result)
+        if weak:
+            self._stopped.add(number)
+        return weak
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        number = trial.config["number"]
+        if number in self._errors:
+            count_failure("tune", "error")
+            self._closed(self._study.fail(number, self._errors[number]))
+        else:
+            self._closed(self._study.prune(number) if number in self._stopped else self._study.complete(number))
+        trial.metric_analysis.clear()  # Ray Tune would keep statistics of each metric that nobody reads
+        trial.metric_n_steps.clear()
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        failure = self._failures.read(worker_error(trial))
+        count_failure("tune", failure.kind)
+        number = trial.config["number"]
+        say(
+            f"trial {number}: {error_line(failure.text).rstrip('.')}. Restarting after epoch"
+            f" {self._study.known_epochs(number)}: failure {trial.num_failures} of {self._study.max_failures} allowed"
+            " (training.max_failures)."
+        )
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        failure = self._failures.read(worker_error(trial))
+        count_failure("tune", failure.kind)
+        text = failure.text
+        if self._study.max_failures:
+            text += f"\nlost {trial.num_failures} times; training.max_failures = {self._study.max_failures}"
+        self._closed(self._study.fail(trial.config["number"], text))
+
+    def stop_all(self) -> bool:
+        """Return whether the search ends: the time budget is used up, or Ctrl-C was pressed."""
+        try:
+            connect.require_running()
+        except FerRayError as error:
+            raise LostError from error
+        return self._interrupted.is_set() or time.monotonic() > self._deadline
+
+    def close_running(self) -> None:
+        """Close the trials that still ran when the search ended.
+
+        At Ctrl-C they are interrupted: a resumed search continues them. At the end of the time budget they are PRUNED:
+        samplers learn from them as from any pruned trial.
+        """
+        first = self._study.strategy.first.metric
+        for candidate in self._study.running():  # a process may have stored an epoch that it hasn't reported
+            run = RunFolder(self._runs.within(candidate.folder), first)
+            run.output.fetch(METRICS_FILE)
+            for metrics in run.history():
+                self._study.report(candidate.number, metrics)
+            run.output.forget()
+        if self._interrupted.is_set():
+            self._study.interrupt_running()
+        for candidate in self._study.running():
+            self._closed(self._study.stop(candidate.number))
+        self._on_closed()
+
+    def _closed(self, record: TrialRecord) -> None:
+        self._table.ended(record.number)
+        if self._budget:
+            self._budget.ended(record.number)
+        self._on_closed()
+        best, first = self._study.best(), self._study.strategy.first
+        shown = "" if best is None or best.value is None else f"best {first.write(best.value)}"
+        self._bar.advance(0 if record.interrupted else 1, shown)
+        news = "; the best so far" if best and best.number == record.number else ""
+        say(describe(record, self._study.strategy) + news)
+        state = "INTERRUPTED" if record.interrupted else record.state
+        counter("trials", "Closed trials.", "state").inc(1, {"state": state})
+        gauge("trials_running", "Running trials.").set(len(self._study.running()))
+        if best and best.value is not None:
+            gauge("best_value", "Best value so far.", "objective").set(best.value, {"objective": first.name})
+
+    def _candidate(self, trial: Any) -> Candidate:
+        return next(one for one in self._study.running() if one.number == trial.config["number"])
