@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_ray.version import VERSION
-
 if TYPE_CHECKING:
     from fer_ray.inference.predictor import Predictor
 
-__version__ = VERSION
+__version__ = "0.1.0"
 
 
 def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip") -> Predictor:
@@ -23,7 +21,7 @@ def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str 
 
     Args:
         checkpoints: paths or URLs of checkpoint folders; None for the network in the package.
-        tta: which views of each image are averaged; one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        tta: which views of each image are averaged; one of ``fer_ray.config.tta_names.TTA_NAMES``.
 
     Raises:
         UsageError: unknown TTA, or a checkpoint named twice.

@@ -10,13 +10,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_ray.cluster.memory import memory_errors
+from fer_ray.config.options import ModelsOptions
 from fer_ray.config.schema import ModelConfig
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
 from fer_ray.models import architectures, build, find
-from fer_ray.options import ModelsOptions
 
 SIZE = 48  # FER-2013's
 _BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from matplotlib import cbook
 
 from fer_ray.config.files import load_config
+from fer_ray.config.options import DemoOptions
 from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
-from fer_ray.options import DemoOptions
 from fer_ray.prepare import prepare
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_tables import describe as describe_evaluation

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_ray import __version__
 from fer_ray.cluster.memory import memory_errors
+from fer_ray.config.options import EvaluateOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
@@ -34,14 +36,12 @@ from fer_ray.inference.scores import (
     measure_members,
     score_predictions,
 )
-from fer_ray.options import EvaluateOptions
 from fer_ray.reporting.evaluation import write_evaluation
 from fer_ray.reporting.evaluation_tables import describe
 from fer_ray.storage.inputs import as_list
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import Start, this_start
-from fer_ray.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Outp
     outcomes = {name: _predict(predictor, name, rows) for name in options.tta}
     main, _ = outcomes[options.tta[-1]]
     evaluation = Evaluation(
-        fer_ray_version=VERSION,
+        fer_ray_version=__version__,
         members=measure_members(checkpoints, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=data.path_or_url,

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data import ExecutionResources
 
+from fer_ray import __version__
 from fer_ray.cluster.connect import connect
 from fer_ray.cluster.metrics import count_images
+from fer_ray.config.options import PrepareOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.dataset import quality
@@ -28,7 +30,6 @@ from fer_ray.dataset.quality import Findings
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
 from fer_ray.dataset.writer import SplitWriter
 from fer_ray.errors import DataError, UsageError
-from fer_ray.options import PrepareOptions
 from fer_ray.reporting.dataset import describe_dataset, draw_dataset
 from fer_ray.sources import fer_plus as fer_plus_votes
 from fer_ray.sources.name_options import NameOptions, parse_name_options
@@ -38,7 +39,6 @@ from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
-from fer_ray.version import VERSION
 
 _IN_FLIGHT_BYTES = 512 << 20  # limit for decoded rows in Ray's object store, whatever the size of the source
 
@@ -208,7 +208,7 @@ def _write(
     train = rows.of_split("train")
     mean, std = mean_and_std(rows, train if len(train) else np.arange(len(rows)), spool.size)
     return DatasetInfo(
-        fer_ray_version=VERSION,
+        fer_ray_version=__version__,
         source=source.name,
         source_format=source.format,
         size=spool.size,

@@ -10,9 +10,9 @@ if __name__ == "__main__":
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_ray.config.options import ReportOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.errors import DataError, FerRayError
-from fer_ray.options import ReportOptions
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.model_card import CARD_FILE, model_cards
 from fer_ray.reporting.sections import comparison_sections, folder_section

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fer_ray.config.options import MOST_SHOWN, RAY_FROM, ScoreOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
 from fer_ray.images.faces import DETECT, load_detector, resolve_faces
-from fer_ray.options import MOST_SHOWN, RAY_FROM, ScoreOptions
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
 from fer_ray.scoring.job import ScoringJob, Speed, resumed_job, sha256_of

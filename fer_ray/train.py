@@ -13,6 +13,7 @@ from pathlib import Path
 from fer_ray.cluster.failures import advice
 from fer_ray.cluster.memory import available_memory, memory_errors
 from fer_ray.config.files import load_config
+from fer_ray.config.options import TrainOptions
 from fer_ray.config.schema import Config
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
@@ -21,7 +22,6 @@ from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import read_info
 from fer_ray.models import can_grow
-from fer_ray.options import TrainOptions
 from fer_ray.reporting.curves import save_curves
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from fer_ray.cluster.connect import nodes
+from fer_ray.config.options import TuneOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
-from fer_ray.options import TuneOptions
 from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import search_section

@@ -10,8 +10,8 @@ import pytest
 
 import fer_ray
 from fer_ray.cli import main
+from fer_ray.config.options import STAGES
 from fer_ray.dataset.store import PreparedDataset
-from fer_ray.options import STAGES
 
 
 def exit_code(arguments: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Resources of the nodes of a Ray cluster, and how many processes fit on them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fer_ray.console.text import describe_bytes
 
@@ -8,10 +8,6 @@ Resources = Mapping[str, float]
 """Resource by Ray's name to amount; ``memory`` is in bytes."""
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets in the driver of a submitted job."""
-WHY_ONE_GPU = (
-    "A process computes on one GPU: NCCL, which exchanges the gradients, refuses two processes on the same GPU, and"
-    " further GPUs of a process would be idle."
-)
 
 
 def fitting(node: Resources, each: Resources) -> int:
@@ -59,31 +55,6 @@ def shared_gpu(nodes: Sequence[Resources], each: Resources, count: int) -> float
     parts = (1 / sharing for sharing in range(1, count + 1))
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     return next((part for part in parts if room(nodes, {**each, "GPU": part}) >= count), 1 / -(-count // gpus))
-
-
-def trial_problems(workers: int, cpus: int | None, gpus: float | None) -> Iterator[str]:
-    """Yield why the requested resources can't be those of a trial.
-
-    Args:
-        workers: processes of the trial.
-        cpus: of all of them together; None to choose.
-        gpus: of all of them together; None to choose.
-    """
-    if cpus is not None and (cpus < workers or cpus % workers):
-        yield (
-            f"--cpus-per-trial {cpus}: each of {workers} worker(s) needs whole CPUs, at least 1. Choose a multiple of"
-            f" {workers}."
-        )
-    if gpus is not None and workers > 1 and gpus not in (0, workers):
-        yield (
-            f"--gpus-per-trial {gpus:g}: must be 0, or {workers}, one for each of {workers} workers"
-            f" (--workers-per-trial). {WHY_ONE_GPU}"
-        )
-    if gpus is not None and workers == 1 and not 0 <= gpus <= 1:
-        yield (
-            f"--gpus-per-trial {gpus:g}: must be 0, a fraction of one GPU such as 0.25, or 1. A trial with one worker"
-            " computes on one GPU and leaves others idle. Use --workers-per-trial to train on several."
-        )
 
 
 def describe_resources(amounts: Resources) -> list[str]:

@@ -1,4 +1,4 @@
-"""Classes of options as Python functions and as command lines; ``fer_ray.options`` declares them."""
+"""Classes of options as Python functions and as command lines; ``fer_ray.config.options`` declares them."""
 
 import functools
 import inspect

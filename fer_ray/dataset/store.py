@@ -41,15 +41,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.console.progress import say
 from fer_ray.console.text import describe_bytes
-from fer_ray.dataset import DATASET_FILE as DATASET_FILE
-from fer_ray.dataset import PREPARE, require_dataset
 from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import cache_folder, local_copy
 from fer_ray.storage.json_files import read_json
-from fer_ray.storage.local import LOCK_FILE, make_folder
+from fer_ray.storage.local import DATASET_FILE as DATASET_FILE
+from fer_ray.storage.local import LOCK_FILE, PREPARE, make_folder, require_dataset
 from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1

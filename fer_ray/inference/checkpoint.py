@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from fer_ray import __version__
 from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
@@ -26,7 +27,6 @@ from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, checkpoint_within, l
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import recover_folder, whole_folder
 from fer_ray.storage.object_store import absolute
-from fer_ray.version import VERSION
 
 FORMAT_VERSION = 1
 TRAINING_FILE = "training.pt"
@@ -39,7 +39,7 @@ class CheckpointInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: int = FORMAT_VERSION
-    fer_ray_version: str = VERSION
+    fer_ray_version: str = __version__
     config: Config
     label_names: tuple[str, ...] = Field(EMOTIONS, description="Label names in the order of the network's outputs.")
     mean: float = Field(description="Mean of the training pixels, 0 to 1, for normalisation.")

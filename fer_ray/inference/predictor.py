@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fer_ray.config.tta_names import ADAPTIVE, tta_problem
 from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import EVAL_BATCH, Network
 from fer_ray.inference.pictures import Picture, square_greys
 from fer_ray.inference.tta import UNSURE, Views, first_views, more_views
-from fer_ray.inference.tta_names import ADAPTIVE, tta_problem
 from fer_ray.storage.object_store import absolute, as_url
 
 
@@ -72,7 +72,7 @@ class Predictor:
 
     Args:
         checkpoints: a checkpoint folder or a checkpoint in memory, or several for images of the same size.
-        tta: test-time augmentation, one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        tta: test-time augmentation, one of ``fer_ray.config.tta_names.TTA_NAMES``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images per forward pass.
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from fer_ray.inference.tta_names import ADAPTIVE
+from fer_ray.config.tta_names import ADAPTIVE
 
 _WINDOW = 11 / 12
 _TURNS = (-6.0, 0.0, 6.0)

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from fer_ray.version import VERSION
+from fer_ray import __version__
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \(([\d.]+–)?[\d.]+%\))?")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
@@ -135,7 +135,7 @@ class PageSection:
 
 def render_page(title: str, sections: Sequence[PageSection]) -> str:
     """Return the HTML page. It needs no network and no scripts, and all text is escaped."""
-    return load_template("report.html.j2", autoescape=True).render(title=title, sections=sections, version=VERSION)
+    return load_template("report.html.j2", autoescape=True).render(title=title, sections=sections, version=__version__)
 
 
 def load_template(name: str, **options: Any) -> Template:

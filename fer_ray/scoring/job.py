@@ -30,7 +30,7 @@ class ScoringJob:
         inputs: paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them.
         checkpoints: absolute paths and URLs of their folders.
         checkpoint: SHA-256 of the checkpoints' weights and configurations.
-        tta: one of ``fer_ray.inference.tta_names.TTA_NAMES``.
+        tta: one of ``fer_ray.config.tta_names.TTA_NAMES``.
         faces: as for ``fer_ray.images.faces.load_detector``.
         detector: name of the detector; empty without one.
         format: of the parts, ``parquet`` or ``csv``.

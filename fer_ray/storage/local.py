@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fer_ray.errors import UsageError
+from fer_ray.errors import DataError, UsageError
 
 LOCK_FILE = ".lock"
+DATASET_FILE = "dataset.json"
+PREPARE = "Make one with `fer-ray prepare SOURCE DEST`."
 # pathlib turns the two slashes into one.
 _URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+):(?://|/(?!/))(?P<rest>.*)", re.DOTALL)
 
@@ -28,6 +30,19 @@ def split_url(path_or_url: Path | str) -> tuple[str, str] | None:
     """Return the scheme, in lower case, and the rest of a URL or of a ``Path`` of a URL; None for a local path."""
     match = _URL.fullmatch(str(path_or_url))
     return (match["scheme"].lower(), match["rest"]) if match else None
+
+
+def require_dataset(folder: Path, path_or_url: Path | str) -> None:
+    """Check that a folder looks like a prepared dataset, without reading it; ``path_or_url`` is its name in messages.
+
+    Raises:
+        DataError: it is missing, or has no ``dataset.json``.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "no such folder"
+        raise DataError(f"{path_or_url}: {what}. Expected the folder of a prepared dataset. {PREPARE}")
+    if not (folder / DATASET_FILE).is_file():
+        raise DataError(f"{path_or_url}: not a prepared dataset, {DATASET_FILE} is missing. {PREPARE}")
 
 
 def make_folder(path: Path) -> None:

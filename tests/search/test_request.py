@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fer_ray.config.options import TuneOptions, parse_duration
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
-from fer_ray.options import TuneOptions, parse_duration
 from fer_ray.search.request import check_request
 
 SPACES = Path(__file__).parents[2] / "search_spaces"

@@ -1,7 +1,7 @@
 """The options of every stage, each declared once: command line, Python function and checks come from these classes.
 
 A field with a ``typer`` annotation is an option or argument of ``fer-ray STAGE``; every field is an argument of the
-stage's Python function. No import here needs torch, pandas, matplotlib, Ray or pyarrow.
+stage's Python function. Nothing here imports torch, pandas, matplotlib, Ray or pyarrow.
 """
 
 import functools
@@ -17,14 +17,12 @@ from pydantic import Field as Range
 from pydantic.dataclasses import dataclass
 from typer import Argument, Option
 
-from fer_ray.cluster.resources import WHY_ONE_GPU, trial_problems
 from fer_ray.config.files import load_config, load_search_spaces
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.dataset import require_dataset
+from fer_ray.config.tta_names import TTA_NAMES, tta_problem
 from fer_ray.errors import Problems, UsageError, did_you_mean
-from fer_ray.inference.tta_names import TTA_NAMES, tta_problem
-from fer_ray.storage.local import local_path, split_url
+from fer_ray.storage.local import local_path, require_dataset, split_url
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Logger to the package that it needs."""
@@ -33,10 +31,8 @@ MOST_SHOWN = 5_000
 RAY_FROM = 50_000
 """Inputs from which a job of one machine starts Ray: with fewer, starting it takes longer than it saves."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-_LATER = ConfigDict(defer_build=True)
-"""Classes build their checks at first use: help needs none."""
+_WHY_ONE_GPU = "A process computes on one GPU: NCCL refuses two on the same one, and further ones would be idle."
+_LATER = ConfigDict(defer_build=True)  # classes build their checks at first use: help needs none
 
 
 def _split(names: Any) -> Any:
@@ -69,8 +65,7 @@ class PrepareOptions:
     """
 
     source: Annotated[
-        _PathOrUrl,
-        Argument(metavar="SOURCE", help="A folder, .zip, CSV or Parquet file, or `synthetic:N`."),
+        _PathOrUrl, Argument(metavar="SOURCE", help="A folder, .zip, CSV or Parquet file, or `synthetic:N`.")
     ]
     dest: Annotated[_PathOrUrl, Argument(metavar="DEST", help="The folder to write. It must be missing or empty.")]
     _: KW_ONLY
@@ -148,7 +143,7 @@ class TrainOptions:
         with problems.collect():
             _ = self.settings
         if self.gpus_per_worker not in (None, 0, 1):
-            problems.add(f"--gpus-per-worker {self.gpus_per_worker:g}: must be 0 or 1. {WHY_ONE_GPU}")
+            problems.add(f"--gpus-per-worker {self.gpus_per_worker:g}: must be 0 or 1. {_WHY_ONE_GPU}")
         problems.stop()
         return self
 
@@ -162,9 +157,7 @@ class TuneOptions:
 
     dataset: _Dataset
     spaces: Annotated[
-        Sequence[_PathOrUrl],
-        Range(min_length=1),
-        Option("--space", help="YAML file or shipped name; repeatable."),
+        Sequence[_PathOrUrl], Range(min_length=1), Option("--space", help="YAML file or shipped name; repeatable.")
     ]
     output: Annotated[_PathOrUrl, Option(help="Folder of the search; new, or an earlier one with --resume.")]
     trials: Annotated[_Count, Option(help="Number of finished trials in the study at the end.")]
@@ -221,10 +214,24 @@ class TuneOptions:
             _ = self.search_spaces
         with problems.collect():
             _ = self.seconds
-        problems.add(*trial_problems(self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial))
-        problems.add(*self._logger_problems())
+        problems.add(*self._resource_problems(), *self._logger_problems())
         problems.stop()
         return self
+
+    def _resource_problems(self) -> Iterator[str]:
+        workers, cpus, gpus = self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial
+        if cpus is not None and (cpus < workers or cpus % workers):
+            yield f"--cpus-per-trial {cpus}: choose a multiple of {workers}: each worker needs whole CPUs, at least 1."
+        if gpus is not None and workers > 1 and gpus not in (0, workers):
+            yield (
+                f"--gpus-per-trial {gpus:g}: must be 0, or {workers}, one for each of {workers} workers"
+                f" (--workers-per-trial). {_WHY_ONE_GPU}"
+            )
+        if gpus is not None and workers == 1 and not 0 <= gpus <= 1:
+            yield (
+                f"--gpus-per-trial {gpus:g}: must be 0, a fraction of one GPU such as 0.25, or 1. A trial with one"
+                " worker computes on one GPU and leaves others idle. Use --workers-per-trial to train on several."
+            )
 
     def _logger_problems(self) -> Iterator[str]:
         for name in self.loggers:
@@ -280,8 +287,7 @@ class ScoreOptions:
     a JPEG has no checksum. On a cluster, every node must see local checkpoints, inputs and outputs under the same path.
     """
 
-    checkpoints: _PathOrUrl | Sequence[_PathOrUrl] | None
-    """None: the first of the inputs that are checkpoints, or the network that comes with fer_ray."""
+    checkpoints: _PathOrUrl | Sequence[_PathOrUrl] | None  # None: those among the inputs, or the network in the package
     inputs: Annotated[
         Sequence[_PathOrUrl],
         Argument(
@@ -341,9 +347,7 @@ class ReportOptions:
     """Show runs, searches, evaluations and scoring jobs on a page."""
 
     folders: Annotated[
-        Sequence[_PathOrUrl],
-        Range(min_length=1),
-        Argument(metavar="FOLDER", help="What the stages wrote."),
+        Sequence[_PathOrUrl], Range(min_length=1), Argument(metavar="FOLDER", help="What the stages wrote.")
     ]
     output: _NewFolder
     _: KW_ONLY
@@ -380,7 +384,7 @@ STAGES: dict[str, type[Any]] = {
 
 
 def _dataset_problems(dataset: Path | str) -> Problems:
-    """Begin to collect problems, with that of a local dataset that is missing."""
+    """Begin to collect problems, with that of a missing local dataset."""
     problems = Problems()
     with problems.collect():
         if not split_url(dataset):
@@ -389,11 +393,7 @@ def _dataset_problems(dataset: Path | str) -> Problems:
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration such as ``90s``, ``30m`` or ``1.5h`` in seconds.
-
-    Raises:
-        UsageError: another format, or 0.
-    """
+    """Return a duration such as ``90s``, ``30m`` or ``1.5h`` in seconds; ``UsageError`` for another format, or 0."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not match or float(match[1]) == 0:
         raise UsageError(f"--time-budget {text}: write a number above 0 with s, m or h, such as 90s, 30m or 2h.")
