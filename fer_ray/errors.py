@@ -12,11 +12,7 @@ from fer_ray.console.messages import explained, redacted
 
 
 class FerRayError(Exception):
-    """A problem that the user can fix; printed without a traceback.
-
-    Args:
-        problems: one message, or several.
-    """
+    """One or several problems that the user can fix; printed without a traceback."""
 
     exit_code = 1
 
@@ -65,12 +61,7 @@ class Problems:
                 raise UsageError(lines)
 
     def stop(self) -> None:
-        """Raise what was kept, if anything was.
-
-        Raises:
-            UsageError: some problem is one of the call.
-            DataError: all problems are of the data.
-        """
+        """Raise what was kept: a ``UsageError`` if some problem is one of the call, a ``DataError`` if none is."""
         if self._lines:
             raise self._kind(self._lines)
 

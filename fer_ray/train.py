@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fer_ray.cluster.failures import advice
 from fer_ray.cluster.memory import available_memory, memory_errors
-from fer_ray.config.files import load_config
 from fer_ray.config.options import TrainOptions
 from fer_ray.config.schema import Config
 from fer_ray.config.stage_options import stage
@@ -31,6 +30,7 @@ from fer_ray.training.requirements import training_problems
 from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import (
     CONFIG_FILE,
+    CURVES_FILE,
     Metrics,
     RunFolder,
     Snapshot,
@@ -42,17 +42,9 @@ from fer_ray.training.run_folder import (
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run.
+    """A finished run, with the metrics of the best epoch and of all epochs."""
 
-    Attributes:
-        checkpoint: the path or URL of the checkpoint with the best validation accuracy.
-        best: the metrics of that epoch.
-        history: the metrics of every epoch.
-        config: the training configuration.
-        profile: where the run's time went.
-    """
-
-    checkpoint: Path | str
+    checkpoint: Path | str  # of the epoch with the best validation accuracy
     best: Metrics
     history: list[Metrics]
     config: Config
@@ -70,7 +62,13 @@ def train(options: TrainOptions) -> TrainResult:
             finished epoch is kept.
     """
     workers, gpus_per_worker, resume = options.workers, options.gpus_per_worker, options.resume
-    config = options.settings or load_config(RunFolder(Output.at(options.output)).saved_config_file())
+    saved = RunFolder(Output.at(options.output)).saved_config() if resume else None
+    config = options.settings or saved
+    assert config is not None, "without --resume there are settings"
+    if saved not in (None, config):
+        raise UsageError(
+            f"{options.output}: trained with another configuration, see its {CONFIG_FILE}. Resume with that one."
+        )
     data = PreparedDataset(options.dataset)
     data.check_trainable()
     here = workers == 1 and gpus_per_worker is None
@@ -80,8 +78,7 @@ def train(options: TrainOptions) -> TrainResult:
     with open_output(options.output, resume, [options.dataset], has_epoch) as dest:
         dest.fetch()
         run = RunFolder(dest)
-        if resume:
-            _check_same_run(run, config, data)
+        _check_same_dataset(run, data)
         with run.writing():
             run.begin(config)
             record_start(dest)
@@ -96,17 +93,12 @@ def train(options: TrainOptions) -> TrainResult:
                         train_on_ray(config, data, run, bar, workers, gpus_per_worker)
             finally:
                 if history := run.history():
-                    save_curves(history, run.curves_file)
-                    dest.save(run.curves_file.name)
+                    save_curves(history, run.path / CURVES_FILE)
+                    dest.save(CURVES_FILE)
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, config, run.profile())
 
 
-def _check_same_run(run: RunFolder, config: Config, data: PreparedDataset) -> None:
-    if load_config(run.saved_config_file()) != config:
-        raise UsageError(
-            f"{run.output.path_or_url}: trained with another configuration, see {run.output.file(CONFIG_FILE)}. Resume"
-            " with that one."
-        )
+def _check_same_dataset(run: RunFolder, data: PreparedDataset) -> None:
     last = run.resumable()
     if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
         raise DataError(

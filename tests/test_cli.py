@@ -84,33 +84,22 @@ def test_the_shell_completes_stages_and_options(
         assert capsys.readouterr().out.split() == [expected]
 
 
-def test_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(["preprae"]) == 2
-    assert "Did you mean 'prepare'" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (["train", "--dataset", "nowhere", "--output", "run"], 3, "no such folder"),
-        (["train", "--dataset", "data", "--output", "run", "--set", "model.name=resnet"], 2, "resnet18"),
-        (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=fast"], 2, "Did you mean 'model'?"),
-        (["train", "--dataset", "data", "--output", "data"], 2, "in use"),
-        (["train", "--dataset", "data"], 2, "--output"),
-        (["evaluate", "data", "--dataset", "data", "--output", "run"], 3, "not a checkpoint"),
-        (["train", "--dataset", "ftp://bucket/data", "--output", "run"], 2, "ftp://"),
-        (["train", "--dataset", "data", "--output", "run", "--resume"], 2, "a run to resume"),
-        (["train", "--dataset", "data", "--output", "run", "--config", "data"], 2, "is a folder"),
-        (["train", "--dataset", "data", "--output", "run", "--workers", "99"], 2, "gives parts below 2 images"),
-        (["train", "--dataset", "data", "--output", "/dev/null/run"], 2, "the folder can't be made"),
-        (["report", "data", "--output", "/dev/null/report"], 2, "the folder can't be made"),
-        (["report", "data", "--output", "data/report"], 2, "the output is inside the input data"),
-        (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "Did you mean"),
-        (["train", "--dataset", "data", "--output", "run", "--set", "modle.name=x", "--set", "foo"], 2, "--set foo"),
+        ("train --dataset data --output run --set model.name=resnet", 2, "resnet18"),
+        ("train --dataset data --output data", 2, "in use"),
+        ("train --dataset data", 2, "--output"),
+        ("evaluate data --dataset data --output run", 3, "not a checkpoint"),
+        ("train --dataset ftp://bucket/data --output run", 2, "ftp://"),
+        ("train --dataset data --output run --resume", 2, "a run to resume"),
+        ("train --dataset data --output run --config data", 2, "is a folder"),
+        ("train --dataset data --output run --workers 99", 2, "gives parts below 2 images"),
+        ("train --dataset data --output /dev/null/run", 2, "the folder can't be made"),
     ],
 )
 def test_wrong_calls(
-    arguments: list[str],
+    arguments: str,
     code: int,
     expected: str,
     tiny_dataset: PreparedDataset,
@@ -120,7 +109,7 @@ def test_wrong_calls(
 ) -> None:
     (tmp_path / "data").symlink_to(tiny_dataset.path)
     monkeypatch.chdir(tmp_path)
-    assert exit_code(arguments) == code
+    assert exit_code(arguments.split()) == code
     assert expected in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 

@@ -3,7 +3,6 @@
 None of them is run here; ``cluster/README.md`` says what that leaves unchecked.
 """
 
-import fnmatch
 import re
 import shlex
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", LAUNCHER)
-def test_the_launcher_takes_the_file(name: str) -> None:
+def test_the_launcher_takes_the_file_and_gives_nodes_their_token_and_environment(name: str) -> None:
     config = prepare_config(load(name))
     validate_config(config)
     types = config["available_node_types"]
@@ -57,7 +56,12 @@ def test_the_launcher_takes_the_file(name: str) -> None:
     assert types[config["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
     assert config["max_workers"] == sum(value["max_workers"] for value in workers.values())
     assert all(value["min_workers"] == 0 for value in workers.values()) and config["idle_timeout_minutes"] > 0
-    assert config["provider"]["cache_stopped_nodes"] is False
+    assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
+    for kind in ("head", "worker"):
+        environment = config[f"{kind}_start_ray_commands"][-1].split("ray start")[0]
+        assert "unset OMP_NUM_THREADS" in environment  # the launcher sets 1
+        for setting in ("RAY_AUTH_MODE=token", "RAY_worker_niceness=0", f"{OWN_GPUS}=1"):
+            assert setting in environment
 
 
 @pytest.mark.slow
@@ -101,27 +105,6 @@ def test_the_stack_has_the_roles_of_the_nodes() -> None:
     }
     clusters = re.findall(r'"ec2:ResourceTag/ray-cluster-name": ([\w-]+)', text_of("aws-roles.yaml"))
     assert clusters == [load("aws.yaml")["cluster_name"]]
-    assert not re.search(r"[:-] [&*]\w", text_of("aws-roles.yaml"))  # CloudFormation reads no anchors
-
-
-@pytest.mark.parametrize("name", LAUNCHER)
-def test_every_node_gets_the_token_and_the_environment(name: str) -> None:
-    config = load(name)
-    assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
-    for kind in ("head", "worker"):
-        environment = config[f"{kind}_start_ray_commands"][-1].split("ray start")[0]
-        assert "unset OMP_NUM_THREADS" in environment  # the launcher sets 1
-        for setting in ("RAY_AUTH_MODE=token", "RAY_worker_niceness=0", f"{OWN_GPUS}=1"):
-            assert setting in environment
-
-
-def test_only_cpu_nodes_are_on_spot() -> None:
-    aws, gcp = (load(name)["available_node_types"] for name in LAUNCHER)
-    assert {key for key, node in aws.items() if "InstanceMarketOptions" in node["node_config"]} == {"cpu"}
-    spot = {key for key, node in gcp.items() if node["node_config"].get("scheduling", {}).get("provisioningModel")}
-    assert spot == {"cpu"}
-    groups = load("kuberay-raycluster.yaml")["spec"]["workerGroupSpecs"]
-    assert {group["groupName"] for group in groups if "nodeSelector" in group["template"]["spec"]} == {"cpu"}
 
 
 # KubeRay
@@ -210,38 +193,16 @@ def image_user() -> str:
     return [words[1] for words in dockerfile() if words[0] == "USER"][-1]
 
 
-def ignored(path: Path) -> bool:
-    """Say whether docker leaves a path out: the last pattern that fits it or a parent decides."""
-    result = False
-    for line in (REPOSITORY / ".dockerignore").read_text().splitlines():
-        if not line or line.startswith("#"):
-            continue
-        pattern = line.removeprefix("!")
-        at_any_depth = pattern.startswith("**/")
-        within = [part.name if at_any_depth else str(part) for part in [path, *path.parents][:-1]]
-        if fnmatch.filter(within, pattern.removeprefix("**/")):
-            result = not line.startswith("!")
-    return result
-
-
-def test_docker_gets_what_the_image_copies_and_nothing_else() -> None:
-    sources = [word for words in dockerfile() if words[0] == "COPY" for word in words[1:-1]]
-    assert {"cluster/constraints.txt", "fer_ray", "search_spaces", "pyproject.toml"} <= set(sources)
-    assert [source for source in sources if not (REPOSITORY / source).exists() or ignored(Path(source))] == []
-    others = [".git/HEAD", ".venv/bin/python", "fer-data/x.parquet", "runs/a", "tests/x.py", "a.zip"]
-    others.append("fer_ray/models/__pycache__")
-    assert [name for name in others if not ignored(Path(name))] == []
-    assert not ignored(Path("fer_ray/models/fast.py"))
-
-
 def test_the_image() -> None:
     lines = dockerfile()
+    sources = {word for words in lines if words[0] == "COPY" for word in words[1:-1]}
+    kept = {line.strip("!/") for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    assert {"cluster/constraints.txt", "fer_ray", "search_spaces", "pyproject.toml"} <= sources <= kept
+    assert all((REPOSITORY / source).exists() for source in sources)
     assert lines[-1] == ["FROM", "${DEVICE}"]
-    assert {words[3] for words in lines if words[0] == "FROM" and len(words) == 4} >= {"cpu", "cuda"}
     assert image_user().split(":")[0] not in ("0", "root")
     environment = {word for words in lines if words[0] == "ENV" for word in words[1:]}
     assert {"RAY_AUTH_MODE=token", "RAY_worker_niceness=0", "HOME=/home/ray", f"{OWN_GPUS}=1"} <= environment
-    assert "RAY_JOB_STOP_WAIT_TIME_S=30" in environment
     installs = [words for words in lines if words[0] == "RUN" and "pip" in words]
     assert installs and all("cluster/constraints.txt" in words or "--no-deps" in words for words in installs)
     assert [words[1] + "/" for words in lines if words[0] == "WORKDIR"] == [IN_IMAGE]
@@ -301,14 +262,11 @@ def split(words: list[str]) -> Iterator[list[str]]:
     """Yield the commands of a line of shell."""
     part = list[str]()
     for word in words:
-        if word in ("&&", "||", "|", "&", ";", "do", "then"):
+        end = word in ("&&", "||", "|", "&", ";", "do", "then")
+        part += [] if end else [word.rstrip(";")]
+        if end or word.endswith(";"):
             yield part
             part = []
-        elif word.endswith(";"):
-            yield [*part, word[:-1]]
-            part = []
-        else:
-            part.append(word)
     yield part
 
 
@@ -324,11 +282,8 @@ STAGE_CALLS = [
 
 def test_the_readme_leads_to_every_stage() -> None:
     assert {stage for stage, _ in STAGE_CALLS} >= {"prepare", "train", "tune", "evaluate", "score", "report"}
-    called = {
-        " ".join(words[1:3] if words[1] == "job" else words[1:2]) for file, words in RAY_CALLS if file == TEXTS[0]
-    }
-    assert called >= {"start", "stop", "up", "down", "dashboard", "status", "get-auth-token"}
-    assert called >= {"job submit", "job logs", "job stop"}
+    called = {word for file, words in RAY_CALLS if file == TEXTS[0] for word in words[1:3]}
+    assert called >= {"start", "stop", "up", "down", "dashboard", "status", "get-auth-token", "job", "submit", "logs"}
 
 
 @pytest.mark.parametrize("stage", sorted({stage for stage, _ in STAGE_CALLS}))
@@ -381,18 +336,10 @@ def test_the_requests_of_jobs_fit_a_node(name: str) -> None:
         assert [size for size in sizes if all(size.get(key, 0) >= request[key] for key in request)], request
 
 
-def test_the_trials_of_the_rayjob_fit_its_pods() -> None:
-    (command,) = [command for command in COMMANDS if command.file == "kuberay-rayjob.yaml"]
-    (size,) = node_sizes("kuberay-rayjob.yaml").values()
-    assert 0 < float(command.words[command.words.index("--gpus-per-trial") + 1]) <= size["GPU"]
-
-
 def test_the_readme_has_the_machine_types_and_links_that_exist() -> None:
     text = text_of("README.md")
-    types = [
-        *(node["node_config"]["InstanceType"] for node in load("aws.yaml")["available_node_types"].values()),
-        *(node["node_config"]["machineType"] for node in load("gcp.yaml")["available_node_types"].values()),
-    ]
-    assert [kind for kind in types if f"`{kind}`" not in text] == []
+    types = [node["node_config"] for name in LAUNCHER for node in load(name)["available_node_types"].values()]
+    machines = [node.get("InstanceType") or node["machineType"] for node in types]
+    assert [kind for kind in machines if f"`{kind}`" not in text] == []
     links = re.findall(r"\]\(([^)#]+)\)", text)
     assert [link for link in links if not link.startswith("https://") and not (CLUSTER / link).exists()] == []

@@ -51,8 +51,7 @@ STAGES: dict[str, tuple[Callable[[PreparedDataset, Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("error", [UsageError("config"), DataError("rows"), FerRayError("Ray died"), RuntimeError("?")])
-@pytest.mark.parametrize("existed", [False, True], ids=["absent", "empty"])
+@pytest.mark.parametrize(("error", "existed"), [(FerRayError("Ray died"), False), (RuntimeError("?"), True)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_start_that_fails_frees_its_output(
     stage: str,
@@ -109,11 +108,11 @@ READERS: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("stage", READERS)
-@pytest.mark.parametrize("output", ["new", "../link/new", "../beside/../dataset/new"])
-def test_an_output_in_an_input_is_refused(stage: str, output: str, inputs: Path) -> None:
+def test_an_output_in_an_input_is_refused(stage: str, inputs: Path) -> None:
     before = sorted(inputs.parent.rglob("*"))
-    with pytest.raises(UsageError, match=r"new: the output is inside the input .*dataset\. Choose an output outside"):
-        READERS[stage](inputs, inputs / output)
+    for output in ("new", "../link/new", "../beside/../dataset/new"):
+        with pytest.raises(UsageError, match=r"new: the output is inside the input .*dataset\. Choose an output"):
+            READERS[stage](inputs, inputs / output)
     assert sorted(inputs.parent.rglob("*")) == before
 
 

@@ -15,16 +15,13 @@ from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.inference.calibration import fit_temperature
-from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.network import Network
 from fer_ray.storage.output import open_output
 from fer_ray.train import train
 from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 
 def config(*overrides: str) -> Config:
-    quick = ["model.name=cnn3", "optimizer.name=adam", "optimizer.learning_rate=2e-3", "model.dropout=0.1"]
+    quick = ["model.name=lenet", "optimizer.name=adam", "optimizer.learning_rate=2e-3", "model.dropout=0.1"]
     return load_config(None, [*quick, "training.batch_size=64", "training.epochs=2", *overrides])
 
 
@@ -59,56 +56,23 @@ def test_files(run: Path) -> None:
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_two_workers_learn_as_one_does(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
-    """On a size that two does not divide: each validation row counts once, and the accuracies agree within noise."""
-    dataset = tiny_dataset
-    rows = dataset.info.splits["validation"].rows
-    assert rows % 2 == 1
-    settings = config("training.epochs=6")
-    one = train(tiny_dataset.path, settings, tmp_path / "one")
-    two = train(tiny_dataset.path, settings, tmp_path / "two", workers=2)
-    assert {line["validation_rows"] for line in two.history} == {rows}
-    assert len(two.history) == 6
-    noise = 3 * (0.25 / rows) ** 0.5
-    assert abs(one.best["validation_accuracy"] - two.best["validation_accuracy"]) < noise
-    files = {path.name for path in (tmp_path / "two").iterdir()}
-    assert {"config.yaml", "metrics.jsonl", "curves.png", "checkpoint", "last"} <= files and ".ray" not in files
-    best = load_checkpoint(two.checkpoint)
-    assert best.info.epoch == two.best["epoch"]
-    # Calibrated on the rows of both workers, not on one worker's half.
-    plain = Checkpoint(best.model, best.info.model_copy(update={"temperature": 1.0}))
-    validation = dataset.load("validation")
-    logits = Network(plain).logits(validation.images)[0].numpy()
-    assert best.info.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
-    half = fit_temperature(logits[::2], validation.labels[::2])
-    assert abs(half / best.info.temperature - 1) > 1e-3
-
-
-def test_resume_goes_on_after_the_last_epoch(
-    tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_run_is_resumed_with_its_own_configuration(
+    tiny_dataset: PreparedDataset, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run of three epochs that is stopped after the second goes on to what it would have become."""
-    whole = train(tiny_dataset.path, config("training.epochs=3"), tmp_path / "whole")
     record = RunFolder.record
 
-    def stop_after_two(run: RunFolder, metrics: Metrics, snapshot: Snapshot) -> None:
+    def stop(run: RunFolder, metrics: Metrics, snapshot: Snapshot) -> None:
         record(run, metrics, snapshot)
-        if metrics["epoch"] == 2:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(RunFolder, "record", stop_after_two)
-        train(tiny_dataset.path, config("training.epochs=3"), tmp_path / "run")
-    again = train(tiny_dataset.path, config("training.epochs=3"), tmp_path / "run", resume=True)
-    assert [line["epoch"] for line in again.history] == [1, 2, 3]
-    assert again.best["validation_accuracy"] == whole.best["validation_accuracy"]
-
-
-def test_resume_of_a_finished_run_changes_nothing(tiny_dataset: PreparedDataset, run: Path) -> None:
-    history = (run / "metrics.jsonl").read_bytes()
-    again = train(tiny_dataset.path, config(), run, resume=True)
-    assert [line["epoch"] for line in again.history] == [1, 2]
-    assert (run / "metrics.jsonl").read_bytes() == history
+        patched.setattr(RunFolder, "record", stop)
+        train(tiny_dataset.path, config(), tmp_path / "run")
+    for _ in range(2):  # the second has nothing left to do
+        again = train(tiny_dataset.path, None, tmp_path / "run", resume=True)
+        assert [line["epoch"] for line in again.history] == [1, 2] and again.config == config()
+    files = [folder / "checkpoint" / "model.safetensors" for folder in (run, tmp_path / "run")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_resume_without_what_it_would_go_on_from(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
@@ -156,28 +120,12 @@ def test_resume_of_something_else(tiny_dataset: PreparedDataset, run: Path, tmp_
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"not a training run, config\.yaml is missing"):
         train(tiny_dataset.path, config(), tmp_path, resume=True)
-
-
-def test_resume_with_another_dataset(tiny_dataset: PreparedDataset, run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny_dataset.path, other)
     info = json.loads((other / DATASET_FILE).read_text())
     (other / DATASET_FILE).write_text(json.dumps(info | {"fingerprint": "another"}))
     with pytest.raises(DataError, match="not the dataset"):
         train(other, config(), run, resume=True)
-
-
-def test_output_in_use_is_left_alone(tiny_dataset: PreparedDataset, run: Path) -> None:
-    before = (run / "config.yaml").read_text()
-    with pytest.raises(UsageError, match="in use"):
-        train(tiny_dataset.path, config("training.seed=5"), run)
-    assert (run / "config.yaml").read_text() == before
-
-
-def test_misspelt_model_writes_nothing(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Did you mean 'cnn3'"):
-        train(tiny_dataset.path, config("model.name=cnn33"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -204,7 +152,7 @@ def test_rows_that_do_not_fit_in_memory_are_mapped_and_train_the_same_network(
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     labels = [None if row % 10 == 3 else row // 100 for row in range(700)]
     dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::10]}, soft=True)
-    settings = config("loss.soft_labels=true")
+    settings = config("loss.soft_labels=true", "model.name=cnn3")
     in_memory = train(dataset.path, settings, tmp_path / "in-memory")
     monkeypatch.setattr("fer_ray.train.available_memory", lambda: 200_000)
     mapped = train(dataset.path, settings, tmp_path / "mapped")
@@ -226,7 +174,7 @@ def test_rows_that_do_not_fit_in_memory_are_mapped_and_train_the_same_network(
         (lambda table: table.set_column(2, "pixels", pa.array([b""] * len(table))), r"column 'pixels' is binary"),
         (
             lambda table: table.set_column(1, "label", pa.array([9] * len(table), pa.int8())),
-            "label 9: labels are numbers from 0 to 6",
+            "label 9: ",
         ),
     ],
 )
@@ -240,18 +188,3 @@ def test_a_damaged_dataset_is_told_and_leaves_no_run(
     with pytest.raises(DataError, match=problem):
         train(data, config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_missing_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        train(tmp_path / "none", config(), tmp_path / "run")
-
-
-def test_more_workers_than_the_cluster_holds(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
-    with pytest.raises(UsageError, match=r"9 × \(0\.9 CPU\) requested, room for 2"):
-        train(tiny_dataset.path, config(), tmp_path / "run", workers=9)
-
-
-def test_no_gpu_here(tiny_dataset: PreparedDataset, tmp_path: Path, ray_cluster: None) -> None:
-    with pytest.raises(UsageError, match="1 GPU"):
-        train(tiny_dataset.path, config(), tmp_path / "run", gpus_per_worker=1)

@@ -10,18 +10,12 @@ from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fer_ray.cluster.ray_patches import OWN_GPUS, dead_processes, quiet_notices, redact_entrypoint
-from fer_ray.cluster.resources import JOB_VARIABLE, Resources, describe_resources, fitting, room
+from fer_ray.cluster.resources import JOB_VARIABLE, describe_resources, fitting, room
 from fer_ray.console.interrupts import interrupt_on_sigterm
 from fer_ray.console.progress import say
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.storage.object_store import locate, require_answer
 from fer_ray.storage.output import Output
-
-
-def on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Return the scheduling strategy that keeps an actor on this process's node."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
 
 LOCAL = "local"
 """The address with which ``ray.init`` starts a new Ray. Without an address it joins the last one started here."""
@@ -32,10 +26,8 @@ _VITAL = ("raylet", "gcs_server")
 def connect(dashboard: bool = False) -> None:
     """Connect to the cluster that ``RAY_ADDRESS`` names (set inside ``ray job submit``), else start Ray here.
 
-    Does nothing if this process is connected already. The output of workers goes to Ray's log folder only.
-
-    Args:
-        dashboard: start Ray's dashboard too, on loopback; Ray Train reads the state of actors from it.
+    Does nothing if this process is connected already. The output of workers goes to Ray's log folder only. A Ray
+    started here has a dashboard, on loopback, where asked for: Ray Train reads the state of actors from it.
 
     Raises:
         UsageError: ``RAY_ADDRESS`` is not an address, or the cluster there refuses the connection.
@@ -83,9 +75,7 @@ def _require_answer(address: str) -> None:
 def start_ray(address: str = LOCAL, **options: Any) -> None:
     """Call ``ray.init`` with the settings that every stage shares; try again if a busy machine is too slow.
 
-    Args:
-        address: of a cluster; by default a new Ray is started, even if another one runs on this machine.
-        options: further options of ``ray.init``.
+    By default a new Ray is started, even if another one runs on this machine.
     """
     # Ray starts workers at niceness 15: beside another busy process they'd get a few per cent of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -110,6 +100,11 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
     context.enable_progress_bars = context.print_on_execution_start = False  # the stages show their own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Return the scheduling strategy that keeps an actor on this process's node."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def hide_unrequested_gpus() -> None:
@@ -148,22 +143,21 @@ class NotPickled:
 
 
 def require(count: int, each: dict[str, float], purpose: str) -> None:
-    """Check that ``count`` workers with the given resources fit on the cluster's nodes.
-
-    Args:
-        count: workers at the same time.
-        each: resource name to amount a worker, such as ``{"CPU": 1, "GPU": 0.25}``.
-        purpose: name of the workers in the message.
+    """Check that ``count`` workers with resources such as ``{"CPU": 1, "GPU": 0.25}`` fit on the cluster's nodes.
 
     Raises:
-        UsageError: they don't fit; the message shows the arithmetic.
+        UsageError: they don't fit; the message begins with ``purpose`` and shows the arithmetic.
     """
-    cluster = nodes()
+    cluster, names = nodes(), [name for name, amount in each.items() if amount]
     available = room(cluster, each)
     if available >= count:
         return
-    request = ", ".join(describe_resources({name: amount for name, amount in each.items() if amount}))
-    resources = "; ".join(_describe(node, each) for node in cluster)
+    request = ", ".join(describe_resources({name: each[name] for name in names}))
+    resources = "; ".join(
+        f"{' and '.join(describe_resources({name: node.get(name, 0) for name in names}))}"
+        f" (room for {fitting(node, each)})"
+        for node in cluster
+    )
     raise UsageError(
         f"{purpose}: {count} × ({request}) requested, room for {available}. {len(cluster)} node(s), with {resources}."
         " Request less, or add nodes to the cluster."
@@ -178,8 +172,3 @@ def nodes() -> list[dict[str, float]]:
 def most_on_a_node(each: dict[str, float]) -> int:
     """Return how many workers with the given resources fit on the node with the most room, at least 1."""
     return max([1, *(fitting(node, each) for node in nodes())])
-
-
-def _describe(node: Resources, each: Resources) -> str:
-    parts = describe_resources({name: node.get(name, 0) for name, amount in each.items() if amount})
-    return f"{' and '.join(parts)} (room for {fitting(node, each)})"

@@ -20,26 +20,15 @@ def advice(training: TrainingConfig) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """The end of a trial that failed.
+    """The end of a trial that failed."""
 
-    Attributes:
-        text: the message that the study stores.
-        lost: whether its process or node was lost for no known fault of the trial; such a trial may be resumed.
-        kind: ``out_of_memory``, ``lost`` or ``error``.
-    """
-
-    text: str
-    lost: bool
-    kind: str
+    text: str  # the message that the study stores
+    lost: bool  # whether its process or node was lost for no known fault of the trial; then it may be resumed
+    kind: str  # ``out_of_memory``, ``lost`` or ``error``
 
 
 class FailureReader:
-    """Reads the errors of a search's trials.
-
-    Args:
-        concurrent: trials at the same time.
-        gpu: GPUs of each trial; below 1, a part of one GPU and of its memory.
-    """
+    """Reads the errors of a search's trials, so many of which run at once with so many GPUs, or a part of one, each."""
 
     def __init__(self, concurrent: int, gpu: float = 0):
         self._concurrent, self._gpu, self._killed = concurrent, gpu, killed_for_memory()

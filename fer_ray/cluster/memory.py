@@ -18,12 +18,7 @@ _SIGNS = re.compile(
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
-    """Return the bytes that this process can still take without swapping, within the container's limit if it has one.
-
-    Args:
-        meminfo: the kernel's memory figures.
-        cgroup: folder of the container's control group, version 2.
-    """
+    """Return the bytes that this process can still take without swapping, within the limit of its control group."""
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines()) if meminfo.is_file() else {}
     if "MemAvailable" in fields:
         available = int(fields["MemAvailable"].split()[0]) * 1024
@@ -53,11 +48,7 @@ def is_out_of_memory(error: object) -> bool:
 
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
-    """Turn an out-of-memory error into one with a remedy.
-
-    Raises:
-        UsageError: with the first line of the error, and the remedy.
-    """
+    """Turn an out-of-memory error into a ``UsageError`` with its first line and a remedy."""
     try:
         yield
     except Exception as error:
@@ -72,10 +63,6 @@ def first_line(error: object) -> str:
 
 
 def killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """Return how many processes the kernel of this machine has killed for memory since it started; 0 if unknown.
-
-    Args:
-        vmstat: the kernel's counters.
-    """
+    """Return how many processes the kernel of this machine has killed for memory since it started; 0 if unknown."""
     lines = vmstat.read_text().splitlines() if vmstat.is_file() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -22,18 +22,18 @@ _READ_BYTES = 1 << 16
 def require_seen_by_nodes(inputs: Iterable[Path | str], output: Path | str | None = None) -> None:
     """Check that all nodes that can run work see the same inputs, and the files written to the output.
 
-    URLs are not checked, nor is a cluster of one node.
-
-    Args:
-        inputs: files, compared by size and first bytes, and folders, which must exist.
-        output: a folder, existing or not.
+    URLs are not checked, nor is a cluster of one node. Files are compared by size and first bytes. Folders of inputs
+    must exist; that of the output need not.
 
     Raises:
         UsageError: a path is missing or different on a node; the message names every such node and path.
     """
     here = ray.get_runtime_context().get_node_id()
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and _works(node)}
-    others = {id: address for id, address in nodes.items() if id != here}
+    others = {
+        node["NodeID"]: node["NodeManagerAddress"]
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != here and {"CPU", "GPU"} & set(node["Resources"])
+    }
     paths = [absolute(path) for path in inputs if not as_url(path)]
     probe = None
     if output is not None and not as_url(output):
@@ -79,10 +79,6 @@ def _compare(paths: Sequence[str], nodes: dict[str, str], labels: dict[str, str]
                 problems.append(f"{labels.get(path, path)}: {problem} on node {nodes[id]}. {SHARE_IT}")
     if problems:
         raise UsageError(problems)
-
-
-def _works(node: dict[str, dict[str, float]]) -> bool:
-    return any(node["Resources"].get(kind, 0) for kind in ("CPU", "GPU"))
 
 
 def _fingerprints(paths: Sequence[str]) -> list[str]:

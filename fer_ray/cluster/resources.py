@@ -47,10 +47,7 @@ def most_cpus(nodes: Sequence[Resources], each: Resources, count: int, left: flo
 def shared_gpu(nodes: Sequence[Resources], each: Resources, count: int) -> float:
     """Return the part of a GPU, 1 or 1/2 or 1/3 and so on, that each of ``count`` processes can have if all fit.
 
-    Args:
-        nodes: resources of each node; at least one has a GPU.
-        each: further resources of a process.
-        count: of processes. If no part lets all of them fit, they share all GPUs evenly.
+    At least one node has a GPU. If no part lets all processes fit, they share all GPUs evenly.
     """
     parts = (1 / sharing for sharing in range(1, count + 1))
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)

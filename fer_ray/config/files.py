@@ -31,12 +31,9 @@ def load_config(source: Path | str | None, overrides: Iterable[str] = ()) -> Con
     """
     raw, _, problems = _read(source, overrides)
     raw.pop("search", None)
-    try:
+    with problems.collect():
         config = validate(Config, raw, _label(source))
-    except UsageError as error:
-        problems += error.problems
-    if problems:
-        raise UsageError(problems)
+    problems.stop()
     return config
 
 
@@ -47,14 +44,11 @@ def load_search_space(source: Path | str | None, overrides: Iterable[str] = ()) 
     """
     raw, changed, problems = _read(source, overrides)
     fixed, label = list(_leaves(changed)), _label(source)
-    try:
+    with problems.collect():
         whole = validate(SearchSpace, raw, label)
         space = whole.without(fixed)
-        problems += [f"{label}: {problem}" for problem in space.problems()]
-    except UsageError as error:
-        problems += error.problems
-    if problems:
-        raise UsageError(problems)
+        problems.add(*(f"{label}: {problem}" for problem in space.problems()))
+    problems.stop()
     from fer_ray.console.progress import say  # here, as rich takes a while to import
 
     for path in fixed:
@@ -90,18 +84,14 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def space_from_yaml(text: str, source: str) -> SearchSpace:
-    """Read a search space that ``to_yaml`` has written.
-
-    Raises:
-        UsageError: this version of fer_ray has other fields; ``source`` begins each message.
-    """
+    """Read a search space that ``to_yaml`` has written; ``UsageError`` if this version of fer_ray has other fields."""
     return validate(SearchSpace, yaml.safe_load(text), source)
 
 
-def _read(source: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def _read(source: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], Problems]:
     """Return the sections of a file after the overrides, the overrides as nested mappings, and their problems."""
     raw: dict[str, Any] = {} if source is None else _read_yaml(source)
-    changed, problems = dict[str, Any](), list[str]()
+    changed, problems = dict[str, Any](), Problems()
     for override in overrides:
         key, equals, text = override.partition("=")
         try:
@@ -111,7 +101,7 @@ def _read(source: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str
             raw = with_value(raw, key.strip(), value)
             changed[key.strip()] = value
         except (ValueError, yaml.YAMLError) as error:
-            problems.append(f"--set {override}: {error}")
+            problems.add(f"--set {override}: {error}")
     return raw, changed, problems
 
 
@@ -129,11 +119,7 @@ def _leaves(changed: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _find(source: Path | str) -> Path:
-    """Return the local file of a configuration.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Return the local file of a configuration; ``UsageError`` if there is none."""
     if split_url(source):
         from fer_ray.storage.inputs import local_copy  # here, as pyarrow takes a while to import
 

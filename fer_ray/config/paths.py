@@ -16,17 +16,11 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Problem:
-    """A value that breaks a rule.
+    """A value that breaks a rule."""
 
-    Attributes:
-        path: the config path, or a section for a rule on several of its values.
-        rule: the rule, and the remedy.
-        value: at the path; ``...`` if the message doesn't show it.
-    """
-
-    path: str
-    rule: str
-    value: Any = ...
+    path: str  # or a section, for a rule on several of its values
+    rule: str  # and the remedy
+    value: Any = ...  # at the path; ``...`` if the message doesn't show it
 
     def __str__(self) -> str:
         value = "" if self.value is ... else f" = {self.value!r}"

@@ -69,13 +69,8 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         if _CONSOLE.is_terminal and not writes_json():
-            columns: list[ProgressColumn | str] = [
-                "{task.description}",
-                BarColumn(),
-                _Count(self),
-                TimeRemainingColumn(),
-            ]
-            columns.append(TextColumn("{task.fields[note]}"))
+            note = TextColumn("{task.fields[note]}")
+            columns = "{task.description}", BarColumn(), _Count(self), TimeRemainingColumn(), note
             self._bar = _Bar(*columns, console=_CONSOLE, details=self._details)
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, note="")
             self._bar.start()

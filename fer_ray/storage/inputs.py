@@ -38,19 +38,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file below a prefix.
+    """A file below a prefix."""
 
-    Attributes:
-        name: relative to the prefix.
-        path: of the object, in its filesystem.
-        size: in bytes.
-        changed: nanoseconds by the store's clock.
-    """
-
-    name: str
-    path: str
-    size: int
-    changed: int
+    name: str  # relative to the prefix
+    path: str  # of the object, in its filesystem
+    size: int  # in bytes
+    changed: int  # nanoseconds by the store's clock
 
 
 def local_copy(path_or_url: Path | str, leave_out: Sequence[str] = ()) -> Path:
@@ -90,11 +83,7 @@ def checkpoint_within(folder: Path, file: str) -> Path | None:
 
 
 def is_checkpoint(path_or_url: Path | str) -> bool:
-    """Return whether a folder is a checkpoint or, if it is on this machine, holds one.
-
-    Raises:
-        DataError: the object store of a URL can't be reached.
-    """
+    """Return whether a folder is a checkpoint or, if it is on this machine, holds one."""
     if url := as_url(path_or_url):
         filesystem, path = locate(url)
         found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -105,11 +94,7 @@ def is_checkpoint(path_or_url: Path | str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the folder of all copies, which other users can't read or write.
-
-    Raises:
-        UsageError: the folder belongs to another user, or can't be made.
-    """
+    """Return the folder of all copies; ``UsageError`` if it belongs to another user or can't be made."""
     folder = local_path(os.environ.get("FER_RAY_CACHE") or Path(tempfile.gettempdir()) / f"fer_ray-{os.getuid()}")
     if not folder.is_dir():
         make_folder(folder)
@@ -123,8 +108,7 @@ def stored_files(filesystem: fs.FileSystem, prefix: str) -> list[StoredFile]:
     """Return the files below a prefix that readers see, by name: no hidden ones, and none of an incomplete output.
 
     Raises:
-        FileNotFoundError: a folder was replaced meanwhile.
-        OSError: the store can't be read.
+        OSError: the store can't be read; ``FileNotFoundError`` if a folder was replaced meanwhile.
     """
     found = filesystem.get_file_info(fs.FileSelector(prefix, recursive=True, allow_not_found=True))
     infos = {info.path[len(prefix) + 1 :]: info for info in found if info.type == fs.FileType.File}
@@ -159,12 +143,7 @@ def read_current(filesystem: fs.FileSystem, folder: str) -> str:
 
 
 def download(url: str, folder: Path, is_wanted: Callable[[str], bool]) -> None:
-    """Copy the files below a URL that are wanted, by their names, to a local folder.
-
-    Raises:
-        DataError: the files change all the time.
-        OSError: a file can't be read or written.
-    """
+    """Copy the files below a URL whose names are wanted to a folder; raises as ``local_copy``, and ``OSError``."""
     filesystem, prefix = locate(url)
 
     def copy() -> None:

@@ -13,16 +13,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_json(model: type[M], file: Path | str, remedy: str, name: str = "") -> M:
-    """Read a JSON file into a pydantic model that has a ``format_version``.
-
-    Args:
-        model: class of the model.
-        file: path or URL.
-        remedy: end of the errors' messages.
-        name: of the file in these messages; by default ``file``.
+    """Read a JSON file, by path or URL, into a pydantic model that has a ``format_version``.
 
     Raises:
         DataError: the file can't be read, has another format version, or has wrong fields or values (three are named).
+            The message begins with ``name``, by default the file, and ends with ``remedy``.
     """
     try:
         content = json.loads(local_copy(file).read_text(encoding="utf-8"))

@@ -16,11 +16,7 @@ _URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+):(?://|/(?!/))(?P<rest>.*
 
 
 def local_path(path: Path | str) -> Path:
-    """Return an absolute local path.
-
-    Raises:
-        UsageError: the path is a URL such as ``s3://bucket/folder``.
-    """
+    """Return an absolute local path; ``UsageError`` for a URL such as ``s3://bucket/folder``."""
     if url := split_url(path):
         raise UsageError(f"{'://'.join(url)}: this stage works on local paths, not URLs. Copy it to a local folder.")
     return Path(path).expanduser().absolute()
@@ -46,11 +42,7 @@ def require_dataset(folder: Path, path_or_url: Path | str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents; it may exist.
-
-    Raises:
-        UsageError: the folder can't be made.
-    """
+    """Make a folder, which may exist, and its parents; ``UsageError`` if it can't be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,14 +88,6 @@ def remove_leftovers(dest: Path) -> None:
     recover_folder(dest)
     for suffix in ("partial", "old"):
         shutil.rmtree(_beside(dest, suffix), ignore_errors=True)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder; a kill leaves it whole or absent, and leftovers for ``remove_leftovers``."""
-    partial = _beside(path, "partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    path.rename(partial)
-    shutil.rmtree(partial)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

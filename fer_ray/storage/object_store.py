@@ -24,16 +24,7 @@ CONNECT_S = 10.0
 
 
 def require_answer(setting: str, host: str, port: int, kind: type[FerRayError], remedy: str) -> None:
-    """Check that a server listens at a TCP port.
-
-    Args:
-        setting: the setting that gives the address, and its value.
-        kind: class of the error.
-        remedy: end of the error's message.
-
-    Raises:
-        FerRayError: no server listens there, or the host is unknown; of class ``kind``.
-    """
+    """Check that a server listens at a TCP port, else raise an error of class ``kind`` that begins with ``setting``."""
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
@@ -77,20 +68,12 @@ def as_url(path_or_url: Path | str) -> str | None:
 
 
 def absolute(path_or_url: Path | str) -> str:
-    """Return a URL as it is and a path as an absolute path.
-
-    Raises:
-        UsageError: the URL is of an unknown kind.
-    """
+    """Return a URL as it is and a path as an absolute path; raises as ``as_url``."""
     return as_url(path_or_url) or str(local_path(path_or_url))
 
 
 def locate(url: str) -> tuple[fs.FileSystem, str]:
-    """Return the filesystem of a URL and the path in that filesystem, ``bucket/key`` without a trailing slash.
-
-    Raises:
-        DataError: the object store can't be reached.
-    """
+    """Return the filesystem of a URL, and ``bucket/key`` in it; ``DataError`` if the object store can't be reached."""
     scheme, _, path = url.partition("://")
     return _open(scheme, path.split("/")[0]), path.rstrip("/")
 
@@ -102,7 +85,10 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     server_scheme, _, server = endpoint.rpartition("://")
     if server:
-        _require_answer(endpoint)
+        parts = urlsplit(endpoint)
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        remedy = "Start that server or correct the variable; without it, Amazon's S3 is used."
+        require_answer(f"AWS_ENDPOINT_URL={endpoint}", parts.hostname or "", port, DataError, remedy)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region and not endpoint:
         try:
@@ -121,38 +107,24 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
     )
 
 
-def path_below(path_or_url: Path | str, folder: Path | str) -> str | None:
-    """Return the path relative to a folder or prefix, empty if both are the same; None if it isn't below the folder.
-
-    Links and ``..`` are resolved. Neither path has to exist.
-    """
-    inner, outer = (as_url(one) or os.path.realpath(local_path(one)) for one in (path_or_url, folder))
-    inner, outer = inner.rstrip("/") + "/", outer.rstrip("/") + "/"
-    return inner[len(outer) :].rstrip("/") if inner.startswith(outer) else None
-
-
 def require_apart(output: Path | str, inputs: Iterable[Path | str]) -> None:
-    """Check that an output isn't inside an input.
+    """Check that an output isn't inside an input; links and ``..`` are resolved.
 
     Raises:
         UsageError: the output is inside an input, or is an input; all such inputs are named.
     """
-    around = [one for one in inputs if path_below(output, one) is not None]
+
+    def resolved(path_or_url: Path | str) -> str:
+        return (as_url(path_or_url) or os.path.realpath(local_path(path_or_url))).rstrip("/") + "/"
+
+    around = [one for one in inputs if resolved(output).startswith(resolved(one))]
     if around:
-        raise UsageError([inside_input(output, one) for one in around])
-
-
-def inside_input(output: Path | str, path_or_url: Path | str) -> str:
-    """Return the message about an output inside an input."""
-    return f"{output}: the output is inside the input {path_or_url}. Choose an output outside of it."
+        problem = "the output is inside the input"
+        raise UsageError([f"{output}: {problem} {one}. Choose an output outside of it." for one in around])
 
 
 def require_bucket(url: str) -> None:
-    """Check that the bucket of a URL exists; call this where nothing was found at the URL.
-
-    Raises:
-        DataError: the bucket doesn't exist, or the object store can't be reached.
-    """
+    """Raise ``DataError`` if the bucket of a URL doesn't exist; call this where nothing was found at the URL."""
     filesystem, path = locate(url)
     bucket = path.split("/")[0]
     try:
@@ -161,13 +133,6 @@ def require_bucket(url: str) -> None:
         raise DataError(f"{url}: can't be read: {error}. Check the network and your permissions.") from error
     if not exists:
         raise DataError(f"{url}: there is no bucket '{bucket}'. Check its name and your credentials.")
-
-
-def _require_answer(endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    remedy = "Start that server or correct the variable; without it, Amazon's S3 is used."
-    require_answer(f"AWS_ENDPOINT_URL={endpoint}", parts.hostname or "", port, DataError, remedy)
 
 
 class ObjectFile(io.RawIOBase):
@@ -187,8 +152,7 @@ class ObjectFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
+    seekable = readable
 
     def size(self) -> int:
         """Return the size in bytes."""

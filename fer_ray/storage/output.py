@@ -42,11 +42,7 @@ class Output:
 
     @classmethod
     def at(cls, path_or_url: "Path | str | Output") -> "Output":
-        """Return the output at a path or URL, which need not exist.
-
-        Raises:
-            UsageError: the URL is of an unknown kind.
-        """
+        """Return the output at a path or URL, which need not exist; raises as ``as_url``."""
         if isinstance(path_or_url, Output):
             return path_or_url
         url = as_url(path_or_url)
@@ -60,12 +56,10 @@ class Output:
     @property
     def path(self) -> Path:
         """The folder on this machine; of a URL the working copy of this process, for ``fetch`` and ``save``."""
+        if not self.is_remote:
+            return Path(self.path_or_url)
         # Messages about a file in the copy then show the URL too.
-        return (
-            self._cache / str(os.getpid()) / self.path_or_url.replace("://", "/")
-            if self.is_remote
-            else Path(self.path_or_url)
-        )
+        return self._cache / str(os.getpid()) / self.path_or_url.replace("://", "/")
 
     @property
     def _cache(self) -> Path:
@@ -95,29 +89,17 @@ class Output:
             return bool(filesystem.get_file_info(path).type == fs.FileType.File)
 
     def open(self, name: str) -> io.IOBase:
-        """Open a file for random access.
-
-        Raises:
-            OSError: the file can't be read.
-        """
+        """Open a file for random access; ``OSError`` if it can't be read."""
         return ObjectFile(f"{self.path_or_url}/{name}") if self.is_remote else (self.path / name).open("rb")
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-            OSError: the file can't be read.
-        """
+        """Return the content of a file; ``OSError`` if it can't be read."""
         with self.open(name) as file:
             content: bytes = file.read()
         return content
 
     def write(self, name: str, content: bytes | str) -> None:
-        """Write a file; readers see the previous content or all of the new one.
-
-        Raises:
-            OSError: the file can't be written.
-        """
+        """Write a file; readers see the previous content or all of the new one. ``OSError`` if it can't be written."""
         if self.is_remote:
             _put(*self._located(name), content.encode() if isinstance(content, str) else content)
         else:
@@ -141,14 +123,8 @@ class Output:
 
     def remove(self, *names: str) -> None:
         """Remove files; absent ones are ignored."""
-        filesystem, folder = self._located()
-
-        def remove(name: str) -> None:
-            with suppress(FileNotFoundError):
-                filesystem.delete_file(f"{folder}/{name}")
-
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            list(pool.map(remove, names))
+            list(pool.map(lambda name: _remove(*self._located(name)), names))
 
     def clear(self) -> None:
         """Remove the output with all that is in it; does nothing if it is absent."""
@@ -224,9 +200,7 @@ class Output:
                 " this one by --resume where the stage has that option."
             )
         if resume and not in_use:
-            raise UsageError(
-                f"{self.path_or_url}: nothing to resume, it is missing or empty. Run once without --resume."
-            )
+            raise UsageError(f"{self.path_or_url}: nothing to resume, it is missing or empty. Leave out --resume.")
         require_apart(self.path_or_url, inputs)
 
     def _located(self, name: str = "") -> tuple[fs.FileSystem, str]:
@@ -252,30 +226,21 @@ class Output:
             ) from error
 
 
-def _nothing(output: Output) -> bool:
-    return False
-
-
 @contextmanager
 def open_output(
     path_or_url: Path | str | Output,
     resume: bool = False,
     inputs: Iterable[Path | str] = (),
-    is_resumable: Callable[[Output], bool] = _nothing,
+    is_resumable: Callable[[Output], bool] = lambda output: False,
 ) -> Iterator[Output]:
     """Check that a stage may write an output, keep other processes of this machine from it, and yield it.
 
-    If the block raises before there is anything to resume, a new output is left as it was: absent or empty.
-
-    Args:
-        path_or_url: of the output.
-        resume: whether the stage continues what is in the output; otherwise the output must be absent or empty.
-        inputs: what the stage reads; the output may not be inside of these.
-        is_resumable: returns whether the output holds something that a resume continues.
+    If the block raises before there is anything to resume, by ``is_resumable``, a new output is left as it was: absent
+    or empty.
 
     Raises:
-        UsageError: the output is in use, or there is nothing to resume, or it is inside an input or in the uploaded
-            working directory of a job, which Ray removes; or the folder can't be made.
+        UsageError: the output is in use, or with ``resume`` there is nothing to resume; or it is inside one of the
+            inputs or in the uploaded working directory of a job, which Ray removes; or the folder can't be made.
         DataError: there is no such bucket, or the object store can't be reached.
         FerRayError: the object store refused a request.
     """

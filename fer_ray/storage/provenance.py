@@ -29,7 +29,7 @@ class _Record(BaseModel):
 
 
 class Hardware(_Record):
-    """The machine that the command ran on; on a cluster, the machine of the driver."""
+    """The machine of the command; on a cluster, of the driver."""
 
     cpu: str
     cores: int  # logical ones that the process may use
@@ -65,26 +65,14 @@ def this_start() -> Start:
 
 
 def record_start(output: Output | Path, start: Start | None = None) -> None:
-    """Add a start to the ``provenance.json`` of an output.
-
-    Args:
-        output: of the stage, or a folder that becomes one.
-        start: None for ``this_start()``.
-
-    Raises:
-        DataError: the output's ``provenance.json`` can't be read.
-    """
+    """Add a start, by default this one, to the ``provenance.json`` of an output; raises as ``read_provenance``."""
     previous = read_provenance(output)
     starts = [*(previous.starts if previous else []), start or this_start()]
     Output.at(output).write(PROVENANCE_FILE, Provenance(starts=starts).model_dump_json(indent=2) + "\n")
 
 
 def read_provenance(output: Output | Path) -> Provenance | None:
-    """Read ``provenance.json``; return None if the output has none.
-
-    Raises:
-        DataError: the file is invalid or of another format version.
-    """
+    """Read ``provenance.json``, None if there is none; ``DataError`` if it is invalid or of another version."""
     output = Output.at(output)
     if not output.exists(PROVENANCE_FILE):
         return None

@@ -10,13 +10,11 @@ from fer_ray.config.schema import AugmentConfig
 
 
 class EpochRandom:
-    """Random generators of one epoch.
-
-    The run's seed, the epoch and the rank alone determine their state, so a run can resume at any epoch.
+    """Random generators of one epoch, which depend on the run's seed, the epoch and the rank alone.
 
     Attributes:
-        generator: a generator on the device, for the order of the rows and the augmentation.
-        random: a numpy generator, for mixup and cutmix.
+        generator: on the device, for the order of the rows and the augmentation.
+        random: numpy's, for mixup and cutmix.
     """
 
     def __init__(self, seed: int, epoch: int, rank: int, device: torch.device):
@@ -33,7 +31,6 @@ class Augmentation:
     dataset's mean grey after ``normalize``. Magnitudes are uniform within the configured limits.
 
     Args:
-        config: the limits of each change.
         rows: number of images of an epoch.
         generator: a generator on the images' device.
         full_size: side of the images.
@@ -67,12 +64,7 @@ class Augmentation:
         self._centres = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
 
     def __call__(self, images_bchw: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Return augmented images, B × C × side × side.
-
-        Args:
-            images_bchw: normalised images.
-            start: number of the first image in the epoch; images must come in order.
-        """
+        """Return augmented images, B × C × side × side; ``start`` is the number of the first one in the epoch."""
         rows = slice(start, start + len(images_bchw))
         if self._theta is not None:
             theta = self._theta[rows]
@@ -94,11 +86,6 @@ class Mixing:
     Mixup blends all pixels (Zhang et al., arXiv 1710.09412). Cutmix pastes a box and mixes the targets by its area (Yun
     et al., arXiv 1905.04899). As in both papers, one ratio is drawn for a batch. Each image is mixed with its opposite
     in the batch, whose order is random.
-
-    Args:
-        config: ``mixup`` and ``cutmix``; with both 0 nothing is mixed.
-        steps: number of batches.
-        random: a numpy generator.
     """
 
     def __init__(self, config: AugmentConfig, steps: int, random: np.random.Generator):
@@ -111,13 +98,7 @@ class Mixing:
     def __call__(
         self, images_bchw: torch.Tensor, targets_bk: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mixed images and targets of a batch.
-
-        Args:
-            images_bchw: normalised images, B × C × H × W.
-            targets_bk: target distributions, B × K.
-            step: number of the batch in the epoch.
-        """
+        """Return the mixed images and target distributions of the batch with this number in the epoch."""
         if not self._active:
             return images_bchw, targets_bk
         ratio = float(self._ratios[step])

@@ -19,12 +19,6 @@ class Teachers:
     Teachers predict on the augmented images. Predictions stored once for the plain images would train a worse student
     (Beyer et al., arXiv 2106.05237).
 
-    Args:
-        folders: checkpoint folders, at least one.
-        info: the dataset on which the student trains.
-        device: the device to compute on.
-        dtype: the dtype of convolutions.
-
     Raises:
         UsageError: a checkpoint is named twice, can't be read, or expects images of another size.
     """
@@ -37,12 +31,7 @@ class Teachers:
 
     @torch.no_grad()
     def probabilities(self, images_bchw: torch.Tensor) -> torch.Tensor:
-        """Return float32 probabilities, B × K, csv order.
-
-        Args:
-            images_bchw: images normalised by the dataset's mean and standard deviation. Images below the full size are
-                enlarged to it.
-        """
+        """Return float32 probabilities, B × K, csv order, of images normalised by the dataset's mean and deviation."""
         size = self._info.size
         if images_bchw.shape[-1] != size:
             images_bchw = F.interpolate(images_bchw, size=(size, size), mode="bilinear", antialias=False)

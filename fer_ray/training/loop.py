@@ -72,10 +72,7 @@ def fit(
 class _Run:
     """The state of a training run in one process.
 
-    Attributes:
-        model: the network that is trained.
-        evaluated: the network that is validated and saved: with the averaged weights if ``training.ema`` is set, else
-            ``model``.
+    ``evaluated`` is the network that is validated and saved: with averaged weights if ``training.ema`` is set.
     """
 
     def __init__(self, config: Config, data: TrainingData, resume_from: Path | None):
@@ -131,7 +128,6 @@ class _Run:
 
     @property
     def accuracies(self) -> list[float]:
-        """Validation accuracy of each finished epoch."""
         return [line["validation_accuracy"] for line in self.history]
 
     def finished(self) -> bool:

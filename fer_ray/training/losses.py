@@ -18,7 +18,6 @@ def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
 
     Args:
         counts: K; training images of each class, or the sums of their soft labels.
-        config: the loss configuration.
 
     Returns:
         float32, K. A class without images has weight 0.
@@ -43,11 +42,6 @@ class Loss:
     For label targets, torch divides the weighted cross-entropy by the sum of the labels' weights; for distributions, by
     the number of rows. This loss always divides by the sum of the weights, so a one-hot distribution gives the same
     loss as its label.
-
-    Args:
-        config: the loss configuration.
-        weight: class weights, float32, K.
-        device: the device of the logits.
     """
 
     def __init__(self, config: LossConfig, weight: np.ndarray, device: torch.device):
@@ -66,13 +60,7 @@ class Loss:
         return self._one_hot[batch.labels]
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, teachers: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the mean loss of a batch, a scalar.
-
-        Args:
-            logits: float32, B × K.
-            targets: target distributions, float32, B × K.
-            teachers: the teachers' probabilities, float32, B × K; None without teachers.
-        """
+        """Return the mean loss of a batch from logits, target distributions and the teachers' probabilities, B × K."""
         factors = targets @ self._factors
         log_probs = logits.log_softmax(dim=1)
         terms = factors[:, :-1] * log_probs

@@ -21,7 +21,6 @@ def make_optimizer(
 
     Args:
         stages: the parts of the network from input to output. Each parameter is in exactly one of them.
-        config: the optimizer configuration.
         unfreezes: whether stages start to train at different epochs. Then each stage has groups of its own, because
             fused SGD refuses a group in which only some parameters have a momentum buffer.
     """

@@ -48,14 +48,10 @@ class RunProfile(BaseModel):
 
 
 class Stopwatch:
-    """Measures the phases of a run.
+    """Measures the phases of a run, and continues the seconds by phase of its epochs before a resume.
 
     A GPU works asynchronously, so a time is right only after a synchronisation. On a GPU one step of 50 is measured and
     stands for all steps; on a CPU every step is measured.
-
-    Args:
-        device: the device that computes.
-        previous: seconds by phase, of the epochs before the run was resumed.
     """
 
     def __init__(self, device: torch.device, previous: dict[Phase, float] | None = None):
@@ -113,9 +109,7 @@ class Stopwatch:
 def bottleneck(profile: RunProfile, can_grow: bool) -> str:
     """Return one line: the phase that took most of the time, and what would make it faster.
 
-    Args:
-        profile: the run's profile.
-        can_grow: whether the first epochs could have used smaller images but didn't.
+    ``can_grow`` says that the first epochs could have used smaller images but didn't.
     """
     shares: dict[str, float] = dict(profile.shares().items())
     shares["forward and backward"] = shares.pop("forward") + shares.pop("backward")

@@ -15,9 +15,7 @@ def training_problems(config: Config, info: DatasetInfo | None, workers: int, re
     """Return what prevents ``workers`` workers from training the configured network on a dataset.
 
     Args:
-        config: the training configuration.
         info: the dataset; None where it can't be read. Then only the rest is checked.
-        workers: number of workers.
         read: whether to read pretrained weights and teachers.
     """
     rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
@@ -48,12 +46,9 @@ def training_problems(config: Config, info: DatasetInfo | None, workers: int, re
 
 
 def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
-    """Return a problem where a worker would get fewer than the two images that batch norm needs to train.
+    """Return a problem where a part of a worker's batch has fewer than the two images that batch norm needs.
 
-    Args:
-        config: the training configuration.
-        rows: labelled rows of the training split; None where that isn't known.
-        workers: number of workers. Each computes its share of a batch in ``training.accumulate`` parts.
+    ``rows`` are the labelled rows of the training split, None where that isn't known.
     """
     batch, parts = config.training.batch_size, config.training.accumulate
     problems = list[str]()
@@ -73,11 +68,7 @@ def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
 
 
 def _require_fitting_images(config: Config, full_size: int) -> None:
-    """Check that the network computes something of the smallest and of full images.
-
-    Raises:
-        UsageError: ``build`` fails, or the network needs larger images.
-    """
+    """Raise ``UsageError`` if ``build`` fails, or the network needs larger images than the smallest or full ones."""
     size = full_size
     smallest = image_size(models.first_size(config), config.schedule.full_size_from, 0.0, full_size)
     try:

@@ -18,13 +18,7 @@ _READERS = 4  # batches that are read at once from a file
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows that this worker trains and validates on.
-
-    Attributes:
-        train: this worker's share of the training split.
-        validation: this worker's share of the validation split.
-        info: of the whole dataset.
-    """
+    """This worker's shares of the training and validation splits, and the description of the whole dataset."""
 
     train: Split
     validation: Split
@@ -38,12 +32,7 @@ class TrainingData:
 
 
 def fitting_splits(dataset: PreparedDataset, memory: int, workers: int = 1) -> tuple[list[str], str]:
-    """Choose the splits that a worker holds in memory, validation first.
-
-    Args:
-        dataset: the prepared dataset.
-        memory: bytes that the rows of a worker may take.
-        workers: that share the rows.
+    """Choose the splits that each of the workers holds in ``memory`` bytes, validation first.
 
     Returns:
         The names of the splits, and a line for the user that says which and why.
@@ -98,11 +87,9 @@ class TrainingRows:
         return len(self._labels)
 
     def shuffled(self, generator: torch.Generator, batches: int) -> Iterator[Batch]:
-        """Yield every row once, in random order.
+        """Yield every row once, in random order, in so many batches, whose sizes differ by one row at most.
 
-        Args:
-            generator: on the device; drawn from before the first batch only.
-            batches: their number, the same on every worker; their sizes differ by one row at most.
+        The generator is on the device, and drawn from before the first batch only.
         """
         order = torch.randperm(len(self), generator=generator, device=self._device)
         return self._batches(order.tensor_split(batches))

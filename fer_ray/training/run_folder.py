@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fer_ray.config.files import to_yaml
+from fer_ray.config.files import load_config, to_yaml
 from fer_ray.config.schema import Config
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, FerRayError, UsageError
@@ -34,12 +34,7 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run after an epoch. It is valid until the next epoch begins.
-
-    Attributes:
-        history: the metrics of every epoch so far.
-        stopwatch: the run's stopwatch, which also measures how long writing takes.
-    """
+    """The state of a run after an epoch. It is valid until the next epoch begins."""
 
     history: list[Metrics]
     stopwatch: Stopwatch
@@ -60,125 +55,57 @@ class Snapshot:
 Report = Callable[[Metrics, Snapshot], None]
 
 
-class EpochCheckpoints:
-    """The checkpoints of the best and the last epoch of a run.
+class RunFolder:
+    """Writes and reads a run's folder. Each file and folder is replaced atomically.
 
-    ``last`` is written first. After a kill ``catch_up`` restores ``best`` from it.
+    ``last/`` is written first. After a kill ``catch_up`` brings the other files up to date with it.
 
     Args:
-        output: the run's folder. Another process that uses a URL calls ``fetch`` first.
-        best: the name of the best epoch's folder.
+        output: the folder. Another process that uses a URL calls ``output.fetch`` first.
         metric: the metric that the best epoch maximises.
 
     Attributes:
+        path: the folder on this machine.
         best: checkpoint folder of the best epoch, without training state.
         last: checkpoint folder of the last epoch, from which ``fit`` resumes.
     """
 
-    def __init__(self, output: Output | Path, best: str, metric: str):
-        self.output, self._metric = Output.at(output), metric
-        self._best = best
-
-    @property
-    def best(self) -> Path:
-        return self.output.path / self._best
-
-    @property
-    def last(self) -> Path:
-        return self.output.path / "last"
-
-    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
-        """Write the state after an epoch; a ``Report`` for ``fit``.
-
-        Raises:
-            OSError, UsageError: the state can't be written. The previous epoch's state is kept.
-        """
-        snapshot.save(self.last, resumable=True)
-        self.output.save(self.last.name)
-        self._update(snapshot.history)
-
-    def catch_up(self) -> list[Metrics]:
-        """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
-
-        Raises:
-            DataError: ``last`` is damaged.
-            OSError, UsageError: a file can't be written.
-        """
-        remove_leftovers(self.best)
-        remove_leftovers(self.last)
-        if not self.last.is_dir():
-            return []
-        history: list[Metrics] = load_training_state(self.last)["history"]
-        load_checkpoint(self.last)  # a damaged one must not replace a whole best one
-        self._update(history)
-        return history
-
-    def resumable(self) -> Path | None:
-        """Return the folder to resume from, or None before the first epoch is finished."""
-        recover_folder(self.last)
-        return self.last if self.last.is_dir() else None
-
-    def _update(self, history: Sequence[Metrics]) -> None:
-        """Bring the other files up to date with ``last``."""
-        if best_epoch(history, self._metric)["epoch"] == history[-1]["epoch"]:
-            copy_checkpoint(self.last, self.best)
-            self.output.save(self._best)
-
-
-def has_epoch(output: Output) -> bool:
-    """Return whether a run has finished an epoch, from which it can be resumed."""
-    return RunFolder(output).resumable() is not None
-
-
-def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:
-    """Return the metrics of the best epoch: the first with the highest value of a metric."""
-    return max(history, key=lambda line: line[metric])
-
-
-class RunFolder(EpochCheckpoints):
-    """Writes and reads a run's folder. Each file and folder is replaced atomically.
-
-    Args:
-        output: the folder.
-        metric: the metric that the best epoch maximises.
-    """
-
     def __init__(self, output: Output | Path, metric: str = "validation_accuracy"):
-        super().__init__(output, "checkpoint", metric)
+        self.output, self._metric = Output.at(output), metric
 
     @property
     def path(self) -> Path:
-        """The folder on this machine."""
         return self.output.path
 
     @property
-    def config_file(self) -> Path:
-        """The file of the run's configuration."""
-        return self.path / CONFIG_FILE
+    def best(self) -> Path:
+        return self.path / "checkpoint"
 
     @property
-    def curves_file(self) -> Path:
-        """The chart of loss and accuracy by epoch."""
-        return self.path / CURVES_FILE
+    def last(self) -> Path:
+        return self.path / "last"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / CONFIG_FILE
 
     def begin(self, config: Config) -> None:
         """Make the folder and write the configuration."""
         make_folder(self.path)
-        write_whole(self.config_file, to_yaml(config))
-        self.output.save(CONFIG_FILE)
+        self._write(CONFIG_FILE, to_yaml(config))
 
-    def saved_config_file(self) -> Path | str:
-        """Return the path or URL of the configuration of a run to resume.
+    def saved_config(self) -> Config:
+        """Read the configuration of a run to resume.
 
         Raises:
-            UsageError: the folder has none.
+            UsageError: the folder has none, or an invalid one.
         """
         if not self.output.exists(CONFIG_FILE):
             raise UsageError(
                 f"{self.output.path_or_url}: not a training run, {CONFIG_FILE} is missing. Name the folder of a run to"
                 " resume."
             )
-        return self.output.file(CONFIG_FILE)
+        return load_config(self.output.file(CONFIG_FILE))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -217,9 +144,10 @@ class RunFolder(EpochCheckpoints):
         """
         with self.writing():
             with snapshot.stopwatch.span("checkpoint"):
-                super().record(metrics, snapshot)
-            write_whole(self.path / PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
-            self.output.save(PROFILE_FILE)
+                snapshot.save(self.last, resumable=True)
+                self.output.save(self.last.name)
+                self._update(snapshot.history)
+            self._write(PROFILE_FILE, snapshot.profile().model_dump_json(indent=2) + "\n")
 
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
@@ -228,19 +156,36 @@ class RunFolder(EpochCheckpoints):
             DataError: ``last/`` is damaged, or missing although there are epochs.
             FerRayError: a file can't be written.
         """
+        remove_leftovers(self.best)
+        remove_leftovers(self.last)
+        if not self.last.is_dir():
+            if done := len(self.history()):
+                raise DataError(
+                    f"{self.path}: has {amount(done, 'epoch')} but no {self.last.name}/ to resume from. Restore it or"
+                    " train again in another folder."
+                )
+            return []
+        history: list[Metrics] = load_training_state(self.last)["history"]
+        load_checkpoint(self.last)  # a damaged one must not replace a whole best one
         with self.writing():
-            history = super().catch_up()
-        if not history and (done := len(self.history())):
-            raise DataError(
-                f"{self.path}: has {amount(done, 'epoch')} but no {self.last.name}/ to resume from. Restore it or train"
-                " again in another folder."
-            )
+            self._update(history)
         return history
 
+    def resumable(self) -> Path | None:
+        """Return the folder to resume from, or None before the first epoch is finished."""
+        recover_folder(self.last)
+        return self.last if self.last.is_dir() else None
+
     def _update(self, history: Sequence[Metrics]) -> None:
-        super()._update(history)
-        write_whole(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
-        self.output.save(METRICS_FILE)
+        """Bring the best epoch and the metrics up to date with ``last``."""
+        if best_epoch(history, self._metric)["epoch"] == history[-1]["epoch"]:
+            copy_checkpoint(self.last, self.best)
+            self.output.save(self.best.name)
+        self._write(METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))
+
+    def _write(self, name: str, content: str) -> None:
+        write_whole(self.path / name, content)
+        self.output.save(name)
 
     def history(self) -> list[Metrics]:
         """Read ``metrics.jsonl``, one entry per epoch; empty before the first epoch is finished.
@@ -256,13 +201,19 @@ class RunFolder(EpochCheckpoints):
             raise DataError(f"{file}: not JSON: {error.msg}: {error.doc[:80]}. Restore it or train again.") from error
 
     def profile(self) -> RunProfile | None:
-        """Read ``profile.json``; None if the folder has none.
-
-        Raises:
-            DataError: the file is damaged or of another format version.
-        """
+        """Read ``profile.json``, None if there is none; ``DataError`` if it is damaged or of another version."""
         file = self.path / PROFILE_FILE
         return read_json(RunProfile, file, "Remove it; the run is usable without it.") if file.is_file() else None
+
+
+def has_epoch(output: Output) -> bool:
+    """Return whether a run has finished an epoch, from which it can be resumed."""
+    return RunFolder(output).resumable() is not None
+
+
+def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:
+    """Return the metrics of the best epoch: the first with the highest value of a metric."""
+    return max(history, key=lambda line: line[metric])
 
 
 def describe_epoch(metrics: Metrics) -> str:

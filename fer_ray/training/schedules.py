@@ -16,9 +16,7 @@ def learning_rate_factor(
     ``decay`` each time.
 
     Args:
-        config: the schedule configuration.
-        step: 0 to ``total_steps`` - 1.
-        total_steps: steps of the whole run.
+        step: 0 to ``total_steps`` - 1, the steps of the whole run.
         accuracies: validation accuracy of each finished epoch, for ``plateau``.
     """
     if config.name == "step":

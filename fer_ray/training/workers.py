@@ -10,15 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Workers:
-    """The process group of this process.
-
-    Args:
-        device: the device of the tensors that are exchanged.
-
-    Attributes:
-        count: number of processes.
-        rank: rank of this process, from 0.
-    """
+    """The process group of this process: ``count`` processes, of which it has the ``rank``, from 0."""
 
     def __init__(self, device: torch.device):
         self._device = device

@@ -14,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripted_search import Search
 from test_tune import die, diverge
 
-from fer_ray.config.files import load_config
+from fer_ray.console.progress import ProgressBar
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.prepare import prepare
 from fer_ray.score import score
 from fer_ray.sources.synthetic import synthetic_faces
-from fer_ray.train import train
+from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 PATIENCE_S = 60
@@ -91,14 +91,14 @@ def test_a_search_counts_its_trials_and_their_failures(tiny_dataset: PreparedDat
     assert sum(scraped("ray_fer_ray_trials_running").values()) == 0
 
 
-def test_training_on_workers_shows_its_images_and_its_last_epoch(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    before = scraped("ray_fer_ray_images_total", "stage")
-    config = load_config(None, ["model.name=cnn3", "optimizer.name=adam", "training.epochs=2"])
-    result = train(tiny_dataset.path, config, tmp_path / "run", workers=2)
+def test_training_on_workers_shows_its_images_and_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    before, line = scraped("ray_fer_ray_images_total", "stage"), {"epoch": 2.0, "validation_loss": 1.5}
+    with ProgressBar("training", 1140) as bar, shared_progress(bar, str) as actor:
+        sender = ProgressSender(actor, epochs=1, rows=570, workers=2)
+        sender.add(285)
+        sender.finish_epoch(line | {"validation_accuracy": 0.5})
+        sender.flush()
     wait_for(lambda: (scraped("ray_fer_ray_images_total", "stage") - before)["train"], 2 * 570)
-    for name, value in {
-        "epoch": 2.0,
-        "validation_accuracy": result.history[-1]["validation_accuracy"],
-        "validation_loss": result.history[-1]["validation_loss"],
-    }.items():
+    for name, value in line.items():
         wait_for(lambda: list(scraped(f"ray_fer_ray_{name}").values()), [pytest.approx(value)])  # noqa: B023
+    assert "'epoch': 2.0" in capsys.readouterr().err

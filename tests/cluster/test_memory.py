@@ -9,15 +9,7 @@ from fer_ray.console.text import describe_bytes
 
 
 @pytest.mark.parametrize(
-    ("amount", "text"),
-    [
-        (0, "0 bytes"),
-        (1023, "1,023 bytes"),
-        (1024, "1 KiB"),
-        (69_816_320, "66.6 MiB"),
-        (2 << 30, "2 GiB"),
-        (3 << 40, "3 TiB"),
-    ],
+    ("amount", "text"), [(0, "0 bytes"), (1023, "1,023 bytes"), (69_816_320, "66.6 MiB"), (2 << 30, "2 GiB")]
 )
 def test_amounts_as_a_reader_says_them(amount: int, text: str) -> None:
     assert describe_bytes(amount) == text

@@ -80,19 +80,15 @@ def test_progress_as_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: py
         numbers = {"done": 3, "total": 9, "unit": "trials", "per_s": 0.05, "seconds_left": pytest.approx(120)}
         assert event == {"kind": "progress", "description": "searching", "note": "best 50.00%"} | numbers
     assert capsys.readouterr().err == ""  # the last line printed it all
-    with ProgressBar("listing", None, "inputs") as bar:
-        bar.advance(5)
-    (event,) = events(capsys.readouterr().err)
-    assert (event["done"], event["total"], event["seconds_left"], event["note"]) == (5, None, None, None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "kind", "problems"),
     [
-        ("--log-json preprae", 2, "UsageError", ["Did you mean 'prepare'?"]),
+        ("--log-json preprae", 2, "UsageError", ["Did you mean 'prepare'"]),
         ("train --dataset d --log-json", 2, "MissingParameter", ["Missing option '--output'"]),
         ("--log-json train --dataset nowhere --output o", 3, "DataError", ["no such folder"]),
-        ("train --dataset d --output o --set modle.x=1 --set y --log-json", 2, "UsageError", ["y", "modle"]),
+        ("train --dataset d --output o --set a=1 --set b --log-json", 2, "UsageError", ["no such", "--set b", "a: "]),
     ],
 )
 def test_errors(arguments: str, code: int, kind: str, problems: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,13 +120,6 @@ def test_an_unexpected_error(
         raw = event["traceback"]
     assert raw.startswith("Traceback (most recent call last)") and "in break_down" in raw
     assert raw.endswith("RuntimeError: mysql://me:***@db went away\n")
-
-
-@pytest.mark.slow
-def test_the_end_of_a_process() -> None:
-    code = "import sys; from fer_ray.console.json_log import log_as_json; log_as_json(); sys.stderr.write('no newline')"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert events(ran.stderr) == [{"kind": "output", "text": "no newline"}]
 
 
 @pytest.mark.slow

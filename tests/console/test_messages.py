@@ -14,7 +14,6 @@ from fer_ray.errors import DataError
         ("mysql+pymysql://me:s/e@c:ret@db/s", "mysql+pymysql://me:***@db/s"),
         ("--storage=postgresql://:secret@db/s", "--storage=postgresql://:***@db/s"),
         ("postgresql://db/s?user=me&password=secret&ssl=1", "postgresql://db/s?user=me&password=***&ssl=1"),
-        ("s3://AKIA:se/c+ret@bucket/key", "s3://AKIA:***@bucket/key"),
         ("s3:/AKIA:se/c+ret@bucket/key", "s3:/AKIA:***@bucket/key"),
         ("gs://secret@bucket/key", "gs://***@bucket/key"),
         ("https://secret@mlflow.example", "https://***@mlflow.example"),
@@ -36,7 +35,6 @@ def test_urls_with_secrets(url: str, shown: str) -> None:
     "text",
     [
         "sqlite:///runs/study.db",
-        "me@example:runs",
         "postgresql://user@host/name",
         "http://10.0.0.1:8265 and me@example.org",
         "s3://bucket/a folder/me:x@y.jpg",

@@ -13,7 +13,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.storage import object_store
 from fer_ray.storage.inputs import cache_folder, local_copy
 from fer_ray.storage.local import LOCK_FILE
-from fer_ray.storage.object_store import path_below, require_apart
+from fer_ray.storage.object_store import require_apart
 from fer_ray.storage.output import Output, open_output
 
 Files = dict[str, str]
@@ -191,17 +191,15 @@ def test_a_kill_during_the_upload_of_a_new_output_leaves_none(store: Store, url:
 def test_a_reader_retries_while_a_folder_is_replaced(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_output(url) as output:
         save(output, {"last/a": "1"})
-        copy, replaced = fs.copy_files, 0
+        copy = fs.copy_files
 
         def replace_first(*arguments: object) -> None:
-            nonlocal replaced
-            if not replaced and "/last/." in str(arguments[0]):
-                replaced += 1
-                save(output, {"last/a": "2"})
+            monkeypatch.setattr(fs, "copy_files", copy)
+            save(output, {"last/a": "2"})
             copy(*arguments)
 
         monkeypatch.setattr(fs, "copy_files", replace_first)
-        assert visible(url) == {"last/a": "2"} and replaced
+        assert visible(url) == {"last/a": "2"} and fs.copy_files is copy
 
 
 def test_free_and_in_use(place: str, tmp_path: Path) -> None:
@@ -224,18 +222,17 @@ def test_free_and_in_use(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["absent", "empty", "with the lock of a failed call"])
-@pytest.mark.parametrize("error", [UsageError("a wrong configuration"), RuntimeError("an error"), OSError(28, "full")])
-def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, before: str, error: Exception) -> None:
+def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, before: str) -> None:
     output = Output.at(place)
     if before != "absent" and not output.is_remote:
         output.path.mkdir()
         if before.startswith("with"):
             (output.path / LOCK_FILE).touch()
     existed = output.path.exists()
-    with pytest.raises(type(error)), open_output(place):
+    with pytest.raises(OSError, match="full"), open_output(place):
         output.write("below/config.yaml", b"")
         output.write(".partial", b"")
-        raise error
+        raise OSError(28, "full")
     assert output.names() == output.folders() == [] and output.path.exists() == existed
     with open_output(place) as output, output.whole() as folder:
         (folder / "made").touch()
@@ -258,11 +255,11 @@ def test_what_can_be_resumed_is_kept(place: str, resume: bool, is_begun: bool, k
 def test_outputs_beside_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
-    require_apart("../labels", ["."])
-    require_apart(tmp_path / "photos-labels", ["."])
-    require_apart("s3://bucket/photos-labels", ["s3://bucket/photos", "."])
-    require_apart("labels", ["s3://bucket"])
-    assert path_below("a/b", ".") == "a/b" and path_below(".", tmp_path / "photos") == ""
+    for output, inside in (("../labels", "."), ("../photos-labels", "."), ("s3://b/in-labels", "s3://b/in")):
+        require_apart(output, [inside, "s3://bucket"])
+    for output, inside in (("labels", "."), ("s3://b/in", "s3://b/in")):
+        with pytest.raises(UsageError, match="is inside the input"):
+            require_apart(output, [inside])
 
 
 @pytest.mark.slow
@@ -300,7 +297,7 @@ def test_wrong_urls(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> 
     for call in (local_copy, require_usable):
         with pytest.raises(DataError, match="s3://absent/x: there is no bucket 'absent'"):
             call("s3://absent/x")
-        with pytest.raises(UsageError, match=f"s3://{BUCKET}//x: has an empty part between two slashes"):
+        with pytest.raises(UsageError, match=f"s3://{BUCKET}//x: has an empty part"):
             call(f"s3://{BUCKET}//x")
         object_store._open.cache_clear()
         with monkeypatch.context() as patch:

@@ -8,14 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import torch
 
 import fer_ray
-from fer_ray.config.files import load_config
-from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError
 from fer_ray.storage.provenance import command_line, read_provenance, record_start
-from fer_ray.train import train
 
 
 @pytest.mark.parametrize(
@@ -44,32 +40,21 @@ def test_the_file_names_command_versions_machine_and_time(tmp_path: Path) -> Non
     text = (tmp_path / "provenance.json").read_text(encoding="utf-8")
     (start,) = json.loads(text)["starts"]
     assert start["command"].startswith(Path(sys.executable).name)
-    assert start["command"].endswith("'postgresql://me:***@db/study'")
-    assert "secret" not in text
+    assert start["command"].endswith("'postgresql://me:***@db/study'") and "secret" not in text
     assert platform.node() not in text or len(platform.node()) < 4
     assert start["versions"]["fer_ray"] == fer_ray.__version__
-    assert start["versions"]["python"] == platform.python_version()
-    assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert {"ray", "numpy", "optuna"} <= start["versions"].keys()
-    assert start["hardware"]["cores"] >= 1
-    assert start["hardware"]["memory_gib"] > 0.1
-    assert len(start["hardware"]["gpus"]) >= torch.cuda.device_count()
+    assert {"python", "torch", "ray", "numpy", "optuna"} <= start["versions"].keys()
+    assert start["hardware"]["cores"] >= 1 and start["hardware"]["memory_gib"] > 0.1
     age = datetime.now(UTC) - datetime.fromisoformat(start["started"])
     assert -1 < age.total_seconds() < 600
 
 
-def test_a_resumed_run_keeps_each_start(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    settings = load_config(None, ["model.name=cnn3", "optimizer.name=adam", "training.epochs=1"])
-    train(tiny_dataset.path, settings, tmp_path / "run")
-    train(tiny_dataset.path, settings, tmp_path / "run", resume=True)
-    provenance = read_provenance(tmp_path / "run")
-    assert provenance is not None
-    assert len(provenance.starts) == 2
-    assert provenance.starts[0].started <= provenance.starts[1].started
-
-
-def test_a_damaged_file_is_named_and_kept(tmp_path: Path) -> None:
+def test_each_start_is_kept_and_a_damaged_file_too(tmp_path: Path) -> None:
     assert read_provenance(tmp_path) is None
+    record_start(tmp_path)
+    record_start(tmp_path)
+    provenance = read_provenance(tmp_path)
+    assert provenance is not None and len(provenance.starts) == 2
     (tmp_path / "provenance.json").write_text('{"starts": []}')
     with pytest.raises(DataError, match=r"provenance\.json: invalid"):
         record_start(tmp_path)

@@ -1,16 +1,24 @@
-"""Class weights, schedules, optimizers and metrics."""
+"""Losses beside torch's and by hand, class weights, schedules, optimizers and averages."""
+
+import math
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+import torch.nn.functional as F
 
 from fer_ray.config.schema import ClassMultipliers, LossConfig, OptimizerConfig, ScheduleConfig
 from fer_ray.training.loop import macro_f1
-from fer_ray.training.losses import class_weights
+from fer_ray.training.losses import Loss, class_weights
 from fer_ray.training.optimizers import WeightAverage, make_optimizer
+from fer_ray.training.rows import Batch
 from fer_ray.training.schedules import image_size, learning_rate_factor, trained_stages
 
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(20, 7, generator=GENERATOR)
+LABELS = torch.randint(7, (20,), generator=GENERATOR)
+WEIGHT = torch.rand(7, generator=GENERATOR) + 0.1
 FER2013_TRAINING = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
 
 
@@ -31,9 +39,7 @@ def test_class_weights_of_fer2013(config: LossConfig, expected: list[float], sca
     assert (weights * FER2013_TRAINING).sum() / FER2013_TRAINING.sum() == pytest.approx(1)
     np.testing.assert_allclose(weights * 7 / weights.sum() if scale == 7 else weights, expected, atol=0.006)
 
-
-def test_a_class_without_images_weighs_nothing() -> None:
-    weights = class_weights(np.array([10, 0, 5, 3, 3, 3, 3]), LossConfig(class_weight_power=0.5))
+    weights = class_weights(np.array([10, 0, 5, 3, 3, 3, 3]), LossConfig(class_weight_power=0.5))  # one has no image
     assert weights[1] == 0 and np.isfinite(weights).all()
 
 
@@ -41,26 +47,20 @@ def factors(config: ScheduleConfig, steps: int = 1000) -> np.ndarray:
     return np.array([learning_rate_factor(config, step, steps) for step in range(steps)])
 
 
-def test_one_cycle_rises_then_falls_to_nearly_zero() -> None:
+def test_schedules() -> None:
     rate = factors(ScheduleConfig(name="one_cycle", warmup=0.25))
     assert rate.argmax() in (249, 250, 251) and rate.max() == pytest.approx(1, abs=0.01)
     assert (np.diff(rate[:249]) > 0).all() and (np.diff(rate[251:]) < 0).all()
     assert rate[0] < 0.01 and rate[-1] < 0.002
-
-
-def test_cosine_rises_then_falls_along_half_a_cosine() -> None:
     rate = factors(ScheduleConfig(name="cosine", warmup=0.2))
     assert (np.diff(rate[:199]) > 0).all() and (np.diff(rate[200:]) < 0).all()
     assert rate[200] == 1 and rate[600] == pytest.approx(0.5) and rate[999] < 1e-4
-
-
-def test_step_and_constant() -> None:
     rate = factors(ScheduleConfig(name="step", step_at=(0.5, 0.75), decay=0.2), 100)
     assert rate.tolist() == pytest.approx([1.0] * 50 + [0.2] * 25 + [0.04] * 25)
     assert set(factors(ScheduleConfig(name="constant"))) == {1.0}
 
 
-def test_plateau_lowers_the_rate_after_so_many_epochs_without_a_better_one() -> None:
+def test_plateau_lowers_the_rate_where_accuracy_stalls() -> None:
     config = ScheduleConfig(name="plateau", plateau_patience=2, decay=0.5)
     accuracies = [0.1, 0.2, 0.2, 0.19, 0.3, 0.1, 0.1, 0.1, 0.1]
     rates = [learning_rate_factor(config, 0, 10, accuracies[:epochs]) for epochs in range(len(accuracies) + 1)]
@@ -117,3 +117,40 @@ def test_macro_f1_is_scikit_learns_over_the_classes_that_have_rows() -> None:
     labels, predicted = generator.integers(0, 6, 300), generator.integers(0, 7, 300)
     expected = sklearn.metrics.f1_score(labels, predicted, labels=range(6), average="macro")
     assert macro_f1(labels, predicted) == pytest.approx(expected)
+
+
+def loss_of(weight: torch.Tensor = WEIGHT, **config: float) -> Loss:
+    return Loss(LossConfig.model_validate({"label_smoothing": 0} | config), weight.numpy(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_labels_give_torchs_loss(smoothing: float) -> None:
+    expected = F.cross_entropy(LOGITS, LABELS, weight=WEIGHT, label_smoothing=smoothing)
+    loss = loss_of(label_smoothing=smoothing)
+    got = loss.loss(LOGITS, loss.targets(Batch(torch.empty(20), LABELS, None)))
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_soft_labels_by_hand() -> None:
+    logits = torch.tensor([[0.0, 1.0, 0, 0, 0, 0, 0]])
+    soft = torch.tensor([[0.25, 0.75, 0, 0, 0, 0, 0]])
+    log_sum = math.log(6 + math.e)
+    expected = (0.25 * 2 * log_sum + 0.75 * 4 * (log_sum - 1)) / (0.25 * 2 + 0.75 * 4)
+    loss = loss_of(torch.tensor([2.0, 4.0, 1, 1, 1, 1, 1]), soft_labels=True)
+    targets = loss.targets(Batch(torch.empty(1), LABELS[:1], soft))
+    assert loss.loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_loss_by_hand() -> None:
+    """For a label with probability p it is (1 - p)² times the cross-entropy."""
+    logits = torch.tensor([[2.0, 0, 0, 0, 0, 0, 0]])
+    p = torch.softmax(logits, dim=1)[0, 0].item()
+    got = loss_of(torch.ones(7), focal_gamma=2).loss(logits, F.one_hot(torch.tensor([0]), 7).float())
+    assert got.item() == pytest.approx((1 - p) ** 2 * -math.log(p), rel=1e-5)
+
+
+def test_distillation_is_its_share_of_the_loss() -> None:
+    teachers, loss = torch.rand(20, 7).softmax(dim=1), loss_of(torch.ones(7), distill_weight=0.7)
+    targets = loss.targets(Batch(torch.empty(20), LABELS, None))
+    expected = 0.3 * F.cross_entropy(LOGITS, LABELS) - 0.7 * (teachers * LOGITS.log_softmax(dim=1)).sum(dim=1).mean()
+    assert loss.loss(LOGITS, targets, teachers).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -37,17 +37,9 @@ def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> No
 @pytest.mark.parametrize(
     ("seconds", "circumstances", "line"),
     [
-        (
-            {"data": 6, "forward": 2, "backward": 2},
-            {"mapped": True},
-            r"data \(60%\).*more memory",
-        ),
+        ({"data": 6, "forward": 2, "backward": 2}, {"mapped": True}, r"data \(60%\).*more memory"),
         ({"data": 6, "forward": 2, "backward": 2}, {}, r"data \(60%\)\. Faster with larger batches"),
-        (
-            {"data": 4, "forward": 3, "backward": 3},
-            {},
-            r"forward and backward \(60%\).*smaller.* or a GPU",
-        ),
+        ({"data": 4, "forward": 3, "backward": 3}, {}, r"forward and backward \(60%\).*smaller.* or a GPU"),
         ({"forward": 3, "backward": 3}, {"device": "cuda", "fast_bfloat16": True}, r"with bfloat16 .* or more GPUs"),
         ({"validation": 9, "forward": 1}, {}, r"validation \(90%\)\. Faster with a smaller validation split"),
     ],

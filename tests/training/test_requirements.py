@@ -13,16 +13,8 @@ from fer_ray.training.requirements import training_problems
 
 def info(size: int) -> DatasetInfo:
     train = SplitInfo(rows=70, labels=dict.fromkeys(EMOTIONS, 10))
-    return DatasetInfo(
-        fer_ray_version="",
-        source="",
-        source_format="",
-        size=size,
-        splits={"train": train},
-        mean=0.5,
-        std=0.25,
-        fingerprint="",
-    )
+    told = dict.fromkeys(("fer_ray_version", "source", "source_format", "fingerprint"), "")
+    return DatasetInfo.model_validate(told | {"size": size, "splits": {"train": train}, "mean": 0.5, "std": 0.25})
 
 
 @pytest.mark.parametrize("name", [architecture.name for architecture in architectures()])
@@ -41,8 +33,9 @@ def test_all_problems_are_returned_at_once(tmp_path: Path) -> None:
     problems = training_problems(load_config("cnn3", overrides), info(48), workers=40)
     assert [problem.split(":")[0].split(" =")[0] for problem in problems] == [
         "70 training images for 40 workers",
+        "training.accumulate",
         "model.pretrained",
         "loss.soft_labels",
         "loss.teachers",
     ]
-    assert len(training_problems(load_config("cnn3", overrides), info(48), workers=40, read=False)) == 2
+    assert len(training_problems(load_config("cnn3", overrides), info(48), workers=40, read=False)) == 3

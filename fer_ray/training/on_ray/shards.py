@@ -38,13 +38,9 @@ def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
 
 
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
-    """Read a worker's shard of the training rows into memory, in the order of ids.
+    """Read a worker's shard, from ``ray.train.get_dataset_shard``, into memory, in the order of ids.
 
-    Args:
-        shard: from ``ray.train.get_dataset_shard``; it is read once.
-        dataset: the dataset that ``train_dataset`` got.
-        rank: the worker's rank, from 0. The first workers also take one row each of the remainder.
-        workers: number of workers.
+    The first workers also take one row each of the remainder.
 
     Raises:
         DataError: the files changed after the shards were made.
@@ -72,13 +68,11 @@ def _row_groups(dataset: PreparedDataset) -> list[dict[str, Any]]:
 
 def _read_groups(batch: Any, dataset: PreparedDataset) -> pa.Table:
     groups = zip(batch["file"], batch["group"], batch["rows"], strict=True)
-    return pa.concat_tables(
-        [_read_group(dataset, file, int(group)).slice(0, int(rows)) for file, group, rows in groups]
-    )
+    return pa.concat_tables([_read_group(dataset, file, group).slice(0, int(rows)) for file, group, rows in groups])
 
 
 def _read_group(dataset: PreparedDataset, file: str, group: int) -> pa.Table:
-    return dataset.read_group(dataset.path / file, group, dataset.info.training_columns)
+    return dataset.read_group(dataset.path / file, int(group), dataset.info.training_columns)
 
 
 def _last_rows(dataset: PreparedDataset, count: int) -> pa.Table:

@@ -42,14 +42,8 @@ class SharedProgress:
 class ProgressSender:
     """Sends the first worker's progress to the actor, at most twice a second.
 
-    The other workers take as many images a step, so the first one counts for all.
-
-    Args:
-        actor: handle of a ``SharedProgress`` actor.
-        epochs: number of finished epochs.
-        rows: images of an epoch over all workers.
-        workers: number of workers.
-        clock: returns seconds.
+    The other workers take as many images a step, so the first one counts for all. ``epochs`` is the number of finished
+    epochs, ``rows`` the images of an epoch over all workers.
     """
 
     def __init__(self, actor: Any, epochs: int, rows: int, workers: int, clock: Callable[[], float] = time.monotonic):
@@ -76,12 +70,7 @@ class ProgressSender:
 
 @contextmanager
 def shared_progress(bar: ProgressBar, describe: Callable[[dict[str, float]], str]) -> Iterator[Any]:
-    """Yield the handle of a ``SharedProgress`` actor. The bar shows its images and lines until the block ends.
-
-    Args:
-        bar: the progress bar.
-        describe: returns the line of an epoch's metrics.
-    """
+    """Yield the handle of a ``SharedProgress`` actor. The bar shows its images and lines until the block ends."""
     options = {"num_cpus": 0, "scheduling_strategy": on_this_node(), "max_restarts": -1, "max_task_retries": -1}
     actor = ray.remote(SharedProgress).options(**options).remote()
     done = threading.Event()

@@ -42,15 +42,8 @@ def train_on_ray(
 ) -> None:
     """Train on ``workers`` processes of Ray Train. The first one writes the run's folder.
 
-    When a worker dies, all of them restart from the last epoch, up to ``training.max_failures`` times.
-
-    Args:
-        config: the training configuration.
-        data: the dataset.
-        run: the run's folder.
-        bar: the progress bar.
-        workers: number of workers.
-        gpus_per_worker: 0 or 1; None for 1 if the cluster has as many GPUs as workers, else 0.
+    When a worker dies, all of them restart from the last epoch, up to ``training.max_failures`` times. Each has 0 or 1
+    GPU; with None 1 if the cluster has as many GPUs as workers, else 0.
     """
     connect.connect(dashboard=True)
     gpus = _gpus(workers) if gpus_per_worker is None else {"GPU": gpus_per_worker} if gpus_per_worker else {}
@@ -91,13 +84,8 @@ def _gpus(workers: int) -> dict[str, float]:
     if found >= workers:
         say(f"{amount(workers, 'worker')}, each with one GPU.")
         return {"GPU": 1}
-    if found:
-        say(
-            f"{amount(workers, 'worker')} without GPUs: the cluster has GPUs for only {found}. With --workers {found}"
-            " --gpus-per-worker 1 each worker has one."
-        )
-    else:
-        say(f"{amount(workers, 'worker')} without GPUs: the cluster has no free GPU.")
+    why = f"has GPUs for only {found}. With --workers {found} --gpus-per-worker 1 each worker has one."
+    say(f"{amount(workers, 'worker')} without GPUs: the cluster {why if found else 'has no free GPU.'}")
     return {}
 
 
@@ -134,16 +122,9 @@ def make_trainer(
     run_config: RunConfig,
     rows: ray.data.Dataset | None = None,
 ) -> TorchTrainer:
-    """Return a trainer that runs a job on ``workers`` processes of Ray Train.
+    """Return a trainer that runs a job on ``workers`` processes of Ray Train, each with ``resources`` and ``threads``.
 
-    Args:
-        job: the job.
-        workers: number of processes.
-        resources: Ray resources of one worker.
-        threads: PyTorch threads of one worker.
-        run_config: Ray Train's storage and failure handling.
-        rows: the dataset to split over the workers (``ray.train.get_dataset_shard("train")``); None if the job reads
-            its rows itself.
+    ``rows`` are split over the workers (``ray.train.get_dataset_shard("train")``); None if the job reads them itself.
     """
     own_gpus_for_train_workers()
     return TorchTrainer(
@@ -175,13 +156,7 @@ def _work(loop: dict[str, Any]) -> None:
 
 
 class _Failures(UserCallback):
-    """Ends a run at a user's error, which a retry would repeat, and prints why a run restarts after other errors.
-
-    Args:
-        run: the run's folder.
-        progress: the ``SharedProgress`` actor.
-        most: failures after which Ray Train restarts the workers.
-    """
+    """Ends a run at a user's error, which a retry would repeat, and prints why a run restarts after other errors."""
 
     def __init__(self, run: RunFolder, progress: Any, most: int):
         self._run, self._progress, self._most, self._count = run, progress, most, 0
