@@ -2,8 +2,8 @@
 
     python tests/gpus_seen.py DATASET FOLDER [joined]
 
-fer_ray starts Ray; with ``joined`` this script starts Ray first, as a notebook may; with RAY_ADDRESS fer_ray joins that
-cluster. No machine needs a GPU: the script looks at CUDA_VISIBLE_DEVICES.
+fer_ray starts Ray; with ``joined`` this script starts Ray first, as a notebook may. No machine needs a GPU: the script
+looks at CUDA_VISIBLE_DEVICES.
 """
 
 import functools
@@ -47,9 +47,7 @@ Trainer = functools.partial(TorchTrainer, torch_config=TorchConfig(backend="gloo
 
 def note(what: str) -> None:
     """Write what this process sees into a file."""
-    group = (
-        os.environ.get("MASTER_PORT", "") if dist.is_initialized() else ""
-    )  # the same for the ranks that train together
+    group = os.environ.get("MASTER_PORT", "") * dist.is_initialized()  # the same for the ranks that train together
     seen = {"what": what, "sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "has": ray.get_gpu_ids(), "group": group}
     with (FOLDER / f"{os.getpid()}.seen").open("a") as file:
         file.write(json.dumps(seen) + "\n")
@@ -107,26 +105,21 @@ def main() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"
     if "joined" in sys.argv:
         ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=True, log_to_driver=False)
-    elif "RAY_ADDRESS" not in os.environ:
+    else:
         connect.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
     train_workers.TorchTrainer, train_workers._RunJob = Trainer, SpyJob  # type: ignore[misc]
     on_ray._ScoringActor, preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
     run_trials.train_on_workers = spy_on_workers
     config = load_config(None, ["model.name=lenet", "training.epochs=1"])
     runs: dict[str, Callable[[], object]] = {
-        "train 0": lambda: train(DATASET, config, FOLDER / "t0", workers=2, gpus_per_worker=0),
         "train": lambda: train(DATASET, config, FOLDER / "t1", workers=2),
         "train 3": lambda: train(DATASET, config, FOLDER / "t3", workers=3),
         "tune 0": lambda: run_search("s0", True, gpus_per_trial=0, max_concurrent=2),
         "tune 0.25": lambda: run_search("s025", True, gpus_per_trial=0.25, max_concurrent=2),
-        "tune 1": lambda: run_search("s1", gpus_per_trial=1),
-        "tune on workers 0": lambda: run_search("w0", workers_per_trial=2, gpus_per_trial=0, max_concurrent=1),
-        "tune on workers": lambda: run_search("w2", workers_per_trial=2, max_concurrent=1, confirm=True),
-        "score 0.25": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l025", gpus_per_actor=0.25, ray=True),
+        "tune on workers": lambda: run_search("w2", workers_per_trial=2, max_concurrent=1),
         "score 1": lambda: score(None, [DATASET / "samples.png"], FOLDER / "l1", ray=True),
     }
-    only = [name for name in sys.argv[3:] if name in runs]
-    print(json.dumps({name: seen_by(runs[name]) for name in only or runs}))
+    print(json.dumps({name: seen_by(run) for name, run in runs.items()}))
     ray.shutdown()
 
 

@@ -7,9 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Column
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fer_ray.console.json_log import tell, writes_json
 from fer_ray.console.messages import redacted
@@ -30,13 +28,9 @@ class Details(Protocol):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
 
-    def lines(self) -> list[str]:
-        """Return the text for a log."""
-        ...
+    def lines(self) -> list[str]: ...  # for a log
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Return the values for ``--log-json``."""
-        ...
+    def facts(self) -> list[dict[str, Any]]: ...  # for ``--log-json``
 
 
 class ProgressBar:
@@ -69,10 +63,8 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         if _CONSOLE.is_terminal and not writes_json():
-            note = TextColumn("{task.fields[note]}")
-            columns = "{task.description}", BarColumn(), _Count(self), TimeRemainingColumn(), note
-            self._bar = _Bar(*columns, console=_CONSOLE, details=self._details)
-            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, note="")
+            self._bar = _Bar(self._details)
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, count="", note="")
             self._bar.start()
         return self
 
@@ -81,7 +73,8 @@ class ProgressBar:
         self.done += units
         self.note = self.note if note is None else note
         if self._bar:
-            self._bar.update(self._task, completed=self.done, note=self.note)
+            count = f"{self._count()}  {per_time(self.rate())}"
+            self._bar.update(self._task, completed=self.done, count=count, note=self.note)
         else:
             self.touch()
 
@@ -102,13 +95,15 @@ class ProgressBar:
         elif kind is None and self._last_done != self.done:
             self._line(ended=True)
 
+    def _count(self) -> str:
+        return f"{self.done:,}" + (f"/{self.total:,}" if self.total else "") + f" {self.unit}"
+
     def _line(self, ended: bool = False) -> None:
         self._last_line, self._last_done = time.monotonic(), self.done
         rate = self.rate() if self.done > self.start else None
         left = (self.total - self.done) / rate if self.total and rate and self.done < self.total and not ended else None
         details = None if ended else self._details
-        of = f"/{self.total:,}" if self.total else ""
-        line = f"{self.description}: {self.done:,}{of} {self.unit}"
+        line = f"{self.description}: {self._count()}"
         line += "" if rate is None else f", {per_time(rate, self.unit)}"
         line += "" if left is None else f", {duration(left)} left"
         text = "\n  ".join([f"{line}  {self.note}".rstrip(), *(details.lines() if details else [])])
@@ -121,21 +116,11 @@ class ProgressBar:
 class _Bar(Progress):
     """A progress bar with details below it."""
 
-    def __init__(self, *columns: ProgressColumn | str, console: Console, details: Details | None):
-        self._details = details
-        super().__init__(*columns, console=console)
+    def __init__(self, details: Details | None):
+        self._details, texts = details, [TextColumn(f"{{task.fields[{name}]}}") for name in ("count", "note")]
+        super().__init__("{task.description}", BarColumn(), texts[0], TimeRemainingColumn(), texts[1], console=_CONSOLE)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self._details:
             yield self._details
-
-
-class _Count(ProgressColumn):
-    def __init__(self, bar: ProgressBar):
-        super().__init__(Column(no_wrap=True))  # on a narrow terminal the bar shrinks, not this column
-        self.bar = bar
-
-    def render(self, task: Task) -> Text:
-        of = f"/{self.bar.total:,}" if self.bar.total else ""
-        return Text(f"{self.bar.done:,}{of} {self.bar.unit}  {per_time(self.bar.rate())}")

@@ -66,7 +66,7 @@ class Output:
         return cache_folder() / "outputs" / hashlib.sha256(self.path_or_url.encode()).hexdigest()[:32]
 
     def file(self, name: str = "") -> Path | str:
-        """Return the path or URL of a file in the output, without a name of the output itself."""
+        """Return the path or URL of a file in the output; without a name, of the output itself."""
         return f"{self.path_or_url}/{name}".rstrip("/") if self.is_remote else self.path / name
 
     def within(self, name: str) -> "Output":

@@ -9,21 +9,6 @@ import torch.nn.functional as F
 from fer_ray.config.schema import AugmentConfig
 
 
-class EpochRandom:
-    """Random generators of one epoch, which depend on the run's seed, the epoch and the rank alone.
-
-    Attributes:
-        generator: on the device, for the order of the rows and the augmentation.
-        random: numpy's, for mixup and cutmix.
-    """
-
-    def __init__(self, seed: int, epoch: int, rank: int, device: torch.device):
-        own = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
-        torch.manual_seed(own)  # dropout
-        self.generator = torch.Generator(device).manual_seed(own)
-        self.random = np.random.default_rng(own)
-
-
 class Augmentation:
     """Rotation, zoom, shift, mirror image, contrast, brightness and cutout of images, all drawn at once for many rows.
 

@@ -20,7 +20,7 @@ from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state
 from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, resolve_precision, to_device
 from fer_ray.inference.network import EVAL_BATCH, forward_batches, normalize
-from fer_ray.training.augment import Augmentation, EpochRandom, Mixing
+from fer_ray.training.augment import Augmentation, Mixing
 from fer_ray.training.distillation import Teachers
 from fer_ray.training.losses import Loss, class_weights
 from fer_ray.training.optimizers import WeightAverage, make_optimizer
@@ -144,14 +144,17 @@ class _Run:
     def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
         """Train on every row once, in an order that depends only on the seed, the epoch and the rank."""
         config = self.config
-        random = EpochRandom(config.training.seed, self.epoch, self.workers.rank, self.device)
+        seed = [config.training.seed, self.epoch, self.workers.rank]  # so a run can resume at any epoch
+        seed_of_epoch = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        torch.manual_seed(seed_of_epoch)  # dropout
+        generator = torch.Generator(self.device).manual_seed(seed_of_epoch)
         progress, full_size = self.epoch / config.training.epochs, self.info.size
         size = image_size(models.first_size(config), config.schedule.full_size_from, progress, full_size)
-        augment = Augmentation(config.augment, len(self.train), random.generator, full_size, size)
-        mix = Mixing(config.augment, self.steps, random.random)
+        augment = Augmentation(config.augment, len(self.train), generator, full_size, size)
+        mix = Mixing(config.augment, self.steps, np.random.default_rng(seed_of_epoch))
         parallel, rows = self._unfreeze(), 0
         totals = torch.zeros(2, device=self.device, dtype=torch.float64)
-        for step, batch in enumerate(self.stopwatch.steps(self.train.shuffled(random.generator, self.steps))):
+        for step, batch in enumerate(self.stopwatch.steps(self.train.shuffled(generator, self.steps))):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step) * group["scale"]
             with self.stopwatch.phase("augmentation"):

@@ -101,29 +101,14 @@ def test_a_kill_for_memory_is_the_death_of_one_actor() -> None:
     assert tune_controller.RayActorManager is RayActorManager  # type: ignore[attr-defined]
 
 
-def passed_to_train(module: ModuleType) -> dict[str, str]:
-    passed: dict[str, str] = module.get_env_vars_to_propagate()
-    return passed
-
-
-@pytest.fixture
-def train_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put back the variables that patches set."""
-    monkeypatch.setattr(train_constants, "ENV_VARS_TO_PROPAGATE", set(train_constants.ENV_VARS_TO_PROPAGATE))
-    for name in ("RAY_ADDRESS", ray_patches.OWN_GPUS, ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV):
-        monkeypatch.setenv(name, "before")
-
-
-def test_workers_of_ray_train_see_their_own_gpus(train_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = {ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", ray_patches.OWN_GPUS: "1"}
+def test_ray_train_passes_on_gpus_and_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", ray_patches.OWN_GPUS: "1", "RAY_ADDRESS": "10.0.0.1:6379"}
     assert TorchConfig().backend_cls.share_cuda_visible_devices  # whose default the first variable changes
-    ray_patches.own_gpus_for_train_workers()
-    assert not set(ours) & set(passed_to_train(unpatched("ray.train.v2._internal.constants")))
-    assert passed_to_train(train_constants).items() >= ours.items()
-
-
-def test_ray_train_learns_its_cluster(train_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_constants, "ENV_VARS_TO_PROPAGATE", set(train_constants.ENV_VARS_TO_PROPAGATE))
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    for name in ours:
+        monkeypatch.setenv(name, "before")
+    ray_patches.own_gpus_for_train_workers()
     ray_patches.name_cluster_to_train()
-    assert "RAY_ADDRESS" not in passed_to_train(unpatched("ray.train.v2._internal.constants"))
-    assert passed_to_train(train_constants)["RAY_ADDRESS"] == "10.0.0.1:6379"
+    assert not set(ours) & set(unpatched("ray.train.v2._internal.constants").get_env_vars_to_propagate())
+    assert train_constants.get_env_vars_to_propagate().items() >= ours.items()

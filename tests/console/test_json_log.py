@@ -1,15 +1,10 @@
 """``--log-json``: every line that Python code writes to the error stream is one object."""
 
-import contextlib
 import json
 import logging
-import os
-import pty
-import subprocess
 import sys
 import warnings
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +14,6 @@ from fer_ray.cli import main
 from fer_ray.console import progress
 from fer_ray.console.json_log import log_as_json
 from fer_ray.console.progress import ProgressBar, say
-from fer_ray.dataset.store import PreparedDataset
 from fer_ray.search.trial_table import TrialTable
 
 
@@ -120,29 +114,3 @@ def test_an_unexpected_error(
         raw = event["traceback"]
     assert raw.startswith("Traceback (most recent call last)") and "in break_down" in raw
     assert raw.endswith("RuntimeError: mysql://me:***@db went away\n")
-
-
-@pytest.mark.slow
-def test_a_whole_stage_on_a_terminal(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    """Training without Ray, its error stream a terminal; results stay what they are."""
-    main_end, terminal = pty.openpty()
-    command = [sys.executable, "-m", "fer_ray.train", "--log-json", "--dataset", str(tiny_dataset.path)]
-    command += ["--output", str(tmp_path / "run"), "--set", "model.name=cnn3", "--set", "training.epochs=1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as run:
-        os.close(terminal)
-        raw = b""
-        with contextlib.suppress(OSError):  # by which Linux says that nobody writes any more
-            while piece := os.read(main_end, 1 << 16):
-                raw += piece
-        os.close(main_end)
-        assert run.stdout is not None
-        out = run.stdout.read()
-    assert run.returncode == 0, raw
-    assert out.startswith("best epoch 1: loss ") and "checkpoint: " in out
-    text = raw.decode().replace("\r\n", "\n")
-    assert text.replace("\n", "").isprintable()
-    written = events(text)
-    assert [event["kind"] for event in written] == ["message", "message", "progress"]
-    assert written[1]["text"].startswith("epoch 1: loss ")
-    assert (written[2]["done"], written[2]["total"], written[2]["unit"]) == (570, 570, "images")
-    assert written[2]["per_s"] > 0

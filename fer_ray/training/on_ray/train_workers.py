@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fer_ray.cluster import connect
 from fer_ray.cluster.connect import ray_storage
 from fer_ray.cluster.failures import Failure, FailureReader, advice
-from fer_ray.cluster.memory import available_memory, memory_errors
+from fer_ray.cluster.memory import available_memory, first_line, memory_errors
 from fer_ray.cluster.metrics import count_failure
 from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
 from fer_ray.cluster.ray_patches import own_gpus_for_train_workers
@@ -102,16 +102,14 @@ def _memory_of_worker(workers: int, resources: Mapping[str, float]) -> int:
 
 
 class WorkerJob(Protocol):
-    """What several workers train together. Each worker gets a copy."""
+    """What several workers train together. Each gets a copy; the first one alone begins, and records the epochs."""
 
-    def begin(self) -> None:
-        """Prepare the job. Called in the first worker only."""
+    def begin(self) -> None: ...
 
     def train(self, rank: int, report: Report) -> None:
         """Train on the rows of the worker with this rank, as ``fit`` does."""
 
-    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
-        """Save an epoch. Called in the first worker only."""
+    def record(self, metrics: Metrics, snapshot: Snapshot) -> None: ...
 
 
 def make_trainer(
@@ -144,15 +142,12 @@ def _work(loop: dict[str, Any]) -> None:
     job: WorkerJob = loop["job"]
     torch.set_num_threads(loop["threads"])
     rank = ray.train.get_context().get_world_rank()
+    # ray.train.report would block for up to 2 s until Ray Train's controller polls, and nobody reads its results.
     if rank == 0:
         job.begin()
-
-    def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        # ray.train.report would block for up to 2 s until Ray Train's controller polls, and nobody reads its results.
-        if rank == 0:
-            job.record(metrics, snapshot)
-
-    job.train(rank, report)
+        job.train(rank, job.record)
+    else:
+        job.train(rank, lambda metrics, snapshot: None)
 
 
 class _Failures(UserCallback):
@@ -186,11 +181,10 @@ def first_failure(errors: Mapping[int, Exception]) -> tuple[int, Exception]:
 
 
 def _describe_failure(rank: int, failure: Failure) -> str:
-    return f"worker {rank}: {failure.text.splitlines()[0].rstrip('.')}"
+    return f"worker {rank}: {first_line(failure.text)}"
 
 
 def _training_error(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
-    """Return the error that tells the user why a run ended."""
     if isinstance(error, WorkerGroupError):
         rank, first = first_failure(error.worker_failures)
         what = _describe_failure(rank, FailureReader(concurrent=1).read(first))
@@ -203,12 +197,11 @@ def _training_error(error: TrainingFailedError, run: RunFolder, most: int) -> Ex
 
 
 def _controller_error(error: Exception, run: RunFolder) -> FerRayError:
-    """Return the error that tells the user that Ray Train's controller was lost."""
     try:
         connect.require_running()
     except FerRayError as died:
         return FerRayError(f"{died} {run.what_is_kept()}")
-    what = f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}"
+    what = f"{type(error).__name__}: {first_line(error)}"
     return FerRayError(f"Ray Train's controller was lost, {what}. {run.what_is_kept()}")
 
 
