@@ -8,7 +8,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer_ray.config.files import load_config
-from fer_ray.dataset.store import DatasetInfo, Split
 from fer_ray.training.loop import fit
 from fer_ray.training.on_ray.shared_progress import ProgressSender
 from fer_ray.training.optimizers import WeightAverage
@@ -30,28 +29,21 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def operators_of_a_step(*overrides: str) -> list[Any]:
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 48, 48), dtype=np.uint8)
-    rows = Split([str(row) for row in range(24)], pixels, np.arange(24) % 7, np.zeros(24, bool))
-    info = DatasetInfo(
-        fer_ray_version="", source="", source_format="", size=48, splits={}, mean=0.5, std=0.25, fingerprint=""
-    )
-    config = load_config("fast", ["training.epochs=1", "training.batch_size=8", *overrides])
-    ends: list[int] = []
-    with Operators() as operators:
-        data = TrainingData(rows, rows, info)
-        fit(config, data, lambda metrics, snapshot: None, lambda images: ends.append(len(operators.called)))
-    return operators.called[ends[-2] : ends[-1]]
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("overrides", "most"),
     [([], 140), (["training.ema=0.9"], 140), ([f"augment.{change}" for change in EVERYTHING], 150)],
     ids=["recipe", "average of weights", "every augmentation"],
 )
-def test_a_step_is_few_operators_and_waits_for_none(overrides: list[str], most: int, precision: str) -> None:
-    called = operators_of_a_step(f"training.precision={precision}", *overrides)
+def test_a_step_is_few_operators_and_waits_for_none(
+    overrides: list[str], most: int, precision: str, tiny_data: TrainingData
+) -> None:
+    rows, ends = tiny_data.train.take(np.arange(24)), list[int]()
+    options = ["training.epochs=1", "training.batch_size=8", f"training.precision={precision}", *overrides]
+    with Operators() as operators:
+        data = TrainingData(rows, rows, tiny_data.info)
+        fit(load_config("fast", options), data, lambda *_: None, lambda images: ends.append(len(operators.called)))
+    called = operators.called[ends[-2] : ends[-1]]
     assert 50 < len([operator for operator in called if not getattr(operator, "is_view", False)]) <= most
     assert not SYNCHRONISES & {operator._overloadpacket._qualified_op_name.split("::")[1] for operator in called}
 
