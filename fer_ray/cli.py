@@ -106,32 +106,27 @@ def _command(name: str, options: type[Any]) -> Callable[..., int]:
 
 def _wrong_call(error: Any) -> int:
     """Report an error of typer's, with the usage; return the exit code."""
-    code: int = error.exit_code
-    text = io.StringIO()
-    error.show(text)
-    if not tell("error", error.format_message(), **_facts(error, [error.format_message()], code)):
-        print(redacted(text.getvalue()), end="", file=sys.stderr)
-    return code
+    shown = io.StringIO()
+    error.show(shown)
+    return _report(error, [error.format_message()], error.exit_code, shown.getvalue())
 
 
 def _fail(error: BaseException, problems: Sequence[str], code: int) -> int:
     """Report problems that the user can mend; return the exit code."""
-    if not tell("error", "\n".join(problems), **_facts(error, problems, code)):
-        for problem in problems:
-            print(redacted(f"fer-ray: error: {problem}"), file=sys.stderr)
-    return code
+    return _report(error, problems, code, "".join(f"fer-ray: error: {problem}\n" for problem in problems))
 
 
 def _fault(error: Exception) -> int:
     """Report an unexpected error with its traceback; return the exit code."""
-    trace, text = "".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"
-    if not tell("error", text, **_facts(error, [text], 1), traceback=trace):
-        print(redacted(trace), end="", file=sys.stderr)
-    return 1
+    trace = "".join(traceback.format_exception(error))
+    return _report(error, [f"{type(error).__name__}: {error}"], 1, trace, traceback=trace)
 
 
-def _facts(error: BaseException, problems: Sequence[str], code: int) -> dict[str, Any]:
-    return {"error": type(error).__name__, "exit_code": code, "problems": list(problems)}
+def _report(error: BaseException, problems: Sequence[str], code: int, shown: str, **more: str) -> int:
+    facts = {"error": type(error).__name__, "exit_code": code, "problems": list(problems), **more}
+    if not tell("error", "\n".join(problems), **facts):
+        print(redacted(shown), end="", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

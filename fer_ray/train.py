@@ -78,7 +78,12 @@ def train(options: TrainOptions) -> TrainResult:
     with open_output(options.output, resume, [options.dataset], has_epoch) as dest:
         dest.fetch()
         run = RunFolder(dest)
-        _check_same_dataset(run, data)
+        last = run.resumable()
+        if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
+            raise DataError(
+                f"{data.path_or_url}: not the dataset that {dest.path_or_url} was trained on. Resume with that dataset,"
+                " or train again in another folder."
+            )
         with run.writing():
             run.begin(config)
             record_start(dest)
@@ -96,15 +101,6 @@ def train(options: TrainOptions) -> TrainResult:
                     save_curves(history, run.path / CURVES_FILE)
                     dest.save(CURVES_FILE)
         return TrainResult(dest.file(run.best.name), best_epoch(history), history, config, run.profile())
-
-
-def _check_same_dataset(run: RunFolder, data: PreparedDataset) -> None:
-    last = run.resumable()
-    if last is not None and read_info(last).dataset_fingerprint != data.info.fingerprint:
-        raise DataError(
-            f"{data.path_or_url}: not the dataset that {run.output.path_or_url} was trained on. Resume with that"
-            " dataset, or train again in another folder."
-        )
 
 
 def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
