@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 RAY = [sys.executable, "-c", "import sys; from ray.scripts.scripts import main; sys.exit(main())"]
 START_S = 120
 STARTS = 3  # Ray gives a node 30 s to start, which is too little on a busy machine
@@ -71,9 +71,9 @@ class Nodes:
         self.environment["RAY_ADDRESS"] = self.address
         wait_for_answer(f"{self.dashboard}/api/version")
 
-    def add(self, cpus: int = 1, gpus: int = 0) -> Node:
+    def add(self, cpus: int = 1) -> Node:
         """Start another node, and return it after it has joined."""
-        node = self._start([f"--address={self.address}", f"--num-gpus={gpus}"], cpus)
+        node = self._start([f"--address={self.address}", "--num-gpus=0"], cpus)
         self.workers.append(node)
         return node
 
@@ -98,12 +98,8 @@ class Nodes:
 
         The job runs in the repository instead of an uploaded copy.
         """
-        return self._run([*self._job(), sys.executable, "-m", module], arguments, options)
-
-    def job_output(self, options: list[str], script: Path) -> str:
-        """Run a script as a job with options of ``ray job submit``; return what it printed."""
-        command = [*self._job(*options), sys.executable, str(script)]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300).stdout
+        submit = [*RAY, "job", "submit", "--address", self.dashboard, "--", "env", f"PYTHONPATH={REPOSITORY}"]
+        return self._run([*submit, sys.executable, "-m", module], arguments, options)
 
     def close(self) -> None:
         """Kill everything that still runs."""
@@ -111,10 +107,6 @@ class Nodes:
             kill_tree(process)
         if hasattr(self, "head"):
             kill_tree(self.head.process)
-
-    def _job(self, *options: str) -> list[str]:
-        submit = [*RAY, "job", "submit", "--address", self.dashboard, *options]
-        return [*submit, "--", "env", f"PYTHONPATH={REPOSITORY}"]
 
     def _run(self, command: list[str], arguments: tuple[object, ...], options: dict[str, Any]) -> Any:
         options = {"cwd": REPOSITORY, "env": self.environment} | options
