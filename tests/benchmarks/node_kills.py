@@ -1,6 +1,6 @@
 """Lose nodes of a cluster at random moments, and check that the result is what was requested.
 
-    PYTHONPATH=tests python tests/benchmarks/node_kills.py --kinds search training scoring head --kills 10
+    python tests/benchmarks/node_kills.py --kinds search training scoring head --kills 10
 
 The cluster is several nodes on this machine (``ray_nodes``) whose head has no CPUs; all nodes see the output. While a
 search, a training run or a scoring job works, every process of a random node is killed (SIGKILL), and a new node joins.
