@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fer_ray import options
 from fer_ray.cli import main
+from fer_ray.config import options
 from fer_ray.console import progress
 from fer_ray.console.json_log import log_as_json
 from fer_ray.console.progress import ProgressBar, say

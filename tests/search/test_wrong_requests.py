@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fer_ray import options
 from fer_ray.cli import main
 from fer_ray.cluster import connect
+from fer_ray.config import options
 from fer_ray.dataset.store import PreparedDataset
 
 GOOD = "search: {model.dropout: {uniform: [0.0, 0.6]}}"
