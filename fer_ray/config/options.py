@@ -24,14 +24,15 @@ from fer_ray.config.tta_names import TTA_NAMES, tta_problem
 from fer_ray.errors import Problems, UsageError, did_you_mean
 from fer_ray.storage.local import local_path, require_dataset, split_url
 
-LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
-"""Logger to the package that it needs."""
-MOST_SHOWN = 5_000
-"""Inputs that can be labelled without an output."""
+LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}  # to the package that each needs
+MOST_SHOWN = 5_000  # inputs that can be labelled without an output
 RAY_FROM = 50_000
 """Inputs from which a job of one machine starts Ray: with fewer, starting it takes longer than it saves."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-_WHY_ONE_GPU = "A process computes on one GPU: NCCL refuses two on the same one, and further ones would be idle."
+_WHY_ONE_GPU = (
+    "A process computes on one GPU: NCCL refuses two processes on the same GPU, and further GPUs of a process would be"
+    " idle."
+)
 _LATER = ConfigDict(defer_build=True)  # classes build their checks at first use: help needs none
 
 
@@ -221,7 +222,7 @@ class TuneOptions:
     def _resource_problems(self) -> Iterator[str]:
         workers, cpus, gpus = self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial
         if cpus is not None and (cpus < workers or cpus % workers):
-            yield f"--cpus-per-trial {cpus}: choose a multiple of {workers}: each worker needs whole CPUs, at least 1."
+            yield f"--cpus-per-trial {cpus}: each of {workers} worker(s) needs whole CPUs: a multiple of {workers}."
         if gpus is not None and workers > 1 and gpus not in (0, workers):
             yield (
                 f"--gpus-per-trial {gpus:g}: must be 0, or {workers}, one for each of {workers} workers"
@@ -384,7 +385,6 @@ STAGES: dict[str, type[Any]] = {
 
 
 def _dataset_problems(dataset: Path | str) -> Problems:
-    """Begin to collect problems, with that of a missing local dataset."""
     problems = Problems()
     with problems.collect():
         if not split_url(dataset):
