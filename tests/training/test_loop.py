@@ -86,7 +86,7 @@ def test_every_row_is_taken_once_an_epoch_and_the_seed_decides(tiny_data: Traini
 
 def test_parts_of_a_batch_add_up_to_its_step(tiny_data: TrainingData) -> None:
     """Without dropout and batch norm, the batch in parts gives the same step but for rounding."""
-    plain = ["model.dropout=0", "model.name=lenet", "optimizer.name=sgd"]
+    plain = ["model.dropout=0", "optimizer.name=sgd"]
     whole, parts = (
         history_of(config(*plain, f"training.accumulate={count}"), tiny_data)[0]["train_loss"] for count in (1, 4)
     )

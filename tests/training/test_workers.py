@@ -98,6 +98,7 @@ def test_shards_leave_no_row_out(tmp_path: Path, ray_cluster: None) -> None:
     assert sorted(number for own in numbers for number in own) == labelled
 
 
+@pytest.mark.slow  # Ray Train takes half a minute to replace its worker processes
 def test_rows_that_do_not_fit_are_mapped_and_a_killed_worker_restarts(
     tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ class ShortOfMemory(train_workers._RunJob):
         raise ERRORS["driver"]()
 
 
+@pytest.mark.slow  # worker processes of its own
 def test_memory_that_runs_out_in_a_worker_is_not_tried_again(
     tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
