@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import boto3
 import click
@@ -211,7 +211,7 @@ def test_texts_name_this_version_and_nothing_but_loopback(name: str) -> None:
     assert set(re.findall(r"dashboard-host[=:]\s*[\"']?([\w.]+)", text)) <= {"127.0.0.1"}
     assert set(re.findall(r"http://([\w.]+)", text)) <= {"127.0.0.1"}
     if name in ("README.md", *LAUNCHER):
-        heads = [command.words for command in RAY_CALLS if command.file == name and "--head" in command.words]
+        heads = [words for file, words in RAY_CALLS if file == name and "--head" in words]
         assert heads and all("--dashboard-host=127.0.0.1" in words for words in heads)
 
 
@@ -226,24 +226,6 @@ def test_the_top_of_a_file_lists_what_has_to_be_changed(name: str) -> None:
 # Commands
 
 
-class Command(NamedTuple):
-    """A command that a file tells a user, or a node, to run."""
-
-    file: str
-    words: list[str]
-
-
-def commands() -> Iterator[Command]:
-    for file in TEXTS:
-        for script in scripts(file):
-            for line in script.replace("\\\n", " ").splitlines():
-                for words in split(shlex.split(line, comments=True)):
-                    while words and re.fullmatch(r"\w+=.*", words[0]):  # an assignment before the command
-                        words = words[1:]
-                    if words:
-                        yield Command(file, words)
-
-
 def scripts(file: str) -> list[str]:
     if file == "README.md":
         return re.findall(r"```bash\n(.*?)```", text_of(file), re.DOTALL)
@@ -253,31 +235,22 @@ def scripts(file: str) -> list[str]:
     return [command for key, value in config.items() if key.endswith("_commands") for command in value]
 
 
-def split(words: list[str]) -> Iterator[list[str]]:
-    """Yield the commands of a line of shell."""
-    part = list[str]()
-    for word in words:
-        end = word in ("&&", "||", "|", "&", ";", "do", "then")
-        part += [] if end else [word.rstrip(";")]
-        if end or word.endswith(";"):
-            yield part
-            part = []
-    yield part
+def calls(start: str) -> list[tuple[str, list[str]]]:
+    """Return the words that follow ``start`` in the commands of the files, each with its file."""
+    return [
+        (file, shlex.split(words, comments=True))
+        for file in TEXTS
+        for script in scripts(file)
+        for words in re.findall(rf"(?:^|[\s;&|]){start}([^\n;&|]*)", script.replace("\\\n", " "))
+    ]
 
 
-COMMANDS = list(commands())
-RAY_CALLS = [command for command in COMMANDS if command.words[0] == "ray"]
-STAGE_CALLS = [
-    (words[number].removeprefix("fer_ray."), words[number + 1 :])
-    for _, words in COMMANDS
-    for number in range(1, len(words))
-    if words[number].startswith("fer_ray.") and words[number - 1] == "-m"
-]
+RAY_CALLS, STAGE_CALLS = calls("ray "), [(words[0], words[1:]) for _, words in calls(r"-m fer_ray\.")]
 
 
 def test_the_readme_leads_to_every_stage() -> None:
     assert {stage for stage, _ in STAGE_CALLS} >= {"prepare", "train", "tune", "evaluate", "score", "report"}
-    called = {word for file, words in RAY_CALLS if file == TEXTS[0] for word in words[1:3]}
+    called = {word for file, words in RAY_CALLS if file == TEXTS[0] for word in words[:2]}
     assert called >= {"start", "stop", "up", "down", "dashboard", "status", "get-auth-token", "job", "submit", "logs"}
 
 
@@ -296,7 +269,7 @@ def test_ray_and_nodes_take_their_commands() -> None:
     offenders = []
     for _, words in RAY_CALLS:
         found: Any = ray_cli
-        own = words[1 : words.index("--") if "--" in words else None]
+        own = words[: words.index("--") if "--" in words else None]
         while isinstance(found, click.Group):
             found = found.commands[own.pop(0)]
         known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
