@@ -114,10 +114,9 @@ def hide_unrequested_gpus() -> None:
 
 
 def require_running() -> None:
-    """Check that the Ray that this process has started still runs; do nothing if it joined a cluster.
+    """Raise ``FerRayError`` if the raylet or the GCS server that this process has started died.
 
-    Raises:
-        FerRayError: the raylet or the GCS server has died. Ray itself would wait for it, or end the process.
+    Ray itself would wait for it, or end the process.
     """
     died = [kind for kind in dead_processes() if kind in _VITAL]
     if died:

@@ -31,10 +31,8 @@ def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGRO
 
 
 def is_out_of_memory(error: object) -> bool:
-    """Return whether an error, or its cause, means that memory ran out.
-
-    It knows the errors of Python, the system, PyTorch on CPUs and GPUs, and Ray's memory monitor. It compares names and
-    texts, so that neither PyTorch nor Ray is imported.
+    """Return whether an error, or its cause, means that memory ran out, by names and texts of Python's, PyTorch's,
+    the system's and Ray's errors: neither PyTorch nor Ray is imported.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

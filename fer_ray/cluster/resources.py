@@ -33,11 +33,7 @@ def room(nodes: Iterable[Resources], each: Resources) -> int:
 def most_cpus(nodes: Sequence[Resources], each: Resources, count: int, left: float = 0) -> int:
     """Return how many whole CPUs each of ``count`` processes can have if all of them fit; 1 if they don't.
 
-    Args:
-        nodes: resources of each node.
-        each: further resources of a process.
-        count: of processes.
-        left: part of its last CPU that each process leaves to others.
+    ``each`` are further resources of a process, ``left`` the part of its last CPU that it leaves to others.
     """
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
     enough = (cpus for cpus in range(most, 1, -1) if room(nodes, {**each, "CPU": cpus - left}) >= count)

@@ -28,11 +28,7 @@ class Problem:
 
 
 def validate(model: type[M], raw: dict[str, Any], source: str) -> M:
-    """Make a model from nested mappings.
-
-    Raises:
-        UsageError: unknown keys or values out of range, all together; ``source`` begins each message.
-    """
+    """Make a model from nested mappings; ``UsageError`` with all problems, each of which begins with ``source``."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -89,9 +85,7 @@ def as_held(path: str, value: Any) -> Any:
 
 
 def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return nested mappings with the value at a path replaced; missing sections are made.
-
-    A missing list of which an element is replaced is the field's default.
+    """Return nested mappings with the value at a path replaced; missing sections and lists are made.
 
     Raises:
         ValueError: the path leads through a value that is neither a section nor a list with that element.

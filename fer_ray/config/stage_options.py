@@ -18,11 +18,7 @@ Result = TypeVar("Result")
 
 
 class Stage(Generic[P, Options, Result]):
-    """A stage as a Python function, whose arguments are the fields of its options.
-
-    Attributes:
-        run: the same for options that are made and checked already.
-    """
+    """A stage as a Python function of the fields of its options; ``run`` takes options that are checked already."""
 
     def __init__(self, options: Callable[P, Options], run: Callable[[Options], Result]):
         self._options, self.run = options, run
@@ -30,11 +26,7 @@ class Stage(Generic[P, Options, Result]):
         self.__signature__ = inspect.signature(options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Run the stage.
-
-        Raises:
-            FerRayError: an argument breaks a rule, or the stage fails.
-        """
+        """Run the stage; ``FerRayError`` if an argument breaks a rule, or the stage fails."""
         return self.run(checked(self._options, *args, **kwargs))
 
 

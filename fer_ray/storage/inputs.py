@@ -50,11 +50,8 @@ def local_copy(path_or_url: Path | str, leave_out: Sequence[str] = ()) -> Path:
     """Return a path as an absolute path, and for a URL the path of its copy on this machine.
 
     A copy is whole, made again if the objects have changed, and shared by all processes of the machine. Hidden files
-    are left out. If nothing is at the URL, the path doesn't exist.
-
-    Args:
-        path_or_url: of a file, or of a folder or prefix.
-        leave_out: patterns, such as ``part-*``, of files and folders directly in the folder that aren't needed.
+    are left out, and files and folders whose names match ``leave_out``, such as ``part-*``. If nothing is at the URL,
+    the path doesn't exist.
 
     Raises:
         UsageError: the URL is of an unknown kind.

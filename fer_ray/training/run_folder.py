@@ -95,11 +95,7 @@ class RunFolder:
         self._write(CONFIG_FILE, to_yaml(config))
 
     def saved_config(self) -> Config:
-        """Read the configuration of a run to resume.
-
-        Raises:
-            UsageError: the folder has none, or an invalid one.
-        """
+        """Read the configuration of a run to resume; ``UsageError`` if the folder has none or an invalid one."""
         if not self.output.exists(CONFIG_FILE):
             raise UsageError(
                 f"{self.output.path_or_url}: not a training run, {CONFIG_FILE} is missing. Name the folder of a run to"
@@ -109,11 +105,7 @@ class RunFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn a write error, such as a full disk, into a message that says which checkpoints are intact.
-
-        Raises:
-            FerRayError: a file of the run can't be written.
-        """
+        """Turn a write error, such as a full disk, into a ``FerRayError`` that says which checkpoints are intact."""
         try:
             yield
         except (OSError, UsageError) as error:
@@ -188,11 +180,7 @@ class RunFolder:
         self.output.save(name)
 
     def history(self) -> list[Metrics]:
-        """Read ``metrics.jsonl``, one entry per epoch; empty before the first epoch is finished.
-
-        Raises:
-            DataError: a line is not JSON.
-        """
+        """Read ``metrics.jsonl``, an entry an epoch, perhaps none; ``DataError`` if a line is not JSON."""
         file = self.path / METRICS_FILE
         try:
             lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
