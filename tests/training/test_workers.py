@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from datasets_made import numbers_in, write_prepared
@@ -22,12 +21,11 @@ from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
-from fer_ray.dataset.store import PreparedDataset
+from fer_ray.dataset.store import PreparedDataset, Split
 from fer_ray.errors import UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network
-from fer_ray.storage.inputs import cache_folder
 from fer_ray.train import train
 from fer_ray.training.on_ray import shards, train_workers
 from fer_ray.training.rows import TrainingData
@@ -80,19 +78,20 @@ def test_two_workers_learn_as_one_does(
 def test_shards_leave_no_row_out(tmp_path: Path, ray_cluster: None) -> None:
     """1,000 labelled rows of 1,100 for three workers: 334, 333 and 333."""
     labels = [None if number % 11 == 5 else number % 7 for number in range(1100)]
-    dataset = write_prepared(tmp_path / "data", {"train": labels})
+    dataset = write_prepared(tmp_path / "data", {"train": labels}, soft=True)
     parts = shards.train_dataset(dataset, 3).streaming_split(3, equal=True)
-    images: dict[int, np.ndarray] = {}
+    splits = dict[int, Split]()
 
     def drain(rank: int) -> None:
-        images[rank] = shards.drain(parts[rank], dataset, rank, 3).images
+        splits[rank] = shards.drain(parts[rank], dataset, rank, 3)
 
     threads = [threading.Thread(target=drain, args=(rank,)) for rank in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    numbers = [numbers_in(images[rank]) for rank in range(3)]
+    numbers = [numbers_in(splits[rank].images) for rank in range(3)]
+    assert all((split.soft_labels.argmax(1) == split.labels).all() for split in splits.values())
     assert [len(own) for own in numbers] == [334, 333, 333]
     labelled = [number for number, label in enumerate(labels) if label is not None]
     assert sorted(number for own in numbers for number in own) == labelled
@@ -123,7 +122,6 @@ def test_rows_that_do_not_fit_are_mapped_and_a_killed_worker_restarts(
     profile, said = result.profile, capfd.readouterr().err
     assert profile is not None and profile.mapped and profile.workers == 2
     assert "train 1,999 rows × 192 bytes = 374.8 KiB, memory-mapped from disk" in said
-    (cache_folder() / "rows" / f"{dataset.info.fingerprint}-train.uint8").unlink()
     assert "its process or node was lost. Restarting after epoch" in said and "failure 1 of 2 allowed" in said
 
 
