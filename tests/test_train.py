@@ -226,7 +226,7 @@ def test_rows_that_do_not_fit_in_memory_are_mapped_and_train_the_same_network(
         (lambda table: table.set_column(2, "pixels", pa.array([b""] * len(table))), r"column 'pixels' is binary"),
         (
             lambda table: table.set_column(1, "label", pa.array([9] * len(table), pa.int8())),
-            "label 9: labels are numbers from 0 to 6",
+            "label 9: expected 0 to 6",
         ),
     ],
 )
