@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
-from fer_ray.errors import DataError, UsageError
-from fer_ray.sources.raw_rows import NO_LABEL, Source
+from fer_ray.errors import DataError
+from fer_ray.sources.raw_rows import NO_LABEL
 from fer_ray.sources.split_names import read_splits
 
 VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
@@ -25,17 +25,11 @@ _MOST_LISTED = 3  # problems of a file; the rest is counted
 
 @dataclass(frozen=True)
 class Votes:
-    """The votes of a file.
-
-    Attributes:
-        path: of the file.
-        counts: int64, n × 10, in the order of ``VOTED``.
-        splits: n names of splits; None if the file has no ``Usage``.
-    """
+    """The votes of a file."""
 
     path: Path
-    counts: np.ndarray
-    splits: list[str] | None
+    counts: np.ndarray  # int64, n × 10, in the order of ``VOTED``
+    splits: list[str] | None  # n names; None if the file has no ``Usage``
 
     def labels(self) -> np.ndarray:
         """Return the emotion with the most votes, int8, n, csv order; ``NO_LABEL`` for another choice or a tie."""
@@ -99,19 +93,6 @@ def read_votes(path: Path) -> Votes:
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     meanings = read_splits(set(splits))
     return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
-
-
-def require_joinable(source: Source, path: Path) -> None:
-    """Check that votes can be joined to a source.
-
-    Raises:
-        UsageError: the source isn't a CSV, whose rows have numbers.
-    """
-    if source.format != "csv":
-        raise UsageError(
-            f"--fer-plus {path}: votes are joined by row number, and {source.name} ({source.format}) has none. Give"
-            " fer2013.csv as SOURCE, or leave --fer-plus out."
-        )
 
 
 def _column(names: list[str], wanted: int) -> int | None:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -66,33 +65,16 @@ def test_every_kind_gives_the_same_grey(name: str) -> None:
     assert np.abs(image.pixels - GREY).max() <= tolerance
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_and_not_cut(format: str) -> None:
-    samples = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
-    pixels = decode(encode(Image.fromarray(samples), format)).pixels
-    np.testing.assert_array_equal(pixels, np.rint(samples / 257))
-
-
-def test_transparent_pixels_are_white_and_half_transparent_ones_half_way() -> None:
-    rgba = np.zeros((3, 1, 4), np.uint8)
-    rgba[:, 0, 3] = [0, 128, 255]
-    assert decode(encode(Image.fromarray(rgba), "PNG")).pixels[:, 0].tolist() == [255, 127, 0]
-    keyed = encode(Image.fromarray(np.uint8([[9, 77]])), "PNG", transparency=9)
-    assert decode(keyed).pixels.tolist() == [[255, 77]]
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-@pytest.mark.parametrize("size", [None, 16])
-def test_exif_orientation(format: str, orientation: int, turned: int, size: int | None) -> None:
-    big = PICTURE.resize((600, 400))
-    exif = Image.Exif()
+@pytest.mark.parametrize(("orientation", "turned"), [(3, 2), (6, 3), (8, 1)])
+def test_a_jpeg_is_turned_as_its_exif_says(orientation: int, turned: int) -> None:
+    big, exif = PICTURE.resize((600, 400)), Image.Exif()
     exif[0x0112] = orientation
-    image = decode(encode(big, format, exif=exif, quality=98), size)
-    upright = np.rot90(decode(encode(big, "PNG")).pixels, turned)
-    assert (image.height, image.width) == upright.shape
-    expected = upright if size is None else resize(np.ascontiguousarray(upright), size)
-    assert np.abs(image.pixels.astype(int) - expected).mean() < 2
+    data = encode(big, "JPEG", exif=exif, quality=98)
+    upright = np.ascontiguousarray(np.rot90(decode(encode(big, "PNG")).pixels, turned))
+    for size, expected in ((None, upright), (16, resize(upright, 16))):
+        image = decode(data, size)
+        assert (image.height, image.width) == upright.shape
+        assert np.abs(image.pixels.astype(int) - expected).mean() < 2
 
 
 def test_resizing_shrinks_by_area_grows_smoothly_and_keeps_what_fits() -> None:
@@ -124,15 +106,12 @@ def test_broken_and_hostile_content_has_its_status(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_truncated(name: str, share: float) -> None:
+def test_truncated(name: str) -> None:
     data = KINDS[name][0]
-    assert kind_of(data[: int(len(data) * share)]) == "truncated"
-
-
-@pytest.mark.parametrize("name", ["jpeg", "progressive jpeg", "png", "bmp", "webp"])
-def test_one_byte_short_is_truncated(name: str) -> None:
-    assert kind_of(KINDS[name][0][:-1]) == "truncated"
+    cuts = [len(data) // 2, len(data) * 9 // 10]
+    if name in ("jpeg", "progressive jpeg", "png", "bmp", "webp"):
+        cuts.append(len(data) - 1)
+    assert {kind_of(data[:cut]) for cut in cuts} == {"truncated"}
 
 
 def test_truncated_behind_a_thumbnail_that_is_whole() -> None:
@@ -144,14 +123,6 @@ def test_truncated_behind_a_thumbnail_that_is_whole() -> None:
     assert kind_of(data[:-200]) == "truncated"
 
 
-def at_random(data: bytearray, at: int) -> None:
-    data[at : at + 40] = np.random.default_rng(1).integers(0, 256, 40, dtype=np.uint8).tobytes()
-
-
-def turned_round(data: bytearray, at: int) -> None:
-    data[at : at + 200] = data[at : at + 200][::-1]
-
-
 def taken_out(data: bytearray, at: int) -> None:
     del data[at : at + 200]
 
@@ -160,7 +131,7 @@ def by_another(data: bytearray, at: int) -> None:
     data[at : at + 200] = encode(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
 
 
-DAMAGE = [at_random, turned_round, taken_out, by_another]
+DAMAGE = [taken_out, by_another]
 DAMAGED_KINDS = ["jpeg", "progressive jpeg", "grey jpeg", "cmyk jpeg"]
 
 
@@ -173,11 +144,11 @@ def damaged(name: str, damage: Callable[[bytearray, int], None]) -> bytes:
 
 @pytest.mark.parametrize("name", DAMAGED_KINDS)
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("size", [None, 4])
-def test_damage_inside_a_jpeg(name: str, damage: Callable[[bytearray, int], None], size: int | None) -> None:
-    with pytest.raises(ImageError) as caught, quiet_decoders():
-        decode(damaged(name, damage), size)
-    assert caught.value.kind == "damaged" and "Corrupt JPEG data: " in caught.value.message
+def test_damage_inside_a_jpeg(name: str, damage: Callable[[bytearray, int], None]) -> None:
+    for size in (None, 4):
+        with pytest.raises(ImageError) as caught, quiet_decoders():
+            decode(damaged(name, damage), size)
+        assert caught.value.kind == "damaged" and "Corrupt JPEG data: " in caught.value.message
 
 
 def test_damage_is_told_of_the_right_image_whatever_other_threads_decode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,11 +183,6 @@ def test_what_other_threads_print_is_not_about_this_image(monkeypatch: pytest.Mo
         assert decode(KINDS["jpeg"][0]).width == 60
 
 
-def test_bytes_after_the_end_do_no_harm() -> None:
-    for name in ("jpeg", "png"):
-        np.testing.assert_array_equal(decode(KINDS[name][0] + b"\0" * 99).pixels, decode(KINDS[name][0]).pixels)
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_too_many_pixels(name: str) -> None:
     assert kind_of(KINDS[name][0], max_pixels=60 * 40 - 1) == "too_large"
@@ -234,8 +200,3 @@ def test_damage_gives_an_error_or_a_picture_and_never_anything_else(capfd: pytes
                 with contextlib.suppress(ImageError):
                     assert decode(bytes(broken), 48, max_pixels=1_000_000).pixels.shape == (48, 48)
     assert capfd.readouterr().err == ""
-
-
-def test_an_error_crosses_process_boundaries() -> None:
-    error = pickle.loads(pickle.dumps(ImageError("truncated", "no end")))
-    assert (error.kind, error.message, str(error)) == ("truncated", "no end", "truncated: no end")

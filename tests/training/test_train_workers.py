@@ -6,7 +6,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from datasets_made import numbers_in, write_prepared
 from process_tree import descendants
@@ -15,10 +14,9 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
-from fer_ray.dataset.store import PreparedDataset
+from fer_ray.dataset.store import PreparedDataset, Split
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint
-from fer_ray.storage.inputs import cache_folder
 from fer_ray.train import TrainResult, train
 from fer_ray.training.on_ray import shards, train_workers
 from fer_ray.training.run_folder import RunFolder
@@ -32,21 +30,22 @@ def config(*overrides: str) -> Config:
 def test_shards_leave_no_row_out(tmp_path: Path, ray_cluster: None) -> None:
     """1,000 labelled rows of 1,100 for three workers: 334, 333 and 333."""
     labels = [None if number % 11 == 5 else number % 7 for number in range(1100)]
-    dataset = write_prepared(tmp_path / "data", {"train": labels})
+    dataset = write_prepared(tmp_path / "data", {"train": labels}, soft=True)
     rows = dataset.labelled("train")
     assert rows % 3 == 1
     parts = shards.train_dataset(dataset, 3).streaming_split(3, equal=True)
-    splits: list[np.ndarray | None] = [None] * 3
+    splits = dict[int, Split]()
 
     def drain(rank: int) -> None:
-        splits[rank] = shards.drain(parts[rank], dataset, rank, 3).images
+        splits[rank] = shards.drain(parts[rank], dataset, rank, 3)
 
     threads = [threading.Thread(target=drain, args=(rank,)) for rank in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    numbers = [numbers_in(images) for images in splits if images is not None]
+    numbers = [numbers_in(splits[rank].images) for rank in range(3)]
+    assert all((split.soft_labels.argmax(1) == split.labels).all() for split in splits.values())
     assert [len(own) for own in numbers] == [334, 333, 333]
     labelled = [number for number, label in enumerate(labels) if label is not None]
     assert sorted(number for own in numbers for number in own) == labelled
@@ -66,7 +65,6 @@ def test_two_workers_map_rows_that_do_not_fit_in_memory_and_start_again_when_one
     assert profile is not None and profile.mapped and profile.workers == 2
     said = capfd.readouterr().err
     assert "train 1,999 rows × 192 bytes = 374.8 KiB, memory-mapped from disk" in said
-    (cache_folder() / "rows" / f"{dataset.info.fingerprint}-train.uint8").unlink()
     assert "its process or node was lost. Restarting after epoch" in said
     assert "failure 1 of 2 allowed (training.max_failures)" in said
 
