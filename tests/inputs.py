@@ -1,4 +1,4 @@
-"""Makes the inputs that the tests of this folder read, and reads them, without Ray or to the end."""
+"""Makes the inputs that tests of sources and images read, and reads them without Ray."""
 
 import io
 import tempfile
@@ -20,10 +20,8 @@ from fer_ray.sources.split_names import SPLITS
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
-def picture(shade: int, size: tuple[int, int] = (48, 48), mode: str = "L", format: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.new("L", size, shade).convert(mode).save(file, format)
-    return file.getvalue()
+def picture(shade: int, size: tuple[int, int] = (48, 48)) -> bytes:
+    return encoded(Image.new("L", size, shade))
 
 
 def encoded(image: Image.Image | np.ndarray, format: str = "PNG", **options: Any) -> bytes:

@@ -33,9 +33,8 @@ class Votes:
 
     def labels(self) -> np.ndarray:
         """Return the emotion with the most votes, int8, n, csv order; ``NO_LABEL`` for another choice or a tie."""
-        winner = self.counts.argmax(1)
-        tied = self._is_tied()
-        return np.where(tied | (winner >= NUM_CLASSES), NO_LABEL, winner).astype(np.int8)
+        winners = self._winners()
+        return np.where(winners < NUM_CLASSES, winners, NO_LABEL).astype(np.int8)
 
     def shares(self) -> np.ndarray:
         """Return each emotion's share of the votes for the seven emotions, float32, n × 7; NaN without such votes."""
@@ -46,14 +45,16 @@ class Votes:
 
     def unlabelled(self) -> dict[str, int]:
         """Count the rows without a label by the winning choice."""
-        winner, tied = self.counts.argmax(1), self._is_tied()
-        counts = {VOTED[index]: int((~tied & (winner == index)).sum()) for index in range(NUM_CLASSES, len(VOTED))}
-        empty = int((self.counts.sum(1) == 0).sum())
-        return counts | {"a tie": int(tied.sum()) - empty, "no vote": empty}
+        names = (*VOTED, "a tie", "no vote")
+        counts = np.bincount(self._winners(), minlength=len(names)).tolist()
+        return dict(zip(names[NUM_CLASSES:], counts[NUM_CLASSES:], strict=True))
 
-    def _is_tied(self) -> np.ndarray:
-        tied: np.ndarray = (self.counts == self.counts.max(1, keepdims=True)).sum(1) > 1
-        return tied
+    def _winners(self) -> np.ndarray:
+        """Return the position of each row's choice in ``VOTED``; beyond its end for a tie, then for no vote."""
+        most = self.counts.max(1)
+        is_tied = (self.counts == most[:, None]).sum(1) > 1
+        tied: np.ndarray = np.where(most == 0, len(VOTED) + 1, len(VOTED))
+        return np.where(is_tied, tied, self.counts.argmax(1))
 
 
 def read_votes(path: Path) -> Votes:

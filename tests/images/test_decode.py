@@ -1,7 +1,6 @@
 """Decoding: every kind of image gives the right picture, and every kind of damage its own error."""
 
 import contextlib
-import io
 import os
 import threading
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from hostile_files import CONTENTS
+from inputs import encoded
 from PIL import Image
 
 from fer_ray.images import decode as decoder
@@ -24,12 +24,6 @@ PICTURE = Image.fromarray(RGB)
 GREY = np.rint(RGB.astype(float) @ [0.299, 0.587, 0.114]).astype(int)
 
 
-def encode(image: Image.Image, format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
 def kind_of(data: bytes, **options: int) -> str:
     with pytest.raises(ImageError) as caught, quiet_decoders():
         decode(data, **options)
@@ -38,21 +32,21 @@ def kind_of(data: bytes, **options: int) -> str:
 
 
 KINDS = {
-    "jpeg": (encode(PICTURE, "JPEG", quality=98, subsampling=0), 2),
-    "progressive jpeg": (encode(PICTURE, "JPEG", quality=98, subsampling=0, progressive=True), 2),
-    "cmyk jpeg": (encode(PICTURE.convert("CMYK"), "JPEG", quality=98), 3),
-    "grey jpeg": (encode(PICTURE.convert("L"), "JPEG", quality=98), 2),
-    "png": (encode(PICTURE, "PNG"), 1),
-    "grey png": (encode(PICTURE.convert("L"), "PNG"), 1),
-    "opaque rgba png": (encode(PICTURE.convert("RGBA"), "PNG"), 1),
-    "palette png": (encode(PICTURE.quantize(256), "PNG"), 30),
+    "jpeg": (encoded(PICTURE, "JPEG", quality=98, subsampling=0), 2),
+    "progressive jpeg": (encoded(PICTURE, "JPEG", quality=98, subsampling=0, progressive=True), 2),
+    "cmyk jpeg": (encoded(PICTURE.convert("CMYK"), "JPEG", quality=98), 3),
+    "grey jpeg": (encoded(PICTURE.convert("L"), "JPEG", quality=98), 2),
+    "png": (encoded(PICTURE, "PNG"), 1),
+    "grey png": (encoded(PICTURE.convert("L"), "PNG"), 1),
+    "opaque rgba png": (encoded(PICTURE.convert("RGBA"), "PNG"), 1),
+    "palette png": (encoded(PICTURE.quantize(256), "PNG"), 30),
     "16-bit rgb png": (cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), 1),
-    "bmp": (encode(PICTURE, "BMP"), 1),
-    "gif": (encode(PICTURE, "GIF"), 30),
-    "tiff": (encode(PICTURE, "TIFF"), 1),
-    "cmyk tiff": (encode(PICTURE.convert("CMYK"), "TIFF"), 1),
-    "webp": (encode(PICTURE, "WEBP", lossless=True), 1),
-    "ppm": (encode(PICTURE, "PPM"), 1),
+    "bmp": (encoded(PICTURE, "BMP"), 1),
+    "gif": (encoded(PICTURE, "GIF"), 30),
+    "tiff": (encoded(PICTURE, "TIFF"), 1),
+    "cmyk tiff": (encoded(PICTURE.convert("CMYK"), "TIFF"), 1),
+    "webp": (encoded(PICTURE, "WEBP", lossless=True), 1),
+    "ppm": (encoded(PICTURE, "PPM"), 1),
 }
 
 
@@ -69,8 +63,8 @@ def test_every_kind_gives_the_same_grey(name: str) -> None:
 def test_a_jpeg_is_turned_as_its_exif_says(orientation: int, turned: int) -> None:
     big, exif = PICTURE.resize((600, 400)), Image.Exif()
     exif[0x0112] = orientation
-    data = encode(big, "JPEG", exif=exif, quality=98)
-    upright = np.ascontiguousarray(np.rot90(decode(encode(big, "PNG")).pixels, turned))
+    data = encoded(big, "JPEG", exif=exif, quality=98)
+    upright = np.ascontiguousarray(np.rot90(decode(encoded(big, "PNG")).pixels, turned))
     for size, expected in ((None, upright), (16, resize(upright, 16))):
         image = decode(data, size)
         assert (image.height, image.width) == upright.shape
@@ -80,16 +74,16 @@ def test_a_jpeg_is_turned_as_its_exif_says(orientation: int, turned: int) -> Non
 def test_resizing_shrinks_by_area_grows_smoothly_and_keeps_what_fits() -> None:
     fine = np.zeros((96, 96), np.uint8)
     fine[::2] = 200  # stripes that only an average over areas turns into even grey
-    assert (decode(encode(Image.fromarray(fine), "PNG"), 48).pixels == 100).all()
+    assert (decode(encoded(Image.fromarray(fine), "PNG"), 48).pixels == 100).all()
     fitting = RNG.integers(0, 256, (48, 48), dtype=np.uint8)
-    np.testing.assert_array_equal(decode(encode(Image.fromarray(fitting), "PNG"), 48).pixels, fitting)
-    grown = decode(encode(Image.fromarray(np.uint8([[0, 250]])), "PNG"), 4).pixels
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(fitting), "PNG"), 48).pixels, fitting)
+    grown = decode(encoded(Image.fromarray(np.uint8([[0, 250]])), "PNG"), 4).pixels
     assert grown.shape == (4, 4) and (np.diff(grown[0].astype(int)) >= 0).all() and len(set(grown[0].tolist())) > 2
 
 
 def test_a_large_jpeg_shrunk_while_decoding_looks_like_one_shrunk_afterwards() -> None:
     large = PICTURE.resize((1500, 1000), Image.Resampling.BICUBIC)
-    data = encode(large, "JPEG", quality=95)
+    data = encoded(large, "JPEG", quality=95)
     fast, full = decode(data, 48), resize(decode(data).pixels, 48)
     assert (fast.width, fast.height) == (1500, 1000)
     difference = np.abs(fast.pixels.astype(int) - full)
@@ -128,7 +122,7 @@ def taken_out(data: bytearray, at: int) -> None:
 
 
 def by_another(data: bytearray, at: int) -> None:
-    data[at : at + 200] = encode(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
+    data[at : at + 200] = encoded(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
 
 
 DAMAGE = [taken_out, by_another]
