@@ -27,12 +27,12 @@ from fer_ray.dataset import quality
 from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows, mean_and_std, relabel, take_validation
 from fer_ray.dataset.near_duplicates import SMALLEST
 from fer_ray.dataset.quality import Findings
-from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, SplitInfo
-from fer_ray.dataset.writer import SplitWriter
+from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset
+from fer_ray.dataset.writer import write_splits
 from fer_ray.errors import DataError, UsageError
 from fer_ray.reporting.dataset import describe_dataset, draw_dataset
-from fer_ray.sources import fer_plus as fer_plus_votes
-from fer_ray.sources.name_options import NameOptions, parse_name_options
+from fer_ray.sources.fer_plus import Votes, read_votes
+from fer_ray.sources.label_names import parse_name_options
 from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.split_names import SPLITS
@@ -65,27 +65,28 @@ def prepare(options: PrepareOptions) -> PrepareResult:
     names = parse_name_options(options.labels, options.splits, options.allow_unknown)
     with open_output(options.dest, inputs=[options.source]) as output:
         _require_unprepared(options.source)
-        opened = open_source(options.source, options.format, options.seed, names)
-        votes = _votes(opened, options.fer_plus)
-        for note in opened.notes:
-            say(note)
+        source = open_source(options.source, options.format, options.seed, names)
+        votes = _votes(source, options.fer_plus)
+        notes = _said(source.notes)
         with output.whole() as partial, Spool(partial / "pixels.partial", options.size) as spool:
             record_start(partial)
-            _read(opened, spool)
+            _read(source, spool)
             unread = len(spool.rejects())
-            rows, notes = _interpret(opened, spool, names)
+            rows, about_names = spool.rows(source, names)
+            names.require_used(source.name)
+            notes += _said(about_names)
             rejects = spool.rejects()
-            _require_rows(opened, rows, rejects)
+            _require_rows(source, rows, rejects)
             if votes:
-                notes += _relabel(opened, rows, unread, votes, options.fer_plus_labels)
+                notes += _said(relabel(source, rows, unread, votes, options.fer_plus_labels))
             if options.drop_leaks:
-                dropped, note = _drop_leaks(opened, rows)
-                rejects, notes = pa.concat_tables([rejects, dropped]), [*notes, note]
-            notes += _complete_splits(rows, options.validation_fraction, options.seed)
+                dropped, note = _drop_leaks(source, rows)
+                rejects, notes = pa.concat_tables([rejects, dropped]), [*notes, *_said([note])]
+            notes += _said(_complete_splits(rows, options.validation_fraction, options.seed))
             notes += [quality.NEAR_RULE] if options.near_duplicates else []
             findings = quality.find(rows, spool if options.near_duplicates else None)
-            info = _write(partial, opened, spool, rows, findings, rejects, notes)
-            draw_dataset(partial, info, spool, rows, findings)
+            info = _write(partial, source, spool, rows, findings, rejects, notes)
+            draw_dataset(partial, info, spool, rows)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     print(describe_dataset(output.path_or_url, info))
@@ -93,6 +94,13 @@ def prepare(options: PrepareOptions) -> PrepareResult:
 
 
 command = prepare.run
+
+
+def _said(notes: list[str]) -> list[str]:
+    """Print notes, and return them for the dataset."""
+    for note in notes:
+        say(note)
+    return list(notes)
 
 
 def _require_unprepared(source: Path | str) -> None:
@@ -103,19 +111,15 @@ def _require_unprepared(source: Path | str) -> None:
     raise DataError(f"{source}: is a prepared dataset already. Use it in `fer-ray train --dataset`.")
 
 
-def _votes(source: Source, fer_plus: Path | str | None) -> fer_plus_votes.Votes | None:
+def _votes(source: Source, fer_plus: Path | str | None) -> Votes | None:
     if fer_plus is None:
         return None
-    path = local_copy(fer_plus)
-    fer_plus_votes.require_joinable(source, path)
-    return fer_plus_votes.read_votes(path)
-
-
-def _relabel(source: Source, rows: SpooledRows, rejected: int, votes: fer_plus_votes.Votes, labels: str) -> list[str]:
-    notes = relabel(source, rows, rejected, votes, labels)
-    for note in notes:
-        say(note)
-    return notes
+    if source.format != "csv":
+        raise UsageError(
+            f"--fer-plus {fer_plus}: votes are joined by row number, and {source.name} ({source.format}) has none. Give"
+            " fer2013.csv as SOURCE, or leave --fer-plus out."
+        )
+    return read_votes(local_copy(fer_plus))
 
 
 def _read(source: Source, spool: Spool) -> None:
@@ -128,32 +132,18 @@ def _read(source: Source, spool: Spool) -> None:
     options.resource_limits = ExecutionResources(object_store_memory=_IN_FLIGHT_BYTES)
     with ProgressBar(f"Reading {source.format}", source.total) as bar:
         for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-            _require_visible(source, block)
+            if pc.any(pc.equal(block["reason"], SOURCE_MISSING)).as_py():
+                raise DataError(f"{source.name}: {SOURCE_MISSING}. Put it on storage that every node sees.")
             spool.add(block)
             bar.advance(len(block))
             usable = pc.sum(pc.is_null(block["reason"])).as_py()
             count_images("prepare", ok=usable, rejected=len(block) - usable)
 
 
-def _require_visible(source: Source, block: pa.Table) -> None:
-    if pc.any(pc.equal(block["reason"], SOURCE_MISSING)).as_py():
-        raise DataError(f"{source.name}: {SOURCE_MISSING}. Put it on storage that every node sees.")
-
-
-def _interpret(source: Source, spool: Spool, options: NameOptions) -> tuple[SpooledRows, list[str]]:
-    """Return the rows with their splits and labels, and all notes about the source."""
-    rows, notes = spool.rows(source, options)
-    options.require_used(source.name)
-    for note in notes:
-        say(note)
-    return rows, [*source.notes, *notes]
-
-
 def _require_rows(source: Source, rows: SpooledRows, rejects: pa.Table) -> None:
-    if len(rows.in_order()):
-        return
-    examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
-    raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")
+    if not len(rows.in_order()):
+        examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
+        raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")
 
 
 def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -> list[str]:
@@ -172,8 +162,6 @@ def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -
         )
     if not has["test"]:
         notes.append("No test split in the source, and none was made up: no figure from this dataset is a test figure.")
-    for note in notes:
-        say(note)
     return notes
 
 
@@ -186,12 +174,10 @@ def _drop_leaks(source: Source, rows: SpooledRows) -> tuple[pa.Table, str]:
             f"{source.name}: --drop-leaks would leave no training row: all {had:,} are also in validation or test."
             " Prepare without it."
         )
-    note = (
+    return dropped, (
         f"{len(dropped):,} of {had:,} training images were left out (--drop-leaks) because they are also in validation"
         " or test; rejects.parquet lists them."
     )
-    say(note)
-    return dropped, note
 
 
 def _write(
@@ -203,36 +189,21 @@ def _write(
     rejects: pa.Table,
     notes: list[str],
 ) -> DatasetInfo:
-    splits = _write_splits(folder, spool, rows, findings)
+    splits, fingerprint = write_splits(folder, spool, rows, findings)
     pq.write_table(rejects, folder / "rejects.parquet")
     train = rows.of_split("train")
-    mean, std = mean_and_std(rows, train if len(train) else np.arange(len(rows)), spool.size)
+    mean, std = mean_and_std(spool, train if len(train) else np.arange(len(rows)))
     return DatasetInfo(
         fer_ray_version=__version__,
         source=source.name,
         source_format=source.format,
         size=spool.size,
-        splits=splits[0],
+        splits=splits,
         mean=mean,
         std=std,
         rejected=len(rejects),
         dropped_leaks=int((rows.splits == DROPPED).sum()),
         soft_labels=rows.soft is not None,
-        fingerprint=splits[1],
+        fingerprint=fingerprint,
         notes=notes,
     )
-
-
-def _write_splits(
-    folder: Path, spool: Spool, rows: SpooledRows, findings: Findings
-) -> tuple[dict[str, SplitInfo], str]:
-    writer = SplitWriter(folder, spool, rows, findings)
-    splits = {}
-    with ProgressBar("Writing Parquet", len(rows.in_order())) as bar:
-        for split in SPLITS:
-            numbers = rows.of_split(split)
-            if len(numbers):
-                splits[split] = quality.split_info(rows, findings, numbers)
-                for written in writer.write(split):
-                    bar.advance(written)
-    return splits, writer.fingerprint()

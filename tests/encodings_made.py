@@ -2,19 +2,13 @@
 
 import io
 import struct
-from typing import Any
 
 import cv2
 import numpy as np
+from inputs import encoded
 from PIL import Image
 
 from fer_ray.sources.synthetic import synthetic_faces
-
-
-def encoded(image: Image.Image | np.ndarray, format: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
-    return file.getvalue()
 
 
 def tiff(

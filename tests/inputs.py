@@ -1,4 +1,4 @@
-"""Makes the inputs that the tests of this folder read, and reads them, without Ray or to the end."""
+"""Makes the inputs that tests of sources and images read, and reads them without Ray."""
 
 import io
 import tempfile
@@ -8,25 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from fer_ray.dataset.assemble import Spool
-from fer_ray.dataset.columns import images_of
-from fer_ray.dataset.store import PreparedDataset
-from fer_ray.prepare import prepare
-from fer_ray.sources.name_options import NameOptions
-from fer_ray.sources.raw_rows import NO_LABEL
+from fer_ray.dataset.store import images_of
+from fer_ray.sources.label_names import NameOptions
+from fer_ray.sources.raw_rows import NO_LABEL, number_rows
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.split_names import SPLITS
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
-def picture(shade: int, size: tuple[int, int] = (48, 48), mode: str = "L", format: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.new("L", size, shade).convert(mode).save(file, format)
-    return file.getvalue()
+def picture(shade: int, size: tuple[int, int] = (48, 48)) -> bytes:
+    return encoded(Image.new("L", size, shade))
 
 
 def encoded(image: Image.Image | np.ndarray, format: str = "PNG", **options: Any) -> bytes:
@@ -51,7 +46,7 @@ def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], n
     opened = open_source(source, **options)
     table = pa.concat_tables([rows for pieces in opened.manifest for rows in opened.read(pieces, 48)])
     assert opened.total in (None, len(table))
-    raw = table.drop_columns(["pixels"]).to_pylist()
+    raw = number_rows(table, 1).drop_columns(["pixels"]).to_pylist()
     with tempfile.TemporaryDirectory() as folder, Spool(Path(folder) / "pixels", 48) as spool:
         spool.add(table)
         rows, _ = spool.rows(opened, options.get("options") or NameOptions(allow_unknown=True))
@@ -70,18 +65,3 @@ def zipped(files: dict[str, bytes]) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return file.getvalue()
-
-
-def prepared(source: Path, dest: Path, **options: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Prepare a source, and return pictures by id and reasons of rejection by id."""
-    before = sorted(source.parent.rglob("*")) if source.parent != dest.parent else None
-    info = prepare(source, dest, validation_fraction=0, **options).info
-    assert before is None or sorted(source.parent.rglob("*")) == before
-    dataset = PreparedDataset(dest)
-    pictures: dict[str, np.ndarray] = {}
-    for split in info.splits:
-        table = dataset.table(split)
-        pictures |= dict(zip(table["id"].to_pylist(), np.array(table["pixels"].to_pylist(), np.uint8), strict=True))
-    rejects = pq.read_table(dest / "rejects.parquet").to_pylist()
-    assert len(rejects) == info.rejected
-    return pictures, {row["id"]: row["reason"] for row in rejects}

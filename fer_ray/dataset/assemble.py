@@ -3,9 +3,9 @@
 The pixels are in a file beside the dataset, so memory holds only some hundred bytes a row, most of them names.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,15 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fer_ray.dataset.columns import images_of
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.dataset.store import images_of
+from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import DataError
-from fer_ray.sources.csv_files import row_number
 from fer_ray.sources.fer_plus import REMEDY, Votes
-from fer_ray.sources.label_names import label_meanings, split_meanings
-from fer_ray.sources.name_options import NameOptions
-from fer_ray.sources.raw_rows import NO_LABEL, Source, raw_schema
-from fer_ray.sources.split_names import SPLITS
+from fer_ray.sources.label_names import NameOptions, label_meanings
+from fer_ray.sources.raw_rows import NO_LABEL, Source, number_rows, raw_schema
+from fer_ray.sources.split_names import NO_PATTERNS, SPLITS, split_meanings
 
 DROPPED = -1  # instead of a split
 _REJECTED = -2  # likewise
@@ -33,18 +31,15 @@ _CHUNK_ROWS = 4096  # fewer where images are large
 
 
 class Spool:
-    """Collects raw rows, with the pixels of the usable ones in a temporary file. A context manager.
-
-    Args:
-        file: for the pixels; removed at the end.
-        size: side of the images, in pixels.
-    """
+    """Collects raw rows, with the pixels of the usable ones, size × size, in a temporary file. A context manager."""
 
     def __init__(self, file: Path, size: int):
         self.file, self.size = file, size
         self._good: list[pa.Table] = []
         self._bad: list[pa.Table] = []
         self._added = 0
+        self._digests: list[bytes] = []  # of the pixels of the usable rows
+        self._flat: list[np.ndarray] = []
 
     def __enter__(self) -> Self:
         self._out = self.file.open("wb")
@@ -61,9 +56,14 @@ class Spool:
         is_bad = pc.is_valid(rows["reason"]).to_numpy()
         good, bad = np.flatnonzero(~is_bad), np.flatnonzero(is_bad)
         images = images_of(rows["pixels"], self.size)
-        self._out.write(np.ascontiguousarray(images[good] if len(bad) else images).data)
+        images = np.ascontiguousarray(images[good] if len(bad) else images)
+        self._out.write(images.data)
+        self._digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+        self._flat.append(images.min((1, 2)) == images.max((1, 2)))
         # The position in the source, because usable rows may become rejects later.
-        rows = rows.append_column(_POSITION, pa.array(np.arange(self._added, self._added + len(rows))))
+        rows = number_rows(rows, self._added + 1).append_column(
+            _POSITION, pa.array(np.arange(self._added, self._added + len(rows)))
+        )
         self._added += len(rows)
         # `take` copies the rows, so that Ray's object store can free the block.
         self._good.append(rows.drop_columns(["pixels", "reason"]).take(pa.array(good)))
@@ -94,15 +94,14 @@ class Spool:
             why = pa.array([reasons[row] for row in rejected], pa.string())
             self._bad.append(table.take(pa.array(rejected)).append_column("reason", why).select(_REJECTS))
         rows = SpooledRows(
+            positions=table[_POSITION.name].to_numpy(),
             ids=table["id"],
             paths=table["path"],
             splits=splits,
             labels=labels,
             sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()]),
-            digests=table["digest"],
-            sums=table["sum"].to_numpy(),
-            squares=table["squares"].to_numpy(),
-            flat=pc.cast(table["flat"], pa.uint8()).to_numpy().astype(bool),
+            groups=pa.array(self._digests, pa.binary(16)).dictionary_encode().indices.to_numpy(),
+            flat=np.concatenate([np.empty(0, bool), *self._flat]),
         )
         return rows, notes
 
@@ -125,31 +124,17 @@ class Spool:
 
 @dataclass
 class SpooledRows:
-    """All n usable rows in source order, without their pixels.
+    """All n usable rows in source order, without their pixels."""
 
-    Attributes:
-        ids: string.
-        paths: string, of the row's file, for people.
-        splits: int8, index into ``SPLITS``; negative for a row in no split, ``DROPPED`` for a leak.
-        labels: int8, csv order, ``NO_LABEL`` where unlabelled.
-        sizes: int32, 2 × n, width and height before resizing.
-        digests: binary(16), equal where the pixels are equal.
-        sums: int64, of the pixels.
-        squares: int64, of the squared pixels.
-        flat: bool, whether the image has one colour.
-        soft: float32, n × 7, shares of votes, csv order, NaN in a row without votes; None without FER+.
-    """
-
+    positions: np.ndarray  # int64, in the source, from 0
     ids: pa.ChunkedArray
-    paths: pa.ChunkedArray
-    splits: np.ndarray
-    labels: np.ndarray
-    sizes: np.ndarray
-    digests: pa.ChunkedArray
-    sums: np.ndarray
-    squares: np.ndarray
-    flat: np.ndarray
-    soft: np.ndarray | None = None
+    paths: pa.ChunkedArray  # of the row's file, for people
+    splits: np.ndarray  # int8, index into ``SPLITS``; negative for a row in no split, ``DROPPED`` for a leak
+    labels: np.ndarray  # int8, csv order, ``NO_LABEL`` where unlabelled
+    sizes: np.ndarray  # int32, 2 × n, width and height before resizing
+    groups: np.ndarray  # int32, equal where the pixels are equal
+    flat: np.ndarray  # bool, whether the image has one colour
+    soft: np.ndarray | None = None  # float32, n × 7, shares of votes, csv order, NaN without votes; None without FER+
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -162,12 +147,6 @@ class SpooledRows:
         """Return the numbers of all rows in splits: those of train, then validation, then test."""
         return np.concatenate([self.of_split(split) for split in SPLITS])
 
-    @cached_property
-    def groups(self) -> np.ndarray:
-        """A number for each row, int32, equal where the pixels are equal."""
-        numbers: np.ndarray = self.digests.combine_chunks().dictionary_encode().indices.to_numpy()
-        return numbers
-
 
 def _meanings(
     table: pa.Table, source: Source, options: NameOptions
@@ -175,7 +154,7 @@ def _meanings(
     """Return each row's index into ``SPLITS`` and label, int8; by row the reason of a reject; notes for the user."""
     split_codes, split_names = _encoded(table["split"])
     rows_of_split = dict(zip(split_names, np.bincount(split_codes).tolist(), strict=True))
-    split_of = split_meanings(rows_of_split, options, source.name)
+    split_of = split_meanings(rows_of_split, options.splits if source.has_usage else NO_PATTERNS, source.name)
     of_split = [_REJECTED if (split := split_of[name]) is None else SPLITS.index(split) for name in split_names]
     splits = np.array(of_split, np.int8)[split_codes]
     label_codes, keys = _encoded(table["label"])
@@ -224,36 +203,19 @@ def take_validation(rows: SpooledRows, fraction: float, seed: int) -> int:
     return int(moved[group].sum())
 
 
-def mean_and_std(rows: SpooledRows, numbers: np.ndarray, size: int) -> tuple[float, float]:
+def mean_and_std(spool: Spool, numbers: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation of the pixels of some rows, 0 to 1."""
-    pixels = len(numbers) * size * size
-    mean = int(rows.sums[numbers].sum()) / pixels
-    variance = int(rows.squares[numbers].sum()) / pixels - mean**2
+    counts, shades = np.zeros(256, np.int64), np.arange(256)
+    for _, images in spool.chunks(numbers):
+        counts += np.bincount(images.reshape(-1), minlength=256)
+    pixels = int(counts.sum())
+    mean = int(counts @ shades) / pixels
+    variance = int(counts @ shades**2) / pixels - mean**2
     return mean / 255, float(np.sqrt(max(variance, 0.0))) / 255
 
 
-def mean_by_class(spool: Spool, rows: SpooledRows, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean image of each class that has a labelled row, float64, size × size, 0 to 255."""
-    numbers = numbers[rows.labels[numbers] != NO_LABEL]
-    sums = np.zeros((NUM_CLASSES, spool.size**2))
-    for chosen, images in spool.chunks(numbers):
-        members = rows.labels[chosen] == np.arange(NUM_CLASSES)[:, None]
-        # Exact: float32 holds whole numbers up to 2²⁴, and a chunk's sums are smaller.
-        sums += members.astype(np.float32) @ images.reshape(len(chosen), -1).astype(np.float32)
-    counts = np.bincount(rows.labels[numbers], minlength=NUM_CLASSES)
-    means = {name: sums[label] / counts[label] for label, name in enumerate(EMOTIONS) if counts[label]}
-    return {name: mean.reshape(spool.size, spool.size) for name, mean in means.items()}
-
-
 def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labels: str) -> list[str]:
-    """Replace the labels of a CSV's rows by those of votes, and return notes for the user.
-
-    Args:
-        source: a CSV.
-        rows: its usable rows; ``labels`` are replaced, and ``soft`` is set for ``labels="soft"``.
-        rejected: number of its other rows.
-        votes: for each row of the source.
-        labels: ``majority`` or ``soft``.
+    """Replace the labels of a CSV's usable rows by those of votes, ``majority`` or ``soft``; return notes for the user.
 
     Raises:
         DataError: the numbers of rows or the splits differ.
@@ -263,7 +225,7 @@ def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labe
             f"{votes.path}: has {len(votes.counts):,} rows, {source.name} {len(rows) + rejected:,}; rows are joined by"
             f" number. {REMEDY}"
         )
-    numbers = np.array([row_number(id) - 1 for id in rows.ids.to_pylist()], np.int64)
+    numbers = rows.positions
     if source.has_usage and votes.splits is not None:
         _require_same_splits(source, votes, numbers, rows.splits)
     previous, rows.labels = rows.labels, votes.labels()[numbers]

@@ -19,18 +19,11 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class Findings:
-    """The flaws of n rows; undefined for dropped rows.
+    """The flaws of n rows, in the order train, validation, test; undefined for dropped rows."""
 
-    Attributes:
-        first: int64, n, number of the first row with the same pixels, in the order train, validation, test.
-        near: int64, n, number of the first near-duplicate in that order, -1 without an earlier one; None if not
-            requested.
-        flags: bool, n, by name, as in ``fer_ray.dataset.store``.
-    """
-
-    first: np.ndarray
-    near: np.ndarray | None
-    flags: dict[str, np.ndarray]
+    first: np.ndarray  # int64, n, number of the first row with the same pixels
+    near: np.ndarray | None  # int64, n, number of the first near-duplicate, -1 without one; None if not requested
+    flags: dict[str, np.ndarray]  # bool, n, by name, as in ``fer_ray.dataset.store``
 
 
 def find(rows: SpooledRows, spool: Spool | None = None) -> Findings:
@@ -112,38 +105,3 @@ def split_info(rows: SpooledRows, findings: Findings, numbers: np.ndarray) -> Sp
         near_duplicates=flagged.get("near_duplicate"),
         near_leaked=flagged.get("near_leaked"),
     )
-
-
-@dataclass(frozen=True)
-class CopyGroup:
-    """Rows with the same pixels.
-
-    Attributes:
-        first: number of the first row.
-        splits: number of rows by split.
-        labels: number of labelled rows by label.
-    """
-
-    first: int
-    splits: dict[str, int]
-    labels: dict[str, int]
-
-
-def worst_groups(rows: SpooledRows, findings: Findings, count: int) -> tuple[list[CopyGroup], list[CopyGroup]]:
-    """Return the ``count`` groups with the most copies, and those of several labels with the most labels."""
-    order = rows.in_order()
-    firsts, group, copies = np.unique(findings.first[order], return_inverse=True, return_counts=True)
-    labelled = rows.labels[order] != NO_LABEL
-    labels = np.zeros((len(firsts), NUM_CLASSES), np.int32)
-    np.add.at(labels, (group[labelled], rows.labels[order[labelled]]), 1)
-    splits = np.zeros((len(firsts), len(SPLITS)), np.int32)
-    np.add.at(splits, (group, rows.splits[order]), 1)
-    kinds = (labels > 0).sum(1)
-    largest = [at for at in np.lexsort((firsts, -copies))[:count] if copies[at] > 1]
-    mixed = [at for at in np.lexsort((firsts, -copies, -kinds))[:count] if kinds[at] > 1]
-
-    def describe(at: int) -> CopyGroup:
-        by_split, by_label = zip(SPLITS, splits[at], strict=True), zip(EMOTIONS, labels[at], strict=True)
-        return CopyGroup(int(firsts[at]), {k: int(n) for k, n in by_split if n}, {k: int(n) for k, n in by_label if n})
-
-    return [describe(at) for at in largest], [describe(at) for at in mixed]

@@ -25,9 +25,9 @@ Columns of every split, its rows in source order:
 """
 
 import dataclasses
-import fcntl
 import mmap
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,15 +40,13 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from fer_ray.console.progress import say
-from fer_ray.console.text import describe_bytes
-from fer_ray.dataset.columns import images_of, labels_of, soft_labels_of
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import cache_folder, local_copy
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import DATASET_FILE as DATASET_FILE
-from fer_ray.storage.local import LOCK_FILE, PREPARE, make_folder, require_dataset
+from fer_ray.storage.local import PREPARE, require_dataset
 from fer_ray.storage.object_store import absolute
 
 FORMAT_VERSION = 1
@@ -107,33 +105,21 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """A split without its unlabelled rows.
-
-    Attributes:
-        ids: n ids.
-        images: uint8, n × size × size, 0 black to 255 white.
-        labels: int64, n, csv order.
-        leaked: bool, n, whether the image is also in train.
-        soft_labels: float32, n × 7, shares of votes, csv order; None if the dataset has none.
-        is_mapped: whether the images are memory-mapped from a file.
-    """
+    """A split without its unlabelled rows."""
 
     ids: list[str]
-    images: np.ndarray
-    labels: np.ndarray
-    leaked: np.ndarray
-    soft_labels: np.ndarray | None = None
-    is_mapped: bool = False
+    images: np.ndarray  # uint8, n × size × size, 0 black to 255 white
+    labels: np.ndarray  # int64, n, csv order
+    leaked: np.ndarray  # bool, n, whether the image is also in train
+    soft_labels: np.ndarray | None = None  # float32, n × 7, shares of votes, csv order; None if the dataset has none
+    is_mapped: bool = False  # whether the images are memory-mapped from a file
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def share(self, rank: int, workers: int) -> "Split":
         """Return every ``workers``-th row from row ``rank`` on, so that the ranks together have each row once."""
-        rows = slice(rank, None, workers)
-        images = self.images[rows] if self.is_mapped else self.images[rows].copy()
-        soft = None if self.soft_labels is None else self.soft_labels[rows]
-        return Split(self.ids[rows], images, self.labels[rows], self.leaked[rows], soft, self.is_mapped)
+        return self.take(np.arange(rank, len(self), workers))
 
     def take(self, rows: np.ndarray) -> "Split":
         """Return the rows with the given numbers, in their order."""
@@ -254,12 +240,15 @@ class PreparedDataset:
         if problems:
             raise DataError(problems)
 
-    def load(self, split: str, mapped: bool = False) -> Split:
-        """Read the labelled rows of a split.
+    def load(self, split: str, mapped: bool = False, rank: int = 0, workers: int = 1) -> Split:
+        """Read the labelled rows of a split, or every ``workers``-th of them from row ``rank`` on.
 
         Args:
             split: its name.
-            mapped: memory-map the images from a file in the cache folder, which the first call on a machine writes.
+            mapped: memory-map the images from a temporary file in the cache folder. The file has no name, so the system
+                removes it when the process ends or drops the images.
+            rank: of a worker.
+            workers: that share the rows, so that together they have each row once.
 
         Raises:
             DataError: a file can't be read, or has other rows or columns than ``dataset.json`` says.
@@ -267,19 +256,18 @@ class PreparedDataset:
         """
         self._check_columns(split)
         table = _labelled(self.table(split, [name for name in self.info.training_columns if name != "pixels"]))
-        shape = (self.labelled(split), self.info.size, self.info.size)
-        if len(table) != shape[0]:
+        if len(table) != self.labelled(split):
             raise DataError(
-                f"{self.path_or_url}/{split}: holds {len(table)} labelled rows, {DATASET_FILE} says {shape[0]}. Prepare"
-                " the dataset again."
+                f"{self.path_or_url}/{split}: holds {len(table)} labelled rows, {DATASET_FILE} says"
+                f" {self.labelled(split)}. Prepare the dataset again."
             )
+        table = table.take(pa.array(range(rank, len(table), workers), pa.int64())) if workers > 1 else table
+        shape = (len(table), self.info.size, self.info.size)
+        blocks = self._image_blocks(split, rank, workers)
         if mapped:
-            with self._image_file(split).open("rb") as file:
-                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writable, as tensors have to be
-            memory.madvise(mmap.MADV_RANDOM)  # without it each row reads its neighbours too
-            return dataclasses.replace(to_split(table, np.frombuffer(memory, np.uint8).reshape(shape)), is_mapped=True)
+            return dataclasses.replace(to_split(table, _mapped(blocks).reshape(shape)), is_mapped=True)
         images, filled = np.empty(shape, np.uint8), 0
-        for block in self._image_blocks(split):
+        for block in blocks:
             images[filled : filled + len(block)] = block
             filled += len(block)
         return to_split(table, images)
@@ -303,33 +291,13 @@ class PreparedDataset:
         with self._reading(file), pq.ParquetFile(file) as parquet:
             return _labelled(parquet.read_row_group(group, columns=columns, use_threads=False))
 
-    def _image_blocks(self, split: str) -> Iterator[np.ndarray]:
-        """Yield the images of the labelled rows, a row group at a time, uint8, n × size × size."""
+    def _image_blocks(self, split: str, rank: int, workers: int) -> Iterator[np.ndarray]:
+        """Yield the images of a worker's labelled rows, a row group at a time, uint8, n × size × size."""
+        first = rank
         for file, group, _ in self.row_groups(split):
-            yield images_of(self.read_group(file, group, ["label", "pixels"])["pixels"], self.info.size)
-
-    def _image_file(self, split: str) -> Path:
-        """Return the file with the pixels of the labelled rows, which is written unless it exists."""
-        folder = cache_folder() / "rows"
-        file = folder / f"{self.info.fingerprint}-{split}.uint8"
-        partial = file.with_suffix(".partial")
-        make_folder(folder)
-        with (folder / LOCK_FILE).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker on this machine may be writing it
-            if not file.exists():
-                size = describe_bytes(self.labelled(split) * self.info.size**2)
-                say(f"Writing the images of {split}, {size}, to {file}.")
-                try:
-                    with partial.open("wb") as out:
-                        for block in self._image_blocks(split):
-                            out.write(np.ascontiguousarray(block).data)
-                    partial.rename(file)
-                except OSError as error:
-                    partial.unlink(missing_ok=True)
-                    raise UsageError(
-                        f"{file}: can't be written: {error.strerror}. Set FER_RAY_CACHE to a folder with more space."
-                    ) from error
-        return file
+            images = images_of(self.read_group(file, group, ["label", "pixels"])["pixels"], self.info.size)
+            yield images[first::workers]
+            first = (first - len(images)) % workers
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
@@ -343,20 +311,50 @@ class PreparedDataset:
         return f"{self.path_or_url}/{file.relative_to(self.path)}"
 
 
+def images_of(pixels: pa.ChunkedArray, size: int) -> np.ndarray:
+    """Return a ``pixels`` column, uint8, n × size × size."""
+    parts = [chunk.flatten().to_numpy() for chunk in pixels.chunks]
+    flat = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    return flat.reshape(-1, size, size)
+
+
 def to_split(table: pa.Table, images: np.ndarray) -> Split:
     """Return labelled rows as arrays.
 
     Args:
         table: with ``DatasetInfo.training_columns``; ``pixels`` isn't read.
         images: of the same rows.
+
+    Raises:
+        DataError: a label isn't 0 to 6.
     """
-    return Split(
-        ids=table["id"].to_pylist(),
-        images=images,
-        labels=labels_of(table),
-        leaked=np.array(["leaked" in flags for flags in table["flags"].to_pylist()], bool),
-        soft_labels=soft_labels_of(table) if "soft_label" in table.column_names else None,
-    )
+    labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+    wrong = labels[(labels < 0) | (labels >= NUM_CLASSES)]
+    if len(wrong):
+        raise DataError(f"label {wrong[0]}: expected 0 to {NUM_CLASSES - 1}. Prepare the dataset again.")
+    soft = None
+    if "soft_label" in table.column_names:  # a labelled row has votes, so no value is null
+        parts = [chunk.flatten().to_numpy() for chunk in table["soft_label"].chunks]
+        soft = np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, NUM_CLASSES)
+    leaked = np.array(["leaked" in flags for flags in table["flags"].to_pylist()], bool)
+    return Split(table["id"].to_pylist(), images, labels, leaked, soft)
+
+
+def _mapped(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    folder = cache_folder()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block).data)
+            file.flush()
+            memory = mmap.mmap(file.fileno(), 0)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the images can't be written there: {error.strerror}. Set FER_RAY_CACHE to a folder with more"
+            " space."
+        ) from error
+    memory.madvise(mmap.MADV_RANDOM)  # without it each row reads its neighbours too
+    return np.frombuffer(memory, np.uint8)
 
 
 def _labelled(table: pa.Table) -> pa.Table:

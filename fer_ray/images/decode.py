@@ -10,16 +10,15 @@ import io
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from fer_ray.images.decoder_warnings import decode_noticing
-from fer_ray.images.grey_samples import SAVE_IT, to_grey
 
 
 def png_of(pixels: np.ndarray) -> bytes:
@@ -48,6 +47,9 @@ _NOT_IMAGES = {  # by their first bytes
 }
 _HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
 _LARGE = 16_000_000  # pixels
+_SAVE_IT = "save it with 8 or 16 unsigned bits a sample"
+_NO_WHITE = f"without a defined white: {_SAVE_IT}"
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 _PILLOW_RAISES = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError)
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -62,12 +64,7 @@ _one_large = threading.Lock()
 
 
 class ImageError(Exception):
-    """An image can't be decoded.
-
-    Args:
-        kind: the kind of problem.
-        message: the problem, for people.
-    """
+    """An image can't be decoded; the message is for people."""
 
     def __init__(self, kind: ImageProblem, message: str):
         super().__init__(kind, message)
@@ -79,15 +76,9 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A decoded image.
+    """A decoded image; width and height are those of the upright image before resizing."""
 
-    Attributes:
-        pixels: uint8, rows × columns, 0 black to 255 white.
-        width: of the upright image before resizing, in pixels.
-        height: likewise.
-    """
-
-    pixels: np.ndarray
+    pixels: np.ndarray  # uint8, rows × columns, 0 black to 255 white
     width: int
     height: int
 
@@ -261,7 +252,7 @@ def _check_tiff(data: bytes) -> None:
         return
     if int.from_bytes(data[4:8], order) + 2 > len(data):
         raise ImageError("truncated", "the TIFF's directory is beyond its end")
-    raise ImageError("undecodable", f"a TIFF with unsupported samples: {SAVE_IT}")
+    raise ImageError("undecodable", f"a TIFF with unsupported samples: {_SAVE_IT}")
 
 
 def _describe(data: bytes) -> str:
@@ -280,7 +271,7 @@ def _alone_if_large(pixels: int) -> contextlib.AbstractContextManager[object]:
 def _grey_of(image: Image.Image, max_pixels: int) -> DecodedImage:
     _check_pixels(*image.size, max_pixels)
     with _as_image_errors(), _alone_if_large(image.width * image.height):
-        grey = to_grey(image)
+        grey = _to_grey(image)
     return DecodedImage(grey, grey.shape[1], grey.shape[0])
 
 
@@ -289,3 +280,44 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise ImageError("undecodable", f"{width} × {height} pixels")
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} × {height} pixels, more than the {max_pixels:,} allowed")
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Return a Pillow image of any mode as upright grey pixels, uint8, rows × columns, transparent pixels white.
+
+    Raises:
+        ValueError: samples without a defined white, as in ``decode``.
+        OSError: the image can't be loaded; Pillow raises other exceptions too.
+    """
+    upright = ImageOps.exif_transpose(image)
+    tiff_tags = getattr(image, "tag_v2", {})
+    if not {2, 3}.isdisjoint(tiff_tags.get(_SAMPLE_FORMAT, ())):
+        raise ValueError(f"signed or floating-point samples, {_NO_WHITE}")
+    if image.mode[0] in "IF":
+        return _scaled(upright, _white(image, tiff_tags), inverted=tiff_tags.get(_PHOTOMETRIC) == 0)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    if upright.mode in ("L", "1"):
+        return np.asarray(upright.convert("L"))
+    return np.asarray(cv2.cvtColor(np.asarray(upright.convert("RGB")), cv2.COLOR_RGB2GRAY))
+
+
+def _white(image: Image.Image, tiff_tags: Mapping[int, Any]) -> int:
+    if image.mode.startswith("I;16"):
+        return int(2 ** tiff_tags.get(_BITS, (16,))[0]) - 1
+    if image.mode == "I" and image.format == "PPM":  # Pillow scales these to 16 bits
+        return 65535
+    raise ValueError(f"{'floating-point' if image.mode == 'F' else '32-bit'} samples, {_NO_WHITE}")
+
+
+def _scaled(image: Image.Image, white: int, inverted: bool) -> np.ndarray:
+    samples = np.asarray(image).astype(np.int32)
+    if 0 < (largest := int(samples.max())) <= white // 16:
+        raise ValueError(
+            f"samples up to {largest:,}, where {white:,} is white, so they may have fewer bits: scale them so that"
+            f" {white:,} is white, or save it with 8 bits"
+        )
+    grey = ((abs(white * inverted - samples) * 255 + white // 2) // white).astype(np.uint8)
+    grey[samples == image.info.get("transparency", -1)] = 255
+    return grey

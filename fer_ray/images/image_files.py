@@ -20,12 +20,7 @@ MAX_BYTES = 256 << 20
 
 
 class FileError(Exception):
-    """A file can't be read.
-
-    Args:
-        kind: the kind of problem.
-        message: the problem, for people.
-    """
+    """A file can't be read; the message is for people."""
 
     def __init__(self, kind: FileProblem, message: str):
         super().__init__(kind, message)

@@ -44,38 +44,25 @@ def to_png(canvas: Canvas, colours: int | None = None) -> bytes:
     return few.getvalue()
 
 
-def save_faces(
-    images: Sequence[np.ndarray] | np.ndarray,
-    captions: Sequence[str],
-    columns: int,
-    file: Path,
-    title: str = "",
-    row_names: Sequence[str] = (),
-    shades: tuple[float, float] = (0, 255),
-) -> None:
-    """Write a PNG of grey images in rows, each with its caption below.
+def save_faces(images: Sequence[np.ndarray], columns: int, file: Path, title: str, row_names: Sequence[str]) -> None:
+    """Write a PNG of grey images in rows.
 
     Args:
-        images: n > 0 arrays, H × W; an empty array leaves its cell empty.
-        captions: n texts of any number of lines.
+        images: n > 0 arrays, uint8, H × W; an empty array leaves its cell empty.
         columns: images in a row.
         file: the PNG to write.
         title: line at the top.
-        row_names: one name for each row, drawn at its left; or none.
-        shades: the values to draw as black and white.
+        row_names: one name for each row, drawn at its left.
     """
-    rows = -(-len(images) // columns)
-    lines = max(caption.count("\n") + bool(caption) for caption in captions)
-    size = (1.2 * columns + bool(row_names), (1.2 + 0.16 * lines) * rows + 0.35)
-    canvas = Canvas(figsize=size, layout="constrained")
+    rows = len(row_names)
+    canvas = Canvas(figsize=(1.2 * columns + 1, 1.2 * rows + 0.35), layout="constrained")
     canvas.suptitle(title, fontsize=10)
     for number, axes in enumerate(canvas.subplots(rows, columns, squeeze=False).flat):
         axes.spines[:].set_visible(False)
         axes.set(xticks=[], yticks=[])
-        if number < len(images) and images[number].size:
-            axes.imshow(images[number], cmap="gray", vmin=shades[0], vmax=shades[1])
-            axes.set_xlabel(captions[number], fontsize=8)
-        if row_names and number % columns == 0:
+        if images[number].size:
+            axes.imshow(images[number], cmap="gray", vmin=0, vmax=255)
+        if number % columns == 0:
             axes.set_ylabel(row_names[number // columns], rotation=0, ha="right", va="center", fontsize=9)
     canvas.savefig(file, dpi=FILE_DPI)
 

@@ -1,12 +1,10 @@
 """Show a prepared dataset: as plain text, as a section of a page, and in pictures beside ``dataset.json``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fer_ray.dataset.assemble import Spool, SpooledRows, mean_by_class
-from fer_ray.dataset.quality import CopyGroup, Findings, worst_groups
+from fer_ray.dataset.assemble import Spool, SpooledRows
 from fer_ray.dataset.store import DatasetInfo, PreparedDataset
 from fer_ray.emotions import EMOTIONS
 from fer_ray.reporting.charts import FILE_DPI, evenly_spaced, new_chart, save_faces
@@ -22,19 +20,7 @@ _FLAWS = {
     "near_leaked": "nearly equal to a train image",
 }
 """Counts of flawed images, fields of ``SplitInfo``, and what they are."""
-_PICTURES = {
-    "classes.png": ("Images of each class by split; the table above has the numbers.", "Images of each class", True),
-    "samples.png": ("Some faces of each class.", "Some faces of each class", False),
-    "mean_faces.png": ("The mean face of each class.", "The mean face of each class", False),
-    "duplicates.png": (
-        "Images that occur several times in the dataset: the largest groups and those with the most labels.",
-        "Images that occur several times",
-        False,
-    ),
-}
-"""Optional pictures beside ``dataset.json``: alternative text, caption and whether it is a chart."""
 _SAMPLES = 10  # of each class, in samples.png
-_GROUPS = 8  # largest groups of copies, and as many with the most labels, in duplicates.png
 
 
 def describe_dataset(path_or_url: str, info: DatasetInfo) -> str:
@@ -47,7 +33,10 @@ def describe_dataset(path_or_url: str, info: DatasetInfo) -> str:
 def dataset_section(folder: Path, path_or_url: str) -> PageSection:
     """Show a prepared dataset; arguments as in ``evaluation_section``."""
     info = PreparedDataset(folder).info
-    pictures = [figure for name, how in _PICTURES.items() for figure in read_figure(folder / name, *how)]
+    pictures = [
+        *read_figure(folder / "classes.png", "Images of each class by split; the table above has the numbers."),
+        *read_figure(folder / "samples.png", "Some faces of each class.", is_chart=False),
+    ]
     facts = {"Source": f"{info.source} ({info.source_format})", "Fingerprint": info.fingerprint}
     total = sum(split.rows for split in info.splits.values())
     headline = (
@@ -81,11 +70,8 @@ def _flawed(count: int | None, rows: int) -> str:
     return f"{count:,} ({share:.1f}%)" if share >= 0.1 else f"{count:,} ({share:.1g}%)"
 
 
-def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRows, findings: Findings) -> None:
-    """Write ``classes.png`` and ``samples.png``.
-
-    Write ``mean_faces.png`` too if any image has a label, and ``duplicates.png`` if two images have the same pixels.
-    """
+def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRows) -> None:
+    """Write ``classes.png`` and ``samples.png``."""
     _save_classes(folder / "classes.png", info)
     split = next(iter(info.splits))
     numbers = rows.of_split(split)
@@ -94,40 +80,7 @@ def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRow
         chosen = evenly_spaced(numbers[rows.labels[numbers] == label], _SAMPLES)
         faces += [*spool.pixels(chosen), *[np.empty(0)] * (_SAMPLES - len(chosen))]
     title = f"{split}, {info.size} × {info.size}"
-    save_faces(faces, [""] * len(faces), _SAMPLES, folder / "samples.png", title, EMOTIONS)
-    means = mean_by_class(spool, rows, numbers)
-    if means:
-        # A mean has little contrast, so the grey scale runs from the darkest to the lightest pixel of all means.
-        shades = min(mean.min() for mean in means.values()), max(mean.max() for mean in means.values())
-        captions = [f"{name}\n{info.splits[split].labels[name]:,}" for name in means]
-        title = f"mean of each class in {split}, all with the same contrast"
-        save_faces([*means.values()], captions, len(means), folder / "mean_faces.png", title, shades=shades)
-    # A group may be among the largest and among those with the most labels.
-    groups = [*{group.first: group for kind in worst_groups(rows, findings, _GROUPS) for group in kind}.values()]
-    if groups:
-        save_copies(folder / "duplicates.png", groups, spool.pixels(np.array([group.first for group in groups])))
-
-
-def save_copies(file: Path, groups: Sequence[CopyGroup], pictures: np.ndarray) -> None:
-    """Write a PNG of groups of identical images, each with its number of copies by split and by label.
-
-    Args:
-        file: the PNG to write.
-        groups: n > 0 groups.
-        pictures: uint8, n × H × W.
-    """
-    captions = [
-        "\n".join(
-            [
-                f"{sum(group.splits.values()):,} times:",
-                *(f"{count:,} in {split}" for split, count in group.splits.items()),
-                *(f"{count:,} × {label}" for label, count in group.labels.items()),
-            ]
-        )
-        for group in groups
-    ]
-    title = "Most frequent images, then the images with the most different labels"
-    save_faces(pictures, captions, min(_GROUPS, len(groups)), file, title)
+    save_faces(faces, _SAMPLES, folder / "samples.png", title, EMOTIONS)
 
 
 def _save_classes(file: Path, info: DatasetInfo) -> None:

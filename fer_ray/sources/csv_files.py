@@ -14,49 +14,40 @@ import io
 import re
 import sys
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+import numpy as np
 import pyarrow as pa
+from pyarrow import csv
 
-from fer_ray.errors import DataError
+from fer_ray.errors import DataError, Problems
+from fer_ray.images.decode import resize
 from fer_ray.images.image_files import is_regular
-from fer_ray.sources.csv_rows import (
-    ID,
-    LINE_BYTES,
-    UNPACKING_ERRORS,
-    CsvLayout,
-    cell_text,
-    parse_rows,
-    read_batches,
-    split_fields,
-)
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_ignored
-from fer_ray.sources.name_options import NameOptions
+from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
-from fer_ray.sources.split_names import SPLITS, read_splits, split_of_root
-from fer_ray.sources.table_columns import (
-    LABEL_COLUMNS,
-    SPLIT_COLUMNS,
-    find_label,
-    require_labels,
-    require_no_split_column,
-)
+from fer_ray.sources.split_names import SPLITS
+from fer_ray.sources.table_columns import LABEL_COLUMNS, SPLIT_COLUMNS, find_columns, splits_of_tables
 
 _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
 _HEADER_BYTES = 4096
 _BUFFER_BYTES = 1 << 20  # a line of FER-2013 is longer than the default
-_TO_THE_END = sys.maxsize
+_LINE_BYTES = 64 << 20  # a longer line is cut, so that a file without line ends doesn't fill the memory
+_BATCH_ROWS = 2048
 _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
 _GZIP = b"\x1f\x8b"
 _LISTED_BYTES = 60  # of a line in a message
+_UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""Exceptions of zipfile and gzip on files that are damaged, encrypted, or compressed by an unknown method."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +62,8 @@ class CsvFile:
 
     @property
     def name(self) -> str:
-        return self.path.name if self.member is None else PurePosixPath(self.member).name
-
-    def is_packed(self) -> bool:
-        """Return whether its bytes can only be read from the start."""
-        with self.open() as stream:
-            return not isinstance(stream, io.BufferedReader)
+        """Its path within a .zip, or its name in a folder."""
+        return self.member or self.path.name
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -87,6 +74,18 @@ class CsvFile:
         else:
             with cast(io.BufferedReader, self.path.open("rb", _BUFFER_BYTES)) as file:
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == _GZIP else file
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of a file, by their names in lower case, and what all its rows have in common."""
+
+    names: list[str]
+    delimiter: str
+    side: int  # of the square images, in pixels
+    label: str | None
+    split_column: str | None
+    split: str = ""  # of all rows, in a file without a column of splits
 
 
 def find_csv(path: Path) -> list[CsvFile]:
@@ -103,103 +102,10 @@ def find_csv(path: Path) -> list[CsvFile]:
                 with opener() as stream:
                     if _header(stream.read(_HEADER_BYTES)):
                         found.append(file)
-            except UNPACKING_ERRORS as error:
+            except _UNPACKING_ERRORS as error:
                 if file.name.lower().endswith(".csv"):
                     raise DataError(f"{file}: can't be read: {error}.") from error
     return found
-
-
-def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Source:
-    """Return CSV files as one source. Ids are ``row-0000001`` and so on, by data row; blank lines don't count.
-
-    Of several files, ``fer2013.csv`` or ``icml_face_data.csv`` is read alone, else all files named after splits; a note
-    names the others. ``Usage`` gives the split of each row; without it the file's name does, then the name of the
-    folder or .zip. Otherwise rows with labels are for training and rows without for the test.
-
-    Raises:
-        DataError: these rules don't choose a file; or a file isn't a readable CSV, has no rows, no square image, or a
-            column that may hold labels under another name; all at once.
-    """
-    files, splits = _choose(path, found, options)
-    is_table = path == files[0].path and files[0].member is None
-    root_split, root_notes = split_of_root(path, options.splits, is_table)
-    layouts, problems = [], []
-    for file in files:
-        try:
-            layouts.append(_layout(file, splits[file] or root_split))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    if any(file.is_packed() for file in files):
-        # The rows of a stream can't be counted in advance, so one task numbers all of them.
-        ranges = [{"file": number, "start": 0, "end": _TO_THE_END, "first": 1} for number in range(len(files))]
-        manifest, total = [pa.Table.from_pylist(ranges)], None
-    else:
-        manifest, total = _manifest(files)
-    notes = [] if all(splits[file] for file in files) else root_notes
-    notes += [
-        f"{file.name} has no column of labels: its rows are unlabelled."
-        for file, layout in zip(files, layouts, strict=True)
-        if not layout.label_column
-    ]
-    if unread := [_name_in(path, file) for file in found if file not in files]:
-        read = ", ".join(_name_in(path, file) for file in files)
-        notes.append(f"Read: {read}. Not read, though they hold images too: {', '.join(unread)}.")
-    if path.is_dir() and (archives := sorted(file.name for file in path.iterdir() if is_archive(file.name))):
-        notes.append(f"Not read: {', '.join(archives)}. Unpack what holds images.")
-    has_usage = all(layout.split_column for layout in layouts)
-    is_fer2013_form = has_usage and all(layout.label_column == "emotion" for layout in layouts)
-    return Source(
-        format="csv",
-        name=str(path),
-        manifest=manifest,
-        read=functools.partial(_read, files, layouts),
-        total=total,
-        notes=notes,
-        has_usage=has_usage,
-        number_order="fer2013.csv" if is_fer2013_form else "assumed",
-    )
-
-
-def _choose(
-    path: Path, found: Sequence[CsvFile], options: NameOptions
-) -> tuple[list[CsvFile], Mapping[CsvFile, str | None]]:
-    """Return the files to read, and by file the split that its name, or a folder's name in the .zip, means."""
-    chains = {file: PurePosixPath(file.member or file.name).with_suffix("").parts for file in found}
-    meaning = read_splits({name for chain in chains.values() for name in chain}, options.splits)
-    splits = {
-        file: next((meaning[name] for name in reversed(chain) if meaning[name]), None) for file, chain in chains.items()
-    }
-    for name in _OFFICIAL_NAMES:
-        if len(official := [file for file in found if file.name.lower() == name]) == 1:
-            return official, splits
-    if len(found) == 1:
-        return list(found), splits
-    of_splits = [file for file in found if splits[file]]
-    if len(of_splits) == len(found) or any(splits[file] == "train" for file in of_splits):
-        return sorted(of_splits, key=lambda file: SPLITS.index(splits[file] or "")), splits
-    names, unknown = ", ".join(_name_in(path, file) for file in found), next(file for file in found if not splits[file])
-    raise DataError(
-        f"{path}: holds several CSV files with a pixels column: {names}. Name their splits, such as --splits"
-        f" '{chains[unknown][-1]}=train', or {'unpack it and ' if path.is_file() else ''}give one file as SOURCE."
-    )
-
-
-def _name_in(path: Path, file: CsvFile) -> str:
-    """Return what names a file of a folder or .zip."""
-    return str(file).removeprefix(f"{path}/")
-
-
-def first_line(start: bytes) -> str:
-    """Return the first line of a file's first bytes as a message shows it: quoted, shortened."""
-    line = re.split(rb"[\r\n]", start, maxsplit=1)[0].removeprefix(codecs.BOM_UTF8)
-    return repr(line[:_LISTED_BYTES].decode("utf-8", "replace") + "…" * (len(line) > _LISTED_BYTES))
-
-
-def row_number(id: str) -> int:
-    """Return the number of a data row, from 1, that its id was made of."""
-    return int(id.removeprefix(ID))
 
 
 def _candidates(
@@ -207,7 +113,7 @@ def _candidates(
 ) -> Iterator[tuple[CsvFile, Callable[[], AbstractContextManager[IO[bytes]]]]]:
     """Yield what may be a CSV file, with a function that opens it."""
     if path.is_file() and zipfile.is_zipfile(path):
-        with contextlib.suppress(*UNPACKING_ERRORS, ValueError):  # reading it as a tree of images reports the damage
+        with contextlib.suppress(*_UNPACKING_ERRORS, ValueError):  # reading it as a tree of images reports the damage
             archive = stack.enter_context(zipfile.ZipFile(path))
             for name in dict.fromkeys(archive.namelist()):
                 if not (name.endswith("/") or is_ignored(name) or PurePosixPath(name).suffix.lower() in _NOT_CSV):
@@ -219,10 +125,59 @@ def _candidates(
             yield CsvFile(file), CsvFile(file).open
 
 
+def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Source:
+    """Return CSV files as one source. Rows have numbers for ids; blank lines don't count.
+
+    ``fer2013.csv`` or ``icml_face_data.csv`` is read alone, and a note names the files beside it. ``Usage`` gives the
+    split of each row; without it the file's name does, then the name of the folder or .zip. Otherwise rows with labels
+    are for training and rows without for the test.
+
+    Raises:
+        DataError: several files don't have names of splits; or a file isn't a readable CSV, has no rows, no square
+            image, or a column that may hold labels under another name.
+    """
+    official = [[file for file in found if PurePosixPath(file.name).name.lower() == name] for name in _OFFICIAL_NAMES]
+    files = next((files for files in official if len(files) == 1), found)
+    problems, layouts = Problems(), list[_Layout]()
+    for file in files:
+        with problems.collect():
+            layouts.append(_layout(file))
+    problems.stop()
+    tables = [
+        (str(PurePosixPath(file.name).with_suffix("")), layout.label, layout.split_column)
+        for file, layout in zip(files, layouts, strict=True)
+    ]
+    splits, notes = splits_of_tables(path, tables, options, path.is_file() and files[0].member is None)
+    in_order = sorted(zip(files, layouts, splits, strict=True), key=lambda one: SPLITS.index(one[2]))
+    files, layouts = [file for file, _, _ in in_order], [replace(layout, split=split) for _, layout, split in in_order]
+    if unread := [file.name for file in found if file not in files]:
+        notes.append(f"Read: {files[0].name}. Not read, though they hold images too: {', '.join(unread)}.")
+    if path.is_dir() and (archives := sorted(file.name for file in path.iterdir() if is_archive(file.name))):
+        notes.append(f"Not read: {', '.join(archives)}. Unpack what holds images.")
+    has_usage = all(layout.split_column for layout in layouts)
+    is_fer2013_form = has_usage and all(layout.label == "emotion" for layout in layouts)
+    return Source(
+        format="csv",
+        name=str(path),
+        manifest=[table for number, file in enumerate(files) for table in _ranges(number, file)],
+        read=functools.partial(_read, files, layouts),
+        notes=notes,
+        has_usage=has_usage,
+        number_order="fer2013.csv" if is_fer2013_form else "assumed",
+    )
+
+
+def first_line(start: bytes) -> str:
+    """Return the first line of a file's first bytes as a message shows it: quoted, shortened."""
+    line = re.split(rb"[\r\n]", start.removeprefix(codecs.BOM_UTF8), maxsplit=1)[0]
+    return repr(line[:_LISTED_BYTES].decode("utf-8", "replace") + "…" * (len(line) > _LISTED_BYTES))
+
+
 def _header(start: bytes) -> tuple[list[str], str] | None:
     """Return the names of the columns, in lower case, and the delimiter; None without a column ``pixels``."""
-    encoding = "utf-8-sig" if b"\0" not in start else "utf-16-be" if start[:1] in (b"\0", b"\xfe") else "utf-16-le"
-    line = re.split(r"[\r\n]", start.decode(encoding, "replace").lstrip("\ufeff"), maxsplit=1)[0]
+    if b"\0" in start:  # UTF-16, or a .tar inside of gzip
+        return None
+    line = re.split(rb"[\r\n]", start.removeprefix(codecs.BOM_UTF8), maxsplit=1)[0].decode("utf-8", "replace")
     for delimiter in ",;\t":
         names = [name.strip(' \t"').lower() for name in line.split(delimiter)]
         if "pixels" in names:
@@ -230,66 +185,40 @@ def _header(start: bytes) -> tuple[list[str], str] | None:
     return None
 
 
-def _layout(file: CsvFile, split: str | None) -> CsvLayout:
+def _layout(file: CsvFile) -> _Layout:
     try:
         with file.open() as stream:
-            start = stream.read(_HEADER_BYTES)
-        names, delimiter = _checked_header(file, start)
+            names, delimiter = _header(stream.read(_HEADER_BYTES)) or ([], "")
         with file.open() as stream:
-            stream.readline(_HEADER_BYTES)
-            lines = [line for lines in read_batches(stream, _PROBE_BYTES) for line in lines]
-    except UNPACKING_ERRORS as error:
+            stream.readline(_LINE_BYTES)
+            lines = [line for lines in _read_lines(stream, _PROBE_BYTES) for line in lines]
+    except _UNPACKING_ERRORS as error:
         raise DataError(f"{file}: can't be read: {error}.") from error
-    columns, _ = split_fields(lines, names, delimiter)
+    if doubled := [name for name in ("pixels", *LABEL_COLUMNS, *SPLIT_COLUMNS) if names.count(name) > 1]:
+        raise DataError(f"{file}: several columns are called {' and '.join(doubled)}. Leave one of each in the file.")
+    columns, _ = _split_fields(lines, names, delimiter)
     counts = Counter(len(cell.split()) for cell in columns["pixels"])
     squares = {count: times for count, times in counts.items() if count and isqrt(count) ** 2 == count}
     if not squares:
-        found = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
-        raise DataError(f"{file}: {found}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
+        what = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
+        raise DataError(f"{file}: {what}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
     side = isqrt(max(squares, key=lambda count: squares[count]))
-    label = find_label(names, str(file))
-    split_column = next((name for name in SPLIT_COLUMNS if name in names), None)
-    if label is None:
-        require_labels(names, "pixels", str(file), None if split_column else split)
-    if split_column is None:
-        unread = [name for name in names if name not in ("pixels", label)]
-        require_no_split_column({name: set(map(cell_text, columns[name])) - {""} for name in unread}, str(file))
-    return CsvLayout(tuple(names), delimiter, side, split or ("train" if label else "test"), label, split_column)
+    label, split = find_columns(
+        names, "pixels", str(file), lambda unread: {name: set(map(_text, columns[name])) - {""} for name in unread}
+    )
+    return _Layout(names, delimiter, side, label, split)
 
 
-def _checked_header(file: CsvFile, start: bytes) -> tuple[list[str], str]:
-    header = _header(start)
-    if header is None:
-        raise DataError(
-            f"{file}: no column is called pixels in its first line, {first_line(start)}. Rename the column of pixels."
-        )
-    if b"\0" in start:
-        raise DataError(f"{file}: is UTF-16 text. Convert it to UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
-    if re.match(rb"[^\r\n]*\r(?!\n)", start):
-        raise DataError(f"{file}: its lines end in CR alone, as on old Macs. Make that LF: tr '\\r' '\\n' < OLD > NEW.")
-    doubled = [name for name in ("pixels", *LABEL_COLUMNS, *SPLIT_COLUMNS) if header[0].count(name) > 1]
-    if doubled:
-        raise DataError(f"{file}: several columns are called {' and '.join(doubled)}. Leave one of each in the file.")
-    return header
+def _ranges(number: int, file: CsvFile) -> Iterator[pa.Table]:
+    """Cut a file into ranges of bytes, a table each; what can only be read from the start is one range."""
+    with file.open() as stream:
+        is_plain = isinstance(stream, io.BufferedReader)
+    step = _TASK_BYTES if is_plain else sys.maxsize
+    for start in range(0, file.path.stat().st_size, step):
+        yield pa.table({"file": [number], "start": [start], "end": [start + step]})
 
 
-def _manifest(files: Sequence[CsvFile]) -> tuple[list[pa.Table], int]:
-    """Cut files into ranges of whole lines, a table each, and count the data rows."""
-    manifest, rows = [], 0
-    for number, file in enumerate(files):
-        with file.open() as stream:
-            stream.readline(_HEADER_BYTES)
-            start = stream.tell()
-            while chunk := stream.read(_TASK_BYTES) + stream.readline(LINE_BYTES):
-                one = {"file": number, "start": start, "end": stream.tell(), "first": rows + 1}
-                manifest.append(pa.Table.from_pylist([one]))
-                rows += sum(1 for line in chunk.split(b"\n") if line and not line.isspace())
-                start = stream.tell()
-    return manifest, rows
-
-
-def _read(files: list[CsvFile], layouts: list[CsvLayout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
-    number = ranges["first"][0].as_py()
+def _read(files: list[CsvFile], layouts: list[_Layout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
     for one in ranges.to_pylist():
         file, layout = files[one["file"]], layouts[one["file"]]
         if not file.path.exists():
@@ -297,15 +226,96 @@ def _read(files: list[CsvFile], layouts: list[CsvLayout], ranges: pa.Table, size
             return
         try:
             with file.open() as stream:
-                if one["start"]:
-                    stream.seek(one["start"])
-                else:
-                    stream.readline(_HEADER_BYTES)
-                for lines in read_batches(stream, one["end"] - one["start"]):
-                    yield parse_rows(lines, number, str(file), layout, size)
-                    number += len(lines)
-        except UNPACKING_ERRORS as error:
+                stream.seek(max(one["start"] - 1, 0))
+                stream.readline(_LINE_BYTES)  # the header, or the end of a line that begins in the previous range
+                for lines in _read_lines(stream, one["end"] - stream.tell()):
+                    yield _parse_rows(lines, str(file), layout, size)
+        except _UNPACKING_ERRORS as error:
             rows = RowBuilder(size)
-            rows.reject(f"{ID}{number:07}", str(file), f"from here on the file can't be unpacked: {error}")
-            number += 1
+            rows.reject(None, str(file), f"from here on the file can't be unpacked: {error}")
             yield rows.table()
+
+
+def _read_lines(stream: IO[bytes], length: int) -> Iterator[list[bytes]]:
+    """Yield the lines that begin in the next ``length`` bytes, without blank ones, up to ``_BATCH_ROWS`` at once."""
+    lines = list[bytes]()
+    try:
+        while length > 0 and (line := stream.readline(_LINE_BYTES)):
+            length -= len(line)
+            if not line.isspace():
+                lines.append(line.rstrip(b"\r\n"))
+            if len(lines) == _BATCH_ROWS:
+                yield lines
+                lines = []
+    except _UNPACKING_ERRORS:
+        yield lines
+        raise
+    if lines:
+        yield lines
+
+
+def _split_fields(
+    lines: list[bytes], names: Sequence[str], delimiter: str, quote: str | bool = '"'
+) -> tuple[dict[str, list[bytes]], dict[int, str]]:
+    """Return the columns of the valid lines, and by position the reasons why other lines are invalid."""
+    invalid = dict[int, str]()
+
+    def reject(row: csv.InvalidRow) -> str:
+        invalid[row.number - 1] = f"{row.actual_columns} column(s), {row.expected_columns} expected"
+        return "skip"
+
+    # An invalid row has to be UTF-8, or its handler isn't called.
+    text = b"\n".join(lines).replace(b"\r", b" ").decode("utf-8", "replace").encode()
+    if not text:
+        return {name: [] for name in names}, invalid
+    numbers = [str(number) for number in range(len(names))]  # the file's own names may not be unique
+    table = csv.read_csv(
+        pa.BufferReader(text),
+        csv.ReadOptions(use_threads=False, column_names=numbers, block_size=len(text) + 1),
+        csv.ParseOptions(delimiter=delimiter, quote_char=quote, invalid_row_handler=reject),
+        csv.ConvertOptions(column_types=dict.fromkeys(numbers, pa.binary()), strings_can_be_null=False),
+    )
+    if quote and len(table) + len(invalid) != len(lines):  # an open quotation mark has swallowed the next lines
+        return _split_fields(lines, names, delimiter, quote=False)
+    return dict(zip(names, (column.to_pylist() for column in table.columns), strict=True)), invalid
+
+
+def _text(cell: bytes) -> str:
+    return _unquoted(cell).decode("utf-8", "backslashreplace")
+
+
+def _unquoted(cell: bytes) -> bytes:
+    """Return a cell without blanks and quotation marks around it."""
+    cell = cell.strip()
+    return cell[1:-1] if len(cell) > 1 and cell[:1] == cell[-1:] == b'"' else cell
+
+
+def _parse_rows(lines: list[bytes], file: str, layout: _Layout, size: int) -> pa.Table:
+    columns, invalid = _split_fields(lines, layout.names, layout.delimiter)
+    valid = zip(*columns.values(), strict=True)
+    rows = RowBuilder(size)
+    for position in range(len(lines)):
+        try:
+            if position in invalid:
+                raise ValueError(invalid[position])
+            of = dict(zip(columns, next(valid), strict=True))
+            split = _text(of[layout.split_column]) if layout.split_column else layout.split
+            label = _text(of[layout.label]) if layout.label else None
+            pixels = _pixels(_unquoted(of["pixels"]), layout.side)
+        except ValueError as error:
+            rows.reject(None, file, str(error))
+        else:
+            rows.add(None, file, split, label, resize(pixels, size), layout.side, layout.side)
+    return rows.table()
+
+
+def _pixels(text: bytes, side: int) -> np.ndarray:
+    if text.translate(None, b"0123456789 \t"):  # numpy would stop at it without an error
+        wrong = next(word for word in text.split() if not word.isdigit()).decode("utf-8", "backslashreplace")
+        raise ValueError(f"a pixel value is {wrong[:20]!r}, expected whole numbers 0 to 255 between blanks")
+    values = np.fromstring(text, np.int64, sep=" ")
+    if len(values) != side * side:
+        raise ValueError(f"{len(values)} pixel values, {side * side} expected ({side} × {side})")
+    if values.max() > 255:
+        raise ValueError(f"a pixel value is {values.max()}, expected 0 to 255")
+    return values.astype(np.uint8).reshape(side, side)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
-from fer_ray.errors import DataError, UsageError
-from fer_ray.sources.raw_rows import NO_LABEL, Source
+from fer_ray.errors import DataError
+from fer_ray.sources.raw_rows import NO_LABEL
 from fer_ray.sources.split_names import read_splits
 
 VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
@@ -25,23 +25,16 @@ _MOST_LISTED = 3  # problems of a file; the rest is counted
 
 @dataclass(frozen=True)
 class Votes:
-    """The votes of a file.
-
-    Attributes:
-        path: of the file.
-        counts: int64, n × 10, in the order of ``VOTED``.
-        splits: n names of splits; None if the file has no ``Usage``.
-    """
+    """The votes of a file."""
 
     path: Path
-    counts: np.ndarray
-    splits: list[str] | None
+    counts: np.ndarray  # int64, n × 10, in the order of ``VOTED``
+    splits: list[str] | None  # n names; None if the file has no ``Usage``
 
     def labels(self) -> np.ndarray:
         """Return the emotion with the most votes, int8, n, csv order; ``NO_LABEL`` for another choice or a tie."""
-        winner = self.counts.argmax(1)
-        tied = self._is_tied()
-        return np.where(tied | (winner >= NUM_CLASSES), NO_LABEL, winner).astype(np.int8)
+        winners = self._winners()
+        return np.where(winners < NUM_CLASSES, winners, NO_LABEL).astype(np.int8)
 
     def shares(self) -> np.ndarray:
         """Return each emotion's share of the votes for the seven emotions, float32, n × 7; NaN without such votes."""
@@ -52,14 +45,16 @@ class Votes:
 
     def unlabelled(self) -> dict[str, int]:
         """Count the rows without a label by the winning choice."""
-        winner, tied = self.counts.argmax(1), self._is_tied()
-        counts = {VOTED[index]: int((~tied & (winner == index)).sum()) for index in range(NUM_CLASSES, len(VOTED))}
-        empty = int((self.counts.sum(1) == 0).sum())
-        return counts | {"a tie": int(tied.sum()) - empty, "no vote": empty}
+        names = (*VOTED, "a tie", "no vote")
+        counts = np.bincount(self._winners(), minlength=len(names)).tolist()
+        return dict(zip(names[NUM_CLASSES:], counts[NUM_CLASSES:], strict=True))
 
-    def _is_tied(self) -> np.ndarray:
-        tied: np.ndarray = (self.counts == self.counts.max(1, keepdims=True)).sum(1) > 1
-        return tied
+    def _winners(self) -> np.ndarray:
+        """Return the position of each row's choice in ``VOTED``; beyond its end for a tie, then for no vote."""
+        most = self.counts.max(1)
+        is_tied = (self.counts == most[:, None]).sum(1) > 1
+        tied: np.ndarray = np.where(most == 0, len(VOTED) + 1, len(VOTED))
+        return np.where(is_tied, tied, self.counts.argmax(1))
 
 
 def read_votes(path: Path) -> Votes:
@@ -99,19 +94,6 @@ def read_votes(path: Path) -> Votes:
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     meanings = read_splits(set(splits))
     return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
-
-
-def require_joinable(source: Source, path: Path) -> None:
-    """Check that votes can be joined to a source.
-
-    Raises:
-        UsageError: the source isn't a CSV, whose rows have numbers.
-    """
-    if source.format != "csv":
-        raise UsageError(
-            f"--fer-plus {path}: votes are joined by row number, and {source.name} ({source.format}) has none. Give"
-            " fer2013.csv as SOURCE, or leave --fer-plus out."
-        )
 
 
 def _column(names: list[str], wanted: int) -> int | None:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,10 +24,9 @@ from fer_ray.errors import DataError
 from fer_ray.images.decode import ImageError, decode
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.image_files import FileError, list_files, path_text, read_file
-from fer_ray.sources.label_names import label_meanings
-from fer_ray.sources.name_options import NameOptions, is_number, label_key
+from fer_ray.sources.label_names import NameOptions, is_number, label_key
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
-from fer_ray.sources.split_names import TreePath, read_splits, split_of_root, splits_of_paths
+from fer_ray.sources.split_names import SPLITS, TreePath, read_splits, split_of_root, splits_of_paths
 from fer_ray.sources.zip_files import list_members, read_member
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
@@ -46,27 +45,17 @@ _RESPLIT = {"train": 28_821, "validation": 7_066}
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of a folder or .zip.
-
-    Attributes:
-        path: of the folder or .zip.
-        format: ``folder`` or ``zip``.
-        files: all of them, except hidden ones of a folder.
-        unlistable: errors of folders in it that can't be listed.
-    """
+    """The files of a folder or .zip, except hidden ones of a folder."""
 
     path: Path
-    format: str
+    format: str  # folder or zip
     files: list[TreeFile]
-    unlistable: list[OSError] = field(default_factory=list)
 
     def count_images(self) -> int:
         """Count the image files in folders named after emotions."""
         label_of = functools.cache(NameOptions().label_of)
-        images = [
-            PurePosixPath(path) for file in self.files if _is_image(path := file["path"]) and not is_ignored(path)
-        ]
-        return sum(any(label_of(label_key(folder)) is not None for folder in image.parts[:-1]) for image in images)
+        images = [path for file in self.files if _is_image(path := file["path"]) and not is_ignored(path)]
+        return sum(any(label_of(label_key(name)) is not None for name in path.split("/")[:-1]) for path in images)
 
 
 def list_tree(path: Path) -> Tree:
@@ -75,14 +64,18 @@ def list_tree(path: Path) -> Tree:
     The paths leave out a single root folder that has the .zip's own name.
 
     Raises:
-        DataError: the .zip is damaged.
+        DataError: the .zip is damaged, or a folder can't be listed.
     """
     if path.is_file():
         return Tree(path, "zip", list_members(path))
-    tree, root = Tree(path, "folder", []), os.fsencode(path)
-    for file in list_files([path], tree.unlistable.append):
-        tree.files.append({"path": path_text(file[len(root) :].lstrip(b"/")), "problem": None, "file": file})
-    return tree
+    unlistable, root = list[OSError](), os.fsencode(path)
+    files = [
+        {"path": path_text(file[len(root) :].lstrip(b"/")), "problem": None, "file": file}
+        for file in list_files([path], unlistable.append)
+    ]
+    if unlistable:
+        raise DataError([f"{path_text(error.filename)}: can't be listed: {error.strerror}." for error in unlistable])
+    return Tree(path, "folder", files)
 
 
 def is_ignored(path: str) -> bool:
@@ -99,13 +92,8 @@ def open_tree(tree: Tree, options: NameOptions) -> Source:
     """Return the images of a folder or .zip as a source.
 
     Raises:
-        DataError: no image is in a folder named after a label, labels or splits are unclear, or a folder can't be
-            listed.
+        DataError: no image is in a folder named after a label, or labels or splits are unclear.
     """
-    if tree.unlistable:
-        raise DataError(
-            [f"{path_text(error.filename)}: can't be listed: {error.strerror}." for error in tree.unlistable]
-        )
     path, files, name = tree.path, tree.files, path_text(os.fsencode(tree.path))
     folders = {file["path"]: PurePosixPath(file["path"]).parts[:-1] for file in files if not is_ignored(file["path"])}
     paths, of_label = _tree_paths(set(folders.values()), options, name)
@@ -115,18 +103,10 @@ def open_tree(tree: Tree, options: NameOptions) -> Source:
         if folder is not None and (folder in of_label or _is_image(file["path"])):
             tree_path = paths[folder]
             label = (*folder, *(folder[-1:] or [path.name]))[tree_path.label_at]
-            images.append(file | {"tree_path": tree_path, "label": label_key(label)})
+            images.append(file | {"tree_path": tree_path, "label": label})
     if not any(image["tree_path"].names in of_label for image in images):
         raise DataError(_no_label(path, files))
     notes = _set_splits(images, path, options, name)
-    counts = Counter((image["split"], image["label"]) for image in images)
-    meanings, label_notes = label_meanings(counts, options, name, "unknown")
-    for image in images:
-        meaning = meanings[image["label"]]
-        if isinstance(meaning, int):
-            image["label"] = EMOTIONS[meaning]
-        else:
-            image["problem"] = image["problem"] or meaning
     if unread := [path for path in folders if is_archive(path) or PurePosixPath(path).suffix.lower() in _TABLES]:
         notes.append(f"Not read: {amount(len(unread), 'file')} such as {unread[0]}. Unpack it, or give it as SOURCE.")
     if dict(Counter(image["split"] for image in images)) == _RESPLIT:
@@ -137,7 +117,8 @@ def open_tree(tree: Tree, options: NameOptions) -> Source:
         manifest=[_manifest(images[at : at + _TASK_FILES]) for at in range(0, len(images), _TASK_FILES)],
         read=functools.partial(_read, path),
         total=len(images),
-        notes=notes + label_notes,
+        notes=notes,
+        number_order="unknown",
     )
 
 
@@ -165,14 +146,15 @@ def _tree_paths(
     """
     label_of = functools.cache(lambda name: options.label_of(label_key(name)))
     found = _labels_at(folders, lambda name: label_of(name) is not None) or _labels_at(folders, is_number)
-    depths = Counter(position for positions in found.values() for position in positions)
-    at = {folder: max(positions, key=lambda at: (depths[at], at)) for folder, positions in found.items()}
-    doubled = next((folder for folder, positions in found.items() if _are_numbers(folder, positions)), None)
+    numbers = _labels_at(folders, is_number)
+    doubled = [folder for folder, at in numbers.items() if len(at) > 1 and set(at) & set(found.get(folder, []))]
     if doubled:
         raise DataError(
-            f"{source}: {'/'.join(doubled)} has numbers at two levels, and either may be the labels. Rename the folders"
-            " that aren't labels, such as 7 to person7."
+            f"{source}: {'/'.join(doubled[0])} has numbers at two levels, and either may be the labels. Rename the"
+            " folders that aren't labels, such as 7 to person7."
         )
+    depths = Counter(position for positions in found.values() for position in positions)
+    at = {folder: max(positions, key=lambda at: (depths[at], at)) for folder, positions in found.items()}
     parents = {folder[:position] for folder, position in at.items()}
     paths = {folder: TreePath(folder, position) for folder, position in at.items()}
     for folder in folders - set(at):
@@ -186,11 +168,6 @@ def _tree_paths(
 def _labels_at(folders: set[tuple[str, ...]], is_label: Callable[[str], bool]) -> dict[tuple[str, ...], list[int]]:
     found = {folder: [at for at, name in enumerate(folder) if is_label(name)] for folder in folders}
     return {folder: positions for folder, positions in found.items() if positions}
-
-
-def _are_numbers(folder: tuple[str, ...], positions: list[int]) -> bool:
-    numbers = [position for position, name in enumerate(folder) if is_number(name)]
-    return len(numbers) > 1 and bool(set(numbers) & set(positions))
 
 
 def _set_splits(images: list[TreeFile], path: Path, options: NameOptions, source: str) -> list[str]:
@@ -209,33 +186,28 @@ def _set_splits(images: list[TreeFile], path: Path, options: NameOptions, source
 
 
 def _set_by_file(images: list[TreeFile], options: NameOptions, source: str) -> list[str]:
-    """Set the splits by the files' names, if all names mean one, and return notes for the user."""
-    words = {image["path"]: re.sub(r"\d+", "", PurePosixPath(image["path"]).stem) for image in images}
-    of_words = read_splits(set(words.values()), options.splits)
-    if not _all_mean_split({path: of_words[word] for path, word in words.items()}, source):
-        return []
-    for image in images:
-        image["split"] = of_words[words[image["path"]]]
-    examples = {split: word for word, split in sorted(of_words.items())}
-    listed = ", ".join(f"{word} is {split}" for split, word in examples.items())
-    return [f"No folder is named after a split, so file names give the splits: {listed}."]
-
-
-def _all_mean_split(splits: dict[str, str | None], source: str) -> bool:
-    """Return whether all files' names mean splits.
+    """Set the splits by the files' names, if all names mean one, and return notes for the user.
 
     Raises:
         DataError: some names mean validation or test, and others no split.
     """
-    later = [path for path, split in splits.items() if split in ("validation", "test")]
-    unclear = [path for path, split in splits.items() if split is None]
-    if unclear and len(later) >= max(2, len(splits) / 100):
+    words = [re.sub(r"\d+", "", PurePosixPath(image["path"]).stem) for image in images]
+    of_words = read_splits(set(words), options.splits)
+    later = [image["path"] for image, word in zip(images, words, strict=True) if of_words[word] in SPLITS[1:]]
+    unclear = [image["path"] for image, word in zip(images, words, strict=True) if of_words[word] is None]
+    if unclear and len(later) >= max(2, len(images) / 100):
         raise DataError(
             f"{source}: no folder is named after a split. The names of {amount(len(later), 'image')} mean one, such as"
             f" {later[0]}, and the names of {len(unclear):,} others none, such as {unclear[0]}. Put the images into"
             " folders of splits, or, if all are for training, give --splits '*=train'."
         )
-    return not unclear
+    if unclear:
+        return []
+    for image, word in zip(images, words, strict=True):
+        image["split"] = of_words[word]
+    examples = {split: word for word, split in sorted(of_words.items())}
+    listed = ", ".join(f"{word} is {split}" for split, word in examples.items())
+    return [f"No folder is named after a split, so file names give the splits: {listed}."]
 
 
 def _set_official(images: list[TreeFile]) -> list[str]:
@@ -260,13 +232,7 @@ def _set_official(images: list[TreeFile]) -> list[str]:
 
 
 def _manifest(images: list[TreeFile]) -> pa.Table:
-    types = {
-        "path": pa.string(),
-        "split": pa.string(),
-        "label": pa.string(),
-        "problem": pa.string(),
-        "file": pa.binary(),
-    }
+    types = dict.fromkeys(("path", "split", "label", "problem"), pa.string()) | {"file": pa.binary()}
     return pa.Table.from_pylist(images, schema=pa.schema({name: types.get(name, pa.int64()) for name in images[0]}))
 
 

@@ -19,23 +19,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_ray.errors import DataError
+from fer_ray.errors import DataError, Problems
 from fer_ray.images.decode import ImageError, decode
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.image_files import is_regular, path_text
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES
-from fer_ray.sources.name_options import NameOptions
+from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
-from fer_ray.sources.split_names import TreePath, read_splits, split_of_root, splits_of_paths
 from fer_ray.sources.table_columns import (
     IMAGE_COLUMNS,
-    SPLIT_COLUMNS,
     find_column,
-    find_label,
+    find_columns,
     holds_bytes,
     is_text,
-    require_labels,
-    require_no_split_column,
+    splits_of_tables,
 )
 
 _MAGIC = b"PAR1"
@@ -47,28 +44,25 @@ _ERRORS = (OSError, pa.ArrowException)
 
 @dataclass(frozen=True)
 class _Layout:
-    """The columns of a file.
+    """The columns of a file, and what all its rows have in common."""
 
-    Attributes:
-        path: as text, relative to the source.
-        image: name of the column of images.
-        label: name of the column of labels, or None.
-        names: label names by number, or None.
-        split_column: name of the column of splits, or None.
-        split: of all rows, in a file without a column of splits; None until all files' names are known.
-    """
-
-    path: str
+    path: str  # relative to the source
     image: str
     label: str | None
-    names: tuple[str, ...] | None
     split_column: str | None
-    split: str | None = None
+    names: tuple[str, ...] | None  # of labels by number
+    split: str = ""  # of all rows, in a file without a column of splits
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
         return [name for name in (self.image, self.label, self.split_column) if name]
+
+    @property
+    def table(self) -> str:
+        """The path without what numbers the files of a split."""
+        path = Path(self.path)
+        return str(path.parent / _SHARD.sub("", path.stem))
 
 
 def find_parquet(listed: Iterable[bytes]) -> list[bytes]:
@@ -76,55 +70,6 @@ def find_parquet(listed: Iterable[bytes]) -> list[bytes]:
     no_parquet = tuple(os.fsencode(suffix) for suffix in IMAGE_SUFFIXES)
     files = (file for file in listed if not file.lower().endswith(no_parquet))
     return [file for file in files if is_regular(Path(os.fsdecode(file))) and _starts_as_parquet(file)]
-
-
-def open_parquet(path: Path, files: list[bytes], options: NameOptions) -> Source:
-    """Return Parquet files as one source. Ids are a file's path below the source and the row's number from 1.
-
-    Raises:
-        DataError: a file is damaged, has no rows or no column of images, or labels of a wrong type, all at once; or the
-            splits are unclear.
-    """
-    layouts: list[_Layout] = []
-    manifest: list[pa.Table] = []
-    problems, total = [], 0
-    for number, file in enumerate(files):
-        try:
-            with pq.ParquetFile(os.fsdecode(file)) as opened:
-                layouts.append(_layout(path, file, opened.schema_arrow))
-                if opened.metadata.num_row_groups and not layouts[-1].split_column:
-                    require_no_split_column(_unread_texts(opened, layouts[-1]), path_text(file))
-                manifest += _ranges(number, opened.metadata)
-                total += opened.metadata.num_rows
-        except _ERRORS as error:
-            problems.append(
-                f"{path_text(file)}: not readable as Parquet: {str(error).rstrip('.')}. Copy or download it again."
-            )
-        except DataError as error:
-            problems += error.problems
-    if not problems and not total:
-        problems.append(f"{path}: its Parquet files have no rows. Expected rows with an image and a label.")
-    if problems:
-        raise DataError(problems)
-    layouts, notes = _with_splits(path, layouts, options)
-    if unlabelled := [layout.path for layout in layouts if layout.label is None]:
-        notes.append(f"{unlabelled[0]}: no label column in {len(unlabelled)} file(s), whose rows are unlabelled.")
-    return Source(
-        format="parquet",
-        name=path_text(os.fsencode(path)),
-        manifest=manifest,
-        read=functools.partial(_read, files, layouts),
-        total=total,
-        notes=notes,
-    )
-
-
-def _unread_texts(opened: pq.ParquetFile, layout: _Layout) -> dict[str, set[str]]:
-    schema = opened.schema_arrow
-    unread = [name for name in schema.names if name not in layout.columns and is_text(schema.field(name).type)]
-    table = opened.read_row_group(0, columns=unread) if unread else pa.table({})
-    texts = {name: {str(text) for text in table[name].unique().to_pylist() if text is not None} for name in unread}
-    return {name: texts.get(name, set()) for name in schema.names if name not in layout.columns}
 
 
 def _starts_as_parquet(file: bytes) -> bool:
@@ -137,52 +82,72 @@ def _starts_as_parquet(file: bytes) -> bool:
         return False  # its name isn't that of a Parquet file
 
 
-def _layout(root: Path, file: bytes, schema: pa.Schema) -> _Layout:
-    path = path_text(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    label = find_label(schema.names, path_text(file))
-    image, split_column = (find_column(schema, names) for names in (IMAGE_COLUMNS, SPLIT_COLUMNS))
+def open_parquet(path: Path, files: list[bytes], options: NameOptions) -> Source:
+    """Return Parquet files as one source. Ids are a file's path below the source and the row's number from 1.
+
+    Raises:
+        DataError: a file is damaged, has no rows or no column of images, or labels of a wrong type, all at once; or the
+            splits are unclear.
+    """
+    layouts, manifest, problems, total = list[_Layout](), list[pa.Table](), Problems(), 0
+    for number, file in enumerate(files):
+        with problems.collect():
+            try:
+                with pq.ParquetFile(os.fsdecode(file)) as opened:
+                    total += opened.metadata.num_rows
+                    manifest += _ranges(number, opened.metadata)
+                    layouts.append(_layout(path, file, opened))
+            except _ERRORS as error:
+                why = str(error).rstrip(".")
+                raise DataError(
+                    f"{path_text(file)}: not readable as Parquet: {why}. Copy or download it again."
+                ) from error
+    problems.stop()
+    if not total:
+        raise DataError(f"{path}: its Parquet files have no rows. Expected rows with an image and a label.")
+    tables = [(layout.table, layout.label, layout.split_column) for layout in layouts]
+    splits, notes = splits_of_tables(path, tables, options, path.is_file())
+    named = _with_names(layouts, str(path))
+    layouts = [replace(layout, split=split) for layout, split in zip(named, splits, strict=True)]
+    return Source(
+        format="parquet",
+        name=path_text(os.fsencode(path)),
+        manifest=manifest,
+        read=functools.partial(_read, files, layouts),
+        total=total,
+        notes=notes,
+        has_usage=all(layout.split_column for layout in layouts),
+    )
+
+
+def _layout(root: Path, file: bytes, opened: pq.ParquetFile) -> _Layout:
+    schema, name = opened.schema_arrow, path_text(file)
+    image = find_column(schema, IMAGE_COLUMNS)
     if image is None:
         raise DataError(
-            f"{path_text(file)}: none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE_COLUMNS)}."
-            " Rename the column of the image files' bytes."
+            f"{name}: none of its columns {', '.join(schema.names)} is called {', '.join(IMAGE_COLUMNS)}. Rename the"
+            " column of the image files' bytes."
         )
-    problems = []
-    if not holds_bytes(schema.field(image).type):
-        problems.append(
-            f"{path_text(file)}: column {image} is {schema.field(image).type}, expected bytes or a struct of them."
-            " Store the image files' bytes in it."
-        )
-    if label is not None and not _is_label_type(schema.field(label).type):
-        problems.append(f"{path_text(file)}: column {label} is {schema.field(label).type}, expected numbers or names.")
-    if split_column is not None and not is_text(schema.field(split_column).type):
-        found = schema.field(split_column).type
-        problems.append(
-            f"{path_text(file)}: column {split_column} is {found}, expected names of splits. Store names such as train."
-        )
-    if problems:
-        raise DataError(problems)
-    if label is None:
-        name = Path(path).name
-        require_labels(schema.names, image, path_text(file), None if split_column else read_splits([name])[name])
-    return _Layout(path, image, label, _class_names(schema, label), split_column)
 
+    def read_texts(columns: list[str]) -> dict[str, set[str]]:
+        texts = [column for column in columns if is_text(schema.field(column).type)]
+        table = opened.read_row_group(0, columns=texts) if texts and opened.num_row_groups else pa.table({})
+        found = {text: set(map(str, table[text].drop_null().unique().to_pylist())) for text in table.column_names}
+        return {column: found.get(column, set()) for column in columns}
 
-def _with_splits(root: Path, layouts: list[_Layout], options: NameOptions) -> tuple[list[_Layout], list[str]]:
-    """Set the split of each file without a column of splits by names; return notes for the user too."""
-
-    def tree_path(layout: _Layout) -> TreePath:
-        *folders, name = Path(layout.path).parts
-        names = (*folders, _SHARD.sub("", Path(name).stem))
-        return TreePath(names, len(names))
-
-    paths = {tree_path(layout) for layout in layouts if layout.split_column is None}
-    splits, notes = splits_of_paths(paths, options.splits, str(root))
-    default, root_notes = split_of_root(root, options.splits, is_table=root.is_file())
-    layouts = _with_names(layouts, str(root))
-    return [
-        replace(layout, split=splits.get(tree_path(layout)) or default or ("train" if layout.label else "test"))
-        for layout in layouts
-    ], notes + (root_notes if None in splits.values() else [])
+    label, split_column = find_columns(schema.names, image, name, read_texts)
+    checks = [
+        (image, holds_bytes, "bytes or a struct of them, the content of an image file"),
+        (label, _is_label_type, "numbers or names"),
+        (split_column, is_text, "names of splits such as train"),
+    ]
+    types = [(column, schema.field(column).type, holds, expected) for column, holds, expected in checks if column]
+    if wrong := [
+        f"column {column} is {type}, expected {what}" for column, type, holds, what in types if not holds(type)
+    ]:
+        raise DataError([f"{name}: {problem}. Convert it." for problem in wrong])
+    path = path_text(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
+    return _Layout(path, image, label, split_column, _class_names(schema, label))
 
 
 def _with_names(layouts: list[_Layout], source: str) -> list[_Layout]:
@@ -199,11 +164,8 @@ def _with_names(layouts: list[_Layout], source: str) -> list[_Layout]:
 
 def _is_label_type(type: pa.DataType) -> bool:
     of_values = type.value_type if pa.types.is_dictionary(type) else type
-    return is_text(type) or _is_number(of_values) or bool(pa.types.is_null(type))
-
-
-def _is_number(type: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(type) or pa.types.is_floating(type))
+    is_number = pa.types.is_integer(of_values) or pa.types.is_floating(of_values)
+    return is_text(type) or bool(is_number or pa.types.is_null(type))
 
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ from fer_ray.images.decode import resize
 from fer_ray.images.image_files import path_text
 from fer_ray.sources.csv_files import CsvFile, find_csv, first_line, open_csv
 from fer_ray.sources.image_trees import Tree, list_tree, open_tree
-from fer_ray.sources.name_options import NameOptions
+from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.parquet_files import find_parquet, open_parquet
 from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.synthetic import SIZE as SYNTHETIC_SIZE
@@ -81,9 +81,8 @@ def _recognise(path: Path, format: str, options: NameOptions) -> Source:
     _require_source(path)
     is_tree = path.is_dir() or zipfile.is_zipfile(path)
     tree = list_tree(path) if is_tree and format != "csv" else None
-    csv_files, parquet_files = list[CsvFile](), list[bytes]()
-    if format in ("auto", "csv"):
-        csv_files = find_csv(path)
+    csv_files = find_csv(path) if format in ("auto", "csv") else []
+    parquet_files = list[bytes]()
     if format in ("auto", "parquet") and not (tree and tree.format == "zip"):
         parquet_files = find_parquet([file["file"] for file in tree.files] if tree else [os.fsencode(path)])
     if format == "auto":
@@ -95,13 +94,7 @@ def _recognise(path: Path, format: str, options: NameOptions) -> Source:
     if tree and format in ("auto", tree.format):
         return open_tree(tree, options)
     if format != "auto":
-        expected = {
-            "csv": "a CSV file with a pixels column",
-            "parquet": "a Parquet file",
-            "folder": "a folder",
-            "zip": "a .zip file",
-        }
-        raise DataError(f"{path}: --format {format} needs {expected[format]}. Leave --format out.")
+        raise DataError(f"{path}: holds no {format} as --format says. Leave --format out. {_EXPECTED}")
     raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
 
 
@@ -121,17 +114,14 @@ def _require_one_format(path: Path, csv_files: list[CsvFile], parquet_files: lis
 def _require_source(path: Path) -> None:
     try:
         mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"{path}: neither a file nor a folder (mode {stat.filemode(mode)}). {_EXPECTED}")
+        with os.scandir(path) if stat.S_ISDIR(mode) else path.open("rb"):
+            pass
     except FileNotFoundError:
         raise DataError(f"{path}: no such file or folder. {_EXPECTED}") from None
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}.") from error
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise DataError(f"{path}: neither a file nor a folder (mode {stat.filemode(mode)}). {_EXPECTED}")
-    try:
-        with os.scandir(path) if stat.S_ISDIR(mode) else path.open("rb"):
-            pass
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}. Change its permissions.") from error
+        raise DataError(f"{path}: can't be read: {error.strerror}. Correct its permissions or link.") from error
 
 
 def _looks_like(path: Path) -> str:
@@ -139,10 +129,8 @@ def _looks_like(path: Path) -> str:
         start = file.read(_START_BYTES)
     if not start:
         return "an empty file"
-    for magic, kind in _ARCHIVES.items():
-        if start.startswith(magic):
-            return kind
-    return f"a file whose first line is {first_line(start)}"
+    archive = next((kind for magic, kind in _ARCHIVES.items() if start.startswith(magic)), None)
+    return archive or f"a file whose first line is {first_line(start)}"
 
 
 def _synthetic(text: str, seed: int) -> Source:

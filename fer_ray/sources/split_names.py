@@ -35,20 +35,16 @@ _NEUTRAL = re.compile(
 )
 _Meanings = Mapping[tuple[str, ...], Mapping[str, str | None]]  # by parent folder, then by name
 _MOST_LISTED = 8
+_FREQUENT = 0.01  # share of the rows
 _MOST_SPLITS = 4  # more siblings than that, none named after a split, are persons or sources
 
 
 @dataclass(frozen=True)
 class SplitPatterns:
-    """The splits that the user gives to names.
-
-    Attributes:
-        patterns: split by pattern of a name, whatever its case; a pattern comes before any word of the name.
-        used: the patterns that have matched a name so far.
-    """
+    """The splits that the user gives to names, by pattern, whatever the case; a pattern comes before any word."""
 
     patterns: Mapping[str, str] = field(default_factory=dict)
-    used: MutableSet[str] = field(default_factory=set)
+    used: MutableSet[str] = field(default_factory=set)  # the patterns that have matched a name so far
 
     def split_of(self, name: str) -> str | None:
         for pattern, split in self.patterns.items():
@@ -62,15 +58,10 @@ NO_PATTERNS = SplitPatterns()
 
 
 class TreePath(NamedTuple):
-    """A folder of a tree.
-
-    Attributes:
-        names: of the folders below the root, outermost first; of a table the file's own name is the last.
-        label_at: position of the name that is a label; the length of ``names`` without one.
-    """
+    """A folder of a tree, or a table, by the names below the root, outermost first."""
 
     names: tuple[str, ...]
-    label_at: int
+    label_at: int  # position of the name that is a label; the length of ``names`` without one
 
 
 def read_splits(names: Iterable[str], patterns: SplitPatterns = NO_PATTERNS) -> dict[str, str | None]:
@@ -83,6 +74,27 @@ def read_splits(names: Iterable[str], patterns: SplitPatterns = NO_PATTERNS) -> 
         elif split == _EVAL:
             found[name] = "test" if "validation" in said else "validation"
     return found
+
+
+def split_meanings(counts: Mapping[str, int], patterns: SplitPatterns, source: str) -> dict[str, str | None]:
+    """Return the split that each value of a column of splits means, None where it means none; from rows by value.
+
+    Raises:
+        DataError: many rows have a value that means none.
+    """
+    meanings = read_splits(counts, patterns)
+    total = sum(counts.values())
+    lost = [name for name, split in meanings.items() if split is None and is_frequent(counts[name], total)]
+    if lost:
+        listed = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in lost)
+        remedy = f"Name the split by --splits '{lost[0]}=SPLIT'" if lost[0] else "Fill the column, or remove it"
+        raise DataError(f"{source}: unknown splits {listed}; expected {', '.join(SPLITS)}. {remedy}.")
+    return meanings
+
+
+def is_frequent(count: int, rows: int) -> bool:
+    """Return whether so many rows have a label or split that it isn't a typing error."""
+    return count >= max(2, _FREQUENT * rows)
 
 
 def label_words(name: str) -> list[str]:
@@ -113,11 +125,6 @@ def splits_of_paths(
     The deepest folder above the label decides, unless a higher folder has a sibling of another split. Without a split
     above the label, the deepest folder below the label decides, then a word in the label's own folder, as in
     ``train_happy``.
-
-    Args:
-        paths: of all files of a source.
-        patterns: from the user.
-        source: its name, for messages.
 
     Raises:
         DataError: of several siblings some mean a split and one doesn't, or none does and they are as few as splits.
@@ -186,7 +193,7 @@ def _unnamed(
     below: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for names, label_at in splits:
         folder = names[:label_at]
-        labels[folder].update(names[label_at : label_at + 1] or ("", *folder[-1:]))  # a file holds labels of all kinds
+        labels[folder].update(names[label_at : label_at + 1])
         if label_at < len(names):
             below[names[: label_at + 1]].update(names[label_at + 1 : label_at + 2])
     few = {parent: names for parent, names in siblings.items() if 2 <= len(names) <= _MOST_SPLITS}
@@ -218,14 +225,11 @@ def _split_of_words(name: str) -> str | None:
 
 
 def _words(name: str) -> list[str]:
-    joined = _JOINED.sub(lambda match: f" {match[1]}{match[2]} ".lower(), name)
-    words = [word.lower() for word in re.findall(r"[^\W\d_]+", joined)]
-    # TRAINset is one word; FERTrain is two, and one of them is a split.
-    return [
-        part
-        for run, word in zip(re.findall(r"[^\W\d_]+", joined), words, strict=True)
-        for part in ([word] if _split_of_word(word) else [piece.lower() for piece in _WORD.findall(run)] or [word])
-    ]
+    words = list[str]()
+    for run in re.findall(r"[^\W\d_]+", _JOINED.sub(lambda match: f" {match[1]}{match[2]} ".lower(), name)):
+        # TRAINset is one word; FERTrain is two, and one of them is a split.
+        words += [run] if _split_of_word(run.lower()) else _WORD.findall(run) or [run]
+    return [word.lower() for word in words]
 
 
 def _split_of_word(word: str) -> str | None:

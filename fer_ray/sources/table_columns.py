@@ -1,12 +1,14 @@
-"""The columns of CSV and Parquet tables: found by name, whatever its case, and by type."""
+"""Tables, that is CSV and Parquet files: columns found by name, whatever its case, and splits by the files' names."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
 from fer_ray.errors import DataError
-from fer_ray.sources.split_names import read_splits
+from fer_ray.sources.label_names import NameOptions
+from fer_ray.sources.split_names import SPLITS, TreePath, read_splits, split_of_root, splits_of_paths
 
 IMAGE_COLUMNS = ("image", "img", "img_bytes")
 """Names of a column of image files' bytes, or of structs with them in ``bytes``, as the library `datasets` writes."""
@@ -17,9 +19,7 @@ LABEL_COLUMNS = ("emotion", "label", "labels", "emotions", "expression", "class"
 SPLIT_COLUMNS = ("usage", "split", "subset", "partition", "data_split")
 """Names of a column of splits, in lower case. The first one that a table has counts."""
 
-_OTHER_COLUMNS = frozenset(
-    (*SPLIT_COLUMNS, "id", "image_id", "index", "", "unnamed: 0", "path", "file", "name", "filename")
-)
+_OTHER_COLUMNS = frozenset((*SPLIT_COLUMNS, "id", "image_id", "index", "", "unnamed: 0", "path", "file", "filename"))
 _MOST_SPLITS = 6  # distinct values in a column of splits
 
 
@@ -42,58 +42,32 @@ def is_text(type: pa.DataType) -> bool:
     return bool(pa.types.is_string(of_values) or pa.types.is_large_string(of_values))
 
 
-def find_label(columns: Sequence[str], file: str) -> str | None:
-    """Return the column of labels, or None without one.
-
-    Raises:
-        DataError: several columns may hold the labels, and they may differ.
-    """
-    by_name = {name.strip().lower(): name for name in columns}
-    found = [by_name[name] for name in LABEL_COLUMNS if name in by_name]
-    if found and found[0].lower() != "emotion":
-        found += [
-            name
-            for key, name in by_name.items()
-            if key not in LABEL_COLUMNS and {"label", "emotion", "expression"} & set(re.findall(r"[a-z]+", key))
-        ]
-    if len(found) > 1:
-        raise DataError(f"{file}: {' and '.join(found)} may each hold the labels. Leave one of them in the file.")
-    return found[0] if found else None
-
-
-def require_labels(columns: Iterable[str], image: str, file: str, split: str | None) -> None:
-    """Check a table without a column of labels: its rows must be unlabelled on purpose, as in the competition's
-    ``test.csv``.
+def find_columns(
+    names: Sequence[str], image: str, file: str, read_texts: Callable[[list[str]], Mapping[str, Collection[str]]]
+) -> tuple[str | None, str | None]:
+    """Return the columns of labels and of splits, None without one.
 
     Args:
-        columns: names of all columns.
+        names: of all columns.
         image: name of the column of images.
         file: name of the file, for messages.
-        split: the split that the file's name says.
+        read_texts: returns some distinct texts of each of some columns.
 
     Raises:
-        DataError: another column may hold the labels, or the rows are for training.
+        DataError: several columns may hold the labels, or a column by another name may hold the labels or splits.
     """
-    others = [name for name in columns if name.strip().lower() not in (_OTHER_COLUMNS | {image.lower()})]
-    if others or split == "train":
-        raise DataError(
-            f"{file}: its columns are {', '.join(columns)}; none is called {', '.join(LABEL_COLUMNS)}. Rename the"
-            " column of labels; or, if the rows are unlabelled ones for the test, remove the columns that they don't"
-            " need."
-        )
-
-
-def require_no_split_column(values: Mapping[str, Collection[str]], file: str) -> None:
-    """Check that no column that isn't read seems to hold splits.
-
-    Args:
-        values: by column some of its distinct values.
-        file: name of the file, for messages.
-
-    Raises:
-        DataError: a column does, by its name or by its values.
-    """
-    for name, texts in values.items():
+    by_name = {name.strip().lower(): name for name in names}
+    labels = [by_name[name] for name in LABEL_COLUMNS if name in by_name]
+    if labels and labels[0].lower() != "emotion":
+        similar = {"label", "emotion", "expression"}
+        labels += [by_name[k] for k in by_name if k not in LABEL_COLUMNS and similar & set(re.findall(r"[a-z]+", k))]
+    if len(labels) > 1:
+        raise DataError(f"{file}: {' and '.join(labels)} may each hold the labels. Leave one of them in the file.")
+    if not labels and any(name not in _OTHER_COLUMNS | {image.lower()} for name in by_name):
+        raise DataError(_no_labels(file, f"its columns are {', '.join(names)}"))
+    if split := next((by_name[name] for name in SPLIT_COLUMNS if name in by_name), None):
+        return next(iter(labels), None), split
+    for name, texts in read_texts([name for name in names if name not in (image, *labels)]).items():
         by_text = 0 < len(texts) <= _MOST_SPLITS and all(read_splits([text])[text] for text in texts)
         if by_text or read_splits([name])[name]:
             examples = ", ".join(sorted(texts)[:_MOST_SPLITS])
@@ -101,3 +75,43 @@ def require_no_split_column(values: Mapping[str, Collection[str]], file: str) ->
                 f"{file}: its column {name} ({examples}) seems to hold splits, which are read from a column called"
                 f" {', '.join(SPLIT_COLUMNS)}. Rename the column and use values such as train and test, or remove it."
             )
+    return next(iter(labels), None), None
+
+
+def _no_labels(file: str, found: str) -> str:
+    return (
+        f"{file}: {found}, and none is called {', '.join(LABEL_COLUMNS)}. Rename the column of labels; or, if the rows"
+        " are unlabelled ones for the test, name the file so and remove the columns that they don't need."
+    )
+
+
+def splits_of_tables(
+    root: Path, tables: Sequence[tuple[str, str | None, str | None]], options: NameOptions, is_table: bool
+) -> tuple[list[str], list[str]]:
+    """Return the split of each table's rows that have none in a column, by the tables' names, and notes for the user.
+
+    Args:
+        root: the source.
+        tables: path below the source, without what doesn't name the split; column of labels; column of splits.
+        options: what the user says about names.
+        is_table: whether the source is a table, not the folder or .zip of some.
+
+    Raises:
+        DataError: of several tables one has a name that means no split; or the rows of one are for training, and it has
+            no labels.
+    """
+    trees = {path: TreePath(PurePosixPath(path).parts, len(PurePosixPath(path).parts)) for path, _, _ in tables}
+    of_trees, notes = splits_of_paths(set(trees.values()), options.splits, str(root))
+    if len(trees) > 1 and (unclear := next((path for path, tree in trees.items() if not of_trees[tree]), None)):
+        raise DataError(
+            f"{root}: holds several tables, {', '.join(trees)}, and {unclear} means no split. Name the split by"
+            f" --splits '{PurePosixPath(unclear).name}=SPLIT' ({', '.join(SPLITS)}), or give one file as SOURCE."
+        )
+    default, root_notes = split_of_root(root, options.splits, is_table)
+    splits = [of_trees[trees[path]] or default or ("train" if label else "test") for path, label, _ in tables]
+    unlabelled = [(path, split) for (path, label, _), split in zip(tables, splits, strict=True) if label is None]
+    if wrong := [path for path, split in unlabelled if split == "train"]:
+        raise DataError(_no_labels(str(root), f"the rows of {wrong[0]} are for training"))
+    if unlabelled:
+        notes.append(f"{unlabelled[0][0]} has no column of labels, so its rows are unlabelled.")
+    return splits, notes + (root_notes if None in of_trees.values() else [])

@@ -49,9 +49,12 @@ def read_directory(file: IO[bytes]) -> list[Member]:
         infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
     names = [info.filename.replace("\\", "/") for info in infos]
     last = {name: number for number, name in enumerate(names)}
-    return [
-        _member(info, name, last[name] != number) for number, (info, name) in enumerate(zip(infos, names, strict=True))
-    ]
+    members = list[Member]()
+    for number, (name, info) in enumerate(zip(names, infos, strict=True)):
+        location = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
+        problem = _problem(info, name, is_doubled=last[name] != number)
+        members.append({"path": name, "problem": problem, **dict(zip(LOCATION, location, strict=True))})
+    return members
 
 
 def read_member(file: IO[bytes], member: Member) -> bytes:
@@ -64,15 +67,6 @@ def read_member(file: IO[bytes], member: Member) -> bytes:
     header = file.read(_LOCAL_HEADER)
     file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
     return _unpack(file.read(member["packed"]), member)
-
-
-def _member(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> Member:
-    location = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
-    return {
-        "path": path,
-        "problem": _problem(info, path, is_doubled),
-        **dict(zip(LOCATION, location, strict=True)),
-    }
 
 
 def _problem(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> str | None:

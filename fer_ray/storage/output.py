@@ -251,7 +251,7 @@ def open_output(
         output.require_usable(resume)  # again, as another process may have been faster
         try:
             yield output
-        except Exception:
+        except (Exception, KeyboardInterrupt):
             if not resume and not is_resumable(output):
                 if existed and not output.is_remote:
                     for path in output.path.iterdir():

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def train_some(dataset: PreparedDataset, mapped: bool, steps: int, overrides: li
     try:
         rows = TrainingData.load(dataset, ["validation"] if mapped else ["train", "validation"])
         if mapped:
-            forget(dataset)
+            forget()
         loaded = time.perf_counter()
         fit(config, rows, lambda metrics, snapshot: None, on_batch)
     except _DoneError:
@@ -132,11 +133,13 @@ def train_some(dataset: PreparedDataset, mapped: bool, steps: int, overrides: li
     }
 
 
-def forget(dataset: PreparedDataset) -> None:
-    """Let the system's page cache forget the file of the training images."""
-    with (cache_folder() / "rows" / f"{dataset.info.fingerprint}-train.uint8").open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def forget() -> None:
+    """Let the system's page cache forget the temporary file of the training images."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers, not files
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(cache_folder())):  # noqa: PTH115
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _pss() -> int:

@@ -34,7 +34,7 @@ def test_the_hash_is_about_the_picture_and_not_its_size() -> None:
     assert len(np.unique(hash_images(smallest))) == len(faces)
 
 
-@pytest.mark.parametrize("distance", range(7))
+@pytest.mark.parametrize("distance", [0, 3, 6])
 def test_every_pair_within_the_distance_is_found(distance: int) -> None:
     rng = np.random.default_rng(distance)
     centres = rng.integers(0, 1 << 64, 300, np.uint64)
@@ -47,7 +47,3 @@ def test_every_pair_within_the_distance_is_found(distance: int) -> None:
     expected = near.argmax(axis=1)
     assert (expected < np.arange(len(hashes))).any()
     np.testing.assert_array_equal(earliest_near(hashes, distance), expected)
-
-
-def test_no_pictures_have_no_neighbours() -> None:
-    assert len(earliest_near(hash_images(np.empty((0, 48, 48), np.uint8)), 3)) == 0

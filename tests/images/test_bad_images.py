@@ -11,12 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from inputs import FACE, encoded, picture, rows_of, write, zipped
-from PIL import Image
 
-from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError
 from fer_ray.images import image_files
-from fer_ray.prepare import prepare
 from fer_ray.sources.recognise import open_source
 
 
@@ -73,37 +70,8 @@ def test_a_hostile_zip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["faces.zip"]
 
 
-def turned(image: np.ndarray) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn clockwise
-    return encoded(np.ascontiguousarray(np.rot90(image)), exif=exif)
-
-
-PALETTE = Image.fromarray(FACE // 2 * 2).convert("RGB").quantize(128)
-GOOD_IMAGES = {
-    "16bit.png": (encoded(FACE.astype(np.uint16) * 257), FACE),
-    "palette.png": (encoded(PALETTE), np.asarray(PALETTE.convert("L"))),
-    "animated.gif": (
-        encoded(Image.fromarray(FACE), "GIF", save_all=True, append_images=[Image.new("L", (48, 48))]),
-        FACE,
-    ),
-    "turned.png": (turned(FACE), FACE),
-    "one.png": (picture(9, (1, 1)), np.full((48, 48), 9)),
-    "cmyk.tif": (encoded(Image.fromarray(FACE).convert("RGB").convert("CMYK"), "TIFF"), FACE),
-    "x" * 251 + ".png": (encoded(FACE), FACE),
-    "ümläut 表情.png": (encoded(FACE), FACE),
-}
-BAD_IMAGES = {
-    "100megapixel.png": (encoded(np.zeros((10_000, 10_000), np.uint8), compress_level=1), "too_large: 10000 × 10000"),
-    "zero.jpg": (b"", "empty"),
-    "text.jpg": (b"I am a picture, really.\n" * 20, "not_an_image"),
-    "cut.jpg": (encoded(FACE, "JPEG")[:-40], "truncated"),
-    "page.jpg": (b"<!DOCTYPE html><html></html>", "not_an_image"),
-}
-
-
 def odd_tree(root: Path) -> Path:
-    happy = write(root, {f"happy/{name}": data for name, (data, _) in (GOOD_IMAGES | BAD_IMAGES).items()}) / "happy"
+    happy = write(root, {"happy/good.png": encoded(FACE), "happy/text.jpg": b"I am a picture.\n"}) / "happy"
     write(root.parent, {"elsewhere/happy/deep.png": encoded(FACE)})
     os.mkfifo(happy / "pipe.png")
     with (happy / "hole.png").open("wb") as file:
@@ -120,32 +88,15 @@ def odd_tree(root: Path) -> Path:
 def test_a_tree_of_odd_files(tmp_path: Path) -> None:
     rows, images = rows_of(odd_tree(tmp_path / "in" / "tree"))
     good = {row["id"]: image for row, image in zip(rows, images, strict=True) if row["reason"] is None}
-    reasons = {row["id"]: row["reason"] for row in rows if row["reason"]}
-    expected = {f"happy/{name}": image for name, (_, image) in GOOD_IMAGES.items()}
-    expected |= dict.fromkeys(["happy/outside.png", "linked/happy/deep.png", "happy/latin-\\xfc.png"], FACE)
-    assert set(good) == set(expected)
-    for id, image in expected.items():
-        assert np.abs(good[id].astype(int) - image).max() <= 1, id
-    words = {f"happy/{name}": reason for name, (_, reason) in BAD_IMAGES.items()}
-    words |= {"happy/pipe.png": "not_a_file", "happy/circle.png": "unreadable", "happy/dangling.png": "missing"}
-    words |= {"happy/hole.png": "too_large"}
-    assert set(reasons) == set(words)
-    for id, reason in words.items():
-        assert reasons[id].startswith(reason)
-
-
-def test_a_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_file = os.open
-
-    def refuse(path: Any, *options: Any, **named: Any) -> int:
-        if path == os.fsencode(tmp_path / "happy" / "a.png"):  # whoever runs this may be root, who can read all
-            raise PermissionError(13, "Permission denied")
-        return open_file(path, *options, **named)
-
-    source = write(tmp_path, {"happy/a.png": encoded(FACE)})
-    monkeypatch.setattr(os, "open", refuse)
-    rows, _ = rows_of(source)
-    assert rows[0]["reason"] == "unreadable: Permission denied"
+    expected = {"happy/good.png", "happy/outside.png", "linked/happy/deep.png", "happy/latin-\\xfc.png"}
+    assert set(good) == expected and all((image == FACE).all() for image in good.values())
+    assert {row["id"]: row["reason"].split(":")[0] for row in rows if row["reason"]} == {
+        "happy/text.jpg": "not_an_image",
+        "happy/pipe.png": "not_a_file",
+        "happy/circle.png": "unreadable",
+        "happy/dangling.png": "missing",
+        "happy/hole.png": "too_large",
+    }
 
 
 def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,26 +117,13 @@ def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, mon
     ]
 
 
-def test_sources_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "circle.csv").symlink_to("circle.csv")
     with pytest.raises(DataError, match="neither a file nor a folder"):
         open_source(tmp_path / "pipe.csv")
     with pytest.raises(DataError, match="can't be read: Too many levels of symbolic links"):
         open_source(tmp_path / "circle.csv")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    source = write(tmp_path, {"x.csv": b"emotion,pixels,Usage\n"}) / "x.csv"
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match="can't be read: Permission denied"):
-        open_source(source)
-
-
-def test_a_prepared_dataset_is_no_source(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"prepared dataset already.*train --dataset"):
-        prepare(tiny_dataset.path, tmp_path / "out")
 
 
 def parquet(columns: dict[str, Any]) -> bytes:

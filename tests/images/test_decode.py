@@ -1,9 +1,7 @@
 """Decoding: every kind of image gives the right picture, and every kind of damage its own error."""
 
 import contextlib
-import io
 import os
-import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from hostile_files import CONTENTS
+from inputs import encoded
 from PIL import Image
 
 from fer_ray.images import decode as decoder
@@ -25,12 +24,6 @@ PICTURE = Image.fromarray(RGB)
 GREY = np.rint(RGB.astype(float) @ [0.299, 0.587, 0.114]).astype(int)
 
 
-def encode(image: Image.Image, format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
 def kind_of(data: bytes, **options: int) -> str:
     with pytest.raises(ImageError) as caught, quiet_decoders():
         decode(data, **options)
@@ -39,21 +32,21 @@ def kind_of(data: bytes, **options: int) -> str:
 
 
 KINDS = {
-    "jpeg": (encode(PICTURE, "JPEG", quality=98, subsampling=0), 2),
-    "progressive jpeg": (encode(PICTURE, "JPEG", quality=98, subsampling=0, progressive=True), 2),
-    "cmyk jpeg": (encode(PICTURE.convert("CMYK"), "JPEG", quality=98), 3),
-    "grey jpeg": (encode(PICTURE.convert("L"), "JPEG", quality=98), 2),
-    "png": (encode(PICTURE, "PNG"), 1),
-    "grey png": (encode(PICTURE.convert("L"), "PNG"), 1),
-    "opaque rgba png": (encode(PICTURE.convert("RGBA"), "PNG"), 1),
-    "palette png": (encode(PICTURE.quantize(256), "PNG"), 30),
+    "jpeg": (encoded(PICTURE, "JPEG", quality=98, subsampling=0), 2),
+    "progressive jpeg": (encoded(PICTURE, "JPEG", quality=98, subsampling=0, progressive=True), 2),
+    "cmyk jpeg": (encoded(PICTURE.convert("CMYK"), "JPEG", quality=98), 3),
+    "grey jpeg": (encoded(PICTURE.convert("L"), "JPEG", quality=98), 2),
+    "png": (encoded(PICTURE, "PNG"), 1),
+    "grey png": (encoded(PICTURE.convert("L"), "PNG"), 1),
+    "opaque rgba png": (encoded(PICTURE.convert("RGBA"), "PNG"), 1),
+    "palette png": (encoded(PICTURE.quantize(256), "PNG"), 30),
     "16-bit rgb png": (cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), 1),
-    "bmp": (encode(PICTURE, "BMP"), 1),
-    "gif": (encode(PICTURE, "GIF"), 30),
-    "tiff": (encode(PICTURE, "TIFF"), 1),
-    "cmyk tiff": (encode(PICTURE.convert("CMYK"), "TIFF"), 1),
-    "webp": (encode(PICTURE, "WEBP", lossless=True), 1),
-    "ppm": (encode(PICTURE, "PPM"), 1),
+    "bmp": (encoded(PICTURE, "BMP"), 1),
+    "gif": (encoded(PICTURE, "GIF"), 30),
+    "tiff": (encoded(PICTURE, "TIFF"), 1),
+    "cmyk tiff": (encoded(PICTURE.convert("CMYK"), "TIFF"), 1),
+    "webp": (encoded(PICTURE, "WEBP", lossless=True), 1),
+    "ppm": (encoded(PICTURE, "PPM"), 1),
 }
 
 
@@ -66,48 +59,31 @@ def test_every_kind_gives_the_same_grey(name: str) -> None:
     assert np.abs(image.pixels - GREY).max() <= tolerance
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_and_not_cut(format: str) -> None:
-    samples = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
-    pixels = decode(encode(Image.fromarray(samples), format)).pixels
-    np.testing.assert_array_equal(pixels, np.rint(samples / 257))
-
-
-def test_transparent_pixels_are_white_and_half_transparent_ones_half_way() -> None:
-    rgba = np.zeros((3, 1, 4), np.uint8)
-    rgba[:, 0, 3] = [0, 128, 255]
-    assert decode(encode(Image.fromarray(rgba), "PNG")).pixels[:, 0].tolist() == [255, 127, 0]
-    keyed = encode(Image.fromarray(np.uint8([[9, 77]])), "PNG", transparency=9)
-    assert decode(keyed).pixels.tolist() == [[255, 77]]
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-@pytest.mark.parametrize("size", [None, 16])
-def test_exif_orientation(format: str, orientation: int, turned: int, size: int | None) -> None:
-    big = PICTURE.resize((600, 400))
-    exif = Image.Exif()
+@pytest.mark.parametrize(("orientation", "turned"), [(3, 2), (6, 3), (8, 1)])
+def test_a_jpeg_is_turned_as_its_exif_says(orientation: int, turned: int) -> None:
+    big, exif = PICTURE.resize((600, 400)), Image.Exif()
     exif[0x0112] = orientation
-    image = decode(encode(big, format, exif=exif, quality=98), size)
-    upright = np.rot90(decode(encode(big, "PNG")).pixels, turned)
-    assert (image.height, image.width) == upright.shape
-    expected = upright if size is None else resize(np.ascontiguousarray(upright), size)
-    assert np.abs(image.pixels.astype(int) - expected).mean() < 2
+    data = encoded(big, "JPEG", exif=exif, quality=98)
+    upright = np.ascontiguousarray(np.rot90(decode(encoded(big, "PNG")).pixels, turned))
+    for size, expected in ((None, upright), (16, resize(upright, 16))):
+        image = decode(data, size)
+        assert (image.height, image.width) == upright.shape
+        assert np.abs(image.pixels.astype(int) - expected).mean() < 2
 
 
 def test_resizing_shrinks_by_area_grows_smoothly_and_keeps_what_fits() -> None:
     fine = np.zeros((96, 96), np.uint8)
     fine[::2] = 200  # stripes that only an average over areas turns into even grey
-    assert (decode(encode(Image.fromarray(fine), "PNG"), 48).pixels == 100).all()
+    assert (decode(encoded(Image.fromarray(fine), "PNG"), 48).pixels == 100).all()
     fitting = RNG.integers(0, 256, (48, 48), dtype=np.uint8)
-    np.testing.assert_array_equal(decode(encode(Image.fromarray(fitting), "PNG"), 48).pixels, fitting)
-    grown = decode(encode(Image.fromarray(np.uint8([[0, 250]])), "PNG"), 4).pixels
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(fitting), "PNG"), 48).pixels, fitting)
+    grown = decode(encoded(Image.fromarray(np.uint8([[0, 250]])), "PNG"), 4).pixels
     assert grown.shape == (4, 4) and (np.diff(grown[0].astype(int)) >= 0).all() and len(set(grown[0].tolist())) > 2
 
 
 def test_a_large_jpeg_shrunk_while_decoding_looks_like_one_shrunk_afterwards() -> None:
     large = PICTURE.resize((1500, 1000), Image.Resampling.BICUBIC)
-    data = encode(large, "JPEG", quality=95)
+    data = encoded(large, "JPEG", quality=95)
     fast, full = decode(data, 48), resize(decode(data).pixels, 48)
     assert (fast.width, fast.height) == (1500, 1000)
     difference = np.abs(fast.pixels.astype(int) - full)
@@ -124,15 +100,12 @@ def test_broken_and_hostile_content_has_its_status(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_truncated(name: str, share: float) -> None:
+def test_truncated(name: str) -> None:
     data = KINDS[name][0]
-    assert kind_of(data[: int(len(data) * share)]) == "truncated"
-
-
-@pytest.mark.parametrize("name", ["jpeg", "progressive jpeg", "png", "bmp", "webp"])
-def test_one_byte_short_is_truncated(name: str) -> None:
-    assert kind_of(KINDS[name][0][:-1]) == "truncated"
+    cuts = [len(data) // 2, len(data) * 9 // 10]
+    if name in ("jpeg", "progressive jpeg", "png", "bmp", "webp"):
+        cuts.append(len(data) - 1)
+    assert {kind_of(data[:cut]) for cut in cuts} == {"truncated"}
 
 
 def test_truncated_behind_a_thumbnail_that_is_whole() -> None:
@@ -144,23 +117,15 @@ def test_truncated_behind_a_thumbnail_that_is_whole() -> None:
     assert kind_of(data[:-200]) == "truncated"
 
 
-def at_random(data: bytearray, at: int) -> None:
-    data[at : at + 40] = np.random.default_rng(1).integers(0, 256, 40, dtype=np.uint8).tobytes()
-
-
-def turned_round(data: bytearray, at: int) -> None:
-    data[at : at + 200] = data[at : at + 200][::-1]
-
-
 def taken_out(data: bytearray, at: int) -> None:
     del data[at : at + 200]
 
 
 def by_another(data: bytearray, at: int) -> None:
-    data[at : at + 200] = encode(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
+    data[at : at + 200] = encoded(PICTURE.rotate(90), "JPEG", quality=30)[-202:-2]
 
 
-DAMAGE = [at_random, turned_round, taken_out, by_another]
+DAMAGE = [taken_out, by_another]
 DAMAGED_KINDS = ["jpeg", "progressive jpeg", "grey jpeg", "cmyk jpeg"]
 
 
@@ -173,11 +138,11 @@ def damaged(name: str, damage: Callable[[bytearray, int], None]) -> bytes:
 
 @pytest.mark.parametrize("name", DAMAGED_KINDS)
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("size", [None, 4])
-def test_damage_inside_a_jpeg(name: str, damage: Callable[[bytearray, int], None], size: int | None) -> None:
-    with pytest.raises(ImageError) as caught, quiet_decoders():
-        decode(damaged(name, damage), size)
-    assert caught.value.kind == "damaged" and "Corrupt JPEG data: " in caught.value.message
+def test_damage_inside_a_jpeg(name: str, damage: Callable[[bytearray, int], None]) -> None:
+    for size in (None, 4):
+        with pytest.raises(ImageError) as caught, quiet_decoders():
+            decode(damaged(name, damage), size)
+        assert caught.value.kind == "damaged" and "Corrupt JPEG data: " in caught.value.message
 
 
 def test_damage_is_told_of_the_right_image_whatever_other_threads_decode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,11 +177,6 @@ def test_what_other_threads_print_is_not_about_this_image(monkeypatch: pytest.Mo
         assert decode(KINDS["jpeg"][0]).width == 60
 
 
-def test_bytes_after_the_end_do_no_harm() -> None:
-    for name in ("jpeg", "png"):
-        np.testing.assert_array_equal(decode(KINDS[name][0] + b"\0" * 99).pixels, decode(KINDS[name][0]).pixels)
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_too_many_pixels(name: str) -> None:
     assert kind_of(KINDS[name][0], max_pixels=60 * 40 - 1) == "too_large"
@@ -234,8 +194,3 @@ def test_damage_gives_an_error_or_a_picture_and_never_anything_else(capfd: pytes
                 with contextlib.suppress(ImageError):
                     assert decode(bytes(broken), 48, max_pixels=1_000_000).pixels.shape == (48, 48)
     assert capfd.readouterr().err == ""
-
-
-def test_an_error_crosses_process_boundaries() -> None:
-    error = pickle.loads(pickle.dumps(ImageError("truncated", "no end")))
-    assert (error.kind, error.message, str(error)) == ("truncated", "no end", "truncated: no end")

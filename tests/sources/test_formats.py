@@ -1,21 +1,19 @@
 """The same images through every format: the same label and the same pixels for each."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from inputs import encoded, rows_of, write, zipped
+from inputs import encoded, picture, rows_of, write, zipped
 from made_sources import parquet
 
 from fer_ray.emotions import EMOTIONS
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.synthetic import synthetic_faces
 
-COUNT = 700
-USAGE = {"train": "Training", "validation": "PublicTest"}
+COUNT = 60
 ALPHABETICAL = sorted(EMOTIONS)
 
 
@@ -35,70 +33,35 @@ def faces() -> Faces:
     return Faces(images, labels.tolist(), splits, [encoded(image) for image in images])
 
 
-def csv_text(faces: Faces, header: str, row: str) -> bytes:
-    texts = (" ".join(map(str, image)) for image in faces.images.reshape(len(faces.images), -1).tolist())
+def csv_text(faces: Faces, header: str = "emotion,pixels,Usage", row: str = "{emotion},{pixels},{usage}") -> bytes:
+    texts = [" ".join(map(str, image)) for image in faces.images.reshape(COUNT, -1).tolist()]
+    usage = {"train": "Training", "validation": "PublicTest"}
     values = zip(faces.labels, texts, faces.splits, strict=True)
-    lines = [row.format(emotion=label, pixels=text, usage=USAGE[split]) for label, text, split in values]
-    return "\n".join([header, *lines, ""]).encode()
+    return "\n".join([header, *(row.format(emotion=e, pixels=p, usage=usage[s]) for e, p, s in values), ""]).encode()
 
 
-def fer2013_csv(faces: Faces, folder: Path) -> Path:
-    (folder / "fer2013.csv").write_bytes(csv_text(faces, "emotion,pixels,Usage", "{emotion},{pixels},{usage}"))
-    return folder
+def tree(faces: Faces, train: str, validation: str, prefix: str = "") -> dict[str, bytes]:
+    places = [(train, "") if split == "train" else (validation, prefix) for split in faces.splits]
+    return {
+        f"{folder}/{EMOTIONS[faces.labels[number]]}/{start}{number:05}.png": faces.files[number]
+        for number, (folder, start) in enumerate(places)
+    }
 
 
-def icml_csv(faces: Faces, folder: Path) -> Path:
-    text = csv_text(faces, "emotion, Usage, pixels", "{emotion}, {usage}, {pixels}")
-    (folder / "icml_face_data.csv").write_bytes(text)
-    return folder / "icml_face_data.csv"
-
-
-def zipped_csv(faces: Faces, folder: Path) -> Path:
-    text = csv_text(faces, "emotion,pixels,Usage", "{emotion},{pixels},{usage}")
-    return write(folder, {"fer.zip": zipped({"fer2013.csv": text})}) / "fer.zip"
-
-
-def tree_names(faces: Faces, splits: dict[str, str]) -> list[str]:
-    places = zip(faces.splits, faces.labels, range(len(faces.labels)), strict=True)
-    return [f"{splits[split]}/{EMOTIONS[label]}/{number:05}.png" for split, label, number in places]
-
-
-def msambare_folder(faces: Faces, folder: Path) -> Path:
-    names = [
-        re.sub("^(test/.*/)", r"\1PublicTest_", name)
-        for name in tree_names(faces, {"train": "train", "validation": "test"})
-    ]
-    return write(folder, dict(zip(names, faces.files, strict=True)))
-
-
-def split_folder(faces: Faces, folder: Path) -> Path:
-    names = tree_names(faces, {"train": "images/train", "validation": "images/validation"})
-    return write(folder, dict(zip(names, faces.files, strict=True)))
-
-
-def zipped_folder(faces: Faces, folder: Path) -> Path:
-    names = tree_names(faces, {"train": "archive/train", "validation": "archive/val"})
-    return write(folder, {"x.zip": zipped(dict(zip(names, faces.files, strict=True)))}) / "x.zip"
-
-
-def write_hub(
+def hub(
     faces: Faces,
     folder: Path,
     image: Callable[[bytes], Any],
     label: Callable[[int], Any],
     names: list[str] | None = None,
+    files: tuple[str, ...] = ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"),
 ) -> Path:
-    """Write files as a hub has them: two of the training split, with small row groups, and one of the validation."""
-    numbers = {split: [n for n, of in enumerate(faces.splits) if of == split] for split in USAGE}
-    half = len(numbers["train"]) // 2
-    parts = {
-        "train-00000-of-00002": numbers["train"][:half],
-        "train-00001-of-00002": numbers["train"][half:],
-        "validation-00000-of-00001": numbers["validation"],
-    }
-    for name, rows in parts.items():
+    """Write files as a hub has them, with small row groups: two of the training split and one of the validation."""
+    train = [number for number, split in enumerate(faces.splits) if split == "train"]
+    parts = [train[:20], train[20:], sorted(set(range(COUNT)) - set(train))]
+    for name, rows in zip(files, parts, strict=True):
         images, labels = [image(faces.files[row]) for row in rows], [label(faces.labels[row]) for row in rows]
-        parquet(folder / "data" / f"{name}.parquet", names, group_rows=100, image=images, label=labels)
+        parquet(folder / "data" / f"{name}.parquet", names, group_rows=15, image=images, label=labels)
     return folder
 
 
@@ -106,61 +69,46 @@ def struct(data: bytes) -> dict[str, bytes | None]:
     return {"bytes": data, "path": None}
 
 
-def hub_bytes(faces: Faces, folder: Path) -> Path:
-    return write_hub(faces, folder, bytes, int)
-
-
-def hub_structs(faces: Faces, folder: Path) -> Path:
-    return write_hub(faces, folder, struct, EMOTIONS.__getitem__)
-
-
-def hub_class_labels(faces: Faces, folder: Path) -> Path:
-    return write_hub(faces, folder, struct, lambda label: ALPHABETICAL.index(EMOTIONS[label]), ALPHABETICAL)
-
-
-def split_folders_of_parquet(faces: Faces, folder: Path) -> Path:
-    for split, name in (("train", "train"), ("validation", "val")):
-        rows = [number for number, of in enumerate(faces.splits) if of == split]
-        images, labels = [faces.files[row] for row in rows], [faces.labels[row] for row in rows]
-        parquet(folder / name / "0000.parquet", img_bytes=images, labels=labels)
-    return folder
-
-
-FORMATS = {
-    "csv": (fer2013_csv, icml_csv, zipped_csv),
-    "folder": (msambare_folder, split_folder),
-    "zip": (zipped_folder,),
-    "parquet": (hub_bytes, hub_structs, hub_class_labels, split_folders_of_parquet),
+NESTED = ("train/0000", "train/0001", "val/0000")
+FORMATS: dict[str, Callable[[Faces, Path], Path]] = {
+    "csv": lambda faces, at: write(at, {"fer2013.csv": csv_text(faces)}),
+    "csv of the competition": lambda faces, at: (
+        write(at, {"icml_face_data.csv": csv_text(faces, "emotion, Usage, pixels", "{emotion}, {usage}, {pixels}")})
+        / "icml_face_data.csv"
+    ),
+    "csv in a zip": lambda faces, at: write(at, {"fer.zip": zipped({"fer2013.csv": csv_text(faces)})}) / "fer.zip",
+    "folder": lambda faces, at: write(at, tree(faces, "train", "test", "PublicTest_")),
+    "folder of folders": lambda faces, at: write(at, tree(faces, "images/train", "images/validation")),
+    "zip": lambda faces, at: write(at, {"x.zip": zipped(tree(faces, "archive/train", "archive/val"))}) / "x.zip",
+    "parquet": lambda faces, at: hub(faces, at, bytes, int),
+    "parquet of structs": lambda faces, at: hub(faces, at, struct, EMOTIONS.__getitem__),
+    "parquet in folders": lambda faces, at: hub(faces, at, bytes, int, files=NESTED),
+    "parquet with names": lambda faces, at: hub(
+        faces, at, struct, lambda label: ALPHABETICAL.index(EMOTIONS[label]), ALPHABETICAL
+    ),
 }
 
 
-@pytest.mark.parametrize("make", [make for makers in FORMATS.values() for make in makers])
-def test_the_same_images_through_every_format(
-    make: Callable[[Faces, Path], Path], faces: Faces, tmp_path: Path
-) -> None:
-    source = make(faces, tmp_path)
-    (format,) = (format for format, makers in FORMATS.items() if make in makers)
-    assert open_source(source).format == format
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_same_images_through_every_format(format: str, faces: Faces, tmp_path: Path) -> None:
+    source = FORMATS[format](faces, tmp_path)
+    assert open_source(source).format == format.split()[0]
     rows, images = rows_of(source)
     assert not any(row["reason"] for row in rows)
-    if format in ("folder", "zip"):
+    if format.startswith(("folder", "zip")):
         numbers = [int(row["id"][-9:-4]) for row in rows]
-    elif format == "csv":
+    elif format.startswith("csv"):
         numbers = [int(row["id"].removeprefix("row-")) - 1 for row in rows]
     else:  # rows lie by split there, and by number within one
         numbers = sorted(range(COUNT), key=lambda number: (faces.splits[number], number))
-    assert sorted(numbers) == list(range(COUNT))
-    assert len({row["id"] for row in rows}) == COUNT
+    assert sorted(numbers) == list(range(COUNT)) and len({row["id"] for row in rows}) == COUNT
     assert [row["label"] for row in rows] == [faces.labels[number] for number in numbers]
     assert [row["split"] for row in rows] == [faces.splits[number] for number in numbers]
     np.testing.assert_array_equal(images, faces.images[numbers])
 
 
-def test_the_resplit_kaggle_tree_is_said_to_be_unofficial(tmp_path: Path) -> None:
-    files = {
-        f"images/{split}/{EMOTIONS[number % 7]}/{number}.jpg": b""
-        for split, count in (("train", 28_821), ("validation", 7_066))
-        for number in range(count)
-    }
-    (note,) = open_source(write(tmp_path, {"x.zip": zipped(files)}) / "x.zip").notes
+def test_the_resplit_kaggle_tree_is_said_to_be_unofficial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_ray.sources.image_trees._RESPLIT", {"train": 3, "validation": 2})
+    files = {f"images/{'train' if n < 3 else 'validation'}/happy/{n}.jpg": picture(n) for n in range(5)}
+    (note,) = open_source(write(tmp_path, files)).notes
     assert "not the official split" in note

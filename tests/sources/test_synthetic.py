@@ -6,15 +6,9 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.sources.synthetic import synthetic_faces
 
 
-def test_shape_and_range() -> None:
-    images, labels = synthetic_faces(70, seed=0)
-    assert images.shape == (70, 48, 48) and images.dtype == np.uint8
-    assert labels.shape == (70,) and labels.dtype == np.int64
-    assert set(labels.tolist()) == set(range(7))
-
-
 def test_a_face_depends_on_its_seed_and_number_alone() -> None:
     images, labels = synthetic_faces(40, seed=1)
+    assert images.shape == (40, 48, 48) and images.dtype == np.uint8 and labels.dtype == np.int64
     later, later_labels = synthetic_faces(10, seed=1, start=30)
     np.testing.assert_array_equal(later, images[30:])
     np.testing.assert_array_equal(later_labels, labels[30:])

@@ -6,8 +6,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from fer_ray.dataset.columns import images_of
-from fer_ray.dataset.store import PreparedDataset, Split, to_split
+from fer_ray.dataset.store import PreparedDataset, Split, images_of, to_split
 from fer_ray.errors import DataError
 
 READ_CPUS = 0.1

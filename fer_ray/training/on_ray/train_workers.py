@@ -239,6 +239,6 @@ class _RunJob:
         if "train" in self.in_memory:
             train = shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
         else:
-            train = data.load("train", mapped=True).share(rank, workers)
-        validation = data.load("validation", mapped="validation" not in self.in_memory).share(rank, workers)
+            train = data.load("train", True, rank, workers)
+        validation = data.load("validation", "validation" not in self.in_memory, rank, workers)
         return TrainingData(train, validation, data.info)

@@ -1,0 +1,123 @@
+"""What is found in rows, copies, near copies and conflicts; what is dropped; and what is taken for validation."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_ray.dataset.assemble import Spool, SpooledRows, take_validation
+from fer_ray.dataset.quality import drop_leaks, find
+from fer_ray.emotions import NUM_CLASSES
+from fer_ray.sources.label_names import NameOptions
+from fer_ray.sources.raw_rows import RowBuilder, Source
+from fer_ray.sources.synthetic import synthetic_faces
+
+Given = list[tuple[str, int | None, np.ndarray]]
+Collect = Callable[[Given], tuple[SpooledRows, Spool]]
+FACES = synthetic_faces(12, seed=3)[0]
+
+
+@pytest.fixture
+def collect(tmp_path: Path) -> Iterator[Collect]:
+    """Collect rows of split, label and picture, named 0, 1, … ."""
+    with Spool(tmp_path / "pixels", 48) as spool:
+
+        def spooled(given: Given) -> tuple[SpooledRows, Spool]:
+            builder = RowBuilder(48)
+            for number, (split, label, picture) in enumerate(given):
+                builder.add(f"{number}", f"in/{number}", split, None if label is None else str(label), picture, 48, 48)
+            spool.add(builder.table())
+            return spool.rows(Source("made", "made", [], iter), NameOptions())[0], spool
+
+        yield spooled
+
+
+def nearly(face: np.ndarray) -> np.ndarray:
+    return np.clip(face.astype(int) + np.random.default_rng(0).integers(-2, 3, face.shape), 0, 255).astype(np.uint8)
+
+
+def test_copies_conflicts_and_flat_images(collect: Collect) -> None:
+    a, b, c, d = FACES[:4]
+    rows, _ = collect(
+        [
+            ("test", 3, a),  # in train below, under another label
+            ("validation", 0, b),
+            ("train", 3, b),
+            ("train", 2, a),
+            ("train", 2, a),
+            ("validation", 1, c),
+            ("test", 1, c),  # in validation, but not in train
+            ("train", 6, np.full((48, 48), 9, np.uint8)),
+            ("train", 5, d),
+        ]
+    )
+    found = find(rows)
+    assert found.first.tolist() == [3, 2, 2, 3, 3, 5, 5, 7, 8] and found.near is None
+    assert {name: np.flatnonzero(flag).tolist() for name, flag in found.flags.items()} == {
+        "flat": [7],
+        "leaked": [0, 1],
+        "conflict": [0, 1, 2, 3, 4],
+    }
+
+
+def test_near_copies_are_told_from_exact_ones(collect: Collect) -> None:
+    a, b, c = FACES[:3]
+    rows, spool = collect(
+        [
+            ("test", 0, nearly(a)),  # nearly equals a train row
+            ("train", 0, a),
+            ("train", 0, a),  # an exact copy, so no near one
+            ("validation", 0, a),  # leaked exactly, so not nearly
+            ("test", 0, nearly(a)),  # a copy of row 0, so no near duplicate, but near to train
+            ("validation", 1, b),
+            ("test", 1, nearly(b)),  # near to validation only
+            ("train", 2, c),
+            ("train", 2, np.zeros((48, 48), np.uint8)),  # flat pictures are near to none
+            ("train", 2, np.full((48, 48), 7, np.uint8)),
+        ]
+    )
+    found = find(rows, spool)
+    near = {name: np.flatnonzero(found.flags[name]).tolist() for name in ("near_duplicate", "near_leaked", "leaked")}
+    assert near == {"near_duplicate": [0, 6], "near_leaked": [0, 4], "leaked": [3]}
+    assert found.near is not None
+    assert found.near.tolist() == [1, -1, -1, -1, 1, -1, 5, -1, -1, -1]
+
+
+def test_dropping_leaks_names_the_twin_and_leaves_the_later_row(collect: Collect) -> None:
+    a, b, c = FACES[:3]
+    rows, spool = collect(
+        [
+            ("test", 0, a),
+            ("train", 0, a),
+            ("train", 3, a),
+            ("train", 0, b),
+            ("train", 0, b),  # a copy within train stays
+            ("validation", None, c),
+            ("test", 0, c),
+            ("train", 0, c),
+        ]
+    )
+    dropped = {row["id"]: row["reason"].rpartition("is in ")[2] for row in drop_leaks(rows).to_pylist()}
+    assert dropped == {"1": "test as 0", "2": "test as 0", "7": "validation as 5"}
+    found, left = find(rows, spool), rows.in_order()
+    assert not found.flags["leaked"][left].any() and not found.flags["conflict"][left].any()
+    assert found.first[left].tolist() == [3, 3, 5, 0, 5]
+    assert len(drop_leaks(rows)) == 0
+
+
+def test_validation_is_a_stratified_share_of_train_with_copies_together(collect: Collect) -> None:
+    images, labels = synthetic_faces(300, seed=0)
+    given: Given = [("train", int(label), image) for label, image in zip(labels, images, strict=True)]
+    rows, _ = collect(given + given[:60])
+    before = rows.splits.copy()
+    taken = []
+    for seed in (0, 1):
+        rows.splits = before.copy()
+        assert take_validation(rows, 0.2, seed) == len(rows.of_split("validation"))
+        for label in range(NUM_CLASSES):
+            of_label = rows.splits[rows.labels == label]
+            assert (of_label == 1).mean() == pytest.approx(0.2, abs=0.03)
+        assert not find(rows).flags["leaked"].any()
+        taken.append(rows.of_split("validation").tolist())
+    assert taken[0] != taken[1]
