@@ -14,8 +14,8 @@ from fer_ray.config.stage_options import stage
 from fer_ray.errors import DataError, FerRayError
 from fer_ray.options import ReportOptions
 from fer_ray.reporting.html import render_page
-from fer_ray.reporting.model_card import CARD_FILE, model_cards
-from fer_ray.reporting.sections import comparison_sections, folder_section
+from fer_ray.reporting.model_card import CARD_FILE
+from fer_ray.reporting.sections import comparison_sections, folder_section, model_cards
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.object_store import absolute

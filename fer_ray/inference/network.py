@@ -94,26 +94,19 @@ class Network:
         batches, done, requested = list[torch.Tensor](), 0, self.batch_size
         while done < len(images) or not batches:
             batch = images[done : done + self.batch_size]
-            logits = self._within_memory(batch, views)
-            if logits is None:  # another thread may have halved batch_size already
+            try:
+                with memory_errors(LESS_MEMORY) if len(batch) <= 1 else nullcontext():
+                    batches.append(self._of_batch(batch, views))
+                done += len(batch)
+            except Exception as error:
+                if len(batch) <= 1 or not is_out_of_memory(error):
+                    raise
+                # Another thread may have halved batch_size already.
                 self.batch_size = min(self.batch_size, len(batch) // 2)
                 release_memory()
-                continue
-            batches.append(logits)
-            done += len(batch)
         if self.batch_size < requested:
             say(f"Memory ran out with a batch of {amount(requested, 'image')}; batches of {self.batch_size:,} follow.")
         return torch.cat(batches, dim=1)
-
-    def _within_memory(self, images: np.ndarray, views: Views) -> torch.Tensor | None:
-        """Return the logits, or None if memory doesn't hold a batch of this size."""
-        try:
-            with memory_errors(LESS_MEMORY) if len(images) <= 1 else nullcontext():
-                return self._of_batch(images, views)
-        except Exception as error:
-            if len(images) <= 1 or not is_out_of_memory(error):
-                raise
-            return None
 
     def _of_batch(self, images: np.ndarray, views: Views) -> torch.Tensor:
         pixels = torch.tensor(images)
@@ -136,10 +129,7 @@ def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
 
 
 def prediction_speed(checkpoint: Path, precision: str) -> float:
-    """Return the speed of a checkpoint's network on this machine in images/s, without TTA, on random images.
-
-    The speed is the median over batches of ``EVAL_BATCH`` images, after a warm-up, for ``_SPEED_SECONDS`` or one batch.
-    """
+    """Return the median speed of a checkpoint's network on this machine in images/s, without TTA, on random images."""
     network = Network(checkpoint, precision)
     shape = (EVAL_BATCH, network.info.size, network.info.size)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

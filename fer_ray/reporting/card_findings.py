@@ -5,7 +5,7 @@ don't show it or where the images are too few to tell.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -13,18 +13,16 @@ from fer_ray.console.text import amount, points
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.inference.checkpoint import CheckpointInfo
 from fer_ray.inference.scores import Evaluation, Paired, Scores, wilson_interval
-from fer_ray.reporting.evaluation_tables import confusions
 
 HEADINGS = STRENGTH, WEAKNESS, OPPORTUNITY, THREAT = ("Strengths", "Weaknesses", "Opportunities", "Threats")
 Finding = tuple[str, str]
 
 _ENOUGH = 20
 """Images of a class below which no rule judges it: the 95% interval of a share is then wider than 40 points."""
-_GOOD_F1, _LOW_RECALL, _OFTEN_CONFUSED, _CONFUSIONS = 0.75, 0.5, 0.1, 4
+_GOOD_F1, _LOW_RECALL = 0.75, 0.5
 _UNEVEN = 0.02
 """Accuracy minus balanced accuracy from which classes count as unevenly recognised."""
-_COPIES_MATTER, _OVERFIT, _UNDERFIT = 0.005, 0.05, 0.02
-_CALIBRATED_ECE, _CALIBRATION_GAIN = 0.05, 0.005
+_COPIES_MATTER, _CALIBRATED_ECE = 0.005, 0.05
 _SURE_ACCURACY, _SURE_SHARE = 0.9, 0.1
 _CHANCE = 0.05
 """p-value of McNemar's test from which a difference may be chance."""
@@ -68,8 +66,8 @@ class CardFacts:
 def accuracy(facts: CardFacts) -> Iterator[Finding]:
     """Compare the accuracy with always predicting the most frequent label."""
     scores = facts.scores
-    name = max(scores.classes, key=lambda name: scores.classes[name].support)
-    share = scores.classes[name].support / scores.rows
+    name, most = max(scores.classes.items(), key=lambda item: item[1].support)
+    share = most.support / scores.rows
     text = (
         f"{scores.accuracy:.1%} of {amount(scores.rows, 'image')} are labelled correctly ({_interval(scores)}). Always"
         f" predicting {name} would reach {share:.1%}"
@@ -88,64 +86,43 @@ def classes(facts: CardFacts) -> Iterator[Finding]:
         listed = ", ".join(f"{name} ({judged[name].f1:.2f})" for name in good)
         yield STRENGTH, f"F1 is {_GOOD_F1} or higher for {len(good)} of {len(judged)} classes: {listed}."
     for name, one in judged.items():
-        found = round(one.recall * one.support)
-        low, high = wilson_interval(found, one.support)
+        low, high = wilson_interval(found := round(one.recall * one.support), one.support)
         recall = f"recall {one.recall:.1%}, 95% interval {low:.1%} to {high:.1%}"
         if high < _LOW_RECALL:
             yield WEAKNESS, f"Most images of {name} are missed: {found:,} of {one.support:,} are found ({recall})."
 
 
-def frequent_confusions(facts: CardFacts) -> Iterator[Finding]:
-    """Name the labels for which at least a tenth of the images get the same wrong prediction."""
-    supports = {name: one.support for name, one in facts.scores.classes.items()}
-    cells = sorted(confusions(facts.scores), key=lambda cell: -cell[3])
-    often = [cell for cell in cells if cell[3] >= _OFTEN_CONFUSED and supports[cell[0]] >= _ENOUGH]
-    for label, predicted, count, share in often[:_CONFUSIONS]:
-        yield (
-            WEAKNESS,
-            f"{label} is predicted as {predicted} for {count:,} of {supports[label]:,} images ({share:.1%}).",
-        )
-
-
 def imbalance(facts: CardFacts) -> Iterator[Finding]:
-    """Say whether rare classes are recognised less well, how rare they are in training, and what may help."""
+    """Say whether rare classes are recognised less well, and what may help."""
     scores = facts.scores
     fewest = min(one.support for one in scores.classes.values() if one.support)
     if fewest < _ENOUGH or scores.accuracy - scores.balanced_accuracy < _UNEVEN:
         return
-    text = (
-        f"Rare classes are recognised less well: accuracy is {scores.accuracy:.1%}, but"
-        f" {scores.balanced_accuracy:.1%} if every class counts the same (balanced accuracy)."
+    yield (
+        WEAKNESS,
+        f"Rare classes are recognised less well: accuracy is {scores.accuracy:.1%}, but {scores.balanced_accuracy:.1%}"
+        " if every class counts the same (balanced accuracy).",
     )
-    if facts.dataset and facts.trained_here and "train" in facts.dataset.splits:
-        counts = facts.dataset.splits["train"].labels
-        name = min(counts, key=lambda name: counts[name])
-        text += f" The rarest is {name}, with {counts[name]:,} of {sum(counts.values()):,} training images."
-    yield WEAKNESS, text
     if all(info and info.config.loss.class_weight_power == 0 for info in facts.trained):
         text = "The loss was not weighted by class (loss.class_weight_power 0). Weights may help rare classes at some"
         yield OPPORTUNITY, f"{text} cost in accuracy."
 
 
 def calibration(facts: CardFacts) -> Iterator[Finding]:
-    """Say whether confidence equals accuracy, more closely or less than chance alone explains, and what helped."""
+    """Say whether confidence equals accuracy, more closely or less than chance alone explains."""
     evaluation, scores = facts.evaluation, facts.scores
     bins = [(one.rows, one.confidence) for one in evaluation.main.reliability if one.confidence is not None]
     # With perfect calibration, accuracy in a bin still deviates from its confidence c with a standard deviation of
     # √(c(1-c)/n); the mean deviation of a normal distribution is √(2/π) times that.
     by_chance = sum(math.sqrt(2 / math.pi * rows * max(0.0, c * (1 - c))) for rows, c in bins) / scores.rows
-    temperatures = [member.temperature for member in evaluation.members]
     text = f"differs from accuracy by {points(scores.ece)} on average (expected calibration error)."
-    if evaluation.main.ece_uncalibrated - scores.ece >= max(_CALIBRATION_GAIN, by_chance / 2):
-        values = ", ".join(f"{temperature:.2f}" for temperature in temperatures)
-        text += f" Temperature scaling (T = {values}) reduced that from {points(evaluation.main.ece_uncalibrated)}."
-    if any(one != 1 for one in temperatures) and evaluation.split == "validation" and facts.trained_here:
-        text += " The temperature was fitted on the same images."
+    if any(member.temperature != 1 for member in evaluation.members):
+        text += f" Without temperature scaling it would by {points(evaluation.main.ece_uncalibrated)}."
     mean = sum(rows * confidence for rows, confidence in bins) / scores.rows
-    way = "higher" if mean > scores.accuracy else "lower"
     if scores.ece <= _CALIBRATED_ECE and by_chance <= _CALIBRATED_ECE:
         yield STRENGTH, f"Confidence is reliable: it {text}"
     elif scores.ece > max(_CALIBRATED_ECE, 2 * by_chance):
+        way = "higher" if mean > scores.accuracy else "lower"
         means = f"its mean, {mean:.1%}, is {way} than the accuracy, {scores.accuracy:.1%}"
         yield WEAKNESS, f"Confidence is not reliable: {means}; it {text}"
 
@@ -174,22 +151,6 @@ def copies(facts: CardFacts) -> Iterator[Finding]:
         yield THREAT, f"Further images are nearly equal to a training image ({share}). All metrics include them."
 
 
-def fit(facts: CardFacts) -> Iterator[Finding]:
-    """Compare training and validation accuracy in the epoch of the checkpoint, if the latter is known to 5 points."""
-    for name, info in facts.members:
-        if not {"train_accuracy", "validation_accuracy", "validation_rows"} <= info.metrics.keys():
-            continue
-        train, validation = info.metrics["train_accuracy"], info.metrics["validation_accuracy"]
-        rows = int(info.metrics["validation_rows"])
-        low, high = wilson_interval(round(validation * rows), rows)
-        text = f"in the chosen epoch its accuracy is {train:.1%} on augmented training images and {validation:.1%} on"
-        if high - low <= 2 * _OVERFIT and train - validation >= _OVERFIT:
-            yield WEAKNESS, f"{name} overfits: {text} validation images."
-        elif high - low <= 2 * _OVERFIT and train - validation < _UNDERFIT and validation < 1:
-            remedy = "A larger network, weaker augmentation or more epochs may help."
-            yield OPPORTUNITY, f"{name} hardly overfits: {text} validation images. {remedy}"
-
-
 def augmentation(facts: CardFacts) -> Iterator[Finding]:
     """Compare the best test-time augmentation with the one that has the fewest views."""
     tta = facts.evaluation.tta
@@ -199,15 +160,14 @@ def augmentation(facts: CardFacts) -> Iterator[Finding]:
     (plain,) = set(tta) - set(others)
     name = max(others, key=lambda name: tta[name].official.accuracy)
     fewest, best = tta[plain], tta[name]
-    gain, sure = best.official.accuracy - fewest.official.accuracy, _sure(best.against_fewest)
-    cost = f"takes {fewest.images_per_s / best.images_per_s:.1f} times as long"
-    cost += f" ({best.images_per_s:,.0f} instead of {fewest.images_per_s:,.0f} images/s)"
-    if gain > 0:
-        to = f"{points(gain)}, to {best.official.accuracy:.1%}{sure}"
-        yield OPPORTUNITY, f"TTA {name} raises the accuracy of {plain} by {to}, and {cost}."
-    else:
-        level = f"{points(gain)} less accurate than" if gain else "exactly as accurate as"
-        yield OPPORTUNITY, f"TTA can be left out: {name} is {level} {plain}{sure} and {cost}."
+    gain = best.official.accuracy - fewest.official.accuracy
+    change = f"{'raises' if gain > 0 else 'lowers'} the accuracy of {plain} by {points(gain)}, to"
+    cost = f"takes {fewest.images_per_s / best.images_per_s:.1f} times as long ({best.images_per_s:,.0f} images/s)"
+    yield (
+        OPPORTUNITY,
+        f"TTA {name} {change if gain else 'keeps the accuracy of'} {best.official.accuracy:.1%}"
+        f"{_sure(best.against_fewest)}, and {cost}.{'' if gain > 0 else ' It can be left out.'}",
+    )
 
 
 def confident_predictions(facts: CardFacts) -> Iterator[Finding]:
@@ -236,9 +196,8 @@ def ensemble(facts: CardFacts) -> Iterator[Finding]:
         yield STRENGTH, f"{len(members)} networks together are {gain}."
     number, least = min(enumerate(members, 1), key=lambda numbered: numbered[1].share or 0.0)
     if least.share is not None and least.share <= 0:
-        loss = f"{points(least.share)} higher" if least.share else "the same"
-        sure = _sure(least.against_others)
-        text = f"Network {number} ({least.architecture}) can be left out: without it the accuracy is {loss}{sure}."
+        change = f"{points(least.share)} higher{_sure(least.against_others)}"
+        text = f"Network {number} ({least.architecture}) can be left out: without it the accuracy is {change}."
         yield OPPORTUNITY, text
 
 
@@ -252,9 +211,7 @@ def selection(facts: CardFacts) -> Iterator[Finding]:
         yield THREAT, "The network was trained on the evaluated images: nothing is known about new images."
     for name, info in facts.members:
         if info.dataset_fingerprint != evaluation.dataset_fingerprint:
-            other = f"another dataset ({info.dataset_fingerprint[:8]}) than the evaluated one"
-            own = f"({evaluation.dataset_fingerprint[:8]}): copies of its training images are unknown"
-            yield THREAT, f"{name} was trained on {other} {own}."
+            yield THREAT, f"{name} was trained on another dataset: copies of its training images are unknown."
 
 
 def labels(facts: CardFacts) -> Iterator[Finding]:
@@ -276,15 +233,13 @@ def labels(facts: CardFacts) -> Iterator[Finding]:
         yield THREAT, text
 
 
-RULES: tuple[Callable[[CardFacts], Iterator[Finding]], ...] = (
-    *(accuracy, classes, calibration, copies, ensemble, frequent_confusions),
-    *(imbalance, fit, augmentation, confident_predictions, selection, labels),
-)
-
-
 def findings(facts: CardFacts) -> dict[str, list[str]]:
     """Return the sentences of all rules by heading."""
-    found = [finding for rule in RULES for finding in rule(facts)]
+    rules = (
+        *(accuracy, classes, calibration, copies, ensemble, imbalance),
+        *(augmentation, confident_predictions, selection, labels),
+    )
+    found = [finding for rule in rules for finding in rule(facts)]
     return {heading: [text for under, text in found if under == heading] for heading in HEADINGS}
 
 

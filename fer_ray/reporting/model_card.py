@@ -7,14 +7,12 @@ threats.
 from collections.abc import Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
 from fer_ray.config.files import to_yaml
 from fer_ray.console.progress import say
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset
 from fer_ray.errors import DataError
 from fer_ray.inference.checkpoint import CheckpointInfo
-from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE, Evaluation, read_evaluation
+from fer_ray.inference.scores import Evaluation, read_evaluation
 from fer_ray.reporting import evaluation_tables as tables
 from fer_ray.reporting.card_findings import CardFacts, findings
 from fer_ray.reporting.dataset import split_table
@@ -28,18 +26,6 @@ from fer_ray.storage.provenance import Provenance, read_provenance
 CARD_FILE = "model_card.md"
 
 
-def model_cards(folders: Sequence[Path]) -> str:
-    """Return the text of ``model_card.md`` for the evaluations among folders, one card after another; empty if none.
-
-    Raises:
-        DataError: a file of an evaluation is damaged.
-    """
-    datasets = [folder for folder in folders if (folder / DATASET_FILE).is_file()]
-    files = (METRICS_FILE, PREDICTIONS_FILE)
-    evaluations = [folder for folder in folders if all((folder / file).is_file() for file in files)]
-    return "\n---\n\n".join(model_card(folder, folder.name, datasets) for folder in evaluations)
-
-
 def model_card(folder: Path, name: str, datasets: Sequence[Path] = ()) -> str:
     """Return the model card of an evaluation as Markdown.
 
@@ -51,14 +37,10 @@ def model_card(folder: Path, name: str, datasets: Sequence[Path] = ()) -> str:
     Raises:
         DataError: a file of the evaluation is damaged.
     """
-    return render_card(read_facts(folder, datasets), name, read_provenance(folder))
-
-
-def read_facts(folder: Path, datasets: Sequence[Path] = ()) -> CardFacts:
-    """Read an evaluation, its checkpoints and its dataset; arguments and errors as in ``model_card``."""
     evaluation = read_evaluation(folder)
     trained = tuple(_read_info(_copy(member.checkpoint, (WEIGHTS_FILE,))) for member in evaluation.members)
-    return CardFacts(evaluation, _find_dataset(evaluation, (*datasets, _copy(evaluation.dataset, SPLITS))), trained)
+    dataset = _find_dataset(evaluation, (*datasets, _copy(evaluation.dataset, SPLITS)))
+    return render_card(CardFacts(evaluation, dataset, trained), name, read_provenance(folder))
 
 
 def render_card(facts: CardFacts, name: str, provenance: Provenance | None) -> str:
@@ -72,20 +54,11 @@ def render_card(facts: CardFacts, name: str, provenance: Provenance | None) -> s
         name=name,
         tables=tables,
         splits=split_table(facts.dataset) if facts.dataset else None,
-        recipes=[(who, _code_block(recipe, "yaml")) for recipe, who in recipes.items()],
+        recipes=recipes,
         findings=findings(facts),
-        start=provenance.starts[-1] if provenance else None,
-        machine=describe_machine(provenance.starts[-1].hardware) if provenance else "",
-        commands=_code_block("\n".join(start.command for start in provenance.starts), "bash") if provenance else "",
+        starts=provenance.starts if provenance else [],
+        describe_machine=describe_machine,
     )
-
-
-def _code_block(text: str, language: str) -> Markup:
-    """Return text in a fence that is longer than any in it."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return Markup(f"{fence}{language}\n{text.rstrip()}\n{fence}")
 
 
 def _copy(path_or_url: str, leave_out: Sequence[str]) -> Path:
