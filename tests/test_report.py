@@ -89,24 +89,12 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     assert "the best is trial 0, fast, with 71.00% validation accuracy" in text
     assert "2 inputs, 1 failed; 1 min 05 s, 100 images/s" in text
     assert "&lt;b onload=x&gt;&amp;.jpg" in text
-    assert "Traceback" not in text
-    assert HOSTILE not in text
-    assert "http://" not in text
-    assert "https://" not in text
-
-
-def test_every_part_says_how_to_make_it_again(folders: dict[str, Path], tmp_path: Path) -> None:
-    text = report([folders["run"], folders["evaluation"], folders["dataset"]], tmp_path / "out").page.read_text("utf-8")
+    assert not any(one in text for one in ("Traceback", HOSTILE, "http://", "https://"))
     (start,) = json.loads((folders["run"] / "provenance.json").read_text("utf-8"))["starts"]
-    assert text.count(">How to reproduce</h3>") == 3
+    assert text.count(">How to reproduce</h3>") >= 3
     assert escape(start["command"]) in text
     assert start["hardware"]["cpu"] in text
     assert f"torch {start['versions']['torch']}" in text
-    assert "the command and the machine are unknown" not in text
-    (copy := tmp_path / "copy").mkdir()
-    for name in ("config.yaml", "metrics.jsonl"):
-        shutil.copy(folders["run"] / name, copy)
-    assert "the command and the machine are unknown" in report([copy], tmp_path / "out2").page.read_text("utf-8")
 
 
 def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -162,21 +150,27 @@ def test_a_model_card_where_there_is_an_evaluation(folders: dict[str, Path], tmp
     source = f"Source: {PreparedDataset(folders['dataset']).info.source} (synthetic), 24 × 24 pixels"
     assert source in text and "class_weight_power: 0.0" in text
 
-    moved, evaluation = tmp_path / "moved", tmp_path / "evaluation"
-    shutil.copytree(folders["dataset"], moved)
-    shutil.copytree(folders["evaluation"], evaluation)
+
+def test_a_card_names_a_dataset_and_a_checkpoint_that_are_gone(folders: dict[str, Path], tmp_path: Path) -> None:
+    moved = shutil.copytree(folders["dataset"], tmp_path / "moved")
+    evaluation = shutil.copytree(folders["evaluation"], tmp_path / "evaluation")
     metrics = json.loads((evaluation / "metrics.json").read_text()) | {"dataset": "/gone/fer|data"}
     metrics["members"][0]["checkpoint"] = "/gone/checkpoint"
     (evaluation / "metrics.json").write_text(json.dumps(metrics))
-    without, found = (report([evaluation, *more], tmp_path / str(len(more))).card for more in ([], [moved]))
-    assert without and found
-    assert r"The dataset is no longer at /gone/fer\|data" in without.read_text("utf-8")
-    assert "The checkpoint is no longer there" in without.read_text("utf-8") and source in found.read_text("utf-8")
+    (evaluation / "provenance.json").unlink()
+    without, found = (report([evaluation, *more], tmp_path / str(len(more))) for more in ([], [moved]))
+    assert "the command and the machine are unknown" in without.page.read_text("utf-8")
+    assert without.card and found.card
+    text = without.card.read_text("utf-8")
+    assert r"The dataset is no longer at /gone/fer\|data" in text and "The checkpoint is no longer there" in text
+    assert "(synthetic), 24 × 24 pixels" in found.card.read_text("utf-8")
 
 
 def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path: Path) -> None:
     torn = shutil.copytree(folders["evaluation"], tmp_path / "torn")
     (torn / "predictions.parquet").unlink()
+    with pytest.raises(UsageError, match="name at least one"):
+        report([], tmp_path / "out")
     with pytest.raises(DataError) as error:
         report([tmp_path / "missing", folders["run"], torn, folders["run"].parent], tmp_path / "out")
     missing, half, parent = error.value.problems
@@ -187,18 +181,12 @@ def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"epoch": 1}'])
+@pytest.mark.parametrize("content", [b"{", b'{"epoch": 1}'])
 @pytest.mark.parametrize("file", ["metrics.json", "summary.json", "metrics.jsonl", "dataset.json", "study.json"])
 def test_damaged_files(file: str, content: bytes, tmp_path: Path) -> None:
-    folder = tmp_path / "damaged"
-    folder.mkdir()
+    (folder := tmp_path / "damaged").mkdir()
     for name in (file, "config.yaml", "predictions.parquet"):
         (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=file):
         report([folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name at least one"):
-        report([], tmp_path / "out")

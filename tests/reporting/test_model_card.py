@@ -1,7 +1,6 @@
 """The findings of a model card follow from the metrics: what is said, with which numbers, and what is left out."""
 
 import numpy as np
-import pytest
 
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
@@ -170,21 +169,16 @@ def test_a_classifier_at_chance() -> None:
     assert any(line.startswith("Confidence is not reliable: its mean, 90.0%, is higher") for line in rest)
 
 
-def test_classes_and_confusions_with_their_counts() -> None:
-    text = text_of(make_facts(LABELS, {"none": mistaken((FEAR, SAD, 16), (ANGRY, DISGUST, 3), (SAD, FEAR, 1))}))
+def test_classes_with_their_counts() -> None:
+    text = text_of(make_facts(LABELS, {"none": mistaken((FEAR, SAD, 16))}))
     assert "Most images of fear are missed: 4 of 20 are found (recall 20.0%, 95% interval 8.1% to 41.6%)." in text
-    assert "fear is predicted as sad for 16 of 20 images (80.0%)." in text
-    assert "angry is predicted as disgust for 3 of 20 images (15.0%)." in text
-    assert "sad is predicted as fear" not in text
 
 
 def test_a_handful_of_images_says_nothing_about_classes_calibration_and_views() -> None:
     labels = np.repeat(np.arange(7), 2)
-    validation = describe_training(train_accuracy=0.9, validation_accuracy=0.5, validation_rows=14)
     for wrong in range(2, 6):
         predicted = np.where(np.arange(14) < wrong, HAPPY, labels)
-        tta = {"none": labels, "flip": predicted}
-        found = findings(make_facts(labels, tta, confidence=0.8, trained=validation))
+        found = findings(make_facts(labels, {"none": labels, "flip": predicted}, confidence=0.8))
         assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
     many = np.tile(labels, 100), np.tile(np.where(np.arange(14) < 5, HAPPY, labels), 100)
     assert "not reliable: its mean, 80.0%" in text_of(make_facts(many[0], {"none": many[1]}, confidence=0.8))
@@ -193,12 +187,12 @@ def test_a_handful_of_images_says_nothing_about_classes_calibration_and_views() 
 def test_views_that_help_and_views_that_do_not() -> None:
     worse, better = mistaken((FEAR, SAD, 20), (SAD, FEAR, 20)), mistaken((FEAR, SAD, 6))
     gain = text_of(make_facts(LABELS, {"none": worse, "flip": better}))
-    assert "flip raises the accuracy of none by 24.3 points, to 95.7% (McNemar's p 1.2e-10), and takes 2.0" in gain
-    assert "(500 instead of 1,000 images/s)." in gain
+    assert "TTA flip raises the accuracy of none by 24.3 points, to 95.7% (McNemar's p 1.2e-10), and takes 2.0" in gain
     small = text_of(make_facts(LABELS, {"none": mistaken((FEAR, SAD, 7)), "flip": better}))
     assert "by 0.7 points, to 95.7% (McNemar's p 1: such a small difference may be chance)" in small
     loss = text_of(make_facts(LABELS, {"none": better, "flip": worse}))
-    assert "TTA can be left out: flip is 24.3 points less accurate than none (McNemar's p 1.2e-10)" in loss
+    assert "lowers the accuracy of none by 24.3 points, to 71.4%" in loss and "It can be left out." in loss
+    assert "keeps the accuracy" in text_of(make_facts(LABELS, {"none": better, "flip": better}))
     assert "TTA" not in text_of(make_facts(LABELS, {"flip": better}))
 
 
@@ -212,24 +206,8 @@ def test_copies_of_training_images() -> None:
     everything = text_of(make_facts(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool)))
     assert "Threats: Every image is an exact copy of a training image" in everything
     assert "cop" not in text_of(make_facts(LABELS, {"none": LABELS}))  # the dataset is unknown
-    elsewhere = describe_training(fingerprint="another")
-    text = text_of(make_facts(LABELS, FEAR_MISSED, leaked=leaked, trained=elsewhere))
-    assert "Exact copies" not in text
-    assert "The network was trained on another dataset (another) than the evaluated one (ffffffff)" in text
-
-
-@pytest.mark.parametrize(
-    ("train", "validation", "said"),
-    [
-        (0.9, 0.7, "overfits: in the chosen epoch its accuracy is 90.0% on augmented training images and 70.0% on"),
-        (0.6, 0.65, "hardly overfits: in the chosen epoch its accuracy is 60.0%"),
-        (0.7, 0.67, ""),
-    ],
-)
-def test_training_and_validation_accuracy(train: float, validation: float, said: str) -> None:
-    trained = describe_training(train_accuracy=train, validation_accuracy=validation, validation_rows=700)
-    text = text_of(make_facts(LABELS, FEAR_MISSED, trained=trained))
-    assert said in text and ("overfits" in text) == bool(said)
+    text = text_of(make_facts(LABELS, FEAR_MISSED, leaked=leaked, trained=describe_training(fingerprint="another")))
+    assert "Exact copies" not in text and "The network was trained on another dataset: copies of its" in text
 
 
 def test_rare_classes_and_class_weights_only_where_there_are_none() -> None:
@@ -259,18 +237,16 @@ def test_fer2013() -> None:
     assert "nearly equal to a training image (359 of 3,589, 10.0%)" in text
     low = text_of(make_facts(LABELS, {"none": np.full(140, HAPPY)}, dataset=dataset))
     assert "50.7 points more than this network" in low and "chose the epoch" not in low
-    splits["train"] = splits["train"].model_copy(update={"labels": splits["train"].labels | {"sad": 4831}})
-    assert "Goodfellow" not in text_of(make_facts(LABELS, FEAR_MISSED, dataset=describe_dataset(splits=splits)))
+    assert "Goodfellow" not in text_of(make_facts(LABELS, FEAR_MISSED, dataset=describe_dataset()))
 
 
 def test_confident_predictions() -> None:
     """Of 140 predictions at one confidence, 86% are right; of 70 at a higher one, all are."""
     facts = make_facts(LABELS, FEAR_MISSED, confidence=0.7)
     assert "people can label the rest" not in text_of(facts)
-    (sure,) = (one for one in facts.evaluation.main.reliability if one.rows)
     bins = [one.model_copy(update={"rows": 0}) for one in facts.evaluation.main.reliability]
     bins[-1] = bins[-1].model_copy(update={"rows": 70, "accuracy": 1.0, "confidence": 0.99})
-    bins[10] = sure.model_copy(update={"rows": 70, "accuracy": 5 / 7})
+    bins[10] = bins[10].model_copy(update={"rows": 70, "accuracy": 5 / 7})
     main = facts.evaluation.main.model_copy(update={"reliability": bins})
     changed = facts.evaluation.model_copy(update={"tta": {"none": main}})
     assert "confidence above 0.93 are right in 100.0% of cases (95% interval 94.8% to 100.0%). They are 50.0%" in (
@@ -303,6 +279,6 @@ def test_the_training_dataset_is_told_from_the_evaluated_one() -> None:
         )
         assert card.startswith("# Model card: cnn3 for facial expressions (a\\|b)\n\n## Model details\n")
         training = card.split("\n## Training data\n")[1].split("\n## ")[0]
-        assert said in training and "```yaml\nmodel:\n" in training
+        assert said in training and "\n\n    model:\n" in training
         assert "Source: faces.zip (zip)" in card and "| all images | 700 | 140 |" in card
         assert "\n\n\n" not in card
