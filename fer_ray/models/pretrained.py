@@ -113,12 +113,10 @@ def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
             misfits[name] = "not part of the network"
         elif own[name].shape != given[name].shape:
             misfits[name] = f"{_shape(given[name])} instead of {_shape(own[name])}"
-    fresh = sorted(name for name in own if name.startswith(f"{classifier}."))
-    fresh = fresh if any(name.startswith(f"{classifier}.") for name in misfits) else []
+    last = f"{classifier}."
+    fresh = [name for name in own if name.startswith(last)] if any(name.startswith(last) for name in misfits) else []
     # Some of torchvision's files are older than batch norm's counters, which matter only without a momentum.
-    wrong = [
-        name for name in misfits if not name.startswith(f"{classifier}.") and not name.endswith("num_batches_tracked")
-    ]
+    wrong = [name for name in misfits if not name.startswith(last) and not name.endswith("num_batches_tracked")]
     if wrong:
         stem = tuple(f"{module}." for module in architecture.stages[0])
         remedy = f"Name weights of a {config.name}."

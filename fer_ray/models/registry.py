@@ -44,11 +44,7 @@ _REGISTRY: dict[str, Architecture] = {}
 def register(
     name: str, summary: str, stages: tuple[tuple[str, ...], ...], **options: Any
 ) -> Callable[[Builder], Builder]:
-    """Register the decorated builder. The arguments are those of ``Architecture``.
-
-    Raises:
-        ValueError: the name is registered already.
-    """
+    """Register the decorated builder under a new name. The arguments are those of ``Architecture``."""
 
     def add(build: Builder) -> Builder:
         if name in _REGISTRY:
