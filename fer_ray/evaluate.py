@@ -36,6 +36,7 @@ from fer_ray.inference.scores import (
 from fer_ray.options import EvaluateOptions
 from fer_ray.reporting.evaluation import write_evaluation
 from fer_ray.reporting.evaluation_tables import describe
+from fer_ray.reporting.model_card import model_card
 from fer_ray.storage.inputs import as_list
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
@@ -105,7 +106,8 @@ def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Outp
         tta={name: _measure(rows, *outcome, fewest) for name, outcome in outcomes.items()},
         notes=_notes(members, data, split),
     )
-    write_evaluation(output, evaluation, rows, main, start)
+    card = model_card(evaluation, data.info, [member.info for member in members], output.path.name, start)
+    write_evaluation(output, evaluation, rows, main, card, start)
     return evaluation
 
 

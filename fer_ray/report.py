@@ -42,8 +42,7 @@ def report(options: ReportOptions) -> ReportResult:
     """Write ``report.html``, one file that needs no network, with one section for each folder in the given order.
 
     Comparisons come first: of all training runs, and of the evaluations of the same split. For evaluations the function
-    also writes ``model_card.md``. The card describes the dataset if it is among the folders, or still where the
-    evaluation found it.
+    also writes ``model_card.md``.
 
     Raises:
         UsageError: the output folder is in use or inside one of them.

@@ -24,7 +24,7 @@ from fer_ray.inference.scores import (
 from fer_ray.reporting import evaluation_tables as tables
 from fer_ray.reporting.evaluation_pictures import save_confusion, save_reliability
 from fer_ray.reporting.html import Gallery, GalleryFace, PageBlock, PageSection, read_figure, render_page
-from fer_ray.reporting.model_card import CARD_FILE, model_card
+from fer_ray.reporting.model_card import CARD_FILE
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import Start, record_start
@@ -33,7 +33,7 @@ _MISTAKES = 24  # in samples.parquet
 
 
 def write_evaluation(
-    output: Output, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start
+    output: Output, evaluation: Evaluation, rows: Split, predictions: Predictions, card: str, start: Start
 ) -> None:
     """Write all files of an evaluation at once: a killed process leaves none of them.
 
@@ -42,6 +42,7 @@ def write_evaluation(
         evaluation: contents of ``metrics.json``.
         rows: images and labels that were measured.
         predictions: for ``rows``, with the main test-time augmentation.
+        card: the model card.
         start: the command that runs, for ``provenance.json``.
     """
     measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
@@ -57,7 +58,7 @@ def write_evaluation(
         save_reliability(panels, title, partial / RELIABILITY_FILE)
         page = render_page("Evaluation", [evaluation_section(partial, output.path_or_url)])
         (partial / "report.html").write_text(page, "utf-8")
-        (partial / CARD_FILE).write_text(model_card(partial, output.path.name), "utf-8")
+        (partial / CARD_FILE).write_text(card, "utf-8")
 
 
 def _table(rows: Split, predictions: Predictions) -> pa.Table:

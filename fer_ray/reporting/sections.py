@@ -11,7 +11,7 @@ from fer_ray.reporting.comparison import compare_evaluations, compare_runs
 from fer_ray.reporting.dataset import dataset_section
 from fer_ray.reporting.evaluation import evaluation_section
 from fer_ray.reporting.html import PageSection
-from fer_ray.reporting.model_card import model_card
+from fer_ray.reporting.model_card import CARD_FILE
 from fer_ray.reporting.runs import run_section
 from fer_ray.reporting.scoring import scoring_section
 from fer_ray.reporting.search import read_search_section
@@ -66,14 +66,9 @@ def folder_section(folder: Path, path_or_url: str) -> PageSection:
 
 
 def model_cards(folders: Sequence[Path]) -> str:
-    """Return the text of ``model_card.md`` for the evaluations among folders, one card after another; empty if none.
-
-    Raises:
-        DataError: a file of an evaluation is damaged.
-    """
-    datasets = [folder for folder in folders if kind_of(folder) is DATASET]
-    evaluations = [folder for folder in folders if kind_of(folder) is EVALUATION]
-    return "\n---\n\n".join(model_card(folder, folder.name, datasets) for folder in evaluations)
+    """Return the model cards of the evaluations among folders, one after another; empty if none."""
+    files = [folder / CARD_FILE for folder in folders if kind_of(folder) is EVALUATION]
+    return "\n---\n\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:
@@ -102,12 +97,11 @@ def kind_of(folder: Path) -> Kind | None:
 
 EVALUATION = Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)
 RUN = Kind("a training run", (CONFIG_FILE, EPOCHS_FILE), run_section)
-DATASET = Kind("a prepared dataset", (DATASET_FILE,), dataset_section)
 KINDS = (
     EVALUATION,
     Kind("a search", (NAME_FILE,), read_search_section),
     RUN,
     Kind("a scoring job", (SUMMARY_FILE,), scoring_section),
-    DATASET,
+    Kind("a prepared dataset", (DATASET_FILE,), dataset_section),
 )
 _EXPECTED = "Expected " + ", or ".join(f"{kind.name} with {' and '.join(kind.files)}" for kind in KINDS) + "."
