@@ -1,12 +1,11 @@
 """List the architectures: parameters, FLOPs, and images/s measured on this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_ray.cluster.memory import memory_errors
@@ -15,13 +14,13 @@ from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
+from fer_ray.inference.network import seconds_of
 from fer_ray.models import architectures, build, find
 from fer_ray.options import ModelsOptions
 from fer_ray.reporting.html import Table
 
 SIZE = 48  # FER-2013's
 _BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds
-_SECONDS = 0.5  # of a measurement
 _LESS_MEMORY = "List other architectures, use --no-speed, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
 
 
@@ -112,16 +111,9 @@ def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple
         optimizer.step()
 
     model.eval()
-    infer_per_s = size / _seconds(infer)
+    infer_per_s = size / seconds_of(infer)
     model.train()
-    return infer_per_s, size / _seconds(train)
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    """Return the median seconds of a step; the timer warms up, and waits for a GPU."""
-    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
-    median: float = timer.blocked_autorange(min_run_time=_SECONDS).median
-    return median
+    return infer_per_s, size / seconds_of(train)
 
 
 def command(options: ModelsOptions) -> None:

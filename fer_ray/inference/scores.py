@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,13 +22,6 @@ from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_e
 from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.predictor import Predictions
 from fer_ray.storage.json_files import read_json
-
-
-def wilson_interval(right: int, rows: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
-    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
-    return float(ends.low), float(ends.high)
-
 
 FORMAT_VERSION = 3
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
@@ -147,6 +139,12 @@ def read_evaluation(folder: Path) -> Evaluation:
     return read_json(Evaluation, folder / METRICS_FILE, "Run `fer-ray evaluate` again.")
 
 
+def wilson_interval(right: int, rows: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
+    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
 def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
     """Compute all scores.
 
@@ -204,7 +202,15 @@ def measure_members(
     together, measured = predictions.labels, []
     for number, (name, member) in enumerate(zip(names, members, strict=True)):
         alone = score_predictions(labels, predictions.members[number])
-        contribution = dict[str, Any]()
+        one = Member(
+            checkpoint=name,
+            architecture=member.info.config.model.name,
+            parameters=sum(parameter.numel() for parameter in member.model.parameters()),
+            epoch=member.info.epoch,
+            temperature=member.info.temperature,
+            accuracy=alone.accuracy,
+            nll=alone.nll,
+        )
         if len(members) > 1:
             others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1)
             contribution = {
@@ -212,18 +218,8 @@ def measure_members(
                 "against_all": compare(labels, predictions.members[number].argmax(axis=1), together),
                 "against_others": compare(labels, together, others),
             }
-        measured.append(
-            Member(
-                checkpoint=name,
-                architecture=member.info.config.model.name,
-                parameters=sum(parameter.numel() for parameter in member.model.parameters()),
-                epoch=member.info.epoch,
-                temperature=member.info.temperature,
-                accuracy=alone.accuracy,
-                nll=alone.nll,
-                **contribution,
-            )
-        )
+            one = one.model_copy(update=contribution)
+        measured.append(one)
     return measured
 
 

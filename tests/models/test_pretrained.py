@@ -162,7 +162,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     weights = build(ModelConfig(name="lenet"), 48).state_dict()
     first = next(iter(weights))
     contents = {
-        "wrapped": ({"net": {"a": torch.zeros(1)}, "epoch": 3}, "holds a dict with net, epoch, not tensors by name"),
+        "wrapped": ({"net": {"a": torch.zeros(1)}, "epoch": 3}, "holds net, epoch, not tensors by name"),
         "trap": ({first: Trap(tmp_path / "sprung")}, "not readable"),
         "diverged": (weights | {first: weights[first] * math.nan}, f"{first} hold values that are not finite"),
     }
