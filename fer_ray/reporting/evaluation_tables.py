@@ -8,7 +8,7 @@ from fer_ray.console.text import amount
 from fer_ray.inference.scores import Evaluation, Pair, Scores, wilson_interval
 from fer_ray.reporting.html import Table
 
-_CONFUSIONS, _PAIRS = 8, 10  # the most frequent confusions, and the pairs of networks in the terminal
+_CONFUSIONS = 8  # the most frequent ones
 
 
 def describe(evaluation: Evaluation) -> str:
@@ -18,10 +18,8 @@ def describe(evaluation: Evaluation) -> str:
     copies = f", {evaluation.leaked_rows:,} of them also in train" if evaluation.leaked_rows else ""
     title += f" on {evaluation.split}: {amount(evaluation.rows, 'image')}{copies}"
     tables = [by_tta(evaluation), by_class(evaluation)]
-    tables += networks_and_pairs(evaluation, _PAIRS) if evaluation.pairs else []
-    hint = f"… and {len(evaluation.pairs) - _PAIRS} more pairs in metrics.json" * (len(evaluation.pairs) > _PAIRS)
-    parts = [title, *(table.as_text() for table in tables), hint, "\n".join(evaluation.notes)]
-    return "\n\n".join(filter(None, parts))
+    tables += networks_and_pairs(evaluation) if evaluation.pairs else []
+    return "\n\n".join(filter(None, [title, *(table.as_text() for table in tables), "\n".join(evaluation.notes)]))
 
 
 def accuracy_text(scores: Scores | None) -> str:
@@ -87,8 +85,8 @@ def by_class(evaluation: Evaluation) -> Table:
     return Table.of(f"By class, TTA {evaluation.main_tta}", rows, note)
 
 
-def networks_and_pairs(evaluation: Evaluation, most_pairs: int | None = None) -> list[Table]:
-    """Show the networks that predict together, each measured alone, and their first pairs if there are several."""
+def networks_and_pairs(evaluation: Evaluation) -> list[Table]:
+    """Show the networks that predict together, each measured alone, and their pairs if there are several."""
     several = len(evaluation.members) > 1
     rows = [
         {
@@ -106,8 +104,8 @@ def networks_and_pairs(evaluation: Evaluation, most_pairs: int | None = None) ->
     ]
     note = "Gain: accuracy of all networks together minus the accuracy without this one." if several else ""
     networks = Table.of(f"Networks, TTA {evaluation.main_tta}", rows, note)
-    names = [row["Network"] for row in rows]
-    return [networks, *([pairs_table("networks", names, evaluation.pairs[:most_pairs])] if several else [])]
+    pairs = [pairs_table("networks", [row["Network"] for row in rows], evaluation.pairs)] if several else []
+    return [networks, *pairs]
 
 
 def pairs_table(of: str, names: Sequence[str], pairs: Sequence[Pair]) -> Table:

@@ -78,17 +78,12 @@ class Charts:
 
 @dataclass(frozen=True)
 class GalleryFace:
-    """A face as PNG bytes, its label (None if unknown), the predicted label and its probability."""
+    """A face as PNG bytes, its label (None if unknown), the predicted label, which is another, and its probability."""
 
     png: bytes
     true: str | None
     predicted: str
     confidence: float
-
-    @property
-    def is_correct(self) -> bool:
-        """Whether prediction and label agree."""
-        return self.true == self.predicted
 
 
 @dataclass(frozen=True)
