@@ -70,14 +70,14 @@ def test_prediction_goes_on_with_fewer_images_a_pass(
     assert "Memory" not in capsys.readouterr().err
 
 
-def test_no_room_for_one_image_ends_cleanly(shipped: Checkpoint, forward: Callable[[int, str], None]) -> None:
+def test_what_a_smaller_batch_does_not_mend_is_raised(
+    shipped: Checkpoint, forward: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = network.forward_batches
     forward(0, "cublas")
     with pytest.raises(UsageError, match=r"^out of memory: .*Memory doesn.t hold the network and one image"):
         Predictor(shipped).predict(IMAGES)
-
-
-def test_other_errors_of_a_pass_are_raised(shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "forward_batches", room_for(0, OTHERS["assert"], network.forward_batches))
+    monkeypatch.setattr(network, "forward_batches", room_for(0, OTHERS["assert"], real))
     with pytest.raises(RuntimeError, match="device-side assert"):
         Predictor(shipped).predict(IMAGES)
 
@@ -125,15 +125,13 @@ def test_what_a_trial_kept_is_given_back(monkeypatch: pytest.MonkeyPatch) -> Non
     assert seen == [None]
 
 
-@pytest.mark.parametrize(("part", "limits"), [(0, []), (0.25, [0.25]), (0.5, [0.5]), (1, [])])
-def test_a_process_keeps_to_its_part_of_a_gpu(
-    part: float, limits: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_keeps_to_its_part_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     limited = list[float]()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
-    device.limit_gpu_memory(part)
-    assert limited == limits
+    for part in (0, 0.25, 1):
+        device.limit_gpu_memory(part)
+    assert limited == [0.25]
 
 
 @pytest.mark.parametrize(

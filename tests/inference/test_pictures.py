@@ -55,13 +55,10 @@ def test_an_encoding_means_one_thing_as_path_bytes_pillow_image_and_array(
 
 
 @pytest.mark.parametrize("encoding", UNDEFINED)
-def test_an_undefined_white_is_refused_as_path_bytes_and_pillow_image(encoding: str, tmp_path: Path) -> None:
-    data = UNDEFINED[encoding]
-    file = tmp_path / "face"
-    file.write_bytes(data)
-    kinds: list[Picture] = [file, data]
+def test_an_undefined_white_is_refused_as_bytes_and_pillow_image(encoding: str) -> None:
+    kinds: list[Picture] = [UNDEFINED[encoding]]
     with contextlib.suppress(UnidentifiedImageError):
-        kinds.append(Image.open(file))
+        kinds.append(Image.open(io.BytesIO(UNDEFINED[encoding])))
     with pytest.raises(DataError) as caught:
         square_greys(kinds, 48)
     assert len(caught.value.problems) == len(kinds)
@@ -78,26 +75,20 @@ def test_an_array_whose_white_or_shape_says_nothing_is_refused() -> None:
     assert all("astype('uint8')" in one or "save it with 8 bits" in one for one in caught.value.problems)
 
 
-def test_a_large_jpeg_is_shrunk_alike_from_a_path_and_an_unloaded_pillow_image(tmp_path: Path) -> None:
+def test_pillow_images_that_are_not_loaded(tmp_path: Path) -> None:
+    """A large JPEG is shrunk as from its path; of several frames the shown one counts; a closed image is refused."""
     file = tmp_path / "large.jpg"
     Image.fromarray(COLOUR).resize((700, 500)).save(file, quality=95)
     path, unloaded = square_greys([file, Image.open(file)], 48)
     np.testing.assert_array_equal(path, unloaded)
 
-
-@pytest.mark.parametrize("format", ["GIF", "TIFF"])
-def test_the_frame_that_a_pillow_image_shows_counts(format: str) -> None:
     first, second = (Image.new("L", (48, 48), shade) for shade in (40, 200))
-    file = io.BytesIO()
-    first.save(file, format, save_all=True, append_images=[second])
-    image = Image.open(file)
+    frames = io.BytesIO()
+    first.save(frames, "TIFF", save_all=True, append_images=[second])
+    image = Image.open(frames)
     image.seek(1)
     assert np.abs(square_greys([image], 48).astype(int) - 200).max() < 3
 
-
-def test_a_closed_pillow_image_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "face.png"
-    Image.fromarray(FACE).save(file)
     with Image.open(file) as left:
         pass
     closed = Image.open(file)
