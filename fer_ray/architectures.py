@@ -56,15 +56,16 @@ def models(options: ModelsOptions) -> list[ArchitectureFigures]:
     dtype = resolve_precision(options.precision, device)
     figures = []
     for architecture in map(find, options.names) if options.names else architectures():
-        model = build(ModelConfig(name=architecture.name), SIZE)
+        config = ModelConfig(name=architecture.name)
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes suffice to count
+            model = build(config, SIZE).eval()
+            model(torch.zeros(1, 1, SIZE, SIZE))
         parameters = sum(weights.numel() for weights in model.parameters())
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            model.eval()(torch.zeros(1, 1, SIZE, SIZE))
         infer = train = None
         if options.speed:
             say(f"measuring {architecture.name}")
             with memory_errors(f"'{architecture.name}' can't be measured here. {_LESS_MEMORY}"):
-                infer, train = _speeds(to_device(model, device), device, dtype)
+                infer, train = _speeds(to_device(build(config, SIZE), device), device, dtype)
         flops = int(counter.get_total_flops())
         figures.append(ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train))
     return figures

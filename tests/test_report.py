@@ -123,21 +123,6 @@ def test_a_model_card_where_there_is_an_evaluation(folders: dict[str, Path], tmp
     assert source in text and "class_weight_power: 0.0" in text
 
 
-def test_a_card_names_a_dataset_and_a_checkpoint_that_are_gone(folders: dict[str, Path], tmp_path: Path) -> None:
-    moved = shutil.copytree(folders["dataset"], tmp_path / "moved")
-    evaluation = shutil.copytree(folders["evaluation"], tmp_path / "evaluation")
-    metrics = json.loads((evaluation / "metrics.json").read_text()) | {"dataset": "/gone/fer|data"}
-    metrics["members"][0]["checkpoint"] = "/gone/checkpoint"
-    (evaluation / "metrics.json").write_text(json.dumps(metrics))
-    (evaluation / "provenance.json").unlink()
-    without, found = (report([evaluation, *more], tmp_path / str(len(more))) for more in ([], [moved]))
-    assert "the command and the machine are unknown" in without.page.read_text("utf-8")
-    assert without.card and found.card
-    text = without.card.read_text("utf-8")
-    assert r"The dataset is no longer at /gone/fer\|data" in text and "The checkpoint is no longer there" in text
-    assert "(synthetic), 24 × 24 pixels" in found.card.read_text("utf-8")
-
-
 def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path: Path) -> None:
     torn = shutil.copytree(folders["evaluation"], tmp_path / "torn")
     (torn / "predictions.parquet").unlink()
