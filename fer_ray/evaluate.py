@@ -129,7 +129,7 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> 
     if split == "validation" and any(own):
         notes.append("The checkpoint was chosen on validation images, so these are not test results.")
         if any(map(operator.and_, own, fitted)):
-            notes.append("The temperature was fitted on the same images: calibration is worse on new images.")
+            notes.append("The temperature was fitted on the same images: calibration may be worse on new images.")
     if split == "train" and any(own):
         notes.append("These are results on training images.")
     if data.info.source_format == "synthetic":
