@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_ray.version import VERSION
+
 if TYPE_CHECKING:
     from fer_ray.inference.predictor import Predictor
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip") -> Predictor:

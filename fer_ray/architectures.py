@@ -1,7 +1,6 @@
 """List the architectures: parameters, FLOPs, and images/s measured on this machine."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,25 +15,26 @@ from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import say
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, resolve_precision, to_device
+from fer_ray.inference.network import seconds_of
 from fer_ray.models import architectures, build, find
+from fer_ray.reporting.html import Table
 
 SIZE = 48  # FER-2013's
 _BATCH = {"cpu": 32, "cuda": 256}  # small on a CPU, where a step of a deep network takes seconds
-_SECONDS = 0.5  # of a measurement
 _LESS_MEMORY = "List other architectures, use --no-speed, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
 
 
 @dataclass(frozen=True)
 class ArchitectureFigures:
-    """The size and speed of an architecture.
+    """The size and speed of an architecture; without a measurement the speeds are None.
 
     Attributes:
         name: name of the architecture.
         summary: one line.
         parameters: number of parameters.
         flops: FLOPs of a forward pass of one 48 × 48 image; a multiplication and an addition are two.
-        infer_per_s: images/s of a forward pass on this machine; None if not measured.
-        train_per_s: images/s of a training step on this machine; None if not measured.
+        infer_per_s: images/s of a forward pass on this machine.
+        train_per_s: images/s of a training step on this machine, without reading and augmenting images.
     """
 
     name: str
@@ -56,15 +56,16 @@ def models(options: ModelsOptions) -> list[ArchitectureFigures]:
     dtype = resolve_precision(options.precision, device)
     figures = []
     for architecture in map(find, options.names) if options.names else architectures():
-        model = build(ModelConfig(name=architecture.name), SIZE)
+        config = ModelConfig(name=architecture.name)
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes suffice to count
+            model = build(config, SIZE).eval()
+            model(torch.zeros(1, 1, SIZE, SIZE))
         parameters = sum(weights.numel() for weights in model.parameters())
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            model.eval()(torch.zeros(1, 1, SIZE, SIZE))
         infer = train = None
         if options.speed:
             say(f"measuring {architecture.name}")
             with memory_errors(f"'{architecture.name}' can't be measured here. {_LESS_MEMORY}"):
-                infer, train = _speeds(to_device(model, device), device, dtype)
+                infer, train = _speeds(to_device(build(config, SIZE), device), device, dtype)
         flops = int(counter.get_total_flops())
         figures.append(ArchitectureFigures(architecture.name, architecture.summary, parameters, flops, infer, train))
     return figures
@@ -72,30 +73,27 @@ def models(options: ModelsOptions) -> list[ArchitectureFigures]:
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
     """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
-    rows: list[tuple[str, ...]] = [
-        ("", "", "MFLOPs", "infer", "train", ""),
-        ("name", "parameters", "an image", "images/s", "images/s", "summary"),
+    rows = [
+        {
+            "name": one.name,
+            "parameters": f"{one.parameters:,}",
+            "MFLOPs": f"{one.flops / 1e6:,.1f}",
+            "predict/s": "–" if one.infer_per_s is None else f"{one.infer_per_s:,.0f}",
+            "train/s": "–" if one.train_per_s is None else f"{one.train_per_s:,.0f}",
+            "summary": one.summary,
+        }
+        for one in figures
     ]
-    for one in figures:
-        speeds = ["–" if rate is None else f"{rate:,.0f}" for rate in (one.infer_per_s, one.train_per_s)]
-        rows.append((one.name, f"{one.parameters / 1e6:.2f} M", f"{one.flops / 1e6:,.1f}", *speeds, one.summary))
-    width = max(len(row[0]) for row in rows) + 2
-    lines = [
-        f"{name:{width}}{parameters:>10}{flops:>10}{infer:>10}{train:>10}  {summary}"
-        for name, parameters, flops, infer, train, summary in rows
-    ]
-    lines += ["", f"{SIZE} × {SIZE} images. An addition and a multiplication are two FLOPs."]
+    note = f"MFLOPs of a {SIZE} × {SIZE} image. An addition and a multiplication are two FLOPs."
     if figures[0].infer_per_s is not None:
         device = pick_device().type
         threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-        lines.append(
-            f"Speeds were measured on this machine: {device}{threads}, {precision}, batches of {_BATCH[device]}."
-        )
-    return "\n".join(line.rstrip() for line in lines)
+        note += f"\nImages/s on this machine: {device}{threads}, {precision}, batches of {_BATCH[device]}."
+    return f"{Table.of('', rows).as_text()}\n\n{note}"
 
 
 def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return images/s of forward passes and of training steps, without reading and augmenting images."""
+    """Return images/s of forward passes and of training steps."""
     size = _BATCH[device.type]
     batch = torch.randn(size, 1, SIZE, SIZE, device=device).contiguous(memory_format=LAYOUT)
     labels = torch.randint(NUM_CLASSES, (size,), device=device)
@@ -114,25 +112,9 @@ def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple
         optimizer.step()
 
     model.eval()
-    infer_per_s = size * _steps_per_s(infer, device)
+    infer_per_s = size / seconds_of(infer)
     model.train()
-    return infer_per_s, size * _steps_per_s(train, device)
-
-
-def _steps_per_s(step: Callable[[], None], device: torch.device) -> float:
-    def seconds(count: int) -> float:
-        began = time.monotonic()
-        for _ in range(count):
-            step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.monotonic() - began
-
-    first = seconds(1)
-    if first > _SECONDS:  # warming up is a small part of such a long step
-        return 1 / first
-    count = max(1, round(_SECONDS / seconds(1)))
-    return count / seconds(count)
+    return infer_per_s, size / seconds_of(train)
 
 
 def command(options: ModelsOptions) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
-from fer_ray import __version__
 from fer_ray.console.interrupts import interrupt_on_sigterm
 from fer_ray.console.json_log import log_as_json, tell
 from fer_ray.console.messages import redacted
+from fer_ray.version import VERSION
 
 LOG_JSON = "--log-json"
 """The option of every stage for JSON on the error stream; ``main`` handles it before anything can fail."""
@@ -70,7 +70,7 @@ def make_app() -> Any:
 
 def _show_version(requested: bool) -> None:
     if requested:
-        print(f"fer_ray {__version__}")
+        print(f"fer_ray {VERSION}")
         sys.exit(0)
 
 

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pyarrow.parquet as pq
 from matplotlib import cbook
 
-from fer_ray.config.files import load_config
 from fer_ray.config.options import DemoOptions
 from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
@@ -38,49 +35,30 @@ _BATCH = "training.batch_size=32"  # a thousand drawn faces need smaller batches
 _PHOTOS_SEED = 1  # differs from the dataset's seed, so no photo is one of its faces
 _PHOTO_SIZE = 96
 _PORTRAIT = "grace_hopper.jpg"
-"""A photo of the US Navy that comes with matplotlib."""
+"""A photo of Grace Hopper by the US Navy, which comes with matplotlib."""
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much the demo does.
+    """How much the demo does."""
 
-    Attributes:
-        faces: drawn faces in the dataset; four fifths are for training.
-        image_size: side of the prepared images, in pixels.
-        trials: number of trials in the search.
-        trial_epochs: epochs of each trial.
-        epochs: epochs of the final training.
-        photos: image files to score; broken files come on top.
-    """
-
-    faces: int = 1500
-    image_size: int = 32
+    faces: int = 1500  # drawn ones in the dataset; four fifths are for training
+    image_size: int = 32  # side of the prepared images in pixels
     trials: int = 4
     trial_epochs: int = 4
-    epochs: int = 8
-    photos: int = 120
+    epochs: int = 8  # of the final training
+    photos: int = 120  # to score; broken files come on top
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """A finished demo.
-
-    Attributes:
-        page: the report.
-        accuracy: validation accuracy of the trained network, 0 to 1.
-    """
-
-    page: Path
-    accuracy: float
-
-
-def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> DemoResult:
+def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> Path:
     """Prepare, tune, train, evaluate, score and report on drawn faces, and print the command of each step.
 
     Args:
         output: the folder to write; absent or empty.
         size: how much to do; None for about a minute on two cores.
+
+    Returns:
+        The page of all results.
 
     Raises:
         UsageError: the output folder is in use.
@@ -88,17 +66,17 @@ def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = Non
     size, began = size or DemoSize(), time.monotonic()
     root = Path(output).expanduser()  # not absolute: commands are printed with it
     with open_output(local_path(output)):
-        accuracy = _learn(root, size)
+        _learn(root, size)
         _apply(root, size)
         folders = [root / name for name in ("run", "evaluation", "search", "scores", "dataset")]
         _step("7/7 Show all results on one page", "report", *folders, "--output", root / "report", "--title", "Demo")
-        page = report(folders, root / "report", title="Demo").page
+        page = Path(report(folders, root / "report", title="Demo").page)
     print(f"\nDone in {duration(time.monotonic() - began)}. Open this page in a browser:\n{page}", flush=True)
-    return DemoResult(Path(page), accuracy)
+    return page
 
 
-def _learn(root: Path, size: DemoSize) -> float:
-    """Prepare, search and train; return the validation accuracy."""
+def _learn(root: Path, size: DemoSize) -> None:
+    """Prepare, search and train."""
     source, dataset, search, run = f"synthetic:{size.faces}", root / "dataset", root / "search", root / "run"
     title = f"1/7 Draw {size.faces:,} faces and prepare them as a dataset"
     _step(title, "prepare", source, dataset, "--size", size.image_size)
@@ -114,9 +92,7 @@ def _learn(root: Path, size: DemoSize) -> float:
 
     config, epochs, title = search / "best.yaml", f"training.epochs={size.epochs}", "3/7 Train the best one longer"
     _step(title, "train", "--dataset", dataset, "--config", config, "--set", epochs, "--output", run)
-    trained = train(dataset, load_config(config, [epochs]), run).best
-    print(f"best {describe_epoch(trained)}")
-    return trained["validation_accuracy"]
+    print(f"best {describe_epoch(train(dataset, config, run, overrides=[epochs]).best)}")
 
 
 def _apply(root: Path, size: DemoSize) -> None:
@@ -127,38 +103,30 @@ def _apply(root: Path, size: DemoSize) -> None:
     print(describe_evaluation(evaluate(checkpoint, dataset, evaluation).evaluation))
 
     photos, scores = root / "photos", root / "scores"
-    broken = write_photos(photos, size.photos)
+    broken = _write_photos(photos, size.photos)
     rate = math.ceil(100 * broken / (size.photos + broken)) / 100
     title = f"5/7 Label a folder of {size.photos} photos and {broken} broken files"
     _step(title, "score", checkpoint, photos, "--output", scores, "--max-error-rate", rate)
     score(checkpoint, [photos], scores, max_error_rate=rate)
 
     # Drawn faces teach nothing about real ones, so this network is not the trained one.
-    photo, labels = Path(cbook.get_sample_data(_PORTRAIT, asfileobj=False)), root / "portrait-label"
-    title = "6/7 Find and label the face in a photo; without CHECKPOINT, score uses the network that comes with fer_ray"
-    _step(title, "score", photo, "--faces", "detect", "--output", labels)
-    score(None, [photo], labels, faces="detect")
-    (row,) = pq.read_table(labels / "part-00000.parquet", columns=["label", "confidence"]).to_pylist()
-    print(f"Grace Hopper, in a photo of the US Navy: {row['label']}, confidence {row['confidence']:.0%}")
+    photo = Path(cbook.get_sample_data(_PORTRAIT, asfileobj=False))
+    title = "6/7 Find and label the face in a photo, with the network that comes with fer_ray"
+    _step(title, "score", photo, "--faces", "detect")
+    score(None, [photo], faces="detect")
 
 
-def write_photos(folder: Path, count: int) -> int:
-    """Write drawn faces as PNG and JPEG files, and some broken files; return the number of broken files.
-
-    Args:
-        folder: the folder to write; absent.
-        count: number of images.
-    """
+def _write_photos(folder: Path, count: int) -> int:
+    """Write drawn faces as PNG and JPEG files, and some broken files; return the number of broken files."""
     folder.mkdir()
     images, _ = synthetic_faces(count, _PHOTOS_SEED)
-    for number, image in enumerate(images):
-        photo = cv2.resize(image, (_PHOTO_SIZE, _PHOTO_SIZE), interpolation=cv2.INTER_CUBIC)
-        suffix = ".png" if number % 2 else ".jpg"
-        (folder / f"face-{number:04}{suffix}").write_bytes(_encode(photo, suffix))
+    photos = [cv2.resize(image, (_PHOTO_SIZE, _PHOTO_SIZE), interpolation=cv2.INTER_CUBIC) for image in images]
+    for number, photo in enumerate(photos):
+        cv2.imwrite(str(folder / f"face-{number:04}.{'png' if number % 2 else 'jpg'}"), photo)
     broken = {
         "empty.jpg": b"",
         "no image.png": b"this file only claims to be an image\n",
-        "torn header.jpg": _encode(images[0], ".jpg")[:40],
+        "torn header.jpg": (folder / "face-0000.jpg").read_bytes()[:40],
         "notes.txt": b"not an image either\n",
     }
     for name, content in broken.items():
@@ -169,11 +137,6 @@ def write_photos(folder: Path, count: int) -> int:
 def _step(title: str, *command: object) -> None:
     """Print the title of a step and the command that does the same."""
     print(f"\n{title}\n    fer-ray {shlex.join(map(str, command))}", flush=True)
-
-
-def _encode(image: np.ndarray, suffix: str) -> bytes:
-    data: bytes = cv2.imencode(suffix, image)[1].tobytes()
-    return data
 
 
 def command(options: DemoOptions) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_ray import __version__
 from fer_ray.cluster.memory import memory_errors
 from fer_ray.config.options import EvaluateOptions
 from fer_ray.config.stage_options import stage
@@ -24,7 +23,6 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.calibration import reliability_bins
 from fer_ray.inference.checkpoint import Checkpoint
-from fer_ray.inference.device import pick_device, resolve_precision
 from fer_ray.inference.network import LESS_MEMORY
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.inference.scores import (
@@ -38,10 +36,12 @@ from fer_ray.inference.scores import (
 )
 from fer_ray.reporting.evaluation import write_evaluation
 from fer_ray.reporting.evaluation_tables import describe
+from fer_ray.reporting.model_card import model_card
 from fer_ray.storage.inputs import as_list
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import Start, this_start
+from fer_ray.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
 
 
 def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Output, start: Start) -> Evaluation:
-    dtype = resolve_precision(options.precision, pick_device())
     data = PreparedDataset(options.dataset)
     members = load_members(checkpoints, data.info.size)
     split = _choose_split(data, options.split)
@@ -90,8 +89,9 @@ def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Outp
     predictor = Predictor(members, precision=options.precision)
     outcomes = {name: _predict(predictor, name, rows) for name in options.tta}
     main, _ = outcomes[options.tta[-1]]
+    fewest, _ = min(outcomes.values(), key=lambda outcome: outcome[0].views.mean())
     evaluation = Evaluation(
-        fer_ray_version=__version__,
+        fer_ray_version=VERSION,
         members=measure_members(checkpoints, members, rows.labels, main),
         pairs=compare_members(rows.labels, main.members.argmax(axis=2)),
         dataset=data.path_or_url,
@@ -100,13 +100,14 @@ def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Outp
         rows=len(rows),
         leaked_rows=int(rows.leaked.sum()),
         label_names=list(EMOTIONS),
-        device=pick_device().type,
-        precision=str(dtype).removeprefix("torch."),
+        device=predictor.device.type,
+        precision=predictor.precision,
         main_tta=options.tta[-1],
-        tta=_measure_all(rows, outcomes),
-        notes=_notes(members, data, split, int(rows.leaked.sum())),
+        tta={name: _measure(rows, *outcome, fewest) for name, outcome in outcomes.items()},
+        notes=_notes(members, data, split),
     )
-    write_evaluation(output, evaluation, rows, main, start)
+    card = model_card(evaluation, data.info, [member.info for member in members], output.path.name, start)
+    write_evaluation(output, evaluation, rows, main, card, start)
     return evaluation
 
 
@@ -114,25 +115,21 @@ def _choose_split(data: PreparedDataset, split: str | None) -> str:
     if split is not None:
         data.files(split)  # raises where the dataset has none
         return split
-    for name in ("test", "validation"):
-        if name in data.info.splits:
-            if name != "test":
-                say(
-                    f"{data.path_or_url} has no test split: measuring on {name}, on which training chooses checkpoints."
-                )
-            return name
-    raise UsageError(f"{data.path_or_url}: has neither a test nor a validation split. Name one with --split.")
+    if "test" in data.info.splits:
+        return "test"
+    if "validation" not in data.info.splits:
+        raise UsageError(f"{data.path_or_url}: has neither a test nor a validation split. Name one with --split.")
+    say(f"{data.path_or_url} has no test split: measuring on validation, on which training chooses checkpoints.")
+    return "validation"
 
 
-def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, leaked: int) -> list[str]:
+def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> list[str]:
     notes, fitted = list[str](), [member.info.temperature != 1 for member in members]
     own = [member.info.dataset_fingerprint == data.info.fingerprint for member in members]
     if split == "validation" and any(own):
         notes.append("The checkpoint was chosen on validation images, so these are not test results.")
         if any(map(operator.and_, own, fitted)):
-            notes.append(
-                "The temperature was fitted on the same images, so calibration looks better here than on new images."
-            )
+            notes.append("The temperature was fitted on the same images: calibration may be worse on new images.")
     if split == "train" and any(own):
         notes.append("These are results on training images.")
     if data.info.source_format == "synthetic":
@@ -142,12 +139,7 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str, lea
         notes.append(f"{which} temperature 1: the probabilities are not calibrated.")
     if not all(own):
         which = "The checkpoint was" if len(members) == 1 else "A checkpoint was"
-        known = (
-            "the images counted as leaked may not be those that it was trained on"
-            if leaked
-            else "it may have been trained on some of these images"
-        )
-        notes.append(f"{which} trained on another prepared dataset, so {known}.")
+        notes.append(f"{which} trained on another prepared dataset, so its copies of these images are unknown.")
     return notes
 
 
@@ -161,13 +153,7 @@ def _predict(predictor: Predictor, tta: str, rows: Split) -> tuple[Predictions, 
     return predictions, len(rows) / (time.monotonic() - began)
 
 
-def _measure_all(rows: Split, outcomes: dict[str, tuple[Predictions, float]]) -> dict[str, TtaScores]:
-    fewest, _ = min(outcomes.values(), key=lambda outcome: outcome[0].views.mean())
-    return {name: _measure(rows, predictions, speed, fewest) for name, (predictions, speed) in outcomes.items()}
-
-
 def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest: Predictions) -> TtaScores:
-    is_fewest = predictions is fewest
     kept, probabilities = ~rows.leaked, predictions.probabilities
     uncalibrated = score_predictions(rows.labels, predictions.uncalibrated)
     return TtaScores(
@@ -178,7 +164,7 @@ def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest:
         ece_uncalibrated=uncalibrated.ece,
         nll_uncalibrated=uncalibrated.nll,
         reliability=reliability_bins(rows.labels, probabilities),
-        against_fewest=None if is_fewest else compare(rows.labels, predictions.labels, fewest.labels),
+        against_fewest=None if predictions is fewest else compare(rows.labels, predictions.labels, fewest.labels),
     )
 
 

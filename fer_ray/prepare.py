@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data import ExecutionResources
 
-from fer_ray import __version__
 from fer_ray.cluster.connect import connect
 from fer_ray.cluster.metrics import count_images
 from fer_ray.config.options import PrepareOptions
@@ -39,6 +38,7 @@ from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
+from fer_ray.version import VERSION
 
 _IN_FLIGHT_BYTES = 512 << 20  # limit for decoded rows in Ray's object store, whatever the size of the source
 
@@ -194,7 +194,7 @@ def _write(
     train = rows.of_split("train")
     mean, std = mean_and_std(spool, train if len(train) else np.arange(len(rows)))
     return DatasetInfo(
-        fer_ray_version=__version__,
+        fer_ray_version=VERSION,
         source=source.name,
         source_format=source.format,
         size=spool.size,

@@ -14,8 +14,8 @@ from fer_ray.config.options import ReportOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.errors import DataError, FerRayError
 from fer_ray.reporting.html import render_page
-from fer_ray.reporting.model_card import CARD_FILE, model_cards
-from fer_ray.reporting.sections import comparison_sections, folder_section
+from fer_ray.reporting.model_card import CARD_FILE
+from fer_ray.reporting.sections import comparison_sections, folder_section, model_cards
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.object_store import absolute
@@ -42,8 +42,7 @@ def report(options: ReportOptions) -> ReportResult:
     """Write ``report.html``, one file that needs no network, with one section for each folder in the given order.
 
     Comparisons come first: of all training runs, and of the evaluations of the same split. For evaluations the function
-    also writes ``model_card.md``. The card describes the dataset if it is among the folders, or still where the
-    evaluation found it.
+    also writes ``model_card.md``.
 
     Raises:
         UsageError: the output folder is in use or inside one of them.

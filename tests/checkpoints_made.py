@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fer_ray.config.schema import Config, ModelConfig
 from fer_ray.emotions import EMOTIONS
 from fer_ray.inference.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
+from fer_ray.inference.network import normalize
 from fer_ray.models import build
+from fer_ray.sources.synthetic import synthetic_faces
+
+FACES = synthetic_faces(60, seed=1)[0]
+"""Drawn faces of 48 × 48 pixels."""
 
 
 def made_checkpoint(
@@ -21,18 +27,24 @@ def made_checkpoint(
     std: float = 0.25,
     size: int = 48,
     fingerprint: str = "",
-    spread: float = 1.0,
 ) -> Checkpoint:
-    """A network whose logits differ between images, more with a larger ``spread``, in the order of ``label_names``."""
+    """A network that predicts various labels for drawn faces on every machine: each logit has mean 0, all have SD 1."""
     torch.manual_seed(seed)
     config = Config(model=ModelConfig(name=name))
     model = build(config.model, size).eval()
-    *_, kernel, bias = model.parameters()  # of the last layer
-    nn.init.normal_(kernel, std=spread)
-    order = [EMOTIONS.index(label) if label in EMOTIONS else 0 for label in label_names]
+    *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
+    faces = F.interpolate(normalize(torch.from_numpy(FACES), mean, std), size=(size, size), mode="area")
+    features = list[torch.Tensor]()
+    hook = last.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     with torch.no_grad():
-        kernel.copy_(kernel[order])
-        bias.copy_(bias[order])
+        model(faces)
+        hook.remove()
+        last.weight.normal_()
+        last.bias.copy_(-last.weight @ features[0].mean(0))
+        scale = 1 / model(faces).std()
+        order = [EMOTIONS.index(label) if label in EMOTIONS else 0 for label in label_names]
+        last.weight.copy_(scale * last.weight[order])
+        last.bias.copy_(scale * last.bias[order])
     info = CheckpointInfo(
         config=config,
         label_names=tuple(label_names),

@@ -21,10 +21,10 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
-from fer_ray import __version__
 from fer_ray.cli import make_app
 from fer_ray.cluster.ray_patches import OWN_GPUS
 from fer_ray.config.files import load_search_space
+from fer_ray.version import VERSION
 
 REPOSITORY = Path(__file__).parents[1]
 CLUSTER = REPOSITORY / "cluster"
@@ -206,7 +206,7 @@ def test_the_image() -> None:
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts_name_this_version_and_nothing_but_loopback(name: str) -> None:
     text = text_of(name)
-    assert set(re.findall(r"/fer_ray:([\w.]+)", text)) <= {__version__}
+    assert set(re.findall(r"/fer_ray:([\w.]+)", text)) <= {VERSION}
     assert "0.0.0.0" not in text and "[::]" not in text
     assert set(re.findall(r"dashboard-host[=:]\s*[\"']?([\w.]+)", text)) <= {"127.0.0.1"}
     assert set(re.findall(r"http://([\w.]+)", text)) <= {"127.0.0.1"}

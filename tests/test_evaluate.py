@@ -1,4 +1,4 @@
-"""The evaluate stage: figures against a hand-worked case, leaked rows, label order, files and wrong calls."""
+"""The evaluate stage: files, an ensemble, copies of training images, the choice of the split, memory, wrong calls."""
 
 import json
 import re
@@ -11,17 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from checkpoints_made import made_checkpoint, write_checkpoint
+from out_of_memory import ERRORS, room_for
 
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import evaluate
+from fer_ray.inference import network
 from fer_ray.inference.predictor import Predictor
 from fer_ray.inference.scores import read_evaluation
 from fer_ray.reporting.evaluation_tables import accuracy_text, describe
 
 ALPHABETICAL = tuple(sorted(EMOTIONS))
-
 FIELDS = {
     "evaluation": (
         "format_version fer_ray_version members pairs dataset dataset_fingerprint split rows leaked_rows label_names"
@@ -36,12 +37,13 @@ FIELDS = {
     ),
     "bin": "low high rows confidence accuracy",
 }
+"""The fields in metrics.json, of which other programs may read any."""
 
 
 def write(folder: Path, data: PreparedDataset, **options: Any) -> Path:
     """Write an untrained checkpoint for a dataset; see ``made_checkpoint``."""
     fit = {"mean": data.info.mean, "std": data.info.std, "size": data.info.size, "fingerprint": data.info.fingerprint}
-    return write_checkpoint(folder, made_checkpoint("cnn3", **fit | {"spread": 50.0} | options))
+    return write_checkpoint(folder, made_checkpoint("cnn3", **fit | options))
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +60,21 @@ def test_csv_order() -> None:
 
 
 def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    result = evaluate(checkpoint, tiny_dataset.path, tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    pictures = {"confusion.png", "reliability.png"}
-    pages = {"report.html", "model_card.md", "provenance.json"}
-    assert names == {"metrics.json", "predictions.parquet", "samples.parquet"} | pages | pictures
+    result = evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", precision="float32")
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    data, pictures = {"metrics.json", "predictions.parquet", "samples.parquet"}, {"confusion.png", "reliability.png"}
+    assert files == data | pictures | {"report.html", "model_card.md", "provenance.json"}
     for picture in pictures:
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     assert read_evaluation(tmp_path / "out") == result.evaluation
     raw = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert raw["split"] == "test"
-    assert list(raw["tta"]) == ["none", "flip"]
-    assert " ".join(raw) == FIELDS["evaluation"]
-    assert " ".join(raw["members"][0]) == FIELDS["member"]
-    assert " ".join(raw["tta"]["flip"]) == FIELDS["tta"]
-    assert " ".join(raw["tta"]["flip"]["official"]) == FIELDS["scores"]
-    assert " ".join(raw["tta"]["flip"]["reliability"][0]) == FIELDS["bin"]
-    assert (raw["format_version"], raw["tta"]["flip"]["views"], len(raw["tta"]["flip"]["reliability"])) == (3, 2, 15)
+    assert (raw["format_version"], raw["split"], list(raw["tta"])) == (3, "test", ["none", "flip"])
+    measured = raw["tta"]["flip"]
+    assert (measured["views"], len(measured["reliability"])) == (2, 15)
+    parts = raw, raw["members"][0], measured, measured["official"], measured["reliability"][0]
+    assert [" ".join(part) for part in parts] == [
+        FIELDS[part] for part in ("evaluation", "member", "tta", "scores", "bin")
+    ]
 
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
     probabilities = [f"p_{name}" for name in EMOTIONS]
@@ -82,7 +82,7 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     split = tiny_dataset.load("test")
     assert rows["id"] == split.ids
     table = np.array([rows[name] for name in probabilities]).T
-    expected = Predictor(checkpoint, "flip").predict(split.images)
+    expected = Predictor(checkpoint, "flip", "float32").predict(split.images)
     np.testing.assert_allclose(table, expected.probabilities, atol=1e-5)
     assert rows["predicted"] == table.argmax(axis=1).tolist()
     assert rows["confidence"] == table.max(axis=1).tolist()
@@ -90,28 +90,19 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     text = describe(result.evaluation)
     assert accuracy_text(result.scores) in text
     assert "temperature 1: the probabilities are not calibrated" in text
+    assert "confident mistakes" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_several_checkpoints_predict_together(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     other = write(tmp_path / "other", tiny_dataset, label_names=ALPHABETICAL, seed=1, temperature=2.0)
-    result = evaluate([checkpoint, other], tiny_dataset.path, tmp_path / "out", tta=["flip"])
+    result = evaluate([checkpoint, other], tiny_dataset.path, tmp_path / "out", tta=["flip"], precision="float32")
     rows = pq.read_table(result.path / "predictions.parquet").to_pandas()
     images = tiny_dataset.load("test").images
-    first = Predictor(checkpoint, "flip").predict(images).probabilities
-    second = Predictor(other, "flip").predict(images).probabilities
-    np.testing.assert_allclose(rows.filter(like="p_"), (first + second) / 2, atol=1e-5)
-
-    right = [float((one.argmax(1) == rows["label"]).mean()) for one in (first, second)]
-    one, two = result.evaluation.members
-    assert [one.checkpoint, two.checkpoint] == [str(checkpoint), str(other)]
-    assert [one.accuracy, two.accuracy] == pytest.approx(right)
-    assert [one.share, two.share] == pytest.approx(
-        [result.scores.accuracy - right[1], result.scores.accuracy - right[0]]
-    )
-    (pair,) = result.evaluation.pairs
-    assert pair.only_first_right - pair.only_second_right == pytest.approx((right[0] - right[1]) * len(rows))
-    raw = json.loads((result.path / "metrics.json").read_text())
-    assert " ".join(raw["pairs"][0]) == FIELDS["pair"]
+    alone = [Predictor(one, "flip", "float32").predict(images).probabilities for one in (checkpoint, other)]
+    np.testing.assert_allclose(rows.filter(like="p_"), np.mean(alone, axis=0), atol=1e-5)
+    assert [one.checkpoint for one in result.evaluation.members] == [str(checkpoint), str(other)]
+    (pair,) = json.loads((result.path / "metrics.json").read_text())["pairs"]
+    assert " ".join(pair) == FIELDS["pair"]
     measured = result.evaluation.main
     assert measured.nll_uncalibrated != measured.official.nll and measured.ece_uncalibrated != measured.official.ece
     text = describe(result.evaluation)
@@ -121,46 +112,41 @@ def test_several_checkpoints_predict_together(checkpoint: Path, tiny_dataset: Pr
     assert str(checkpoint) in page and str(other) in page
 
 
-def test_no_mistakes_no_gallery_of_them(tiny_dataset: PreparedDataset, checkpoint: Path, tmp_path: Path) -> None:
-    dataset = tmp_path / "data"
-    shutil.copytree(tiny_dataset.path, dataset)
-    (file,) = (dataset / "test").glob("*.parquet")
-    table = pq.read_table(file)
-    column = table.schema.get_field_index("label")
-    right = pa.array(Predictor(checkpoint).predict(tiny_dataset.load("test").images).labels, pa.int8())
-    pq.write_table(table.set_column(column, table.schema.field(column), right), file)
-    result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
-    assert result.scores.accuracy == 1
-    page = (result.path / "report.html").read_text()
-    assert "100.00%" in page and "Some correct predictions" in page and "confident mistakes" not in page
-
-
-def test_leaked_rows_are_counted_apart(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    dataset = copy_with_leaks(tiny_dataset, tmp_path / "leaky", leaked=10)
-    result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
-    rows = pq.read_table(result.path / "predictions.parquet").to_pandas()
-    measured, kept = result.evaluation.tta["none"], rows[~rows["leaked"]]
-    assert result.evaluation.leaked_rows == 10
-    assert measured.official.rows == len(rows)
-    assert measured.without_leaked is not None
-    assert measured.without_leaked.rows == len(rows) - 10
-    assert measured.without_leaked.accuracy == pytest.approx((kept["label"] == kept["predicted"]).mean())
-    assert accuracy_text(measured.without_leaked) in describe(result.evaluation)
-
-    everything = copy_with_leaks(tiny_dataset, tmp_path / "all", leaked=len(rows))
-    result = evaluate(checkpoint, everything, tmp_path / "out2", tta=["none"])
-    assert result.evaluation.tta["none"].without_leaked is None
-    assert re.search(r"^none .*%\)  +–  ", describe(result.evaluation), re.MULTILINE)
-
-
-def copy_with_leaks(data: PreparedDataset, folder: Path, leaked: int) -> Path:
+def changed(data: PreparedDataset, folder: Path, column: str, values: pa.Array | list[list[str]]) -> Path:
+    """Copy a dataset with another column in its test split."""
     shutil.copytree(data.path, folder)
     (file,) = (folder / "test").glob("*.parquet")
     table = pq.read_table(file)
-    flags = [["leaked"] if row < leaked else [] for row in range(len(table))]
-    column = table.schema.get_field_index("flags")
-    pq.write_table(table.set_column(column, table.schema.field(column), [flags]), file)
+    position = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(position, table.schema.field(position), [values]), file)
     return folder
+
+
+def test_no_mistakes_no_gallery_of_them(tiny_dataset: PreparedDataset, checkpoint: Path, tmp_path: Path) -> None:
+    right = Predictor(checkpoint).predict(tiny_dataset.load("test").images).labels
+    dataset = changed(tiny_dataset, tmp_path / "data", "label", pa.array(right, pa.int8()))
+    result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
+    assert result.scores.accuracy == 1
+    page = (result.path / "report.html").read_text()
+    assert "100.00%" in page and "confident mistakes" not in page
+
+
+def test_leaked_rows_are_counted_apart(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    rows = tiny_dataset.info.splits["test"].rows
+    dataset = changed(tiny_dataset, tmp_path / "leaky", "flags", [["leaked"]] * 10 + [[]] * (rows - 10))
+    result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
+    table = pq.read_table(result.path / "predictions.parquet").to_pandas()
+    measured, kept = result.evaluation.tta["none"], table[~table["leaked"]]
+    assert (result.evaluation.leaked_rows, measured.official.rows) == (10, rows)
+    assert measured.without_leaked is not None
+    assert measured.without_leaked.rows == rows - 10
+    assert measured.without_leaked.accuracy == pytest.approx((kept["label"] == kept["predicted"]).mean())
+    assert accuracy_text(measured.without_leaked) in describe(result.evaluation)
+
+    everything = changed(tiny_dataset, tmp_path / "all", "flags", [["leaked"]] * rows)
+    result = evaluate(checkpoint, everything, tmp_path / "out2", tta=["none"])
+    assert result.evaluation.tta["none"].without_leaked is None
+    assert re.search(r"^none .*%\)  +–  ", describe(result.evaluation), re.MULTILINE)
 
 
 def test_validation_where_there_is_no_test(
@@ -171,22 +157,32 @@ def test_validation_where_there_is_no_test(
     description = json.loads((dataset / DATASET_FILE).read_text())
     del description["splits"]["test"]
     (dataset / DATASET_FILE).write_text(json.dumps(description))
-    result = evaluate(checkpoint, dataset, tmp_path / "out", tta=["none"])
-    assert result.evaluation.split == "validation"
-    assert "has no test split: measuring on validation" in capsys.readouterr().err
-    assert any("not test results" in note for note in result.evaluation.notes)
-    assert not any("temperature was fitted" in note for note in result.evaluation.notes)
     fitted = write(tmp_path / "fitted", tiny_dataset, temperature=1.5)
-    notes = evaluate(fitted, dataset, tmp_path / "out3", tta=["none"]).evaluation.notes
-    assert any("temperature was fitted on the same images" in note for note in notes)
-    description["fingerprint"] = "of another dataset"
-    (dataset / DATASET_FILE).write_text(json.dumps(description))
-    drawn, elsewhere = evaluate(fitted, dataset, tmp_path / "out4", tta=["none"]).evaluation.notes
+    evaluation = evaluate(fitted, dataset, tmp_path / "out", tta=["none"]).evaluation
+    assert evaluation.split == "validation"
+    assert "has no test split: measuring on validation" in capsys.readouterr().err
+    assert any("not test results" in note for note in evaluation.notes)
+    assert any("temperature was fitted on the same images" in note for note in evaluation.notes)
+    (dataset / DATASET_FILE).write_text(json.dumps(description | {"fingerprint": "of another dataset"}))
+    drawn, elsewhere = evaluate(fitted, dataset, tmp_path / "out2", tta=["none"]).evaluation.notes
     assert "these results say nothing about real faces" in drawn
     assert "trained on another prepared dataset" in elsewhere
     with pytest.raises(UsageError, match="which has train, validation"):
-        evaluate(checkpoint, dataset, tmp_path / "out2", split="test")
-    assert not (tmp_path / "out2").exists()
+        evaluate(checkpoint, dataset, tmp_path / "out3", split="test")
+    assert not (tmp_path / "out3").exists()
+
+
+def test_all_rows_are_measured_where_memory_is_short(
+    checkpoint: Path,
+    tiny_dataset: PreparedDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(network, "forward_batches", room_for(5, ERRORS["driver"], network.forward_batches))
+    result = evaluate(checkpoint, tiny_dataset.path, tmp_path / "short")
+    assert result.scores.rows == tiny_dataset.info.splits["test"].rows
+    assert capsys.readouterr().err.count("Memory ran out") == 1  # though of two TTA
 
 
 def test_wrong_calls(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -198,8 +194,6 @@ def test_wrong_calls(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: 
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=[])
     with pytest.raises(UsageError, match="--tta flip: is named more than once"):
         evaluate(checkpoint, tiny_dataset.path, tmp_path / "out", tta=["flip", "none", "flip"])
-    with pytest.raises(UsageError, match="in use"):
-        evaluate(checkpoint, tiny_dataset.path, tiny_dataset.path)
     large = write(tmp_path / "large", tiny_dataset, size=32)
     with pytest.raises(DataError, match="--size 32"):
         evaluate(large, tiny_dataset.path, tmp_path / "out")

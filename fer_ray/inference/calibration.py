@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,15 +30,12 @@ class ReliabilityBin(BaseModel):
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature T that minimises the mean cross-entropy of ``softmax(logits / T)``.
 
-    The temperature is one number for all classes, so no predicted label changes (Guo et al. 2017, arXiv 1706.04599,
-    section 4.2). The loss is convex in 1 / T, so a bounded search on log T finds its minimum in about 20 passes.
+    It is one number for all classes, so no predicted label changes (Guo et al. 2017, arXiv 1706.04599, section 4.2).
+    The loss is convex in 1 / T. The temperature is 1 without rows, or if a logit is not finite.
 
     Args:
         logits: float, n × K.
         labels: int, n, 0 to K - 1.
-
-    Returns:
-        The temperature, ``MIN_TEMPERATURE`` to ``MAX_TEMPERATURE``; 1 without rows, or if a logit is not finite.
     """
     if not len(labels) or not np.isfinite(logits).all():
         return 1.0
@@ -61,25 +59,15 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[Reli
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)
-    number = np.digitize(confidence, edges[1:-1], right=True)
-    return [
-        ReliabilityBin(
-            low=float(edges[index]),
-            high=float(edges[index + 1]),
-            rows=int(inside.sum()),
-            confidence=float(confidence[inside].mean()) if inside.any() else None,
-            accuracy=float(right[inside].mean()) if inside.any() else None,
-        )
-        for index in range(BINS)
-        for inside in [number == index]
-    ]
+    number, bins = np.digitize(confidence, edges[1:-1], right=True), []
+    for index, (low, high) in enumerate(pairwise(edges)):
+        inside = number == index
+        mean, accuracy = (float(values[inside].mean()) if inside.any() else None for values in (confidence, right))
+        bins.append(ReliabilityBin(low=low, high=high, rows=int(inside.sum()), confidence=mean, accuracy=accuracy))
+    return bins
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """Return the mean difference of confidence and accuracy, weighted by rows, 0 to 1 (Guo et al. 2017, equation 3)."""
-    gaps = [
-        one.rows * abs(one.confidence - one.accuracy)
-        for one in bins
-        if one.confidence is not None and one.accuracy is not None
-    ]
+    gaps = (one.rows * abs((one.confidence or 0.0) - (one.accuracy or 0.0)) for one in bins)
     return sum(gaps) / sum(one.rows for one in bins)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from fer_ray import __version__
+from fer_ray.cluster.memory import first_line
 from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
@@ -27,6 +27,7 @@ from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, checkpoint_within, l
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import recover_folder, whole_folder
 from fer_ray.storage.object_store import absolute
+from fer_ray.version import VERSION
 
 FORMAT_VERSION = 1
 TRAINING_FILE = "training.pt"
@@ -39,7 +40,7 @@ class CheckpointInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: int = FORMAT_VERSION
-    fer_ray_version: str = __version__
+    fer_ray_version: str = VERSION
     config: Config
     label_names: tuple[str, ...] = Field(EMOTIONS, description="Label names in the order of the network's outputs.")
     mean: float = Field(description="Mean of the training pixels, 0 to 1, for normalisation.")
@@ -70,8 +71,8 @@ def save_checkpoint(
     Args:
         folder: the checkpoint folder.
         weights: the network's state dict.
-        info: the checkpoint's description.
-        training: training state to resume from, tensors and plain values; None for a checkpoint that only predicts.
+        info: its description.
+        training: state to resume from, tensors and plain values; None for a checkpoint that only predicts.
 
     Raises:
         OSError: the checkpoint can't be written. The previous one is kept.
@@ -119,8 +120,6 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
     """
     folder, name = local_copy(path_or_url), absolute(path_or_url)
     recover_folder(folder)
-    if folder.is_file():
-        raise DataError(f"{name}: a file; a checkpoint is a folder with {WEIGHTS_FILE} and {INFO_FILE}. {_REMEDY}")
     missing = [file for file in (WEIGHTS_FILE, INFO_FILE) if not (folder / file).is_file()]
     if missing:
         inside = checkpoint_within(folder, INFO_FILE)
@@ -134,11 +133,9 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
         raise DataError(f"{name}: {error}") from error
     except SafetensorError as error:
         raise DataError(f"{name}/{WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0][:200]  # the rest lists all tensors
-        raise DataError(
-            f"{name}/{WEIGHTS_FILE}: its weights don't fit '{info.config.model.name}': {reason}. {_REMEDY}"
-        ) from error
+    except RuntimeError as error:  # further lines list all tensors
+        misfit = f"its weights don't fit '{info.config.model.name}': {first_line(error)}"
+        raise DataError(f"{name}/{WEIGHTS_FILE}: {misfit}. {_REMEDY}") from error
     return Checkpoint(model.eval(), info)
 
 
@@ -155,8 +152,8 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
     except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"{file}: damaged: {reason[0]}. The run can't resume from it: restore it, or train again in another folder."
+            f"{file}: damaged: {first_line(error)}. The run can't resume from it: restore it, or train again in another"
+            " folder."
         ) from error
     return state

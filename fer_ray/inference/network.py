@@ -1,15 +1,14 @@
 """A trained network on one device: from images to logits, in batches."""
 
 import copy
-import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
 from fer_ray.cluster.memory import is_out_of_memory, memory_errors
 from fer_ray.console.progress import say
@@ -33,7 +32,7 @@ def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor
 
 EVAL_BATCH = 128
 """Batch size of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
-_SPEED_SECONDS = 1.0
+_SPEED_SECONDS = 0.5
 LESS_MEMORY = (
     "Memory doesn't hold the network and one image. End other programs that use this memory, name fewer checkpoints or"
     " a --tta with fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
@@ -57,10 +56,7 @@ class Network:
     Args:
         checkpoint: a checkpoint folder, or a checkpoint in memory.
         precision: ``auto``, ``float32`` or ``bfloat16``.
-        batch_size: images per forward pass.
-
-    Attributes:
-        batch_size: images per forward pass. It is halved when memory runs out.
+        batch_size: images per forward pass; the attribute is halved when memory runs out.
 
     Raises:
         UsageError: the precision is unknown, or memory doesn't hold the network.
@@ -94,26 +90,19 @@ class Network:
         batches, done, requested = list[torch.Tensor](), 0, self.batch_size
         while done < len(images) or not batches:
             batch = images[done : done + self.batch_size]
-            logits = self._within_memory(batch, views)
-            if logits is None:  # another thread may have halved batch_size already
+            try:
+                with memory_errors(LESS_MEMORY) if len(batch) <= 1 else nullcontext():
+                    batches.append(self._of_batch(batch, views))
+                done += len(batch)
+            except Exception as error:
+                if len(batch) <= 1 or not is_out_of_memory(error):
+                    raise
+                # Another thread may have halved batch_size already.
                 self.batch_size = min(self.batch_size, len(batch) // 2)
                 release_memory()
-                continue
-            batches.append(logits)
-            done += len(batch)
         if self.batch_size < requested:
             say(f"Memory ran out with a batch of {amount(requested, 'image')}; batches of {self.batch_size:,} follow.")
         return torch.cat(batches, dim=1)
-
-    def _within_memory(self, images: np.ndarray, views: Views) -> torch.Tensor | None:
-        """Return the logits, or None if memory doesn't hold a batch of this size."""
-        try:
-            with memory_errors(LESS_MEMORY) if len(images) <= 1 else nullcontext():
-                return self._of_batch(images, views)
-        except Exception as error:
-            if len(images) <= 1 or not is_out_of_memory(error):
-                raise
-            return None
 
     def _of_batch(self, images: np.ndarray, views: Views) -> torch.Tensor:
         pixels = torch.tensor(images)
@@ -136,17 +125,15 @@ def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
 
 
 def prediction_speed(checkpoint: Path, precision: str) -> float:
-    """Return the speed of a checkpoint's network on this machine in images/s, without TTA, on random images.
-
-    The speed is the median over batches of ``EVAL_BATCH`` images, after a warm-up, for ``_SPEED_SECONDS`` or one batch.
-    """
+    """Return the median speed of a checkpoint's network on this machine in images/s, without TTA, on random images."""
     network = Network(checkpoint, precision)
     shape = (EVAL_BATCH, network.info.size, network.info.size)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    network.logits(images)
-    seconds, began = list[float](), time.monotonic()
-    while not seconds or time.monotonic() - began < _SPEED_SECONDS:
-        start = time.monotonic()
-        network.logits(images)
-        seconds.append(time.monotonic() - start)
-    return EVAL_BATCH / statistics.median(seconds)
+    return EVAL_BATCH / seconds_of(lambda: network.logits(images))
+
+
+def seconds_of(step: Callable[[], object]) -> float:
+    """Return the median seconds of a step. The timer warms up, and waits for a GPU."""
+    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+    median: float = timer.blocked_autorange(min_run_time=_SPEED_SECONDS).median
+    return median

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import entr
 
 from fer_ray.config.tta_names import ADAPTIVE, tta_problem
 from fer_ray.emotions import EMOTIONS, csv_order
@@ -13,7 +14,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import EVAL_BATCH, Network
 from fer_ray.inference.pictures import Picture, square_greys
-from fer_ray.inference.tta import UNSURE, Views, first_views, more_views
+from fer_ray.inference.tta import UNSURE, VIEWS, Views, more_views
 from fer_ray.storage.object_store import absolute, as_url
 
 
@@ -38,8 +39,7 @@ class Predictions:
     @property
     def labels(self) -> np.ndarray:
         """Index of the most probable label, int64, n."""
-        labels: np.ndarray = self.probabilities.argmax(axis=1)
-        return labels
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def names(self) -> list[str]:
@@ -49,15 +49,12 @@ class Predictions:
     @property
     def confidence(self) -> np.ndarray:
         """Probability of the most probable label, float32, n."""
-        highest: np.ndarray = self.probabilities.max(axis=1)
-        return highest
+        return np.asarray(self.probabilities.max(axis=1))
 
     @property
     def entropy(self) -> np.ndarray:
         """Entropy of the probabilities in nats, float32, n: 0 if one label is certain, ln 7 = 1.95 if all are equal."""
-        positive = np.maximum(self.probabilities, np.finfo(np.float32).tiny)
-        entropy: np.ndarray = -(positive * np.log(positive)).sum(axis=1)
-        return entropy
+        return np.asarray(entr(self.probabilities).sum(axis=1))
 
     def with_rows(self, rows: np.ndarray, others: "Predictions") -> "Predictions":
         """Return a copy whose ``rows`` are replaced by those of ``others``, in order."""
@@ -72,7 +69,7 @@ class Predictor:
 
     Args:
         checkpoints: a checkpoint folder or a checkpoint in memory, or several for images of the same size.
-        tta: test-time augmentation, one of ``fer_ray.config.tta_names.TTA_NAMES``.
+        tta: one of ``fer_ray.config.tta_names.TTA_NAMES``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         batch_size: images per forward pass.
 
@@ -134,7 +131,7 @@ class Predictor:
         """
         if not isinstance(images, np.ndarray):
             images = square_greys(images, self.size)
-        logits = self.logits(images)
+        logits = self._logits(images, VIEWS[self.tta])
         predictions = self._average(logits)
         highest = np.sort(predictions.probabilities, axis=1)[:, -2:]
         unsure = np.flatnonzero(highest[:, 1] - highest[:, 0] < UNSURE)
@@ -144,11 +141,8 @@ class Predictor:
         both = [torch.cat([few[:, unsure], many]) for few, many in zip(logits, more, strict=True)]
         return predictions.with_rows(unsure, self._average(both))
 
-    def logits(self, images: np.ndarray) -> list[torch.Tensor]:
-        """Return each member's logits for the views that all images get, float32, V × n × 7, on the CPU."""
-        return self._logits(images, first_views(self.tta))
-
     def _logits(self, images: np.ndarray, views: Views) -> list[torch.Tensor]:
+        """Return each member's logits, float32, V × n × 7, csv order, on the CPU."""
         pairs = zip(self._networks, self._orders, strict=True)
         return [network.logits(images, views)[:, :, order] for network, order in pairs]
 

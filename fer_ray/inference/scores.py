@@ -9,10 +9,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import binomtest
 from sklearn.metrics import (
-    classification_report,
     cohen_kappa_score,
     confusion_matrix,
+    f1_score,
     log_loss,
+    precision_recall_fscore_support,
     top_k_accuracy_score,
 )
 
@@ -21,13 +22,6 @@ from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_e
 from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.predictor import Predictions
 from fer_ray.storage.json_files import read_json
-
-
-def wilson_interval(right: int, rows: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
-    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
-    return float(ends.low), float(ends.high)
-
 
 FORMAT_VERSION = 3
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
@@ -96,9 +90,11 @@ class Member(_FrozenModel):
     temperature: float
     accuracy: float
     nll: float
-    share: float | None = Field(description="Accuracy of all minus accuracy of all but this one; null if alone.")
-    against_all: Paired | None = Field(description="This checkpoint and the ensemble; null if alone.")
-    against_others: Paired | None = Field(description="The ensemble with and without this checkpoint; null if alone.")
+    share: float | None = Field(None, description="Accuracy of all minus accuracy of all but this one; null if alone.")
+    against_all: Paired | None = Field(None, description="This checkpoint and the ensemble; null if alone.")
+    against_others: Paired | None = Field(
+        None, description="The ensemble with and without this checkpoint; null if alone."
+    )
 
 
 class Pair(Paired):
@@ -143,6 +139,12 @@ def read_evaluation(folder: Path) -> Evaluation:
     return read_json(Evaluation, folder / METRICS_FILE, "Run `fer-ray evaluate` again.")
 
 
+def wilson_interval(right: int, rows: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of ``right`` of ``rows``, 0 to 1 (Wilson 1927, doi 10.2307/2276774)."""
+    ends = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
 def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
     """Compute all scores.
 
@@ -155,18 +157,10 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     predicted = probabilities.argmax(axis=1)
     low, high = wilson_interval(int((predicted == labels).sum()), len(labels))
-    one_class = len(np.union1d(labels, predicted)) == 1
-    report = classification_report(
-        labels, predicted, labels=every, target_names=EMOTIONS, output_dict=True, zero_division=0
-    )
+    by_class = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
     classes = {
-        name: ClassScores(
-            precision=report[name]["precision"],
-            recall=report[name]["recall"],
-            f1=report[name]["f1-score"],
-            support=int(report[name]["support"]),
-        )
-        for name in EMOTIONS
+        name: ClassScores(precision=precision, recall=recall, f1=f1, support=support)
+        for name, precision, recall, f1, support in zip(EMOTIONS, *by_class, strict=True)
     }
     present = [scores for scores in classes.values() if scores.support]
     return Scores(
@@ -176,8 +170,8 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         accuracy_high=high,
         balanced_accuracy=mean(scores.recall for scores in present),
         macro_f1=mean(scores.f1 for scores in present),
-        weighted_f1=float(report["weighted avg"]["f1-score"]),
-        kappa=0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
+        weighted_f1=float(f1_score(labels, predicted, average="weighted", zero_division=0)),
+        kappa=float(cohen_kappa_score(labels, predicted)) if len(np.union1d(labels, predicted)) > 1 else 0.0,
         top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
         nll=float(log_loss(labels, probabilities, labels=every)),
         ece=expected_calibration_error(reliability_bins(labels, probabilities)),
@@ -187,17 +181,10 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
 
 
 def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired:
-    """Compare two classifiers by the rows that only one of them predicts right.
-
-    Args:
-        labels: int, n.
-        first: predictions of the first classifier, int, n.
-        second: predictions of the second classifier, int, n.
-    """
-    right, also = first == labels, second == labels
-    only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
-    differing = only_first + only_second
-    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    """Compare the predictions of two classifiers, int, n each, by the rows that only one of them predicts right."""
+    only_first = int(((first == labels) & (second != labels)).sum())
+    only_second = int(((first != labels) & (second == labels)).sum())
+    p = float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
     return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=p)
 
 
@@ -207,41 +194,37 @@ def measure_members(
     """Measure each member on its own, and how much accuracy the ensemble loses without it.
 
     Args:
-        folders: the members' folders.
+        names: the members' folders, by path or URL.
         members: the checkpoints, in the order of ``predictions.members``.
         labels: int, n, n > 0, csv order.
         predictions: the predictions of the n images.
     """
-    together, several = predictions.labels, len(members) > 1
-    measured = []
+    together, measured = predictions.labels, []
     for number, (name, member) in enumerate(zip(names, members, strict=True)):
         alone = score_predictions(labels, predictions.members[number])
-        others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1) if several else together
-        share = float((together == labels).mean() - (others == labels).mean())
-        measured.append(
-            Member(
-                checkpoint=name,
-                architecture=member.info.config.model.name,
-                parameters=sum(parameter.numel() for parameter in member.model.parameters()),
-                epoch=member.info.epoch,
-                temperature=member.info.temperature,
-                accuracy=alone.accuracy,
-                nll=alone.nll,
-                share=share if several else None,
-                against_all=compare(labels, predictions.members[number].argmax(axis=1), together) if several else None,
-                against_others=compare(labels, together, others) if several else None,
-            )
+        one = Member(
+            checkpoint=name,
+            architecture=member.info.config.model.name,
+            parameters=sum(parameter.numel() for parameter in member.model.parameters()),
+            epoch=member.info.epoch,
+            temperature=member.info.temperature,
+            accuracy=alone.accuracy,
+            nll=alone.nll,
         )
+        if len(members) > 1:
+            others = np.delete(predictions.members, number, axis=0).mean(axis=0).argmax(axis=1)
+            contribution = {
+                "share": float((together == labels).mean() - (others == labels).mean()),
+                "against_all": compare(labels, predictions.members[number].argmax(axis=1), together),
+                "against_others": compare(labels, together, others),
+            }
+            one = one.model_copy(update=contribution)
+        measured.append(one)
     return measured
 
 
 def compare_members(labels: np.ndarray, predicted: np.ndarray) -> list[Pair]:
-    """Compare every pair of members.
-
-    Args:
-        labels: int, n, n > 0.
-        predicted: predictions of each member, int, M × n.
-    """
+    """Compare every pair of members by their predictions, int, M × n."""
     return [
         Pair(
             first=first,

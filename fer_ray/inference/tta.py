@@ -67,19 +67,15 @@ VIEWS: dict[str, Views] = {
     "flip": lambda images_bchw: _with_mirror_images([images_bchw]),
     "ten_crop": lambda images_bchw: _with_mirror_images(_windows(images_bchw)),
     "full": _full,
+    ADAPTIVE: lambda images_bchw: iter([images_bchw]),
 }
-"""Views by name; ``adaptive`` combines several of them."""
+"""The views that every image gets, by the name of the test-time augmentation."""
 
 UNSURE = 0.3
 """Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` adds views."""
 
 
-def first_views(tta: str) -> Views:
-    """Return the views of a TTA that every image gets."""
-    return VIEWS["none" if tta == ADAPTIVE else tta]
-
-
 def more_views(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the views that ``adaptive`` adds."""
+    """Yield the views that ``adaptive`` adds for images of which it is unsure."""
     yield images_bchw.flip(3)
     yield from VIEWS["ten_crop"](images_bchw)

@@ -17,5 +17,5 @@ else:
         return getattr(pretrained if name == "initialize" else registry, name)
 
 
-_FAMILIES = ("cnn3", "conv_bn", "convnext", "efficientnet", "fast", "inception", "lenet", "resnet", "se_resnet", "vgg")
+_FAMILIES = ("convnext", "efficientnet", "fast", "inception", "plain", "resnet", "se_resnet", "vgg")
 __all__ = ["architectures", "build", "can_grow", "find", "first_size", "initialize", "stages"]

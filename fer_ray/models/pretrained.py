@@ -73,13 +73,9 @@ def _read(path_or_url: str) -> Weights:
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         inside = checkpoint_within(path, WEIGHTS_FILE)
-        hint = (
-            f"Did you mean {path_or_url}/{inside.name}?"
-            if inside
-            else "Name `imagenet`, a file or a checkpoint folder."
-        )
+        named = f"Did you mean {path_or_url}/{inside.name}?" if inside else "Name a file or a checkpoint folder."
         what = f"has no {WEIGHTS_FILE}" if path.is_dir() else "no such file or folder"
-        raise UsageError(f"model.pretrained = '{path_or_url}': {what}. {hint}")
+        raise UsageError(f"model.pretrained = '{path_or_url}': {what}. {named}")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -90,10 +86,9 @@ def _read(path_or_url: str) -> Weights:
             " or a state dict saved by torch.save that holds only tensors."
         ) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        keys = f" with {_first(map(str, weights))}" if isinstance(weights, Mapping) else ""
+        held = _first(map(str, weights)) if isinstance(weights, Mapping) else f"a {type(weights).__name__}"
         raise DataError(
-            f"model.pretrained = '{path_or_url}': holds a {type(weights).__name__}{keys}, not tensors by name. Save"
-            " only the network's state_dict()."
+            f"model.pretrained = '{path_or_url}': holds {held}, not tensors by name. Save the network's state_dict()."
         )
     return dict(weights)
 
@@ -113,12 +108,10 @@ def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
             misfits[name] = "not part of the network"
         elif own[name].shape != given[name].shape:
             misfits[name] = f"{_shape(given[name])} instead of {_shape(own[name])}"
-    fresh = sorted(name for name in own if name.startswith(f"{classifier}."))
-    fresh = fresh if any(name.startswith(f"{classifier}.") for name in misfits) else []
+    last = f"{classifier}."
+    fresh = [name for name in own if name.startswith(last)] if any(name.startswith(last) for name in misfits) else []
     # Some of torchvision's files are older than batch norm's counters, which matter only without a momentum.
-    wrong = [
-        name for name in misfits if not name.startswith(f"{classifier}.") and not name.endswith("num_batches_tracked")
-    ]
+    wrong = [name for name in misfits if not name.startswith(last) and not name.endswith("num_batches_tracked")]
     if wrong:
         stem = tuple(f"{module}." for module in architecture.stages[0])
         remedy = f"Name weights of a {config.name}."

@@ -25,7 +25,7 @@ class Architecture:
         build: makes the network from the model configuration, the image size in pixels and the number of classes.
         stages: names of the modules of each stage, from the input to the classifier, which is a stage of its own.
         any_size: whether one network takes images of several sizes, as progressive resizing needs.
-        torchvision: torchvision's name of the network and its ImageNet weights; None if torchvision doesn't have it.
+        torchvision: torchvision's name of the network and its ImageNet weights, if torchvision has it.
         unused_weights: prefixes of tensor names in torchvision's weights that the network doesn't use.
     """
 
@@ -44,11 +44,7 @@ _REGISTRY: dict[str, Architecture] = {}
 def register(
     name: str, summary: str, stages: tuple[tuple[str, ...], ...], **options: Any
 ) -> Callable[[Builder], Builder]:
-    """Register the decorated builder. The arguments are those of ``Architecture``.
-
-    Raises:
-        ValueError: the name is registered already.
-    """
+    """Register the decorated builder under a new name. The arguments are those of ``Architecture``."""
 
     def add(build: Builder) -> Builder:
         if name in _REGISTRY:

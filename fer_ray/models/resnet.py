@@ -14,24 +14,10 @@ _STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",),
 
 
 @register("resnet18", "torchvision ResNet-18, 3×3 stem without stride", _STAGES, torchvision="resnet18")
-def resnet18(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Eight basic blocks."""
-    return _resnet(config, num_classes)
-
-
 @register("resnet34", "torchvision ResNet-34, the same stem", _STAGES, torchvision="resnet34")
-def resnet34(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Sixteen basic blocks."""
-    return _resnet(config, num_classes)
-
-
 @register("resnet50", "torchvision ResNet-50, the same stem", _STAGES, torchvision="resnet50")
-def resnet50(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Sixteen bottleneck blocks."""
-    return _resnet(config, num_classes)
-
-
-def _resnet(config: ModelConfig, num_classes: int) -> nn.Module:
+def build_resnet(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Build the network that the configuration names: 8 or 16 basic blocks, or 16 bottleneck blocks."""
     from torchvision.models import get_model  # a slow import that other networks don't need
 
     network: nn.Module = get_model(config.name, num_classes=num_classes)

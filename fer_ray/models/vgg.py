@@ -27,26 +27,16 @@ def _stages(*convolutions: int) -> tuple[tuple[str, ...], ...]:
     return (*groups, ("classifier",))
 
 
-@register(
-    "vgg16", "torchvision VGG-16 with batch norm, one linear layer", _stages(2, 2, 3, 3, 3), torchvision="vgg16_bn"
-)
-def vgg16(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Thirteen convolutions: torchvision's configuration D."""
-    return _vgg("D", config, num_classes)
+_16, _19 = _stages(2, 2, 3, 3, 3), _stages(2, 2, 4, 4, 4)
 
 
-@register(
-    "vgg19", "torchvision VGG-19 with batch norm, one linear layer", _stages(2, 2, 4, 4, 4), torchvision="vgg19_bn"
-)
-def vgg19(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
-    """Sixteen convolutions: torchvision's configuration E."""
-    return _vgg("E", config, num_classes)
-
-
-def _vgg(layers: str, config: ModelConfig, num_classes: int) -> nn.Module:
+@register("vgg16", "torchvision VGG-16 with batch norm, one linear layer", _16, torchvision="vgg16_bn")
+@register("vgg19", "torchvision VGG-19 with batch norm, one linear layer", _19, torchvision="vgg19_bn")
+def build_vgg(config: ModelConfig, size: int, num_classes: int) -> nn.Module:
+    """Build the network that the configuration names: 13 convolutions (configuration D), or 16 (E)."""
     from torchvision.models import vgg  # a slow import that other networks don't need
 
-    features = vgg.make_layers(vgg.cfgs[layers], batch_norm=True)
+    features = vgg.make_layers(vgg.cfgs["D" if config.name == "vgg16" else "E"], batch_norm=True)
     if not has_imagenet_stem(config):
         features[0] = nn.Conv2d(1, 64, 3, padding=1)
     for module in features:

@@ -6,32 +6,17 @@ from statistics import median
 
 import numpy as np
 import pyarrow.parquet as pq
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_ray.config.files import load_config
 from fer_ray.console.text import duration
 from fer_ray.inference.checkpoint import read_info
 from fer_ray.inference.scores import PREDICTIONS_FILE, Evaluation, compare_members, read_evaluation
-from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.curves import accuracy_figure
 from fer_ray.reporting.evaluation_tables import accuracy_text, pairs_table, share_text
-from fer_ray.reporting.html import Charts, Figure, PageBlock, PageSection, Table
+from fer_ray.reporting.html import Charts, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import machine_of
-from fer_ray.reporting.runs import read_history, seconds_of
+from fer_ray.reporting.runs import read_history
 from fer_ray.training.run_folder import Metrics, RunFolder, best_epoch
-
-_RUN_COLUMNS = (
-    "Run",
-    "Architecture",
-    "Best accuracy",
-    "Macro-F1",
-    "Best epoch",
-    "Epochs",
-    "Time",
-    "Images/s",
-    "Machine",
-)
-_COLUMNS = ("Evaluation", "Networks", "TTA", "Accuracy", "Without copies", "Macro-F1", "ECE", "Images/s")
 
 
 def compare_runs(folders: Mapping[str, Path]) -> PageSection:
@@ -40,7 +25,7 @@ def compare_runs(folders: Mapping[str, Path]) -> PageSection:
     Args:
         folders: name on the page to folder, at least two.
     """
-    histories = {name: read_history(RunFolder(folder)) for name, folder in folders.items()}
+    histories = {name: read_history(folder) for name, folder in folders.items()}
     best = {name: best_epoch(history) for name, history in histories.items()}
     names = sorted(best, key=lambda name: -best[name]["validation_accuracy"])
     note = (
@@ -50,7 +35,7 @@ def compare_runs(folders: Mapping[str, Path]) -> PageSection:
     )
     rows = [_run_row(name, folders[name], histories[name], best[name]) for name in names]
     blocks: list[PageBlock] = [
-        Table("Runs by best validation accuracy", _RUN_COLUMNS, rows, note),
+        Table.of("Runs by best validation accuracy", rows, note),
         Charts("Curves", [accuracy_figure(histories)]),
     ]
     highest, lowest = (best[name]["validation_accuracy"] for name in (names[0], names[-1]))
@@ -61,19 +46,19 @@ def compare_runs(folders: Mapping[str, Path]) -> PageSection:
     return PageSection("Runs compared", "Comparison", "", headline, blocks)
 
 
-def _run_row(name: str, folder: Path, history: list[Metrics], best: Metrics) -> tuple[str, ...]:
+def _run_row(name: str, folder: Path, history: list[Metrics], best: Metrics) -> dict[str, str]:
     rows = int(best["validation_rows"])
-    return (
-        name,
-        load_config(RunFolder(folder).config_file).model.name,
-        share_text(round(best["validation_accuracy"] * rows), rows),
-        f"{best['validation_macro_f1']:.3f}",
-        f"{best['epoch']:.0f}",
-        f"{len(history)}",
-        duration(seconds_of(history)),
-        f"{median(line['images_per_s'] for line in history):,.0f}",
-        machine_of(folder),
-    )
+    return {
+        "Run": name,
+        "Architecture": load_config(RunFolder(folder).config_file).model.name,
+        "Best accuracy": share_text(round(best["validation_accuracy"] * rows), rows),
+        "Macro-F1": f"{best['validation_macro_f1']:.3f}",
+        "Best epoch": f"{best['epoch']:.0f}",
+        "Epochs": f"{len(history)}",
+        "Time": duration(sum(line["seconds"] for line in history)),
+        "Images/s": f"{median(line['images_per_s'] for line in history):,.0f}",
+        "Machine": machine_of(folder),
+    }
 
 
 def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
@@ -90,52 +75,32 @@ def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
 
 
 def _section(split: str, evaluations: dict[str, Evaluation], folders: Mapping[str, Path]) -> PageSection:
-    accuracies = {name: one.main.official.accuracy for name, one in evaluations.items()}
-    names = sorted(evaluations, key=lambda name: -accuracies[name])
-    highest, lowest = accuracies[names[0]], accuracies[names[-1]]
+    names = sorted(evaluations, key=lambda name: -evaluations[name].main.official.accuracy)
+    highest, lowest = (evaluations[name].main.official.accuracy for name in (names[0], names[-1]))
     note = (
         "Each evaluation counts with its main test-time augmentation (TTA). Brackets hold the 95% interval (Wilson)."
         " All evaluations are of the same images, so the table of pairs shows a difference more reliably than the"
         " intervals do."
     )
-    blocks: list[PageBlock] = [
-        Table(f"Evaluations by accuracy, {split} split", _COLUMNS, [_row(n, evaluations[n]) for n in names], note),
-        Charts("Accuracy with 95% intervals", [_intervals(names, evaluations)]),
-        *_pairs(names, folders),
-    ]
+    rows = [_evaluation_row(name, evaluations[name]) for name in names]
+    blocks = [Table.of(f"Evaluations by accuracy, {split} split", rows, note), *_pairs(names, folders)]
     best = f"from {lowest:.2%} to {highest:.2%} accuracy; the best is {names[0]}"
     headline = f"{len(names)} evaluations of {split} {best if lowest < highest else f'all at {highest:.2%}'}."
     return PageSection(f"Evaluations of {split} compared", "Comparison", "", headline, blocks)
 
 
-def _row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
+def _evaluation_row(name: str, evaluation: Evaluation) -> dict[str, str]:
     main = evaluation.main
-    clean = main.without_leaked if evaluation.leaked_rows else None
-    return (
-        name,
-        " + ".join(member.architecture for member in evaluation.members),
-        evaluation.main_tta,
-        accuracy_text(main.official),
-        accuracy_text(clean) if clean else "–",
-        f"{main.official.macro_f1:.3f}",
-        f"{main.official.ece:.3f}",
-        f"{main.images_per_s:,.0f}",
-    )
-
-
-def _intervals(names: list[str], evaluations: dict[str, Evaluation]) -> Figure:
-    canvas, axes = new_chart(height=1.2 + 0.4 * len(names))
-    for number, name in enumerate(reversed(names)):
-        scores = evaluations[name].main.official
-        ends = [[scores.accuracy - scores.accuracy_low], [scores.accuracy_high - scores.accuracy]]
-        axes.errorbar([scores.accuracy], [number], xerr=ends, fmt="o", capsize=4, color="C0")
-    axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-    axes.set_xlabel("accuracy")
-    alt = f"Accuracy of {', '.join(names)} with 95% intervals; the table above has the values."
-    return Figure(to_png(canvas), alt)
+    return {
+        "Evaluation": name,
+        "Networks": " + ".join(member.architecture for member in evaluation.members),
+        "TTA": evaluation.main_tta,
+        "Accuracy": accuracy_text(main.official),
+        "Without copies": accuracy_text(main.without_leaked if evaluation.leaked_rows else None),
+        "Macro-F1": f"{main.official.macro_f1:.3f}",
+        "ECE": f"{main.official.ece:.3f}",
+        "Images/s": f"{main.images_per_s:,.0f}",
+    }
 
 
 def _pairs(names: list[str], folders: Mapping[str, Path]) -> list[Table]:

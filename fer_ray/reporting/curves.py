@@ -57,10 +57,9 @@ def accuracy_figure(histories: Mapping[str, Sequence[Metrics]]) -> Figure:
     canvas, axes = new_chart()
     for number, (name, history) in enumerate(histories.items()):
         # matplotlib has ten colours; further runs repeat them with other line styles.
-        style = ("-", "--", ":", "-.")[number // 10 % 4]
-        _plot(axes, history, "validation_accuracy", style, name)
+        _plot(axes, history, "validation_accuracy", ("-", "--", ":", "-.")[number // 10 % 4], name)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _finish(axes, "validation accuracy")
+    axes.set_ylabel("validation accuracy")
     alt = f"Validation accuracy by epoch of {', '.join(histories)}; the table above has the best value of each."
     return Figure(to_png(canvas), alt, "Validation accuracy")
 
@@ -68,23 +67,19 @@ def accuracy_figure(histories: Mapping[str, Sequence[Metrics]]) -> Figure:
 def _draw(axes: Axes, title: str, history: Sequence[Metrics]) -> None:
     for metric, (style, label) in _CURVES[title].items():
         _plot(axes, history, metric, style, label)
+    axes.set_ylabel(title.lower())
     if title == "Accuracy":
         best = best_epoch(history)
         label = f"best {best['validation_accuracy']:.2%}, epoch {best['epoch']:.0f}"
         axes.plot(best["epoch"], best["validation_accuracy"], "k*", markersize=10, label=label)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _finish(axes, title.lower())
+        axes.legend(frameon=False, fontsize=8)
 
 
 def _plot(axes: Axes, history: Sequence[Metrics], metric: str, style: str, label: str) -> None:
-    marker = "." if len(history) == 1 else None  # a line through one point is invisible
-    axes.plot(
-        [line["epoch"] for line in history], [line[metric] for line in history], style, marker=marker, label=label
-    )
-
-
-def _finish(axes: Axes, ylabel: str) -> None:
-    axes.set(xlabel="epoch", ylabel=ylabel)
+    epochs, values = [line["epoch"] for line in history], [line[metric] for line in history]
+    axes.plot(epochs, values, style, marker="." if len(history) == 1 else None, label=label)  # a point has no line
+    axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8)

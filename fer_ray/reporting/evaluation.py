@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_ray.dataset.store import Split
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
 from fer_ray.images.decode import png_of
 from fer_ray.inference.calibration import reliability_bins
@@ -22,19 +22,18 @@ from fer_ray.inference.scores import (
     read_evaluation,
 )
 from fer_ray.reporting import evaluation_tables as tables
-from fer_ray.reporting.charts import evenly_spaced
 from fer_ray.reporting.evaluation_pictures import save_confusion, save_reliability
 from fer_ray.reporting.html import Gallery, GalleryFace, PageBlock, PageSection, read_figure, render_page
-from fer_ray.reporting.model_card import CARD_FILE, model_card
+from fer_ray.reporting.model_card import CARD_FILE
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import Start, record_start
 
-_CORRECT_SAMPLES, _MISTAKES = 2, 24  # in samples.parquet: correct ones of each class, mistakes in all
+_MISTAKES = 24  # in samples.parquet
 
 
 def write_evaluation(
-    output: Output, evaluation: Evaluation, rows: Split, predictions: Predictions, start: Start
+    output: Output, evaluation: Evaluation, rows: Split, predictions: Predictions, card: str, start: Start
 ) -> None:
     """Write all files of an evaluation at once: a killed process leaves none of them.
 
@@ -43,6 +42,7 @@ def write_evaluation(
         evaluation: contents of ``metrics.json``.
         rows: images and labels that were measured.
         predictions: for ``rows``, with the main test-time augmentation.
+        card: the model card.
         start: the command that runs, for ``provenance.json``.
     """
     measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
@@ -50,15 +50,15 @@ def write_evaluation(
         record_start(partial, start)
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
         pq.write_table(_table(rows, predictions), partial / PREDICTIONS_FILE)
+        pq.write_table(_mistakes(rows, predictions), partial / SAMPLES_FILE)
         save_confusion(np.array(measured.official.confusion), EMOTIONS, title, partial / CONFUSION_FILE)
         panels = {"temperature 1": reliability_bins(rows.labels, predictions.uncalibrated)}
         if any(member.temperature != 1 for member in evaluation.members):
             panels["calibrated"] = measured.reliability
         save_reliability(panels, title, partial / RELIABILITY_FILE)
-        _write_samples(partial / SAMPLES_FILE, rows, predictions)
         page = render_page("Evaluation", [evaluation_section(partial, output.path_or_url)])
         (partial / "report.html").write_text(page, "utf-8")
-        (partial / CARD_FILE).write_text(model_card(partial, output.path.name), "utf-8")
+        (partial / CARD_FILE).write_text(card, "utf-8")
 
 
 def _table(rows: Split, predictions: Predictions) -> pa.Table:
@@ -66,7 +66,7 @@ def _table(rows: Split, predictions: Predictions) -> pa.Table:
         "id": rows.ids,
         "label": rows.labels.astype(np.int8),
         "predicted": predictions.labels.astype(np.int8),
-        "confidence": predictions.probabilities.max(axis=1),
+        "confidence": predictions.confidence,
         **{f"p_{name}": predictions.probabilities[:, label] for label, name in enumerate(EMOTIONS)},
         "tta_std": predictions.tta_std,
         "leaked": rows.leaked,
@@ -74,21 +74,18 @@ def _table(rows: Split, predictions: Predictions) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_samples(file: Path, rows: Split, predictions: Predictions) -> None:
-    """Write the most confident mistakes and some correct predictions of each class."""
-    confidence, right = predictions.probabilities.max(axis=1), predictions.labels == rows.labels
-    wrong = np.flatnonzero(~right)
-    mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
-    correct = [np.flatnonzero((rows.labels == label) & right) for label in range(NUM_CLASSES)]
-    numbers = np.concatenate([mistakes, *(evenly_spaced(of_class, _CORRECT_SAMPLES) for of_class in correct)])
+def _mistakes(rows: Split, predictions: Predictions) -> pa.Table:
+    """Return the most confident mistakes."""
+    wrong = np.flatnonzero(predictions.labels != rows.labels)
+    numbers = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:_MISTAKES]
     columns = {
         "id": [rows.ids[number] for number in numbers],
         "label": [EMOTIONS[label] for label in rows.labels[numbers]],
         "predicted": [EMOTIONS[label] for label in predictions.labels[numbers]],
-        "confidence": confidence[numbers],
+        "confidence": predictions.confidence[numbers],
         "png": [png_of(image) for image in rows.images[numbers]],
     }
-    pq.write_table(pa.table(columns), file)
+    return pa.table(columns)
 
 
 def evaluation_section(folder: Path, path_or_url: str) -> PageSection:
@@ -108,11 +105,14 @@ def evaluation_section(folder: Path, path_or_url: str) -> PageSection:
             f"{folder / PREDICTIONS_FILE}: holds {listed} rows, but {METRICS_FILE} says {evaluation.rows}. Run"
             " `fer-ray evaluate` again."
         )
-    main = evaluation.main
+    facts = {
+        "Dataset": f"{evaluation.dataset}, fingerprint {evaluation.dataset_fingerprint[:16]}",
+        "Computed on": f"{evaluation.device}, {evaluation.precision}",
+        "Seed": "none: nothing is random",
+    }
     blocks: list[PageBlock] = [
         tables.by_tta(evaluation),
         tables.by_class(evaluation),
-        tables.more_metrics(evaluation),
         *tables.confusions_table(evaluation),
         *read_figure(
             folder / CONFUSION_FILE,
@@ -126,8 +126,9 @@ def evaluation_section(folder: Path, path_or_url: str) -> PageSection:
         ),
         *_galleries(folder / SAMPLES_FILE),
         *tables.networks_and_pairs(evaluation),
-        *reproduce_blocks(folder, _facts(evaluation)),
+        *reproduce_blocks(folder, facts),
     ]
+    main = evaluation.main
     clean = main.without_leaked if evaluation.leaked_rows else None
     without = f", {clean.accuracy:.2%} without copies of training images" if clean else ""
     headline = (
@@ -137,24 +138,10 @@ def evaluation_section(folder: Path, path_or_url: str) -> PageSection:
     return PageSection(Path(path_or_url).name, "Evaluation", path_or_url, headline, blocks, evaluation.notes)
 
 
-def _facts(evaluation: Evaluation) -> dict[str, str]:
-    return {
-        "Dataset": f"{evaluation.dataset}, fingerprint {evaluation.dataset_fingerprint[:16]}",
-        "Computed on": f"{evaluation.device}, {evaluation.precision}",
-        "Seed": "none: nothing is random",
-    }
-
-
 def _galleries(file: Path) -> list[Gallery]:
-    if not file.is_file():
-        return []
     faces = [
         GalleryFace(row["png"], row["label"], row["predicted"], row["confidence"])
-        for row in pq.read_table(file).to_pylist()
+        for row in (pq.read_table(file).to_pylist() if file.is_file() else [])
     ]
     note = "The percentage is the probability of the predicted label."
-    galleries = [
-        Gallery("The most confident mistakes", [face for face in faces if not face.is_correct], note),
-        Gallery("Some correct predictions of each class", [face for face in faces if face.is_correct], note),
-    ]
-    return [gallery for gallery in galleries if gallery.faces]
+    return [Gallery("The most confident mistakes", faces, note)] if faces else []

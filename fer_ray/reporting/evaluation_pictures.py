@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error
@@ -25,14 +24,15 @@ def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str,
     canvas = Canvas(figsize=(4.2 * len(panels), 5.2), layout="constrained")
     canvas.suptitle(title)
     grid = canvas.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
-    for number, (name, bins) in enumerate(panels.items()):
-        above, below = grid[:, number]
-        _draw_accuracy(above, bins)
+    for (above, below), (name, bins) in zip(grid.T, panels.items(), strict=True):
+        middles, width = [(one.low + one.high) / 2 for one in bins], 0.9 / len(bins)
+        above.bar(middles, [one.accuracy or 0 for one in bins], width, label="accuracy")
+        above.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="confidence = accuracy")
+        above.set(ylim=(0, 1.02), xlim=(0, 1))
         above.set_title(f"{name}: ECE {expected_calibration_error(bins):.3f}", fontsize=10)
-        middles, width = [(one.low + one.high) / 2 for one in bins], bins[0].high - bins[0].low
-        bars = below.bar(middles, [one.rows for one in bins], 0.9 * width, color="tab:gray")
+        bars = below.bar(middles, [one.rows for one in bins], width, color="tab:gray")
         below.bar_label(bars, [f"{one.rows:,}" if one.rows else "" for one in bins], fontsize=6)
-        below.set(xlabel="confidence (highest probability)", xlim=(0, 1))
+        below.set_xlabel("confidence (highest probability)")
         below.margins(y=0.15)
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
@@ -40,16 +40,6 @@ def save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str,
     grid[1, 0].set_ylabel("images")
     grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
     canvas.savefig(path, dpi=FILE_DPI)
-
-
-def _draw_accuracy(axes: Axes, bins: Sequence[ReliabilityBin]) -> None:
-    points = [((one.low + one.high) / 2, one.confidence, one.accuracy) for one in bins if one.rows]
-    middles, confidences, accuracies = zip(*points, strict=True)
-    axes.bar(middles, accuracies, 0.9 * (bins[0].high - bins[0].low), color="tab:blue", label="accuracy")
-    label = "accuracy at the mean confidence"
-    axes.plot(confidences, accuracies, "o-", color="black", markersize=3, linewidth=0.8, label=label)
-    axes.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="confidence = accuracy")
-    axes.set_ylim(0, 1.02)
 
 
 def save_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
@@ -61,22 +51,18 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
         title: line at the top.
         path: the PNG to write.
     """
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
     side = 0.8 * len(names)
     canvas, axes = new_chart(side + 1.2, side + 2.0)
     axes.grid(False)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row - 0.12, f"{count:,}", ha="center", va="center", color=colour, fontsize=9)
-        share = f"{shares[row, column]:.0%}" if totals[row, 0] else "–"
-        axes.text(column, row + 0.22, share, ha="center", va="center", color=colour, fontsize=7)
-    ticks = np.arange(len(names))
-    axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, [f"{name} ({total:,})" for name, total in zip(names, totals[:, 0], strict=True)])
-    axes.set(xlabel="predicted", ylabel="label (images)", title=title)
     axes.spines[:].set_visible(False)
-    bar = canvas.colorbar(picture, ax=axes, label="share of the label's images", fraction=0.045)
-    bar.outline.set_visible(False)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        text = f"{counts[row, column]:,}\n{share:.0%}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if share > 0.5 else "black")
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), [f"{name} ({total:,})" for name, total in zip(names, totals, strict=True)])
+    axes.set(xlabel="predicted", ylabel="label (images)", title=title)
+    canvas.colorbar(picture, ax=axes, label="share of the label's images", fraction=0.045).outline.set_visible(False)
     canvas.savefig(path, dpi=FILE_DPI)

@@ -2,15 +2,15 @@
 
 import base64
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from fer_ray import __version__
+from fer_ray.version import VERSION
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]?\d+)?%?( \(([\d.]+–)?[\d.]+%\))?")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
@@ -18,16 +18,18 @@ _MARKDOWN = re.compile(r"([\\`*\[\]<>|])")
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first column names the row. Cells with numbers are aligned right.
-
-    Without ``columns`` the table has no header row.
-    """
+    """A table; without ``columns`` it has no header row. The first column names the row. Numbers are aligned right."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    kind: str = field(default="table", init=False)
+    kind = "table"
+
+    @classmethod
+    def of(cls, caption: str, rows: Sequence[Mapping[str, str]], note: str = "") -> "Table":
+        """Make a table of rows that all have the same columns."""
+        return cls(caption, list(rows[0]) if rows else (), [list(row.values()) for row in rows], note)
 
     def numeric(self, column: int) -> bool:
         """Say whether a column holds numbers, as far as its first row shows."""
@@ -61,7 +63,7 @@ class Figure:
     alt: str
     caption: str = ""
     is_chart: bool = True
-    kind: str = field(default="figure", init=False)
+    kind = "figure"
 
 
 @dataclass(frozen=True)
@@ -71,22 +73,17 @@ class Charts:
     caption: str
     figures: Sequence[Figure]
     note: str = ""
-    kind: str = field(default="charts", init=False)
+    kind = "charts"
 
 
 @dataclass(frozen=True)
 class GalleryFace:
-    """A face as PNG bytes, its label (None if unknown), the predicted label and its probability."""
+    """A face as PNG bytes, its label (None if unknown), the predicted label, which is another, and its probability."""
 
     png: bytes
     true: str | None
     predicted: str
     confidence: float
-
-    @property
-    def is_correct(self) -> bool:
-        """Whether prediction and label agree."""
-        return self.true == self.predicted
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Gallery:
     caption: str
     faces: Sequence[GalleryFace]
     note: str = ""
-    kind: str = field(default="gallery", init=False)
+    kind = "gallery"
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Code:
     caption: str
     text: str
     is_open: bool = False
-    kind: str = field(default="code", init=False)
+    kind = "code"
 
 
 PageBlock = Table | Figure | Charts | Gallery | Code
@@ -114,12 +111,12 @@ PageBlock = Table | Figure | Charts | Gallery | Code
 
 @dataclass(frozen=True)
 class PageSection:
-    """The contents of one folder, or a comparison of several.
+    """The contents of one folder, or a comparison of several, whose path is empty.
 
     Attributes:
         name: the folder's name.
         folder_kind: such as "Training run".
-        path: the full path; empty for a comparison.
+        path: the path or URL of the folder.
         headline: the most important result in a short sentence.
         blocks: tables, figures and so on, in order.
         notes: warnings that a reader must know before using the numbers.
@@ -135,7 +132,7 @@ class PageSection:
 
 def render_page(title: str, sections: Sequence[PageSection]) -> str:
     """Return the HTML page. It needs no network and no scripts, and all text is escaped."""
-    return load_template("report.html.j2", autoescape=True).render(title=title, sections=sections, version=__version__)
+    return load_template("report.html.j2", autoescape=True).render(title=title, sections=sections, version=VERSION)
 
 
 def load_template(name: str, **options: Any) -> Template:

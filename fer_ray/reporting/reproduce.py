@@ -1,11 +1,11 @@
 """Show how to reproduce an output: its commands, package versions, machine and other settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from fer_ray.console.text import amount
 from fer_ray.reporting.html import Code, PageBlock, Table
-from fer_ray.storage.provenance import PROVENANCE_FILE, Hardware, Start, read_provenance
+from fer_ray.storage.provenance import PROVENANCE_FILE, Hardware, read_provenance
 
 _CAPTION = "How to reproduce"
 
@@ -24,10 +24,18 @@ def reproduce_blocks(folder: Path, facts: Mapping[str, str]) -> list[PageBlock]:
     if provenance is None:
         note = f"The folder has no {PROVENANCE_FILE}, so the command and the machine are unknown."
         return [Table(_CAPTION, (), list(facts.items()), note)]
-    starts, rows = provenance.starts, [*facts.items()]
-    for name, describe in _ENVIRONMENT.items():
-        rows.append((name, "; then ".join(dict.fromkeys(map(describe, starts)))))
-    return [Code(_CAPTION, "\n".join(start.command for start in starts), is_open=True), Table("Environment", (), rows)]
+    environments = [
+        {
+            "Started": f"{start.started:%Y-%m-%d %H:%M} UTC",
+            "Machine": describe_machine(start.hardware),
+            "Platform": start.hardware.platform,
+            "Versions": ", ".join(f"{name} {version}" for name, version in start.versions.items()),
+        }
+        for start in provenance.starts
+    ]
+    rows = [(name, "; then ".join(dict.fromkeys(one[name] for one in environments))) for name in environments[0]]
+    commands = "\n".join(start.command for start in provenance.starts)
+    return [Code(_CAPTION, commands, is_open=True), Table("Environment", (), [*facts.items(), *rows])]
 
 
 def describe_machine(hardware: Hardware) -> str:
@@ -40,11 +48,3 @@ def machine_of(folder: Path) -> str:
     """Return the machine of the folder's last start; a dash if unknown."""
     provenance = read_provenance(folder)
     return describe_machine(provenance.starts[-1].hardware) if provenance else "–"
-
-
-_ENVIRONMENT: dict[str, Callable[[Start], str]] = {
-    "Started": lambda start: f"{start.started:%Y-%m-%d %H:%M} UTC",
-    "Machine": lambda start: describe_machine(start.hardware),
-    "Platform": lambda start: start.hardware.platform,
-    "Versions": lambda start: ", ".join(f"{name} {version}" for name, version in start.versions.items()),
-}

@@ -1,6 +1,5 @@
 """Show a training run as a section of a page."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from fer_ray.config.files import load_config
@@ -13,34 +12,22 @@ from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.training.profile import PHASES, bottleneck
 from fer_ray.training.run_folder import Metrics, RunFolder, best_epoch
 
-_EPOCH_COLUMNS = (
-    "Epoch",
-    "Learning rate",
-    "Train loss",
-    "Validation loss",
-    "Train accuracy",
-    "Accuracy",
-    "Macro-F1",
-    "Images/s",
-)
-
 
 def run_section(folder: Path, path_or_url: str) -> PageSection:
     """Show a training run; arguments as in ``evaluation_section``."""
-    run = RunFolder(folder)
-    history = read_history(run)
+    run, history = RunFolder(folder), read_history(folder)
     best, config = best_epoch(history), load_config(run.config_file)
     rows = [
-        (
-            f"{line['epoch']:.0f}" + (" (best)" if line is best else ""),
-            f"{line['learning_rate']:.3g}",
-            f"{line['train_loss']:.3f}",
-            f"{line['validation_loss']:.3f}",
-            f"{line['train_accuracy']:.2%}",
-            f"{line['validation_accuracy']:.2%}",
-            f"{line['validation_macro_f1']:.3f}",
-            f"{line['images_per_s']:,.0f}",
-        )
+        {
+            "Epoch": f"{line['epoch']:.0f}" + (" (best)" if line is best else ""),
+            "Learning rate": f"{line['learning_rate']:.3g}",
+            "Train loss": f"{line['train_loss']:.3f}",
+            "Validation loss": f"{line['validation_loss']:.3f}",
+            "Train accuracy": f"{line['train_accuracy']:.2%}",
+            "Accuracy": f"{line['validation_accuracy']:.2%}",
+            "Macro-F1": f"{line['validation_macro_f1']:.3f}",
+            "Images/s": f"{line['images_per_s']:,.0f}",
+        }
         for line in history
     ]
     note = (
@@ -49,39 +36,39 @@ def run_section(folder: Path, path_or_url: str) -> PageSection:
     )
     blocks: list[PageBlock] = [
         Charts("Curves", curve_figures(history)),
-        Table("Epochs", _EPOCH_COLUMNS, rows, note),
-        *_profile_blocks(run),
+        Table.of("Epochs", rows, note),
+        *_profile_tables(run, can_grow(config)),
         *reproduce_blocks(folder, {"Architecture": config.model.name, "Seed": str(config.training.seed)}),
         Code("Configuration (config.yaml)", run.config_file.read_text(encoding="utf-8")),
     ]
     headline = (
         f"{best['validation_accuracy']:.2%} validation accuracy, macro-F1 {best['validation_macro_f1']:.3f}, in epoch"
-        f" {best['epoch']:.0f} of {len(history)}; {duration(seconds_of(history))}."
+        f" {best['epoch']:.0f} of {len(history)}; {duration(sum(line['seconds'] for line in history))}."
     )
     return PageSection(Path(path_or_url).name, "Training run", path_or_url, headline, blocks)
 
 
-def _profile_blocks(run: RunFolder) -> list[PageBlock]:
+def _profile_tables(run: RunFolder, can_grow: bool) -> list[Table]:
     profile = run.profile()
     if profile is None:  # trials of a search have none
         return []
     rows = [
-        (part.capitalize(), what, duration(profile.seconds.get(part, 0.0)), f"{share:.1%}")
-        for (part, what), share in zip(PHASES.items(), profile.shares().values(), strict=True)
+        (phase.capitalize(), PHASES[phase], duration(profile.seconds.get(phase, 0.0)), f"{share:.1%}")
+        for phase, share in profile.shares().items()
     ]
-    note = bottleneck(profile, can_grow(load_config(run.config_file)))
+    note = bottleneck(profile, can_grow)
     if profile.workers > 1:
         note += f" Measured on the first of {profile.workers} workers."
     return [Table("Where the time went", ("Part", "Description", "Time", "Share"), rows, note)]
 
 
-def read_history(run: RunFolder) -> list[Metrics]:
-    history = run.history()
+def read_history(folder: Path) -> list[Metrics]:
+    """Read the epochs of a run.
+
+    Raises:
+        DataError: no epoch has finished.
+    """
+    history = RunFolder(folder).history()
     if not history:
-        raise DataError(f"{run.path}: no epoch has finished. Wait for the first epoch, or train again.")
+        raise DataError(f"{folder}: no epoch has finished. Wait for the first epoch, or train again.")
     return history
-
-
-def seconds_of(history: Sequence[Metrics]) -> float:
-    """Return the seconds of all epochs together."""
-    return sum(line["seconds"] for line in history)

@@ -11,6 +11,7 @@ from fer_ray.reporting.comparison import compare_evaluations, compare_runs
 from fer_ray.reporting.dataset import dataset_section
 from fer_ray.reporting.evaluation import evaluation_section
 from fer_ray.reporting.html import PageSection
+from fer_ray.reporting.model_card import CARD_FILE
 from fer_ray.reporting.runs import run_section
 from fer_ray.reporting.scoring import scoring_section
 from fer_ray.reporting.search import read_search_section
@@ -62,6 +63,12 @@ def folder_section(folder: Path, path_or_url: str) -> PageSection:
             f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
             f" {type(error).__name__}: {error}. Run the stage again."
         ) from error
+
+
+def model_cards(folders: Sequence[Path]) -> str:
+    """Return the model cards of the evaluations among folders, one after another; empty if none."""
+    files = [folder / CARD_FILE for folder in folders if kind_of(folder) is EVALUATION]
+    return "\n---\n\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def comparison_sections(folders: Sequence[Path]) -> list[PageSection]:

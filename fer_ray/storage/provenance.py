@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_ray import __version__
 from fer_ray.console.messages import redacted
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.output import Output
+from fer_ray.version import VERSION
 
 FORMAT_VERSION = 1
 PROVENANCE_FILE = "provenance.json"
@@ -88,7 +88,7 @@ def command_line(arguments: Sequence[str]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"fer_ray": __version__, "python": platform.python_version()}
+    versions = {"fer_ray": VERSION, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

@@ -1,17 +1,26 @@
-"""Checkpoints: what they hold, and what a wrong one says."""
+"""Checkpoints: what they hold, what a kill leaves, what a wrong one says; and the network of the package."""
 
 import json
+import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from datasets_made import read_split
+from safetensors.torch import load_file
 
 from fer_ray.config.schema import Config, ModelConfig
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
 from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state, save_checkpoint
+from fer_ray.inference.predictor import Predictor
 from fer_ray.models import build
+from fer_ray.reporting.model_card import CARD_FILE
+from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE
 from fer_ray.storage.local import whole_folder
+from fer_ray.weights import SHIPPED_CHECKPOINT
 
 CONFIG = Config(model=ModelConfig(name="fast"))
 INFO = CheckpointInfo(config=CONFIG, mean=0.5, std=0.25, size=48, epoch=3, metrics={}, dataset_fingerprint="f")
@@ -25,52 +34,55 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_file_set(saved: Path) -> None:
-    assert sorted(file.name for file in saved.iterdir()) == ["checkpoint.json", "model.safetensors"]
-    info = json.loads((saved / "checkpoint.json").read_text())
-    assert list(info) == [
-        "format_version",
-        "fer_ray_version",
-        "config",
-        "label_names",
-        "mean",
-        "std",
-        "size",
-        "channels",
-        "epoch",
-        "metrics",
-        "temperature",
-        "dataset_fingerprint",
-    ]
+    assert sorted(file.name for file in saved.iterdir()) == [INFO_FILE, WEIGHTS_FILE]
+    info = json.loads((saved / INFO_FILE).read_text())
+    assert " ".join(info) == (
+        "format_version fer_ray_version config label_names mean std size channels epoch metrics temperature"
+        " dataset_fingerprint"
+    )
     assert info["label_names"] == list(EMOTIONS)
 
 
 def test_round_trip(saved: Path) -> None:
     model = build(CONFIG.model, 48)
     save_checkpoint(saved, model.state_dict(), INFO, {"epoch": 3, "optimizer": {"state": {}}})
-    loaded = load_checkpoint(saved)
-    images = torch.randn(2, 1, 48, 48)
+    loaded, images = load_checkpoint(saved), torch.randn(2, 1, 48, 48)
     assert loaded.info == INFO
     assert torch.equal(loaded.model(images), model.eval()(images))
     assert load_training_state(saved)["epoch"] == 3
 
 
-def test_a_failed_write_leaves_the_former_checkpoint(saved: Path) -> None:
-    before = (saved / "model.safetensors").read_bytes()
+def test_a_failed_write_leaves_the_previous_checkpoint(saved: Path) -> None:
+    before = (saved / WEIGHTS_FILE).read_bytes()
     with pytest.raises(KeyboardInterrupt), whole_folder(saved, replace=True) as partial:
-        (partial / "model.safetensors").write_bytes(b"half")
+        (partial / WEIGHTS_FILE).write_bytes(b"half")
         raise KeyboardInterrupt
-    assert (saved / "model.safetensors").read_bytes() == before
+    assert (saved / WEIGHTS_FILE).read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["checkpoint"]
-
-
-def test_a_kill_between_the_renames_is_undone(saved: Path) -> None:
-    saved.rename(saved.with_name(".checkpoint.old"))
+    saved.rename(saved.with_name(".checkpoint.old"))  # a kill between the renames
     assert load_checkpoint(saved).info == INFO
 
 
-def test_missing_weights(saved: Path) -> None:
-    (saved / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"no model\.safetensors"):
+def of_another_network(folder: Path) -> None:
+    info = json.loads((folder / INFO_FILE).read_text())
+    info["config"]["model"]["name"] = "cnn3"
+    (folder / INFO_FILE).write_text(json.dumps(info))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (lambda folder: (folder / WEIGHTS_FILE).unlink(), r"no model\.safetensors"),
+    "torn weights": (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b"\x00" * 1000), "damaged"),
+    "other weights": (of_another_network, "don't fit 'cnn3'"),
+    "empty": (lambda folder: (folder / INFO_FILE).write_text(""), r"checkpoint.json: can't be read"),
+    "no fields": (lambda folder: (folder / INFO_FILE).write_text("{}"), r"checkpoint.json: invalid"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints(damage: str, saved: Path) -> None:
+    change, message = DAMAGES[damage]
+    change(saved)
+    with pytest.raises(DataError, match=message):
         load_checkpoint(saved)
 
 
@@ -79,23 +91,13 @@ def test_run_folder_instead_of_its_checkpoint(saved: Path) -> None:
         load_checkpoint(saved.parent)
 
 
-def test_weights_of_another_network(saved: Path) -> None:
-    info = json.loads((saved / "checkpoint.json").read_text())
-    info["config"]["model"]["name"] = "cnn3"
-    (saved / "checkpoint.json").write_text(json.dumps(info))
-    with pytest.raises(DataError, match="don't fit 'cnn3'"):
-        load_checkpoint(saved)
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"weights": 3}', "not json"])
-def test_other_json(saved: Path, content: str) -> None:
-    (saved / "checkpoint.json").write_text(content)
-    with pytest.raises(DataError, match=r"checkpoint.json: (can't be read|invalid)"):
-        load_checkpoint(saved)
-
-
-def test_damaged_weights(saved: Path) -> None:
-    weights = saved / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(DataError, match="damaged"):
-        load_checkpoint(saved)
+def test_the_shipped_network_is_small_and_as_accurate_as_its_card_says(fer2013_zip: Path) -> None:
+    file = SHIPPED_CHECKPOINT / WEIGHTS_FILE
+    assert file.stat().st_size <= 12_000_000
+    assert {str(one.dtype) for one in load_file(file).values() if one.is_floating_point()} == {"torch.float16"}
+    card = (SHIPPED_CHECKPOINT / CARD_FILE).read_text(encoding="utf-8")
+    (said,) = re.findall(r"^\| flip \|.*?\| (\d\d\.\d\d)%", card, re.MULTILINE)
+    with zipfile.ZipFile(fer2013_zip) as archive:
+        faces = read_split(archive, "PublicTest")
+    predicted = Predictor(SHIPPED_CHECKPOINT, tta="flip").predict(faces.images).labels
+    assert abs(100 * (predicted == faces.labels).mean() - float(said)) < 0.1  # other processors round otherwise

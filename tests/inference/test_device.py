@@ -4,10 +4,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from torch import nn
 
-from fer_ray.inference.device import LAYOUT, has_fast_bfloat16, pick_device, resolve_precision, to_device
+from fer_ray.inference.device import LAYOUT, pick_device, to_device
 
 _STEPS = """
 import ctypes, platform, resource, sys
@@ -45,13 +44,6 @@ def page_faults(argument: str) -> int:
 def test_kernels_have_the_measured_layout() -> None:
     convolution = to_device(nn.Conv2d(3, 4, 3), pick_device())
     assert convolution.weight.is_contiguous(memory_format=LAYOUT)
-
-
-def test_precision() -> None:
-    cpu = torch.device("cpu")
-    assert resolve_precision("float32", cpu) == torch.float32
-    assert resolve_precision("bfloat16", cpu) == torch.bfloat16
-    assert resolve_precision("auto", cpu) == (torch.bfloat16 if has_fast_bfloat16(cpu) else torch.float32)
 
 
 @pytest.mark.slow

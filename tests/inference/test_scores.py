@@ -1,22 +1,28 @@
-"""The figures of an evaluation, against a case worked by hand and against scikit-learn."""
+"""The scores of an evaluation against a case worked by hand; temperature scaling; damaged files."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn import metrics
+from scipy.special import log_softmax, softmax
 
-from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
+from fer_ray.inference.calibration import (
+    BINS,
+    MIN_TEMPERATURE,
+    expected_calibration_error,
+    fit_temperature,
+    reliability_bins,
+)
 from fer_ray.inference.scores import read_evaluation, score_predictions
 
-LABELS = np.array([0, 0, 0, 3, 3, 6])
 CLOSE = 1e-6
 
 
 def probabilities_by_hand() -> np.ndarray:
-    """Return for each of ``LABELS`` the probability of angry and of happy, the rest shared by the other five."""
+    """Return the probabilities of six images: of angry and of happy as listed, the rest shared by the other five."""
     angry_and_happy = [(0.9, 0.05), (0.7, 0.2), (0.3, 0.6), (0.1, 0.8), (0.4, 0.5), (0.5, 0.3)]
     rows = []
     for angry, happy in angry_and_happy:
@@ -26,7 +32,7 @@ def probabilities_by_hand() -> np.ndarray:
 
 
 def test_figures_of_a_case_worked_by_hand() -> None:
-    scores = score_predictions(LABELS, probabilities_by_hand())  # predicted: 0, 0, 3, 3, 3, 0
+    scores = score_predictions(np.array([0, 0, 0, 3, 3, 6]), probabilities_by_hand())  # predicted: 0, 0, 3, 3, 3, 0
     assert scores.rows == 6
     assert scores.accuracy == pytest.approx(4 / 6, abs=CLOSE)
     assert scores.balanced_accuracy == pytest.approx((2 / 3 + 1 + 0) / 3, abs=CLOSE)
@@ -43,68 +49,13 @@ def test_figures_of_a_case_worked_by_hand() -> None:
     assert (neutral.precision, neutral.recall, neutral.f1, neutral.support) == (0, 0, 0, 1)
     assert (sad.precision, sad.recall, sad.f1, sad.support) == (0, 0, 0, 0)
     assert scores.confusion[0] == [2, 0, 0, 1, 0, 0, 0]
-    assert scores.confusion[6] == [1, 0, 0, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize(("hits", "rows"), [(4, 6), (0, 9), (9, 9), (700, 1000)])
-def test_interval_is_wilsons(hits: int, rows: int) -> None:
-    predicted = (np.arange(rows) >= hits).astype(int)
-    scores = score_predictions(np.zeros(rows, int), np.eye(7)[predicted])
-    p, z2 = hits / rows, 1.959963984540054**2 / rows
-    centre, half = (p + z2 / 2) / (1 + z2), math.sqrt(z2 * p * (1 - p) + z2**2 / 4) / (1 + z2)
-    assert scores.accuracy == pytest.approx(p)
-    assert (scores.accuracy_low, scores.accuracy_high) == pytest.approx((centre - half, centre + half), abs=CLOSE)
-    assert 0 <= scores.accuracy_low < scores.accuracy_high <= 1
-
-
-@pytest.mark.filterwarnings("error")
-def test_figures_equal_scikit_learn_and_plain_numpy() -> None:
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 6, 500)  # the seventh class has no rows
-    probabilities = generator.dirichlet(np.full(7, 0.4), 500)
-    probabilities[np.arange(500), labels] += generator.uniform(0, 1, 500)
-    probabilities = (probabilities / probabilities.sum(1, keepdims=True)).astype(np.float32)
-    scores = score_predictions(labels, probabilities)
-    predicted = probabilities.argmax(1)
-    every = range(7)
-    f1 = metrics.f1_score(labels, predicted, labels=every, average=None, zero_division=0)
-    expected = {
-        "accuracy": metrics.accuracy_score(labels, predicted),
-        "balanced_accuracy": np.mean([(predicted[labels == label] == label).mean() for label in range(6)]),
-        "macro_f1": f1[:6].mean(),
-        "weighted_f1": (f1 * np.bincount(labels, minlength=7)).sum() / 500,
-        "kappa": metrics.cohen_kappa_score(labels, predicted, labels=every),
-        "top2_accuracy": np.mean(
-            [label in row.argsort()[-2:] for label, row in zip(labels, probabilities, strict=True)]
-        ),
-        "nll": -np.log(probabilities[np.arange(500), labels].astype(float)).mean(),
-        "ece": plain_ece(labels, probabilities),
-    }
-    for name, value in expected.items():
-        assert getattr(scores, name) == pytest.approx(value, abs=CLOSE), name
-    assert scores.confusion == metrics.confusion_matrix(labels, predicted, labels=every).tolist()
-    assert list(scores.classes) == list(EMOTIONS)
-
-
-def plain_ece(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    confidence, right = probabilities.max(1).astype(float), probabilities.argmax(1) == labels
-    total = 0.0
-    for number in range(15):
-        inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
-        total += abs(confidence[inside].sum() - right[inside].sum())
-    return total / len(labels)
 
 
 @pytest.mark.filterwarnings("error")
 def test_one_class_alone_has_no_agreement_beyond_chance() -> None:
-    scores = score_predictions(np.full(5, 3), np.eye(7)[np.full(5, 3)])
-    assert (scores.accuracy, scores.balanced_accuracy, scores.kappa, round(scores.nll, 9), scores.ece) == (
-        1,
-        1,
-        0,
-        0,
-        0,
-    )
+    alone = score_predictions(np.full(5, 3), np.eye(7, dtype=np.float32)[np.full(5, 3)])
+    assert (alone.accuracy, alone.balanced_accuracy, alone.kappa, round(alone.nll, 9), alone.ece) == (1, 1, 0, 0, 0)
+    assert (alone.accuracy_low, alone.accuracy_high) == pytest.approx((5 / (5 + 1.959964**2), 1))  # Wilson's interval
 
 
 @pytest.mark.parametrize(
@@ -112,7 +63,6 @@ def test_one_class_alone_has_no_agreement_beyond_chance() -> None:
     [
         ('{"format_version": 1, "checkpoint": "c"}', "format version 1, expected 3"),
         ('{"format_version": 3}', "invalid: .* and [0-9]+ more"),
-        ("[]", "invalid"),
         ("{", "metrics.json: can't be read"),
     ],
 )
@@ -120,3 +70,43 @@ def test_other_files_are_refused(content: str, message: str, tmp_path: Path) -> 
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_evaluation(tmp_path)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def ece(logits: np.ndarray, labels: np.ndarray) -> float:
+    return expected_calibration_error(reliability_bins(labels, softmax(logits, axis=1)))
+
+
+@pytest.mark.parametrize("scale", [3.0, 0.4])
+def test_temperature_undoes_what_makes_logits_too_sure_or_unsure(scale: float) -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 1.5, (20_000, 7))
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # drawn by the softmax of the logits
+    logits *= scale
+    temperature = fit_temperature(logits.astype(np.float32), labels)
+    assert temperature == pytest.approx(scale, rel=0.05)
+    assert ece(logits, labels) > 0.1 and ece(logits / temperature, labels) < 0.02
+    best = cross_entropy(logits / temperature, labels)
+    for other in (0.97, 1.03):
+        assert best < cross_entropy(logits / (other * temperature), labels)
+
+
+def test_temperatures_at_the_bounds() -> None:
+    labels = np.arange(70) % 7
+    assert fit_temperature(np.eye(7)[labels], labels) == pytest.approx(MIN_TEMPERATURE, rel=0.01)  # always right
+    for logits in (np.empty((0, 7)), np.full((3, 7), np.nan), np.full((3, 7), np.inf)):
+        assert fit_temperature(logits, np.zeros(len(logits), int)) == 1
+
+
+def test_bins_hold_each_row_once_and_their_upper_edge() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5], [0.21, 0.79], [0.2, 0.8], [0.19, 0.81], [0.0, 1.0]])
+    bins = reliability_bins(np.array([0, 0, 0, 1, 1, 0]), probabilities)
+    assert len(bins) == BINS and bins[0].low == 0 and bins[-1].high == 1
+    assert all(left.high == right.low for left, right in pairwise(bins))
+    assert {number: one.rows for number, one in enumerate(bins) if one.rows} == {7: 1, 11: 2, 12: 1, 14: 2}
+    assert (bins[11].confidence, bins[11].accuracy) == pytest.approx((0.795, 0.5))  # 0.79 and 0.8 = 12/15
+    assert bins[0].confidence is None and bins[0].accuracy is None
+    assert expected_calibration_error(bins) == pytest.approx((0.5 + 2 * 0.295 + 0.19 + 2 * 0.5) / 6)

@@ -105,40 +105,40 @@ def test_a_checkpoint_with_a_front_loads_under_another(tmp_path: Path) -> None:
 
 
 def test_imagenet_weights_come_from_torch_hubs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    file = tmp_path / "checkpoints" / Path(torchvision.models.get_model_weights("resnet18").DEFAULT.url).name
-    theirs = torchvision_weights("resnet18")
-    file.parent.mkdir()
-    torch.save(theirs, file)
-    config = ModelConfig(name="resnet18", pretrained="imagenet")
-    model = build(config, 48)
-    assert initialize(model, config, MEAN, STD) == ["fc.bias", "fc.weight"]
-    assert torch.equal(model.state_dict()["body.layer4.1.conv2.weight"], theirs["layer4.1.conv2.weight"])
-    file.write_bytes(b"half of it")
-    assert file.name in problem_of(config, UsageError)
-
-
-def test_a_failed_download_says_which_file_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(url: str, file: str, *args: object, **kwargs: object) -> None:
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    problem = problem_of(ModelConfig(name="vgg16", pretrained="imagenet"), UsageError)
-    assert "no route to host" in problem and "model.pretrained=PATH/vgg16_bn-6c64b313.pth" in problem
-    assert f"Put vgg16_bn-6c64b313.pth into {tmp_path / 'checkpoints'}" in problem
-
-
-@pytest.mark.parametrize("name", ["fast", "lenet"])
-def test_our_networks_have_no_imagenet_weights(name: str) -> None:
-    problem = problem_of(ModelConfig(name=name, pretrained="imagenet"), UsageError)
-    assert f"'{name}' has no ImageNet weights" in problem and "resnet18" in problem
-    with pytest.raises(UsageError, match="has no ImageNet stem"):
-        build(ModelConfig(name=name, stem="imagenet"), 48)
-
-
-def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoints" / Path(torchvision.models.get_model_weights("resnet18").DEFAULT.url).name
+    config = ModelConfig(name="resnet18", pretrained="imagenet")
+    problem = problem_of(config, UsageError)
+    assert "no route to host" in problem and f"model.pretrained=PATH/{file.name}" in problem
+    assert f"Put {file.name} into {file.parent}" in problem
     theirs = torchvision_weights("resnet18")
+    torch.save(theirs, file)
+    model = build(config, 48)
+    assert initialize(model, config, MEAN, STD) == ["fc.weight", "fc.bias"]
+    assert torch.equal(model.state_dict()["body.layer4.1.conv2.weight"], theirs["layer4.1.conv2.weight"])
+    file.write_bytes(b"half of it")
+    assert file.name in problem_of(config, UsageError)
+
+
+def test_our_networks_have_no_imagenet_weights() -> None:
+    problem = problem_of(ModelConfig(name="fast", pretrained="imagenet"), UsageError)
+    assert "'fast' has no ImageNet weights" in problem and "resnet18" in problem
+    with pytest.raises(UsageError, match="has no ImageNet stem"):
+        build(ModelConfig(name="fast", stem="imagenet"), 48)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    theirs = torchvision_weights("resnet18")
+    torch.save(theirs, tmp_path / "right.pth")
+    small = ModelConfig(name="resnet18", pretrained=str(tmp_path / "right.pth"), stem="small")
+    problem = problem_of(small, DataError)
+    assert "conv1.weight (64×3×7×7 instead of 64×1×3×3). Only the first layers differ" in problem
+    assert problem.endswith("trained with model.stem=imagenet.")
+
     theirs["layer1.0.conv1.weight"] = torch.zeros(64, 64, 5, 5)
     theirs["layer9.conv.weight"] = theirs.pop("layer2.0.conv1.weight")
     torch.save(theirs, tmp_path / "odd.pth")
@@ -146,57 +146,33 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
     assert "3 of its tensors don't fit 'resnet18'" in problem
     assert "layer1.0.conv1.weight (64×64×5×5 instead of 64×64×3×3), layer2.0.conv1.weight (missing)" in problem
     assert "layer9.conv.weight (not part of the network)" in problem
-    problem = problem_of(ModelConfig(name="vgg16", pretrained=str(tmp_path / "odd.pth")), DataError)
-    assert ", …. Name weights of a vgg16." in problem
 
 
-def test_a_small_stem_wants_its_own_weights(tmp_path: Path) -> None:
-    torch.save(torchvision_weights("resnet18"), tmp_path / "weights.pth")
-    config = ModelConfig(name="resnet18", pretrained=str(tmp_path / "weights.pth"), stem="small")
-    problem = problem_of(config, DataError)
-    assert "conv1.weight (64×3×7×7 instead of 64×1×3×3). Only the first layers differ" in problem
-    assert problem.endswith("trained with model.stem=imagenet.")
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.file,)
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    for name in ("noise.pth", "noise.safetensors"):
-        (tmp_path / name).write_bytes(b"\x07" * 100)
-        assert "not readable as weights" in problem_of(
-            ModelConfig(name="resnet18", pretrained=str(tmp_path / name)), DataError
-        )
-    torch.save({"net": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "wrapped.pth")
-    problem = problem_of(ModelConfig(name="resnet18", pretrained=str(tmp_path / "wrapped.pth")), DataError)
-    assert "holds a dict with net, epoch, not tensors by name" in problem
-    assert "no such file" in problem_of(
-        ModelConfig(name="resnet18", pretrained=str(tmp_path / "absent.pth")), UsageError
-    )
-
-
-def test_a_pickle_runs_nothing(tmp_path: Path) -> None:
-    class Trap:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (tmp_path / "sprung",)  # type: ignore[return-value]
-
-    torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pth")
-    assert "not readable" in problem_of(ModelConfig(name="resnet18", pretrained=str(tmp_path / "trap.pth")), DataError)
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_images_are_only_enlarged() -> None:
-    with pytest.raises(UsageError, match=r"input_size = 40: below the images' side of 48"):
-        build(ModelConfig(name="fast", input_size=40), 48)
-
-
-def test_one_size_suits_all_where_images_are_enlarged() -> None:
-    model = build(ModelConfig(name="lenet", input_size=64), 48).eval()
-    with torch.inference_mode():
-        assert model(torch.randn(2, 1, 48, 48)).shape == model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     weights = build(ModelConfig(name="lenet"), 48).state_dict()
     first = next(iter(weights))
-    weights[first][0] = math.nan
-    torch.save(weights, tmp_path / "weights.pth")
-    problem = problem_of(ModelConfig(name="lenet", pretrained=str(tmp_path / "weights.pth")), DataError)
-    assert f"{first} hold values that are not finite" in problem
+    contents = {
+        "wrapped": ({"net": {"a": torch.zeros(1)}, "epoch": 3}, "holds net, epoch, not tensors by name"),
+        "trap": ({first: Trap(tmp_path / "sprung")}, "not readable"),
+        "diverged": (weights | {first: weights[first] * math.nan}, f"{first} hold values that are not finite"),
+    }
+    for name, (content, message) in contents.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        assert message in problem_of(ModelConfig(name="lenet", pretrained=str(tmp_path / f"{name}.pth")), DataError)
+    assert not (tmp_path / "sprung").exists()
+    for name in ("noise.pth", "noise.safetensors"):
+        (tmp_path / name).write_bytes(b"\x07" * 100)
+        config = ModelConfig(name="resnet18", pretrained=str(tmp_path / name))
+        assert "not readable as weights" in problem_of(config, DataError)
+    absent = ModelConfig(name="resnet18", pretrained=str(tmp_path / "absent.pth"))
+    assert "no such file" in problem_of(absent, UsageError)

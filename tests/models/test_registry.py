@@ -12,7 +12,6 @@ from fer_ray.config.files import load_config
 from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import UsageError
 from fer_ray.models import architectures, build, find, first_size, stages
-from fer_ray.models.registry import register
 
 NAMES = [architecture.name for architecture in architectures()]
 
@@ -32,28 +31,25 @@ def images_for(name: str, count: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [48, 64])
 def test_logits_shape(name: str, size: int) -> None:
     model = build(ModelConfig(name=name), size, num_classes=5).eval()
+    sides = [size, 16] if find(name).any_size else [size]
     with torch.inference_mode():
-        assert model(torch.randn(2, 1, size, size)).shape == (2, 5)
+        for side in sides:
+            assert model(torch.randn(2, 1, side, side)).shape == (2, 5)
 
 
-def test_every_parameter_gets_a_gradient(name: str) -> None:
-    model, images = build(ModelConfig(name=name), 48), images_for(name, 7)
-    F.cross_entropy(model(images), torch.arange(7)).backward()
-    without = [key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert not without
-
-
-def test_overfits_one_batch(name: str) -> None:
+def test_every_parameter_gets_a_gradient_and_one_batch_is_overfitted(name: str) -> None:
     model, images, labels = build(ModelConfig(name=name, dropout=0), 48), images_for(name, 7), torch.arange(7)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(60):
+    for step in range(60):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
+        if step == 0:
+            assert [key for key, one in model.named_parameters() if one.grad is None or not one.grad.any()] == []
         optimizer.step()
-        if loss.item() < 0.1:
+        if loss.item() < 0.5:  # of ln 7 = 1.95 for equal probabilities
             break
-    assert loss.item() < 0.1
+    assert loss.item() < 0.5
 
 
 def test_safetensors_round_trip(name: str, tmp_path: Path) -> None:
@@ -97,11 +93,6 @@ def test_unknown_name_lists_near_ones() -> None:
         stages("lenett", torch.nn.Identity())
 
 
-def test_a_name_is_registered_once() -> None:
-    with pytest.raises(ValueError, match="twice"):
-        register("cnn3", "again", (("0",),))(lambda config, size, num_classes: torch.nn.Identity())
-
-
 @pytest.mark.parametrize(
     ("options", "grows"),
     [
@@ -115,14 +106,14 @@ def test_images_grow_where_that_saves_time(options: list[str], grows: bool) -> N
     assert (first_size(load_config(None, options)) < 1) == grows
 
 
-def test_an_architecture_of_one_size_refuses_growing_images() -> None:
+def test_sizes_that_an_architecture_refuses() -> None:
     with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
         first_size(load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"]))
+    with pytest.raises(UsageError, match=r"input_size = 40: below the images' side of 48"):
+        build(ModelConfig(name="fast", input_size=40), 48)
 
 
-@pytest.mark.parametrize("name", [each.name for each in architectures() if each.any_size])
-@pytest.mark.parametrize("side", [16, 32])  # 32 is where training begins with 48
-def test_any_size_holds(name: str, side: int) -> None:
-    model = build(ModelConfig(name=name), 48).eval()
+def test_one_size_suits_all_where_images_are_enlarged() -> None:
+    model = build(ModelConfig(name="lenet", input_size=64), 48).eval()
     with torch.inference_mode():
-        assert model(torch.randn(1, 1, side, side)).shape == (1, 7)
+        assert model(torch.randn(2, 1, 48, 48)).shape == model(torch.randn(2, 1, 32, 32)).shape == (2, 7)

@@ -1,0 +1,3 @@
+"""The version of fer_ray."""
+
+VERSION = "0.1.0"
