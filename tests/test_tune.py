@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
 
 
 def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
-    scripted: Search, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scripted: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is marked as of a stopped trial everywhere, and makes way once a trial trains to its end."""
 
@@ -168,8 +168,6 @@ def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
     assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.7, 2)
     assert load_config(result.config_file) == result.best.config
     assert Path(result.config_file).read_text().startswith("# Trial 0, stopped after epoch 2 of 3; no trial")
-    said = " ".join(capsys.readouterr().err.split())
-    assert "Time budget of 1 h 00 min: an epoch takes 1 s on average with 1 trial at once" in said
     page = (scripted.run / "report.html").read_text()
     assert (
         "The best epoch is in trial 0, s, with 70.00% validation accuracy. This trial was stopped after epoch 2" in page
@@ -251,9 +249,9 @@ def test_wrong_calls_end_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
-    arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--trials", "0", "--output", str(tmp_path / "run")]
-    with pytest.raises(SystemExit) as end:
-        main(["tune", *arguments])
-    problems = capsys.readouterr().err
-    assert end.value.code == 2
-    assert "nowhere" in problems and "none.yaml" in problems and "--trials 0" in problems
+    arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--output", str(tmp_path / "run")]
+    for trials, problems in (("0", ["--trials 0"]), ("1", ["nowhere", "none.yaml"])):
+        with pytest.raises(SystemExit) as end:
+            main(["tune", *arguments, "--trials", trials])
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and all(problem in said for problem in problems)
