@@ -111,7 +111,7 @@ def _figure(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Figure:
             axes.hlines(one.mean(objective.name), position - 0.25, position + 0.25, color=_COLOUR)
     axes.set_xticks(range(len(confirmed)), [f"trial {one.trial.number}" for one in confirmed])
     axes.set(xlim=(-0.6, len(confirmed) - 0.4), ylabel=objective.label)
-    axes.yaxis.set_major_formatter(objective.tick)
+    axes.yaxis.set_major_formatter(objective.write)
     handles = [
         Line2D([], [], linestyle="", marker="*", color="black", markerfacecolor="none", markersize=10, label="search"),
         Line2D([], [], linestyle="", marker="o", color=_COLOUR, label="new seed"),

@@ -1,8 +1,6 @@
 """The section of a search: results, importances, pruning and failures."""
 
-import re
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,12 +25,11 @@ from fer_ray.search.folder import SearchFolder
 from fer_ray.search.parameters import parameter
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 from fer_ray.search.study import Study
-from fer_ray.search.trial_records import TrialRecord, best_record, error_line, short
+from fer_ray.search.trial_records import best_record, error_line, short
 
 MIN_TRIALS = 20
 """Complete trials of a space that importances need; with fewer, the seed of the forest decides them."""
 _BEST_FILE = "best.yaml"
-_NUMBERS_SHOWN = 12
 _SLICES = (
     "Filled marks are complete trials. Hollow marks are pruned trials, whose value is that of an early epoch. A cross"
     " at the bottom is a failed trial, the star is the best. A sampler mostly tries values that did well, so a"
@@ -59,7 +56,7 @@ def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequ
     blocks += [*_front(results), *_spaces(results), *_what_mattered(results)]
     if slices := slice_figures(results):
         blocks.append(Charts(f"{results.objective.title} by each value", slices, _SLICES))
-    blocks += [*_pruning(results), *_failures(results)]
+    blocks += _pruning(results)
     blocks += [_trials(results)] if results.trials else []
     best, facts = folder / _BEST_FILE, dict[str, str]()
     if best.is_file():
@@ -105,7 +102,7 @@ def _trials(results: SearchResults) -> Table:
         row += [_value(one, trial.measured(one.name)) for one in others]
         row += [trial.space, *(short(trial.params[path]) if path in trial.params else "–" for path in paths)]
         row += [str(len(trial.by_epoch)), str(trial.epochs), "–" if trial.seconds is None else f"{trial.seconds:,.0f}"]
-        rows.append(row + [error_line(trial.error, 80) if trial.error else ""] * failed)
+        rows.append(row + [error_line(trial.error) if trial.error else ""] * failed)
     note = (
         f"Best trials first. {first.title} is the value of the best epoch. The best trial is selected by this value, so"
         " its value is slightly optimistic. Pruned trials stopped early."
@@ -162,16 +159,14 @@ def _pruning(results: SearchResults) -> list[Table]:
     pruned = [trial for trial in results.trials if trial.state == "PRUNED"]
     if not pruned:
         return []
-    trained, planned = sum(len(trial.by_epoch) for trial in pruned), sum(trial.epochs for trial in pruned)
-    spent, total = sum(trial.seconds or 0.0 for trial in results.trials), len(results.trials)
+    spent = sum(trial.seconds or 0.0 for trial in results.trials)
     saved = sum(
         (trial.epochs - len(trial.by_epoch)) * (trial.seconds or 0.0) / len(trial.by_epoch)
         for trial in pruned
         if trial.by_epoch
     )
     rows = [
-        ("Pruned trials", f"{len(pruned):,} of {total:,} ({len(pruned) / total:.0%})"),
-        ("Epochs of pruned trials", f"{trained:,} of {planned:,} ({trained / planned:.0%})"),
+        ("Pruned trials", f"{len(pruned):,} of {len(results.trials):,}"),
         ("Time in epochs of all trials", duration(spent)),
         ("Time saved, estimated", f"{duration(saved)}: without pruning, {duration(spent + saved)}"),
     ]
@@ -180,21 +175,6 @@ def _pruning(results: SearchResults) -> list[Table]:
         " budget stopped count as pruned. What a pruned trial would have reached isn't known."
     )
     return [Table("Pruning", (), rows, note)]
-
-
-def _failures(results: SearchResults) -> list[Table]:
-    """Return the errors of failed trials; errors that differ only in numbers are one row. Nothing without failures."""
-    groups: dict[str, list[TrialRecord]] = defaultdict(list)
-    for trial in results.trials:
-        if trial.state == "FAIL":
-            groups[re.sub(r"\d[\d.,]*", "#", error_line(trial.error))].append(trial)
-    rows = []
-    for group in sorted(groups.values(), key=len, reverse=True):
-        numbers = ", ".join(str(trial.number) for trial in group[:_NUMBERS_SHOWN])
-        more = f" and {len(group) - _NUMBERS_SHOWN} more" if len(group) > _NUMBERS_SHOWN else ""
-        rows.append((error_line(group[0].error), f"{len(group)}", numbers + more))
-    note = "Errors that differ only in numbers are one row, with the text of the first."
-    return [Table("Failed trials", ("Error", "Trials", "Their numbers"), rows, note)] if rows else []
 
 
 def _front(results: SearchResults) -> list[PageBlock]:

@@ -101,7 +101,7 @@ def trial_figure(results: SearchResults) -> Figure:
         others.append(Line2D([], [], color="0.35", label="best so far"))
     axes.set(xlabel="trial", ylabel=results.objective.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(results.objective.tick)
+    axes.yaxis.set_major_formatter(results.objective.write)
     _legend(canvas, results, others)
     what = results.objective.title
     alt = f"{what} of each trial by its number, and the best so far; the table of trials has the values."
@@ -120,8 +120,8 @@ def front_figure(results: SearchResults) -> Figure:
         axes.step(x, y, where="pre", color="0.35", linewidth=1)
     axes.plot(x, y, "o", color="black", markerfacecolor="none", markersize=10)
     axes.set(xlabel=second.label, ylabel=first.label)
-    axes.xaxis.set_major_formatter(second.tick)
-    axes.yaxis.set_major_formatter(first.tick)
+    axes.xaxis.set_major_formatter(second.write)
+    axes.yaxis.set_major_formatter(first.write)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     _legend(canvas, results)
     alt = f"Complete trials by {second.label} and {first.label}; the table below has those of the front."
@@ -184,7 +184,7 @@ def _slice(results: SearchResults, path: str, kind: str) -> Figure:
     if best and best.value is not None and path in best.params:
         axes.plot(position(best), best.value, "*", color="black", markersize=12, markerfacecolor="white", zorder=5)
     axes.set(xlabel=label(path), ylabel=results.objective.label)
-    axes.yaxis.set_major_formatter(results.objective.tick)
+    axes.yaxis.set_major_formatter(results.objective.write)
     _legend(canvas, results)
     alt = f"{results.objective.title} of the trials by {path}; the table of trials has the values."
     return Figure(to_png(canvas), alt, path)

@@ -33,8 +33,8 @@ class TrialResources:
 
     Attributes:
         workers: processes that train the trial together; more than 1 use Ray Train.
-        cpus: CPUs of all its processes together; None to choose.
-        gpus: GPUs of all its processes together; None for one per process if a trial finds that many, else 0.
+        cpus: of all its processes together; None to choose.
+        gpus: of all its processes together; None for one per process if a trial finds that many, else 0.
     """
 
     workers: int = 1
@@ -44,15 +44,7 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search whose arguments were checked.
-
-    Attributes:
-        options: what the user requested.
-        dataset: the dataset.
-        run: output of the search.
-        resources: requested resources of each trial.
-        strategy: objectives, sampler and scheduler.
-    """
+    """A search whose arguments were checked: the user's options, and what was made of them; ``run`` is its output."""
 
     options: TuneOptions
     dataset: PreparedDataset
