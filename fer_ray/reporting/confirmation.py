@@ -1,17 +1,13 @@
-"""The best configurations of a search with new seeds: table, chart, and what they say about the search."""
+"""The best configurations of a search with new seeds: a table, and what they say about the search."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from matplotlib.lines import Line2D
-
 from fer_ray.console.text import amount, points
-from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.html import Charts, Figure, PageBlock, Table
+from fer_ray.reporting.html import Table
 from fer_ray.search.confirmation import Confirmed, resolution
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
-_COLOUR = "#0072B2"
 _NOTE = (
     "The search selected these configurations by the values in the second column, which are therefore optimistic. The"
     " seeds are new and no run is selected; each run counts its best epoch, as trials do. The standard deviation (SD)"
@@ -19,19 +15,29 @@ _NOTE = (
 )
 
 
-def confirmation_blocks(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[PageBlock]:
-    """Compare the runs with new seeds to the values of the search; nothing without runs.
+def confirmation_table(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
+    """Compare the runs with new seeds to the values of the search.
 
     Args:
         confirmed: configurations, best mean first.
         objective: the first one of the search.
     """
-    if not confirmed:
-        return []
-    blocks: list[PageBlock] = [_by_configuration(confirmed, objective)]
-    if any(one.values(objective.name) for one in confirmed):
-        blocks.append(Charts("Each seed", [_figure(confirmed, objective)]))
-    return blocks
+    shown = [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
+    columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
+    for one in shown:
+        columns += [f"Mean {one.label.removeprefix('validation ')}", "SD, points" if one.name == "accuracy" else "SD"]
+    rows = []
+    for found in confirmed:
+        values = found.values(objective.name)
+        ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
+        trial = f"{found.trial.number} ({found.trial.space})"
+        cells = [trial, objective.write(found.searched(objective.name)), str(len(values)), *ends]
+        for one in shown:
+            spread = found.spread(one.name)
+            deviation = "–" if spread is None else f"{100 * spread:.2f}" if one.name == "accuracy" else f"{spread:.3f}"
+            cells += [one.write(found.mean(one.name)) if values else "–", deviation]
+        rows.append(cells)
+    return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
 
 
 def confirmation_sentences(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
@@ -79,44 +85,3 @@ def _certainty(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[st
 
 def _gap(difference: float, objective: SearchMetric) -> str:
     return points(difference) if objective.name == "accuracy" else f"{abs(difference):.3f}"
-
-
-def _by_configuration(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
-    shown = [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
-    columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
-    for one in shown:
-        columns += [f"Mean {one.label.removeprefix('validation ')}", "SD, points" if one.name == "accuracy" else "SD"]
-    rows = []
-    for found in confirmed:
-        values = found.values(objective.name)
-        ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
-        trial = f"{found.trial.number} ({found.trial.space})"
-        cells = [trial, objective.write(found.searched(objective.name)), str(len(values)), *ends]
-        for one in shown:
-            spread = found.spread(one.name)
-            deviation = "–" if spread is None else f"{100 * spread:.2f}" if one.name == "accuracy" else f"{spread:.3f}"
-            cells += [one.write(found.mean(one.name)) if values else "–", deviation]
-        rows.append(cells)
-    return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
-
-
-def _figure(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Figure:
-    """Draw the value of each run, the means, and the values of the search."""
-    canvas, axes = new_chart()
-    for position, one in enumerate(confirmed):
-        axes.plot(position, one.searched(objective.name), "*", color="black", markerfacecolor="none", markersize=12)
-        values = one.values(objective.name)
-        axes.plot([position] * len(values), values, "o", color=_COLOUR, alpha=0.8)
-        if values:
-            axes.hlines(one.mean(objective.name), position - 0.25, position + 0.25, color=_COLOUR)
-    axes.set_xticks(range(len(confirmed)), [f"trial {one.trial.number}" for one in confirmed])
-    axes.set(xlim=(-0.6, len(confirmed) - 0.4), ylabel=objective.label)
-    axes.yaxis.set_major_formatter(objective.write)
-    handles = [
-        Line2D([], [], linestyle="", marker="*", color="black", markerfacecolor="none", markersize=10, label="search"),
-        Line2D([], [], linestyle="", marker="o", color=_COLOUR, label="new seed"),
-        Line2D([], [], color=_COLOUR, label="mean of new seeds"),
-    ]
-    canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    alt = f"{objective.title} of each run with a new seed, their means, and the values of the trials in the search."
-    return Figure(to_png(canvas), alt, "The value of the search and of new seeds for each configuration")

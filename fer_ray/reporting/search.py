@@ -9,7 +9,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from fer_ray.config.files import load_config
 from fer_ray.console.text import amount, duration
-from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
+from fer_ray.reporting.confirmation import confirmation_sentences, confirmation_table
 from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.trial_charts import (
@@ -51,7 +51,7 @@ def read_search_section(folder: Path, path_or_url: str) -> PageSection:
 def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequence[Confirmed]) -> PageSection:
     """Return the section of a search by its study and the runs with new seeds."""
     results = SearchResults(study)
-    blocks = confirmation_blocks(confirmed, results.objective)
+    blocks: list[PageBlock] = [confirmation_table(confirmed, results.objective)] if confirmed else []
     blocks += [Charts("History", [trial_figure(results)])] if results.measured else []
     blocks += [*_front(results), *_spaces(results), *_what_mattered(results)]
     if slices := slice_figures(results):

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from test_trials import FAST
 
-from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
-from fer_ray.reporting.html import Charts, Table
+from fer_ray.reporting.confirmation import confirmation_sentences, confirmation_table
 from fer_ray.search.confirmation import Confirmed
 from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.trial_records import TrialRecord
@@ -83,9 +82,7 @@ def test_failed_runs_are_shown_and_left_out_of_the_means() -> None:
     assert sentences(*confirmed).startswith("Trial 7 had 66.00%")
     assert sentences(*confirmed).endswith("3 runs failed and are left out.")
     assert sentences(confirmed[1]) == "2 runs failed and are left out."
-    first, charts = confirmation_blocks(confirmed, ACCURACY)
-    assert isinstance(first, Table) and isinstance(charts, Charts)
-    assert list(first.rows[0])[:7] == ["7 (fast)", "66.00%", "2", "64.00%", "65.00%", "64.50%", "0.71"]
-    assert list(first.rows[1])[:4] == ["2 (fast)", "60.00%", "0", "–"]
-    assert all(len(row) == len(first.columns) for row in first.rows)
-    assert confirmation_blocks([], ACCURACY) == []
+    table = confirmation_table(confirmed, ACCURACY)
+    assert list(table.rows[0])[:7] == ["7 (fast)", "66.00%", "2", "64.00%", "65.00%", "64.50%", "0.71"]
+    assert list(table.rows[1])[:4] == ["2 (fast)", "60.00%", "0", "–"]
+    assert all(len(row) == len(table.columns) for row in table.rows)

@@ -7,9 +7,11 @@ import pytest
 from made_up_search import SECONDS, Scripted, write_search
 
 from fer_ray.config.files import SearchSpace
+from fer_ray.errors import UsageError
 from fer_ray.reporting.html import Charts, PageSection, Table
 from fer_ray.reporting.search import MIN_TRIALS, importances, read_search_section
 from fer_ray.reporting.trial_charts import SearchResults, label
+from fer_ray.search.folder import SearchFolder
 from fer_ray.search.study import Study
 
 EPOCHS = 10
@@ -43,8 +45,7 @@ def test_pruning_saved_the_epochs_that_were_not_trained(tmp_path: Path) -> None:
     script = [Scripted([0.5] * 10), Scripted([0.1], "prune"), Scripted([0.2] * 3, "prune")]
     rows = dict(tables(section(tmp_path / "s", {"fast": FAST}, script))["Pruning"])
     assert SECONDS * (9 + 7) == 32
-    assert rows["Pruned trials"] == "2 of 3 (67%)"
-    assert rows["Epochs of pruned trials"] == "4 of 20 (20%)"
+    assert rows["Pruned trials"] == "2 of 3"
     assert rows["Time in epochs of all trials"] == "28 s"
     assert rows["Time saved, estimated"] == "32 s: without pruning, 1 min 00 s"
 
@@ -54,16 +55,18 @@ def test_an_interrupted_trial_is_shown_as_the_one_that_continues_it(tmp_path: Pa
     shown = section(tmp_path / "s", {"fast": FAST}, script)
     assert shown.headline.startswith("2 trials (1 COMPLETE, 1 FAIL), 1 more were interrupted and resumed as these; ")
     assert [row[0] for row in tables(shown)["Trials"]] == ["1", "2"]
-    assert tables(shown)["Failed trials"] == [("broke", "1", "2")]
+    assert tables(shown)["Trials"][1][-1] == "broke"
 
 
-def test_failures_that_differ_in_numbers_alone_are_one_row(tmp_path: Path) -> None:
-    errors = ["Traceback\nno memory for 20 MiB", "the loss is not finite", "Traceback\nno memory for 3.5 MiB"]
-    shown = section(tmp_path / "s", {"fast": FAST}, [Scripted([], error) for error in [*errors, 30 * "long words "]])
-    assert shown.headline == "4 trials (4 FAIL); none is complete."
-    assert tables(shown)["Failed trials"][0] == ("no memory for 20 MiB", "2", "0, 2")
-    assert tables(shown)["Trials"][3][-1].endswith("words …") and len(tables(shown)["Trials"][3][-1]) <= 80
+def test_a_search_whose_trials_all_fail_says_why(tmp_path: Path) -> None:
+    script = [Scripted([], "Traceback\nno memory for 20 MiB"), Scripted([], 90 * "long words ")]
+    shown = section(tmp_path / "s", {"fast": FAST}, script)
+    assert shown.headline == "2 trials (2 FAIL); none is complete."
+    errors = [row[-1] for row in tables(shown)["Trials"]]
+    assert errors[0] == "no memory for 20 MiB" and errors[1].endswith("words …")
     assert set(charts(shown)) == {"What mattered"} and "Pruning" not in tables(shown)
+    with pytest.raises(UsageError, match=r"none of 2 trials is complete. The first error: no memory for 20 MiB\."):
+        SearchFolder(tmp_path / "s").finish(Study.read("search", study_url(tmp_path / "s")))
 
 
 def test_a_search_whose_trials_were_all_interrupted(tmp_path: Path) -> None:

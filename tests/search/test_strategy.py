@@ -7,7 +7,6 @@ import pytest
 
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError
-from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.strategy import SAMPLERS, Strategy, choose_strategy
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord, describe
@@ -97,14 +96,6 @@ def test_cmaes_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_ray.search.strategy.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install cmaes"):
         choose_strategy("accuracy", "cmaes", None, {"s": SPACE})
-
-
-def test_objectives_in_words() -> None:
-    written = [
-        OBJECTIVES[name].write(value)
-        for name, value in (("accuracy", 0.6621), ("macro_f1", 0.6), ("images_per_s", 1234.6))
-    ]
-    assert written == ["66.21%", "0.600", "1,235"]
 
 
 STRONG, WEAK = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66, 0.66, 0.67], [0.1] * 9

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import optuna
 import pytest
@@ -68,11 +68,6 @@ def test_ray_tune_is_left_as_it_was() -> None:
     with adapted_tune(copies_files=False):
         assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
     assert (dict(os.environ), tune_controller.RayActorManager) == before  # type: ignore[attr-defined]
-
-
-def test_a_trial_without_an_error_of_its_own() -> None:
-    trial: Any = SimpleNamespace(pickled_error_file=None, error_file=None)
-    assert _worker_error(trial) == "failed without an error"
 
 
 def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
