@@ -1,6 +1,5 @@
 """Samplers and objectives: drawn anew the same by seed, resumed, and several objectives in one study."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,8 +43,6 @@ def run_trials(study: Study, trials: int) -> list[TrialRecord]:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_follow_their_seed_and_go_on(sampler: str, tmp_path: Path) -> None:
-    if sampler == "cmaes" and find_spec("cmaes") is None:
-        pytest.skip("the package cmaes is not installed")
     strategy, drawn = Strategy(sampler=sampler), []
     for name in ("one", "two"):
         database = f"sqlite:///{tmp_path / name}.db"
@@ -90,12 +87,6 @@ def test_the_scheduler_follows_the_objectives() -> None:
     assert "no trial is stopped early" in several.notes()[0]
     assert "only learns from complete trials" in Strategy(sampler="gp").notes()[0]
     assert Strategy().notes() == []
-
-
-def test_cmaes_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_ray.search.strategy.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install cmaes"):
-        choose_strategy("accuracy", "cmaes", None, {"s": SPACE})
 
 
 STRONG, WEAK = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66, 0.66, 0.67], [0.1] * 9
