@@ -113,7 +113,8 @@ def _check_storage(storage: str | None) -> None:
         url = make_url(storage)
         url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"--storage {storage}: {error}. {remedy}") from error
+        shown = storage if "://" in storage else storage.rpartition("@")[2]  # no URL, in which a password is redacted
+        raise UsageError(f"--storage {shown}: {error}. {remedy}") from error
     except ImportError as error:
         raise UsageError(f"--storage {storage}: its driver is missing ({error}). Install that package.") from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
