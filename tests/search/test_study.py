@@ -10,7 +10,7 @@ import pytest
 
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import DataError, FerRayError, UsageError
-from fer_ray.search.database import SQLITE_PATIENCE_S, translate_database_errors
+from fer_ray.search.database import translate_database_errors
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
 
@@ -221,10 +221,3 @@ def test_resuming_refuses_other_spaces(spaces: dict[str, SearchSpace], differenc
     Study.create("s", f"sqlite:///{tmp_path / 's.db'}", {"a": SPACE}, "data")
     with pytest.raises(UsageError, match=f"differ from those of earlier calls in {difference}.* Restore the rest"):
         Study.resume("s", f"sqlite:///{tmp_path / 's.db'}", spaces, "data")
-
-
-def test_a_file_that_a_dashboard_reads_is_waited_for(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
-    study = Study.create("s", storage, {"a": SPACE}, "data")
-    with study.optuna._storage._backend.engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * SQLITE_PATIENCE_S
