@@ -89,7 +89,7 @@ class Snapshot:
         return Stopwatch(torch.device("cpu"))
 
     def profile(self) -> RunProfile:
-        return RunProfile(device="cpu", precision="float32", workers=1, streamed=False, seconds={})
+        return RunProfile(device="cpu", precision="float32", workers=1, mapped=False, seconds={})
 
 
 class Search:
