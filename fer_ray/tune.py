@@ -41,8 +41,7 @@ class TuneResult:
     """A finished search.
 
     Attributes:
-        best: the best complete trial by the first objective. If no trial is complete: the stopped trial with the best
-            epoch; its ``state`` and ``stopped`` say so.
+        best: the best complete trial by the first objective; if none is complete, the one with the best epoch.
         checkpoint: checkpoint folder of the best trial.
         config_file: configuration of the best trial, for ``train --config``.
         trials: all finished trials, by number.

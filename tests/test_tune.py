@@ -1,7 +1,7 @@
-"""The tune stage: the study, its files, resuming, and calls that are refused."""
+"""The tune stage: the study, its files, resuming, new seeds, and calls that are refused."""
 
 import os
-import re
+import shutil
 import signal
 import sys
 import time
@@ -16,12 +16,12 @@ from fer_ray.cli import main
 from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
 from fer_ray.dataset.store import PreparedDataset
-from fer_ray.errors import FerRayError, UsageError
-from fer_ray.inference.checkpoint import load_checkpoint, load_training_state
+from fer_ray.errors import UsageError
+from fer_ray.inference.checkpoint import load_checkpoint
 from fer_ray.inference.predictor import Predictor
 from fer_ray.search.on_ray.trial_listener import TrialListener
 from fer_ray.storage.output import open_output
-from fer_ray.tune import search, tune
+from fer_ray.tune import TuneResult, search, tune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -44,152 +44,106 @@ def bug() -> None:
     raise ValueError("a bug")
 
 
-def test_the_study_holds_what_the_trials_reported(scripted: Search) -> None:
-    """One search with every end that a trial can have; trials whose process dies restart once."""
-    lost_once, lost_twice = [[0.45, 0.6, die], [0.5]], [[0.4, die], [die]]
-    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [bug], *lost_twice, *lost_once]
-    result = scripted(*script, trials=6)
+def run_out_of_memory() -> None:
+    raise MemoryError("Unable to allocate 3.2 GiB")
 
-    trials = scripted.study().trials
-    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+
+@pytest.fixture(scope="module")
+def ended(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Search, TuneResult]:
+    """One search with every end that a trial can have; trials whose process dies restart once."""
+    made = Search(tiny_dataset, tmp_path_factory.mktemp("ended"))
+    lost_once, lost_twice = [[0.45, 0.6, die], [0.5]], [[0.4, die], [die]]
+    script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [bug], *lost_twice, *lost_once, [run_out_of_memory]]
+    return made, made(*script, trials=7, loggers=["tensorboard"])
+
+
+@pytest.fixture
+def copied(ended: tuple[Search, TuneResult], scripted: Search) -> Search:
+    """The same search in a folder of its own."""
+    shutil.copytree(ended[0].run, scripted.run)
+    return scripted
+
+
+def test_the_study_holds_what_the_trials_reported(ended: tuple[Search, TuneResult]) -> None:
+    made, result = ended
+    trials = made.study().trials
+    assert made.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "COMPLETE", "FAIL"]
     by_epoch = [trial.user_attrs.get("by_epoch", []) for trial in trials]
-    assert by_epoch == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.4], [0.45, 0.6, 0.5]]
-    assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6]
+    assert by_epoch == [[0.2, 0.5, 0.4], [0.1], [0.3], [], [0.4], [0.45, 0.6, 0.5], []]
+    assert [trial.value for trial in trials] == [0.5, 0.1, None, None, None, 0.6, None]
     assert list(trials[0].intermediate_values.values()) == [0.2, 0.5, 0.5]  # the best so far, by which trials compete
     assert trials[0].params == {"model.dropout": 0.5, "optimizer.learning_rate": 0.001}
     errors = [trial.user_attrs.get("error", "") for trial in trials]
     assert errors[2:4] == ["the run diverged", "ValueError: a bug"]
-    assert errors[4].startswith("its process or") and errors[4].endswith("lost 2 times; training.max_failures = 1")
+    assert errors[4].startswith("its process or node was lost") and "training.max_failures = 1" in errors[4]
+    assert errors[6].startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
     assert (trials[5].user_attrs["macro_f1"], trials[5].user_attrs["seconds"]) == (0.3, 3)
-    assert scripted.study().study_name.startswith("run-")
+    assert (result.best.number, result.best.best_epoch) == (5, 2)
 
-    assert result.best.number == 5 and result.best.best_epoch == 2
+
+def test_the_folder_holds_the_best_weights_and_a_row_a_trial(ended: tuple[Search, TuneResult]) -> None:
+    made, result = ended
     checkpoint = load_checkpoint(result.checkpoint)
     assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.6, 2)
     assert load_config(result.config_file) == checkpoint.info.config == result.best.config
-    names = {path.name for path in scripted.run.iterdir()}
     files = {"study.db", "study.json", "trials.parquet", "best.yaml", "report.html", "provenance.json", "best", ".lock"}
-    assert names == files
+    assert {path.name for path in made.run.iterdir()} == files | {"tensorboard"}
+    table = pq.read_table(made.run / "trials.parquet").to_pydict()
+    assert table["state"] == made.states()
+    assert table["epochs"] == [3, 1, 1, 0, 1, 3, 0] and table["best_epoch"] == [2, 1, 1, None, 1, 2, None]
+    assert table["model.dropout"] == [trial.params["model.dropout"] for trial in made.study().trials]
+    for number in "0", "5":  # a run of TensorBoard for each trial
+        events = next((made.run / "tensorboard" / number).glob("events*")).read_bytes()
+        assert b"ray/tune/validation_accuracy" in events and b"model.dropout" in events
 
-    table = pq.read_table(scripted.run / "trials.parquet").to_pydict()
-    assert table["number"] == [0, 1, 2, 3, 4, 5]
-    assert table["state"] == scripted.states()
-    assert table["epochs"] == [3, 1, 1, 0, 1, 3]
-    assert table["best_epoch"] == [2, 1, 1, None, 1, 2]
-    assert table["architecture"] == ["cnn3"] * 6
-    assert table["model.dropout"] == [trial.params["model.dropout"] for trial in trials]
+
+def test_nothing_is_overwritten_and_two_searches_never_share_a_folder(
+    ended: tuple[Search, TuneResult], scripted: Search
+) -> None:
+    asked = scripted.request(2)  # while the folder is free
+    with open_output(scripted.run), pytest.raises(UsageError, match="another process is writing there"):
+        search(asked, Scripted([], scripted.calls), cost_nothing)
+    with pytest.raises(UsageError, match="in use, and nothing is overwritten"):
+        ended[0].request(2)
 
 
-def test_resume_closes_what_a_dead_driver_left_and_adds_trials(scripted: Search) -> None:
-    scripted([0.2, 0.3, 0.4])
-    lost = scripted.study().ask()  # as by a driver that was killed
+def test_resume_closes_what_a_dead_driver_left_and_adds_trials(copied: Search) -> None:
+    before = len(copied.states())
+    lost = copied.study().ask()  # as by a driver that was killed
     lost.suggest_float("model.dropout", 0.2, 0.7)
-    result = scripted([0.3, 0.4, 0.3], [0.3, 0.4, 0.5], resume=True)
-    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-    trials = scripted.study().trials
-    assert "interrupted" in trials[1].user_attrs["error"]
-    assert trials[2].params["model.dropout"] == lost.params["model.dropout"]
-    assert result.best.number == 3
-    assert scripted(resume=True).best.number == 3  # nothing left: no trial more
-    assert len(scripted.states()) == 4
+    result = copied([0.5, 0.55, 0.6], [0.6, 0.7, 0.8], resume=True)
+    assert copied.states()[before:] == ["FAIL", "COMPLETE", "COMPLETE"]
+    closed, again, _ = copied.study().trials[before:]
+    assert "interrupted" in closed.user_attrs["error"]
+    assert again.params["model.dropout"] == lost.params["model.dropout"]
+    assert result.best.value == 0.8
+    assert copied(resume=True).best.number == result.best.number  # nothing left: no trial more
+    assert len(copied.states()) == before + 3
 
 
-def test_confirm_trains_the_best_with_new_seeds(scripted: Search) -> None:
+def test_confirm_trains_the_best_with_new_seeds(copied: Search) -> None:
     """Ctrl-C within the runs: the next call trains what is left, from the last epoch on."""
     driver = os.getpid()
-    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7], scheduler="none")
     with pytest.raises(KeyboardInterrupt):
         press = [0.6, lambda: os.kill(driver, signal.SIGINT), lambda: time.sleep(5)]
-        scripted([0.5, 0.6, 0.6], press, resume=True, confirm=True, trials=0)
-    runs = [[0.5] * 3, [diverge], [0.5] * 3, [0.5] * 3, [0.5, 0.5]]
-    result = scripted(*runs, resume=True, confirm=True, trials=0)
-    assert [record.number for record in result.trials] == [0, 1]  # nothing more was searched
-    assert [one.trial.number for one in result.confirmed] == [1, 0]
-    rows = pq.read_table(scripted.run / "confirm.parquet").to_pylist()
+        copied([0.5, 0.6, 0.6], press, resume=True, confirm=True, trials=0)
+    runs = [[0.7] * 3, [diverge], [0.7] * 3, [0.5] * 3, [0.5, 0.5]]
+    result = copied(*runs, resume=True, confirm=True, trials=0)
+    assert len(result.trials) == 7  # nothing more was searched
+    assert [one.trial.number for one in result.confirmed] == [5, 0]
+    rows = pq.read_table(copied.run / "confirm.parquet").to_pylist()
     assert sorted(row["state"] for row in rows if not row["interrupted"]) == ["COMPLETE"] * 5 + ["FAIL"]
-    assert [run.folder for run in result.confirmed[0].runs] == ["1-seed1", "1-seed2", "1-seed3"]
+    assert [run.folder for run in result.confirmed[0].runs] == ["5-seed1", "5-seed2", "5-seed3"]
     assert result.confirmed[0].values("accuracy")[0] == 0.6
     continued = next(run for run in result.confirmed[1].runs if run.continues is not None)
     assert continued.by_epoch[0] == 0.6 and len(continued.by_epoch) == 3
-    run = scripted.run / "confirm" / "1-seed1"
+    run = copied.run / "confirm" / "5-seed1"
     assert {"config.yaml", "metrics.jsonl", "profile.json", "checkpoint"} <= {path.name for path in run.iterdir()}
     assert load_config(run / "config.yaml").training.seed == 1
-    assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.7  # the search's own
-    page = (scripted.run / "report.html").read_text(encoding="utf-8")
+    assert load_checkpoint(copied.run / "best").info.metrics["validation_accuracy"] == 0.6  # the search's own
+    copied(resume=True, trials=0)  # a later call shows them too
+    page = (copied.run / "report.html").read_text(encoding="utf-8")
     assert "Confirmed with new seeds" in page and "1 run failed and is left out." in page
-    scripted(resume=True, trials=0)  # a later call shows them too
-    assert "Confirmed with new seeds" in (scripted.run / "report.html").read_text(encoding="utf-8")
-
-
-def test_tensorboard_has_a_run_a_trial(scripted: Search) -> None:
-    scripted([0.2, 0.3, 0.4], [0.5, 0.6, 0.7], loggers=["tensorboard"])
-    written = [next((scripted.run / "tensorboard" / name).glob("events*")).read_bytes() for name in ("0", "1")]
-    assert all(b"ray/tune/validation_accuracy" in content and b"model.dropout" in content for content in written)
-
-
-def test_resume_wants_the_storage_of_the_first_call(scripted: Search) -> None:
-    scripted.run.mkdir()
-    (scripted.run / "study.json").write_text('{"study": "elsewhere", "confirmation": null}')
-    with pytest.raises(UsageError, match="--storage"):
-        search(scripted.request(2, resume=True), Scripted([], scripted.calls), cost_nothing)
-    assert not (scripted.run / "study.db").exists()
-
-
-def test_ctrl_c_leaves_a_study_that_resumes(scripted: Search) -> None:
-    driver = os.getpid()
-    with pytest.raises(KeyboardInterrupt):
-        scripted([0.2, 0.3, 0.4], [0.3, lambda: os.kill(driver, signal.SIGINT), 0.5, 0.6], [0.1, 0.1, 0.1])
-    assert scripted.states()[:2] == ["COMPLETE", "FAIL"] and "RUNNING" not in scripted.states()
-    known = scripted.study().trials[1].user_attrs["by_epoch"]
-    # An epoch that was over before the driver heard of it is kept too.
-    kept = len(load_training_state(scripted.run / ".trials" / "1" / "last")["history"])
-    values = [0.3, 0.5, 0.6][:kept] + [0.7] * (3 - kept)
-    assert 1 <= len(known) <= kept and known == values[: len(known)]
-    result = scripted([0.7] * (3 - kept), resume=True)
-    assert result.best.value == max(values) and result.trials[2].continues == 1
-    assert scripted.study().trials[2].user_attrs["by_epoch"] == values
-
-
-def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
-    scripted: Search, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is marked as of a stopped trial everywhere, and makes way once a trial trains to its end."""
-
-    def time_is_over(self: TrialListener) -> bool:
-        trials = scripted.study().trials
-        return bool(trials) and len(trials[0].intermediate_values) == 2
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrialListener, "stop_all", time_is_over)
-        result = scripted([0.4, 0.7, lambda: time.sleep(5)], trials=2, time_budget="1h")
-    assert scripted.states() == ["PRUNED"]
-    assert (result.best.number, result.best.value, result.best.stopped) == (0, 0.7, "stopped after epoch 2 of 3")
-    checkpoint = load_checkpoint(result.checkpoint)
-    assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.7, 2)
-    assert load_config(result.config_file) == result.best.config
-    assert Path(result.config_file).read_text().startswith("# Trial 0, stopped after epoch 2 of 3; no trial")
-    said = " ".join(capsys.readouterr().err.split())
-    assert "Time budget of 1 h 00 min: an epoch takes 1 s on average with 1 trial at once" in said
-    page = (scripted.run / "report.html").read_text()
-    assert (
-        "The best epoch is in trial 0, s, with 70.00% validation accuracy. This trial was stopped after epoch 2" in page
-    )
-    result = scripted([0.8, 0.9, 0.6], trials=1, resume=True)
-    assert scripted.states() == ["PRUNED", "COMPLETE"] and (result.best.number, result.best.stopped) == (1, "")
-    assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == 0.9
-    assert "stopped" not in Path(result.config_file).read_text()
-
-
-def test_an_epoch_that_ends_as_the_search_stops_counts(scripted: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process isn't ended within an epoch, and what it then keeps is what the study says."""
-    monkeypatch.setattr(TrialListener, "stop_all", lambda listener: (scripted.calls / "0").exists())
-    result = scripted([0.4, 0.7, lambda: time.sleep(3), 0.8], trials=2, time_budget="1h")
-    assert scripted.states()[0] in ("PRUNED", "COMPLETE")
-    checkpoint = load_checkpoint(result.checkpoint).info
-    assert (result.best.value, result.best.best_epoch) == (
-        checkpoint.metrics["validation_accuracy"],
-        checkpoint.epoch,
-    )
 
 
 def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) -> None:
@@ -202,33 +156,23 @@ def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) ->
     assert "The best epoch is in trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
     result = scripted([0.2], trials=1, resume=True)
     assert (result.best.number, result.best.value, result.best.continues) == (1, 0.4, 0)
+    assert scripted.study().trials[1].user_attrs["by_epoch"] == [0.4, 0.3, 0.2]
 
 
-def test_a_search_whose_trials_all_fail_says_why(scripted: Search) -> None:
-    why = "none of 2 trials is complete. The first error: the run diverged. report.html lists all errors."
-    remedy = "Fix the cause, then resume with --resume and more --trials."
-    with pytest.raises(UsageError, match=re.escape(f"{why} {remedy}")):
-        scripted([diverge], [diverge])
-    assert scripted.states() == ["FAIL", "FAIL"]
+def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
+    scripted: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time_is_over(self: TrialListener) -> bool:
+        trials = scripted.study().trials
+        return bool(trials) and len(trials[0].intermediate_values) == 2
 
-
-def test_a_search_that_another_one_preceded_writes_nothing(scripted: Search) -> None:
-    asked = scripted.request(2)  # while the folder is free
-    with open_output(scripted.run), pytest.raises(UsageError, match="another process is writing there"):
-        search(asked, Scripted([], scripted.calls), cost_nothing)
-    assert [path.name for path in scripted.run.iterdir()] == [".lock"]
-    scripted([0.2, 0.3, 0.4])  # a folder that holds nothing but a lock is free
-    before = (scripted.run / "study.json").read_text()
-    with pytest.raises(UsageError, match="in use, and nothing is overwritten"):
-        search(asked, Scripted([], scripted.calls), cost_nothing)
-    assert (scripted.run / "study.json").read_text() == before and scripted.counted() == 1
-
-
-def test_a_database_that_goes_away_ends_the_search_in_words(scripted: Search) -> None:
-    database = scripted.run / "study.db"
-    with pytest.raises(FerRayError, match=r"study\.db: the study's database no longer answers: .* --resume\.$"):
-        scripted([0.2, database.unlink, 0.3, 0.4])
-    assert (scripted.run / "report.html").is_file()
+    monkeypatch.setattr(TrialListener, "stop_all", time_is_over)
+    result = scripted([0.4, 0.7, lambda: time.sleep(5)], trials=2, time_budget="1h")
+    assert scripted.states() == ["PRUNED"]
+    assert (result.best.number, result.best.value, result.best.stopped) == (0, 0.7, "stopped after epoch 2 of 3")
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert (checkpoint.info.metrics["validation_accuracy"], checkpoint.info.epoch) == (0.7, 2)
+    assert load_config(result.config_file) == result.best.config
 
 
 def test_two_spaces_in_one_study(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -251,9 +195,9 @@ def test_wrong_calls_end_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
-    arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--trials", "0", "--output", str(tmp_path / "run")]
-    with pytest.raises(SystemExit) as end:
-        main(["tune", *arguments])
-    problems = capsys.readouterr().err
-    assert end.value.code == 2
-    assert "nowhere" in problems and "none.yaml" in problems and "--trials 0" in problems
+    arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--output", str(tmp_path / "run")]
+    for trials, problems in (("0", ["--trials 0"]), ("1", ["nowhere", "none.yaml"])):
+        with pytest.raises(SystemExit) as end:
+            main(["tune", *arguments, "--trials", trials])
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and all(problem in said for problem in problems)

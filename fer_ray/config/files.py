@@ -61,8 +61,8 @@ def load_search_spaces(sources: Sequence[Path | str], overrides: Iterable[str] =
     """Read several search spaces, by name: the name of the file without suffix.
 
     Raises:
-        UsageError: as in ``load_search_space``, or a space searches nothing or doesn't hold its defaults, which are
-            tried first, or two have one name; all problems together.
+        UsageError: as in ``load_search_space``, or a space searches nothing, or two have one name; all problems
+            together.
     """
     found, problems = dict[str, SearchSpace](), Problems()
     for source in sources:
@@ -73,7 +73,6 @@ def load_search_spaces(sources: Sequence[Path | str], overrides: Iterable[str] =
             found[name] = load_search_space(source, overrides)
             if not found[name].search:
                 problems.add(f"{source}: nothing to search. Add a `search:` section, such as {_EXAMPLE}.")
-            problems.add(*(f"{source}: {problem}" for problem in found[name].default_problems()))
     problems.stop()
     return found
 

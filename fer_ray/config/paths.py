@@ -46,19 +46,25 @@ def config_paths() -> dict[str, FieldInfo]:
     return dict(_leaves(Config))
 
 
-def path_problem(config: Config, path: str) -> str | None:
-    """Return why a path can't be searched in a configuration; None if it can."""
+def path_problem(path: str) -> str | None:
+    """Return why no configuration has a value at a path; None if some have one."""
     parent, _, last = path.rpartition(".")
-    if path in config_paths():
+    if path in config_paths() or (parent in config_paths() and last.isdigit()):
         return None
-    if parent in config_paths() and last.isdigit():
-        elements = value_at(config, parent)
-        if not isinstance(elements, tuple):
-            return f"{parent} = {elements!r} is not a list. Write the whole list in its section, then search elements"
-        return None if int(last) < len(elements) else f"{parent} has {len(elements)} elements, counted from 0"
     if inside := [field for field in config_paths() if field.startswith(f"{path}.")]:
         return f"it is a section. Search one of its fields: {', '.join(inside)}"
     return f"no such config path.{did_you_mean(path, config_paths())}".removesuffix(".")
+
+
+def element_problem(config: Config, path: str) -> str | None:
+    """Return why a configuration doesn't have the element of a list that a path names; None if it has it."""
+    parent, _, last = path.rpartition(".")
+    if path in config_paths():
+        return None
+    elements = value_at(config, parent)
+    if not isinstance(elements, tuple):
+        return f"{parent} = {elements!r} is not a list. Write the whole list in its section, then search elements"
+    return None if int(last) < len(elements) else f"{parent} has {len(elements)} elements, counted from 0"
 
 
 def value_at(config: Config, path: str) -> Any:
@@ -70,17 +76,19 @@ def value_at(config: Config, path: str) -> Any:
 
 
 def as_held(path: str, value: Any) -> Any:
-    """Return a value with the type of the field at a path, lists as tuples; an invalid value as it is."""
+    """Return a value with the type of the field at a path, lists as tuples.
+
+    Raises:
+        ValueError: the field doesn't hold it.
+    """
     parent, _, last = path.rpartition(".")
     is_element = path not in config_paths() and last.isdigit()
-    field = config_paths().get(parent if is_element else path)
-    if field is None:
-        return value
+    field = config_paths()[parent if is_element else path]
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]  # as documented
     try:
         held = adapter.validate_python([value] if is_element else value)
-    except ValidationError:  # the checks report it
-        return value
+    except ValidationError as error:
+        raise ValueError(f"reaches outside its field: {path} = {value!r}: {error.errors()[0]['msg']}") from error
     return held[0] if is_element else held
 
 

@@ -13,11 +13,20 @@ Values that only go together, such as an optimizer and its learning rates, are s
 import itertools
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
-from fer_ray.config.paths import Problem, as_held, path_problem, problems_of, validate, value_at, with_value
+from fer_ray.config.paths import (
+    Problem,
+    as_held,
+    element_problem,
+    path_problem,
+    problems_of,
+    validate,
+    value_at,
+    with_value,
+)
 from fer_ray.config.schema import Config, ConfigSection
 
 _RANGES = ("uniform", "log_uniform", "int")
@@ -26,24 +35,40 @@ _DRAWS = 500
 
 
 class Distribution(ConfigSection):
-    """How a config value is searched; in YAML ``{KIND: [low, high]}`` or ``{categorical: [values]}``.
+    """How the value at a config path is searched; in YAML ``PATH: {KIND: [low, high]}`` or ``{categorical: [values]}``.
 
     Attributes:
         values: low and high, or all values, with the type of the field.
     """
 
+    path: str
     kind: Literal["uniform", "log_uniform", "int", "categorical"]
     values: tuple[Any, ...]
 
     @model_validator(mode="before")
     @classmethod
-    def _from_yaml(cls, raw: Any) -> Any:
+    def _from_yaml(cls, item: Any) -> Any:
+        ((path, raw),) = item.items()
+        if rule := path_problem(path):
+            raise ValueError(rule)
+        if path == "model.name":
+            raise ValueError("architectures are searched by a --space file for each")
         if not isinstance(raw, dict) or len(raw) != 1 or next(iter(raw)) not in _KINDS:
-            raise ValueError(f"must be one of {', '.join(_KINDS)} with its values, such as {{uniform: [0.0, 0.5]}}")
+            kinds = ", ".join(_KINDS)
+            raise ValueError(f"must be one of {kinds} with its values, such as {{uniform: [0.0, 0.5]}}, not {raw!r}")
         kind, values = next(iter(raw.items()))
         if not isinstance(values, list | tuple) or not values:
             raise ValueError(f"{kind} needs a list of values")
-        return {"kind": kind, "values": tuple(values if kind == "categorical" else _range(kind, values))}
+        values = tuple(as_held(path, value) for value in values) if kind == "categorical" else _range(kind, values)
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError(f"{kind} names a value twice")
+        return {"path": path, "kind": kind, "values": values}
+
+    @model_validator(mode="after")
+    def _within_its_field(self) -> Self:
+        for value in self.extremes():
+            as_held(self.path, value)
+        return self
 
     @model_serializer
     def _to_yaml(self) -> Any:
@@ -74,17 +99,7 @@ class SearchSpace(Config):
     def _search_from_yaml(cls, raw: Any) -> Any:
         if not isinstance(raw, dict | None):
             raise ValueError("needs a mapping of config paths, such as {model.dropout: {uniform: [0.0, 0.5]}}")
-        return {str(path): distribution for path, distribution in (raw or {}).items()}
-
-    @field_validator("search")
-    @classmethod
-    def _as_fields_hold_them(cls, search: dict[str, Distribution]) -> dict[str, Distribution]:
-        return {
-            path: one.model_copy(update={"values": tuple(as_held(path, value) for value in one.values)})
-            if one.kind == "categorical"
-            else one
-            for path, one in search.items()
-        }
+        return {str(path): {str(path): distribution} for path, distribution in (raw or {}).items()}
 
     @property
     def defaults(self) -> Config:
@@ -112,17 +127,8 @@ class SearchSpace(Config):
 
     def problems(self) -> list[Problem]:
         """Return what is wrong with the search; nothing if every candidate is a valid configuration."""
-        found = [problem for path in self.search for problem in self._path_problems(path)]
-        found += [
-            Problem(f"search.{path} and search.{other}", "both set the same value. Leave it to one of them")
-            for path, other in itertools.combinations(self.search, 2)
-            if overlap(path, other)
-        ]
-        return found or self._combination_problems()
-
-    def default_problems(self) -> list[Problem]:
-        """Return the defaults, which are tried first, that lie outside their search."""
-        return [
+        found = [Problem(f"search.{path}", rule) for path in self.search if (rule := element_problem(self, path))]
+        found = found or [
             Problem(
                 path,
                 f"the default, which is tried first, lies outside its search {by.kind} {list(by.values)}. Change one"
@@ -132,35 +138,25 @@ class SearchSpace(Config):
             for path, by in self.search.items()
             if not by.holds(value_at(self, path))
         ]
-
-    def _path_problems(self, path: str) -> list[Problem]:
-        here, distribution = f"search.{path}", self.search[path]
-        if wrong := path_problem(self, path):
-            return [Problem(here, wrong)]
-        if path == "model.name":
-            return [Problem(here, "architectures are searched by a --space file for each")]
-        if len(set(map(repr, distribution.values))) < len(distribution.values):
-            return [Problem(here, f"{distribution.kind} names a value twice")]
-        wrong_values = (self._value_problems({path: value}) for value in distribution.extremes())
-        first = next(filter(None, wrong_values), [])
-        return [Problem(here, f"reaches outside its field: {problem}".removesuffix(".")) for problem in first]
+        found += [
+            Problem(f"search.{path} and search.{other}", "both set the same value. Leave it to one of them")
+            for path, other in itertools.combinations(self.search, 2)
+            if overlap(path, other)
+        ]
+        return found or self._combination_problems()
 
     def _combination_problems(self) -> list[Problem]:
         """Try values together, to find those that exclude each other."""
         found = dict[str, Problem]()
         for values in self.candidates() if self.search else ():
-            for one in self._value_problems(values):
-                drawn = ", ".join(f"{path} = {value!r}" for path, value in values.items() if path.startswith(one.path))
-                rule = f"{drawn} may be drawn together: {one.rule}. Search them in two space files"
-                found.setdefault(one.path, Problem("search", rule))
+            try:
+                Config.model_validate(self._raw(values))
+            except ValidationError as error:
+                for one in problems_of(Config, error):
+                    drawn = ", ".join(f"{path} = {at!r}" for path, at in values.items() if path.startswith(one.path))
+                    rule = f"{drawn} may be drawn: {one.rule}. Search what excludes each other in two space files"
+                    found.setdefault(one.path, Problem("search", rule))
         return list(found.values())
-
-    def _value_problems(self, values: Mapping[str, Any]) -> list[Problem]:
-        try:
-            Config.model_validate(self._raw(values))
-        except ValidationError as error:
-            return problems_of(Config, error)
-        return []
 
     def _raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
         raw = self.model_dump(exclude={"search"})
@@ -174,7 +170,7 @@ def overlap(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
-def _range(kind: str, values: Sequence[Any]) -> list[float]:
+def _range(kind: str, values: Sequence[Any]) -> tuple[float, float]:
     number: type = int if kind == "int" else float
     try:
         if any(isinstance(value, bool) for value in values):
@@ -189,4 +185,4 @@ def _range(kind: str, values: Sequence[Any]) -> list[float]:
         raise ValueError(f"{kind} needs low < high, not [{low}, {high}]")
     if kind == "log_uniform" and low <= 0:
         raise ValueError(f"log_uniform needs low > 0, not {low}")
-    return [low, high]
+    return low, high

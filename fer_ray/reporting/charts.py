@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from PIL import Image
 
 _INCHES = (4.6, 3.3)
 _DPI, FILE_DPI = 150, 110
@@ -28,20 +27,11 @@ def style_axes(axes: Axes) -> None:
     axes.grid(alpha=0.3)
 
 
-def to_png(canvas: Canvas, colours: int | None = None) -> bytes:
-    """Return the canvas as PNG bytes.
-
-    Args:
-        canvas: already drawn on.
-        colours: largest number of colours, which keeps a chart of hundreds of lines small; None for no limit.
-    """
+def to_png(canvas: Canvas) -> bytes:
+    """Return the canvas, already drawn on, as PNG bytes."""
     out = io.BytesIO()
     canvas.savefig(out, dpi=_DPI, format="png")
-    if colours is None:
-        return out.getvalue()
-    few = io.BytesIO()
-    Image.open(out).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(few, format="png", optimize=True)
-    return few.getvalue()
+    return out.getvalue()
 
 
 def save_faces(images: Sequence[np.ndarray], columns: int, file: Path, title: str, row_names: Sequence[str]) -> None:

@@ -1,39 +1,43 @@
-"""The best configurations of a search with new seeds: table, chart, and what they say about the search."""
+"""The best configurations of a search with new seeds: a table, and what they say about the search."""
 
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import mean
-
-from matplotlib.lines import Line2D
 
 from fer_ray.console.text import amount, points
-from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.html import Charts, Figure, PageBlock, Table
+from fer_ray.reporting.html import Table
 from fer_ray.search.confirmation import Confirmed, resolution
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
-from fer_ray.search.trial_records import error_line
 
-_COLOUR = "#0072B2"
 _NOTE = (
     "The search selected these configurations by the values in the second column, which are therefore optimistic. The"
     " seeds are new and no run is selected; each run counts its best epoch, as trials do. The standard deviation (SD)"
-    " is over seeds, not over the choice of validation images, which all runs share."
+    " is over seeds, not over the choice of validation images, which all runs share. The runs are in confirm/."
 )
 
 
-def confirmation_blocks(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[PageBlock]:
-    """Compare the runs with new seeds to the values of the search; nothing without runs.
+def confirmation_table(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
+    """Compare the runs with new seeds to the values of the search.
 
     Args:
         confirmed: configurations, best mean first.
         objective: the first one of the search.
     """
-    if not confirmed:
-        return []
-    blocks: list[PageBlock] = [_by_configuration(confirmed, objective)]
-    if any(one.values(objective.name) for one in confirmed):
-        blocks.append(Charts("Each seed", [_figure(confirmed, objective)]))
-    return [*blocks, _runs(confirmed, objective)]
+    shown = [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
+    columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
+    for one in shown:
+        columns += [f"Mean {one.label.removeprefix('validation ')}", "SD, points" if one.name == "accuracy" else "SD"]
+    rows = []
+    for found in confirmed:
+        values = found.values(objective.name)
+        ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
+        trial = f"{found.trial.number} ({found.trial.space})"
+        cells = [trial, objective.write(found.searched(objective.name)), str(len(values)), *ends]
+        for one in shown:
+            spread = found.spread(one.name)
+            deviation = "–" if spread is None else f"{100 * spread:.2f}" if one.name == "accuracy" else f"{spread:.3f}"
+            cells += [one.write(found.mean(one.name)) if values else "–", deviation]
+        rows.append(cells)
+    return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
 
 
 def confirmation_sentences(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
@@ -45,28 +49,21 @@ def confirmation_sentences(confirmed: Sequence[Confirmed], objective: SearchMetr
     if not measured:
         return left_out
     by_search = sorted(measured, key=lambda one: (-one.searched(name), one.trial.number))
-    sentences = [_optimism(by_search, objective)]
+    sentences = [_optimism(by_search[0], objective)]
     if len(measured) > 1:
         sentences += [_order(measured, by_search, objective), *_certainty(measured, objective)]
     return sentences + left_out
 
 
-def _optimism(by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
-    best, name = by_search[0], objective.name
-    seeds, gap = amount(len(best.values(name)), "new seed"), best.searched(name) - best.mean(name)
-    verdict = f"{_gap(gap, objective)} too high" if gap > 0 else f"not too high, but {_gap(gap, objective)} below it"
-    if _gap(gap, objective) == _gap(0.0, objective):
-        verdict = "neither too high nor too low"
-    text = (
+def _optimism(best: Confirmed, objective: SearchMetric) -> str:
+    seeds, name = amount(len(best.values(objective.name)), "new seed"), objective.name
+    difference = best.searched(name) - best.mean(name)
+    off = f"{_gap(difference, objective)} too {'high' if difference > 0 else 'low'}"
+    return (
         f"Trial {best.trial.number} had {objective.write(best.searched(name))} in the search and has"
-        f" {objective.write(best.mean(name))} on average over {seeds}: the value of the search was {verdict}"
+        f" {objective.write(best.mean(name))} on average over {seeds}: the value of the search was"
+        f" {'right' if _gap(difference, objective) == _gap(0.0, objective) else off}."
     )
-    if len(by_search) == 1:
-        return f"{text}."
-    average = mean(one.searched(name) - one.mean(name) for one in by_search)
-    side = "too high" if average > 0 else "too low"
-    those = "both" if len(by_search) == 2 else f"all {len(by_search)}"
-    return f"{text}. The values of {those} were {_gap(average, objective)} {side} on average."
 
 
 def _order(by_mean: Sequence[Confirmed], by_search: Sequence[Confirmed], objective: SearchMetric) -> str:
@@ -88,71 +85,3 @@ def _certainty(by_mean: Sequence[Confirmed], objective: SearchMetric) -> list[st
 
 def _gap(difference: float, objective: SearchMetric) -> str:
     return points(difference) if objective.name == "accuracy" else f"{abs(difference):.3f}"
-
-
-def _spread(spread: float | None, objective: SearchMetric) -> str:
-    if spread is None:
-        return "–"
-    return f"{100 * spread:.2f}" if objective.name == "accuracy" else f"{spread:.3f}"
-
-
-def _columns(objective: SearchMetric) -> list[SearchMetric]:
-    """Return the objective and the other one of accuracy and macro-F1."""
-    return [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
-
-
-def _by_configuration(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
-    columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
-    for one in _columns(objective):
-        columns += [f"Mean {_short(one)}", "SD, points" if one.name == "accuracy" else "SD"]
-    rows = []
-    for found in confirmed:
-        values = found.values(objective.name)
-        ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
-        trial = f"{found.trial.number} ({found.trial.space})"
-        cells = [trial, objective.write(found.searched(objective.name)), str(len(values)), *ends]
-        for one in _columns(objective):
-            cells += [one.write(found.mean(one.name)) if values else "–", _spread(found.spread(one.name), one)]
-        rows.append(cells)
-    return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _NOTE)
-
-
-def _short(objective: SearchMetric) -> str:
-    return objective.label.removeprefix("validation ")
-
-
-def _runs(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
-    runs = [run for one in confirmed for run in one.runs]
-    failed = any(run.error for run in runs)
-    columns = ["Run", *(f"Validation {_short(one)}" for one in _columns(objective))]
-    columns += ["Best epoch", "Epochs", "Seconds", *["Error"] * failed]
-    rows = []
-    for run in runs:
-        values = [(one, run.measured(one.name) if run.state == "COMPLETE" else None) for one in _columns(objective)]
-        row = [run.folder, *("–" if value is None else one.write(value) for one, value in values)]
-        row += [str(run.best_epoch or "–"), str(len(run.by_epoch)), f"{run.seconds or 0.0:,.0f}"]
-        rows.append(row + [error_line(run.error) if run.error else ""] * failed)
-    note = "Each run is a folder in confirm/ for report and evaluate; several runs together are an ensemble."
-    return Table("Runs with new seeds", columns, rows, note)
-
-
-def _figure(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Figure:
-    """Draw the value of each run, the means, and the values of the search."""
-    canvas, axes = new_chart()
-    for position, one in enumerate(confirmed):
-        axes.plot(position, one.searched(objective.name), "*", color="black", markerfacecolor="none", markersize=12)
-        values = one.values(objective.name)
-        axes.plot([position] * len(values), values, "o", color=_COLOUR, alpha=0.8)
-        if values:
-            axes.hlines(one.mean(objective.name), position - 0.25, position + 0.25, color=_COLOUR)
-    axes.set_xticks(range(len(confirmed)), [f"trial {one.trial.number}" for one in confirmed])
-    axes.set(xlim=(-0.6, len(confirmed) - 0.4), ylabel=objective.label)
-    axes.yaxis.set_major_formatter(objective.tick)
-    handles = [
-        Line2D([], [], linestyle="", marker="*", color="black", markerfacecolor="none", markersize=10, label="search"),
-        Line2D([], [], linestyle="", marker="o", color=_COLOUR, label="new seed"),
-        Line2D([], [], color=_COLOUR, label="mean of new seeds"),
-    ]
-    canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    alt = f"{objective.title} of each run with a new seed, their means, and the values of the trials in the search."
-    return Figure(to_png(canvas), alt, "The value of the search and of new seeds for each configuration")

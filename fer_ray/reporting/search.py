@@ -1,29 +1,34 @@
-"""The section of a search: results, importances, cost and failures."""
+"""The section of a search: results, importances, pruning and failures."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from fer_ray.config.files import load_config
 from fer_ray.console.text import amount, duration
-from fer_ray.reporting.confirmation import confirmation_blocks, confirmation_sentences
+from fer_ray.reporting.confirmation import confirmation_sentences, confirmation_table
 from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
-from fer_ray.reporting.search_costs import MIN_TRIALS, Importances, failure_tables, importances, pruning_tables
-from fer_ray.reporting.search_results import Clock, SearchResults, label
 from fer_ray.reporting.trial_charts import (
+    SearchResults,
     front_figure,
-    importance_figures,
-    parallel_figures,
+    importance_figure,
+    label,
     slice_figures,
-    time_figure,
     trial_figure,
 )
 from fer_ray.search.confirmation import Confirmed, confirmed
 from fer_ray.search.folder import SearchFolder
+from fer_ray.search.parameters import parameter
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import best_record, error_line, short
 
+MIN_TRIALS = 20
+"""Complete trials of a space that importances need; with fewer, the seed of the forest decides them."""
 _BEST_FILE = "best.yaml"
 _SLICES = (
     "Filled marks are complete trials. Hollow marks are pruned trials, whose value is that of an early epoch. A cross"
@@ -46,42 +51,30 @@ def read_search_section(folder: Path, path_or_url: str) -> PageSection:
 def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequence[Confirmed]) -> PageSection:
     """Return the section of a search by its study and the runs with new seeds."""
     results = SearchResults(study)
-    clock, found = Clock(results.trials), importances(results)
-    order = [path for one in found for path in one.shares]
-    blocks = confirmation_blocks(confirmed, results.objective)
-    if results.measured:
-        figures = [*time_figure(results, clock), trial_figure(results)]
-        blocks.append(Charts("History", figures, _pauses(clock)))
-    blocks += [*_front(results), *_spaces(results), *_what_mattered(found, results)]
-    if parallel := parallel_figures(results, order):
-        blocks.append(Charts("Complete trials through all values", parallel))
-    if slices := slice_figures(results, order):
+    blocks: list[PageBlock] = [confirmation_table(confirmed, results.objective)] if confirmed else []
+    blocks += [Charts("History", [trial_figure(results)])] if results.measured else []
+    blocks += [*_front(results), *_spaces(results), *_what_mattered(results)]
+    if slices := slice_figures(results):
         blocks.append(Charts(f"{results.objective.title} by each value", slices, _SLICES))
-    blocks += [*pruning_tables(results, clock), *failure_tables(results)]
+    blocks += _pruning(results)
     blocks += [_trials(results)] if results.trials else []
-    facts = {}
-    if (folder / _BEST_FILE).is_file():
-        facts = {"Seed": str(load_config(folder / _BEST_FILE).training.seed)}
+    best, facts = folder / _BEST_FILE, dict[str, str]()
+    if best.is_file():
+        facts = {"Seed": str(load_config(best).training.seed)}
     blocks += reproduce_blocks(folder, facts)
     if facts:
-        blocks.append(Code(f"Best configuration ({_BEST_FILE})", (folder / _BEST_FILE).read_text(encoding="utf-8")))
+        blocks.append(Code(f"Best configuration ({_BEST_FILE})", best.read_text(encoding="utf-8")))
     notes = [" ".join(confirmation_sentences(confirmed, results.objective))] if confirmed else []
     return PageSection(Path(path_or_url).name, "Search", path_or_url, _headline(results), blocks, notes)
-
-
-def _pauses(clock: Clock) -> str:
-    if clock.pause < 60:
-        return ""
-    return f"The time leaves out pauses between calls of the search: {duration(clock.pause)} in all."
 
 
 def _headline(results: SearchResults) -> str:
     states = [trial.state for trial in results.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     counted = f"{amount(len(states), 'trial')} ({counts})" if states else "No trials"
-    if results.interrupted:
+    if interrupted := len(results.study.records()) - len(states):
         then = "more were interrupted and resumed as these" if states else "interrupted, to be resumed"
-        counted += f", {results.interrupted} {then}"
+        counted += f", {interrupted} {then}"
     best = results.study.best()
     if best is None or best.value is None:
         return f"{counted}; none is complete."
@@ -100,7 +93,7 @@ def _trials(results: SearchResults) -> Table:
     first = results.objective
     others = [one for one in OBJECTIVES.values() if one is not first]
     others = [one for one in others if any(trial.measured(one.name) for trial in results.trials)]
-    paths, failed = list(results.searched()), any(trial.error for trial in results.trials)
+    paths, failed = list(results.searched), any(trial.error for trial in results.trials)
     columns = ["Trial", "State", first.title, *(one.title for one in others), "Space", *map(label, paths)]
     columns += ["Epochs", "of", "Seconds", *["Error"] * failed]
     rows = []
@@ -109,7 +102,7 @@ def _trials(results: SearchResults) -> Table:
         row += [_value(one, trial.measured(one.name)) for one in others]
         row += [trial.space, *(short(trial.params[path]) if path in trial.params else "–" for path in paths)]
         row += [str(len(trial.by_epoch)), str(trial.epochs), "–" if trial.seconds is None else f"{trial.seconds:,.0f}"]
-        rows.append(row + [error_line(trial.error, 80) if trial.error else ""] * failed)
+        rows.append(row + [error_line(trial.error) if trial.error else ""] * failed)
     note = (
         f"Best trials first. {first.title} is the value of the best epoch. The best trial is selected by this value, so"
         " its value is slightly optimistic. Pruned trials stopped early."
@@ -121,20 +114,67 @@ def _value(objective: SearchMetric, value: float | None) -> str:
     return "–" if value is None else objective.write(value)
 
 
-def _what_mattered(found: Sequence[Importances], results: SearchResults) -> list[Charts]:
-    figures = importance_figures([one for one in found if one.shares])
-    few = [f"{one.space} has {one.trials:,}" for one in found if one.trials < MIN_TRIALS]
+def _what_mattered(results: SearchResults) -> list[Charts]:
+    """Return the importances of each space's parameters; nothing without complete trials."""
+    if results.study.ranges_changed:
+        note = "Left out because --resume changed the ranges, and trials of other ranges can't be compared."
+        return [Charts("What mattered", [], note)]
+    counts = {space: sum(trial.space == space for trial in results.complete) for space in results.spaces}
+    found = {space: importances(results, space) for space, count in counts.items() if count >= MIN_TRIALS}
+    figures = [importance_figure(space, counts[space], shares) for space, shares in found.items() if shares]
+    few = [f"{space} has {count:,}" for space, count in counts.items() if count < MIN_TRIALS]
     notes = []
     if figures:
         notes.append(
             f"Share of the variance of {results.objective.label} that a parameter explains (fANOVA, Hutter et al."
             " 2014), estimated by a random forest over the complete trials. Pruned trials don't count."
         )
-    if results.study.ranges_changed:
-        notes.append("Left out because --resume changed the ranges, and trials of other ranges can't be compared.")
-    elif few:
+    if few:
         notes.append(f"Left out because a space needs {MIN_TRIALS} complete trials: {', '.join(few)}.")
     return [Charts("What mattered", figures, " ".join(notes))] if notes else []
+
+
+def importances(results: SearchResults, space: str) -> Mapping[str, float]:
+    """Return the share of each config path in the variance of the first objective, the largest first.
+
+    Empty if all complete trials of the space have the same value.
+    """
+    study = results.study
+    if len({trial.value for trial in results.complete if trial.space == space}) == 1:
+        return {}
+    names = {parameter(path, space, study.spaces): path for path in study.spaces[space].search}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        shares = get_param_importances(
+            study.optuna,
+            evaluator=FanovaImportanceEvaluator(seed=0),
+            params=list(names),
+            target=lambda trial: trial.values[0],
+        )
+    return {names[name]: share for name, share in shares.items()}
+
+
+def _pruning(results: SearchResults) -> list[Table]:
+    """Return the number of pruned trials and the time saved; nothing without pruned trials."""
+    pruned = [trial for trial in results.trials if trial.state == "PRUNED"]
+    if not pruned:
+        return []
+    spent = sum(trial.seconds or 0.0 for trial in results.trials)
+    saved = sum(
+        (trial.epochs - len(trial.by_epoch)) * (trial.seconds or 0.0) / len(trial.by_epoch)
+        for trial in pruned
+        if trial.by_epoch
+    )
+    rows = [
+        ("Pruned trials", f"{len(pruned):,} of {len(results.trials):,}"),
+        ("Time in epochs of all trials", duration(spent)),
+        ("Time saved, estimated", f"{duration(saved)}: without pruning, {duration(spent + saved)}"),
+    ]
+    note = (
+        "The saved time of a pruned trial is its epochs not trained × its mean seconds per epoch. Trials that the time"
+        " budget stopped count as pruned. What a pruned trial would have reached isn't known."
+    )
+    return [Table("Pruning", (), rows, note)]
 
 
 def _front(results: SearchResults) -> list[PageBlock]:
@@ -151,7 +191,7 @@ def _front(results: SearchResults) -> list[PageBlock]:
         )
         for trial in front
     ]
-    return [Charts("Pareto front", front_figure(results)), Table("Trials of the front", columns, rows)]
+    return [Charts("Pareto front", [front_figure(results)]), Table("Trials of the front", columns, rows)]
 
 
 def _spaces(results: SearchResults) -> list[Table]:

@@ -16,8 +16,8 @@ from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.search.database import has_study
 from fer_ray.search.strategy import Strategy
-from fer_ray.search.study import FirstTrial, Study
-from fer_ray.search.trial_records import TrialRecord
+from fer_ray.search.study import Study
+from fer_ray.search.trial_records import FOLDER, TrialRecord
 
 CONFIGURATIONS, SEEDS = 3, 3
 
@@ -38,7 +38,7 @@ def open_confirmation(search: Study, storage: str) -> Study:
         values = {"training.seed": {"categorical": [record.config.training.seed, *seeds]}}
         spaces[str(record.number)] = SearchSpace.model_validate(record.config.model_dump() | {"search": values})
     first = [
-        FirstTrial(str(record.number), with_seed(record.config, seed), f"{record.number}-seed{seed}")
+        (str(record.number), with_seed(record.config, seed), {FOLDER: f"{record.number}-seed{seed}"})
         for seed in seeds
         for record in best
     ]
@@ -69,12 +69,7 @@ def with_seed(config: Config, seed: int) -> Config:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A configuration and its runs with new seeds.
-
-    Attributes:
-        trial: the trial of the search that drew the configuration.
-        runs: its finished runs by seed.
-    """
+    """The trial of the search that drew a configuration, and its finished runs with new seeds, by seed."""
 
     trial: TrialRecord
     runs: Sequence[TrialRecord]

@@ -19,11 +19,7 @@ SQLITE_PATIENCE_S = 60
 
 
 def open_database(storage: str, action: Callable[[RDBStorage], T]) -> T:
-    """Open a database and return the result of ``action``, which loads, creates or looks for a study.
-
-    Args:
-        storage: URL of the database.
-        action: called with the opened database.
+    """Open the database at a URL and return the result of ``action``, which loads, creates or looks for a study.
 
     Raises:
         UsageError: the database can't be opened, has no such study, or already has one of this name.
@@ -53,11 +49,7 @@ def has_study(name: str, storage: str) -> bool:
 
 
 def require_there(storage: str) -> None:
-    """Check that the file of an SQLite database exists, because opening it would create it.
-
-    Raises:
-        UsageError: the file doesn't exist.
-    """
+    """Raise a ``UsageError`` if the file of an SQLite database doesn't exist: opening it would create it."""
     url = make_url(storage)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise UsageError(f"{url.database}: no such database. Name the --storage of the search's first call.")
@@ -65,14 +57,7 @@ def require_there(storage: str) -> None:
 
 @contextmanager
 def translate_database_errors(storage: str) -> Iterator[None]:
-    """Translate errors of a database, also those that Ray Tune has wrapped.
-
-    Args:
-        storage: URL of the database.
-
-    Raises:
-        FerRayError: the database doesn't answer or refuses a request.
-    """
+    """Raise errors of a database, also those that Ray Tune has wrapped, as a ``FerRayError``."""
     try:
         yield
     except FerRayError:
@@ -96,15 +81,7 @@ def _reason(error: Exception) -> str:
 
 
 def _require_ours(storage: str, options: dict[str, Any]) -> None:
-    """Check that a database is empty or Optuna's, before Optuna creates its tables there.
-
-    Args:
-        storage: URL of the database.
-        options: options of SQLAlchemy's engine.
-
-    Raises:
-        UsageError: it holds tables of another program.
-    """
+    """Raise a ``UsageError`` if a database has tables of another program, before Optuna creates its own there."""
     engine = create_engine(storage, **options)
     try:
         tables = set(inspect(engine).get_table_names())

@@ -4,11 +4,8 @@ import io
 import json
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +24,8 @@ from fer_ray.training.run_folder import RunFolder
 STORAGE_VARIABLE = "FER_RAY_STORAGE"
 """Environment variable with the database URL of studies that aren't in ``study.db``."""
 NAME_FILE, DATABASE_FILE = "study.json", "study.db"
+_MEASURED = ("number", "state", "value", "accuracy", "macro_f1", "images_per_s")
+_COURSE = ("best_epoch", "seconds", "started", "ended", "error", "interrupted", "continues")
 
 
 class SearchFolder:
@@ -43,7 +42,6 @@ class SearchFolder:
         self.trials, self.ray = self.output.within(".trials"), self.output.within(".ray")
         self.confirm = self.output.within("confirm")
         self.page, self.confirm_table, self._names = path / "report.html", path / "confirm.parquet", path / NAME_FILE
-        self._saved = 0.0  # time of the last ``save``
         self._taken: tuple[int, float | None] | None = None  # the trial in ``best``, and its best value
 
     def new_study_name(self) -> str:
@@ -80,7 +78,7 @@ class SearchFolder:
 
         Raises:
             DataError: the folder names no study.
-            UsageError: the study is in a database that ``FER_RAY_STORAGE`` doesn't name.
+            UsageError: the database isn't in the folder, and ``FER_RAY_STORAGE`` doesn't name it.
         """
         storage = self.database
         if not (self.path / DATABASE_FILE).is_file() and not (storage := os.environ.get(STORAGE_VARIABLE, "")):
@@ -92,13 +90,10 @@ class SearchFolder:
         return Study.read(study, storage), Study.read(confirmation, storage) if confirmation else None
 
     def save(self) -> None:
-        """Send what changed to the object store; ``best/`` and ``confirm/`` are sent where they are written."""
-        if not self.output.is_remote:
-            return
-        since, self._saved = self._saved, time.time()
-        changed = [path for path in self.path.rglob("*") if path.is_file() and path.stat().st_mtime >= since]
-        names = [path.relative_to(self.path).as_posix() for path in changed]
-        self.output.save(*(name for name in names if not name.startswith((".", "best/", "confirm/"))))
+        """Send the files to the object store; folders are sent where they are written."""
+        if self.output.is_remote:
+            files = [path.name for path in self.path.iterdir() if path.is_file()]
+            self.output.save(*(name for name in files if not name.startswith(".")))
 
     def keep_best(self, study: Study) -> None:
         """Copy the checkpoint of the best trial so far to ``best/``, and remove trials' folders that aren't in use."""
@@ -175,28 +170,16 @@ def write_table(study: Study, file: Path) -> None:
     ``pareto`` marks trials that no other trial dominates. A config path is null if the trial didn't draw it.
     ``interrupted`` marks failed trials that another trial continues; its ``continues`` is their number.
     """
-    records, front = study.records(), set(study.pareto_front())
-    columns: dict[str, Sequence[Any]] = {
-        name: [getattr(record, name) for record in records]
-        for name in ("number", "state", "value", "accuracy", "macro_f1", "images_per_s")
-    }
-    columns |= {
-        "pareto": [record.number in front for record in records],
-        "architecture": [record.config.model.name for record in records],
-        "space": [record.space for record in records],
-    }
-    for path in dict.fromkeys(path for space in study.spaces.values() for path in space.search):
-        values = [record.params.get(path) for record in records]
-        columns[path] = [str(value) if isinstance(value, tuple) else value for value in values]
-    columns |= {
-        "epochs": [len(record.by_epoch) for record in records],
-        "planned_epochs": [record.epochs for record in records],
-    }
-    columns |= {
-        name: [getattr(record, name) for record in records]
-        for name in ("best_epoch", "seconds", "started", "ended", "error", "interrupted")
-    }
-    columns["continues"] = pa.array([record.continues for record in records], pa.int64())
+    front = set(study.pareto_front())
+    paths = dict.fromkeys(path for space in study.spaces.values() for path in space.search)
+    rows = []
+    for record in study.records():
+        row = {name: getattr(record, name) for name in _MEASURED}
+        row |= {"pareto": record.number in front, "architecture": record.config.model.name, "space": record.space}
+        drawn = {path: record.params.get(path) for path in paths}
+        row |= {path: str(value) if isinstance(value, tuple) else value for path, value in drawn.items()}
+        row |= {"epochs": len(record.by_epoch), "planned_epochs": record.epochs}
+        rows.append(row | {name: getattr(record, name) for name in _COURSE})
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
     write_whole(file, buffer.getvalue())

@@ -78,7 +78,9 @@ def ranges_changed(study: str, known: Mapping[str, SearchSpace], spaces: Mapping
     """
     changes = [f"space {key}" for key in sorted(set(known) ^ set(spaces))]
     for key in [key for key in known if key in spaces]:
-        changes += [f"{key}: {path}" for path in _other_values(known[key], spaces[key])]
+        before, after = _fixed(known[key]), _fixed(spaces[key])
+        paths = dict.fromkeys([*before, *after])
+        changes += [f"{key}: {path}" for path in paths if before.get(path, ...) != after.get(path, ...)]
     if changes:
         raise UsageError(
             f"study {study}: its spaces differ from those of earlier calls in {', '.join(changes)}. --resume allows"
@@ -87,22 +89,11 @@ def ranges_changed(study: str, known: Mapping[str, SearchSpace], spaces: Mapping
     return any(known[key].search != spaces[key].search for key in known)
 
 
-def _other_values(known: SearchSpace, space: SearchSpace) -> list[str]:
-    """Return the config paths at which two spaces differ by more than the bounds of a range and its first value."""
-    paths = dict.fromkeys([*known.search, *space.search])
-    differing = [path for path in paths if _fixed_part(known, path) != _fixed_part(space, path)]
-    raw = []
-    for one in (known, space):
-        raw.append(one.model_dump(exclude={"search"}))
-        for path in one.search:
-            raw[-1] = with_value(raw[-1], path, None)
-    fields = [(section, field) for section, held in raw[0].items() for field in held]
-    return differing + [
-        f"{section}.{field}" for section, field in fields if raw[0][section][field] != raw[1][section][field]
-    ]
-
-
-def _fixed_part(space: SearchSpace, path: str) -> tuple[Any, ...] | None:
-    """Return what a study fixes of a distribution: its kind, and the values of a categorical one."""
-    one = space.search.get(path)
-    return None if one is None else (one.kind, *(one.values if one.kind == "categorical" else ()))
+def _fixed(space: SearchSpace) -> dict[str, Any]:
+    """Return what a study fixes of a space by config path: all but the bounds of ranges and their first values."""
+    raw = space.model_dump(exclude={"search"})
+    for path in space.search:
+        raw = with_value(raw, path, None)
+    fixed = {f"{section}.{field}": value for section, held in raw.items() for field, value in held.items()}
+    kinds = {path: (by.kind, by.values if by.kind == "categorical" else None) for path, by in space.search.items()}
+    return fixed | kinds

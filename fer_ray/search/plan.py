@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from fer_ray.cluster.resources import Resources, describe_resources, most_cpus, room, shared_gpu
 from fer_ray.config.paths import value_at
-from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.text import amount, describe_bytes, duration
 from fer_ray.errors import UsageError
 from fer_ray.search.confirmation import CONFIGURATIONS, SEEDS
@@ -47,12 +46,9 @@ class Allocation:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """An allocation and the measured cost of its trials.
+    """An allocation, the cost of one process by the name of its space, and the seconds until a process can train.
 
-    Attributes:
-        costs: cost of one process that trains the defaults of a space, by the name of the space; empty if nothing was
-            measured.
-        start: seconds until a process is ready to train.
+    The costs are empty if nothing was measured.
     """
 
     allocation: Allocation
@@ -119,11 +115,7 @@ def _concurrent(
 
 
 def require_gpu_memory(plan: SearchPlan) -> None:
-    """Check that each process gets at least the fraction of a GPU whose memory it takes.
-
-    Raises:
-        UsageError: it gets less.
-    """
+    """Raise a ``UsageError`` if a process gets a smaller fraction of a GPU than the memory that it takes."""
     fraction, gpus = gpu_fraction(plan.costs), plan.allocation.resources.get("GPU", 0)
     if fraction > gpus > 0:
         raise UsageError(
@@ -150,74 +142,59 @@ def summary(plan: SearchPlan) -> str:
 
 def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Resources]) -> str:
     """Return a plan in full, for ``--dry-run``."""
-    allocation, strategy = plan.allocation, request.strategy
+    allocation, strategy, options = plan.allocation, request.strategy, request.options
     each = " and ".join(
-        describe_resources({name: allocation.resources[name] for name in allocation.resources if name != "memory"})
+        describe_resources({key: each for key, each in allocation.resources.items() if key != "memory"})
     )
     process = f"with {each}" if allocation.workers == 1 else f"on {allocation.workers} workers with {each}"
-    budget = "" if request.options.seconds is None else f", for at most {duration(request.options.seconds)}"
+    budget = "" if options.seconds is None else f", for at most {duration(options.seconds)}"
     objectives = " and ".join(strategy.objectives)
     lines = [
-        f"{request.options.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each"
-        f" {process}",
+        f"{options.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each {process}",
         f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
         f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
         *strategy.notes(),
     ]
     for name, space in request.spaces.items():
         lines.append(f"space {name}: {space.model.name}, {space.training.epochs} epochs")
-        lines += _describe_search(space)
+        for path, by in space.search.items():
+            values = ", ".join(map(short, by.values))
+            lines.append(f"  {path}: {by.kind} [{values}], first {short(value_at(space, path))}")
     lines += [*_describe_memory(plan, nodes), *_describe_time(request, plan)]
-    if request.options.confirm:
+    if options.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
-    lines.append(f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/"])
 
 
-def _describe_memory(plan: SearchPlan, nodes: Sequence[Resources]) -> list[str]:
-    """Return the lines on memory."""
+def _describe_memory(plan: SearchPlan, nodes: Sequence[Resources]) -> Iterator[str]:
     held = sum(node.get("memory", 0) for node in nodes)
-    lines = [
+    on_nodes = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+    yield (
         f"memory: {describe_bytes(plan.memory)} per process (measured); {plan.allocation.processes} at once take"
         f" {describe_bytes(plan.allocation.processes * plan.memory)} of the {describe_bytes(held)} that Ray may use"
-        + (f" on {len(nodes)} nodes" if len(nodes) > 1 else "")
-    ]
+        f"{on_nodes}"
+    )
     if part := gpu_fraction(plan.costs):
-        lines.append(f"GPU memory: {part:.0%} of a GPU per process (measured)")
-    return lines
+        yield f"GPU memory: {part:.0%} of a GPU per process (measured)"
 
 
 def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
     """Yield a line per space, and one for the longest time that the whole search can take."""
-    allocation, info = plan.allocation, request.dataset.info
-    longest = 0.0
+    allocation, longest, budget = plan.allocation, 0.0, request.options.seconds
     for name, space in request.spaces.items():
-        cost, config = plan.costs[name], _longest(space)
-        trial = cost.trial_seconds(config, info, allocation.workers)
+        cost, epochs = plan.costs[name], longest_trial(space)
+        trial = cost.trial_seconds(space, epochs, request.dataset.info, allocation.workers)
         longest = max(longest, trial)
         yield (
-            f"a trial of {name}: {config.training.epochs} epochs in {duration(trial)}; measured images/s of a process:"
+            f"a trial of {name}: {epochs} epochs in {duration(trial)}; measured images/s of a process:"
             f" {1 / cost.train:,.0f} trained, {1 / cost.validate:,.0f} validated"
         )
     rounds = math.ceil(request.options.trials / allocation.concurrent)
     starts = plan.start * (rounds if allocation.workers > 1 else 1)
     total = starts + rounds * longest
-    ends = request.options.seconds is not None and total > request.options.seconds
     yield (
         f"time: at most {duration(total)} = {rounds} × {duration(longest)} + {duration(starts)} to start, if no trial"
         " stops early and every trial costs as much as the defaults"
-        + (" of the slowest space" * (len(plan.costs) > 1))
-        + ("; the time budget ends the search earlier" if ends else "")
+        + " of the slowest space" * (len(plan.costs) > 1)
+        + "; the time budget ends the search earlier" * (budget is not None and total > budget)
     )
-
-
-def _longest(space: SearchSpace) -> SearchSpace:
-    """Return the defaults with the largest number of epochs that a trial may have."""
-    epochs = longest_trial(space)
-    return space.model_copy(update={"training": space.training.model_copy(update={"epochs": epochs})})
-
-
-def _describe_search(space: SearchSpace) -> Iterator[str]:
-    for path, distribution in space.search.items():
-        values = ", ".join(short(value) for value in distribution.values)
-        yield f"  {path}: {distribution.kind} [{values}], first {short(value_at(space, path))}"

@@ -33,8 +33,8 @@ class TrialResources:
 
     Attributes:
         workers: processes that train the trial together; more than 1 use Ray Train.
-        cpus: CPUs of all its processes together; None to choose.
-        gpus: GPUs of all its processes together; None for one per process if a trial finds that many, else 0.
+        cpus: of all its processes together; None to choose.
+        gpus: of all its processes together; None for one per process if a trial finds that many, else 0.
     """
 
     workers: int = 1
@@ -44,15 +44,7 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search whose arguments were checked.
-
-    Attributes:
-        options: what the user requested.
-        dataset: the dataset.
-        run: output of the search.
-        resources: requested resources of each trial.
-        strategy: objectives, sampler and scheduler.
-    """
+    """A search whose arguments were checked: the user's options, and what was made of them; ``run`` is its output."""
 
     options: TuneOptions
     dataset: PreparedDataset
@@ -121,7 +113,8 @@ def _check_storage(storage: str | None) -> None:
         url = make_url(storage)
         url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"--storage {storage}: {error}. {remedy}") from error
+        shown = storage if "://" in storage else storage.rpartition("@")[2]  # no URL, in which a password is redacted
+        raise UsageError(f"--storage {shown}: {error}. {remedy}") from error
     except ImportError as error:
         raise UsageError(f"--storage {storage}: its driver is missing ({error}). Install that package.") from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):

@@ -22,17 +22,13 @@ class SearchMetric:
         """The label with a capital letter."""
         return self.label[0].upper() + self.label[1:]
 
-    def write(self, value: float) -> str:
-        """Format a value: ``64.51%``, ``0.632``, ``1,383``."""
+    def write(self, value: float, position: float | None = None) -> str:
+        """Format a value, or a tick of an axis: ``64.51%``, ``0.632``, ``1,383``."""
         return {"accuracy": f"{value:.2%}", "macro_f1": f"{value:.3f}"}.get(self.name, f"{value:,.0f}")
 
     def named(self, value: float) -> str:
         """Format the label and a value: ``validation accuracy 64.51%``."""
         return f"{self.label} {self.write(value)}"
-
-    def tick(self, value: float, position: float | None = None) -> str:
-        """Format a tick of an axis, with two decimals at most."""
-        return {"accuracy": f"{100 * value:.4g}%", "macro_f1": f"{value:.3g}"}.get(self.name, f"{value:,.0f}")
 
 
 OBJECTIVES = {

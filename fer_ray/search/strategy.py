@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import optuna
@@ -14,7 +13,7 @@ from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
-SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
+SAMPLERS = ("tpe", "gp", "random", "qmc")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 GP_STARTUP = 10
 """Complete trials that Optuna's Gaussian process needs; until then it draws at random."""
@@ -22,13 +21,10 @@ GP_STARTUP = 10
 
 @dataclass(frozen=True)
 class Strategy:
-    """Objectives, sampler and scheduler of a search.
+    """Objectives, sampler and scheduler of a search, by name.
 
-    Attributes:
-        objectives: names in ``OBJECTIVES``. The first one selects the epoch of each trial whose weights are kept and
-            whose other metrics count, and the trial in ``best/``.
-        sampler: one of ``SAMPLERS``.
-        scheduler: one of ``SCHEDULERS``.
+    The first objective selects the epoch of each trial whose weights and other metrics count, and the trial in
+    ``best/``.
     """
 
     objectives: tuple[str, ...] = ("accuracy",)
@@ -76,8 +72,11 @@ def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces:
     problems = _objective_problems(objective, objectives)
     if sampler not in SAMPLERS:
         problems.append(f"--sampler {sampler}: choose one of {', '.join(SAMPLERS)}.{did_you_mean(sampler, SAMPLERS)}")
-    else:
-        problems += _sampler_problems(sampler, len(objectives), spaces)
+    if len(spaces) > 1 and sampler in ("gp", "qmc"):
+        problems.append(
+            f"--sampler {sampler}: only models parameters that every trial has and draws the rest at random, but"
+            f" {len(spaces)} spaces are searched. Use tpe or random, or one space."
+        )
     if scheduler is None:
         scheduler = "asha" if len(objectives) == 1 else "none"
     elif scheduler not in SCHEDULERS:
@@ -99,25 +98,18 @@ def make_sampler(
     """Make a sampler whose draws depend only on the seed and on earlier trials.
 
     TPE (Bergstra et al., NeurIPS 2011) models parameters jointly, in groups because each space has its own parameters,
-    and with the constant liar, which keeps concurrent trials apart.
+    and with the constant liar, which keeps concurrent trials apart. Once bounds of ranges have changed, groups would
+    draw from the first bounds for ever; without groups, TPE models each parameter whose bounds changed on its own.
 
     Args:
         trials: number of trials in the study, so that a resumed search draws new candidates. ``qmc`` ignores it: the
             study counts how far its sequence is.
-        ranges_changed: whether the bounds of ranges differ between trials. Groups of TPE would draw from the first
-            bounds for ever; without groups, TPE models each parameter whose bounds changed on its own.
     """
     fresh = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if strategy.sampler == "gp":
             return optuna.samplers.GPSampler(seed=fresh, n_startup_trials=GP_STARTUP)
-        if strategy.sampler == "cmaes":
-            # Without pruned trials, a generation would wait for as many complete trials as its population has.
-            pruned = strategy.scheduler != "none"
-            return optuna.samplers.CmaEsSampler(
-                seed=fresh, consider_pruned_trials=pruned, warn_independent_sampling=False
-            )
         if strategy.sampler == "random":
             return optuna.samplers.RandomSampler(seed=fresh)
         if strategy.sampler == "qmc":
@@ -160,13 +152,6 @@ def make_pruner(scheduler: str, steps: int) -> optuna.pruners.BasePruner:
         return optuna.pruners.NopPruner()
 
 
-def name_objectives(study: optuna.Study, strategy: Strategy) -> None:
-    """Name the values of trials for Optuna's dashboard."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([OBJECTIVES[name].label for name in strategy.objectives])
-
-
 def _objective_problems(objective: str, objectives: Sequence[str]) -> list[str]:
     problems = [
         f"--objective {objective}: '{name}' isn't one of {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}"
@@ -181,30 +166,3 @@ def _objective_problems(objective: str, objectives: Sequence[str]) -> list[str]:
             " epoch. Put accuracy or macro_f1 first."
         )
     return problems
-
-
-def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, SearchSpace]) -> list[str]:
-    """Return what Optuna's sampler can't do or would silently draw at random."""
-    problems = []
-    if len(spaces) > 1 and sampler in ("gp", "cmaes", "qmc"):
-        problems.append(
-            f"--sampler {sampler}: only models parameters that every trial has and draws the rest at random, but"
-            f" {len(spaces)} spaces are searched. Use tpe or random, or one space."
-        )
-    if sampler != "cmaes":
-        return problems
-    if find_spec("cmaes") is None:
-        problems.append("--sampler cmaes: needs the package cmaes. Install it with `pip install cmaes`.")
-    categorical = [f"{name}: {path}" for name, space in spaces.items() for path in _paths_of(space, "categorical")]
-    if categorical:
-        problems.append(
-            f"--sampler cmaes: only models numbers and would draw {'; '.join(categorical)} at random. Make them"
-            " numbers, remove them from the search, or use tpe."
-        )
-    if objectives > 1:
-        problems.append("--sampler cmaes: supports one objective. Name one --objective, or use tpe, gp, random or qmc.")
-    return problems
-
-
-def _paths_of(space: SearchSpace, kind: str) -> list[str]:
-    return [path for path, distribution in space.search.items() if distribution.kind == kind]

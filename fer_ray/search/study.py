@@ -1,10 +1,12 @@
 """An Optuna study over one or several search spaces. Its database is the truth about a search."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -16,7 +18,7 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.search.database import open_database, require_there
 from fer_ray.search.parameters import draw, parameters_of, ranges_changed, recall
 from fer_ray.search.search_metric import OBJECTIVES
-from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, make_pruner, make_sampler, name_objectives, pruner_steps
+from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, make_pruner, make_sampler, pruner_steps
 from fer_ray.search.trial_records import (
     BY_EPOCH,
     CONTINUES,
@@ -31,29 +33,13 @@ from fer_ray.training.run_folder import Metrics
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration to try.
-
-    Attributes:
-        number: number of the trial in its study, from 0.
-        space: name of the search space.
-        params: searched values by config path.
-        folder: name of the trial's folder.
-    """
+    """A configuration to try: the trial's number from 0, its space and folder by name, and the values that it drew."""
 
     number: int
     space: str
     params: dict[str, Any]
     config: Config
     folder: str
-
-
-@dataclass(frozen=True)
-class FirstTrial:
-    """A configuration to enqueue, the name of its space, and the name of its folder; None for the trial's number."""
-
-    space: str
-    config: Config
-    folder: str | None = None
 
 
 @dataclass
@@ -97,12 +83,12 @@ class Study:
         spaces: Mapping[str, SearchSpace],
         dataset_fingerprint: str,
         strategy: Strategy = DEFAULT_STRATEGY,
-        first: Iterable[FirstTrial] | None = None,
+        first: Iterable[tuple[str, Config, dict[str, Any]]] | None = None,
     ) -> "Study":
         """Create a study.
 
         Args:
-            first: trials to enqueue; the defaults of each space by default.
+            first: trials to enqueue: space, configuration, and user attributes; by default the defaults of each space.
 
         Raises:
             UsageError: the storage can't be opened, or has a study of this name.
@@ -118,20 +104,17 @@ class Study:
             "ranges_changed": False,
         }.items():
             study.set_user_attr(attribute, value)
-        name_objectives(study, strategy)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([OBJECTIVES[name].label for name in strategy.objectives])
         _write_spaces(study, spaces)
-        for trial in first or [FirstTrial(key, space.defaults) for key, space in spaces.items()]:
-            folder = {FOLDER: trial.folder} if trial.folder else {}
-            study.enqueue_trial(parameters_of(trial.config, trial.space, spaces), user_attrs=folder)
+        for key, config, own in first or [(key, space.defaults, {}) for key, space in spaces.items()]:
+            study.enqueue_trial(parameters_of(config, key, spaces), user_attrs=own)
         return cls(study, spaces, strategy)
 
     @classmethod
     def read(cls, name: str, storage: str) -> "Study":
-        """Open a study to read its results.
-
-        Raises:
-            UsageError: the storage can't be opened or has no such study.
-        """
+        """Open a study to read its results; raise a ``UsageError`` if the storage can't be opened or has none."""
         study = _load(name, storage)
         return cls(study, _read_spaces(study), Strategy(tuple(study.user_attrs["objectives"]), scheduler="none"))
 
@@ -228,15 +211,12 @@ class Study:
             return self.complete(number)
         if running.by_epoch:
             return self.prune(number)
-        self._interrupt(self._frozen(number), "the time budget was used up before the first epoch")
+        trial = self.optuna.get_trials(deepcopy=False)[number]
+        self._interrupt(trial, "the time budget was used up before the first epoch")
         return self._finished[number]
 
     def interrupt_running(self) -> int:
-        """Close trials that are RUNNING as FAIL, and enqueue each again with the same parameters and folder.
-
-        Returns:
-            Number of these trials.
-        """
+        """Close RUNNING trials as FAIL, enqueue each again with its parameters and folder, and return their number."""
         left = self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in left:
             self._interrupt(trial, "the search was stopped while it ran")
@@ -270,15 +250,12 @@ class Study:
         return [record for _, record in sorted(self._finished.items())]
 
     def best(self) -> TrialRecord | None:
-        """Return the best trial; see ``best_record``."""
+        """Return the best trial as ``best_record`` does."""
         return best_record(self.records())
 
     def pareto_front(self) -> list[int]:
         """Return the numbers of the complete trials that no other trial dominates."""
         return [trial.number for trial in self.optuna.best_trials]
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.optuna.get_trials(deepcopy=False)[number]
 
     def _interrupt(self, trial: FrozenTrial, error: str) -> None:
         """Close a trial as FAIL and enqueue it again.

@@ -35,9 +35,9 @@ class TrialCost:
     Attributes:
         train: seconds per training image of full size.
         validate: seconds per validation image.
-        save: seconds to write the checkpoints after an epoch that is the best so far.
-        memory: peak memory of the process in bytes, including its rows.
-        gpu_memory: bytes of GPU memory that PyTorch reserved, including the rows; 0 on a CPU.
+        save: seconds to write the checkpoints of an epoch.
+        memory: peak bytes of the process, with its rows.
+        gpu_memory: bytes of GPU memory that PyTorch reserved, with the rows; 0 on a CPU.
         gpu_size: bytes of the GPU's memory; 0 on a CPU.
     """
 
@@ -53,17 +53,13 @@ class TrialCost:
         """Return the maximum of each number over processes that were measured at the same time."""
         return cls(*(max(figures) for figures in zip(*map(astuple, costs), strict=True)))
 
-    def trial_seconds(self, config: Config, info: DatasetInfo, workers: int) -> float:
-        """Return the seconds of all epochs of a trial. The cost of a training image is proportional to its area."""
+    def trial_seconds(self, config: Config, epochs: int, info: DatasetInfo, workers: int) -> float:
+        """Return the seconds of a trial of so many epochs. The cost of a training image is proportional to its area."""
+        first, full_from = models.first_size(config), config.schedule.full_size_from
+        areas = [image_size(first, full_from, epoch / epochs, info.size) ** 2 for epoch in range(epochs)]
         rows = {split: sum(info.splits[split].labels.values()) / workers for split in ("train", "validation")}
-        images = rows["train"] * sum(epoch_areas(config, info.size)) / info.size**2
-        return self.train * images + (self.validate * rows["validation"] + self.save) * config.training.epochs
-
-
-def epoch_areas(config: Config, size: int) -> list[int]:
-    """Return the pixels of a training image in each epoch; ``size`` is the side of the dataset's images."""
-    epochs, first, full_from = config.training.epochs, models.first_size(config), config.schedule.full_size_from
-    return [image_size(first, full_from, epoch / epochs, size) ** 2 for epoch in range(epochs)]
+        images = rows["train"] * sum(areas) / info.size**2
+        return self.train * images + (self.validate * rows["validation"] + self.save) * epochs
 
 
 def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> TrialCost:

@@ -30,20 +30,14 @@ class TrialRecord:
     """A finished trial.
 
     Attributes:
-        number: number of the trial, from 0.
         state: ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``.
         values: objectives in the best epoch by the first one; of a pruned trial only the first; None without an epoch.
         accuracy: validation accuracy of the best epoch, as are macro_f1 and images_per_s.
         images_per_s: prediction speed; None if it isn't an objective.
-        space: name of the search space.
         params: searched values by config path.
-        config: the trained configuration.
         by_epoch: the first objective after each epoch.
         seconds: time of all epochs, including those of the trials that it continues; None if interrupted.
-        error: error message of a failed trial.
-        started: time of the draw by the driver's clock.
         ended: time of the end; for a trial left by a dead driver, the time of the resume.
-        folder: name of the trial's folder.
         continues: number of the interrupted trial that it continues.
         interrupted: whether it was stopped from outside. Such a trial doesn't count, and another trial continues it.
     """
@@ -109,8 +103,9 @@ def read_record(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> TrialR
         by_epoch=attributes.get(BY_EPOCH, []),
         seconds=attributes.get("seconds"),
         error=attributes.get("error"),
-        started=_in_utc(trial.datetime_start),
-        ended=_in_utc(trial.datetime_complete),
+        # Optuna writes local times without their zone.
+        started=trial.datetime_start and trial.datetime_start.astimezone(UTC),
+        ended=trial.datetime_complete and trial.datetime_complete.astimezone(UTC),
         folder=attributes.get(FOLDER, str(trial.number)),
         continues=attributes.get(CONTINUES),
         interrupted=INTERRUPTED in attributes,
@@ -129,11 +124,6 @@ def best_record(records: list[TrialRecord]) -> TrialRecord | None:
         stopped = [record for record in records if record.state == "PRUNED" or record.interrupted]
         found = [record for record in stopped if record.by_epoch and record.number not in continued]
     return max(found, key=lambda record: (record.value or 0.0, -record.number), default=None)
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    """Optuna writes local times without their zone."""
-    return None if moment is None else moment.astimezone(UTC)
 
 
 def describe(record: TrialRecord, strategy: Strategy) -> str:

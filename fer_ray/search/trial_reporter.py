@@ -26,11 +26,6 @@ class TrialReporter:
     """Writes the training run of a trial, and makes the result of each epoch for Ray Tune.
 
     A result is the epoch's metrics and ``previous``: whether the epoch was trained by an earlier process.
-
-    Args:
-        config: configuration of the trial.
-        run: folder of the trial.
-        strategy: strategy of the search.
     """
 
     def __init__(self, config: Config, run: RunFolder, strategy: Strategy):

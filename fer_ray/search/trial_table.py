@@ -1,4 +1,4 @@
-"""The running trials of a search: a table below the progress bar on a terminal, plain lines in a log."""
+"""The running trials of a search: a line each, below the progress bar on a terminal and in a log."""
 
 import time
 from collections.abc import Mapping
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.text import Text
 
 from fer_ray.console.text import duration
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
-_NARROW = 62
 _LINES_BESIDE = 8
 _MOST_LINES = 16
 
@@ -59,12 +58,7 @@ class TrialTable:
 
     def lines(self) -> list[str]:
         """Return a line per trial; only of the first ones if there are many."""
-        lines = []
-        for number, trial in self._trials.items():
-            last, best, left = self._cells(trial)
-            progress = f", {last}, best {best}, {left} left" if trial.epoch else ""
-            lines.append(f"trial {number}: {trial.space}, epoch {trial.epoch}/{trial.epochs}{progress}")
-        return lines[:_MOST_LINES] + _more(len(lines) - _MOST_LINES)
+        return self._lines(_MOST_LINES)
 
     def facts(self) -> list[dict[str, Any]]:
         """Return the numbers of each trial for the JSON log; before the first epoch its metrics are null."""
@@ -77,25 +71,16 @@ class TrialTable:
         ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the table with as many rows as fit; a narrow terminal omits the space."""
-        if not self._trials:
-            return
-        names = ["trial", "epoch", "last", "best", "left", *["space"] * (options.max_width >= _NARROW)]
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for name in names:
-            table.add_column(name, justify="left" if name == "space" else "right", no_wrap=True, overflow="ellipsis")
-        shown = max(1, console.height - _LINES_BESIDE)
-        for number, trial in list(self._trials.items())[:shown]:
-            cells = [str(number), f"{trial.epoch}/{trial.epochs}", *self._cells(trial), trial.space]
-            table.add_row(*cells[: len(names)])
-        yield table
-        yield from _more(len(self._trials) - shown)
+        """Draw as many lines as fit."""
+        lines = self._lines(max(1, console.height - _LINES_BESIDE))
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in lines)
 
-    def _cells(self, trial: _Running) -> tuple[str, str, str]:
-        """Return the last value, the best value and the time left as text."""
-        last, best = ("–" if value is None else self._objective.write(value) for value in (trial.last, trial.best))
-        return last, best, "–" if trial.seconds_left is None else duration(trial.seconds_left)
-
-
-def _more(count: int) -> list[str]:
-    return [f"and {count} more"] if count > 0 else []
+    def _lines(self, most: int) -> list[str]:
+        lines = []
+        for number, trial in self._trials.items():
+            line = f"trial {number}: epoch {trial.epoch}/{trial.epochs}"
+            if trial.last is not None and trial.best is not None and trial.seconds_left is not None:
+                last, best = self._objective.write(trial.last), self._objective.write(trial.best)
+                line += f", {last}, best {best}, {duration(trial.seconds_left)} left"
+            lines.append(f"{line}, {trial.space}")
+        return lines[:most] + [f"and {len(lines) - most} more"] * (len(lines) > most)

@@ -82,5 +82,5 @@ def test_every_architecture_has_a_search_space() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_search_spaces(name: str) -> None:
     space = load_search_space(name)
-    assert space.model.name == name and space.default_problems() == []
+    assert space.model.name == name and not space.problems()
     assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power", "augment.shift"} <= set(space.search)

@@ -19,6 +19,7 @@ from fer_ray.inference import device, network
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.predictor import Predictor
 from fer_ray.search.on_ray import run_trials
+from fer_ray.search.plan import Allocation
 from fer_ray.search.strategy import DEFAULT_STRATEGY
 from fer_ray.storage.output import Output
 from fer_ray.train import train
@@ -99,8 +100,14 @@ def test_a_trial_reports_it_so_that_it_is_not_tried_again(tmp_path: Path, monkey
     reported = list[dict[str, str]]()
     monkeypatch.setattr(run_trials.ray_tune, "report", reported.append)
     monkeypatch.setattr(run_trials.connect, "hide_unrequested_gpus", lambda: None)
-    with run_trials._trial({"space": "s", "folder": "0"}, Output.at(tmp_path), {"s": SearchSpace()}, DEFAULT_STRATEGY):
+    place = Output.at(tmp_path)
+
+    def full(*arguments: object, resume_from: object) -> None:
         raise ERRORS["nccl"]()
+
+    own = Allocation(1, 1, {"CPU": torch.get_num_threads()}, "as requested")
+    params = {"space": "s", "folder": "0"}
+    run_trials._run_trial(params, None, full, place, place, {"s": SearchSpace()}, DEFAULT_STRATEGY, own)
     (line,) = reported
     assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
 

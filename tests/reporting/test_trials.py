@@ -1,7 +1,5 @@
 """A search's section: what it says of few and many trials, of pruning, of failures and of values some trials lack."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +7,12 @@ import pytest
 from made_up_search import SECONDS, Scripted, write_search
 
 from fer_ray.config.files import SearchSpace
+from fer_ray.errors import UsageError
 from fer_ray.reporting.html import Charts, PageSection, Table
-from fer_ray.reporting.search import read_search_section
-from fer_ray.reporting.search_costs import MIN_TRIALS, importances
-from fer_ray.reporting.search_results import Clock, SearchResults, label
+from fer_ray.reporting.search import MIN_TRIALS, importances, read_search_section
+from fer_ray.reporting.trial_charts import SearchResults, label
+from fer_ray.search.folder import SearchFolder
 from fer_ray.search.study import Study
-from fer_ray.search.trial_records import TrialRecord
 
 EPOCHS = 10
 DROPOUT = {"model.dropout": {"uniform": [0.0, 0.6]}}
@@ -47,8 +45,7 @@ def test_pruning_saved_the_epochs_that_were_not_trained(tmp_path: Path) -> None:
     script = [Scripted([0.5] * 10), Scripted([0.1], "prune"), Scripted([0.2] * 3, "prune")]
     rows = dict(tables(section(tmp_path / "s", {"fast": FAST}, script))["Pruning"])
     assert SECONDS * (9 + 7) == 32
-    assert rows["Pruned trials"] == "2 of 3 (67%)"
-    assert rows["Epochs of pruned trials"] == "4 of 20 (20%)"
+    assert rows["Pruned trials"] == "2 of 3"
     assert rows["Time in epochs of all trials"] == "28 s"
     assert rows["Time saved, estimated"] == "32 s: without pruning, 1 min 00 s"
 
@@ -58,16 +55,18 @@ def test_an_interrupted_trial_is_shown_as_the_one_that_continues_it(tmp_path: Pa
     shown = section(tmp_path / "s", {"fast": FAST}, script)
     assert shown.headline.startswith("2 trials (1 COMPLETE, 1 FAIL), 1 more were interrupted and resumed as these; ")
     assert [row[0] for row in tables(shown)["Trials"]] == ["1", "2"]
-    assert tables(shown)["Failed trials"] == [("broke", "1", "2")]
+    assert tables(shown)["Trials"][1][-1] == "broke"
 
 
-def test_failures_that_differ_in_numbers_alone_are_one_row(tmp_path: Path) -> None:
-    errors = ["Traceback\nno memory for 20 MiB", "the loss is not finite", "Traceback\nno memory for 3.5 MiB"]
-    shown = section(tmp_path / "s", {"fast": FAST}, [Scripted([], error) for error in [*errors, 30 * "long words "]])
-    assert shown.headline == "4 trials (4 FAIL); none is complete."
-    assert tables(shown)["Failed trials"][0] == ("no memory for 20 MiB", "2", "0, 2")
-    assert tables(shown)["Trials"][3][-1].endswith("words …") and len(tables(shown)["Trials"][3][-1]) <= 80
+def test_a_search_whose_trials_all_fail_says_why(tmp_path: Path) -> None:
+    script = [Scripted([], "Traceback\nno memory for 20 MiB"), Scripted([], 90 * "long words ")]
+    shown = section(tmp_path / "s", {"fast": FAST}, script)
+    assert shown.headline == "2 trials (2 FAIL); none is complete."
+    errors = [row[-1] for row in tables(shown)["Trials"]]
+    assert errors[0] == "no memory for 20 MiB" and errors[1].endswith("words …")
     assert set(charts(shown)) == {"What mattered"} and "Pruning" not in tables(shown)
+    with pytest.raises(UsageError, match=r"none of 2 trials is complete. The first error: no memory for 20 MiB\."):
+        SearchFolder(tmp_path / "s").finish(Study.read("search", study_url(tmp_path / "s")))
 
 
 def test_a_search_whose_trials_were_all_interrupted(tmp_path: Path) -> None:
@@ -92,13 +91,10 @@ def test_best_trials_come_first_and_values_of_other_spaces_are_empty(tmp_path: P
 @pytest.mark.parametrize("count", [1, 3, MIN_TRIALS])
 def test_charts_need_enough_trials(tmp_path: Path, count: int) -> None:
     shown = charts(section(tmp_path / "s", {"fast": FAST}, [Scripted([0.5 + 0.001 * i]) for i in range(count)]))
-    assert [caption.split(";")[0] for caption in shown["History"]] == [
-        "Best so far by time",
-        "Validation accuracy by trial",
-    ]
+    assert len(shown["History"]) == 1
     slices = set(shown.get("Validation accuracy by each value", []))
     assert slices <= {"model.dropout", "optimizer.learning_rate", "optimizer.name"}
-    assert ("model.dropout" in slices) == ("Complete trials through all values" in shown) == (count > 1)
+    assert ("model.dropout" in slices) == (count > 1)
     assert len(shown["What mattered"]) == (count >= MIN_TRIALS)
 
 
@@ -112,7 +108,8 @@ def test_importances_are_those_of_each_space(tmp_path: Path) -> None:
         metrics = {"epoch": 1.0, "validation_accuracy": accuracy, "validation_macro_f1": 0.5, "seconds": 1.0}
         study.report(candidate.number, metrics)
         study.complete(candidate.number)
-    found = {one.space: one.shares for one in importances(SearchResults(Study.read("search", study_url(folder))))}
+    results = SearchResults(Study.read("search", study_url(folder)))
+    found = {space: importances(results, space) for space in results.spaces}
     enough = {space for space, shares in found.items() if shares}
     assert enough and all(
         next(iter(found[space])) == {"fast": "model.dropout", "cnn3": "optimizer.name"}[space] for space in enough
@@ -138,21 +135,6 @@ def test_a_chart_names_the_third_objective_that_it_does_not_show(tmp_path: Path)
     script = [Scripted([0.7], images_per_s=800), Scripted([0.5], images_per_s=900)]
     shown = section(tmp_path / "s", {"fast": FAST}, script, "accuracy", "macro_f1", "images_per_s")
     assert charts(shown)["Pareto front"][0].endswith("The chart doesn't show images/s predicted.")
-
-
-def test_time_leaves_out_pauses(tmp_path: Path) -> None:
-    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    (record,) = write_search(tmp_path / "s", {"fast": FAST}, [Scripted([0.5])]).records()
-
-    def trial(number: int, start: float, end: float) -> TrialRecord:
-        started, ended = noon + timedelta(seconds=start), noon + timedelta(seconds=end)
-        return replace(record, number=number, started=started, ended=ended)
-
-    clock = Clock([trial(0, 0, 10), trial(1, 5, 20), trial(2, 1020, 1030)])
-    assert (clock.seconds, clock.pause) == (30, 1000)
-    assert clock.at_once == 35 / 30
-    assert [(second, one.number) for second, one in clock.ended()] == [(10, 0), (20, 1), (30, 2)]
-    assert (Clock([]).seconds, Clock([]).pause, Clock([]).at_once) == (0, 0, 0)
 
 
 def test_a_name_is_shown_by_its_section() -> None:

@@ -1,6 +1,6 @@
-"""Runs with new seeds: which configurations get them, what a kill leaves, and what they add up to."""
+"""Runs with new seeds: which configurations get them, what a kill leaves, and what they say of the search."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
+from fer_ray.reporting.confirmation import confirmation_sentences, confirmation_table
 from fer_ray.search.confirmation import (
     Confirmed,
     best_configurations,
@@ -17,6 +18,7 @@ from fer_ray.search.confirmation import (
     resolution,
     with_seed,
 )
+from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord
 
@@ -29,20 +31,20 @@ def config(*overrides: str) -> Config:
     return load_config(None, ["model.name=cnn3", "training.seed=5", *overrides])
 
 
-def trial(number: int, value: float, config: Config, state: str = "COMPLETE") -> TrialRecord:
+def trial(number: int, value: float | None, config: Config = SPACE.defaults, state: str = "COMPLETE") -> TrialRecord:
     return TrialRecord(
         number=number,
-        state=state,
-        values=(value,),
+        state="FAIL" if value is None else state,
+        values=None if value is None else (value,),
         accuracy=value,
-        macro_f1=value / 2,
+        macro_f1=None if value is None else value - 0.1,
         images_per_s=None,
-        space="small",
+        space="fast",
         params={},
         config=config,
-        by_epoch=[value] * 2,
+        by_epoch=[] if value is None else [value],
         seconds=8.0,
-        error=None,
+        error="it diverged" if value is None else None,
         started=None,
         ended=None,
         folder=str(number),
@@ -93,16 +95,49 @@ def test_each_configuration_is_trained_with_each_seed_and_a_kill_loses_nothing(t
     assert confirmed(search, None) == []
 
 
+def made(number: int, searched: float, values: Sequence[float | None]) -> Confirmed:
+    return Confirmed(trial(number, searched), [trial(seed, value) for seed, value in enumerate(values, start=1)])
+
+
+def sentences(*confirmed: Confirmed, objective: str = "accuracy") -> str:
+    by_mean = sorted(confirmed, key=lambda one: -one.mean(objective) if one.values(objective) else 0.0)
+    return " ".join(confirmation_sentences(by_mean, OBJECTIVES[objective]))
+
+
 def test_what_the_seeds_can_tell_apart() -> None:
     """By hand: a pooled spread of 0.01 with 6 degrees of freedom, t = 2.447, times the root of 2/3."""
-
-    def made(number: int, *values: float) -> Confirmed:
-        runs = [
-            replace(trial(number, value, config()), folder=f"{number}-seed{seed}") for seed, value in enumerate(values)
-        ]
-        return Confirmed(trial(number, 0.6, config()), runs)
-
-    groups = [made(number, mean - 0.01, mean, mean + 0.01) for number, mean in enumerate([0.5, 0.6, 0.7])]
+    groups = [made(number, 0.6, (mean - 0.01, mean, mean + 0.01)) for number, mean in enumerate([0.5, 0.6, 0.7])]
     assert [group.spread("accuracy") for group in groups] == pytest.approx([0.01] * 3)
     assert resolution(groups, "accuracy") == pytest.approx(2.4469 * 0.01 * (2 / 3) ** 0.5, rel=1e-4)
-    assert resolution([made(0, 0.5), made(1, 0.5)], "accuracy") is None
+    assert resolution([made(0, 0.6, [0.5]), made(1, 0.6, [0.5])], "accuracy") is None
+
+
+def test_the_search_was_too_optimistic_and_its_order_changed() -> None:
+    text = sentences(made(7, 0.66, [0.64, 0.65, 0.63]), made(2, 0.658, [0.65, 0.66, 0.655]))
+    assert "Trial 7 had 66.00% in the search and has 64.00% on average over 3 new seeds" in text
+    assert "2 points too high" in text and "did not hold: it was trials 7, 2" in text
+    assert "means must differ by 1.8 points to be distinct (95%); no neighbours do." in text
+
+
+def test_the_search_was_right() -> None:
+    text = sentences(made(7, 0.66, [0.668, 0.67, 0.669]), made(2, 0.64, [0.639, 0.641, 0.64]))
+    assert "0.9 points too low" in text and "The order of the search held (trials 7, 2)." in text
+    assert "; some neighbours do." in text
+    assert "the value of the search was right." in sentences(made(7, 0.66, [0.66]))
+
+
+def test_figures_of_macro_f1_are_no_percentages() -> None:
+    text = sentences(made(7, 0.70, [0.68, 0.69, 0.67]), made(2, 0.69, [0.67, 0.68, 0.66]), objective="macro_f1")
+    assert "Trial 7 had 0.600 in the search and has 0.580" in text and "0.020 too high" in text
+    assert "%" not in text.replace("(95%", "") and "point" not in text
+
+
+def test_failed_runs_are_left_out_of_the_means() -> None:
+    confirmed = [made(7, 0.66, [0.64, 0.65, None]), made(2, 0.6, [None, None])]
+    assert sentences(*confirmed).startswith("Trial 7 had 66.00%")
+    assert sentences(*confirmed).endswith("3 runs failed and are left out.")
+    assert sentences(confirmed[1]) == "2 runs failed and are left out."
+    table = confirmation_table(confirmed, OBJECTIVES["accuracy"])
+    assert list(table.rows[0])[:7] == ["7 (fast)", "66.00%", "2", "64.00%", "65.00%", "64.50%", "0.71"]
+    assert list(table.rows[1])[:4] == ["2 (fast)", "60.00%", "0", "–"]
+    assert all(len(row) == len(table.columns) for row in table.rows)

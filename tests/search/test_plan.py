@@ -12,58 +12,36 @@ from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan,
 from fer_ray.search.request import SearchRequest, TrialResources, check_request
 from fer_ray.search.trial_cost import TrialCost
 
-COST = TrialCost(
-    train=0.001,
-    validate=0.0005,
-    save=0.1,
-    memory=1 << 30,
-    gpu_memory=0,
-    gpu_size=0,
-)
+COST = TrialCost(train=0.001, validate=0.0005, save=0.1, memory=1 << 30, gpu_memory=0, gpu_size=0)
 GIB = 1 << 30
-
-
-@pytest.mark.parametrize(
-    ("nodes", "asked", "concurrent", "resources"),
-    [
-        ([{"CPU": 2}], None, 2, {"CPU": 1}),
-        ([{"CPU": 8}], 1, 1, {"CPU": 8}),
-        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, 2, {"CPU": 4}),  # 6 each would fit no node
-        ([{"CPU": 4}], 3, 3, {"CPU": 1}),
-        ([{"CPU": 2}], 5, 5, {"CPU": 1}),  # left for `require` to refuse
-        ([{"CPU": 16, "GPU": 4}], None, 4, {"CPU": 4, "GPU": 1}),
-        ([{"CPU": 16, "GPU": 1}], 2, 2, {"CPU": 8, "GPU": 0.5}),
-        ([{"CPU": 16, "GPU": 2}], 3, 3, {"CPU": 5, "GPU": 0.5}),
-        ([{"CPU": 16, "GPU": 4}], 2, 2, {"CPU": 8, "GPU": 1}),
-        ([{"CPU": 2, "GPU": 4}], None, 2, {"CPU": 1, "GPU": 1}),
-        ([{}, {"CPU": 16}], 4, 4, {"CPU": 4}),
-        ([{"CPU": 64}], None, 20, {"CPU": 3}),  # no more trials than that
-    ],
-)
-def test_shares(nodes: list[dict[str, float]], asked: int | None, concurrent: int, resources: dict[str, float]) -> None:
-    allocation = allocate(nodes, 20, asked)
-    assert (allocation.concurrent, allocation.resources) == (concurrent, resources)
 
 
 @pytest.mark.parametrize(
     ("nodes", "asked", "each", "concurrent", "resources"),
     [
+        ([{"CPU": 2}], None, TrialResources(), 2, {"CPU": 1}),
+        ([{"CPU": 8}], 1, TrialResources(), 1, {"CPU": 8}),
+        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, TrialResources(), 2, {"CPU": 4}),  # 6 each would fit no node
+        ([{"CPU": 2}], 5, TrialResources(), 5, {"CPU": 1}),  # left for `require` to refuse
+        ([{"CPU": 16, "GPU": 4}], None, TrialResources(), 4, {"CPU": 4, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 1}], 2, TrialResources(), 2, {"CPU": 8, "GPU": 0.5}),
+        ([{"CPU": 16, "GPU": 2}], 3, TrialResources(), 3, {"CPU": 5, "GPU": 0.5}),
+        ([{"CPU": 2, "GPU": 4}], None, TrialResources(), 2, {"CPU": 1, "GPU": 1}),
+        ([{}, {"CPU": 16}], 4, TrialResources(), 4, {"CPU": 4}),
+        ([{"CPU": 64}], None, TrialResources(), 20, {"CPU": 3}),  # no more trials than that
         ([{"CPU": 8}], None, TrialResources(workers=2), 4, {"CPU": 1}),
         ([{"CPU": 8}], 2, TrialResources(workers=2), 2, {"CPU": 2}),
-        ([{"CPU": 8}], None, TrialResources(cpus=4), 2, {"CPU": 4}),
         ([{"CPU": 8}], None, TrialResources(workers=2, cpus=4), 2, {"CPU": 2}),
-        ([{"CPU": 2}], None, TrialResources(cpus=4), 1, {"CPU": 4}),  # left for `require` to refuse
-        ([{"CPU": 2}], None, TrialResources(gpus=1), 1, {"CPU": 1, "GPU": 1}),  # likewise
+        ([{"CPU": 2}], None, TrialResources(gpus=1), 1, {"CPU": 1, "GPU": 1}),  # left for `require` to refuse
         ([{"CPU": 16, "GPU": 4}], None, TrialResources(workers=2), 2, {"CPU": 4, "GPU": 1}),
         ([{"CPU": 16, "GPU": 2}], None, TrialResources(gpus=0.25), 8, {"CPU": 2, "GPU": 0.25}),
         ([{"CPU": 16, "GPU": 2}], None, TrialResources(gpus=0), 16, {"CPU": 1}),
         ([{"CPU": 64, "GPU": 8}], None, TrialResources(gpus=0.4), 16, {"CPU": 4, "GPU": 0.4}),
-        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, TrialResources(gpus=0.6), 2, {"CPU": 16, "GPU": 0.6}),
         ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, TrialResources(workers=2), 1, {"CPU": 16, "GPU": 1}),
         ([{"CPU": 16, "GPU": 2}], None, TrialResources(workers=4), 4, {"CPU": 1}),  # GPUs for two of four
     ],
 )
-def test_shares_as_asked(
+def test_shares(
     nodes: list[dict[str, float]],
     asked: int | None,
     each: TrialResources,

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.errors import DataError, UsageError
-from fer_ray.search.database import SQLITE_PATIENCE_S
+from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.search.database import translate_database_errors
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
 
@@ -119,6 +119,17 @@ def test_a_damaged_database_is_told_in_a_line(tmp_path: Path) -> None:
         Study.read("s", f"sqlite:///{tmp_path / 's.db'}")
 
 
+def test_a_database_that_goes_away_ends_a_search_in_words(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 's.db'}"
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    (tmp_path / "s.db").unlink()
+    with pytest.raises(FerRayError, match=r"no longer answers: .* --resume\.$"), translate_database_errors(storage):
+        try:
+            study.ask()
+        except Exception as error:
+            raise RuntimeError("as Ray Tune wraps it") from error
+
+
 def test_interrupted_trials_fail_do_not_count_and_are_continued(storage: str) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
@@ -157,17 +168,6 @@ def test_a_kill_while_a_trial_is_interrupted_neither_loses_nor_doubles_it(
     states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).trials]
     assert states == ["FAIL", "WAITING"]
     assert resumed.ask().config == lost.config
-
-
-def test_a_resumed_search_draws_other_candidates(storage: str) -> None:
-    study = Study.create("s", storage, {"a": SPACE}, "data")
-    drawn = []
-    for _ in range(3):
-        study = Study.resume("s", storage, {"a": SPACE}, "data")
-        candidate = study.ask()
-        study.fail(candidate.number, "no matter")
-        drawn.append(candidate.config.model.dropout)
-    assert len(set(drawn)) == 3
 
 
 def test_studies_stay_apart(storage: str) -> None:
@@ -214,17 +214,10 @@ def changed(dropout: float = 0.6, low: float = 0.0, default: float = 0.5, **mode
     [
         ({"a": changed(name="lenet")}, "a: model.name"),
         ({"a": SPACE, "b": OTHER}, "space b"),
-        ({"a": SPACE.model_copy(update={"search": OTHER.search})}, "a: model.dropout, a: training.epochs, a: opti"),
+        ({"a": SPACE.model_copy(update={"search": OTHER.search})}, "a: model.dropout, a: opti.*, a: training.epochs"),
     ],
 )
 def test_resuming_refuses_other_spaces(spaces: dict[str, SearchSpace], difference: str, tmp_path: Path) -> None:
     Study.create("s", f"sqlite:///{tmp_path / 's.db'}", {"a": SPACE}, "data")
     with pytest.raises(UsageError, match=f"differ from those of earlier calls in {difference}.* Restore the rest"):
         Study.resume("s", f"sqlite:///{tmp_path / 's.db'}", spaces, "data")
-
-
-def test_a_file_that_a_dashboard_reads_is_waited_for(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
-    study = Study.create("s", storage, {"a": SPACE}, "data")
-    with study.optuna._storage._backend.engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * SQLITE_PATIENCE_S

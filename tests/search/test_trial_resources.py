@@ -1,4 +1,4 @@
-"""What a search may take: requests that fit nowhere, trials without memory, and the disk."""
+"""What a search may take: requests that fit nowhere, and what a step is measured to cost."""
 
 import dataclasses
 import os
@@ -9,17 +9,21 @@ from typing import Any
 
 import psutil
 import pytest
+from datasets_made import write_prepared
 from ray import cloudpickle
 from scripted_search import SPACE, Scripted, Search, cost_nothing
 
 from fer_ray.cli import main
 from fer_ray.cluster import connect
+from fer_ray.config.files import load_config
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
+from fer_ray.search import trial_cost
 from fer_ray.search.on_ray import preflight
-from fer_ray.search.on_ray.preflight import Measured, measure_costs
+from fer_ray.search.on_ray.preflight import Measured
 from fer_ray.search.plan import Allocation
 from fer_ray.search.request import SearchRequest
+from fer_ray.search.trial_cost import measure_trial
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import search, tune
 
@@ -80,30 +84,26 @@ def test_a_search_measures_where_memory_may_be_short(
     assert bool(costs) == measured
 
 
-def test_dry_run(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run(
+    scripted: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The processes that measured end: else Ray keeps them for other tasks, with what they have of a GPU's memory."""
+
+    def measure(request: SearchRequest, data: TrainingData, threads: int) -> Measured:
+        (tmp_path / f"{os.getpid()}.pid").touch()
+        return cost_nothing(request, data, Allocation(2, 1, {"CPU": 1}, "as requested"))
+
+    monkeypatch.setattr(preflight, "_measure", measure)
     (tmp_path / "s.yaml").write_text(SPACE)
-    arguments = ["--dataset", tiny_dataset.path, "--space", tmp_path / "s.yaml", "--output", tmp_path / "run"]
+    arguments = ["--dataset", scripted.dataset.path, "--space", tmp_path / "s.yaml", "--output", scripted.run]
     with pytest.raises(SystemExit) as end:
         main(["tune", *map(str, arguments), "--trials", "9", "--time-budget", "2h", "--dry-run"])
     plan = capsys.readouterr().out
     assert end.value.code == 0
     assert "9 trials, for at most 2 h 00 min, 2 at once (one per CPU core), each with 1 CPU" in plan
-    assert "per process (measured); 2 at once take" in plan
-    assert "time: at most" in plan and "= 5 × " in plan
+    assert "per process (measured); 2 at once take" in plan and "time: at most" in plan and "= 5 × " in plan
     assert "model.dropout: uniform [0.2, 0.7], first 0.5" in plan
-    assert not (tmp_path / "run").exists()
-
-
-def test_processes_that_measured_end(scripted: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else Ray keeps them for other tasks, and they keep what they have of a GPU's memory."""
-
-    def measure(request: SearchRequest, data: TrainingData, threads: int) -> Measured:
-        (tmp_path / f"{os.getpid()}.pid").touch()
-        return cost_nothing(request, data, allocation)
-
-    allocation = Allocation(2, 1, {"CPU": 1}, "as requested")
-    monkeypatch.setattr(preflight, "_measure", measure)
-    measure_costs(scripted.request(3), TrainingData.load(scripted.dataset), allocation)
+    assert not scripted.run.exists()
     pids = {int(file.stem) for file in tmp_path.glob("*.pid")}
     deadline = time.monotonic() + 20
     while (left := {pid for pid in pids if psutil.pid_exists(pid)}) and time.monotonic() < deadline:
@@ -111,12 +111,11 @@ def test_processes_that_measured_end(scripted: Search, tmp_path: Path, monkeypat
     assert pids and not left
 
 
-def run_out_of_memory() -> None:
-    raise MemoryError("Unable to allocate 3.2 GiB")
-
-
-def test_a_trial_that_runs_out_of_memory_fails_with_advice_and_the_search_goes_on(scripted: Search) -> None:
-    scripted([0.2, 0.3, 0.4], [0.3, run_out_of_memory], [0.3, 0.6, 0.6])
-    assert scripted.states() == ["COMPLETE", "FAIL", "COMPLETE"]
-    error = scripted.study().trials[1].user_attrs["error"]
-    assert error.startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
+def test_a_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [number % 7 for number in range(300)]
+    data = TrainingData.load(write_prepared(tmp_path / "data", {"train": labels, "validation": labels[:40]}))
+    monkeypatch.setattr(trial_cost, "_SECONDS", 0.05)
+    config = load_config(None, ["model.name=cnn3", "optimizer.learning_rate=10"])  # at which a run would diverge
+    cost = measure_trial(config, data)
+    assert 0 < cost.validate < 1 and 0 < cost.train < 1
+    assert cost.memory > 100 << 20 and cost.gpu_memory == cost.gpu_size == 0

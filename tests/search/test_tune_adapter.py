@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import optuna
 import pytest
@@ -23,8 +23,8 @@ from fer_ray.cluster import connect
 from fer_ray.cluster.failures import FailureReader
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.search.on_ray.trial_listener import TrialListener
-from fer_ray.search.on_ray.tune_adapter import adapted_tune, run_to_its_end, worker_error
+from fer_ray.search.on_ray.run_trials import adapted_tune, run_to_its_end
+from fer_ray.search.on_ray.trial_listener import TrialListener, _worker_error
 
 
 def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
@@ -59,7 +59,7 @@ def test_a_kill_for_memory_is_the_death_of_one_actor(
     trial.set_storage(StorageContext(str(tmp_path), "search", trial_dir_name="0"))
     Path(trial.local_path).mkdir(parents=True)
     trial.handle_error(death)
-    failure = FailureReader(1).read(worker_error(trial))
+    failure = FailureReader(1).read(_worker_error(trial))
     assert failure.text.startswith("out of memory: 1 worker(s) were killed. Lower training.batch_size")
 
 
@@ -68,11 +68,6 @@ def test_ray_tune_is_left_as_it_was() -> None:
     with adapted_tune(copies_files=False):
         assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
     assert (dict(os.environ), tune_controller.RayActorManager) == before  # type: ignore[attr-defined]
-
-
-def test_a_trial_without_an_error_of_its_own() -> None:
-    trial: Any = SimpleNamespace(pickled_error_file=None, error_file=None)
-    assert worker_error(trial) == "failed without an error"
 
 
 def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

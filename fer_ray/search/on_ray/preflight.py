@@ -29,11 +29,7 @@ Measure = Callable[[SearchRequest, TrainingData, Allocation], Measured]
 
 
 def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> SearchPlan:
-    """Plan a search by the measured cost of its trials.
-
-    Args:
-        trials: number of trials left to run.
-        measure: ``measure_costs`` or ``measure_where_tight``.
+    """Plan a search of so many trials by their cost; ``measure`` is ``measure_costs`` or ``measure_where_tight``.
 
     Raises:
         UsageError: the trials don't fit the cluster; the message shows the arithmetic.
@@ -48,10 +44,9 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
 
 
 def allocate_cluster(request: SearchRequest, trials: int, costs: Mapping[str, TrialCost]) -> Allocation:
-    """Connect to the cluster, or start one, and divide its resources among trials.
+    """Connect to the cluster, or start one, and divide its resources among so many trials.
 
     Args:
-        trials: number of trials left to run.
         costs: cost of a process by the name of the space; empty if unknown.
 
     Raises:

@@ -1,9 +1,12 @@
 """Run the trials of a study on Ray Tune."""
 
+import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,17 +20,17 @@ from sqlalchemy.engine import URL
 from fer_ray.cluster import connect
 from fer_ray.cluster.failures import advice
 from fer_ray.cluster.memory import memory_errors
+from fer_ray.cluster.ray_patches import keep_credentials_from_trials, trials_killed_for_memory
 from fer_ray.cluster.resources import room
-from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.interrupts import deferred_interrupt
+from fer_ray.console.messages import is_uploaded
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import FerRayError
 from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.folder import SearchFolder
-from fer_ray.search.on_ray.trial_listener import TrialListener
+from fer_ray.search.on_ray.trial_listener import LostError, TrialListener
 from fer_ray.search.on_ray.trial_on_workers import DRIVER, train_on_workers
-from fer_ray.search.on_ray.tune_adapter import adapted_tune, run_to_its_end
 from fer_ray.search.plan import Allocation
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
@@ -38,6 +41,12 @@ from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 _NODES_S = 5.0
+_SWITCHES = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a search as if it were finished
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
 
 
 def run_trials(
@@ -73,31 +82,98 @@ def run_trials(
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(copies_files="tensorboard" in loggers),
     ):
-        listener = TrialListener(study, trials, data, allocation, runs, on_closed, seconds, bar, table, interrupted)
-        # TensorBoard's files lie where Ray Tune writes.
-        output, name = (folder.output, "tensorboard") if "tensorboard" in loggers else (folder.ray, "tune")
-        tuner = ray_tune.Tuner(
-            _trainable(allocation, data, train, study, runs, folder.ray),
-            tune_config=ray_tune.TuneConfig(
-                search_alg=_StudySearcher(study, trials, allocation),
-                num_samples=-1,  # the searcher decides when there are enough
-                # A process that waits for workers can't be told to leave them; it ends, and they with it.
-                reuse_actors=allocation.workers == 1,
-                trial_dirname_creator=lambda trial: str(trial.config["number"]),
-            ),
-            run_config=ray_tune.RunConfig(
-                name=name,
-                **connect.ray_storage(output),
-                stop=listener,
-                failure_config=ray_tune.FailureConfig(max_failures=study.max_failures),
-                callbacks=[listener, *_callbacks(loggers, folder, study.name)],
-                verbose=0,
-            ),
-        )
-        run_to_its_end(tuner)
+        listener = TrialListener(study, len(data.train), allocation, runs, on_closed, seconds, bar, table, interrupted)
+        run_to_its_end(_tuner(study, trials, data, train, allocation, folder, runs, listener, loggers))
         listener.close_running()
     if interrupted.is_set():
         raise KeyboardInterrupt
+
+
+def _tuner(
+    study: Study,
+    trials: int,
+    data: TrainingData,
+    train: TrainFunction,
+    allocation: Allocation,
+    folder: SearchFolder,
+    runs: Output,
+    listener: TrialListener,
+    loggers: Sequence[str],
+) -> ray_tune.Tuner:
+    """Return Ray Tune's side of a search; arguments as in ``run_trials``."""
+    on_workers = allocation.workers > 1
+    work = ray_tune.with_parameters(
+        _run_trial,
+        data=[ray.put(data)] if on_workers else data,
+        train=train,
+        runs=runs,
+        notes=folder.ray,
+        spaces=study.spaces,
+        strategy=study.strategy,
+        allocation=allocation,
+    )
+    # TensorBoard's files lie where Ray Tune writes.
+    output, name = (folder.output, "tensorboard") if "tensorboard" in loggers else (folder.ray, "tune")
+    return ray_tune.Tuner(
+        ray_tune.with_resources(work, DRIVER if on_workers else allocation.resources),
+        tune_config=ray_tune.TuneConfig(
+            search_alg=_StudySearcher(study, trials, allocation),
+            num_samples=-1,  # the searcher decides when there are enough
+            # A process that waits for workers can't be told to leave them; it ends, and they with it.
+            reuse_actors=not on_workers,
+            trial_dirname_creator=lambda trial: str(trial.config["number"]),
+        ),
+        run_config=ray_tune.RunConfig(
+            name=name,
+            **connect.ray_storage(output),
+            stop=listener,
+            failure_config=ray_tune.FailureConfig(max_failures=study.max_failures),
+            callbacks=[listener, *_callbacks(loggers, folder, study.name)],
+            verbose=0,
+        ),
+    )
+
+
+@contextmanager
+def adapted_tune(copies_files: bool) -> Iterator[None]:
+    """Turn off Ray Tune's console output, its result files and its handling of Ctrl-C while the context is open.
+
+    Trials get no credentials: nodes have their own. A process that Ray's memory monitor kills fails its own trial only.
+
+    Args:
+        copies_files: whether Ray Tune copies its files, among them those of TensorBoard, while the search runs.
+    """
+    switches = _SWITCHES | {"TUNE_GLOBAL_CHECKPOINT_S": "10" if copies_files else "1000000000"}
+    previous = dict(os.environ)
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    os.environ.update(switches)
+    logger.setLevel(logging.CRITICAL)
+    keep_credentials_from_trials()
+    try:
+        with trials_killed_for_memory():
+            yield
+    finally:
+        logger.setLevel(level)
+        for name in switches:
+            del os.environ[name]
+            os.environ.update({name: previous[name]} if name in previous else {})
+
+
+def run_to_its_end(tuner: ray_tune.Tuner) -> None:
+    """Run Ray Tune until its trials have ended or its stopper ends the search.
+
+    Leaves the uploaded folder of a job, which disappears when the job is stopped: Tune needs its current folder.
+
+    Raises:
+        FerRayError: Ray has died.
+    """
+    if is_uploaded(Path.cwd()):
+        os.chdir(tempfile.gettempdir())
+    try:
+        tuner.fit()
+    except LostError as lost:
+        raise FerRayError(f"{lost.__cause__} Finished epochs are kept: resume with --resume.") from None
 
 
 def _callbacks(loggers: Sequence[str], folder: SearchFolder, study: str) -> Iterator[ray_tune.Callback]:
@@ -112,75 +188,45 @@ def _callbacks(loggers: Sequence[str], folder: SearchFolder, study: str) -> Iter
         yield MLflowLoggerCallback(os.environ.get("MLFLOW_TRACKING_URI", own), experiment_name=study)
 
 
-def _trainable(
-    allocation: Allocation, data: TrainingData, train: TrainFunction, study: Study, runs: Output, notes: Output
-) -> Any:
-    """Return the function that Ray Tune calls for each trial, with its resources."""
-    common = {"train": train, "runs": runs, "spaces": study.spaces, "strategy": study.strategy}
-    if allocation.workers > 1:
-        work = ray_tune.with_parameters(
-            _run_on_workers, data=[ray.put(data)], allocation=allocation, notes=notes, **common
-        )
-        return ray_tune.with_resources(work, DRIVER)
-    gpu = allocation.resources.get("GPU", 0)
-    work = ray_tune.with_parameters(_run_here, data=data, threads=allocation.threads, gpu=gpu, **common)
-    return ray_tune.with_resources(work, allocation.resources)
-
-
-def _run_here(
+def _run_trial(
     params: dict[str, Any],
-    data: TrainingData,
+    data: Any,
     train: TrainFunction,
     runs: Output,
-    spaces: Mapping[str, SearchSpace],
-    strategy: Strategy,
-    threads: int,
-    gpu: float,
-) -> None:
-    """Train a candidate in the process of its trial."""
-    torch.set_num_threads(threads)
-    limit_gpu_memory(gpu)
-    with _trial(params, runs, spaces, strategy) as (config, reporter):
-
-        def report(metrics: Metrics, snapshot: Snapshot) -> None:
-            ray_tune.report(reporter.record(metrics, snapshot))
-
-        for result in reporter.begin():
-            ray_tune.report(result)
-        train(config, data, report, resume_from=reporter.run.resumable())
-
-
-def _run_on_workers(
-    params: dict[str, Any],
-    data: list["ray.ObjectRef[TrainingData]"],
-    train: TrainFunction,
-    runs: Output,
+    notes: Output,
     spaces: Mapping[str, SearchSpace],
     strategy: Strategy,
     allocation: Allocation,
-    notes: Output,
 ) -> None:
-    """Train a candidate on several workers."""
-    with _trial(params, runs, spaces, strategy) as (config, reporter):
-        for result in train_on_workers(config, data, train, reporter, allocation, notes.within(params["folder"])):
-            ray_tune.report(result)
-
-
-@contextmanager
-def _trial(
-    params: dict[str, Any], runs: Output, spaces: Mapping[str, SearchSpace], strategy: Strategy
-) -> Iterator[tuple[Config, TrialReporter]]:
-    """Yield the configuration and the reporter of a trial, and report its errors.
+    """Train a candidate in the process of its trial, or on workers, and report each epoch and an error.
 
     Errors of Ray's, such as a lost worker, are raised: Ray Tune then restarts the trial. Any other error would come
     again. It is reported, and the process stays usable for the next trial.
+
+    Args:
+        params: what the searcher has suggested.
+        data: all rows; for workers a reference to them, in a list, because Ray would send the rows themselves.
+        notes: folder for the files of Ray Train.
     """
     connect.hide_unrequested_gpus()
     config = spaces[params["space"]].with_values({path: value for path, value in params.items() if "." in path})
     reporter = TrialReporter(config, RunFolder(runs.within(params["folder"]), strategy.first.metric), strategy)
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        ray_tune.report(reporter.record(metrics, snapshot))
+
     try:
         with memory_errors(advice(config.training)):
-            yield config, reporter
+            if allocation.workers > 1:
+                own = notes.within(params["folder"])
+                for result in train_on_workers(config, data, train, reporter, allocation, own):
+                    ray_tune.report(result)
+                return
+            torch.set_num_threads(allocation.threads)
+            limit_gpu_memory(allocation.resources.get("GPU", 0))
+            for result in reporter.begin():
+                ray_tune.report(result)
+            train(config, data, report, resume_from=reporter.run.resumable())
     except RayError:
         raise
     except Exception as error:

@@ -3,9 +3,11 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 from typing import Any
 
+from ray import cloudpickle
 from ray import tune as ray_tune
 
 from fer_ray.cluster import connect
@@ -13,15 +15,16 @@ from fer_ray.cluster.failures import FailureReader
 from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.errors import FerRayError
-from fer_ray.search.on_ray.tune_adapter import LostError, worker_error
 from fer_ray.search.plan import Allocation
 from fer_ray.search.study import Candidate, Study
-from fer_ray.search.time_budget import TimeBudget
 from fer_ray.search.trial_records import TrialRecord, describe, error_line
 from fer_ray.search.trial_table import TrialTable
 from fer_ray.storage.output import Output
-from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import METRICS_FILE, RunFolder
+
+
+class LostError(BaseException):
+    """Ray has died. Not an ``Exception``, at which Ray Tune would wait for its actors to end, which are gone."""
 
 
 class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
@@ -29,8 +32,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
 
     Args:
         study: study of the search.
-        trials: number of finished trials in the study at the end.
-        data: rows of the dataset.
+        rows: number of training images.
         allocation: resources of the trials.
         runs: folder with the training run of each trial.
         on_closed: called after a trial was closed in the study.
@@ -42,8 +44,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
     def __init__(
         self,
         study: Study,
-        trials: int,
-        data: TrainingData,
+        rows: int,
         allocation: Allocation,
         runs: Output,
         on_closed: Callable[[], None],
@@ -53,19 +54,14 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         interrupted: Event,
     ):
         self._study, self._runs, self._on_closed, self._bar, self._table = study, runs, on_closed, bar, table
-        self._rows, self._interrupted = len(data.train), interrupted
+        self._rows, self._interrupted = rows, interrupted
         self._failures = FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0))
         self._stopped, self._errors = set[int](), dict[int, str]()
-        self._deadline, self._budget = math.inf, None
-        if seconds is not None:
-            self._deadline = time.monotonic() + seconds
-            self._budget = TimeBudget(seconds, trials - study.counted(), allocation.concurrent, data.info.size)
+        self._deadline = time.monotonic() + (math.inf if seconds is None else seconds)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         candidate = self._candidate(trial)
         self._table.began(candidate.number, candidate.space, candidate.config.training.epochs)
-        if self._budget:
-            self._budget.began(candidate.number, candidate.config)
         gauge("trials_running", "Running trials.").set(len(self._study.running()))
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -82,8 +78,6 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         if result["previous"]:
             return False
         count_images("tune", ok=self._rows)
-        if self._budget:
-            self._budget.reported(number, result)
         if weak:
             self._stopped.add(number)
         return weak
@@ -99,7 +93,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         trial.metric_n_steps.clear()
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        failure = self._failures.read(worker_error(trial))
+        failure = self._failures.read(_worker_error(trial))
         count_failure("tune", failure.kind)
         number = trial.config["number"]
         say(
@@ -109,7 +103,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         )
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        failure = self._failures.read(worker_error(trial))
+        failure = self._failures.read(_worker_error(trial))
         count_failure("tune", failure.kind)
         text = failure.text
         if self._study.max_failures:
@@ -145,8 +139,6 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
 
     def _closed(self, record: TrialRecord) -> None:
         self._table.ended(record.number)
-        if self._budget:
-            self._budget.ended(record.number)
         self._on_closed()
         best, first = self._study.best(), self._study.strategy.first
         shown = "" if best is None or best.value is None else f"best {first.write(best.value)}"
@@ -161,3 +153,12 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
 
     def _candidate(self, trial: Any) -> Candidate:
         return next(one for one in self._study.running() if one.number == trial.config["number"])
+
+
+def _worker_error(trial: Any) -> object:
+    """Return the exception that ended the process of a failed trial, or the text of Tune's own error."""
+    pickled, text = trial.pickled_error_file, trial.error_file
+    if pickled and Path(pickled).is_file():
+        error = cloudpickle.loads(Path(pickled).read_bytes())
+        return getattr(error, "cause", error)
+    return Path(text).read_text() if text else "failed without an error"

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 
 from fer_ray.cluster.connect import on_this_node, ray_storage
 from fer_ray.cluster.ray_patches import name_cluster_to_train
@@ -24,7 +24,6 @@ DRIVER = {"CPU": 0.001}
 """Resources of the process that a trial's workers report to, which is mostly idle; Ray Tune refuses 0."""
 _LEFT = 0.01
 """CPUs that each worker leaves to those processes."""
-_PATIENCE_S = 0.5
 
 
 def train_on_workers(
@@ -60,26 +59,16 @@ def train_on_workers(
             trainer.fit()
         except Exception as error:
             failures.append(error)
+        finally:
+            results.put(None)
 
     name_cluster_to_train()
     # A daemon: when the trial is stopped, Tune ends this process and thereby the processes that it owns.
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    yield from _until_ended(results, thread)
+    threading.Thread(target=fit, daemon=True).start()
+    while (result := results.get()) is not None:
+        yield result
     for error in failures:
         raise _cause(error)
-
-
-def _until_ended(results: Queue, thread: threading.Thread) -> Iterator[dict[str, Any]]:
-    """Yield the results of the workers until they have ended and none is left."""
-    ended = False
-    while not ended:
-        ended = not thread.is_alive()  # checked first, so that no result before the end is missed
-        try:
-            yield results.get(timeout=_PATIENCE_S)
-            ended = False
-        except Empty:
-            continue
 
 
 def _cause(error: Exception) -> Exception:
