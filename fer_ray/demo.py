@@ -15,7 +15,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib import cbook
 
 from fer_ray.config.files import load_config
@@ -135,11 +134,9 @@ def _apply(root: Path, size: DemoSize) -> None:
 
     # Drawn faces teach nothing about real ones, so this network is not the trained one.
     photo, labels = Path(cbook.get_sample_data(_PORTRAIT, asfileobj=False)), root / "portrait-label"
-    title = "6/7 Find and label the face in a photo; without CHECKPOINT, score uses the network that comes with fer_ray"
+    title = "6/7 Label the face in a photo of Grace Hopper; without CHECKPOINT, by the network that comes with fer_ray"
     _step(title, "score", photo, "--faces", "detect", "--output", labels)
     score(None, [photo], labels, faces="detect")
-    (row,) = pq.read_table(labels / "part-00000.parquet", columns=["label", "confidence"]).to_pylist()
-    print(f"Grace Hopper, in a photo of the US Navy: {row['label']}, confidence {row['confidence']:.0%}")
 
 
 def write_photos(folder: Path, count: int) -> int:

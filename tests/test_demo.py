@@ -22,7 +22,7 @@ def test_demo(
     assert Path(lines[-1]) == result.page
     commands = [line.split() for line in lines if line.startswith("    fer-ray ")]
     assert [words[1] for words in commands] == ["prepare", "tune", "train", "evaluate", "score", "score", "report"]
-    assert any(line.startswith("Grace Hopper, in a photo of the US Navy: ") for line in lines)
+    assert any("grace_hopper.jpg  " in line and "face 0" in line for line in lines)
     page = result.page.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):
         assert f'<p class="kind">{kind}</p>' in page
