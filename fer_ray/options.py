@@ -30,7 +30,7 @@ LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Logger to the package that it needs."""
 MOST_SHOWN = 5_000
 """Inputs that can be labelled without an output."""
-RAY_FROM = 50_000
+RAY_FROM = 200_000
 """Inputs from which a job of one machine starts Ray: with fewer, starting it takes longer than it saves."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 

@@ -9,15 +9,14 @@ if __name__ == "__main__":
 
 import os
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
 from fer_ray.images.faces import DETECT, load_detector, resolve_faces
 from fer_ray.options import MOST_SHOWN, RAY_FROM, ScoreOptions
-from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
 from fer_ray.scoring.job import ScoringJob, resumed_job
 from fer_ray.scoring.manifest import Manifest, add_listing
@@ -155,17 +153,9 @@ def _score(
     Returns:
         The job as computed, the counts over all rows, and the number of inputs scored now.
     """
-    is_ray_sure = options.ray or (options.ray is None and bool(os.environ.get("RAY_ADDRESS") or _has_gpus()))
-    stopped, began = threading.Event(), time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(_list_new, folder, request, resumed is not None, options.output is None, stopped)
-        try:
-            if is_ray_sure:
-                _start_ray(on_end)
-            listed = listing.result()
-        except BaseException:  # Ctrl-C: leaving the pool would wait for a long listing
-            stopped.set()
-            raise
+    began = time.monotonic()
+    _list_new(folder, request, resumed is not None, options.output is None)
+    listing_s = time.monotonic() - began
     if not resumed:
         request.write(folder)
     record_start(folder)
@@ -173,17 +163,19 @@ def _score(
     totals = count_parts(folder, written, request.format)
     left = unwritten_chunks(Manifest(folder).listings, written)
     files = sum(chunk.files for chunk in left)
+    uses_ray = options.ray
+    if uses_ray is None:
+        uses_ray = bool(os.environ.get("RAY_ADDRESS")) or _has_gpus() or files >= RAY_FROM
     run: Runner = in_this_process
-    if is_ray_sure or (options.ray is None and files >= RAY_FROM):
-        if not is_ray_sure:
-            _start_ray(on_end)
+    if uses_ray and left:
+        _start_ray(on_end)
         from fer_ray.cluster.node_checks import require_seen_by_nodes
         from fer_ray.scoring.on_ray import in_actors
 
         require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
         run = partial(in_actors, gpus_per_actor=options.gpus_per_actor)
     job = score_left(folder, resumed or request, left, run, totals)
-    totals.seconds["listing"] = listed - began
+    totals.seconds["listing"] = listing_s
     return job, totals, files
 
 
@@ -205,13 +197,13 @@ def _start_ray(on_end: ExitStack) -> None:
         on_end.callback(ray.shutdown)  # not in a thread: Ray ends a process that uses it meanwhile
 
 
-def _list_new(
-    folder: Output, request: ScoringJob, is_resumed: bool, is_limited: bool, stopped: threading.Event
-) -> float:
-    """Add new inputs to the manifest, and return the moment of the end."""
+def _list_new(folder: Output, request: ScoringJob, is_resumed: bool, is_printed: bool) -> None:
+    """Add new inputs to the manifest."""
     skipped = Counter[str]()
     entries = list_entries(request.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
-    found = add_listing(folder, _limited(entries, MOST_SHOWN if is_limited else None, stopped))
+    found = add_listing(folder, islice(entries, MOST_SHOWN + 1) if is_printed else entries)
+    if is_printed and found > MOST_SHOWN:
+        raise UsageError(f"more than {MOST_SHOWN:,} inputs, whose rows are not printed. Name an --output for them.")
     if not found and not is_resumed:
         names = ", ".join(request.inputs)
         raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
@@ -219,18 +211,6 @@ def _list_new(
         say(f"{amount(found, 'new input')} since the last run.")
     if others := skipped.total():
         say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
-    return time.monotonic()
-
-
-def _limited(entries: Iterator[Entry], limit: int | None, stopped: threading.Event) -> Iterator[Entry]:
-    for number, entry in enumerate(entries):
-        if stopped.is_set():
-            raise InterruptedError
-        if number == limit:
-            raise UsageError(
-                f"more than {limit:,} inputs, whose rows are not printed. Name an --output folder for them."
-            )
-        yield entry
 
 
 def _check_errors(totals: Totals, max_error_rate: float, output: str | None) -> None:

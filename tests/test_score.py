@@ -22,8 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hostile_files import CONTENTS, DEEP, MADE, deep
-from matplotlib import cbook
-from out_of_memory import ERRORS, room_for
 from ray.exceptions import RaySystemError
 
 from fer_ray import score as stage
@@ -31,9 +29,6 @@ from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.images import image_files
-from fer_ray.images.decode import decode
-from fer_ray.images.faces import HaarDetector
-from fer_ray.inference import network
 from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.inference.device import has_fast_bfloat16
 from fer_ray.inference.predictor import Predictor
@@ -239,39 +234,6 @@ def test_lists_repeats_containers_and_csv(checkpoint: Path, images: Path, tmp_pa
     assert (result.summary["files"], result.summary["failed"]) == (11, 2)
 
 
-def test_faces_are_found_and_labelled(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    photo = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
-    two = np.concatenate([decode(photo.read_bytes()).pixels] * 2, axis=1)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / "a.txt").write_text("no image")
-    cv2.imwrite(str(folder / "b.png"), two)
-    cv2.imwrite(str(folder / "c.png"), np.full((200, 300), 128, np.uint8))
-    output = tmp_path / "out"
-    monkeypatch.chdir(tmp_path)
-    result = score(checkpoint, [folder, photo], output, faces="haar", max_error_rate=0.5)
-    rows = read_rows(output).to_pylist()
-    assert [(Path(row["path"]).name, row["status"], row["face"]) for row in rows] == [
-        ("a.txt", "not_an_image", None),
-        ("b.png", "ok", 0),
-        ("b.png", "ok", 1),
-        ("c.png", "no_face", None),
-        ("grace_hopper.jpg", "ok", 0),
-    ]
-    (face,) = HaarDetector()(decode(photo.read_bytes()).pixels)
-    box = tuple(rows[-1][f"face_{side}"] for side in ("x", "y", "width", "height"))
-    assert box == pytest.approx(face[:4])
-    assert (result.summary["failed"], result.summary["rows_with_label"]) == (1, 3)
-    assert "no_face" in (output / "summary.html").read_text()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["photos/a.txt", "not_an_image"]
-    assert lines[4].endswith("face 0: {2:.0f} × {3:.0f} at {0:.0f}, {1:.0f}".format(*box))
-    with pytest.raises(UsageError, match=r"another detector: .* scored with haarcascade.*the request is none"):
-        score(checkpoint, [folder, photo], output, resume=True)
-
-
 def test_several_checkpoints_predict_together(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other", seed=1)
     score(None, [checkpoint, other, images / "0?.jpg"], tmp_path / "out", tta="adaptive")
@@ -302,7 +264,7 @@ def test_without_an_output_rows_are_printed(
     assert second.split()[:3] == [names[1], "empty", "the"]
 
     monkeypatch.setattr(stage, "MOST_SHOWN", 1)
-    with pytest.raises(UsageError, match=r"more than 1 inputs.* Name an --output folder for them"):
+    with pytest.raises(UsageError, match=r"more than 1 inputs.* Name an --output for them"):
         score(None, names)
 
 
@@ -347,7 +309,7 @@ def test_resume_refuses_too_many_failures_and_another_job(
         score(checkpoint, [images], result.path, resume=True, tta="none")
     with pytest.raises(UsageError, match="another checkpoint"):
         score(make_checkpoint(tmp_path / "other", seed=1), [images], result.path, resume=True)
-    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: its files are parquet"):
+    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: use that of its files, parquet"):
         score(checkpoint, [images / "00.jpg"], result.path, resume=True, format="csv")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="not the output of a scoring job"):
@@ -424,30 +386,6 @@ def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(on_ray, "require_running", died)
     with pytest.raises(FerRayError, match=r"^Ray's raylet died. The rows written so far are kept: .* --resume.$"):
         list(on_ray._written(batches()))
-
-
-def test_where_memory_runs_out_batches_are_halved(
-    result: ScoreResult,
-    checkpoint: Path,
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    forward_batches = network.forward_batches
-    monkeypatch.setattr(network, "forward_batches", room_for(1, ERRORS["driver"], forward_batches))
-    short = score(checkpoint, [images], tmp_path / "short", batch_size=8, max_error_rate=1)
-    assert short.summary["batch_size"] == 1
-    assert capsys.readouterr().err.count("Memory ran out: from now on 1 image a forward pass") == 1
-    rows, others = (read_rows(place.path) for place in (result, short))
-    assert rows["path"].equals(others["path"]) and rows["status"].equals(others["status"])
-    for there, own in zip(rows["p_happy"].to_pylist(), others["p_happy"].to_pylist(), strict=True):
-        assert there == own or there == pytest.approx(own, abs=TOLERANCE)
-
-    monkeypatch.setattr(network, "forward_batches", room_for(0, ERRORS["driver"], forward_batches))
-    with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
-        score(checkpoint, [images], tmp_path / "none", batch_size=32)
-    assert not (tmp_path / "none").exists()
 
 
 SLOW_DETECTOR = """

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple, cast
 
@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from fer_ray.images.decode import DecodedImage, ImageError, decode, resize
+from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
-from fer_ray.images.faces import FaceDetector, FoundFace, crop, load_detector
+from fer_ray.images.faces import FoundFace, crop, load_detector
 from fer_ray.images.image_files import FileError
 from fer_ray.inference.device import limit_gpu_memory
 from fer_ray.inference.predictor import Predictor, load_members
@@ -38,7 +38,7 @@ _own = threading.local()
 class _ReadImage(NamedTuple):
     """The pictures of an entry, one a face or one for the whole image, or the problem; and the seconds."""
 
-    faces: list[tuple[FoundFace | None, np.ndarray]]
+    faces: Sequence[tuple[FoundFace | None, np.ndarray]]
     problem: Problem | None
     reading: float = 0.0
     decoding: float = 0.0
@@ -178,7 +178,10 @@ class ChunkScorer:
     def _crops(self, data: bytes) -> _ReadImage:
         size = self._predictor.size
         if self._detect:
-            faces = detected_faces(self._detect, decode(data, shorter_side=_DETECTED_SIDE), size)
+            image = decode(data, shorter_side=_DETECTED_SIDE)
+            scale = image.width / image.pixels.shape[1]  # boxes are in pixels of the original
+            found = self._detect(image.pixels)
+            faces = [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in found]
             return _ReadImage(faces, None if faces else Problem("no_face", None))
         image = decode(data, size)
         longer, shorter = max(image.width, image.height), min(image.width, image.height)
@@ -187,9 +190,3 @@ class ChunkScorer:
     def _timed_out(self, entry: Entry) -> _ReadImage:
         seconds = self._job.timeout_s
         return _ReadImage([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
-
-
-def detected_faces(detect: FaceDetector, image: DecodedImage, size: int) -> list[tuple[FoundFace | None, np.ndarray]]:
-    """Return the faces of an image, with boxes in pixels of the original, and their pictures of ``size`` pixels."""
-    scale = image.width / image.pixels.shape[1]
-    return [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in detect(image.pixels)]

@@ -110,9 +110,7 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
             " same order; new files in them are found."
         )
     if job.format != request.format:
-        problems.append(
-            f"{output}: --resume with --format {request.format}: its files are {job.format}. Use that format."
-        )
+        problems.append(f"{output}: --resume with --format {request.format}: use that of its files, {job.format}.")
     if problems:
         raise UsageError(problems)
     kept = {"precision": job.precision, "batch_size": request.batch_size or job.batch_size}
