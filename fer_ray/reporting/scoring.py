@@ -79,5 +79,4 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("Precision, batch size", f"{summary['precision']}, {summary['batch_size']}"),
         ("From the first batch on", per_time(scored / max(summary["seconds_from_first_batch"], 1e-9), "images")),
         ("Images/s by stage", speed_by_stage(summary)),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

@@ -7,7 +7,6 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ REMEDIES = {
 """By stage, what makes a job faster that spends most time there."""
 _OF_A_RUN = ("scored_in_this_run", "seconds", "seconds_from_first_batch", "stages")
 _OF_THE_JOB = ("checkpoints", "tta", "faces", "precision", "batch_size", "inputs", "fingerprint")
-_PACKAGES = ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")
 
 
 def summarise(job: ScoringJob, totals: Totals, files: int, began: float) -> dict[str, Any]:
@@ -69,7 +67,6 @@ def summarise(job: ScoringJob, totals: Totals, files: int, began: float) -> dict
             for spent in (totals.seconds[stage],)
         },
         **{name: getattr(job, name) for name in _OF_THE_JOB},
-        "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
