@@ -27,6 +27,7 @@ _LONGEST = 1024  # pixels of the longer side; larger pictures are shrunk to that
 _SMALLEST = 24  # pixels; smaller faces show little of an expression
 _STEP, _NEIGHBOURS = 1.1, 5  # ratio of successive face sizes; detections required for a face
 _NET_LONGEST, _NET_SCORE, _NET_OVERLAP = 768, 0.5, 0.3  # longer side; least score; most overlap of two faces
+_NET_SHORTEST = 64  # pixels of each side; the network finds faces in any picture of 32
 _NET_OUTPUTS, _NET_STRIDE = ("537", "538", "539", "540"), 4  # heat map, logarithm of sizes, offsets, landmarks
 _FRAME = 1.11  # side of FER-2013's frame by the height of CenterFace's box: median of 127 images, quartiles 0.18 apart
 
@@ -110,7 +111,8 @@ class CenterFaceDetector:
         """Return the faces in a grey picture, as in ``FaceDetector``."""
         picture, scale = _shrunk(picture, _NET_LONGEST)
         height, width = picture.shape
-        picture = cv2.copyMakeBorder(picture, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT)
+        below, right = (max(_NET_SHORTEST - side, -side % 32) for side in (height, width))
+        picture = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT)
         # A network takes pictures of one shape, and one call at a time. Loading it takes a tenth of a call.
         idle = self._idle.pop() if self._idle else None
         if idle and idle[0] == picture.shape:
