@@ -95,6 +95,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def result(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_scorer, "CHUNK_SECONDS", 0)  # so that each part holds a batch
+        patch.setattr(os, "sched_getaffinity", lambda pid: {0})  # the first one too
         return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=16)
 
 

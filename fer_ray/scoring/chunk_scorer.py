@@ -99,7 +99,8 @@ class ChunkScorer:
             take: returns a chunk of about so many inputs, a multiple of the second number; None when none are left.
         """
         batch_size = self._predictor.batch_size
-        chunk = take(max(batch_size, min(GROUP_ROWS, round(CHUNK_SECONDS * self._per_s))), batch_size)
+        least = batch_size * (self._least_threads if not (self._per_s or self._on_gpu) else 1)  # all threads warm up
+        chunk = take(max(least, min(GROUP_ROWS, round(CHUNK_SECONDS * self._per_s))), batch_size)
         if chunk is None:
             return None
         began = time.time()

@@ -1,5 +1,6 @@
 """Inputs that vanish, hang or break a decoder, faces in photos, the size of chunks, and too little memory."""
 
+import os
 import time
 from pathlib import Path
 
@@ -90,17 +91,18 @@ def test_where_memory_runs_out_batches_are_halved(
 
 
 def test_chunks_are_seconds_of_work_and_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(50):
         (photos / f"{number:03d}.png").write_bytes(PNG)
     monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e9)
     score(None, [photos], tmp_path / "out", batch_size=8)
-    parts = ["part-000000000-000000007.parquet", "part-000000008-000000049.parquet"]
+    parts = ["part-000000000-000000015.parquet", "part-000000016-000000049.parquet"]
     assert sorted(path.name for path in (tmp_path / "out").glob("part-*")) == parts
     monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e-9)
-    score(None, [photos], tmp_path / "small", batch_size=20)
-    assert len(list((tmp_path / "small").glob("part-*"))) == 3
+    score(None, [photos], tmp_path / "small", batch_size=8)
+    assert len(list((tmp_path / "small").glob("part-*"))) == 1 + 5
 
 
 def test_faces_are_found_and_labelled(
