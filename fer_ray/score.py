@@ -9,14 +9,14 @@ if __name__ == "__main__":
 
 import os
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,8 @@ from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
 from fer_ray.images.faces import DETECT, load_detector, resolve_faces
-from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import ScoringJob, Speed, resumed_job, sha256_of
+from fer_ray.scoring.job import ScoringJob, resumed_job
 from fer_ray.scoring.manifest import Manifest, add_listing
 from fer_ray.scoring.parts import unwritten_chunks, written_chunks
 from fer_ray.scoring.run import Runner, in_this_process, score_left
@@ -74,23 +73,22 @@ def score(options: ScoreOptions) -> ScoreResult:
     paths_or_urls = check_inputs(inputs)
     models = [absolute(one) for one in as_list(checkpoints or SHIPPED_CHECKPOINT)]
     has_output = options.output is not None
-    with _opened(options.output, options.resume, [*paths_or_urls, *models]) as folder:
+    with _opened(options, [*paths_or_urls, *models]) as folder, ExitStack() as on_end:
+        request = _request(options, paths_or_urls, models)
         if not checkpoints:
             say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-        request = _request(options, paths_or_urls, models)
         resumed = resumed_job(folder, request) if options.resume else None
-        job, speed, totals, end_ray = _score(folder, request, resumed, options)
-        summary = summarise(job, totals, speed, time.time() - began)
+        job, totals, files = _score(folder, request, resumed, options, on_end)
+        summary = summarise(job, totals, files, began)
         if not has_output or totals.files <= _FEW:
             print_rows(folder, options.format, as_csv=not has_output and not sys.stdout.isatty())
         if has_output:
             write_summary(folder, summary, totals, partial(_page, folder.path_or_url))
             print(describe(folder.path_or_url, summary))
-        end_ray.join()
-    if speed.no_crops:
+    if totals.no_crops:
         say(
-            f"{amount(speed.no_crops, 'input')} of {speed.files:,} taken as faces, though larger or further from square"
-            f" than crops of faces are. --faces {DETECT} finds the faces in photos."
+            f"{amount(totals.no_crops, 'input')} of {files:,} taken as faces, though larger or further from"
+            f" square than crops of faces are. --faces {DETECT} finds the faces in photos."
         )
     path = folder.path_or_url if has_output else None
     _check_errors(totals, options.max_error_rate, path)
@@ -112,7 +110,7 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
     for model in models:
         recover_folder(model)
     try:
-        hashed = sha256_of([model / file for model in models for file in (WEIGHTS_FILE, INFO_FILE)])
+        digests = [sha256((model / file).read_bytes()) for model in models for file in (WEIGHTS_FILE, INFO_FILE)]
     except OSError:
         from fer_ray.inference.predictor import load_members
 
@@ -121,7 +119,7 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
     return ScoringJob(
         inputs=inputs,
         checkpoints=checkpoints,
-        checkpoint=hashed,
+        checkpoint=sha256(b"".join(one.digest() for one in digests)).hexdigest(),
         tta=options.tta,
         faces=faces,
         detector=detector.name if detector else "",
@@ -132,59 +130,53 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
 
 
 @contextmanager
-def _opened(output: Path | str | None, resume: bool, inputs: Sequence[str]) -> Iterator[Output]:
+def _opened(options: ScoreOptions, inputs: Sequence[str]) -> Iterator[Output]:
     """Yield the output; without one a temporary folder."""
-    if output is None:
+    if options.output is None:
         with tempfile.TemporaryDirectory(prefix="fer_ray-") as temporary:
             yield Output.at(temporary)
     else:
-        with open_output(output, resume, inputs, _has_rows) as opened:
+        with open_output(
+            options.output, options.resume, inputs, lambda folder: bool(written_chunks(folder, options.format))
+        ) as opened:
             yield opened
 
 
-def _has_rows(output: Output) -> bool:
-    return any(name.startswith("part-") for name in output.names())
-
-
 def _score(
-    folder: Output, request: ScoringJob, resumed: ScoringJob | None, options: ScoreOptions
-) -> tuple[ScoringJob, Speed, Totals, threading.Thread]:
+    folder: Output, request: ScoringJob, resumed: ScoringJob | None, options: ScoreOptions, on_end: ExitStack
+) -> tuple[ScoringJob, Totals, int]:
     """List new inputs and score what is left.
 
+    Args:
+        on_end: gets what ends the Ray that is started here.
+
     Returns:
-        The job as computed, the speed, the counts over all rows, and a thread that ends the Ray that was started here.
+        The job as computed, the counts over all rows, and the number of inputs scored now.
     """
-    is_ray_sure = options.ray or (options.ray is None and bool(os.environ.get("RAY_ADDRESS") or _has_gpus()))
-    end_ray: Callable[[], object] = int
-    stopped, began = threading.Event(), time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(_list_new, folder, request, resumed is not None, options.output is None, stopped)
-        try:
-            if is_ray_sure:
-                end_ray = _start_ray()
-            listed = listing.result()
-        except BaseException:  # Ctrl-C: leaving the pool would wait for a long listing
-            stopped.set()
-            raise
+    began = time.monotonic()
+    _list_new(folder, request, resumed is not None, options.output is None)
+    listing_s = time.monotonic() - began
     if not resumed:
         request.write(folder)
     record_start(folder)
     written = written_chunks(folder, request.format)
     totals = count_parts(folder, written, request.format)
     left = unwritten_chunks(Manifest(folder).listings, written)
+    files = sum(chunk.files for chunk in left)
+    uses_ray = options.ray
+    if uses_ray is None:
+        uses_ray = bool(os.environ.get("RAY_ADDRESS")) or _has_gpus() or files >= RAY_FROM
     run: Runner = in_this_process
-    if is_ray_sure or (options.ray is None and sum(chunk.files for chunk in left) >= RAY_FROM):
-        end_ray = end_ray if is_ray_sure else _start_ray()
+    if uses_ray and left:
+        _start_ray(on_end)
         from fer_ray.cluster.node_checks import require_seen_by_nodes
         from fer_ray.scoring.on_ray import in_actors
 
         require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
         run = partial(in_actors, gpus_per_actor=options.gpus_per_actor)
-    job, speed = score_left(folder, resumed or request, left, run, totals)
-    speed.by_stage["listing"] = listed - began
-    ending = threading.Thread(target=end_ray)
-    ending.start()
-    return job, speed, totals, ending
+    job = score_left(folder, resumed or request, left, run, totals)
+    totals.seconds["listing"] = listing_s
+    return job, totals, files
 
 
 def _has_gpus() -> bool:
@@ -193,24 +185,25 @@ def _has_gpus() -> bool:
     return not is_hidden and any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
-def _start_ray() -> Callable[[], object]:
-    """Connect to Ray, and return what ends it: nothing where others have started it."""
+def _start_ray(on_end: ExitStack) -> None:
+    """Connect to Ray, and end it with the job unless others have started it."""
     import ray
 
     from fer_ray.cluster.connect import connect
 
     is_others = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
     connect()
-    return int if is_others else ray.shutdown
+    if not is_others:
+        on_end.callback(ray.shutdown)  # not in a thread: Ray ends a process that uses it meanwhile
 
 
-def _list_new(
-    folder: Output, request: ScoringJob, is_resumed: bool, is_limited: bool, stopped: threading.Event
-) -> float:
-    """Add new inputs to the manifest, and return the moment of the end."""
+def _list_new(folder: Output, request: ScoringJob, is_resumed: bool, is_printed: bool) -> None:
+    """Add new inputs to the manifest."""
     skipped = Counter[str]()
     entries = list_entries(request.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
-    found = add_listing(folder, _limited(entries, MOST_SHOWN if is_limited else None, stopped))
+    found = add_listing(folder, islice(entries, MOST_SHOWN + 1) if is_printed else entries)
+    if is_printed and found > MOST_SHOWN:
+        raise UsageError(f"more than {MOST_SHOWN:,} inputs, whose rows are not printed. Name an --output for them.")
     if not found and not is_resumed:
         names = ", ".join(request.inputs)
         raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
@@ -218,18 +211,6 @@ def _list_new(
         say(f"{amount(found, 'new input')} since the last run.")
     if others := skipped.total():
         say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
-    return time.monotonic()
-
-
-def _limited(entries: Iterator[Entry], limit: int | None, stopped: threading.Event) -> Iterator[Entry]:
-    for number, entry in enumerate(entries):
-        if stopped.is_set():
-            raise InterruptedError
-        if number == limit:
-            raise UsageError(
-                f"more than {limit:,} inputs, whose rows are not printed. Name an --output folder for them."
-            )
-        yield entry
 
 
 def _check_errors(totals: Totals, max_error_rate: float, output: str | None) -> None:

@@ -5,26 +5,23 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hostile_files import listen
-from matplotlib import cbook
-from out_of_memory import ERRORS, room_for
+from hostile_files import CONTENTS, DEEP, MADE, deep
 from ray.exceptions import RaySystemError
 
 from fer_ray import score as stage
@@ -32,9 +29,6 @@ from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.images import image_files
-from fer_ray.images.decode import decode
-from fer_ray.images.faces import HaarDetector
-from fer_ray.inference import network
 from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.inference.device import has_fast_bfloat16
 from fer_ray.inference.predictor import Predictor
@@ -49,25 +43,9 @@ ALPHABETICAL = tuple(sorted(EMOTIONS))  # unlike the order of the rows, which mu
 FACES = [cv2.imencode(".jpg", face)[1].tobytes() for face in synthetic_faces(24, seed=0)[0]]
 
 
-def png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"IEND"
-
-
-BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "empty.jpg": ("empty", lambda path: path.touch()),
-    "text.png": ("not_an_image", lambda path: path.write_text("a note")),
-    "page.jpg": ("not_an_image", lambda path: path.write_text("<html>not found</html>")),
-    "cut.jpg": ("truncated", lambda path: path.write_bytes(FACES[0][: len(FACES[0]) // 2])),
-    "damaged.jpg": ("damaged", lambda path: path.write_bytes(FACES[0][:700] + FACES[1][700:])),
-    "header.png": ("truncated", lambda path: path.write_bytes(png_header(48, 48)[:20])),
-    "bomb.png": ("too_large", lambda path: path.write_bytes(png_header(60_000, 60_000))),
-    "flat.png": ("undecodable", lambda path: path.write_bytes(png_header(0, 48))),
-    "dangling.jpg": ("missing", lambda path: path.symlink_to("nowhere")),
-    "circle.jpg": ("unreadable", lambda path: path.symlink_to(path.name)),
-    "pipe.jpg": ("not_a_file", os.mkfifo),
-    "socket.jpg": ("not_a_file", listen),
-}
+FILES = 20 + len(CONTENTS) + len(MADE) + len(DEEP) + 1
+STATUS = Counter(ok=20, damaged=1) + Counter(status for kind in (CONTENTS, MADE, DEEP) for status, _ in kind.values())
+FAILED = FILES - STATUS["ok"]
 
 
 def make_checkpoint(path: Path, seed: int = 0) -> Path:
@@ -96,17 +74,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 24 faces, some under odd names, and every kind of broken file."""
+    """Return a folder of 20 faces and of every kind of odd and broken file."""
     folder = tmp_path_factory.mktemp("score") / "images"
     (folder / "below" / "folder.jpg").mkdir(parents=True)
     (folder / "below" / "loop").symlink_to(folder)
-    names: list[bytes] = [b"%02d.jpg" % number for number in range(20)]
-    names += [b"below/folder.jpg/20.png", b"below/21", "Grüße 22.txt".encode(), b"latin-\xfc 23.jpg"]
-    for name, face in zip(names, FACES, strict=True):
-        (folder / os.fsdecode(name)).write_bytes(face)
+    for number in range(20):
+        (folder / ("below/folder.jpg" if number > 14 else "") / f"{number:02}.jpg").write_bytes(FACES[number])
     (folder / ".hidden.jpg").write_bytes(FACES[0])
-    for broken, (_, make) in BROKEN.items():
-        make(folder / broken)
+    (folder / "damaged.jpg").write_bytes(FACES[0][:700] + FACES[1][700:])
+    for name, (_, content) in CONTENTS.items():
+        (folder / name).write_bytes(content)
+    for raw, (_, make) in MADE.items():
+        make(folder / os.fsdecode(raw))
+    for name, (_, length) in DEEP.items():
+        deep(folder / name, length)
     return folder
 
 
@@ -114,7 +95,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def result(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_scorer, "CHUNK_SECONDS", 0)  # so that each part holds a batch
-        return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=5)
+        patch.setattr(os, "sched_getaffinity", lambda pid: {0})  # the first one too
+        return score(checkpoint, [images], tmp_path_factory.mktemp("score") / "out", max_error_rate=1, batch_size=16)
 
 
 def read_rows(output: Path | str | None) -> pa.Table:
@@ -124,29 +106,30 @@ def read_rows(output: Path | str | None) -> pa.Table:
 def test_one_row_a_file(result: ScoreResult, images: Path) -> None:
     rows = read_rows(result.path)
     status = dict(zip(rows["path"].to_pylist(), rows["status"].to_pylist(), strict=True))
-    assert len(status) == len(rows) == len(FACES) + len(BROKEN)
-    assert f"{images}/latin-\\xfc 23.jpg" in status
-    assert {name: status[f"{images}/{name}"] for name in BROKEN} == {name: kind for name, (kind, _) in BROKEN.items()}
-    assert list(status.values()).count("ok") == len(FACES)
+    expected = {name: kind for name, (kind, _) in CONTENTS.items()}
+    expected |= {name.decode("utf-8", "backslashreplace"): kind for name, (kind, _) in MADE.items()}
+    assert {name: status[f"{images}/{name}"] for name in expected} == expected
+    assert status[f"{images}/damaged.jpg"] == "damaged"
+    for deep_name, (kind, _) in DEEP.items():
+        assert [status[path] for path in status if path.startswith(f"{images}/{deep_name}/")] == [kind]
     assert [path.decode("utf-8", "backslashreplace") for path in image_files.list_files([images])] == list(status)
+    assert len(rows) == FILES
     for row in rows.to_pylist():
         failed = row["status"] != "ok"
         assert (row["error"] is not None) == failed
         assert all((row[name] is None) == failed for name in ("label", "confidence", "p_sad", "tta_std", "entropy"))
     assert "face" not in rows.column_names
-
-
-def test_the_output_is_parts_and_a_summary(result: ScoreResult) -> None:
+    assert not Path("/tmp/owned").exists()  # a pickle among them would make it
     names = {path.name for path in Path(str(result.path)).iterdir()}
-    parts = {f"part-{first:09d}-{min(first + 4, 35):09d}.parquet" for first in range(0, 36, 5)}
-    others = ".lock _job.json _manifest-0000.parquet _samples.parquet provenance.json summary.html summary.json"
-    assert names == parts | set(others.split())
+    others = ".lock _job.json _manifest-0000.parquet _samples.json provenance.json summary.html summary.json"
+    assert {name for name in names if not name.startswith("part-")} == set(others.split())
+    assert {"part-000000000-000000015.parquet", "part-000000016-000000031.parquet"} < names
 
 
 def test_numbers_are_the_predictors(result: ScoreResult, checkpoint: Path) -> None:
     rows = read_rows(result.path)
-    rows = rows.filter(pa.compute.equal(rows["status"], "ok"))
-    paths = [path.replace("\\xfc", "\udcfc") for path in rows["path"].to_pylist()]
+    rows = rows.filter(pc.match_substring_regex(rows["path"], r"/\d\d\.jpg$"))
+    paths = rows["path"].to_pylist()
     predicted = Predictor(checkpoint, "flip").predict(paths)
     assert rows["label"].to_pylist() == predicted.names
     assert len(set(predicted.names)) > 1
@@ -161,33 +144,34 @@ def test_summary_and_page(result: ScoreResult, images: Path) -> None:
     folder = Path(str(result.path))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary == result.summary
-    assert summary["files"] == sum(summary["by_status"].values()) == len(FACES) + len(BROKEN)
-    assert summary["failed"] == len(summary["first_failures"]) == len(BROKEN)
+    assert summary["by_status"] == STATUS
+    assert (summary["files"], summary["failed"]) == (FILES, FAILED)
     assert sum(of["rows"] for of in summary["by_label"].values()) == summary["by_status"]["ok"]
     assert sum(of["share"] for of in summary["by_label"].values()) == pytest.approx(1)
-    assert sum(summary["confidence_histogram"]) == len(FACES)
+    assert sum(summary["confidence_histogram"]) == STATUS["ok"]
     assert summary["inputs"] == [str(images)]
     assert all(summary["stages"][stage]["seconds"] > 0 for stage in ("listing", "reading", "decoding", "predicting"))
     assert 0 < summary["seconds_from_first_batch"] < summary["seconds"]
-    assert (summary["precision"] in ("float32", "bfloat16"), summary["batch_size"]) == (True, 5)
+    assert (summary["precision"] in ("float32", "bfloat16"), summary["batch_size"]) == (True, 16)
     page = (folder / "summary.html").read_text()
-    for text in ("The most confident labels", "not_an_image", "dangling.jpg", "Most of the time went to"):
+    for text in ("The most confident labels", "not_an_image", "circle.jpg", "Most of the time went to"):
         assert text in page
-    samples = pq.read_table(folder / "_samples.parquet").to_pydict()
-    assert samples["group"].count("surest") == samples["group"].count("least sure") >= 11
-    assert samples["confidence"][0] == max(samples["confidence"])
+    samples = json.loads((folder / "_samples.json").read_text())
+    groups = [sample["group"] for sample in samples]
+    assert groups.count("surest") == groups.count("least sure") >= 11
+    assert samples[0]["confidence"] == max(sample["confidence"] for sample in samples)
 
 
 def test_ray_gives_the_same_rows_and_restarts_nothing(
     ray_cluster: None, result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
-    job = score(checkpoint, [images], tmp_path / "out", max_error_rate=1, batch_size=5, ray=True)
+    job = score(checkpoint, [images], tmp_path / "out", max_error_rate=1, batch_size=16, ray=True)
     assert read_rows(job.path).equals(read_rows(result.path))  # to the last bit
     assert len({path.name for path in (tmp_path / "out").glob("part-*")}) > 2  # actors share the job
-    for name in ("by_status", "by_label", "confidence_histogram", "first_failures", "fingerprint"):
+    for name in ("by_status", "by_label", "confidence_histogram", "fingerprint"):
         assert job.summary[name] == result.summary[name]
-    again = score(checkpoint, [images], tmp_path / "out", max_error_rate=1, batch_size=5, ray=True, resume=True)
-    assert (again.summary["scored_in_this_run"], again.summary["stages"]) == (36, job.summary["stages"])
+    again = score(checkpoint, [images], tmp_path / "out", max_error_rate=1, ray=True, resume=True)
+    assert (again.summary["scored_in_this_run"], again.summary["stages"]) == (FILES, job.summary["stages"])
 
 
 @pytest.fixture
@@ -233,12 +217,6 @@ def test_new_files_are_found_by_resume(checkpoint: Path, tmp_path: Path, capsys:
     assert third.summary["stages"] == again.summary["stages"]  # of the run that did the work
 
 
-def test_too_many_errors_after_writing_all(result: ScoreResult, checkpoint: Path, images: Path) -> None:
-    with pytest.raises(DataError, match=r"12 of 36 inputs failed, 33.33%; --max-error-rate allows 1.00%.*--resume"):
-        score(checkpoint, [images], result.path, resume=True)
-    assert len(read_rows(result.path)) == len(FACES) + len(BROKEN)
-
-
 def test_lists_repeats_containers_and_csv(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shard, listed, output = tmp_path / "faces.zip", tmp_path / "list.txt", tmp_path / "out"
     with zipfile.ZipFile(shard, "w") as archive:
@@ -255,39 +233,6 @@ def test_lists_repeats_containers_and_csv(checkpoint: Path, images: Path, tmp_pa
     p = rows["p_happy"].to_pylist()
     assert p[0] == p[2] == pytest.approx(p[4], abs=TOLERANCE)  # the same face
     assert (result.summary["files"], result.summary["failed"]) == (11, 2)
-
-
-def test_faces_are_found_and_labelled(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    photo = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
-    two = np.concatenate([decode(photo.read_bytes()).pixels] * 2, axis=1)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / "a.txt").write_text("no image")
-    cv2.imwrite(str(folder / "b.png"), two)
-    cv2.imwrite(str(folder / "c.png"), np.full((200, 300), 128, np.uint8))
-    output = tmp_path / "out"
-    monkeypatch.chdir(tmp_path)
-    result = score(checkpoint, [folder, photo], output, faces="haar", max_error_rate=0.5)
-    rows = read_rows(output).to_pylist()
-    assert [(Path(row["path"]).name, row["status"], row["face"]) for row in rows] == [
-        ("a.txt", "not_an_image", None),
-        ("b.png", "ok", 0),
-        ("b.png", "ok", 1),
-        ("c.png", "no_face", None),
-        ("grace_hopper.jpg", "ok", 0),
-    ]
-    (face,) = HaarDetector()(decode(photo.read_bytes()).pixels)
-    box = tuple(rows[-1][f"face_{side}"] for side in ("x", "y", "width", "height"))
-    assert box == pytest.approx(face[:4])
-    assert (result.summary["failed"], result.summary["rows_with_label"]) == (1, 3)
-    assert "no_face" in (output / "summary.html").read_text()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["photos/a.txt", "not_an_image"]
-    assert lines[4].endswith("face 0: {2:.0f} × {3:.0f} at {0:.0f}, {1:.0f}".format(*box))
-    with pytest.raises(UsageError, match=r"another detector: .* scored with haarcascade.*the request is none"):
-        score(checkpoint, [folder, photo], output, resume=True)
 
 
 def test_several_checkpoints_predict_together(checkpoint: Path, images: Path, tmp_path: Path) -> None:
@@ -320,7 +265,7 @@ def test_without_an_output_rows_are_printed(
     assert second.split()[:3] == [names[1], "empty", "the"]
 
     monkeypatch.setattr(stage, "MOST_SHOWN", 1)
-    with pytest.raises(UsageError, match=r"more than 1 inputs.* Name an --output folder for them"):
+    with pytest.raises(UsageError, match=r"more than 1 inputs.* Name an --output for them"):
         score(None, names)
 
 
@@ -345,7 +290,7 @@ def test_where_a_job_runs(
     for number in range(inputs):
         (tmp_path / f"{number}.jpg").write_bytes(FACES[number])
 
-    def start() -> None:
+    def start(_: object) -> None:
         raise RuntimeError("Ray is started")
 
     monkeypatch.setattr(stage, "_start_ray", start)
@@ -356,12 +301,16 @@ def test_where_a_job_runs(
         assert score(None, [tmp_path], ray=ray).summary["files"] == inputs
 
 
-def test_resume_refuses_another_job(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+def test_resume_refuses_too_many_failures_and_another_job(
+    result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"{FAILED} of {FILES} inputs failed, .* allows 1.00%.*--resume"):
+        score(checkpoint, [images], result.path, resume=True)
     with pytest.raises(UsageError, match="another tta: the output was scored with flip, the request is none"):
         score(checkpoint, [images], result.path, resume=True, tta="none")
     with pytest.raises(UsageError, match="another checkpoint"):
         score(make_checkpoint(tmp_path / "other", seed=1), [images], result.path, resume=True)
-    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: its files are parquet"):
+    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: use that of its files, parquet"):
         score(checkpoint, [images / "00.jpg"], result.path, resume=True, format="csv")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="not the output of a scoring job"):
@@ -377,17 +326,8 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     with pytest.raises(DataError, match="not a checkpoint"):
         score(images, [images], out)
     wrong = {"tta": "flap", "format": "xml", "batch_size": 0, "gpus_per_actor": 2, "timeout_s": 0, "max_error_rate": 2}
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=r"(?s)tta flap.*'flip'.*format xml.*batch.*gpus.*timeout 0.*error-rate 2"):
         score(checkpoint, [images], **wrong)
-    assert list(dict.fromkeys(problem.partition(":")[0] for problem in caught.value.problems)) == [
-        "--tta flap",
-        "--format xml",
-        "--batch-size 0",
-        "--gpus-per-actor 2",
-        "--timeout 0",
-        "--max-error-rate 2",
-    ]
-    assert "Did you mean 'flip'?" in caught.value.problems[0]
     with pytest.raises(UsageError, match="--resume: needs the --output of an earlier job"):
         score(checkpoint, [images], resume=True)
     (tmp_path / "empty").mkdir()
@@ -398,31 +338,19 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
         score(checkpoint, [images], within)
     with pytest.raises(UsageError, match=r": a checkpoint after an input. Name checkpoints first."):
         score(None, [images, checkpoint], out)
+    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
+    with pytest.raises(DataError, match=r"not a checkpoint.*Did you mean .*run/checkpoint\?"):
+        score(None, [tmp_path / "run", images], out)
+    with pytest.raises(UsageError, match="no INPUT"):
+        score(None, [checkpoint], out)
     assert not out.exists() and not within.exists()
 
 
 def test_two_jobs_do_not_write_one_output(result: ScoreResult, checkpoint: Path, images: Path) -> None:
-    with (
-        disk_lock(Path(str(result.path))),
-        pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"),
-    ):
-        score(checkpoint, [images], result.path, resume=True)
-
-
-@contextmanager
-def disk_lock(folder: Path) -> Iterator[None]:
-    """As another process would hold it."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def test_a_run_is_no_input_where_its_checkpoint_was_meant(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
-    with pytest.raises(DataError, match=r"not a checkpoint.*Did you mean .*run/checkpoint\?"):
-        score(None, [tmp_path / "run", images], tmp_path / "out")
-    with pytest.raises(UsageError, match="no INPUT"):
-        score(None, [checkpoint], tmp_path / "out")
+    with Path(str(result.path), ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process would hold it
+        with pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"):
+            score(checkpoint, [images], result.path, resume=True)
 
 
 @pytest.mark.parametrize("ray", [False, True])
@@ -441,50 +369,24 @@ def test_a_worker_fault_is_a_plain_error(
 def test_a_damaged_part_is_told(copied: Path, checkpoint: Path, images: Path) -> None:
     part = min(copied.glob("part-*"))
     pq.write_table(pq.read_table(part).slice(1), part)
-    with pytest.raises(DataError, match=r"has rows of 4 inputs, 5 expected. Remove it and run again with --resume"):
+    with pytest.raises(DataError, match=r"has rows of 15 inputs, 16 expected. Remove it and run again with --resume"):
         score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
 def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def batches() -> Iterator[int]:
-        yield 1
+    def batches() -> Iterator[object]:
+        yield {"done": []}
         raise RaySystemError("the store died\nand many lines more")
 
-    ended = on_ray._until_ray_dies(batches())
-    assert next(ended) == 1
     with pytest.raises(FerRayError, match=r"ended the job: RaySystemError: .* store died. The rows .* --resume.$"):
-        next(ended)
+        list(on_ray._written(batches()))
 
     def died() -> None:
         raise FerRayError("Ray's raylet died.")
 
     monkeypatch.setattr(on_ray, "require_running", died)
     with pytest.raises(FerRayError, match=r"^Ray's raylet died. The rows written so far are kept: .* --resume.$"):
-        list(on_ray._until_ray_dies(batches()))
-
-
-def test_where_memory_runs_out_batches_are_halved(
-    result: ScoreResult,
-    checkpoint: Path,
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    forward_batches = network.forward_batches
-    monkeypatch.setattr(network, "forward_batches", room_for(1, ERRORS["driver"], forward_batches))
-    short = score(checkpoint, [images], tmp_path / "short", batch_size=8, max_error_rate=1)
-    assert short.summary["batch_size"] == 1
-    assert capsys.readouterr().err.count("Memory ran out: from now on 1 image a forward pass") == 1
-    rows, others = (read_rows(place.path) for place in (result, short))
-    assert rows["path"].equals(others["path"]) and rows["status"].equals(others["status"])
-    for there, own in zip(rows["p_happy"].to_pylist(), others["p_happy"].to_pylist(), strict=True):
-        assert there == own or there == pytest.approx(own, abs=TOLERANCE)
-
-    monkeypatch.setattr(network, "forward_batches", room_for(0, ERRORS["driver"], forward_batches))
-    with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
-        score(checkpoint, [images], tmp_path / "none", batch_size=32)
-    assert not (tmp_path / "none").exists()
+        list(on_ray._written(batches()))
 
 
 SLOW_DETECTOR = """
@@ -523,9 +425,9 @@ def test_a_killed_job_of_one_process_is_resumed_to_the_same_bits(
     assert killed.returncode == (130 if kill == signal.SIGINT else -kill)
     assert b"Traceback" not in said
     written = len(read_rows(tmp_path / "killed"))
-    assert 0 < written < 36
+    assert 0 < written < FILES
     assert start("killed", "--resume").wait() == 0
-    assert json.loads((tmp_path / "killed" / "summary.json").read_text())["scored_in_this_run"] == 36 - written
+    assert json.loads((tmp_path / "killed" / "summary.json").read_text())["scored_in_this_run"] == FILES - written
     assert read_rows(tmp_path / "killed").equals(read_rows(tmp_path / "undisturbed"))
 
 

@@ -26,7 +26,7 @@ from fer_ray.storage.local import local_path, require_dataset, split_url
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}  # to the package that each needs
 MOST_SHOWN = 5_000  # inputs that can be labelled without an output
-RAY_FROM = 50_000
+RAY_FROM = 200_000
 """Inputs from which a job of one machine starts Ray: with fewer, starting it takes longer than it saves."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _WHY_ONE_GPU = (

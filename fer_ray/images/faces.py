@@ -9,7 +9,7 @@ were found and framed by the same method, so its boxes look like the training da
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -27,6 +27,7 @@ _LONGEST = 1024  # pixels of the longer side; larger pictures are shrunk to that
 _SMALLEST = 24  # pixels; smaller faces show little of an expression
 _STEP, _NEIGHBOURS = 1.1, 5  # ratio of successive face sizes; detections required for a face
 _NET_LONGEST, _NET_SCORE, _NET_OVERLAP = 768, 0.5, 0.3  # longer side; least score; most overlap of two faces
+_NET_SHORTEST = 64  # pixels of each side; the network finds faces in any picture of 32
 _NET_OUTPUTS, _NET_STRIDE = ("537", "538", "539", "540"), 4  # heat map, logarithm of sizes, offsets, landmarks
 _FRAME = 1.11  # side of FER-2013's frame by the height of CenterFace's box: median of 127 images, quartiles 0.18 apart
 
@@ -70,11 +71,8 @@ class HaarDetector:
     def __call__(self, picture: np.ndarray) -> list[FoundFace]:
         """Return the faces in a grey picture, as in ``FaceDetector``."""
         picture, scale = _shrunk(picture, _LONGEST)
-        cascade = (
-            self._idle.pop()
-            if self._idle
-            else cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / _CASCADE))
-        )
+        file = Path(cv2.__file__).parent / "data" / _CASCADE
+        cascade = self._idle.pop() if self._idle else cv2.CascadeClassifier(str(file))
         boxes, _, scores = cascade.detectMultiScale3(
             cv2.equalizeHist(picture),
             scaleFactor=_STEP,
@@ -113,7 +111,8 @@ class CenterFaceDetector:
         """Return the faces in a grey picture, as in ``FaceDetector``."""
         picture, scale = _shrunk(picture, _NET_LONGEST)
         height, width = picture.shape
-        picture = cv2.copyMakeBorder(picture, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT)
+        below, right = (max(_NET_SHORTEST - side, -side % 32) for side in (height, width))
+        picture = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT)
         # A network takes pictures of one shape, and one call at a time. Loading it takes a tenth of a call.
         idle = self._idle.pop() if self._idle else None
         if idle and idle[0] == picture.shape:
@@ -130,14 +129,12 @@ class CenterFaceDetector:
         x, y = _NET_STRIDE * middles - np.array([widths, heights]) / 2
         boxes: list[list[float]] = np.stack([x, y, widths, heights], axis=1).tolist()
         kept = np.ravel(cv2.dnn.NMSBoxes(boxes, scores.tolist(), _NET_SCORE, _NET_OVERLAP)).astype(int)
-        return [_framed(boxes[number], float(scores[number])).scaled(scale) for number in kept]
-
-
-def _framed(box: Sequence[float], score: float) -> FoundFace:
-    """Return the square that FER-2013 has around a face which CenterFace finds in this box."""
-    x, y, width, height = box
-    side = _FRAME * height
-    return FoundFace(x + (width - side) / 2, y + (height - side) / 2, side, side, score)
+        faces = list[FoundFace]()
+        for x, y, width, height, score in ((*boxes[number], float(scores[number])) for number in kept):
+            side = _FRAME * height
+            face = FoundFace(x + (width - side) / 2, y + (height - side) / 2, side, side, score)
+            faces.append(face.scaled(scale))
+        return faces
 
 
 def _shrunk(picture: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
@@ -169,19 +166,15 @@ def load_detector(faces: str) -> FaceDetector | None:
     Raises:
         UsageError: the value is unknown, the model is not installed, or the factory gives no detector.
     """
-    known: dict[str, Callable[[], FaceDetector | None]] = {
-        NO_FACES: lambda: None,
-        CENTER_FACE: CenterFaceDetector,
-        HAAR: HaarDetector,
-    }
-    if make := known.get(resolve_faces(faces)):
-        return make()
-    module, colon, factory = faces.partition(":")
-    if not (colon and module and factory):
-        near = did_you_mean(faces, (*known, DETECT))
+    if faces == NO_FACES:
+        return None
+    if faces in (names := (DETECT, CENTER_FACE, HAAR)):
+        return CenterFaceDetector() if resolve_faces(faces) == CENTER_FACE else HaarDetector()
+    module, _, factory = faces.partition(":")
+    if not (module and factory):
         raise UsageError(
-            f"--faces {faces}: must be {NO_FACES}, {DETECT}, {CENTER_FACE}, {HAAR}, or MODULE:FACTORY for your own"
-            f" detector.{near}"
+            f"--faces {faces}: must be {NO_FACES}, {', '.join(names)}, or MODULE:FACTORY for your own"
+            f" detector.{did_you_mean(faces, (NO_FACES, *names))}"
         )
     try:
         detector = getattr(importlib.import_module(module), factory)()

@@ -2,21 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import torch
 
-from fer_ray.images.decode import DecodedImage, ImageError, decode, resize
+from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
-from fer_ray.images.faces import FaceDetector, FoundFace, crop, load_detector
+from fer_ray.images.faces import FoundFace, crop, load_detector
 from fer_ray.images.image_files import FileError
 from fer_ray.inference.device import limit_gpu_memory
-from fer_ray.inference.predictor import Predictions, Predictor, load_members
+from fer_ray.inference.predictor import Predictor, load_members
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import GROUP_ROWS, Chunk, Manifest
@@ -33,18 +32,22 @@ _MOST_THREADS = 16  # a network drive or an object store answers within 1 to 50 
 _DETECTED_SIDE = 640  # a photo's shorter side in pixels that is enough to find faces
 _CROP_SIDE, _CROP_ASPECT = 512, 1.3  # of face crops; most data sets have 48 to 256 pixels and a ratio up to 1.22
 
-_NO_FACE = Problem("no_face", None)
 _own = threading.local()
 
 
 class _ReadImage(NamedTuple):
     """The pictures of an entry, one a face or one for the whole image, or the problem; and the seconds."""
 
-    faces: list[tuple[FoundFace | None, np.ndarray]]
+    faces: Sequence[tuple[FoundFace | None, np.ndarray]]
     problem: Problem | None
     reading: float = 0.0
     decoding: float = 0.0
     is_crop: bool = True
+
+    def rows(self, name: bytes) -> list[ScoredRow]:
+        faces = enumerate(face for face, _ in self.faces)
+        rows = [ScoredRow(name, None, None if face is None else number, face) for number, face in faces]
+        return rows or [ScoredRow(name, self.problem)]
 
 
 class ChunkScorer:
@@ -67,10 +70,7 @@ class ChunkScorer:
     """
 
     def __init__(self, folder: Output, job: ScoringJob, threads: int, gpu: float = 0) -> None:
-        self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
-        torch.set_num_threads(1)
         limit_gpu_memory(gpu)
-        cv2.setNumThreads(1)
         self._folder, self._job = folder, job
         self._manifest = Manifest(folder)
         self._detect = load_detector(job.faces)
@@ -85,11 +85,9 @@ class ChunkScorer:
         self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, job.timeout_s)
         self._set_threads(threads)
         self._per_s = 0.0
-
-    @property
-    def batch_size(self) -> int:
-        """Images a forward pass; halved where memory ran out."""
-        return self._predictor.batch_size
+        self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
 
     def score_next(self, take: Callable[[int, int], Chunk | None]) -> Done | None:
         """Score a chunk and write its part.
@@ -100,8 +98,9 @@ class ChunkScorer:
         Args:
             take: returns a chunk of about so many inputs, a multiple of the second number; None when none are left.
         """
-        batch_size = self.batch_size
-        chunk = take(max(batch_size, min(GROUP_ROWS, round(CHUNK_SECONDS * self._per_s))), batch_size)
+        batch_size = self._predictor.batch_size
+        least = batch_size * (self._least_threads if not (self._per_s or self._on_gpu) else 1)  # all threads warm up
+        chunk = take(max(least, min(GROUP_ROWS, round(CHUNK_SECONDS * self._per_s))), batch_size)
         if chunk is None:
             return None
         began = time.time()
@@ -111,21 +110,18 @@ class ChunkScorer:
             scored = self._batches.map(batches)
         images = [image for of_batch, _, _ in scored for image in of_batch]
         writing = time.perf_counter()
-        table = self._table(entries, images, [predictions for _, predictions, _ in scored])
+        rows = [row for entry, image in zip(entries, images, strict=True) for row in image.rows(entry.name)]
+        table = rows_of(rows, np.concatenate([numbers for _, numbers, _ in scored]), self._detect is not None)
         write_part(self._folder, chunk, table, self._job.format)
-        seconds = {stage: sum(of_batch[stage] for _, _, of_batch in scored) for stage in scored[0][2]}
-        seconds["writing"] = time.perf_counter() - writing
+        totals = Totals.of(table, chunk)
+        totals.no_crops, totals.began = sum(not image.is_crop for image in images), began
+        for _, _, seconds in scored:
+            for stage, spent in seconds.items():
+                totals.seconds[stage] += spent
+        totals.seconds["writing"] = time.perf_counter() - writing
         self._per_s = chunk.files / max(time.time() - began, 1e-3)
-        return Done(
-            chunk,
-            Totals.of(table, chunk),
-            seconds,
-            began,
-            str(self._predictor.precision),
-            self.batch_size,
-            self.batch_size < self._first_batch_size,
-            sum(not image.is_crop for image in images),
-        )
+        images_a_pass = self._predictor.batch_size
+        return Done(chunk, totals, self._predictor.precision, images_a_pass, images_a_pass < self._first_batch_size)
 
     def stop(self) -> None:
         """End the threads, but for those that wait for a file, and set PyTorch's and OpenCV's number as it was."""
@@ -133,7 +129,8 @@ class ChunkScorer:
         torch.set_num_threads(self._threads_before[0])
         cv2.setNumThreads(self._threads_before[1])
 
-    def _predict(self, images: list[_ReadImage]) -> tuple[list[_ReadImage], Predictions, dict[str, float]]:
+    def _predict(self, images: list[_ReadImage]) -> tuple[list[_ReadImage], np.ndarray, dict[str, float]]:
+        """Return a batch with the numbers of its faces, as for ``rows_of``, and the seconds by stage."""
         pictures = [picture for image in images for _, picture in image.faces]
         size = self._predictor.size
         began = time.perf_counter()
@@ -148,7 +145,8 @@ class ChunkScorer:
         # Threads that wait for slow storage leave cores idle, so more of them are used.
         waiting = seconds["reading"] / max(seconds["decoding"] + seconds["predicting"], 1e-9)
         self._set_threads(max(self._least_threads, min(_MOST_THREADS, 1 + round(waiting))))
-        return images, predictions, seconds
+        numbers = np.column_stack([predictions.probabilities, predictions.entropy, predictions.tta_std])
+        return images, numbers, seconds
 
     def _set_threads(self, threads: int) -> None:
         self._batches.threads = threads
@@ -164,55 +162,32 @@ class ChunkScorer:
 
     def _read_image(self, entry: Entry) -> _ReadImage:
         """Read and decode an entry; raises nothing."""
-        began = time.perf_counter()
+        began, read = time.perf_counter(), None
         try:
             data = read_entry(entry)
-        except FileError as error:
-            return _ReadImage([], Problem(error.kind, error.message), time.perf_counter() - began)
-        except Exception as error:  # any fault of a reader concerns this row alone
-            problem = Problem("unreadable", f"{type(error).__name__}: {error}")
-            return _ReadImage([], problem, time.perf_counter() - began)
-        read = time.perf_counter()
-        try:
-            faces, is_crop = self._crops(data)
-        except ImageError as error:
-            faces, is_crop, failed = [], True, Problem(error.kind, error.message)
-        except Exception as error:  # likewise any fault of a decoder or detector
-            faces, is_crop, failed = [], True, Problem("undecodable", f"{type(error).__name__}: {error}")
-        else:
-            failed = _NO_FACE
-        return _ReadImage(faces, None if faces else failed, read - began, time.perf_counter() - read, is_crop)
+            read = time.perf_counter()
+            image = self._crops(data)
+        except (FileError, ImageError) as error:
+            image = _ReadImage([], Problem(error.kind, error.message))
+        except Exception as error:  # any fault of a reader, decoder or detector concerns this row alone
+            status: Literal["unreadable", "undecodable"] = "unreadable" if read is None else "undecodable"
+            image = _ReadImage([], Problem(status, f"{type(error).__name__}: {error}"))
+        ended = time.perf_counter()
+        read = read or ended
+        return image._replace(reading=read - began, decoding=ended - read)
 
-    def _crops(self, data: bytes) -> tuple[list[tuple[FoundFace | None, np.ndarray]], bool]:
-        """Return the faces of an image, and whether it looks like the crop of a face."""
+    def _crops(self, data: bytes) -> _ReadImage:
         size = self._predictor.size
         if self._detect:
-            return detected_faces(self._detect, decode(data, shorter_side=_DETECTED_SIDE), size), True
+            image = decode(data, shorter_side=_DETECTED_SIDE)
+            scale = image.width / image.pixels.shape[1]  # boxes are in pixels of the original
+            found = self._detect(image.pixels)
+            faces = [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in found]
+            return _ReadImage(faces, None if faces else Problem("no_face", None))
         image = decode(data, size)
         longer, shorter = max(image.width, image.height), min(image.width, image.height)
-        return [(None, image.pixels)], longer <= min(_CROP_SIDE, _CROP_ASPECT * shorter)
+        return _ReadImage([(None, image.pixels)], None, is_crop=longer <= min(_CROP_SIDE, _CROP_ASPECT * shorter))
 
     def _timed_out(self, entry: Entry) -> _ReadImage:
         seconds = self._job.timeout_s
         return _ReadImage([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
-
-    def _table(self, entries: list[Entry], images: list[_ReadImage], predictions: list[Predictions]) -> pa.Table:
-        rows = list[ScoredRow]()
-        for entry, image in zip(entries, images, strict=True):
-            faces = enumerate(face for face, _ in image.faces)
-            of_faces = [ScoredRow(entry.name, None, None if face is None else n, face) for n, face in faces]
-            rows += of_faces or [ScoredRow(entry.name, image.problem)]
-        table = rows_of(
-            rows,
-            np.concatenate([one.probabilities for one in predictions]),
-            np.concatenate([one.entropy for one in predictions]),
-            np.concatenate([one.tta_std for one in predictions]),
-            self._detect is not None,
-        )
-        return table.replace_schema_metadata({"precision": str(self._predictor.precision)})
-
-
-def detected_faces(detect: FaceDetector, image: DecodedImage, size: int) -> list[tuple[FoundFace | None, np.ndarray]]:
-    """Return the faces of an image, with boxes in pixels of the original, and their pictures of ``size`` pixels."""
-    scale = image.width / image.pixels.shape[1]
-    return [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in detect(image.pixels)]

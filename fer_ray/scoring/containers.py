@@ -12,7 +12,6 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple, cast, get_args
 
@@ -28,6 +27,7 @@ from fer_ray.storage.object_store import ObjectFile, as_url
 
 _BUFFER = 1 << 20
 _ROW_GROUP_BYTES = 1 << 30  # a row group's images are held in memory together
+_Member = tuple[str, tuple[int, ...], str]  # name, location and problem
 _NAMED_AS_IMAGES = IMAGE_SUFFIXES | {".avif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".svg", ""}
 
 
@@ -47,9 +47,13 @@ class Entry(NamedTuple):
     problem: str = ""
 
 
-def is_container(name: str) -> bool:
+def is_container(file: bytes) -> bool:
     """Return whether a file's suffix is that of a container."""
-    return PurePosixPath(name).suffix.lower() in _KINDS
+    return _suffix(file) in _KINDS
+
+
+def _suffix(file: bytes) -> str:
+    return PurePosixPath(os.fsdecode(file)).suffix.lower()
 
 
 def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
@@ -59,14 +63,14 @@ def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator
         container: path or URL.
         on_skipped: called for each member whose name isn't an image's.
     """
-    shown, found = os.fsdecode(container), 0
+    found = 0
     try:
         with open_anywhere(container) as file:
-            kind = _KINDS[PurePosixPath(shown).suffix.lower()]
-            for member in kind.list(file, shown):
+            for name, location, problem in _KINDS[_suffix(container)].list(file):
                 found += 1
-                if not kind.has_names or _is_named_as_image(member.name):
-                    yield member._replace(container=container)
+                if not is_ignored(name) and PurePosixPath(name).suffix.lower() in _NAMED_AS_IMAGES:
+                    full_name = container + b"!/" + name.encode("utf-8", "surrogateescape")
+                    yield Entry(full_name, container, location, problem)
                 else:
                     on_skipped()
     except FileNotFoundError:
@@ -77,34 +81,29 @@ def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator
         yield Entry(container, problem=f"unreadable: can't be listed{after}: {text}")
 
 
-@contextmanager
-def open_anywhere(path: bytes) -> Iterator[IO[bytes]]:
-    """Open a local file or an object for random access.
-
-    Raises:
-        OSError: it can't be read.
-    """
+def open_anywhere(path: bytes) -> IO[bytes]:
+    """Open a local file or an object for random access; raises OSError."""
     url = as_url(os.fsdecode(path))
-    with cast(IO[bytes], ObjectFile(url)) if url else open(path, "rb") as opened:  # noqa: PTH123 - names are bytes
-        yield opened
+    return cast(IO[bytes], ObjectFile(url)) if url else open(path, "rb")  # noqa: PTH123 - names are bytes
 
 
-def _list_zip(file: IO[bytes], shown: str) -> Iterator[Entry]:
+def _list_zip(file: IO[bytes]) -> Iterator[_Member]:
     for member in zip_files.read_directory(file):
-        location = tuple(member[name] for name in zip_files.LOCATION)
-        yield Entry(_member_name(shown, member["path"]), location=location, problem=_with_status(member["problem"]))
+        problem = member["problem"] or ""
+        if problem and problem.partition(":")[0] not in get_args(FileProblem):
+            problem = f"unreadable: {problem}"
+        yield member["path"], tuple(member[name] for name in zip_files.LOCATION), problem
 
 
 def _read_zip(file: IO[bytes], entry: Entry) -> bytes:
     return zip_files.read_member(file, dict(zip(zip_files.LOCATION, entry.location, strict=True)))
 
 
-def _list_tar(file: IO[bytes], shown: str) -> Iterator[Entry]:
+def _list_tar(file: IO[bytes]) -> Iterator[_Member]:
     with tarfile.open(fileobj=io.BufferedReader(cast(io.RawIOBase, file), _BUFFER), mode="r:") as archive:
         for member in archive:
             if not member.isdir():
-                location = (member.offset_data, member.size)
-                yield Entry(_member_name(shown, member.name), location=location, problem=_tar_problem(member))
+                yield member.name, (member.offset_data, member.size), _tar_problem(member)
             archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them in memory
         file.seek(archive.offset)
         if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # tarfile accepts the end of the file in its place
@@ -120,18 +119,17 @@ def _read_tar(file: IO[bytes], entry: Entry) -> bytes:
     return data
 
 
-def _list_parquet(file: IO[bytes], shown: str) -> Iterator[Entry]:
+def _list_parquet(file: IO[bytes]) -> Iterator[_Member]:
     with pq.ParquetFile(file) as table:
         column, metadata, first = _image_column(table.schema_arrow), table.metadata, 0
         for group in range(metadata.num_row_groups):
-            size, rows = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
-            too_large = (
-                f"too_large: row group {group} has {size:,} bytes, more than the {_ROW_GROUP_BYTES:,} that are held in"
-                f" memory; rewrite column {column} with smaller row groups"
-            )
-            for row in range(rows):
-                problem = too_large if size > _ROW_GROUP_BYTES else ""
-                yield Entry(_member_name(shown, str(first + row)), location=(group, row), problem=problem)
+            size, rows, problem = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows, ""
+            if size > _ROW_GROUP_BYTES:
+                problem = (
+                    f"too_large: row group {group} has {size:,} bytes, more than the {_ROW_GROUP_BYTES:,} that are held"
+                    f" in memory; rewrite column {column} with smaller row groups"
+                )
+            yield from ((str(first + row), (group, row), problem) for row in range(rows))
             first += rows
 
 
@@ -162,31 +160,15 @@ def _image_column(schema: pa.Schema) -> str:
 
 
 class _Kind(NamedTuple):
-    list: Callable[[IO[bytes], str], Iterator[Entry]]
+    list: Callable[[IO[bytes]], Iterator[_Member]]
     read: Callable[[IO[bytes], Entry], bytes]
-    has_names: bool
 
 
 _KINDS = {
-    ".zip": _Kind(_list_zip, _read_zip, True),
-    ".tar": _Kind(_list_tar, _read_tar, True),
-    ".parquet": _Kind(_list_parquet, _read_parquet, False),
+    ".zip": _Kind(_list_zip, _read_zip),
+    ".tar": _Kind(_list_tar, _read_tar),
+    ".parquet": _Kind(_list_parquet, _read_parquet),
 }
-
-
-def _is_named_as_image(name: bytes) -> bool:
-    path = os.fsdecode(name)
-    return not is_ignored(path) and PurePosixPath(path).suffix.lower() in _NAMED_AS_IMAGES
-
-
-def _member_name(container: str, member: str) -> bytes:
-    return os.fsencode(f"{container}!/") + member.encode("utf-8", "surrogateescape")
-
-
-def _with_status(problem: str | None) -> str:
-    if problem and problem.partition(":")[0] not in get_args(FileProblem):
-        return f"unreadable: {problem}"
-    return problem or ""
 
 
 def _tar_problem(member: tarfile.TarInfo) -> str:
@@ -210,8 +192,7 @@ def read_entry(entry: Entry) -> bytes:
         is_url = entry.name.startswith((b"s3://", b"gs://"))
         return _read_object(entry.name.decode()) if is_url else read_file(entry.name)
     try:
-        kind = _KINDS[PurePosixPath(os.fsdecode(entry.container)).suffix.lower()]
-        return kind.read(_open_container(entry.container, threading.get_ident()), entry)
+        return _KINDS[_suffix(entry.container)].read(_open_container(entry.container, threading.get_ident()), entry)
     except FileNotFoundError as error:
         raise FileError("missing", f"{os.fsdecode(entry.container)} is gone") from error
     except (OSError, pa.ArrowException) as error:
@@ -221,8 +202,7 @@ def read_entry(entry: Entry) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _open_container(container: bytes, thread: int) -> IO[bytes]:
     """Return a container, open for a thread; members are often read one after the other."""
-    url = as_url(os.fsdecode(container))
-    return cast(IO[bytes], ObjectFile(url)) if url else open(container, "rb")  # noqa: PTH123 - names are bytes
+    return open_anywhere(container)
 
 
 def _read_object(url: str) -> bytes:

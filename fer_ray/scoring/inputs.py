@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,6 +43,7 @@ PATH = ("path", "file", "filename", "file_name", "url", "uri")
 """Names of a column of paths or URLs."""
 _LISTS = (".txt", ".lst")
 _LINE_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
+_COMPRESSED = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -89,8 +90,7 @@ def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: 
 
 
 def _problem(path_or_url: str) -> str | None:
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path_or_url).suffixes[-2:]]
-    if suffixes[-1:] == [".tgz"] or (suffixes[:1] == [".tar"] and len(suffixes) == 2):
+    if _COMPRESSED.search(path_or_url):
         return f"{path_or_url}: a compressed .tar, which can't be read at random. Unpack it to a .tar or a folder."
     if _is_pattern(path_or_url):
         if as_url(path_or_url) or next(_glob(path_or_url), None):
@@ -205,7 +205,7 @@ def _listed(name: str, lines: Iterator[bytes], on_skipped: Callable[[], None], o
 
 
 def _opened(file: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
-    if is_container(os.fsdecode(file)):
+    if is_container(file):
         yield from list_container(file, on_skipped)
     else:
         yield Entry(file)

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
 
 from fer_ray.errors import UsageError
 from fer_ray.scoring.manifest import Chunk, listing_files
 from fer_ray.scoring.totals import Totals
+from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import LOCK_FILE
 from fer_ray.storage.output import Output
 
@@ -18,12 +17,10 @@ JOB_FILE = "_job.json"
 PREPROCESSING = "grey, square, fer_ray.images.decode 3"
 """Part of the fingerprint. Change it whenever decoding or resizing gives other pixels."""
 
-_FORMAT_VERSION = 3
 _IDENTITY = ("checkpoint", "tta", "detector", "preprocessing")  # determine the numbers in the output, with precision
 
 
-@dataclass(frozen=True)
-class ScoringJob:
+class ScoringJob(BaseModel):
     """A scoring job, as its output stores it.
 
     Attributes:
@@ -41,6 +38,9 @@ class ScoringJob:
         preprocessing: version of the way from file to pixels.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[3] = 3
     inputs: list[str]
     checkpoints: list[str]
     checkpoint: str
@@ -56,12 +56,12 @@ class ScoringJob:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything but the precision that determines the numbers in the output."""
-        identity = {name: value for name, value in asdict(self).items() if name in _IDENTITY}
+        identity = self.model_dump(include=set(_IDENTITY))
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def write(self, folder: Output) -> None:
         """Write the job file. It also marks the first listing as complete."""
-        folder.write(JOB_FILE, json.dumps({"format_version": _FORMAT_VERSION} | asdict(self), indent=2) + "\n")
+        folder.write(JOB_FILE, self.model_dump_json(indent=2) + "\n")
 
 
 class Done(NamedTuple):
@@ -69,55 +69,17 @@ class Done(NamedTuple):
 
     Attributes:
         chunk: its inputs.
-        totals: counts over its rows.
-        seconds: of all threads, by stage.
-        began: when the scorer started it, seconds since the epoch.
+        totals: counts over its rows, with its seconds.
         precision: dtype of the computation.
         batch_size: images a forward pass.
         halved: whether the batch size was halved because memory ran out.
-        no_crops: inputs that were taken as faces but don't look like crops of faces.
     """
 
     chunk: Chunk
     totals: Totals
-    seconds: dict[str, float]
-    began: float
     precision: str
     batch_size: int
     halved: bool
-    no_crops: int
-
-
-@dataclass
-class Speed:
-    """The speed of a run.
-
-    Attributes:
-        files: inputs scored.
-        seconds: from the start of the first chunk until all rows were written.
-        by_stage: seconds of all threads; of listing, of the run.
-        threads: of all processes that score.
-        no_crops: inputs that were taken as faces but don't look like crops of faces.
-    """
-
-    files: int = 0
-    seconds: float = 0.0
-    by_stage: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    threads: int = 1
-    no_crops: int = 0
-
-
-def sha256_of(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of the files' contents, one after the other, as hexadecimal digits.
-
-    Raises:
-        OSError: one can't be read.
-    """
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").digest())
-    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
@@ -125,6 +87,7 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
 
     Raises:
         UsageError: the output belongs to another job or stage.
+        DataError: its job file is damaged.
     """
     output = folder.path_or_url
     if not folder.exists(JOB_FILE):
@@ -133,8 +96,8 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
             raise UsageError(f"{output}: not the output of a scoring job, it holds {strange[0]} and no {JOB_FILE}.")
         folder.remove(*listing_files(folder))
         return None
-    job = _read(folder)
-    ours, theirs = asdict(request), asdict(job)
+    job = read_json(ScoringJob, folder.file(JOB_FILE), "Start again in another folder.")
+    ours, theirs = request.model_dump(), job.model_dump()
     problems = [
         f"{output}: --resume with another {name}: the output was scored with {theirs[name] or 'none'}, the request is"
         f" {ours[name] or 'none'}. Resume with the previous value, or choose another output."
@@ -147,22 +110,8 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
             " same order; new files in them are found."
         )
     if job.format != request.format:
-        problems.append(
-            f"{output}: --resume with --format {request.format}: its files are {job.format}. Use that format."
-        )
+        problems.append(f"{output}: --resume with --format {request.format}: use that of its files, {job.format}.")
     if problems:
         raise UsageError(problems)
-    return replace(request, precision=job.precision, batch_size=request.batch_size or job.batch_size)
-
-
-def _read(folder: Output) -> ScoringJob:
-    file = f"{folder.path_or_url}/{JOB_FILE}"
-    try:
-        content = json.loads(folder.read(JOB_FILE))
-        if (version := content.pop("format_version")) == _FORMAT_VERSION:
-            return ScoringJob(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{file}: can't be read as a scoring job: {error!r}. Start again in another folder."
-        ) from error
-    raise UsageError(f"{file}: format version {version}, expected {_FORMAT_VERSION}. Start again in another folder.")
+    kept = {"precision": job.precision, "batch_size": request.batch_size or job.batch_size}
+    return request.model_copy(update=kept)

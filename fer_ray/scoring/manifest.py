@@ -6,11 +6,9 @@ files' names begin with ``_``, so that a Parquet reader of the folder ignores th
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -54,27 +52,25 @@ def listing_files(folder: Output) -> list[str]:
 def add_listing(folder: Output, entries: Iterable[Entry]) -> int:
     """Write the entries that no earlier listing has as one more listing; return their number.
 
-    Memory doesn't grow with the entries of a first listing. A later one holds 16 bytes for each known entry.
+    Memory doesn't grow with the entries of a first listing. A later one holds about 80 bytes for each known entry.
 
     Raises:
         DataError: an earlier listing can't be read.
     """
     number, new = len(listing_files(folder)), iter(entries)
     if number:
-        known = _Known(Manifest(folder).entries())
-        new = (entry for entry in new if entry not in known)
+        known = set(map(_digest, Manifest(folder).entries()))
+        new = (entry for entry in new if _digest(entry) not in known)
     total = 0
     with folder.writing(f"{PREFIX}{number:04d}.parquet") as file:
-        with pq.ParquetWriter(file, _SCHEMA) as writer, ExitStack() as stack:
-            bar: ProgressBar | None = None
+        bar = ProgressBar("listing", None, "inputs")  # a line now and then, as long listings are rare
+        with pq.ParquetWriter(file, _SCHEMA) as writer:
             while rows := list(islice(new, GROUP_ROWS)):
                 values = zip(*((name, *(value or None for value in others)) for name, *others in rows), strict=True)
                 columns = [arrow_array(column, field.type) for column, field in zip(values, _SCHEMA, strict=True)]
                 writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA), row_group_size=GROUP_ROWS)
                 total += len(rows)
-                if bar or len(rows) == GROUP_ROWS:
-                    bar = bar or stack.enter_context(ProgressBar("listing", None, "inputs"))
-                    bar.advance(len(rows))
+                bar.advance(len(rows))
         if not total:
             file.unlink()
     return total
@@ -128,18 +124,7 @@ class Manifest:
                 yield from self.read(Chunk(first, min(GROUP_ROWS, listing.end - first)))
 
 
-class _Known:
-    """Entries by 16 bytes of their digest, of which two are equal by chance once in 10^14 jobs of 10^12 entries."""
-
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._digests = np.sort(np.fromiter(map(_digest, entries), "S16"))
-
-    def __contains__(self, entry: Entry) -> bool:
-        digest = np.array(_digest(entry), "S16")
-        place = int(np.searchsorted(self._digests, digest))
-        return place < len(self._digests) and bool(self._digests[place] == digest)
-
-
 def _digest(entry: Entry) -> bytes:
+    """Return 16 bytes for an entry; two entries have the same by chance once in 10^14 jobs of 10^12 entries."""
     content = b"\0".join((entry.name, entry.container, repr(entry.location).encode()))
     return hashlib.blake2b(content, digest_size=16).digest()

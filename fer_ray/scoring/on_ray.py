@@ -4,8 +4,8 @@ No pixels go through Ray, and the files on disk are the whole state of a job.
 """
 
 import pickle
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -18,8 +18,6 @@ from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.run import LeftInputs, cant_write
 from fer_ray.storage.output import Output
-
-T = TypeVar("T")
 
 _MAX_THREADS = 16  # that decode for a GPU; more of them only wait for Python's interpreter lock
 _SPARE_CPUS = 0.1  # of an actor's last CPU, left for small tasks of other jobs
@@ -54,24 +52,12 @@ def in_actors(
 ) -> tuple[int, Generator[Done]]:
     """Score in actors of Ray; a ``Runner``.
 
-    Args:
-        gpus_per_actor: share of a GPU, above 0 to 1.
-
-    Raises:
-        FerRayError: an actor rejected the job, or Ray died.
-    """
-    planned = plan(gpus_per_actor)
-    return planned.threads * planned.actors, score_on_ray(folder, job, left, planned)
-
-
-def score_on_ray(folder: Output, job: ScoringJob, left: Sequence[Chunk], planned: ActorPlan) -> Generator[Done]:
-    """Score inputs and yield each chunk when its part is written.
-
     Ray Data hands out calls, and each call takes a chunk of what is left: so fast actors get more and larger chunks.
 
-    Raises:
-        FerRayError: an actor rejected the job, or Ray died.
+    Args:
+        gpus_per_actor: share of a GPU, above 0 to 1.
     """
+    planned = plan(gpus_per_actor)
     files = sum(chunk.files for chunk in left)
     calls = max(_CALLS * planned.actors, files // _FILES_A_CALL) + len(left)
     inputs = (
@@ -94,17 +80,18 @@ def score_on_ray(folder: Output, job: ScoringJob, left: Sequence[Chunk], planned
         num_cpus=planned.threads - _SPARE_CPUS,
         num_gpus=planned.gpus,
     )
-    for batch in _until_ray_dies(results.iter_batches(batch_size=None, prefetch_batches=0)):
-        for done in filter(None, map(pickle.loads, batch["done"])):
-            if isinstance(done, FerRayError):
-                raise done
-            count_images("score", **done.totals.status)
-            yield done
+    batches = results.iter_batches(batch_size=None, prefetch_batches=0)
+    return planned.threads * planned.actors, _written(batches)
 
 
-def _until_ray_dies(batches: Iterable[T]) -> Iterator[T]:
+def _written(batches: Iterable[Any]) -> Generator[Done]:
     try:
-        yield from batches
+        for batch in batches:
+            for done in filter(None, map(pickle.loads, batch["done"])):
+                if isinstance(done, FerRayError):
+                    raise done
+                count_images("score", **done.totals.status)
+                yield done
     except ray.exceptions.RayError as error:
         kept = "The rows written so far are kept: continue with --resume."
         try:

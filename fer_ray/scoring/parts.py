@@ -99,29 +99,23 @@ def unwritten_chunks(listings: Sequence[Chunk], written: Sequence[Chunk]) -> lis
     return [chunk for chunk in left if chunk.files]
 
 
-def rows_of(
-    rows: Sequence[ScoredRow], probabilities: np.ndarray, entropy: np.ndarray, tta_std: np.ndarray, with_faces: bool
-) -> pa.Table:
+def rows_of(rows: Sequence[ScoredRow], numbers: np.ndarray, with_faces: bool) -> pa.Table:
     """Return rows as a table.
 
     Args:
         rows: n.
-        probabilities: float32, m × 7, csv order, of the m rows that have no problem.
-        entropy: float32, m.
-        tta_std: float32, m.
+        numbers: float32, m × 9, of the m rows that have no problem: probabilities in csv order, entropy, ``tta_std``.
         with_faces: add the columns of faces.
     """
     failed = [row.problem is not None for row in rows]
-    best = probabilities.argmax(axis=1)
+    best = numbers[:, : len(EMOTIONS)].argmax(axis=1)
     columns: list[list[Any]] = [
         [path_text(row.name) for row in rows],
         [row.problem.status if row.problem else "ok" for row in rows],
         [redacted(row.problem.error) if row.problem and row.problem.error else None for row in rows],
         _spread(np.array(EMOTIONS)[best], failed),
-        _spread(probabilities[np.arange(len(best)), best], failed),
-        *(_spread(probabilities[:, label], failed) for label in range(len(EMOTIONS))),
-        _spread(entropy, failed),
-        _spread(tta_std, failed),
+        _spread(numbers[np.arange(len(best)), best], failed),
+        *(_spread(column, failed) for column in numbers.T),
     ]
     if with_faces:
         columns.append([row.number for row in rows])

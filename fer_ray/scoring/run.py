@@ -2,15 +2,13 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
 from fer_ray.errors import FerRayError
-from fer_ray.scoring.job import Done, ScoringJob, Speed
+from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.totals import Totals
 from fer_ray.storage.output import Output
@@ -66,10 +64,8 @@ Runner = Callable[[Output, ScoringJob, Sequence[Chunk]], tuple[int, Generator[Do
 """Starts to score chunks, and returns the number of its threads and what is written, as it is written."""
 
 
-def score_left(
-    folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runner, totals: Totals
-) -> tuple[ScoringJob, Speed]:
-    """Score what is left of a job; return the job as computed, and the speed.
+def score_left(folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runner, totals: Totals) -> ScoringJob:
+    """Score what is left of a job; return the job as computed.
 
     Args:
         folder: the output, with its manifest.
@@ -81,36 +77,32 @@ def score_left(
     Raises:
         FerRayError: a worker rejected the job, rows can't be written, or Ray died.
     """
-    speed, began = Speed(sum(chunk.files for chunk in left)), math.inf
     if not left:
-        return job, speed
-    speed.threads, written = run(folder, job, left)
-    done, all_files = 0, totals.files + speed.files
+        return job
+    threads, written = run(folder, job, left)
+    files = sum(chunk.files for chunk in left)
+    all_files = totals.files + files
     bar: AbstractContextManager[ProgressBar | None] = nullcontext()
-    if speed.files > _QUIET_INPUTS:
+    if files > _QUIET_INPUTS:
         bar = ProgressBar("scoring", all_files, start=totals.files)
     with bar as progress, closing(written):
         for one in written:
             if job.precision == "auto" or (one.halved and one.batch_size < (job.batch_size or math.inf)):
-                job = replace(job, precision=one.precision, batch_size=one.batch_size)
+                job = job.model_copy(update={"precision": one.precision, "batch_size": one.batch_size})
                 job.write(folder)
                 if one.halved:
                     images = amount(one.batch_size, "image")
                     say(f"Memory ran out: from now on {images} a forward pass (--batch-size).")
-            began = min(began, one.began)
-            for stage, seconds in one.seconds.items():
-                speed.by_stage[stage] += seconds
-            speed.no_crops += one.no_crops
             totals.add(one.totals)
-            done += one.chunk.files
             if progress:
                 progress.advance(one.chunk.files, note=f"{totals.failed:,} failed" if totals.failed else None)
-            if done == speed.files:
+            if totals.files == all_files:
                 break
-    if done < speed.files:
-        raise RuntimeError(f"{speed.files - done:,} inputs were not scored")
-    speed.seconds = time.time() - began
-    return job, speed
+    if totals.files < all_files:
+        raise RuntimeError(f"{all_files - totals.files:,} inputs were not scored")
+    for stage in totals.seconds:
+        totals.seconds[stage] /= threads
+    return job
 
 
 def in_this_process(folder: Output, job: ScoringJob, left: Sequence[Chunk]) -> tuple[int, Generator[Done]]:

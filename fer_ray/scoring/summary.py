@@ -1,30 +1,30 @@
 """The results of a scoring job: ``summary.json``, ``summary.html``, and a few lines of text."""
 
+import io
 import json
 import os
 import sys
-import tempfile
+import time
+from base64 import b64encode
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration, per_time
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import png_of
-from fer_ray.scoring.job import ScoringJob, Speed
+from fer_ray.scoring.job import ScoringJob
 from fer_ray.scoring.parts import BOX, read_part, written_chunks
-from fer_ray.scoring.totals import Sample, Totals, thumbnails
+from fer_ray.scoring.totals import Row, Totals, thumbnails
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import PROVENANCE_FILE
 
 FORMAT_VERSION = 2
-SUMMARY_FILE, PAGE_FILE, SAMPLES_FILE = "summary.json", "summary.html", "_samples.parquet"
+SUMMARY_FILE, PAGE_FILE, SAMPLES_FILE = "summary.json", "summary.html", "_samples.json"
 REMEDIES = {
     "listing": "few .tar, .zip or Parquet files instead of many single ones",
     "reading": "faster storage, or .tar or .zip files instead of single ones",
@@ -35,29 +35,18 @@ REMEDIES = {
 """By stage, what makes a job faster that spends most time there."""
 _OF_A_RUN = ("scored_in_this_run", "seconds", "seconds_from_first_batch", "stages")
 _OF_THE_JOB = ("checkpoints", "tta", "faces", "precision", "batch_size", "inputs", "fingerprint")
-_SAMPLES_SCHEMA = pa.schema(
-    [
-        ("group", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("confidence", pa.float32()),
-        ("png", pa.binary()),
-    ]
-)
-_PACKAGES = ("fer_ray", "ray", "torch", "opencv-python-headless", "pillow")
 
 
-def summarise(job: ScoringJob, totals: Totals, speed: Speed, seconds: float) -> dict[str, Any]:
+def summarise(job: ScoringJob, totals: Totals, files: int, began: float) -> dict[str, Any]:
     """Return the contents of ``summary.json``.
 
     Args:
         job: as computed.
         totals: over all rows.
-        speed: of this run.
-        seconds: of the whole run.
+        files: inputs scored in this run.
+        began: when this run, which ends now, began: seconds since the epoch.
     """
-    scored = totals.label.total()
-    stages = {stage: speed.by_stage[stage] / (1 if stage == "listing" else speed.threads) for stage in REMEDIES}
+    scored, now = totals.label.total(), time.time()
     return {
         "format_version": FORMAT_VERSION,
         "files": totals.files,
@@ -69,24 +58,19 @@ def summarise(job: ScoringJob, totals: Totals, speed: Speed, seconds: float) -> 
         },
         "confidence_histogram": totals.confidence.tolist(),
         "first_failures": totals.failures,
-        "scored_in_this_run": speed.files,
-        "seconds": seconds,
-        "seconds_from_first_batch": speed.seconds,
+        "scored_in_this_run": files,
+        "seconds": now - began,
+        "seconds_from_first_batch": max(now - totals.began, 0.0),
         "stages": {
-            stage: {"seconds": spent, "images_per_s": speed.files / spent if spent else None}
-            for stage, spent in stages.items()
+            stage: {"seconds": spent, "images_per_s": files / spent if spent else None}
+            for stage in REMEDIES
+            for spent in (totals.seconds[stage],)
         },
         **{name: getattr(job, name) for name in _OF_THE_JOB},
-        "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
-def write_summary(
-    folder: Output,
-    summary: dict[str, Any],
-    totals: Totals,
-    render: Callable[[Path], str],
-) -> None:
+def write_summary(folder: Output, summary: dict[str, Any], totals: Totals, render: Callable[[Path], str]) -> None:
     """Write ``summary.json``, the pictures and the page. Where nothing was scored, the previous run's speed is kept.
 
     Args:
@@ -98,23 +82,20 @@ def write_summary(
         previous = json.loads(folder.read(SUMMARY_FILE))
         summary |= {name: previous[name] for name in _OF_A_RUN}
     folder.write(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    with tempfile.TemporaryDirectory(prefix="fer_ray-") as temporary:
-        local = Path(temporary)
-        for name in (SUMMARY_FILE, PROVENANCE_FILE):
-            if folder.exists(name):
-                (local / name).write_bytes(folder.read(name))
-        _write_samples(local / SAMPLES_FILE, folder, totals)
-        folder.write(SAMPLES_FILE, (local / SAMPLES_FILE).read_bytes())
-        folder.write(PAGE_FILE, render(local))
+    folder.write(SAMPLES_FILE, json.dumps(_samples(folder, totals)))
+    folder.fetch(SUMMARY_FILE, SAMPLES_FILE, PROVENANCE_FILE)
+    folder.write(PAGE_FILE, render(folder.path))
 
 
-def where_time_went(summary: dict[str, Any]) -> str:
-    """Return which stage took most of the time, and what makes it faster."""
-    seconds = {stage: of["seconds"] for stage, of in summary["stages"].items()}
-    binding = max(seconds, key=lambda stage: seconds[stage])
+def speed_by_stage(summary: dict[str, Any]) -> str:
+    """Return images/s by stage, which stage took most of the time, and what makes it faster."""
+    rates = {name: of["images_per_s"] for name, of in summary["stages"].items() if of["images_per_s"]}
+    seconds = {name: of["seconds"] for name, of in summary["stages"].items()}
+    binding = max(seconds, key=lambda name: seconds[name])
+    most = f"{binding}; faster with {REMEDIES[binding]}"
     if summary["seconds"] - summary["seconds_from_first_batch"] - seconds["listing"] > seconds[binding]:
-        return "Most of the time went to starting, which takes no longer for millions of inputs."
-    return f"Most of the time went to {binding}; faster with {REMEDIES[binding]}."
+        most = "starting, which takes no longer for millions of inputs"
+    return f"{', '.join(f'{name} {rate:,.0f}' for name, rate in rates.items())}. Most of the time went to {most}."
 
 
 def describe(output: str, summary: dict[str, Any]) -> str:
@@ -129,28 +110,25 @@ def describe(output: str, summary: dict[str, Any]) -> str:
     scored, seconds = summary["scored_in_this_run"], summary["seconds"]
     if scored:
         from_first = scored / summary["seconds_from_first_batch"]
-        rates = {name: of["images_per_s"] for name, of in summary["stages"].items() if of["images_per_s"]}
-        stages = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
         lines += [
             f"{amount(scored, 'input')} in {duration(seconds)}: {per_time(scored / seconds, 'images')},"
             f" {per_time(from_first, 'images')} from the first batch on",
-            f"images/s by stage: {stages}. {where_time_went(summary)}",
+            f"images/s by stage: {speed_by_stage(summary)}",
         ]
     return "\n".join([*lines, f"output: {output}"])
 
 
-def _write_samples(file: Path, folder: Output, totals: Totals) -> None:
-    chosen: list[tuple[str, Sample]] = [
-        *(("surest", sample) for sample in totals.surest),
-        *(("least sure", sample) for sample in totals.least_sure if sample not in totals.surest),
-    ]
-    pictures = thumbnails(folder, [sample for _, sample in chosen])
-    rows = [
-        {"group": group, "path": one.path, "label": one.label, "confidence": one.confidence, "png": png_of(picture)}
-        for (group, one), picture in zip(chosen, pictures, strict=True)
+def _samples(folder: Output, totals: Totals) -> list[Row]:
+    """Return the rows of the highest and lowest confidence, with their pictures."""
+    chosen = [("surest", row) for row in totals.surest]
+    chosen += [("least sure", row) for row in totals.least_sure if row not in totals.surest]
+    pictures = thumbnails(folder, [row for _, row in chosen])
+    return [
+        {"group": group, "png": b64encode(png_of(picture)).decode()}
+        | {name: row[name] for name in ("path", "label", "confidence")}
+        for (group, row), picture in zip(chosen, pictures, strict=True)
         if picture is not None
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SAMPLES_SCHEMA), file)
 
 
 def print_rows(folder: Output, format: str, as_csv: bool) -> None:
@@ -158,10 +136,11 @@ def print_rows(folder: Output, format: str, as_csv: bool) -> None:
     parts = [read_part(folder, chunk, format) for chunk in written_chunks(folder, format)]
     try:
         if as_csv:
-            pa_csv.write_csv(pa.concat_tables(parts), sys.stdout.buffer)
+            content = io.BytesIO()
+            pa_csv.write_csv(pa.concat_tables(parts), content)
+            print(content.getvalue().decode(), end="", flush=True)
         else:
-            print("\n".join(_as_lines([row for part in parts for row in part.to_pylist()])))
-        sys.stdout.flush()
+            print("\n".join(_as_lines([row for part in parts for row in part.to_pylist()])), flush=True)
     except BrokenPipeError:  # the reader, such as head, has read enough; at exit Python would flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -171,7 +150,7 @@ def _as_lines(rows: list[dict[str, Any]]) -> list[str]:
     here = f"{Path.cwd()}/"
     cells = list[tuple[str, str, str]]()
     for row in rows:
-        name = row["path"].removeprefix(here)
+        name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in row["path"].removeprefix(here))
         if row["status"] != "ok":
             cells.append((name, row["status"], row["error"] or ""))
             continue

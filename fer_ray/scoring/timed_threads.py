@@ -43,7 +43,7 @@ class TimedBatches(Generic[T, R, B]):
         self.threads, self.open_batches = threads, 1 + threads
         self._work, self._on_timeout, self._finish, self._timeout_s = work, on_timeout, finish, timeout_s
         self._lock = threading.Lock()  # guards the attributes below
-        self._has_work = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         self._batches = list[_Batch[T, R, B]]()  # unfinished, the oldest first
         self._started = 0  # threads that are neither abandoned nor ended
         self._stopped = False
@@ -51,14 +51,13 @@ class TimedBatches(Generic[T, R, B]):
 
     def map(self, batches: Sequence[Sequence[T]]) -> list[B]:
         """Return the results of the batches, in order. Concurrent calls share the threads."""
-        all_done = threading.Condition(self._lock)
-        own = [_Batch[T, R, B](items, all_done) for items in batches]
+        own = [_Batch[T, R, B](items) for items in batches]
         with self._lock:
             self._batches += own
             self._start_threads()
             while not all(one.result.done() for one in own):
                 oldest = min((began for _, _, began in self._running.values()), default=time.monotonic())
-                all_done.wait(max(0.01, oldest + self._timeout_s - time.monotonic()))
+                self._changed.wait(max(0.01, oldest + self._timeout_s - time.monotonic()))
                 self._abandon(time.monotonic() - self._timeout_s)
         return [one.result.result() for one in own]
 
@@ -66,11 +65,11 @@ class TimedBatches(Generic[T, R, B]):
         """End the threads after the items and batches that they work on; ``map`` is not called any more."""
         with self._lock:
             self._stopped = True
-            self._has_work.notify_all()
-            self._has_work.wait_for(lambda: not self._started, _STOP_SECONDS)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._started, _STOP_SECONDS)
 
     def _start_threads(self) -> None:
-        self._has_work.notify_all()
+        self._changed.notify_all()
         for _ in range(0 if self._stopped else self.threads - self._started):
             self._started += 1
             threading.Thread(target=self._run, daemon=True).start()
@@ -93,8 +92,6 @@ class TimedBatches(Generic[T, R, B]):
                 with self._lock:
                     self._batches.remove(batch)
                     self._start_threads()
-                    if all(one.all_done is not batch.all_done for one in self._batches):
-                        batch.all_done.notify()
                 continue
             result = self._work(batch.items[number])
             with self._lock:
@@ -113,15 +110,15 @@ class TimedBatches(Generic[T, R, B]):
                     if (number := next(batch.numbers, None)) is not None:
                         self._running[thread] = batch, number, time.monotonic()
                         return batch, number
-                self._has_work.wait()
+                self._changed.wait()
             self._started -= 1
-            self._has_work.notify_all()
+            self._changed.notify_all()
             return None
 
 
 class _Batch(Generic[T, R, B]):
-    def __init__(self, items: Sequence[T], all_done: threading.Condition):
-        self.items, self.all_done = items, all_done
+    def __init__(self, items: Sequence[T]):
+        self.items = items
         self.numbers: Iterator[int] = iter(range(len(items)))  # of items that no thread has taken
         self.results = dict[int, R]()
         self.result = Future[B]()

@@ -1,9 +1,10 @@
 """Count the rows of a scoring job, and choose and read sample pictures."""
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,22 +21,14 @@ from fer_ray.scoring.timed_threads import TimedBatches
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
 from fer_ray.storage.output import Output
 
+Row = dict[str, Any]
+"""A row of a part, by column."""
 BINS = 20
 """Number of bins of the histogram of confidence, from 0 to 1."""
 _FAILURES_KEPT, _KEPT = 20, 12  # failures; samples of each kind
 _COLUMNS = ("path", "status", "error", "label", "confidence", "face", *BOX)
 _THUMBNAIL, _SUFFICES = 96, 512
 _SECONDS = 10.0  # for a picture of the page
-
-
-class Sample(NamedTuple):
-    """A row whose picture is shown: the number of its input, and its face's box or None."""
-
-    input: int
-    path: str
-    label: str
-    confidence: float
-    face: FoundFace | None
 
 
 @dataclass
@@ -46,17 +39,23 @@ class Totals:
         status: inputs by status.
         label: rows that are ok, by label.
         confidence: rows that are ok, by ``BINS`` equal bins of confidence.
-        failures: the first rows of failed inputs: path, status, error.
-        surest: rows of the highest confidence, in descending order.
-        least_sure: rows of the lowest confidence, in ascending order.
+        failures: rows of failed inputs, those that failed first: path, status, error.
+        surest: rows of the highest confidence, in descending order; with the number of their ``input``.
+        least_sure: rows of the lowest confidence, in ascending order; likewise.
+        no_crops: inputs of this run that were taken as faces but don't look like crops of faces.
+        seconds: of this run by stage, those of all threads together.
+        began: when this run started its first chunk, seconds since the epoch.
     """
 
     status: Counter[str] = field(default_factory=Counter)
     label: Counter[str] = field(default_factory=Counter)
     confidence: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    surest: list[Sample] = field(default_factory=list)
-    least_sure: list[Sample] = field(default_factory=list)
+    failures: list[Row] = field(default_factory=list)
+    surest: list[Row] = field(default_factory=list)
+    least_sure: list[Row] = field(default_factory=list)
+    no_crops: int = 0
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    began: float = math.inf
 
     @property
     def files(self) -> int:
@@ -79,8 +78,8 @@ class Totals:
         scored = [row for row, one in enumerate(status) if one == "ok"]
         order = sorted(scored, key=confidence.__getitem__)
 
-        def samples(rows: Iterable[int]) -> list[Sample]:
-            return [_sample(int(numbers[row]), table.slice(row, 1).to_pylist()[0]) for row in rows]
+        def samples(rows: Iterable[int]) -> list[Row]:
+            return [{"input": int(numbers[row])} | table.slice(row, 1).to_pylist()[0] for row in rows]
 
         return cls(
             Counter(status[row] for row in firsts),
@@ -97,8 +96,12 @@ class Totals:
         self.label.update(other.label)
         self.confidence += other.confidence
         self.failures = (self.failures + other.failures)[:_FAILURES_KEPT]
-        self.surest = sorted(self.surest + other.surest, key=lambda one: -one.confidence)[:_KEPT]
-        self.least_sure = sorted(self.least_sure + other.least_sure, key=lambda one: one.confidence)[:_KEPT]
+        self.surest = sorted(self.surest + other.surest, key=lambda one: -one["confidence"])[:_KEPT]
+        self.least_sure = sorted(self.least_sure + other.least_sure, key=lambda one: one["confidence"])[:_KEPT]
+        self.no_crops += other.no_crops
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
+        self.began = min(self.began, other.began)
 
 
 def count_parts(folder: Output, chunks: Iterable[Chunk], format: str) -> Totals:
@@ -123,25 +126,19 @@ def count_parts(folder: Output, chunks: Iterable[Chunk], format: str) -> Totals:
     return totals
 
 
-def _sample(input: int, row: dict[str, Any]) -> Sample:
-    box = [row.get(side) for side in BOX]
-    face = None if box[0] is None else FoundFace._make([*box, 0.0])
-    return Sample(input, row["path"], row["label"], row["confidence"], face)
-
-
-def thumbnails(folder: Output, samples: Sequence[Sample]) -> list[np.ndarray | None]:
+def thumbnails(folder: Output, samples: Sequence[Row]) -> list[np.ndarray | None]:
     """Read the pictures of rows again: grey squares, uint8; None where a picture can't be read any more."""
     manifest = Manifest(folder)
 
-    def picture(sample: Sample) -> np.ndarray | None:
-        (entry,) = manifest.read(Chunk(sample.input, 1))
+    def picture(sample: Row) -> np.ndarray | None:
+        (entry,) = manifest.read(Chunk(sample["input"], 1))
         try:
             image = decode(read_entry(entry), shorter_side=_SUFFICES)
         except (FileError, ImageError):
             return None
         pixels, scale = image.pixels, image.pixels.shape[1] / image.width
-        if sample.face:
-            pixels = crop(pixels, sample.face.scaled(scale))
+        if sample.get("face") is not None:
+            pixels = crop(pixels, FoundFace._make([*(sample[side] for side in BOX), 0.0]).scaled(scale))
         return resize(pixels, _THUMBNAIL)
 
     with quiet_decoders():

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/score_kills.py --kills 20 [--files 20000]
 
-Kills (SIGKILL) the driver, the raylet (the process of Ray on which all work of a machine depends), or an actor. After
-the first two the job is resumed; after the last it continues by itself. Some files are broken.
+Kills (SIGKILL) a job in one process, or on Ray the driver, the raylet (the process of Ray on which all work of a
+machine depends), or an actor. After the first three the job is resumed; after the last it continues by itself. Some
+files are broken.
 """
 
 import random
@@ -19,7 +20,7 @@ from common import DRIVER, RAYLET, kill_runs, named, names, options, resume, sta
 from score_images import write_faces
 
 ACTOR = "_ScoringActor"
-KINDS = {"driver": DRIVER, "raylet": RAYLET, "actor": ACTOR}
+KINDS = {"process": DRIVER, "driver": DRIVER, "raylet": RAYLET, "actor": ACTOR}
 TOLERANCE = 0.02  # of probabilities: batches of another size round otherwise in bfloat16
 
 
@@ -29,12 +30,13 @@ class Scoring:
 
     images: Path
     plain: Path
+    how: str = "--ray"
 
     def is_at_work(self, pid: int, run: Path) -> bool:
-        return bool(named(pid, ACTOR))
+        return bool(named(pid, ACTOR)) if self.how == "--ray" else (run / "_job.json").is_file()
 
     def command(self, run: Path) -> list[str]:
-        return stage("score", self.images, "--output", run, "--max-error-rate", 1, "--ray", *resume(run))
+        return stage("score", self.images, "--output", run, "--max-error-rate", 1, self.how, *resume(run))
 
     def progress(self, run: Path) -> str:
         return f"{len(names(run))} files written"
@@ -69,6 +71,7 @@ def main() -> None:
             file.write_bytes(b"no image")
         subprocess.run(work.command(work.plain), check=True, capture_output=True)
         for kind in arguments.kinds:
+            work.how = "--no-ray" if kind == "process" else "--ray"
             kill_runs(work, kind, KINDS[kind], arguments.kills, Path(folder), arguments.longest)
 
 

@@ -1,129 +1,68 @@
-"""Scoring chunks in this process: broken and hostile files, slow inputs, and the size of chunks."""
+"""Inputs that vanish, hang or break a decoder, faces in photos, the size of chunks, and too little memory."""
 
 import os
-import threading
 import time
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hostile_files import CONTENTS, DEEP, JPEG, MADE, PNG, deep
+from hostile_files import JPEG, PNG
+from matplotlib import cbook
+from out_of_memory import ERRORS, room_for
 
+from fer_ray.errors import UsageError
+from fer_ray.images.decode import decode
+from fer_ray.images.faces import HaarDetector, crop
+from fer_ray.inference import network
 from fer_ray.inference.predictor import Predictor
-from fer_ray.scoring import chunk_scorer, manifest
-from fer_ray.scoring.chunk_scorer import ChunkScorer
+from fer_ray.score import score
+from fer_ray.scoring import chunk_scorer
 from fer_ray.scoring.containers import Entry, read_entry
-from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import ScoringJob
-from fer_ray.scoring.parts import read_part, written_chunks
-from fer_ray.scoring.run import LeftInputs
-from fer_ray.scoring.totals import Totals
-from fer_ray.storage.output import Output
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with each kind of file; ``x.jpg`` is a folder and ``loop`` a link to its own folder."""
-    folder = tmp_path_factory.mktemp("hostile") / "photos"
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of six photos."""
+    folder = tmp_path / "photos"
     folder.mkdir()
-    for name, (_, content) in CONTENTS.items():
-        (folder / name).write_bytes(content)
-    for raw, (_, make) in MADE.items():
-        make(folder / os.fsdecode(raw))
-    for name, (_, length) in DEEP.items():
-        deep(folder / name, length)
-    (folder / "x.jpg").mkdir()
-    (folder / "x.jpg" / "inside.png").write_bytes(PNG)
-    (folder / "loop").symlink_to(folder)
+    for number in range(6):
+        (folder / f"{number}.jpg").write_bytes(JPEG)
     return folder
 
 
-def job(**changes: object) -> ScoringJob:
-    default = ScoringJob([], [SHIPPED_CHECKPOINT], "", "flip", "none", "", "parquet", 60.0, 16, "float32")
-    return replace(default, **changes)  # type: ignore[arg-type]
+def scored(folder: Path, **options: object) -> tuple[list[str], list[str | None]]:
+    """Score a folder in this process, and return the rows' statuses and errors."""
+    output = folder.parent / "out"
+    score(None, [folder], output, max_error_rate=1, **options)
+    rows = [row for part in sorted(output.glob("part-*")) for row in pq.read_table(part).to_pylist()]
+    assert [Path(row["path"]).name for row in rows] == [f"{number}.jpg" for number in range(6)]
+    return [row["status"] for row in rows], [row["error"] for row in rows]
 
 
-def score_all(inputs: list[Path], output: Path, request: ScoringJob, threads: int = 2) -> tuple[pa.Table, Totals]:
-    output.mkdir()
-    folder = Output.at(output)
-    manifest.add_listing(folder, list_entries(check_inputs(inputs), lambda: None))
-    return score_listed(folder, request, threads)
-
-
-def score_listed(folder: Output, request: ScoringJob, threads: int = 2) -> tuple[pa.Table, Totals]:
-    scorer, totals = ChunkScorer(folder, request, threads), Totals()
-    left = LeftInputs(manifest.Manifest(folder).listings)
-    try:
-        while done := scorer.score_next(left.take):
-            totals.add(done.totals)
-    finally:
-        scorer.stop()
-    return pa.concat_tables(
-        [read_part(folder, chunk, "parquet") for chunk in written_chunks(folder, "parquet")]
-    ), totals
-
-
-def test_each_hostile_file_has_its_status(hostile: Path, tmp_path: Path) -> None:
-    rows, scored = score_all([hostile], tmp_path / "out", job())
-    prefix = len(str(hostile)) + 1
-    found = {row["path"][prefix:]: row["status"] for row in rows.to_pylist()}
-    expected = {name: status for name, (status, _) in CONTENTS.items()}
-    expected |= {name.decode("utf-8", "backslashreplace"): status for name, (status, _) in MADE.items()}
-    expected["x.jpg/inside.png"] = "ok"
-    lengths = {name.partition("/")[0]: len(name) + prefix for name in found if name.partition("/")[0] in DEEP}
-    found = {name.partition("/")[0] if name.startswith(tuple(DEEP)) else name: status for name, status in found.items()}
-    expected |= {name: status for name, (status, _) in DEEP.items()}
-    assert found == expected
-    assert lengths["deep"] == 4050 and lengths["too-deep"] > 4095
-    assert len(rows) == scored.files == len(expected)
-    assert scored.failed == sum(status != "ok" for status in expected.values())
-    assert scored.status == Counter(expected.values())
-    assert not Path("/tmp/owned").exists()
-    errors = dict(zip((path[prefix:] for path in rows["path"].to_pylist()), rows["error"].to_pylist(), strict=True))
-    assert "name it as an INPUT of its own" in errors["archive.jpg"] and "convert it to JPEG" in errors["photo.heic"]
-
-
-def test_what_vanishes_after_the_listing_is_missing(tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.jpg").write_bytes(JPEG)
-    listed = list_entries(check_inputs([folder]), lambda: None)
-    output = Output.at(tmp_path)
-    manifest.add_listing(output, listed)
-    (folder / "1.jpg").unlink()
-    (folder / "2.jpg").unlink()
-    (folder / "2.jpg").mkdir()
-    rows, _ = score_listed(output, job())
-    assert rows["status"].to_pylist() == ["ok", "missing", "not_a_file"]
-
-
-def test_a_file_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a network drive that hangs."""
-    for number in range(6):
-        (tmp_path / f"{number}.jpg").write_bytes(JPEG)
+def test_what_vanishes_or_hangs_is_a_row(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network drive."""
 
     def read(entry: Entry) -> bytes:
-        if entry.name.endswith((b"1.jpg", b"4.jpg")):
+        path = Path(entry.name.decode())
+        if path.stem in ("1", "2"):
+            path.unlink()
+        if path.stem == "2":
+            path.mkdir()
+        if path.stem in ("3", "5"):
             time.sleep(2)
         return read_entry(entry)
 
     monkeypatch.setattr(chunk_scorer, "read_entry", read)
-    rows, scored = score_all([tmp_path], tmp_path / "out", job(timeout_s=0.5))
-    assert rows["status"].to_pylist() == ["ok", "timeout", "ok", "ok", "timeout", "ok"]
-    assert rows["error"][1].as_py() == "not read and decoded within 0.5 s"
-    assert scored.failed == 2
+    statuses, errors = scored(photos, timeout_s=0.5)
+    assert statuses == ["ok", "missing", "not_a_file", "timeout", "ok", "timeout"]
+    assert errors[3] == "not read and decoded within 0.5 s"
 
 
-def test_a_fault_of_a_decoder_is_that_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.jpg").write_bytes(JPEG)
-    decode, calls = chunk_scorer.decode, []
+def test_a_fault_of_a_decoder_is_that_rows_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
     def fail_once(data: bytes, *arguments: int, **options: int) -> object:
         calls.append(1)
@@ -132,75 +71,76 @@ def test_a_fault_of_a_decoder_is_that_rows_alone(tmp_path: Path, monkeypatch: py
         return decode(data, *arguments, **options)
 
     monkeypatch.setattr(chunk_scorer, "decode", fail_once)
-    rows, _ = score_all([tmp_path], tmp_path / "out", job(), threads=1)
-    assert sorted(rows["status"].to_pylist()) == ["ok", "ok", "undecodable"]
-    assert "MemoryError: no room" in rows["error"].to_pylist()
+    statuses, errors = scored(photos)
+    assert sorted(statuses) == 5 * ["ok"] + ["undecodable"]
+    assert "MemoryError: no room" in errors
 
 
-def test_a_photo_with_no_face_among_others_keeps_rows_and_numbers_together(tmp_path: Path) -> None:
-    """Rows of faces and predictions are matched by counting, which must hold for any mixture."""
+def test_where_memory_runs_out_batches_are_halved(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward_batches = network.forward_batches
+    monkeypatch.setattr(network, "forward_batches", room_for(1, ERRORS["driver"], forward_batches))
+    statuses, _ = scored(photos, batch_size=4)
+    assert statuses == 6 * ["ok"]
+    assert capsys.readouterr().err.count("Memory ran out: from now on 1 image a forward pass") == 1
+    monkeypatch.setattr(network, "forward_batches", room_for(0, ERRORS["driver"], forward_batches))
+    with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
+        score(None, [photos], photos.parent / "none")
+    assert not (photos.parent / "none").exists()
+
+
+def test_chunks_are_seconds_of_work_and_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     photos = tmp_path / "photos"
     photos.mkdir()
-    for number, faces in enumerate([0, 2, 1, 0, 3]):
-        grey = np.full((100, 100 + 100 * faces), 40 * number, np.uint8)
-        (photos / f"{number}.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
-    (tmp_path / "side_by_side.py").write_text(
-        "from fer_ray.images.faces import FoundFace\n"
-        "class Detector:\n"
-        "    name = 'one for each 100 columns after the first'\n"
-        "    def __call__(self, picture):\n"
-        "        return [FoundFace(x, 0, 100, 100, x) for x in range(100, picture.shape[1], 100)]\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(tmp_path)
-        rows, scored = score_all([photos, photos / "2.png"], tmp_path / "out", job(faces="side_by_side:Detector"))
-    seen = [(Path(row["path"]).name, row["status"], row["face"], row["face_x"]) for row in rows.to_pylist()]
-    assert seen == [
-        ("0.png", "no_face", None, None),
-        ("1.png", "ok", 0, 100),
-        ("1.png", "ok", 1, 200),
-        ("2.png", "ok", 0, 100),
-        ("3.png", "no_face", None, None),
-        ("4.png", "ok", 0, 100),
-        ("4.png", "ok", 1, 200),
-        ("4.png", "ok", 2, 300),
-        ("2.png", "ok", 0, 100),
-    ]
-    assert (scored.files, scored.failed) == (6, 0)
-    predictor = Predictor(SHIPPED_CHECKPOINT, "flip", "float32")
-    expected = predictor.predict([np.full((9, 9), 40 * number, np.uint8) for number in range(5)]).probabilities
-    for row in rows.to_pylist():
-        if row["status"] == "ok":
-            assert row["p_happy"] == pytest.approx(expected[int(Path(row["path"]).stem), 3], abs=1e-5)
-
-
-def test_slow_storage_is_read_by_many_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for number in range(320):
-        (tmp_path / f"{number:03d}.png").write_bytes(PNG)
-    reading, most, lock = 0, 0, threading.Lock()
-
-    def read(entry: Entry) -> bytes:
-        nonlocal reading, most
-        with lock:
-            reading += 1
-            most = max(most, reading)
-        time.sleep(0.2)
-        with lock:
-            reading -= 1
-        return read_entry(entry)
-
-    monkeypatch.setattr(chunk_scorer, "read_entry", read)
-    rows, _ = score_all([tmp_path], tmp_path / "out", job(), threads=1)
-    assert rows["path"].to_pylist() == sorted(rows["path"].to_pylist())
-    assert 3 < most <= 16
-
-
-def test_chunks_are_seconds_of_work_and_whole_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for number in range(50):
-        (tmp_path / f"{number:03d}.png").write_bytes(PNG)
+        (photos / f"{number:03d}.png").write_bytes(PNG)
     monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e9)
-    score_all([tmp_path], tmp_path / "out", job(batch_size=8))
-    assert written_chunks(Output.at(tmp_path / "out"), "parquet") == [(0, 8), (8, 42)]
+    score(None, [photos], tmp_path / "out", batch_size=8)
+    parts = ["part-000000000-000000015.parquet", "part-000000016-000000049.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("part-*")) == parts
     monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e-9)
-    score_all([tmp_path], tmp_path / "small", job(batch_size=20))
-    assert written_chunks(Output.at(tmp_path / "small"), "parquet")[0] == (0, 20)
+    score(None, [photos], tmp_path / "small", batch_size=8)
+    assert len(list((tmp_path / "small").glob("part-*"))) == 1 + 5
+
+
+def test_faces_are_found_and_labelled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    pixels = decode(photo.read_bytes()).pixels
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no image")
+    cv2.imwrite(str(folder / "b.png"), np.concatenate([pixels] * 2, axis=1))
+    cv2.imwrite(str(folder / "c.png"), np.full((200, 300), 128, np.uint8))
+    cv2.imwrite(str(folder / "d.jpg"), cv2.resize(pixels, None, fx=4, fy=4))
+    monkeypatch.chdir(tmp_path)
+    result = score(None, [folder, photo, folder / "b.png"], output, faces="haar", max_error_rate=0.5)
+    rows = pq.read_table(next(output.glob("part-*"))).to_pylist()
+    assert [(Path(row["path"]).name, row["status"], row["face"]) for row in rows] == [
+        ("a.txt", "not_an_image", None),
+        ("b.png", "ok", 0),
+        ("b.png", "ok", 1),
+        ("c.png", "no_face", None),
+        ("d.jpg", "ok", 0),
+        ("grace_hopper.jpg", "ok", 0),
+        ("b.png", "ok", 0),
+        ("b.png", "ok", 1),
+    ]
+    assert rows[1] == rows[6] and rows[2] == rows[7]
+    (face,) = HaarDetector()(pixels)
+    large, box = (tuple(row[f"face_{side}"] for side in ("x", "y", "width", "height")) for row in rows[4:6])
+    assert box == pytest.approx(face[:4])
+    assert large == pytest.approx(face.scaled(4)[:4], rel=0.1)  # a large JPEG is shrunk while it is decoded
+    expected = Predictor(SHIPPED_CHECKPOINT, "flip").predict([crop(pixels, face)])
+    assert rows[5]["label"] == expected.names[0]
+    assert rows[5]["confidence"] == pytest.approx(expected.confidence[0], abs=0.02)
+    assert (result.summary["failed"], result.summary["rows_with_label"]) == (1, 6)
+    assert "no_face" in (output / "summary.html").read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["photos/a.txt", "not_an_image"]
+    assert lines[5].endswith("face 0: {2:.0f} × {3:.0f} at {0:.0f}, {1:.0f}".format(*box))
+    with pytest.raises(UsageError, match=r"another detector: .* scored with haarcascade.*the request is none"):
+        score(None, [folder, photo, folder / "b.png"], output, resume=True)

@@ -78,7 +78,9 @@ def test_an_input_that_several_stand_for_comes_as_often(photos: Path) -> None:
 
 def test_text_lists(photos: Path, tmp_path: Path) -> None:
     lines = tmp_path / "some.txt"
-    lines.write_bytes(b"photos/a.jpg\r\n\nphotos/gone.jpg\n%s\nphotos/latin-\xfc.jpg" % os.fsencode(photos / "b.png"))
+    lines.write_bytes(
+        b"\xef\xbb\xbfphotos/a.jpg\r\n\nphotos/gone.jpg\n%s\nphotos/latin-\xfc.jpg" % os.fsencode(photos / "b.png")
+    )
     assert [entry.name for entry in entries(lines)] == [
         os.fsencode(tmp_path) + name
         for name in (b"/photos/a.jpg", b"/photos/gone.jpg", b"/photos/b.png", b"/photos/latin-\xfc.jpg")
@@ -96,12 +98,17 @@ def test_text_lists(photos: Path, tmp_path: Path) -> None:
     photo.write_bytes(b"x" * 100_000)
     with pytest.raises(DataError, match=r"a line has more than 65,536 bytes.*Rename"):
         entries(photo)
+    photo.write_text("a.jpg\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"the list is in UTF-16. Save it as UTF-8"):
+        entries(photo)
 
 
 def test_parquet_lists(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "list.parquet"
-    pq.write_table(pa.table({"id": [1, 2, 3], "Path": ["photos/a.jpg", None, str(photos / "b.png")]}), file)
-    assert names(photos, file) == ["a.jpg", f"{file}!/1", "b.png"]
+    paths = ["photos/a.jpg", None, str(photos / "b.png"), ""]
+    pq.write_table(pa.table({"id": range(4), "Path": paths}), file)
+    assert names(photos, file) == ["a.jpg", f"{file}!/1", "b.png", f"{file}!/3"]
+    assert [entry.problem.partition(":")[0] for entry in entries(file)] == ["", "missing", "", "missing"]
     pq.write_table(pa.table({"something": [1]}), file)
     (entry,) = entries(file)
     assert entry.problem.startswith("unreadable: can't be listed: none of its columns something is called image")
@@ -131,22 +138,32 @@ def make_tar(path: Path) -> Path:
     return path
 
 
-def make_parquet(path: Path, images: list[object] | None = None) -> Path:
-    pq.write_table(pa.table({"image": images or [CONTENT, None, CONTENT]}), path, row_group_size=2)
+def make_parquet(path: Path) -> Path:
+    pq.write_table(pa.table({"image": [CONTENT, None, CONTENT]}), path, row_group_size=2)
     return path
 
 
-MADE: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
-    "zip": (make_zip, ["faces/a.jpg", "b"], 2),
-    "tar": (make_tar, ["faces/a.jpg", "b", "grüße.png", "link.jpg"], 1),
-    "parquet": (make_parquet, ["0", "1", "2"], 0),
-}
+def make_hub_parquet(path: Path) -> Path:
+    images = [{"bytes": image, "path": "a.jpg"} for image in (CONTENT, None)]
+    pq.write_table(pa.table({"image": images}), path)
+    return path
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_containers_are_listed_and_read_by_place(kind: str, tmp_path: Path) -> None:
-    make, expected, others = MADE[kind]
-    file = make(tmp_path / f"shard.{kind}")
+MADE: list[tuple[str, Callable[[Path], Path], list[str], int]] = [
+    ("zip", make_zip, ["faces/a.jpg", "b"], 2),
+    ("tar", make_tar, ["faces/a.jpg", "b", "grüße.png", "link.jpg"], 1),
+    ("parquet", make_parquet, ["0", "1", "2"], 0),
+    ("parquet", make_hub_parquet, ["0", "1"], 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "make", "expected", "others"), MADE)
+def test_containers_are_listed_and_read_by_place(
+    kind: str, make: Callable[[Path], Path], expected: list[str], others: int, tmp_path: Path
+) -> None:
+    (tmp_path / ".hidden").mkdir()  # which hides nothing that is named
+    file = make(tmp_path / ".hidden" / f"shard.{kind}")
+    assert names(file.parent, file.parent) == [file.name]  # below a folder it is a file among others
     on_skipped: list[int] = []
     found = list(list_entries(check_inputs([file]), lambda: on_skipped.append(1)))
     assert [entry.name.decode() for entry in found] == [f"{file}!/{name}" for name in expected]
@@ -158,21 +175,17 @@ def test_containers_are_listed_and_read_by_place(kind: str, tmp_path: Path) -> N
         else:
             assert read_entry(entry) == CONTENT
     listed = tmp_path / "shards.txt"
-    listed.write_text(f"{file.name}\n")
-    assert entries(listed) == entries(tmp_path / "shard.*") == found
+    listed.write_text(f".hidden/{file.name}\n")
+    assert entries(listed) == entries(file.parent / "shard.*") == found
     file.unlink()
     with pytest.raises(FileError, match="missing"):
         read_entry(found[0]._replace(container=os.fsencode(file) + b".zip"))
 
 
-def test_hub_style_parquet(tmp_path: Path) -> None:
-    (entry,) = entries(make_parquet(tmp_path / "hub.parquet", [{"bytes": CONTENT, "path": "a.jpg"}]))
-    assert read_entry(entry) == CONTENT
-
-
-@pytest.mark.parametrize("kind", MADE)
-def test_a_damaged_container_is_one_row_and_no_end(kind: str, tmp_path: Path) -> None:
-    make, expected, _ = MADE[kind]
+@pytest.mark.parametrize(("kind", "make", "expected", "others"), MADE[:3])
+def test_a_damaged_container_is_one_row_and_no_end(
+    kind: str, make: Callable[[Path], Path], expected: list[str], others: int, tmp_path: Path
+) -> None:
     good, bad = make(tmp_path / f"good.{kind}"), make(tmp_path / f"bad.{kind}")
     bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 3])
     found = entries(bad, good)
@@ -182,34 +195,6 @@ def test_a_damaged_container_is_one_row_and_no_end(kind: str, tmp_path: Path) ->
     gone = tmp_path / "list.txt"
     gone.write_text(f"gone.{kind}\n")
     assert [entry.problem for entry in entries(gone)] == ["missing: no such file"]
-
-
-def test_rows_of_a_list_without_a_path_are_inputs_too(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(CONTENT)
-    file = tmp_path / "list.parquet"
-    pq.write_table(pa.table({"path": ["a.jpg", None, "a.jpg", ""]}), file)
-    found = entries(file)
-    assert [entry.name.decode() for entry in found] == [
-        str(tmp_path / "a.jpg"),
-        f"{file}!/1",
-        str(tmp_path / "a.jpg"),
-        f"{file}!/3",
-    ]
-    assert [entry.problem.partition(":")[0] for entry in found] == ["", "missing", "", "missing"]
-
-
-def test_lists_of_other_systems(tmp_path: Path) -> None:
-    file = tmp_path / "list.txt"
-    file.write_bytes("\ufeffa.jpg\r\nb.jpg\r\n".encode())
-    assert [entry.name.decode() for entry in entries(file)] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
-    file.write_text("a.jpg\n", encoding="utf-16")
-    with pytest.raises(DataError, match=r"list.txt: the list is in UTF-16. Save it as UTF-8"):
-        entries(file)
-
-
-def test_containers_below_a_folder_are_files(tmp_path: Path) -> None:
-    make_zip(tmp_path / "a.zip")
-    assert names(tmp_path, tmp_path) == ["a.zip"]
 
 
 @pytest.mark.parametrize(

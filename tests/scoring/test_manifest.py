@@ -48,11 +48,6 @@ def test_a_later_listing_adds_what_is_new(folder: Output) -> None:
     assert listing_files(folder) == ["_manifest-0000.parquet", "_manifest-0001.parquet"]
 
 
-def test_nothing_is_left_of_an_empty_listing(folder: Output) -> None:
-    assert add_listing(folder, []) == 0
-    assert list(Path(folder.path).iterdir()) == []
-
-
 def test_damaged(folder: Output) -> None:
     folder.write("_manifest-0000.parquet", b"PAR1 no more")
     with pytest.raises(DataError, match=r"_manifest-0000.parquet: can't be read: .* Start again"):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from fer_ray.scoring.manifest import Chunk
-from fer_ray.scoring.parts import part_name, unwritten_chunks
+from fer_ray.scoring.parts import unwritten_chunks
 from fer_ray.scoring.run import LeftInputs
 
 
@@ -21,10 +21,6 @@ from fer_ray.scoring.run import LeftInputs
 )
 def test_what_parts_leave_of_two_listings(written: list[Chunk], left: list[Chunk]) -> None:
     assert unwritten_chunks([Chunk(0, 10), Chunk(10, 5)], written) == left
-
-
-def test_names_of_parts_are_in_the_order_of_inputs() -> None:
-    assert part_name(Chunk(64, 100), "csv") == "part-000000064-000000163.csv"
 
 
 def test_one_worker_gets_what_it_wants() -> None:

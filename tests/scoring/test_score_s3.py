@@ -111,14 +111,6 @@ def test_a_whole_job_on_a_bad_day_loses_nothing(ray: bool, store: Store) -> None
     assert json.loads(store.get(f"labels-{ray}/summary.json"))["files"] == len(rows) + 1
 
 
-def test_faults_come_as_often_as_asked() -> None:
-    """Else the tests above would hold without any."""
-    faults = Faults(busy_every=2)
-    app = faults.around(lambda environ, start_response: [b"well"])
-    answers = [b"".join(app({}, lambda status, headers: None)) == b"well" for _ in range(10)]
-    assert answers == 5 * [True, False]
-
-
 def test_checkpoints_by_url(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path))
     for file in filter(Path.is_file, Path(SHIPPED_CHECKPOINT).iterdir()):  # and no __pycache__

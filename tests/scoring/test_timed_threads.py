@@ -55,19 +55,3 @@ def test_what_finishing_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         timed.map([[1], [0], [1]])
     assert timed.map([[1]]) == [1]
-
-
-def test_one_thread_does_all_of_a_batch() -> None:
-    timed = TimedBatches(
-        lambda _: threading.get_ident(), lambda _: 0, lambda batch: {*batch, threading.get_ident()}, 1, 60
-    )
-    assert len(set.union(*timed.map([range(10)] * 5))) == 1
-
-
-def test_threads_come_and_go() -> None:
-    timed = TimedBatches(lambda _: time.sleep(0.02) or threading.get_ident(), lambda _: 0, set, 1, 60)
-    assert len(set.union(*timed.map([range(8)] * 3))) == 1
-    timed.threads = 4
-    assert len(set.union(*timed.map([range(8)] * 3))) == 4
-    timed.threads = 1
-    assert len(set.union(*timed.map([range(8)] * 3))) == 1
