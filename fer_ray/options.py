@@ -337,6 +337,34 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True, config=_LATER)
+class ExportOptions:
+    """Write a network as ONNX models for other programs, each checked against the checkpoint.
+
+    A model takes uint8 grey pixels and returns calibrated probabilities in csv order.
+    """
+
+    checkpoint: Annotated[_PathOrUrl, Argument(metavar="CHECKPOINT", help="Folder such as RUN/checkpoint.")]
+    output: _NewFolder
+    _: KW_ONLY
+    int8: Annotated[
+        bool,
+        Option("--int8", help="Also write model.int8.onnx, smaller and faster on CPUs. Needs --dataset."),
+    ] = False
+    dataset: Annotated[
+        _PathOrUrl | None,
+        Option(help="Prepared dataset: models are checked on its validation images, by default on random ones."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.int8 and self.dataset is None:
+            raise UsageError("--int8: needs --dataset, whose training images determine the ranges of the activations.")
+        if self.dataset is not None:
+            _dataset_problems(self.dataset).stop()
+        return self
+
+
+@dataclass(frozen=True, config=_LATER)
 class ReportOptions:
     """Show runs, searches, evaluations and scoring jobs on a page."""
 
@@ -373,6 +401,7 @@ STAGES: dict[str, type[Any]] = {
     "tune": TuneOptions,
     "evaluate": EvaluateOptions,
     "score": ScoreOptions,
+    "export": ExportOptions,
     "report": ReportOptions,
     "models": ModelsOptions,
     "demo": DemoOptions,
