@@ -22,7 +22,6 @@ from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.calibration import reliability_bins
 from fer_ray.inference.checkpoint import Checkpoint
-from fer_ray.inference.device import pick_device, resolve_precision
 from fer_ray.inference.network import LESS_MEMORY
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.inference.scores import (
@@ -78,7 +77,6 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
 
 
 def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Output, start: Start) -> Evaluation:
-    dtype = resolve_precision(options.precision, pick_device())
     data = PreparedDataset(options.dataset)
     members = load_members(checkpoints, data.info.size)
     split = _choose_split(data, options.split)
@@ -100,8 +98,8 @@ def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Outp
         rows=len(rows),
         leaked_rows=int(rows.leaked.sum()),
         label_names=list(EMOTIONS),
-        device=pick_device().type,
-        precision=str(dtype).removeprefix("torch."),
+        device=predictor.device.type,
+        precision=predictor.precision,
         main_tta=options.tta[-1],
         tta=_measure_all(rows, outcomes),
         notes=_notes(members, data, split, int(rows.leaked.sum())),

@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
     main(["export", *sys.argv[1:]])
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +17,22 @@ from fer_ray.dataset.store import PreparedDataset
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, FerRayError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.onnx_models import OPSET, OnnxModel, write_int8, write_onnx
+from fer_ray.inference.network import EVAL_BATCH, OnnxModel
+from fer_ray.inference.onnx_files import OPSET, write_int8, write_metadata, write_onnx
 from fer_ray.inference.predictor import Predictor
 from fer_ray.options import ExportOptions
 from fer_ray.reporting.html import load_template
-from fer_ray.storage.inputs import INT8_FILE
+from fer_ray.storage.inputs import INT8_FILE, WEIGHTS_FILE, local_copy
+from fer_ray.storage.local import sha256_of, write_whole
 from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
-from fer_ray.version import VERSION
 
 ONNX_FILE = "model.onnx"
 _CALIBRATION_IMAGES = 500
 _RANDOM_IMAGES = 256
-_NONE = np.empty(0, dtype=np.uint8)
 _MOST_DIFFERENCE = 1e-4
 """Largest difference of a probability between the checkpoint and its float32 model."""
-_MOST_LOSS = 0.005
+_MOST_INT8_LOSS = 0.005
 """Largest loss of accuracy by int8: half a percentage point."""
 
 
@@ -88,70 +88,77 @@ def export(options: ExportOptions) -> ExportResult:
         FerRayError: a model's predictions differ too much from the checkpoint's.
     """
     checkpoint = load_checkpoint(options.checkpoint)
-    images, labels, calibration = _images(options, checkpoint)
+    reference = _Reference(checkpoint, options)
     with open_output(options.output, inputs=[options.checkpoint]) as output, output.whole() as folder:
-        checks = _write(checkpoint, folder, images, labels, calibration)
-        text = load_template("export.md.j2").render(
-            checks=checks, info=checkpoint.info, labels=EMOTIONS, opset=OPSET, int8=INT8_FILE if options.int8 else ""
-        )
+        write_onnx(checkpoint, folder / ONNX_FILE)
+        checks = {ONNX_FILE: reference.check(folder / ONNX_FILE)}
+        if options.int8:
+            write_int8(folder / ONNX_FILE, reference.calibration, folder / INT8_FILE)
+            checks[INT8_FILE] = reference.check(folder / INT8_FILE)
+        _require_close(checks)
+        described = {
+            "labels": ",".join(EMOTIONS),
+            "weights": sha256_of([local_copy(options.checkpoint) / WEIGHTS_FILE]),
+        }
+        for name, check in checks.items():
+            write_metadata(folder / name, described | {field: str(value) for field, value in asdict(check).items()})
+        text = load_template("export.md.j2").render(checks=checks, info=checkpoint.info, labels=EMOTIONS, opset=OPSET)
         (folder / "README.md").write_text(text, encoding="utf-8")
         record_start(folder)
+        if options.into_checkpoint:
+            write_whole(local_copy(options.checkpoint) / INT8_FILE, (folder / INT8_FILE).read_bytes())
     return ExportResult(output.file(), checks)
 
 
-def _images(options: ExportOptions, checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return the images of the check, their labels if they have any, and the images of the calibration."""
-    size = checkpoint.info.size
-    if options.dataset is None:
-        return np.random.default_rng(0).integers(0, 256, (_RANDOM_IMAGES, size, size), dtype=np.uint8), None, _NONE
-    data = PreparedDataset(options.dataset)
-    if data.info.size != size:
-        raise DataError(
-            f"{data.path_or_url}: images of {data.info.size} pixels, the checkpoint expects {size}. Prepare the dataset"
-            f" with --size {size}."
+class _Reference:
+    """The checkpoint's predictions in float32 for the images of the check, and the images of the calibration."""
+
+    def __init__(self, checkpoint: Checkpoint, options: ExportOptions):
+        size = checkpoint.info.size
+        self.labels: np.ndarray | None = None
+        if options.dataset is None:
+            self.images = np.random.default_rng(0).integers(0, 256, (_RANDOM_IMAGES, size, size), dtype=np.uint8)
+        else:
+            data = PreparedDataset(options.dataset)
+            if data.info.size != size:
+                raise DataError(
+                    f"{data.path_or_url}: images of {data.info.size} pixels, the checkpoint expects {size}. Prepare the"
+                    f" dataset with --size {size}."
+                )
+            validation = data.load("validation")
+            self.images, self.labels = validation.images, validation.labels
+        if options.int8:
+            train = data.load("train")
+            chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_IMAGES]
+            self.calibration = train.images[np.sort(chosen)]
+        self.probabilities = Predictor(checkpoint, precision="float32").predict(self.images).probabilities
+
+    def check(self, file: Path) -> ModelCheck:
+        """Compare a model with the checkpoint."""
+        model, batches = OnnxModel(file), range(0, len(self.images), EVAL_BATCH)
+        found = np.concatenate([model.probabilities(self.images[first : first + EVAL_BATCH]) for first in batches])
+        own, expected = found.argmax(axis=1), self.probabilities.argmax(axis=1)
+        return ModelCheck(
+            images=len(self.images),
+            difference=float(np.abs(found - self.probabilities).max()),
+            agreement=float((own == expected).mean()),
+            accuracy=None if self.labels is None else float((own == self.labels).mean()),
+            checkpoint_accuracy=None if self.labels is None else float((expected == self.labels).mean()),
         )
-    validation = data.load("validation")
-    if not options.int8:
-        return validation.images, validation.labels, _NONE
-    train = data.load("train")
-    chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_IMAGES]
-    return validation.images, validation.labels, train.images[np.sort(chosen)]
 
 
-def _write(
-    checkpoint: Checkpoint, folder: Path, images: np.ndarray, labels: np.ndarray | None, calibration: np.ndarray
-) -> dict[str, ModelCheck]:
-    """Write the models and return their checks."""
-    expected = Predictor(checkpoint, precision="float32").predict(images).probabilities
-    metadata = {"labels": ",".join(EMOTIONS), "fer_ray_version": VERSION}
-    write_onnx(checkpoint, folder / ONNX_FILE, metadata)
-    checks = {ONNX_FILE: _check(folder / ONNX_FILE, images, labels, expected)}
-    if checks[ONNX_FILE].difference > _MOST_DIFFERENCE:
+def _require_close(checks: dict[str, ModelCheck]) -> None:
+    float32, int8 = checks[ONNX_FILE], checks.get(INT8_FILE)
+    if float32.difference > _MOST_DIFFERENCE:
         raise FerRayError(
-            f"{checks[ONNX_FILE].describe(ONNX_FILE)}: the difference must be at most {_MOST_DIFFERENCE:g}, so nothing"
-            " was written. Report this with the checkpoint's architecture."
+            f"{float32.describe(ONNX_FILE)}: the difference must be at most {_MOST_DIFFERENCE:g}, so nothing was"
+            " written. Please report this fault of the exporter."
         )
-    if len(calibration):
-        write_int8(folder / ONNX_FILE, calibration, folder / INT8_FILE, metadata)
-        check = checks[INT8_FILE] = _check(folder / INT8_FILE, images, labels, expected)
-        assert check.accuracy is not None and check.checkpoint_accuracy is not None
-        if check.checkpoint_accuracy - check.accuracy > _MOST_LOSS:
-            raise FerRayError(
-                f"{check.describe(INT8_FILE)}: int8 may lose at most {_MOST_LOSS:.1%}, so nothing was written. Export"
-                " without --int8, or train another architecture."
-            )
-    return checks
-
-
-def _check(file: Path, images: np.ndarray, labels: np.ndarray | None, expected: np.ndarray) -> ModelCheck:
-    found = OnnxModel(file).probabilities(images)
-    return ModelCheck(
-        images=len(images),
-        difference=float(np.abs(found - expected).max()),
-        agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
-        accuracy=None if labels is None else float((found.argmax(axis=1) == labels).mean()),
-        checkpoint_accuracy=None if labels is None else float((expected.argmax(axis=1) == labels).mean()),
-    )
+    if int8 and (int8.checkpoint_accuracy or 0) - (int8.accuracy or 0) > _MOST_INT8_LOSS:
+        raise FerRayError(
+            f"{int8.describe(INT8_FILE)}: int8 may lose at most {_MOST_INT8_LOSS:.1%}, so nothing was written. Export"
+            " without --int8, or train another architecture."
+        )
 
 
 def command(options: ExportOptions) -> None:

@@ -57,6 +57,10 @@ _Tta = Annotated[str, AfterValidator(_known_tta)]
 _Dataset = Annotated[_PathOrUrl, Option(help="Prepared dataset, from `fer-ray prepare`.")]
 _NewFolder = Annotated[_PathOrUrl, Option(help="Folder to write. It must be absent or empty.")]
 _Precision = Annotated[Literal["auto", "float32", "bfloat16"], Option(help="Number format of the network.")]
+_PredictionPrecision = Annotated[
+    Literal["auto", "float32", "bfloat16", "int8"],
+    Option(help="Number format of the network; auto is the fastest here. int8 needs a model from `fer-ray export`."),
+]
 
 
 @dataclass(frozen=True, config=_LATER)
@@ -261,7 +265,7 @@ class EvaluateOptions:
             " those of the last one."
         ),
     ] = ("none", "flip")
-    precision: _Precision = "auto"
+    precision: _PredictionPrecision = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -319,6 +323,7 @@ class ScoreOptions:
     max_error_rate: Annotated[
         float, Range(ge=0, le=1), Option(help="Share of inputs, 0 to 1, that may fail: 0.01 is one of a hundred.")
     ] = 0.01
+    precision: _PredictionPrecision = "auto"
     ray: Annotated[
         bool | None,
         Option(
@@ -354,11 +359,21 @@ class ExportOptions:
         _PathOrUrl | None,
         Option(help="Prepared dataset: models are checked on its validation images, by default on random ones."),
     ] = None
+    into_checkpoint: Annotated[
+        bool,
+        Option("--into-checkpoint", help="Also copy model.int8.onnx into CHECKPOINT, for score, evaluate and load."),
+    ] = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.int8 and self.dataset is None:
             raise UsageError("--int8: needs --dataset, whose training images determine the ranges of the activations.")
+        if self.into_checkpoint and not self.int8:
+            raise UsageError("--into-checkpoint: needs --int8, the model that is copied.")
+        if self.into_checkpoint and split_url(self.checkpoint):
+            raise UsageError(
+                f"--into-checkpoint: {self.checkpoint} is in an object store. Copy it to a local folder first."
+            )
         if self.dataset is not None:
             _dataset_problems(self.dataset).stop()
         return self

@@ -28,14 +28,14 @@ from fer_ray.images.faces import DETECT, load_detector, resolve_faces
 from fer_ray.options import MOST_SHOWN, RAY_FROM, ScoreOptions
 from fer_ray.scoring.containers import Entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
-from fer_ray.scoring.job import ScoringJob, Speed, resumed_job, sha256_of
+from fer_ray.scoring.job import ScoringJob, Speed, resumed_job
 from fer_ray.scoring.manifest import Manifest, add_listing
 from fer_ray.scoring.parts import unwritten_chunks, written_chunks
 from fer_ray.scoring.run import Runner, in_this_process, score_left
 from fer_ray.scoring.summary import describe, print_rows, summarise, write_summary
 from fer_ray.scoring.totals import Totals, count_parts
 from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
-from fer_ray.storage.local import recover_folder
+from fer_ray.storage.local import recover_folder, sha256_of
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
@@ -113,6 +113,7 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
         recover_folder(model)
     try:
         hashed = sha256_of([model / file for model in models for file in (WEIGHTS_FILE, INFO_FILE)])
+        # The int8 models are not part of it: one that is made later changes nothing of a job in another precision.
     except OSError:
         from fer_ray.inference.predictor import load_members
 
@@ -127,6 +128,7 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
         detector=detector.name if detector else "",
         format=options.format,
         timeout_s=options.timeout_s,
+        precision=options.precision,
         batch_size=None if options.batch_size == "auto" else options.batch_size,
     )
 

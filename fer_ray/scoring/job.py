@@ -3,9 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from fer_ray.errors import UsageError
@@ -105,19 +103,6 @@ class Speed:
     by_stage: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     threads: int = 1
     no_crops: int = 0
-
-
-def sha256_of(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of the files' contents, one after the other, as hexadecimal digits.
-
-    Raises:
-        OSError: one can't be read.
-    """
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").digest())
-    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:

@@ -1,8 +1,9 @@
 """Paths on this machine, and files and folders that are replaced as a whole."""
 
+import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -96,6 +97,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
     partial = _beside(path, "partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+def sha256_of(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of the files' contents, one after the other, as hexadecimal digits.
+
+    Raises:
+        OSError: one can't be read.
+    """
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").digest())
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""Networks in ONNX: uint8 grey pixels in, probabilities in csv order out, computed by ONNX Runtime."""
+"""Write networks as ONNX models: uint8 grey pixels in, probabilities in csv order out."""
 
 import logging
 import warnings
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -15,31 +14,10 @@ from torch import nn
 
 from fer_ray.emotions import csv_order
 from fer_ray.inference.checkpoint import Checkpoint
-from fer_ray.inference.network import EVAL_BATCH, normalize
+from fer_ray.inference.network import EVAL_BATCH, PIXELS, PROBABILITIES, normalize
 
 OPSET = 18
-PIXELS, PROBABILITIES = "pixels", "probabilities"
-"""Names of the input and the output of a model."""
 _QUANTIZED = ["Conv", "Gemm", "MatMul", "Add", "MaxPool"]
-
-
-class OnnxModel:
-    """An ONNX model that ONNX Runtime computes on the CPU.
-
-    Args:
-        file: a file that ``write_onnx`` or ``write_int8`` wrote.
-        threads: threads of a computation.
-    """
-
-    def __init__(self, file: Path, threads: int | None = None):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities, float32, n × 7, of images, uint8, n × size × size."""
-        batches = [images[first : first + EVAL_BATCH] for first in range(0, len(images), EVAL_BATCH)]
-        return np.concatenate([self._session.run([PROBABILITIES], {PIXELS: batch})[0] for batch in batches])
 
 
 class _FromPixels(nn.Module):
@@ -56,7 +34,7 @@ class _FromPixels(nn.Module):
         return probabilities
 
 
-def write_onnx(checkpoint: Checkpoint, file: Path, metadata: dict[str, str]) -> None:
+def write_onnx(checkpoint: Checkpoint, file: Path) -> None:
     """Write a checkpoint's network as an ONNX model of float32 weights.
 
     The model takes ``pixels``, uint8, n × size × size, and returns ``probabilities``, float32, n × 7, in csv order.
@@ -77,10 +55,10 @@ def write_onnx(checkpoint: Checkpoint, file: Path, metadata: dict[str, str]) -> 
             verbose=False,
         )
     assert program is not None
-    _save(program.model_proto, file, metadata)
+    file.write_bytes(program.model_proto.SerializeToString())
 
 
-def write_int8(model: Path, images: np.ndarray, file: Path, metadata: dict[str, str]) -> None:
+def write_int8(model: Path, images: np.ndarray, file: Path) -> None:
     """Quantize an ONNX model to int8 weights, a scale a channel, and uint8 activations whose ranges images determine.
 
     Weights use 7 bits, because CPUs without VNNI instructions would overflow with 8.
@@ -104,7 +82,6 @@ def write_int8(model: Path, images: np.ndarray, file: Path, metadata: dict[str, 
         op_types_to_quantize=_QUANTIZED,
     )
     simplified.unlink()
-    _save(onnx.load(file), file, metadata)
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -120,8 +97,9 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def _save(model: onnx.ModelProto, file: Path, metadata: dict[str, str]) -> None:
-    """Write a model with metadata of ours instead of the exporter's notes on where each operator comes from."""
+def write_metadata(file: Path, metadata: dict[str, str]) -> None:
+    """Check a model, and replace the exporter's notes in it, on where each operator comes from, by other metadata."""
+    model = onnx.load(file)
     for described in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
         del described.metadata_props[:]
     for described in (*model.graph.node, model.graph):
