@@ -86,10 +86,16 @@ def test_int8_predicts_as_other_programs_do(
     ("int8_is_faster", "loss", "chosen"), [(True, 0.0, "int8"), (False, 0.0, ""), (True, 0.01, "")]
 )
 def test_auto_is_the_fastest_precision_that_is_as_good(
-    int8_is_faster: bool, loss: float, chosen: str, exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    int8_is_faster: bool,
+    loss: float,
+    chosen: str,
+    exported: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(network, "_is_int8_faster", lambda *_: int8_is_faster)
     monkeypatch.setattr(network, "_int8_loss", lambda _: loss)
+    monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     plain = network.choose_precision([made_checkpoint()], "auto")
     assert network.choose_precision([load_checkpoint(exported[0])], "auto") == (chosen or plain)
     assert network.choose_precision([load_checkpoint(exported[0]), made_checkpoint()], "auto") == plain

@@ -187,8 +187,8 @@ def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
 def choose_precision(checkpoints: Sequence[Checkpoint], precision: str) -> str:
     """Return the precision in which all checkpoints predict; ``auto`` is the fastest of the device.
 
-    On a CPU, ``auto`` is int8 if every checkpoint has an int8 model that loses at most ``_MOST_INT8_LOSS`` of accuracy,
-    and these models are faster here. Speeds are measured once for each machine and kept in the folder of local copies.
+    On a CPU, ``auto`` is int8 if every checkpoint has an int8 model that loses at most ``_MOST_INT8_LOSS`` of accuracy
+    and is faster here, which is measured once for each machine and kept in the folder of local copies.
 
     Raises:
         UsageError: the precision is unknown, or int8 is requested of a checkpoint without an int8 model.
@@ -205,11 +205,9 @@ def choose_precision(checkpoints: Sequence[Checkpoint], precision: str) -> str:
         return precision
     device = pick_device()
     dtype = str(resolve_precision(precision, device)).removeprefix("torch.")
-    if precision != "auto" or device.type != "cpu" or not all(checkpoint.int8 for checkpoint in checkpoints):
+    if precision != "auto" or device.type != "cpu":
         return dtype
-    if max(_int8_loss(checkpoint) for checkpoint in checkpoints) > _MOST_INT8_LOSS:
-        return dtype
-    return "int8" if all(_is_int8_faster(checkpoint, dtype) for checkpoint in checkpoints) else dtype
+    return "int8" if all(one.int8 and _is_int8_better(one, one.int8, dtype) for one in checkpoints) else dtype
 
 
 def _int8_loss(checkpoint: Checkpoint) -> float:
@@ -221,24 +219,28 @@ def _int8_loss(checkpoint: Checkpoint) -> float:
     return float(metadata["checkpoint_accuracy"]) - float(metadata["accuracy"])
 
 
-def _is_int8_faster(checkpoint: Checkpoint, dtype: str) -> bool:
-    """Return whether int8 is faster on this machine than ``dtype``, measured once for each number of threads."""
-    assert checkpoint.int8
-    measured = [sha256_of([checkpoint.int8]), dtype, torch.get_num_threads(), platform.node(), VERSION]
-    file = cache_folder() / "speeds" / hashlib.sha256(json.dumps(measured).encode()).hexdigest()[:32]
+def _is_int8_better(checkpoint: Checkpoint, int8: Path, dtype: str) -> bool:
+    """Return whether int8 is accurate enough and faster here than ``dtype``, found out once for each machine."""
+    compared = [sha256_of([int8, int8.with_name(WEIGHTS_FILE)]), dtype, platform.node(), VERSION]
+    file = cache_folder() / "speeds" / hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:32]
     if not file.is_file():
-        networks = {name: Network(checkpoint, name, _TRIED_IMAGES) for name in ("int8", dtype)}
-        images = _random_images(_TRIED_IMAGES, checkpoint.info.size)
-        seconds: dict[str, list[float]] = {name: [] for name in networks}
-        for _ in range(1 + _TRIES):
-            for name, network in networks.items():
-                began = time.perf_counter()
-                network.logits(images)
-                seconds[name].append(time.perf_counter() - began)
-        int8, other = (statistics.median(tries[1:]) for tries in seconds.values())  # the first is a warm-up
+        better = _int8_loss(checkpoint) <= _MOST_INT8_LOSS and _is_int8_faster(checkpoint, dtype)
         make_folder(file.parent)
-        write_whole(file, "int8" if int8 < other else dtype)
+        write_whole(file, "int8" if better else dtype)
     return file.read_text() == "int8"
+
+
+def _is_int8_faster(checkpoint: Checkpoint, dtype: str) -> bool:
+    networks = {name: Network(checkpoint, name, _TRIED_IMAGES) for name in ("int8", dtype)}
+    images = _random_images(_TRIED_IMAGES, checkpoint.info.size)
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(1 + _TRIES):
+        for name, network in networks.items():
+            began = time.perf_counter()
+            network.logits(images)
+            seconds[name].append(time.perf_counter() - began)
+    int8, other = (statistics.median(tries[1:]) for tries in seconds.values())  # the first is a warm-up
+    return int8 < other
 
 
 def _random_images(number: int, size: int) -> np.ndarray:
