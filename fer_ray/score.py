@@ -33,7 +33,7 @@ from fer_ray.scoring.parts import unwritten_chunks, written_chunks
 from fer_ray.scoring.run import Runner, in_this_process, score_left
 from fer_ray.scoring.summary import describe, print_rows, summarise, write_summary
 from fer_ray.scoring.totals import Totals, count_parts
-from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
+from fer_ray.storage.inputs import INFO_FILE, INT8_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
 from fer_ray.storage.local import recover_folder
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
@@ -110,7 +110,9 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
     for model in models:
         recover_folder(model)
     try:
-        digests = [sha256((model / file).read_bytes()) for model in models for file in (WEIGHTS_FILE, INFO_FILE)]
+        files = [model / file for model in models for file in (WEIGHTS_FILE, INFO_FILE)]
+        files += [model / INT8_FILE for model in models if (model / INT8_FILE).is_file()]
+        digests = [sha256(file.read_bytes()) for file in files]
     except OSError:
         from fer_ray.inference.predictor import load_members
 
@@ -125,6 +127,7 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
         detector=detector.name if detector else "",
         format=options.format,
         timeout_s=options.timeout_s,
+        precision=options.precision,
         batch_size=None if options.batch_size == "auto" else options.batch_size,
     )
 

@@ -12,10 +12,22 @@ from fer_ray.dataset.store import PreparedDataset
 
 PACKAGE = Path(__file__).parents[1] / "fer_ray"
 FILES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
-STAGES = ("prepare", "train", "tune", "evaluate", "score", "report", "architectures", "demo")
+STAGES = ("prepare", "train", "tune", "evaluate", "score", "export", "report", "architectures", "demo")
 # From the lowest to the highest; each may import itself and those before it.
 LAYERS = (
-    *("console", "errors", "emotions", "storage", "config", "cluster", "images", "sources", "dataset", "models"),
+    *(
+        "console",
+        "errors",
+        "version",
+        "emotions",
+        "storage",
+        "config",
+        "cluster",
+        "images",
+        "sources",
+        "dataset",
+        "models",
+    ),
     *("inference", "training", "search", "scoring", "reporting", "weights", "stages", "__init__", "cli"),
 )
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 55
@@ -35,8 +47,6 @@ def imported(tree: ast.AST, everywhere: bool = True) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if [alias.name for alias in node.names] == ["__version__"]:
-                continue
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if name in MODULES else node.module for name in names)
 

@@ -54,6 +54,10 @@ _Tta = Annotated[str, AfterValidator(_known_tta)]
 _Dataset = Annotated[_PathOrUrl, Option(help="Prepared dataset, from `fer-ray prepare`.")]
 _NewFolder = Annotated[_PathOrUrl, Option(help="Folder to write. It must be absent or empty.")]
 _Precision = Annotated[Literal["auto", "float32", "bfloat16"], Option(help="Number format of the network.")]
+_PredictionPrecision = Annotated[
+    Literal["auto", "float32", "bfloat16", "int8"],
+    Option(help="Number format of the network; auto is the fastest here. int8 needs a model from `fer-ray export`."),
+]
 
 
 @dataclass(frozen=True, config=_LATER)
@@ -269,7 +273,7 @@ class EvaluateOptions:
             " those of the last one."
         ),
     ] = ("none", "flip")
-    precision: _Precision = "auto"
+    precision: _PredictionPrecision = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -326,6 +330,7 @@ class ScoreOptions:
     max_error_rate: Annotated[
         float, Range(ge=0, le=1), Option(help="Share of inputs, 0 to 1, that may fail: 0.01 is one of a hundred.")
     ] = 0.01
+    precision: _PredictionPrecision = "auto"
     ray: Annotated[
         bool | None,
         Option(
@@ -340,6 +345,44 @@ class ScoreOptions:
     def _check(self) -> Self:
         if self.resume and self.output is None:
             raise UsageError("--resume: needs the --output of an earlier job.")
+        return self
+
+
+@dataclass(frozen=True, config=_LATER)
+class ExportOptions:
+    """Write a network as ONNX models for other programs, each checked against the checkpoint.
+
+    A model takes uint8 grey pixels and returns calibrated probabilities in csv order.
+    """
+
+    checkpoint: Annotated[_PathOrUrl, Argument(metavar="CHECKPOINT", help="Folder such as RUN/checkpoint.")]
+    output: _NewFolder
+    _: KW_ONLY
+    int8: Annotated[
+        bool,
+        Option("--int8", help="Also write model.int8.onnx, smaller and faster on CPUs. Needs --dataset."),
+    ] = False
+    dataset: Annotated[
+        _PathOrUrl | None,
+        Option(help="Prepared dataset: models are checked on its validation images, by default on random ones."),
+    ] = None
+    into_checkpoint: Annotated[
+        bool,
+        Option("--into-checkpoint", help="Also copy model.int8.onnx into CHECKPOINT, for score, evaluate and load."),
+    ] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.int8 and self.dataset is None:
+            raise UsageError("--int8: needs --dataset, whose training images determine the ranges of the activations.")
+        if self.into_checkpoint and not self.int8:
+            raise UsageError("--into-checkpoint: needs --int8, the model that is copied.")
+        if self.into_checkpoint and split_url(self.checkpoint):
+            raise UsageError(
+                f"--into-checkpoint: {self.checkpoint} is in an object store. Copy it to a local folder first."
+            )
+        if self.dataset is not None:
+            _dataset_problems(self.dataset).stop()
         return self
 
 
@@ -378,6 +421,7 @@ STAGES: dict[str, type[Any]] = {
     "tune": TuneOptions,
     "evaluate": EvaluateOptions,
     "score": ScoreOptions,
+    "export": ExportOptions,
     "report": ReportOptions,
     "models": ModelsOptions,
     "demo": DemoOptions,

@@ -1,7 +1,7 @@
 """A checkpoint: a folder with ``model.safetensors`` and ``checkpoint.json``, and no pickle.
 
 A folder from which a run resumes also holds ``training.pt`` (optimizer state, counters and history), which is loaded
-with ``weights_only=True``.
+with ``weights_only=True``. One that `fer-ray export --into-checkpoint` changed also holds ``model.int8.onnx``.
 """
 
 import io
@@ -23,7 +23,7 @@ from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.models import build
-from fer_ray.storage.inputs import INFO_FILE, WEIGHTS_FILE, checkpoint_within, local_copy
+from fer_ray.storage.inputs import INFO_FILE, INT8_FILE, WEIGHTS_FILE, checkpoint_within, local_copy
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import recover_folder, whole_folder
 from fer_ray.storage.object_store import absolute
@@ -57,10 +57,15 @@ class CheckpointInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in evaluation mode on the CPU, with its description."""
+    """A network in evaluation mode on the CPU, with its description.
+
+    Attributes:
+        int8: file of its int8 model, or None.
+    """
 
     model: nn.Module
     info: CheckpointInfo
+    int8: Path | None = None
 
 
 def save_checkpoint(
@@ -136,7 +141,8 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
     except RuntimeError as error:  # further lines list all tensors
         misfit = f"its weights don't fit '{info.config.model.name}': {first_line(error)}"
         raise DataError(f"{name}/{WEIGHTS_FILE}: {misfit}. {_REMEDY}") from error
-    return Checkpoint(model.eval(), info)
+    int8 = folder / INT8_FILE
+    return Checkpoint(model.eval(), info, int8 if int8.is_file() else None)
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,13 @@
 """A trained network on one device: from images to logits, in batches."""
 
 import copy
-from collections.abc import Callable, Iterator
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +18,14 @@ from torch.utils.benchmark import Timer
 from fer_ray.cluster.memory import is_out_of_memory, memory_errors
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
-from fer_ray.errors import UsageError
+from fer_ray.emotions import csv_order
+from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.device import LAYOUT, autocast, pick_device, release_memory, resolve_precision, to_device
 from fer_ray.inference.tta import VIEWS, Views
+from fer_ray.storage.inputs import WEIGHTS_FILE, cache_folder
+from fer_ray.storage.local import make_folder, write_whole
+from fer_ray.version import VERSION
 
 
 def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor:
@@ -30,9 +39,13 @@ def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor
     return images_bhw.unsqueeze(1).float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
+PIXELS, PROBABILITIES = "pixels", "probabilities"
+"""Names of the input and the output of ONNX models."""
 EVAL_BATCH = 128
 """Batch size of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
 _SPEED_SECONDS = 0.5
+_TRIED_IMAGES, _TRIES = 64, 3
+_MOST_INT8_LOSS = 0.003  # of accuracy on validation images, up to which ``auto`` takes int8
 LESS_MEMORY = (
     "Memory doesn't hold the network and one image. End other programs that use this memory, name fewer checkpoints or"
     " a --tta with fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
@@ -50,26 +63,52 @@ def forward_batches(
         yield logits.float()
 
 
+class OnnxModel:
+    """An ONNX model that ONNX Runtime computes on the CPU, with as many threads as PyTorch.
+
+    Attributes:
+        metadata: texts that were written into the file.
+    """
+
+    def __init__(self, file: Path):
+        import onnxruntime  # here, as most processes don't need it
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return calibrated probabilities, float32, n × 7, in csv order, of images, uint8, n × size × size."""
+        probabilities: np.ndarray = self._session.run([PROBABILITIES], {PIXELS: images})[0]
+        return probabilities
+
+
 class Network:
     """A checkpoint on a device.
 
     Args:
         checkpoint: a checkpoint folder, or a checkpoint in memory.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``; the attribute is never ``auto``.
         batch_size: images per forward pass; the attribute is halved when memory runs out.
 
     Raises:
-        UsageError: the precision is unknown, or memory doesn't hold the network.
+        UsageError: the precision is unknown or the checkpoint doesn't have it, or memory doesn't hold the network.
         DataError: as for ``load_checkpoint``.
     """
 
     def __init__(self, checkpoint: Checkpoint | Path | str, precision: str = "auto", batch_size: int = EVAL_BATCH):
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
         self.info = self.checkpoint.info
-        self.batch_size, self.device = batch_size, pick_device()
-        self.dtype = resolve_precision(precision, self.device)
+        self.batch_size, self.precision = batch_size, choose_precision([self.checkpoint], precision)
+        self.device = torch.device("cpu") if self.precision == "int8" else pick_device()
         with memory_errors(LESS_MEMORY):
-            self._model = to_device(_with_kernels_in(self.dtype, self.checkpoint.model), self.device).eval()
+            if self.precision == "int8":
+                assert self.checkpoint.int8
+                self._int8 = OnnxModel(self.checkpoint.int8)
+            else:
+                self._dtype = resolve_precision(self.precision, self.device)
+                self._model = to_device(_with_kernels_in(self._dtype, self.checkpoint.model), self.device).eval()
 
     def logits(self, images: np.ndarray, views: Views = VIEWS["none"]) -> torch.Tensor:
         """Return the logits of each view, float32, V × n × K, on the CPU, in the network's own order of labels.
@@ -109,8 +148,18 @@ class Network:
         if self.device.type == "cuda":  # a copy from pinned memory is asynchronous
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         batch_bchw = normalize(pixels, self.info.mean, self.info.std)
-        logits = forward_batches(self._model, views(batch_bchw), self.device, self.dtype)
+        if self.precision == "int8":
+            return torch.stack([self._int8_logits(view) for view in views(batch_bchw)])
+        logits = forward_batches(self._model, views(batch_bchw), self.device, self._dtype)
         return torch.stack(list(logits)).cpu()
+
+    def _int8_logits(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        """Return logits whose calibrated softmax is the int8 model's output; its input is rounded to 256 greys."""
+        greys = images_bchw.squeeze(1).mul(255 * self.info.std).add_(255 * self.info.mean).round_().clamp_(0, 255)
+        probabilities = torch.from_numpy(self._int8.probabilities(greys.to(torch.uint8).numpy()))
+        logits = probabilities.clamp_(min=torch.finfo(torch.float32).tiny).log_() * self.info.temperature
+        own_order = np.argsort(csv_order(self.info.label_names))
+        return logits[:, own_order]
 
 
 def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
@@ -124,11 +173,77 @@ def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
     return cast
 
 
+def choose_precision(checkpoints: Sequence[Checkpoint], precision: str) -> str:
+    """Return the precision in which all checkpoints predict; ``auto`` is the fastest of the device.
+
+    On a CPU, ``auto`` is int8 if every checkpoint has an int8 model that loses at most ``_MOST_INT8_LOSS`` of accuracy
+    and is faster here, which is measured once for each machine and kept in the folder of local copies.
+
+    Raises:
+        UsageError: the precision is unknown, or int8 is requested of a checkpoint without an int8 model.
+        DataError: an int8 model was not made from the checkpoint's weights.
+    """
+    if precision == "int8":
+        for checkpoint in checkpoints:
+            if checkpoint.int8 is None:
+                raise UsageError(
+                    f"--precision int8: a checkpoint of '{checkpoint.info.config.model.name}' has no int8 model. Make"
+                    " it by `fer-ray export CHECKPOINT --int8 --into-checkpoint --dataset D --output DIR`."
+                )
+            _int8_loss(checkpoint)
+        return precision
+    device = pick_device()
+    dtype = str(resolve_precision(precision, device)).removeprefix("torch.")
+    if precision != "auto" or device.type != "cpu":
+        return dtype
+    return "int8" if all(one.int8 and _is_int8_better(one, one.int8, dtype) for one in checkpoints) else dtype
+
+
+def _int8_loss(checkpoint: Checkpoint) -> float:
+    """Return the accuracy on validation images that a checkpoint loses by its int8 model, as a share."""
+    assert checkpoint.int8
+    metadata = OnnxModel(checkpoint.int8).metadata
+    if metadata.get("weights") != _digest(checkpoint.int8.with_name(WEIGHTS_FILE)):
+        raise DataError(f"{checkpoint.int8}: not of the weights beside it. Remove it, or export it again.")
+    return float(metadata["checkpoint_accuracy"]) - float(metadata["accuracy"])
+
+
+def _is_int8_better(checkpoint: Checkpoint, int8: Path, dtype: str) -> bool:
+    """Return whether int8 is accurate enough and faster here than ``dtype``, found out once for each machine."""
+    compared = [_digest(int8), _digest(int8.with_name(WEIGHTS_FILE)), dtype, platform.node(), VERSION]
+    file = cache_folder() / "speeds" / sha256(json.dumps(compared).encode()).hexdigest()[:32]
+    if not file.is_file():
+        better = _int8_loss(checkpoint) <= _MOST_INT8_LOSS and _is_int8_faster(checkpoint, dtype)
+        make_folder(file.parent)
+        write_whole(file, "int8" if better else dtype)
+    return file.read_text() == "int8"
+
+
+def _digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def _is_int8_faster(checkpoint: Checkpoint, dtype: str) -> bool:
+    networks = {name: Network(checkpoint, name, _TRIED_IMAGES) for name in ("int8", dtype)}
+    images = _random_images(_TRIED_IMAGES, checkpoint.info.size)
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(1 + _TRIES):
+        for name, network in networks.items():
+            began = time.perf_counter()
+            network.logits(images)
+            seconds[name].append(time.perf_counter() - began)
+    int8, other = (statistics.median(tries[1:]) for tries in seconds.values())  # the first is a warm-up
+    return int8 < other
+
+
+def _random_images(number: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (number, size, size), dtype=np.uint8)
+
+
 def prediction_speed(checkpoint: Path, precision: str) -> float:
     """Return the median speed of a checkpoint's network on this machine in images/s, without TTA, on random images."""
     network = Network(checkpoint, precision)
-    shape = (EVAL_BATCH, network.info.size, network.info.size)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = _random_images(EVAL_BATCH, network.info.size)
     return EVAL_BATCH / seconds_of(lambda: network.logits(images))
 
 

@@ -12,7 +12,7 @@ from fer_ray.config.tta_names import ADAPTIVE, tta_problem
 from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.network import EVAL_BATCH, Network
+from fer_ray.inference.network import EVAL_BATCH, Network, choose_precision
 from fer_ray.inference.pictures import Picture, square_greys
 from fer_ray.inference.tta import UNSURE, VIEWS, Views, more_views
 from fer_ray.storage.object_store import absolute, as_url
@@ -70,11 +70,12 @@ class Predictor:
     Args:
         checkpoints: a checkpoint folder or a checkpoint in memory, or several for images of the same size.
         tta: one of ``fer_ray.config.tta_names.TTA_NAMES``.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``, which needs an int8 model in each checkpoint; the
+            attribute is never ``auto``.
         batch_size: images per forward pass.
 
     Raises:
-        UsageError: the TTA or the precision is unknown.
+        UsageError: the TTA is unknown, or the precision is unknown or a checkpoint doesn't have it.
         DataError: a checkpoint can't be read, or checkpoints differ in image size or labels.
     """
 
@@ -89,7 +90,9 @@ class Predictor:
             raise UsageError(problem)
         several = [checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints
         self.tta = tta
-        self._networks = [Network(one, precision, batch_size) for one in several]
+        members = [one if isinstance(one, Checkpoint) else load_checkpoint(one) for one in several]
+        self.precision = choose_precision(members, precision)
+        self._networks = [Network(one, self.precision, batch_size) for one in members]
         self._orders = [csv_order(network.info.label_names) for network in self._networks]
         sizes = sorted({network.info.size for network in self._networks})
         if len(sizes) > 1:
@@ -112,11 +115,6 @@ class Predictor:
     def batch_size(self, images: int) -> None:
         for network in self._networks:
             network.batch_size = images
-
-    @property
-    def precision(self) -> str:
-        """Precision of the computation, ``float32`` or ``bfloat16``."""
-        return str(self._networks[0].dtype).removeprefix("torch.")
 
     def predict(self, images: np.ndarray | Picture | Iterable[Picture]) -> Predictions:
         """Predict images of one face each.

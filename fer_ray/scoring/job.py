@@ -26,7 +26,7 @@ class ScoringJob(BaseModel):
     Attributes:
         inputs: paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them.
         checkpoints: absolute paths and URLs of their folders.
-        checkpoint: SHA-256 of the checkpoints' weights and configurations.
+        checkpoint: SHA-256 of the checkpoints' weights, configurations and int8 models.
         tta: one of ``fer_ray.config.tta_names.TTA_NAMES``.
         faces: as for ``fer_ray.images.faces.load_detector``.
         detector: name of the detector; empty without one.
@@ -34,7 +34,7 @@ class ScoringJob(BaseModel):
         timeout_s: seconds for reading and decoding one input.
         batch_size: images a forward pass, as sums of other sizes round differently; None for the device's default,
             before the first chunk is done.
-        precision: ``float32`` or ``bfloat16``; ``auto`` before the first chunk is done.
+        precision: ``float32``, ``bfloat16`` or ``int8``; perhaps ``auto`` before the first chunk is done.
         preprocessing: version of the way from file to pixels.
     """
 
@@ -104,6 +104,11 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
         for name in _IDENTITY
         if ours[name] != theirs[name]
     ]
+    if "auto" not in (job.precision, request.precision) and job.precision != request.precision:
+        problems.append(
+            f"{output}: --resume with --precision {request.precision}: use that of its rows, {job.precision}, or leave the"
+            " option out."
+        )
     if job.inputs != request.inputs:
         problems.append(
             f"{output}: --resume with other inputs: the job lists {', '.join(job.inputs)}. Name the same inputs in the"
@@ -113,5 +118,6 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
         problems.append(f"{output}: --resume with --format {request.format}: use that of its files, {job.format}.")
     if problems:
         raise UsageError(problems)
-    kept = {"precision": job.precision, "batch_size": request.batch_size or job.batch_size}
+    precision = request.precision if job.precision == "auto" else job.precision
+    kept = {"precision": precision, "batch_size": request.batch_size or job.batch_size}
     return request.model_copy(update=kept)

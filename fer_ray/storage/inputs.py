@@ -28,6 +28,8 @@ from fer_ray.storage.object_store import REQUESTS_AT_ONCE, as_url, locate, requi
 
 WEIGHTS_FILE, INFO_FILE = "model.safetensors", "checkpoint.json"
 """The files of a checkpoint."""
+INT8_FILE = "model.int8.onnx"
+"""The file of a checkpoint that also has an int8 model."""
 CURRENT_FILE, INCOMPLETE_FILE = ".current", ".incomplete"
 """What ``fer_ray.storage.output`` writes beside an output's files."""
 _PROGRESS_BYTES = 16 << 20  # a smaller copy is fast
