@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from fer_ray.cluster.connect import nodes
-from fer_ray.config.options import TuneOptions
 from fer_ray.config.stage_options import stage
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.reporting.confirmation import confirmation_sentences

@@ -22,8 +22,8 @@ from scripted_search import Snapshot, cost_nothing
 
 from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
-from fer_ray.config.options import TuneOptions
 from fer_ray.config.schema import Config
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.score import score
 from fer_ray.scoring import on_ray
 from fer_ray.search.on_ray import preflight, run_trials

@@ -12,8 +12,8 @@ import torch
 from ray import cloudpickle
 
 from fer_ray import models
-from fer_ray.config.options import TuneOptions
 from fer_ray.config.schema import Config
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
 from fer_ray.search.on_ray.preflight import Measured

@@ -22,8 +22,8 @@ from ray.util.state import list_actors
 from scripted_search import Snapshot
 
 from fer_ray.cluster import connect
-from fer_ray.config.options import TuneOptions
 from fer_ray.config.schema import Config
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.search.on_ray.preflight import Measured
 from fer_ray.search.plan import Allocation
 from fer_ray.search.request import SearchRequest, check_request

@@ -28,7 +28,7 @@ LAYERS = (
         "dataset",
         "models",
     ),
-    *("inference", "training", "search", "scoring", "reporting", "weights", "stages", "__init__", "cli"),
+    *("models", "inference", "training", "search", "scoring", "reporting", "weights", "stages", "__init__", "cli"),
 )
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 55
 
@@ -95,7 +95,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_files_and_functions_stay_short_and_the_root_has_the_stages() -> None:
     offenders = []
-    others = {"__init__", "cli", "emotions", "errors"}  # that stand beside the stages
+    others = {"__init__", "cli", "emotions", "errors", "version"}  # that stand beside the stages
     offenders += [file.stem for file in FILES if file.parent == PACKAGE and file.stem not in {*STAGES, *others}]
     for file, tree in FILES.items():
         lines = len(file.read_text(encoding="utf-8").splitlines())

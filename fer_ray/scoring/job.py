@@ -106,8 +106,8 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
     ]
     if "auto" not in (job.precision, request.precision) and job.precision != request.precision:
         problems.append(
-            f"{output}: --resume with --precision {request.precision}: use that of its rows, {job.precision}, or leave the"
-            " option out."
+            f"{output}: --resume with --precision {request.precision}: use that of its rows, {job.precision}, or leave"
+            " the option out."
         )
     if job.inputs != request.inputs:
         problems.append(

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from fer_ray.config.options import TuneOptions
 from fer_ray.config.paths import config_paths, value_at
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.console.messages import is_uploaded
 from fer_ray.dataset.store import DatasetInfo, PreparedDataset
 from fer_ray.errors import Problems, UsageError

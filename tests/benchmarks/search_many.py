@@ -19,8 +19,8 @@ import psutil
 from common import machine, options
 from scripted_search import Snapshot, cost_nothing
 
-from fer_ray.config.options import TuneOptions
 from fer_ray.config.schema import Config
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.search.request import check_request
 from fer_ray.training.rows import TrainingData
 from fer_ray.tune import search

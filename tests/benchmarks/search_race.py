@@ -109,7 +109,7 @@ def busy_share(trials: dict[str, list[Entry]], at_once: int, end: float) -> floa
 
 def ours(space: SearchSpace, arguments: argparse.Namespace, journal: Journal, folder: Path) -> None:
     """Run what ``fer-ray tune`` runs, with the journal around the training."""
-    from fer_ray.config.options import TuneOptions
+    from fer_ray.config.tune_options import TuneOptions
     from fer_ray.search.request import check_request
     from fer_ray.tune import search
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from datasets_made import write_prepared
 
-from fer_ray.config.options import TuneOptions
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.errors import UsageError
 from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, require_gpu_memory
 from fer_ray.search.request import SearchRequest, TrialResources, check_request

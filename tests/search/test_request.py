@@ -6,9 +6,9 @@ import pytest
 
 from fer_ray.cli import main
 from fer_ray.cluster import connect
-from fer_ray.config import options
+from fer_ray.config import tune_options
 from fer_ray.config.files import SHIPPED
-from fer_ray.config.options import TuneOptions, parse_duration
+from fer_ray.config.tune_options import TuneOptions, parse_duration
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.search.request import check_request
@@ -139,7 +139,7 @@ def test_a_logger_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(options, "find_spec", lambda asked: None if asked == package else object())
+    monkeypatch.setattr(tune_options, "find_spec", lambda asked: None if asked == package else object())
     (tmp_path / "s.yaml").write_text(GOOD)
     arguments = ["--log", f"{name},wandb"]
     error = refused(tiny_dataset.path, [tmp_path / "s.yaml"], tmp_path / "run", arguments, capsys)

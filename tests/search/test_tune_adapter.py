@@ -90,7 +90,7 @@ import sys
 import numpy as np
 from ray import cloudpickle
 from fer_ray.training.loop import fit
-from fer_ray.config.options import TuneOptions
+from fer_ray.config.tune_options import TuneOptions
 from fer_ray.search.request import check_request
 from fer_ray.tune import search
 
