@@ -76,7 +76,8 @@ def prepare(options: PrepareOptions) -> PrepareResult:
             names.require_used(source.name)
             notes += _said(about_names)
             rejects = spool.rejects()
-            _require_rows(source, rows, rejects)
+            if not len(rows.in_order()):
+                raise DataError(_unusable(source, rejects))
             if votes:
                 notes += _said(relabel(source, rows, unread, votes, options.fer_plus_labels))
             if options.drop_leaks:
@@ -140,10 +141,9 @@ def _read(source: Source, spool: Spool) -> None:
             count_images("prepare", ok=usable, rejected=len(block) - usable)
 
 
-def _require_rows(source: Source, rows: SpooledRows, rejects: pa.Table) -> None:
-    if not len(rows.in_order()):
-        examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
-        raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}.")
+def _unusable(source: Source, rejects: pa.Table) -> str:
+    examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
+    return f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}."
 
 
 def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -> list[str]:

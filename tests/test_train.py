@@ -170,7 +170,7 @@ def test_rows_that_do_not_fit_in_memory_are_mapped_and_train_the_same_network(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda table: table.drop_columns(["flags"]), r"part-00000\.parquet: has no column 'flags'"),
+        (lambda table: table.drop_columns(["flags"]), r"part-00000\.parquet: column 'flags' is missing"),
         (lambda table: table.set_column(2, "pixels", pa.array([b""] * len(table))), r"column 'pixels' is binary"),
         (
             lambda table: table.set_column(1, "label", pa.array([9] * len(table), pa.int8())),

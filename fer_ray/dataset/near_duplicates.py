@@ -7,18 +7,9 @@ first, to save time; prepared images are small enough to transform directly.
 
 ``NEAR_DISTANCE`` was chosen on the 30,765 distinct images of FER-2013's Training and PublicTest, by looking at 30
 random pairs at each distance, and at the 48 pairs of 4 and of 6 bits with the lowest correlation of pixels. Half of a
-hash's bits are set, so distances are even.
-
-====  =====  ===================  =====================================================================================
-bits  pairs  median correlation   content of the pairs
-====  =====  ===================  =====================================================================================
-0     92     0.999                one photo, compressed or lit anew
-2     201    0.965                one photo, cropped a pixel or two apart
-4     450    0.949                the same, and photos with and without a watermark; one pair of two people
-6     606    0.927                the same, farther apart; five pairs of two people
-8     785    0.881                a fifth to a quarter of the pairs are two people
-10    1,942  0.697                about half of the pairs have different labels
-====  =====  ===================  =====================================================================================
+hash's bits are set, so distances are even. Up to 6 bits (1,349 pairs) nearly all are one photo: compressed, lit anew,
+cropped, or with and without a watermark; one pair of 4 bits and five of 6 are two people. Of the 785 pairs of 8 bits a
+fifth to a quarter are two people, and of the 1,942 of 10 bits about half have different labels.
 
 Pairs of two people are coincidences, so their number grows with the square of the number of images.
 """

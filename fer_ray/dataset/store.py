@@ -225,18 +225,16 @@ class PreparedDataset:
 
     def _check_columns(self, split: str) -> None:
         """Check that each file of a split has the columns for training, of the right types."""
-        expected, problems = schema(self.info.size, self.info.soft_labels), list[str]()
+        columns, problems = schema(self.info.size, self.info.soft_labels), list[str]()
         for file in self.files(split):
             with self._reading(file):
-                found = pq.read_schema(file)
-            for name in self.info.training_columns:
-                if name not in found.names:
-                    problems.append(f"{self._name(file)}: has no column '{name}'. Prepare the dataset again.")
-                elif found.field(name).type != expected.field(name).type:
-                    problems.append(
-                        f"{self._name(file)}: column '{name}' is {found.field(name).type},"
-                        f" {expected.field(name).type} expected. Prepare the dataset again."
-                    )
+                types = {field.name: field.type for field in pq.read_schema(file)}
+            problems += [
+                f"{self._name(file)}: column '{name}' is {types.get(name, 'missing')}, {columns.field(name).type}"
+                " expected. Prepare the dataset again."
+                for name in self.info.training_columns
+                if types.get(name) != columns.field(name).type
+            ]
         if problems:
             raise DataError(problems)
 
@@ -261,7 +259,7 @@ class PreparedDataset:
                 f"{self.path_or_url}/{split}: holds {len(table)} labelled rows, {DATASET_FILE} says"
                 f" {self.labelled(split)}. Prepare the dataset again."
             )
-        table = table.take(pa.array(range(rank, len(table), workers), pa.int64())) if workers > 1 else table
+        table = table.take(np.arange(rank, len(table), workers))
         shape = (len(table), self.info.size, self.info.size)
         blocks = self._image_blocks(split, rank, workers)
         if mapped:
