@@ -79,14 +79,14 @@ def test_a_search_counts_its_trials_and_their_failures(tiny_dataset: PreparedDat
     images = scraped("ray_fer_ray_images_total", "stage")
     scripted = Search(tiny_dataset, tmp_path)
     scripted([0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [0.3, 0.4, die], [0.6], trials=4)
-    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "COMPLETE"]
-    expected = {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1, "INTERRUPTED": 1}
+    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
+    expected = {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1}
     wait_for(lambda: scraped(trials, "state") - before[0], expected)
     wait_for(lambda: scraped(failures, "stage", "kind") - before[1], {("tune", "error"): 1, ("tune", "lost"): 1})
     reported = [len(trial.intermediate_values) for trial in scripted.study().trials]
-    assert reported == [3, 1, 1, 2, 3]
-    trained = sum(reported) - 1  # of the two that the last trial tells again, one may not have been heard before
-    wait_for(lambda: (scraped("ray_fer_ray_images_total", "stage") - images)["tune"], 570 * trained)
+    assert reported == [3, 1, 1, 3]
+    counted = {570 * 7, 570 * 8}  # the epoch before the death may not have been heard
+    wait_for(lambda: (scraped("ray_fer_ray_images_total", "stage") - images)["tune"] in counted, True)
     assert scraped("ray_fer_ray_best_value", "objective") == {"accuracy": 0.6}
     assert sum(scraped("ray_fer_ray_trials_running").values()) == 0
 
