@@ -109,6 +109,7 @@ def test_a_whole_job_on_a_bad_day_loses_nothing(ray: bool, store: Store) -> None
     assert again.returncode == 0, again.stderr
     assert "1 new input since the last run" in again.stderr
     assert json.loads(store.get(f"labels-{ray}/summary.json"))["files"] == len(rows) + 1
+    store.filesystem.delete_file(f"{BUCKET}/photos/2/new-{ray}.jpg")
 
 
 def test_checkpoints_by_url(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
