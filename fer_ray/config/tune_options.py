@@ -48,7 +48,7 @@ class TuneOptions:
     objective: Annotated[
         str, Option(help="accuracy, macro_f1, or several separated by commas, such as accuracy,images_per_s.")
     ] = "accuracy"
-    sampler: Annotated[str, Option(help="Optuna sampler: tpe, gp, random or qmc.")] = "tpe"
+    sampler: Annotated[str, Option(help="Optuna sampler: tpe, gp, cmaes, random or qmc.")] = "tpe"
     scheduler: Annotated[
         str | None, Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
     ] = None

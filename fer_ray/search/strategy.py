@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import optuna
@@ -13,7 +14,7 @@ from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
-SAMPLERS = ("tpe", "gp", "random", "qmc")
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 GP_STARTUP = 10
 """Complete trials that Optuna's Gaussian process needs; until then it draws at random."""
@@ -72,11 +73,7 @@ def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces:
     problems = _objective_problems(objective, objectives)
     if sampler not in SAMPLERS:
         problems.append(f"--sampler {sampler}: choose one of {', '.join(SAMPLERS)}.{did_you_mean(sampler, SAMPLERS)}")
-    if len(spaces) > 1 and sampler in ("gp", "qmc"):
-        problems.append(
-            f"--sampler {sampler}: only models parameters that every trial has and draws the rest at random, but"
-            f" {len(spaces)} spaces are searched. Use tpe or random, or one space."
-        )
+    problems += _sampler_problems(sampler, len(objectives), spaces)
     if scheduler is None:
         scheduler = "asha" if len(objectives) == 1 else "none"
     elif scheduler not in SCHEDULERS:
@@ -110,6 +107,12 @@ def make_sampler(
         warnings.simplefilter("ignore", ExperimentalWarning)
         if strategy.sampler == "gp":
             return optuna.samplers.GPSampler(seed=fresh, n_startup_trials=GP_STARTUP)
+        if strategy.sampler == "cmaes":
+            # Without pruned trials, a generation would wait for as many complete trials as its population has.
+            pruned = strategy.scheduler != "none"
+            return optuna.samplers.CmaEsSampler(
+                seed=fresh, consider_pruned_trials=pruned, warn_independent_sampling=False
+            )
         if strategy.sampler == "random":
             return optuna.samplers.RandomSampler(seed=fresh)
         if strategy.sampler == "qmc":
@@ -165,4 +168,32 @@ def _objective_problems(objective: str, objectives: Sequence[str]) -> list[str]:
             f"--objective {objective}: the first objective selects the epoch of each trial, and speed doesn't differ by"
             " epoch. Put accuracy or macro_f1 first."
         )
+    return problems
+
+
+def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, SearchSpace]) -> list[str]:
+    """Return what Optuna's sampler can't do or would silently draw at random."""
+    problems = []
+    if len(spaces) > 1 and sampler in ("gp", "cmaes", "qmc"):
+        problems.append(
+            f"--sampler {sampler}: only models parameters that every trial has and draws the rest at random, but"
+            f" {len(spaces)} spaces are searched. Use tpe or random, or one space."
+        )
+    if sampler != "cmaes":
+        return problems
+    if find_spec("cmaes") is None:
+        problems.append("--sampler cmaes: needs the package cmaes. Install it with `pip install cmaes`.")
+    categorical = [
+        f"{name}: {path}"
+        for name, space in spaces.items()
+        for path, by in space.search.items()
+        if by.kind == "categorical"
+    ]
+    if categorical:
+        problems.append(
+            f"--sampler cmaes: only models numbers and would draw {'; '.join(categorical)} at random. Make them"
+            " numbers, remove them from the search, or use tpe."
+        )
+    if objectives > 1:
+        problems.append("--sampler cmaes: supports one objective. Name one --objective, or use tpe, gp, random or qmc.")
     return problems

@@ -94,8 +94,10 @@ LOST = "sqlite:////x/runtime_resources/working_dir_files/_ray_pkg_0/study.db"
 @pytest.mark.parametrize(
     ("arguments", "searches", "said"),
     [
-        ("--sampler bayes", [GOOD], ["--sampler bayes", "tpe, gp, random, qmc"]),
+        ("--sampler bayes", [GOOD], ["--sampler bayes", "tpe, gp, cmaes, random, qmc"]),
+        ("--sampler cmaes", ["search: {training.batch_size: {categorical: [64, 128]}}"], ["training.batch_size"]),
         ("--sampler qmc", [GOOD, GOOD], ["2 spaces are searched", "Use tpe or random"]),
+        ("--sampler cmaes --objective accuracy,macro_f1", [GOOD], ["supports one objective"]),
         ("--objective accurcy", [GOOD], ["'accurcy' isn't one of", "Did you mean 'accuracy'"]),
         ("--objective images_per_s,accuracy", [GOOD], ["Put accuracy or macro_f1 first"]),
         ("--objective accuracy,accuracy", [GOOD], ["Name each once"]),
