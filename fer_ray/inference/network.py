@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from fer_ray.cluster.memory import is_out_of_memory, memory_errors
 from fer_ray.console.progress import say
@@ -248,7 +247,14 @@ def prediction_speed(checkpoint: Path, precision: str) -> float:
 
 
 def seconds_of(step: Callable[[], object]) -> float:
-    """Return the median seconds of a step. The timer warms up, and waits for a GPU."""
-    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
-    median: float = timer.blocked_autorange(min_run_time=_SPEED_SECONDS).median
-    return median
+    """Return the median seconds of a step, repeated for ``_SPEED_SECONDS`` after a warm-up."""
+    seconds, began = list[float](), 0.0
+    while not seconds or time.perf_counter() - began < _SPEED_SECONDS:
+        start = time.perf_counter()
+        step()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+        if began:
+            seconds.append(time.perf_counter() - start)
+        began = began or time.perf_counter()
+    return statistics.median(seconds)
