@@ -222,17 +222,18 @@ def test_free_and_in_use(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["absent", "empty", "with the lock of a failed call"])
-def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, before: str) -> None:
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, before: str, kind: type[BaseException]) -> None:
     output = Output.at(place)
     if before != "absent" and not output.is_remote:
         output.path.mkdir()
         if before.startswith("with"):
             (output.path / LOCK_FILE).touch()
     existed = output.path.exists()
-    with pytest.raises(OSError, match="full"), open_output(place):
+    with pytest.raises(kind), open_output(place):
         output.write("below/config.yaml", b"")
         output.write(".partial", b"")
-        raise OSError(28, "full")
+        raise kind
     assert output.names() == output.folders() == [] and output.path.exists() == existed
     with open_output(place) as output, output.whole() as folder:
         (folder / "made").touch()
@@ -241,7 +242,7 @@ def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, before: str)
 
 @pytest.mark.parametrize(
     ("resume", "is_begun", "kind"),
-    [(True, False, KeyError), (False, True, KeyError), (False, False, KeyboardInterrupt)],
+    [(True, False, KeyError), (False, True, KeyError), (False, True, KeyboardInterrupt)],
 )
 def test_what_can_be_resumed_is_kept(place: str, resume: bool, is_begun: bool, kind: type[BaseException]) -> None:
     if resume:
