@@ -77,6 +77,11 @@ def spy_on_workers(*arguments: Any) -> Any:
     yield from ON_WORKERS(*arguments)
 
 
+def spy_trial(params: dict[str, Any], **options: Any) -> None:
+    run_trials.train_on_workers = spy_on_workers  # in the process of the trial
+    run_trials._run_trial(params, **options)  # the one of the package, which only the driver has replaced
+
+
 def objective(config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
     note("worker of a trial" if dist.is_initialized() else "trial")
     metrics = {"epoch": 1.0, "validation_accuracy": 0.5, "validation_macro_f1": 0.5, "seconds": 1.0}
@@ -109,7 +114,7 @@ def main() -> None:
         connect.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
     train_workers.TorchTrainer, train_workers._RunJob = Trainer, SpyJob  # type: ignore[misc]
     on_ray._ScoringActor, preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
-    run_trials.train_on_workers = spy_on_workers
+    run_trials._run_trial = spy_trial
     config = load_config(None, ["model.name=lenet", "training.epochs=1"])
     runs: dict[str, Callable[[], object]] = {
         "train": lambda: train(DATASET, config, FOLDER / "t1", workers=2),

@@ -36,7 +36,7 @@ def check(printed: str) -> None:
             assert not group or seen == [""] * len(seen) or len(set(seen)) == len(seen) == 2, (name, group, seen)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("joined", [[], ["joined"]], ids=["started here", "joined"])
 def test_every_process_sees_what_it_requested(joined: list[str], tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(tiny_dataset.path), str(tmp_path), *joined]
