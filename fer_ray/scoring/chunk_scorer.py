@@ -16,10 +16,11 @@ from fer_ray.images.faces import FoundFace, crop, load_detector
 from fer_ray.images.image_files import FileError
 from fer_ray.inference.device import limit_gpu_memory
 from fer_ray.inference.predictor import Predictor, load_members
+from fer_ray.scoring.columns import Problem, ScoredRow, rows_of
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import GROUP_ROWS, Chunk, Manifest
-from fer_ray.scoring.parts import Problem, ScoredRow, rows_of, write_part
+from fer_ray.scoring.parts import write_part
 from fer_ray.scoring.timed_threads import TimedBatches
 from fer_ray.scoring.totals import Totals
 from fer_ray.storage.output import Output

@@ -17,8 +17,9 @@ from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration, per_time
 from fer_ray.emotions import EMOTIONS
 from fer_ray.images.decode import png_of
+from fer_ray.scoring.columns import BOX
 from fer_ray.scoring.job import ScoringJob
-from fer_ray.scoring.parts import BOX, read_part, written_chunks
+from fer_ray.scoring.parts import read_part, written_chunks
 from fer_ray.scoring.totals import Row, Totals, thumbnails
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import PROVENANCE_FILE

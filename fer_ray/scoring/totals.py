@@ -14,9 +14,10 @@ from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import FoundFace, crop
 from fer_ray.images.image_files import FileError
+from fer_ray.scoring.columns import BOX, NO_FAILURE
 from fer_ray.scoring.containers import read_entry
 from fer_ray.scoring.manifest import Chunk, Manifest
-from fer_ray.scoring.parts import BOX, NO_FAILURE, part_name, read_part
+from fer_ray.scoring.parts import part_name, read_part
 from fer_ray.scoring.timed_threads import TimedBatches
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE
 from fer_ray.storage.output import Output

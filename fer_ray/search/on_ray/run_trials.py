@@ -32,6 +32,7 @@ from fer_ray.search.folder import SearchFolder
 from fer_ray.search.on_ray.trial_listener import LostError, TrialListener
 from fer_ray.search.on_ray.trial_on_workers import DRIVER, train_on_workers
 from fer_ray.search.plan import Allocation
+from fer_ray.search.stopping import StopRule
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
 from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
@@ -82,8 +83,9 @@ def run_trials(
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(copies_files="tensorboard" in loggers),
     ):
-        listener = TrialListener(study, len(data.train), allocation, runs, on_closed, seconds, bar, table, interrupted)
-        run_to_its_end(_tuner(study, trials, data, train, allocation, folder, runs, listener, loggers))
+        rule = StopRule(study, trials, seconds, interrupted)
+        listener = TrialListener(study, len(data.train), allocation, runs, on_closed, rule, bar, table)
+        run_to_its_end(_tuner(study, rule, data, train, allocation, folder, runs, listener, loggers))
         listener.close_running()
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -91,7 +93,7 @@ def run_trials(
 
 def _tuner(
     study: Study,
-    trials: int,
+    rule: StopRule,
     data: TrainingData,
     train: TrainFunction,
     allocation: Allocation,
@@ -117,7 +119,7 @@ def _tuner(
     return ray_tune.Tuner(
         ray_tune.with_resources(work, DRIVER if on_workers else allocation.resources),
         tune_config=ray_tune.TuneConfig(
-            search_alg=_StudySearcher(study, trials, allocation),
+            search_alg=_StudySearcher(study, rule, allocation),
             num_samples=-1,  # the searcher decides when there are enough
             # A process that waits for workers can't be told to leave them; it ends, and they with it.
             reuse_actors=not on_workers,
@@ -239,15 +241,15 @@ def _run_trial(
 class _StudySearcher(connect.NotPickled, Searcher):
     """Gives Ray Tune the study's candidates, as many at once as the nodes have room for at the time."""
 
-    def __init__(self, study: Study, trials: int, allocation: Allocation):
+    def __init__(self, study: Study, rule: StopRule, allocation: Allocation):
         super().__init__()
-        self._study, self._trials, self._allocation = study, trials, allocation
+        self._study, self._rule, self._allocation = study, rule, allocation
         self._room, self._counted = allocation.concurrent, time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next candidate, ``FINISHED``, or None if there is no room or the running trials are enough."""
-        left = self._trials - self._study.counted()
-        if left <= 0:
+        left = self._rule.trials_left()
+        if not left:
             return Searcher.FINISHED
         if len(self._study.running()) >= min(left, self._at_once()):
             return None

@@ -1,10 +1,7 @@
 """Listen to the trials of a search on Ray Tune: store results, stop weak trials, show progress."""
 
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from ray import cloudpickle
@@ -16,6 +13,7 @@ from fer_ray.cluster.metrics import count_failure, count_images, counter, gauge
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.errors import FerRayError
 from fer_ray.search.plan import Allocation
+from fer_ray.search.stopping import StopRule
 from fer_ray.search.study import Candidate, Study
 from fer_ray.search.trial_records import TrialRecord, describe, error_line
 from fer_ray.search.trial_table import TrialTable
@@ -36,9 +34,8 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         allocation: resources of the trials.
         runs: folder with the training run of each trial.
         on_closed: called after a trial was closed in the study.
-        seconds: time budget from now on.
+        stop_rule: says when the search stops.
         bar: progress bar, with ``table`` as its details.
-        interrupted: set at Ctrl-C.
     """
 
     def __init__(
@@ -48,16 +45,14 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         allocation: Allocation,
         runs: Output,
         on_closed: Callable[[], None],
-        seconds: float | None,
+        stop_rule: StopRule,
         bar: ProgressBar,
         table: TrialTable,
-        interrupted: Event,
     ):
         self._study, self._runs, self._on_closed, self._bar, self._table = study, runs, on_closed, bar, table
-        self._rows, self._interrupted = rows, interrupted
+        self._rows, self._stop_rule = rows, stop_rule
         self._failures = FailureReader(allocation.concurrent, allocation.resources.get("GPU", 0))
         self._stopped, self._errors = set[int](), dict[int, str]()
-        self._deadline = time.monotonic() + (math.inf if seconds is None else seconds)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         candidate = self._candidate(trial)
@@ -111,12 +106,12 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         self._closed(self._study.fail(trial.config["number"], text))
 
     def stop_all(self) -> bool:
-        """Return whether the search ends: the time budget is used up, or Ctrl-C was pressed."""
+        """Return whether the search ends and its running trials stop."""
         try:
             connect.require_running()
         except FerRayError as error:
             raise LostError from error
-        return self._interrupted.is_set() or time.monotonic() > self._deadline
+        return self._stop_rule.stops_now()
 
     def close_running(self) -> None:
         """Close the trials that still ran when the search ended.
@@ -131,7 +126,7 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
             for metrics in run.history():
                 self._study.report(candidate.number, metrics)
             run.output.forget()
-        if self._interrupted.is_set():
+        if self._stop_rule.is_interrupted:
             self._study.interrupt_running()
         for candidate in self._study.running():
             self._closed(self._study.stop(candidate.number))
