@@ -106,6 +106,8 @@ def _command(name: str, options: type[Any]) -> Callable[..., int]:
 
 def _wrong_call(error: Any) -> int:
     """Report an error of typer's, with the usage; return the exit code."""
+    if hasattr(error, "message"):
+        error.message = error.message.replace("Value error, ", "")  # pydantic's, by way of typer
     shown = io.StringIO()
     error.show(shown)
     return _report(error, [error.format_message()], error.exit_code, shown.getvalue())

@@ -222,7 +222,7 @@ def _check_errors(totals: Totals, max_error_rate: float, output: str | None) -> 
         raise DataError(
             f"{totals.failed:,} of {totals.files:,} inputs failed, {totals.failed / totals.files:.2%}; --max-error-rate"
             f" allows {max_error_rate:.2%}. All rows are {where}: look at those whose status isn't ok. To accept them,"
-            f" use {how}a higher --max-error-rate; otherwise repair the inputs and score again."
+            f" use {how}a higher --max-error-rate; otherwise repair the inputs and score them into a new output."
         )
 
 

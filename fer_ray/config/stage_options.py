@@ -44,9 +44,9 @@ def checked(options: Callable[P, Options], *args: P.args, **kwargs: P.kwargs) ->
     try:
         return options(*args, **kwargs)
     except ValidationError as error:
-        raise UsageError(
-            [_explain(get_type_hints(options, include_extras=True), item) for item in error.errors()]
-        ) from error
+        first = {item["loc"][:1]: item for item in reversed(error.errors())}  # pydantic lists each type of a union
+        hints = get_type_hints(options, include_extras=True)
+        raise UsageError([_explain(hints, item) for item in reversed(first.values())]) from error
 
 
 def _explain(hints: dict[str, Any], item: Any) -> str:

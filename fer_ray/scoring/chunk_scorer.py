@@ -31,7 +31,7 @@ CHUNK_SECONDS = 4.0
 """Work of a chunk, which is what a kill can cost."""
 _MOST_THREADS = 16  # a network drive or an object store answers within 1 to 50 ms
 _DETECTED_SIDE = 640  # a photo's shorter side in pixels that is enough to find faces
-_CROP_SIDE, _CROP_ASPECT = 512, 1.3  # of face crops; most data sets have 48 to 256 pixels and a ratio up to 1.22
+_CROP_SIDE, _CROP_ASPECT = 384, 1.3  # of face crops; most data sets have 48 to 256 pixels and a ratio up to 1.22
 
 _own = threading.local()
 
