@@ -44,9 +44,11 @@ def checked(options: Callable[P, Options], *args: P.args, **kwargs: P.kwargs) ->
     try:
         return options(*args, **kwargs)
     except ValidationError as error:
-        first = {item["loc"][:1]: item for item in reversed(error.errors())}  # pydantic lists each type of a union
-        hints = get_type_hints(options, include_extras=True)
-        raise UsageError([_explain(hints, item) for item in reversed(first.values())]) from error
+        hints, found = get_type_hints(options, include_extras=True), dict[tuple[int | str, ...], Any]()
+        for item in error.errors():  # pydantic lists each type of a union, whose name is in the place
+            name, *below = item["loc"]
+            found.setdefault((name, *(part for part in below if isinstance(part, int))), item)
+        raise UsageError([_explain(hints, item) for item in found.values()]) from error
 
 
 def _explain(hints: dict[str, Any], item: Any) -> str:
