@@ -413,7 +413,12 @@ def test_a_killed_job_of_one_process_is_resumed_to_the_same_bits(
     def start(output: str, *more: str) -> "subprocess.Popen[bytes]":
         options = ["--faces", "slow:Slow", "--batch-size", "4", "--max-error-rate", "1", *more]
         command = [sys.executable, "-m", "fer_ray.score", checkpoint, images, "--output", tmp_path / output]
-        return subprocess.Popen([*map(str, command), *options], env=environment, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [*map(str, command), *options],
+            env=environment,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )
 
     assert start("undisturbed").wait() == 0
     killed = start("killed")
