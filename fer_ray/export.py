@@ -8,7 +8,6 @@ if __name__ == "__main__":
     main(["export", *sys.argv[1:]])
 
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,11 @@ from fer_ray.config.options import ExportOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.emotions import EMOTIONS
-from fer_ray.errors import DataError, FerRayError
-from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.network import EVAL_BATCH, OnnxModel
+from fer_ray.errors import FerRayError
+from fer_ray.inference.checkpoint import Checkpoint
+from fer_ray.inference.network import EVAL_BATCH, OnnxModel, digest, random_images
 from fer_ray.inference.onnx_files import OPSET, write_int8, write_metadata, write_onnx
-from fer_ray.inference.predictor import Predictor
+from fer_ray.inference.predictor import Predictor, load_members
 from fer_ray.reporting.html import load_template
 from fer_ray.storage.inputs import INT8_FILE, WEIGHTS_FILE, local_copy
 from fer_ray.storage.local import write_whole
@@ -88,8 +87,9 @@ def export(options: ExportOptions) -> ExportResult:
         DataError: the checkpoint or the dataset can't be read, or the dataset's images have another size.
         FerRayError: a model's predictions differ too much from the checkpoint's.
     """
-    checkpoint = load_checkpoint(options.checkpoint)
-    reference = _Reference(checkpoint, options)
+    data = None if options.dataset is None else PreparedDataset(options.dataset)
+    (checkpoint,) = load_members([options.checkpoint], data.info.size if data else None)
+    reference = _Reference(checkpoint, data, options.int8)
     with open_output(options.output, inputs=[options.checkpoint]) as output, output.whole() as folder:
         write_onnx(checkpoint, folder / ONNX_FILE)
         checks = {ONNX_FILE: reference.check(folder / ONNX_FILE)}
@@ -99,7 +99,7 @@ def export(options: ExportOptions) -> ExportResult:
         _require_close(checks)
         described = {
             "labels": ",".join(EMOTIONS),
-            "weights": sha256((local_copy(options.checkpoint) / WEIGHTS_FILE).read_bytes()).hexdigest(),
+            "weights": digest(local_copy(options.checkpoint) / WEIGHTS_FILE),
         }
         for name, check in checks.items():
             write_metadata(folder / name, described | {field: str(value) for field, value in asdict(check).items()})
@@ -114,24 +114,15 @@ def export(options: ExportOptions) -> ExportResult:
 class _Reference:
     """The checkpoint's predictions in float32 for the images of the check, and the images of the calibration."""
 
-    def __init__(self, checkpoint: Checkpoint, options: ExportOptions):
-        size = checkpoint.info.size
-        self.labels: np.ndarray | None = None
-        if options.dataset is None:
-            self.images = np.random.default_rng(0).integers(0, 256, (_RANDOM_IMAGES, size, size), dtype=np.uint8)
-        else:
-            data = PreparedDataset(options.dataset)
-            if data.info.size != size:
-                raise DataError(
-                    f"{data.path_or_url}: images of {data.info.size} pixels, the checkpoint expects {size}. Prepare the"
-                    f" dataset with --size {size}."
-                )
+    def __init__(self, checkpoint: Checkpoint, data: PreparedDataset | None, calibrated: bool):
+        self.images, self.labels = random_images(_RANDOM_IMAGES, checkpoint.info.size), None
+        if data:
             validation = data.load("validation")
             self.images, self.labels = validation.images, validation.labels
-        if options.int8:
-            train = data.load("train")
-            chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_IMAGES]
-            self.calibration = train.images[np.sort(chosen)]
+            if calibrated:
+                train = data.load("train")
+                chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_IMAGES]
+                self.calibration = train.images[np.sort(chosen)]
         self.probabilities = Predictor(checkpoint, precision="float32").predict(self.images).probabilities
 
     def check(self, file: Path) -> ModelCheck:

@@ -104,7 +104,7 @@ def test_auto_is_the_fastest_precision_that_is_as_good(
 def test_speeds_are_measured_once(exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     chosen = Predictor(exported[0]).precision
-    monkeypatch.setattr(network, "_random_images", None)
+    monkeypatch.setattr(network, "random_images", None)
     assert Predictor(exported[0]).precision == chosen
 
 

@@ -44,7 +44,7 @@ EVAL_BATCH = 128
 """Batch size of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
 _SPEED_SECONDS = 0.5
 _TRIED_IMAGES, _TRIES = 64, 3
-_MOST_INT8_LOSS = 0.003  # of accuracy on validation images, up to which ``auto`` takes int8
+_MOST_AUTO_LOSS = 0.003  # of accuracy on validation images, up to which ``auto`` takes int8
 LESS_MEMORY = (
     "Memory doesn't hold the network and one image. End other programs that use this memory, name fewer checkpoints or"
     " a --tta with fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
@@ -103,8 +103,7 @@ class Network:
         self.device = torch.device("cpu") if self.precision == "int8" else pick_device()
         with memory_errors(LESS_MEMORY):
             if self.precision == "int8":
-                assert self.checkpoint.int8
-                self._int8 = OnnxModel(self.checkpoint.int8)
+                self._int8 = _load_int8(self.checkpoint)
             else:
                 self._dtype = resolve_precision(self.precision, self.device)
                 self._model = to_device(_with_kernels_in(self._dtype, self.checkpoint.model), self.device).eval()
@@ -175,21 +174,14 @@ def _with_kernels_in(dtype: torch.dtype, model: nn.Module) -> nn.Module:
 def choose_precision(checkpoints: Sequence[Checkpoint], precision: str) -> str:
     """Return the precision in which all checkpoints predict; ``auto`` is the fastest of the device.
 
-    On a CPU, ``auto`` is int8 if every checkpoint has an int8 model that loses at most ``_MOST_INT8_LOSS`` of accuracy
+    On a CPU, ``auto`` is int8 if every checkpoint has an int8 model that loses at most ``_MOST_AUTO_LOSS`` of accuracy
     and is faster here, which is measured once for each machine and kept in the folder of local copies.
 
     Raises:
-        UsageError: the precision is unknown, or int8 is requested of a checkpoint without an int8 model.
+        UsageError: the precision is unknown.
         DataError: an int8 model was not made from the checkpoint's weights.
     """
     if precision == "int8":
-        for checkpoint in checkpoints:
-            if checkpoint.int8 is None:
-                raise UsageError(
-                    f"--precision int8: a checkpoint of '{checkpoint.info.config.model.name}' has no int8 model. Make"
-                    " it by `fer-ray export CHECKPOINT --int8 --into-checkpoint --dataset D --output DIR`."
-                )
-            _int8_loss(checkpoint)
         return precision
     device = pick_device()
     dtype = str(resolve_precision(precision, device)).removeprefix("torch.")
@@ -198,33 +190,44 @@ def choose_precision(checkpoints: Sequence[Checkpoint], precision: str) -> str:
     return "int8" if all(one.int8 and _is_int8_better(one, one.int8, dtype) for one in checkpoints) else dtype
 
 
+def _load_int8(checkpoint: Checkpoint) -> OnnxModel:
+    """Return a checkpoint's int8 model; raise if it has none, or one that was not made from its weights."""
+    if checkpoint.int8 is None:
+        raise UsageError(
+            f"--precision int8: a checkpoint of '{checkpoint.info.config.model.name}' has no int8 model. Make it by"
+            " `fer-ray export CHECKPOINT --int8 --into-checkpoint --dataset D --output DIR`."
+        )
+    model = OnnxModel(checkpoint.int8)
+    if model.metadata.get("weights") != digest(checkpoint.int8.with_name(WEIGHTS_FILE)):
+        raise DataError(f"{checkpoint.int8}: not of the weights beside it. Remove it, or export it again.")
+    return model
+
+
 def _int8_loss(checkpoint: Checkpoint) -> float:
     """Return the accuracy on validation images that a checkpoint loses by its int8 model, as a share."""
-    assert checkpoint.int8
-    metadata = OnnxModel(checkpoint.int8).metadata
-    if metadata.get("weights") != _digest(checkpoint.int8.with_name(WEIGHTS_FILE)):
-        raise DataError(f"{checkpoint.int8}: not of the weights beside it. Remove it, or export it again.")
+    metadata = _load_int8(checkpoint).metadata
     return float(metadata["checkpoint_accuracy"]) - float(metadata["accuracy"])
 
 
 def _is_int8_better(checkpoint: Checkpoint, int8: Path, dtype: str) -> bool:
     """Return whether int8 is accurate enough and faster here than ``dtype``, found out once for each machine."""
-    compared = [_digest(int8), _digest(int8.with_name(WEIGHTS_FILE)), dtype, platform.node(), VERSION]
+    compared = [digest(int8), digest(int8.with_name(WEIGHTS_FILE)), dtype, platform.node(), VERSION]
     file = cache_folder() / "speeds" / sha256(json.dumps(compared).encode()).hexdigest()[:32]
     if not file.is_file():
-        better = _int8_loss(checkpoint) <= _MOST_INT8_LOSS and _is_int8_faster(checkpoint, dtype)
+        better = _int8_loss(checkpoint) <= _MOST_AUTO_LOSS and _is_int8_faster(checkpoint, dtype)
         make_folder(file.parent)
         write_whole(file, "int8" if better else dtype)
     return file.read_text() == "int8"
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file by which an int8 model names the weights that it was made from."""
     return sha256(file.read_bytes()).hexdigest()
 
 
 def _is_int8_faster(checkpoint: Checkpoint, dtype: str) -> bool:
     networks = {name: Network(checkpoint, name, _TRIED_IMAGES) for name in ("int8", dtype)}
-    images = _random_images(_TRIED_IMAGES, checkpoint.info.size)
+    images = random_images(_TRIED_IMAGES, checkpoint.info.size)
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(1 + _TRIES):
         for name, network in networks.items():
@@ -235,14 +238,15 @@ def _is_int8_faster(checkpoint: Checkpoint, dtype: str) -> bool:
     return int8 < other
 
 
-def _random_images(number: int, size: int) -> np.ndarray:
+def random_images(number: int, size: int) -> np.ndarray:
+    """Return random images, uint8, n × size × size, the same at each call."""
     return np.random.default_rng(0).integers(0, 256, (number, size, size), dtype=np.uint8)
 
 
 def prediction_speed(checkpoint: Path, precision: str) -> float:
     """Return the median speed of a checkpoint's network on this machine in images/s, without TTA, on random images."""
     network = Network(checkpoint, precision)
-    images = _random_images(EVAL_BATCH, network.info.size)
+    images = random_images(EVAL_BATCH, network.info.size)
     return EVAL_BATCH / seconds_of(lambda: network.logits(images))
 
 
