@@ -10,7 +10,6 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,20 +20,17 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+from checkpoints_made import made_checkpoint, write_checkpoint
 from hostile_files import CONTENTS, DEEP, MADE, deep
-from ray.exceptions import RaySystemError
 
 from fer_ray import score as stage
-from fer_ray.config.schema import Config
 from fer_ray.emotions import EMOTIONS
-from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.errors import DataError, UsageError
 from fer_ray.images import image_files
-from fer_ray.inference.checkpoint import CheckpointInfo, save_checkpoint
 from fer_ray.inference.device import has_fast_bfloat16
 from fer_ray.inference.predictor import Predictor
-from fer_ray.models import build
 from fer_ray.score import ScoreResult, score
-from fer_ray.scoring import chunk_scorer, on_ray
+from fer_ray.scoring import chunk_scorer
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
@@ -49,22 +45,7 @@ FAILED = FILES - STATUS["ok"]
 
 
 def make_checkpoint(path: Path, seed: int = 0) -> Path:
-    config = Config()
-    torch.manual_seed(seed)
-    weights = build(config.model, 48).state_dict()
-    info = CheckpointInfo(
-        config=config,
-        label_names=ALPHABETICAL,
-        mean=0.5,
-        std=0.25,
-        size=48,
-        epoch=1,
-        metrics={},
-        temperature=0.1,
-        dataset_fingerprint="none",
-    )
-    save_checkpoint(path, weights, info)
-    return path
+    return write_checkpoint(path, made_checkpoint(seed=seed, label_names=ALPHABETICAL))
 
 
 @pytest.fixture(scope="module")
@@ -373,22 +354,6 @@ def test_a_damaged_part_is_told(copied: Path, checkpoint: Path, images: Path) ->
         score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
-def test_the_end_of_ray_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def batches() -> Iterator[object]:
-        yield {"done": []}
-        raise RaySystemError("the store died\nand many lines more")
-
-    with pytest.raises(FerRayError, match=r"ended the job: RaySystemError: .* store died. The rows .* --resume.$"):
-        list(on_ray._written(batches()))
-
-    def died() -> None:
-        raise FerRayError("Ray's raylet died.")
-
-    monkeypatch.setattr(on_ray, "require_running", died)
-    with pytest.raises(FerRayError, match=r"^Ray's raylet died. The rows written so far are kept: .* --resume.$"):
-        list(on_ray._written(batches()))
-
-
 SLOW_DETECTOR = """
 import time
 from fer_ray.images.faces import FoundFace
@@ -434,21 +399,3 @@ def test_a_killed_job_of_one_process_is_resumed_to_the_same_bits(
     assert start("killed", "--resume").wait() == 0
     assert json.loads((tmp_path / "killed" / "summary.json").read_text())["scored_in_this_run"] == FILES - written
     assert read_rows(tmp_path / "killed").equals(read_rows(tmp_path / "undisturbed"))
-
-
-@pytest.mark.parametrize(
-    ("nodes", "part", "planned"),
-    [
-        ([{"CPU": 64, "GPU": 8}], 0.4, (16, 4, 0.4)),
-        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], 0.6, (2, 16, 0.6)),
-        ([{"CPU": 2, "GPU": 1}], 0.25, (2, 1, 0.25)),  # CPUs for two of four
-        ([{"CPU": 8, "GPU": 2}, {"CPU": 32}], 1, (2, 4, 1)),
-        ([{"CPU": 8}, {"CPU": 4}], 1, (12, 1, 0)),
-        ([{"GPU": 4}, {"CPU": 4}], 1, (4, 1, 0)),  # a head that takes no tasks
-    ],
-)
-def test_actors_share_gpus_as_far_as_they_go(
-    nodes: list[dict[str, float]], part: float, planned: tuple[int, int, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(on_ray, "nodes", lambda: nodes)
-    assert on_ray.plan(part) == planned
