@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 
-def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip") -> Predictor:
+def load(
+    checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str = "flip", precision: str = "auto"
+) -> Predictor:
     """Load one checkpoint, or several as an ensemble, and return its predictor.
 
     >>> import fer_ray
@@ -24,13 +26,14 @@ def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str 
     Args:
         checkpoints: paths or URLs of checkpoint folders; None for the network in the package.
         tta: which views of each image are averaged; one of ``fer_ray.config.tta_names.TTA_NAMES``.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``; see ``Predictor``.
 
     Raises:
-        UsageError: unknown TTA, or a checkpoint named twice.
+        UsageError: unknown TTA, unknown precision or one that a checkpoint doesn't have, or a checkpoint named twice.
         DataError: a checkpoint can't be read, or the checkpoints differ in image size or labels.
     """
     from fer_ray.inference.predictor import Predictor, load_members
     from fer_ray.storage.inputs import as_list
     from fer_ray.weights import SHIPPED_CHECKPOINT
 
-    return Predictor(load_members(as_list(checkpoints or SHIPPED_CHECKPOINT)), tta)
+    return Predictor(load_members(as_list(checkpoints or SHIPPED_CHECKPOINT)), tta, precision)

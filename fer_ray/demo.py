@@ -19,6 +19,7 @@ from matplotlib import cbook
 from fer_ray.config.options import DemoOptions
 from fer_ray.console.text import duration
 from fer_ray.evaluate import evaluate
+from fer_ray.export import export
 from fer_ray.prepare import prepare
 from fer_ray.report import report
 from fer_ray.reporting.evaluation_tables import describe as describe_evaluation
@@ -51,7 +52,7 @@ class DemoSize:
 
 
 def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> Path:
-    """Prepare, tune, train, evaluate, score and report on drawn faces, and print the command of each step.
+    """Prepare, tune, train, evaluate, score, export and report on drawn faces, and print the command of each step.
 
     Args:
         output: the folder to write; absent or empty.
@@ -69,7 +70,7 @@ def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = Non
         _learn(root, size)
         _apply(root, size)
         folders = [root / name for name in ("run", "evaluation", "search", "scores", "dataset")]
-        _step("7/7 Show all results on one page", "report", *folders, "--output", root / "report", "--title", "Demo")
+        _step("8/8 Show all results on one page", "report", *folders, "--output", root / "report", "--title", "Demo")
         page = Path(report(folders, root / "report", title="Demo").page)
     print(f"\nDone in {duration(time.monotonic() - began)}. Open this page in a browser:\n{page}", flush=True)
     return page
@@ -78,42 +79,47 @@ def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = Non
 def _learn(root: Path, size: DemoSize) -> None:
     """Prepare, search and train."""
     source, dataset, search, run = f"synthetic:{size.faces}", root / "dataset", root / "search", root / "run"
-    title = f"1/7 Draw {size.faces:,} faces and prepare them as a dataset"
+    title = f"1/8 Draw {size.faces:,} faces and prepare them as a dataset"
     _step(title, "prepare", source, dataset, "--size", size.image_size)
     prepare(source, dataset, size=size.image_size)
 
     changes = [_BATCH, f"training.epochs={size.trial_epochs}"]
     options = [option for name in _SPACES for option in ("--space", name)]
     options += [option for change in changes for option in ("--set", change)]
-    title = f"2/7 Search: {size.trials} trials of {' and '.join(_SPACES)}"
+    title = f"2/8 Search: {size.trials} trials of {' and '.join(_SPACES)}"
     _step(title, "tune", "--dataset", dataset, *options, "--trials", size.trials, "--output", search)
     best = tune(dataset, _SPACES, search, trials=size.trials, overrides=changes).best
     print(f"best: trial {best.number}, {best.space}, validation accuracy {best.value:.2%}")
 
-    config, epochs, title = search / "best.yaml", f"training.epochs={size.epochs}", "3/7 Train the best one longer"
+    config, epochs, title = search / "best.yaml", f"training.epochs={size.epochs}", "3/8 Train the best one longer"
     _step(title, "train", "--dataset", dataset, "--config", config, "--set", epochs, "--output", run)
     print(f"best {describe_epoch(train(dataset, config, run, overrides=[epochs]).best)}")
 
 
 def _apply(root: Path, size: DemoSize) -> None:
-    """Evaluate the trained network, label photos with it, and a portrait with the network of the package."""
+    """Evaluate the trained network, label photos with it, label a portrait with the network of the package, export."""
     checkpoint, dataset, evaluation = root / "run" / "checkpoint", root / "dataset", root / "evaluation"
-    title = "4/7 Evaluate it on the test split, with and without mirrored views"
+    title = "4/8 Evaluate it on the test split, with and without mirrored views"
     _step(title, "evaluate", checkpoint, "--dataset", dataset, "--output", evaluation)
     print(describe_evaluation(evaluate(checkpoint, dataset, evaluation).evaluation))
 
     photos, scores = root / "photos", root / "scores"
     broken = _write_photos(photos, size.photos)
     rate = math.ceil(100 * broken / (size.photos + broken)) / 100
-    title = f"5/7 Label a folder of {size.photos} photos and {broken} broken files"
+    title = f"5/8 Label a folder of {size.photos} photos and {broken} broken files"
     _step(title, "score", checkpoint, photos, "--output", scores, "--max-error-rate", rate)
     score(checkpoint, [photos], scores, max_error_rate=rate)
 
     # Drawn faces teach nothing about real ones, so this network is not the trained one.
     photo = Path(cbook.get_sample_data(_PORTRAIT, asfileobj=False))
-    title = "6/7 Find and label the face in a photo, with the network that comes with fer_ray"
+    title = "6/8 Find and label the face in a photo, with the network that comes with fer_ray"
     _step(title, "score", photo, "--faces", "detect")
     score(None, [photo], faces="detect")
+
+    models = root / "onnx"
+    _step("7/8 Write the trained network for programs without PyTorch", "export", checkpoint, "--output", models)
+    export(checkpoint, models)
+    print(f"Models and how to use them: {models / 'README.md'}")
 
 
 def _write_photos(folder: Path, count: int) -> int:

@@ -64,6 +64,10 @@ def test_the_launcher_takes_the_file_and_gives_nodes_their_token_and_environment
             assert setting in environment
 
 
+def gpus_of(kind: dict[str, Any]) -> int:
+    return sum(each["Count"] for each in kind.get("GpuInfo", {}).get("Gpus", []))
+
+
 @pytest.mark.slow
 def test_the_launcher_starts_the_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``ray up`` does, on moto's EC2, which knows the real instance types."""
@@ -85,13 +89,10 @@ def test_the_launcher_starts_the_nodes(tmp_path: Path, monkeypatch: pytest.Monke
         started = [each for part in ec2.describe_instances()["Reservations"] for each in part["Instances"]]
         kinds = ec2.describe_instance_types(InstanceTypes=[each["InstanceType"] for each in started])["InstanceTypes"]
         (group,) = ec2.describe_security_groups(GroupNames=["ray-autoscaler-fer-ray"])["SecurityGroups"]
-    assert [each.get("InstanceLifecycle") for each in started] == [None, "spot", None]
+    assert [each.get("InstanceLifecycle") for each in started] == [None, "spot", None, None]
     roles = [each["IamInstanceProfile"]["Arn"].split("/")[-1] for each in started]
-    assert roles == ["fer-ray-head", "fer-ray-worker", "fer-ray-worker"]
-    has = {
-        kind["InstanceType"]: (kind["VCpuInfo"]["DefaultVCpus"], len(kind.get("GpuInfo", {}).get("Gpus", [])))
-        for kind in kinds
-    }
+    assert roles == ["fer-ray-head", *["fer-ray-worker"] * 3]
+    has = {kind["InstanceType"]: (kind["VCpuInfo"]["DefaultVCpus"], gpus_of(kind)) for kind in kinds}
     for each, (key, resources) in list(zip(started, requested.items(), strict=True))[1:]:
         assert has[each["InstanceType"]] == (resources["CPU"], resources.get("GPU", 0)), key
     assert [rule.get("FromPort") for rule in group["IpPermissions"] if rule["IpRanges"]] == [22]  # nothing but ssh
