@@ -31,6 +31,7 @@ from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import (
     CONFIG_FILE,
     CURVES_FILE,
+    BackgroundReport,
     Metrics,
     RunFolder,
     Snapshot,
@@ -105,12 +106,12 @@ def train(options: TrainOptions) -> TrainResult:
 
 def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar) -> None:
     def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        run.record(metrics, snapshot)
+        record(metrics, snapshot)
         say(describe_epoch(metrics))
 
     in_memory, line = fitting_splits(data, available_memory() // 2)
     say(line)
-    with memory_errors(advice(config.training)):
+    with memory_errors(advice(config.training)), BackgroundReport(run.record) as record:
         fit(config, TrainingData.load(data, in_memory), report, bar.advance, run.resumable())
 
 

@@ -40,8 +40,8 @@ def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 """Names of the input and the output of ONNX models."""
-EVAL_BATCH = 128
-"""Batch size of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
+EVAL_BATCH, GPU_EVAL_BATCH = 128, 1024
+"""Batch sizes of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
 _SPEED_SECONDS = 0.5
 _TRIED_IMAGES, _TRIES = 64, 3
 _MOST_AUTO_LOSS = 0.003  # of accuracy on validation images, up to which ``auto`` takes int8
@@ -50,6 +50,11 @@ LESS_MEMORY = (
     " a --tta with fewer views, or compute on the CPU (CUDA_VISIBLE_DEVICES=)."
 )
 """The remedy when memory runs out even with a batch of one image."""
+
+
+def eval_batch(device: torch.device) -> int:
+    """Return the images per forward pass of validation and evaluation on a device."""
+    return GPU_EVAL_BATCH if device.type == "cuda" else EVAL_BATCH
 
 
 def forward_batches(
@@ -89,18 +94,19 @@ class Network:
     Args:
         checkpoint: a checkpoint folder, or a checkpoint in memory.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``; the attribute is never ``auto``.
-        batch_size: images per forward pass; the attribute is halved when memory runs out.
+        batch_size: images per forward pass, None for ``eval_batch``; the attribute is halved when memory runs out.
 
     Raises:
         UsageError: the precision is unknown or the checkpoint doesn't have it, or memory doesn't hold the network.
         DataError: as for ``load_checkpoint``.
     """
 
-    def __init__(self, checkpoint: Checkpoint | Path | str, precision: str = "auto", batch_size: int = EVAL_BATCH):
+    def __init__(self, checkpoint: Checkpoint | Path | str, precision: str = "auto", batch_size: int | None = None):
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
         self.info = self.checkpoint.info
-        self.batch_size, self.precision = batch_size, choose_precision([self.checkpoint], precision)
+        self.precision = choose_precision([self.checkpoint], precision)
         self.device = torch.device("cpu") if self.precision == "int8" else pick_device()
+        self.batch_size = batch_size or eval_batch(self.device)
         with memory_errors(LESS_MEMORY):
             if self.precision == "int8":
                 self._int8 = _load_int8(self.checkpoint)

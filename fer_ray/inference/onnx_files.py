@@ -80,6 +80,7 @@ def write_int8(model: Path, images: np.ndarray, file: Path) -> None:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=_QUANTIZED,
+        extra_options={"CalibMovingAverage": True},  # of the batches' ranges: an outlier doesn't coarsen all steps
     )
     simplified.unlink()
 

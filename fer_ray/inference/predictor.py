@@ -12,7 +12,7 @@ from fer_ray.config.tta_names import ADAPTIVE, tta_problem
 from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
-from fer_ray.inference.network import EVAL_BATCH, Network, choose_precision
+from fer_ray.inference.network import Network, choose_precision
 from fer_ray.inference.pictures import Picture, square_greys
 from fer_ray.inference.tta import UNSURE, VIEWS, Views, more_views
 from fer_ray.storage.object_store import absolute, as_url
@@ -72,7 +72,7 @@ class Predictor:
         tta: one of ``fer_ray.config.tta_names.TTA_NAMES``.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``, which needs an int8 model in each checkpoint; the
             attribute is never ``auto``.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; None for ``eval_batch``.
 
     Raises:
         UsageError: the TTA is unknown, or the precision is unknown or a checkpoint doesn't have it.
@@ -84,7 +84,7 @@ class Predictor:
         checkpoints: Checkpoint | Path | str | Sequence[Checkpoint | Path | str],
         tta: str = "none",
         precision: str = "auto",
-        batch_size: int = EVAL_BATCH,
+        batch_size: int | None = None,
     ):
         if problem := tta_problem("tta", tta):
             raise UsageError(problem)

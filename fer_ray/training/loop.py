@@ -16,10 +16,9 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import DataError, UsageError
-from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_training_state
 from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, resolve_precision, to_device
-from fer_ray.inference.network import EVAL_BATCH, forward_batches, normalize
+from fer_ray.inference.network import eval_batch, forward_batches, normalize
 from fer_ray.training.augment import Augmentation, Mixing
 from fer_ray.training.distillation import Teachers
 from fer_ray.training.losses import Loss, class_weights
@@ -207,35 +206,36 @@ class _Run:
                 self.average.update()
 
     def validate(self) -> Metrics:
-        """Measure every validation row once: cross-entropy, accuracy, macro-F1, and the calibration temperature."""
+        """Measure every validation row once: cross-entropy, accuracy and macro-F1."""
         self.workers.average_buffers(self.model)
         if self.average:
             self.workers.average_buffers(self.average.model)
             self.average.copy_counters()
         self.evaluated.eval()
         table = self.workers.gather(self._validation_table())
-        logits, labels = table[:, :-1], table[:, -1].astype(np.int64)
+        logits, labels = self.validated = table[:, :-1], table[:, -1].astype(np.int64)
         predicted = logits.argmax(axis=1)
         return {
             "validation_loss": F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item(),
             "validation_accuracy": float((predicted == labels).mean()),
             "validation_macro_f1": macro_f1(labels, predicted),
             "validation_rows": len(labels),
-            "temperature": fit_temperature(logits, labels),
         }
 
     def _validation_table(self) -> np.ndarray:
         """Return logits and labels of this worker's validation rows, n × (K + 1)."""
-        labels = [np.empty(0, np.int64)]
+        labels = list[torch.Tensor]()
 
         def images() -> Iterator[torch.Tensor]:
-            for batch in self.validation.in_order(EVAL_BATCH):
-                labels.append(batch.labels.cpu().numpy())
+            for batch in self.validation.in_order(eval_batch(self.device)):
+                labels.append(batch.labels)
                 yield normalize(batch.images, self.info.mean, self.info.std)
 
-        batches = forward_batches(self.evaluated, images(), self.device, self.dtype)
-        logits = torch.cat([torch.empty(0, NUM_CLASSES), *(batch.cpu() for batch in batches)])
-        return np.column_stack([logits.numpy(), np.concatenate(labels)])
+        logits = list(forward_batches(self.evaluated, images(), self.device, self.dtype))
+        if not logits:
+            return np.empty((0, NUM_CLASSES + 1), np.float32)
+        table = torch.column_stack([torch.cat(logits), torch.cat(labels)])  # copied to the CPU at once
+        return np.asarray(table.cpu().numpy())
 
     def close_epoch(self, metrics: Metrics) -> Snapshot:
         """Append the epoch to the history and return the state after it."""
@@ -247,7 +247,6 @@ class _Run:
             size=self.info.size,
             epoch=self.epoch,
             metrics=metrics,
-            temperature=metrics["temperature"],
             dataset_fingerprint=self.info.fingerprint,
         )
         training: dict[str, Any] = {
@@ -265,7 +264,7 @@ class _Run:
             "mapped": self.data.train.is_mapped,
         }
         weights = self.evaluated.state_dict()
-        return Snapshot(list(self.history), self.stopwatch, weights, info, training, circumstances)
+        return Snapshot(list(self.history), self.stopwatch, weights, info, training, circumstances, self.validated)
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:

@@ -60,6 +60,10 @@ class Stopwatch:
         self._steps: dict[Phase, float] = defaultdict(float)
         self._measuring = False
 
+    def copy(self) -> "Stopwatch":
+        """Return one with the seconds so far."""
+        return Stopwatch(self._device, dict(self.seconds))
+
     @contextmanager
     def span(self, phase: Phase) -> Iterator[None]:
         """Measure a block whose results are on the CPU at its end, such as a validation."""

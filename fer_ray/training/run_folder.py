@@ -1,18 +1,24 @@
 """The folder of a training run: ``config.yaml``, ``metrics.jsonl``, ``checkpoint/`` (best epoch), ``last/``."""
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
 import torch
 
 from fer_ray.config.files import load_config, to_yaml
 from fer_ray.config.schema import Config
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, FerRayError, UsageError
+from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import (
     CheckpointInfo,
     copy_checkpoint,
@@ -34,18 +40,25 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run after an epoch. It is valid until the next epoch begins."""
+    """The state of a run after an epoch. It is valid until the next epoch begins, and its copy for longer."""
 
     history: list[Metrics]
     stopwatch: Stopwatch
     _weights: dict[str, torch.Tensor]
-    _info: CheckpointInfo
+    _info: CheckpointInfo  # but for the temperature
     _training: dict[str, Any]
     _circumstances: dict[str, Any]
+    _validated: tuple[np.ndarray, np.ndarray]  # logits and labels of the validation split
 
     def save(self, folder: Path, resumable: bool = False) -> None:
-        """Write a checkpoint folder. ``fit`` can resume from a ``resumable`` one."""
-        save_checkpoint(folder, self._weights, self._info, self._training if resumable else None)
+        """Write a checkpoint folder with its fitted temperature. ``fit`` can resume from a ``resumable`` one."""
+        info = self._info.model_copy(update={"temperature": fit_temperature(*self._validated)})
+        save_checkpoint(folder, self._weights, info, self._training if resumable else None)
+
+    def copy(self) -> "Snapshot":
+        """Return a copy on the CPU."""
+        weights, training = _on_cpu(self._weights), _on_cpu(self._training)
+        return replace(self, stopwatch=self.stopwatch.copy(), _weights=weights, _training=training)
 
     def profile(self) -> RunProfile:
         """Return the run's profile so far."""
@@ -53,6 +66,60 @@ class Snapshot:
 
 
 Report = Callable[[Metrics, Snapshot], None]
+
+
+def _on_cpu(state: Any) -> Any:
+    """Copy the tensors in nested dicts and lists to the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
+
+
+class BackgroundReport:
+    """Calls a report with copies of snapshots in a thread, while training continues. A ``Report`` and context manager.
+
+    It reports one epoch at a time, and one every ``SECONDS`` at most. Of the epochs that end meanwhile, it reports only
+    the last one; at the latest on exit, which waits for it. An error of the report is raised at a later epoch or on
+    exit.
+    """
+
+    SECONDS = 2.0
+
+    def __init__(self, report: Report):
+        self._report, self._pool = report, ThreadPoolExecutor(1, "report")
+        self._busy: Future[None] | None = None
+        self._waiting: tuple[Metrics, Snapshot] | None = None
+        self._started = -math.inf
+
+    def __call__(self, metrics: Metrics, snapshot: Snapshot) -> None:
+        with snapshot.stopwatch.span("checkpoint"):
+            self._waiting = metrics, snapshot.copy()
+            is_busy = self._busy is not None and not self._busy.done()
+            if not is_busy and time.monotonic() - self._started >= self.SECONDS:
+                self._start()
+
+    def _start(self) -> None:
+        self._finish()
+        if self._waiting:
+            self._started = time.monotonic()
+            self._busy, self._waiting = self._pool.submit(self._report, *self._waiting), None
+
+    def _finish(self) -> None:
+        busy, self._busy = self._busy, None
+        if busy:
+            busy.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._pool:
+            self._start()
+            self._finish()
 
 
 class RunFolder:

@@ -2,9 +2,12 @@
 
 import errno
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from datasets_made import write_prepared
 
 from fer_ray.config.files import load_config
@@ -14,7 +17,7 @@ from fer_ray.inference.checkpoint import load_checkpoint, read_info
 from fer_ray.storage.output import open_output
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import RunFolder, has_epoch
+from fer_ray.training.run_folder import BackgroundReport, Metrics, RunFolder, Snapshot, has_epoch
 
 
 def config(epochs: int) -> Config:
@@ -115,3 +118,46 @@ def test_the_profile_counts_every_epoch(data: TrainingData, tmp_path: Path) -> N
     assert profile is not None and sum(profile.seconds.values()) > 0.8 * sum(line["seconds"] for line in run.history())
     assert profile.seconds["backward"] > 0 and profile.seconds["checkpoint"] > 0
     assert (profile.device, profile.workers, profile.mapped) == ("cpu", 1, False)
+
+
+def test_a_report_in_the_background_delays_no_epoch_and_ends_with_the_last_one(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, reported, is_released = RunFolder(tmp_path / "run"), list[float](), threading.Event()
+    run.begin(config(6))
+
+    def record(metrics: Metrics, snapshot: Snapshot) -> None:
+        assert is_released.wait(30)
+        run.record(metrics, snapshot)
+        reported.append(metrics["epoch"])
+
+    monkeypatch.setattr(BackgroundReport, "SECONDS", 0)
+    with BackgroundReport(record) as report:
+        fit(config(6), data, report)
+        assert not reported  # six epochs were trained while the first one was being written
+        is_released.set()
+    assert reported == [1, 6]
+    fit(config(6), data, (plain := RunFolder(tmp_path / "plain")).record)
+    for folder in ("best", "last"):
+        written, expected = (load_checkpoint(getattr(each, folder)) for each in (run, plain))
+        assert written.info.epoch == expected.info.epoch and written.info.temperature == expected.info.temperature
+        torch.testing.assert_close(written.model.state_dict(), expected.model.state_dict(), rtol=0, atol=0)
+    assert [line["epoch"] for line in run.history()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_error_in_the_background_ends_training(data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = list[float]()
+
+    def record(metrics: Metrics, snapshot: Snapshot) -> None:
+        raise FerRayError("no space")
+
+    monkeypatch.setattr(BackgroundReport, "SECONDS", 0)
+    with pytest.raises(FerRayError, match="no space"), BackgroundReport(record) as background:
+
+        def report(metrics: Metrics, snapshot: Snapshot) -> None:
+            epochs.append(metrics["epoch"])
+            background(metrics, snapshot)
+            time.sleep(0.05)
+
+        fit(config(50), data, report)
+    assert len(epochs) < 50

@@ -1,6 +1,7 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import ray
@@ -29,7 +30,7 @@ from fer_ray.training.loop import fit
 from fer_ray.training.on_ray import shards
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
 from fer_ray.training.rows import TrainingData, fitting_splits
-from fer_ray.training.run_folder import Metrics, Report, RunFolder, Snapshot, describe_epoch
+from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot, describe_epoch
 
 
 def train_on_ray(
@@ -214,24 +215,26 @@ class _RunJob:
         self.config, self.data, self.workers, self.in_memory = config, data, workers, in_memory
         self.run, self.progress = run, progress
         self._sender: ProgressSender | None = None
+        self._background: BackgroundReport | None = None
 
     def begin(self) -> None:
         self.run.output.fetch()
         rows, epochs = self.data.labelled("train"), len(self.run.catch_up())
         self._sender = ProgressSender(self.progress, epochs, rows, self.workers)
+        self._background = BackgroundReport(self.run.record)
 
     def train(self, rank: int, report: Report) -> None:
         if rank:
             self.run.output.fetch()
         on_batch = self._sender.add if self._sender else lambda images: None
-        with memory_errors(advice(self.config.training)):
+        with memory_errors(advice(self.config.training)), self._background or nullcontext():
             fit(self.config, self._rows(rank), report, on_batch, self.run.resumable())
         if self._sender:
             self._sender.flush()
 
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
-        assert self._sender, "begin comes first"
-        self.run.record(metrics, snapshot)
+        assert self._sender and self._background, "begin comes first"
+        self._background(metrics, snapshot)
         self._sender.finish_epoch(metrics)
 
     def _rows(self, rank: int) -> TrainingData:
