@@ -20,13 +20,14 @@ from fer_ray.console.text import amount, duration
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import read_info
+from fer_ray.inference.device import pick_device
 from fer_ray.models import can_grow
 from fer_ray.reporting.curves import save_curves
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
 from fer_ray.training.loop import fit
 from fer_ray.training.profile import RunProfile, bottleneck
-from fer_ray.training.requirements import training_problems
+from fer_ray.training.requirements import batch_note, training_problems
 from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import (
     CONFIG_FILE,
@@ -111,6 +112,8 @@ def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: Prog
 
     in_memory, line = fitting_splits(data, available_memory() // 2)
     say(line)
+    if note := batch_note(config, 1, pick_device().type == "cuda"):
+        say(note)
     with memory_errors(advice(config.training)), BackgroundReport(run.record) as record:
         fit(config, TrainingData.load(data, in_memory), report, bar.advance, run.resumable())
 

@@ -10,6 +10,8 @@ from fer_ray.errors import FerRayError, UsageError
 from fer_ray.training.distillation import load_teachers
 from fer_ray.training.schedules import image_size
 
+_LEAST_PART, _LEAST_GPU_PART = 32, 64  # images that a worker computes at once
+
 
 def training_problems(config: Config, info: DatasetInfo | None, workers: int, read: bool = True) -> list[str]:
     """Return what prevents ``workers`` workers from training the configured network on a dataset.
@@ -65,6 +67,21 @@ def batch_problems(config: Config, rows: int | None, workers: int) -> list[str]:
             f" {2 * parts * workers} or more."
         )
     return problems
+
+
+def batch_note(config: Config, workers: int, on_gpu: bool) -> str | None:
+    """Return a note where a worker's part of a batch is small for batch norm, or for a GPU."""
+    part = config.training.batch_size / workers / config.training.accumulate
+    if part < _LEAST_PART:
+        why = f"batch norm's statistics are noisy below {_LEAST_PART}"
+    elif on_gpu and part < _LEAST_GPU_PART:
+        why = f"a GPU waits for the host below {_LEAST_GPU_PART}"
+    else:
+        return None
+    return (
+        f"A worker computes {part:g} images at once: {why}. Raise training.batch_size, and optimizer.learning_rate in"
+        " proportion, or use fewer workers."
+    )
 
 
 def _require_fitting_images(config: Config, full_size: int) -> None:

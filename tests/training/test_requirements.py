@@ -8,7 +8,7 @@ from fer_ray.config.files import load_config
 from fer_ray.dataset.store import DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.models import architectures
-from fer_ray.training.requirements import training_problems
+from fer_ray.training.requirements import batch_note, training_problems
 
 
 def info(size: int) -> DatasetInfo:
@@ -39,3 +39,20 @@ def test_all_problems_are_returned_at_once(tmp_path: Path) -> None:
         "loss.teachers",
     ]
     assert len(training_problems(load_config("cnn3", overrides), info(48), workers=40, read=False)) == 3
+
+
+@pytest.mark.parametrize(
+    ("workers", "accumulate", "on_gpu", "why"),
+    [
+        (1, 1, True, None),
+        (2, 1, True, None),
+        (4, 1, False, None),
+        (4, 1, True, "32 images at once: a GPU"),
+        (2, 3, False, "21.3333 images at once: batch norm"),
+        (8, 1, True, "16 images at once: batch norm"),
+    ],
+)
+def test_small_parts_of_a_batch_are_noted(workers: int, accumulate: int, on_gpu: bool, why: str | None) -> None:
+    settings = ["training.batch_size=128", f"training.accumulate={accumulate}"]
+    note = batch_note(load_config("cnn3", settings), workers, on_gpu)
+    assert note is None if why is None else why in str(note)

@@ -29,6 +29,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.training.loop import fit
 from fer_ray.training.on_ray import shards
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
+from fer_ray.training.requirements import batch_note
 from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot, describe_epoch
 
@@ -55,6 +56,8 @@ def train_on_ray(
     require_seen_by_nodes([f"{data.path_or_url}/{DATASET_FILE}", *external_paths(config)], run.output.path_or_url)
     in_memory, line = fitting_splits(data, _memory_of_worker(workers, resources) // 2, workers)
     say(line)
+    if note := batch_note(config, workers, bool(gpus)):
+        say(note)
     rows = shards.train_dataset(data, workers) if "train" in in_memory else None
     notes = run.output.within(".ray")
     with shared_progress(bar, describe_epoch) as progress:
