@@ -189,6 +189,9 @@ class TrainingConfig(ConfigSection):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto`: bfloat16 autocast if the device has instructions for it, else float32."
     )
+    compile: bool = Field(
+        False, description="Compile the network by torch.compile, on a GPU with CUDA graphs; needs a C++ compiler."
+    )
     patience: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better validation accuracy; null: never."
     )

@@ -91,6 +91,8 @@ class _Run:
         self.optimizer = make_optimizer(self.stages, config.optimizer, unfreezes=config.schedule.head_epochs > 0)
         self.average = WeightAverage(self.model, config.training.ema) if config.training.ema else None
         self.evaluated = self.average.model if self.average else self.model
+        if config.training.compile:
+            self.model.compile(mode="reduce-overhead" if self.device.type == "cuda" else None)
         self.train, self.validation = (TrainingRows(split, self.device) for split in (data.train, data.validation))
         # Fewer steps rather than one with fewer than two images per worker.
         most_steps = self.total_train // self.workers.count // 2

@@ -1,5 +1,8 @@
 """Checks of a configuration against the dataset and files, before training starts."""
 
+import os
+import shutil
+
 import torch
 
 from fer_ray import models
@@ -22,6 +25,11 @@ def training_problems(config: Config, info: DatasetInfo | None, workers: int, re
     """
     rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
     problems = batch_problems(config, rows, workers)
+    compiler = os.environ.get("CXX", "g++")
+    if config.training.compile and not shutil.which(compiler):
+        problems.append(
+            f"training.compile = True: needs a C++ compiler, and {compiler} is not here. Install it, or leave it False."
+        )
     try:
         models.first_size(config)
     except UsageError as error:

@@ -93,6 +93,24 @@ def test_parts_of_a_batch_add_up_to_its_step(tiny_data: TrainingData) -> None:
     assert whole == pytest.approx(parts, rel=1e-4)
 
 
+def test_a_compiled_network_trains_alike(tiny_data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the backend that compiles to PyTorch's own operators: others need a compiler and round otherwise."""
+    real, compiled = torch.nn.Module.compile, list[torch.nn.Module]()
+
+    def compile(self: torch.nn.Module, **options: object) -> None:
+        compiled.append(self)
+        real(self, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    settings = ["model.name=lenet", "training.precision=float32", "training.ema=0.9"]
+    plain, same = (
+        history_of(config(*settings, f"training.compile={value}"), tiny_data)[-1] for value in ("false", "true")
+    )
+    assert len(compiled) == 1
+    assert same["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    assert same["validation_loss"] == pytest.approx(plain["validation_loss"], rel=1e-3)
+
+
 @pytest.mark.parametrize("option", ["loss.teachers=[{}]", "model.pretrained={}"])
 def test_files_that_are_missing_end_it_before_the_first_step(
     option: str, tiny_data: TrainingData, tmp_path: Path

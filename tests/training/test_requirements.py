@@ -56,3 +56,9 @@ def test_small_parts_of_a_batch_are_noted(workers: int, accumulate: int, on_gpu:
     settings = ["training.batch_size=128", f"training.accumulate={accumulate}"]
     note = batch_note(load_config("cnn3", settings), workers, on_gpu)
     assert note is None if why is None else why in str(note)
+
+
+def test_a_compiled_network_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (problem,) = training_problems(load_config("cnn3", ["training.compile=true"]), info(48), workers=1)
+    assert problem.startswith("training.compile = True: needs a C++ compiler, and no-such-compiler is not here.")
