@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
     main(["tune", *sys.argv[1:]])
 
+import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +25,11 @@ from fer_ray.search.database import translate_database_errors
 from fer_ray.search.folder import SearchFolder, is_begun, write_table
 from fer_ray.search.on_ray.preflight import Measure, allocate_cluster, measure_costs, measure_where_tight, preflight
 from fer_ray.search.on_ray.run_trials import run_trials
+from fer_ray.search.on_ray.trial import TrainFunction
 from fer_ray.search.plan import describe_plan, summary
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord, describe_best
-from fer_ray.search.trial_reporter import TrainFunction
 from fer_ray.storage.local import write_whole
 from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
@@ -42,17 +43,13 @@ class TuneResult:
 
     Attributes:
         best: the best complete trial by the first objective; if none is complete, the one with the best epoch.
-        checkpoint: checkpoint folder of the best trial.
-        config_file: configuration of the best trial, for ``train --config``.
-        trials: all finished trials, by number.
-        confirmed: the configurations that were trained again with new seeds, best mean first.
     """
 
     best: TrialRecord
-    checkpoint: Path | str
-    config_file: Path | str
-    trials: list[TrialRecord]
-    confirmed: list[Confirmed]
+    checkpoint: Path | str  # checkpoint folder of the best trial
+    config_file: Path | str  # configuration of the best trial, for ``train --config``
+    trials: list[TrialRecord]  # all finished trials, by number
+    confirmed: list[Confirmed]  # the configurations that were trained again with new seeds, best mean first
 
 
 @stage(TuneOptions)
@@ -112,7 +109,7 @@ def search(request: SearchRequest, train: TrainFunction, measure: Measure = meas
 def _open_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
     fingerprint = request.dataset.info.fingerprint
     if not request.options.resume:
-        name = folder.new_study_name()
+        name = f"{folder.path.name}-{uuid.uuid4().hex[:8]}"  # which no other study in the database has
         study = Study.create(name, storage, request.spaces, fingerprint, request.strategy)
         folder.begin(name)
         return study

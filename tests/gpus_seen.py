@@ -18,7 +18,7 @@ import ray
 import torch.distributed as dist
 from ray import cloudpickle
 from ray.train.torch import TorchConfig, TorchTrainer
-from scripted_search import Snapshot, cost_nothing
+from scripted_search import cost_nothing, made_snapshot
 
 from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
@@ -26,7 +26,7 @@ from fer_ray.config.schema import Config
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.score import score
 from fer_ray.scoring import on_ray
-from fer_ray.search.on_ray import preflight, run_trials
+from fer_ray.search.on_ray import preflight, run_trials, trial
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.train import train
 from fer_ray.training.on_ray import train_workers
@@ -78,17 +78,17 @@ def spy_on_workers(*arguments: Any) -> Any:
 
 
 def spy_trial(params: dict[str, Any], **options: Any) -> None:
-    run_trials.train_on_workers = spy_on_workers  # in the process of the trial
-    run_trials._run_trial(params, **options)  # the one of the package, which only the driver has replaced
+    trial.train_on_workers = spy_on_workers  # in the process of the trial
+    trial.run_trial(params, **options)
 
 
 def objective(config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
     note("worker of a trial" if dist.is_initialized() else "trial")
     metrics = {"epoch": 1.0, "validation_accuracy": 0.5, "validation_macro_f1": 0.5, "seconds": 1.0}
-    report(metrics, Snapshot(config, data, [metrics]))  # type: ignore[arg-type]
+    report(metrics, made_snapshot(config, data, [metrics]))
 
 
-MEASURE, ON_WORKERS = preflight._measure, run_trials.train_on_workers
+MEASURE, ON_WORKERS = preflight._measure, trial.train_on_workers
 
 
 def seen_by(call: Callable[[], object]) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def main() -> None:
         connect.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
     train_workers.TorchTrainer, train_workers._RunJob = Trainer, SpyJob  # type: ignore[misc]
     on_ray._ScoringActor, preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
-    run_trials._run_trial = spy_trial
+    run_trials.run_trial = spy_trial
     config = load_config(None, ["model.name=lenet", "training.epochs=1"])
     runs: dict[str, Callable[[], object]] = {
         "train": lambda: train(DATASET, config, FOLDER / "t1", workers=2),

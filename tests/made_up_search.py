@@ -44,3 +44,17 @@ def write_search(
         else:
             study.fail(number, trial.end)
     return study
+
+
+def drawn_study(epochs: dict[str, int], trials: int | None = None) -> Study:
+    """Return a study in memory over spaces with so many epochs; it has drawn so many trials, one of each by default."""
+    spaces = {
+        name: SearchSpace.model_validate(
+            {"training": {"epochs": count}, "search": {"model.dropout": {"uniform": [0, 0.6]}}}
+        )
+        for name, count in epochs.items()
+    }
+    study = Study.create("s", "sqlite:///:memory:", spaces, "data", Strategy(sampler="random", scheduler="none"))
+    for _ in range(len(epochs) if trials is None else trials):
+        study.ask()
+    return study

@@ -15,14 +15,15 @@ from fer_ray import models
 from fer_ray.config.schema import Config
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.dataset.store import PreparedDataset
-from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state, save_checkpoint
-from fer_ray.search.on_ray.preflight import Measured
+from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state
+from fer_ray.search.on_ray.preflight import Costs
+from fer_ray.search.on_ray.trial import TrainFunction
 from fer_ray.search.plan import Allocation
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
-from fer_ray.search.trial_reporter import TrainFunction
-from fer_ray.training.profile import RunProfile, Stopwatch
+from fer_ray.training.profile import Stopwatch
 from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Metrics, Snapshot
 from fer_ray.tune import TuneResult, search
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -61,35 +62,25 @@ class Scripted:
             metrics = {"epoch": 1.0 + len(history), "validation_accuracy": step, "validation_macro_f1": step / 2}
             metrics |= {"seconds": 1.0}
             history = [*history, metrics]
-            report(metrics, Snapshot(config, data, history))
+            report(metrics, made_snapshot(config, data, history))
 
 
-@dataclass
-class Snapshot:
-    config: Config
-    data: TrainingData
-    history: list[dict[str, float]]
-
-    def save(self, folder: Path, resumable: bool = False) -> None:
-        info, metrics = self.data.info, self.history[-1]
-        description = CheckpointInfo(
-            config=self.config,
-            mean=info.mean,
-            std=info.std,
-            size=info.size,
-            epoch=int(metrics["epoch"]),
-            metrics=metrics,
-            dataset_fingerprint=info.fingerprint,
-        )
-        weights = models.build(self.config.model, info.size).state_dict()
-        save_checkpoint(folder, weights, description, {"history": self.history} if resumable else None)
-
-    @property
-    def stopwatch(self) -> Stopwatch:
-        return Stopwatch(torch.device("cpu"))
-
-    def profile(self) -> RunProfile:
-        return RunProfile(device="cpu", precision="float32", workers=1, mapped=False, seconds={})
+def made_snapshot(config: Config, data: TrainingData, history: list[Metrics]) -> Snapshot:
+    """Return the state of a run with new weights after the epochs of a history."""
+    info, metrics = data.info, history[-1]
+    description = CheckpointInfo(
+        config=config,
+        mean=info.mean,
+        std=info.std,
+        size=info.size,
+        epoch=int(metrics["epoch"]),
+        metrics=metrics,
+        dataset_fingerprint=info.fingerprint,
+    )
+    weights = models.build(config.model, info.size).state_dict()
+    circumstances = {"device": "cpu", "precision": "float32", "workers": 1, "mapped": False}
+    stopwatch = Stopwatch(torch.device("cpu"))
+    return Snapshot(history, stopwatch, weights, description, {"history": history}, circumstances)
 
 
 class Search:
@@ -98,6 +89,7 @@ class Search:
     def __init__(self, dataset: PreparedDataset, folder: Path):
         self.dataset, self.run, self.calls, self.space = dataset, folder / "run", folder / "calls", folder / "s.yaml"
         self.calls.mkdir()
+        self.images = 0  # that its trials have trained, if somebody counts them
         self.space.write_text(SPACE)
 
     def request(self, trials: int, **options: Any) -> SearchRequest:
@@ -127,6 +119,6 @@ class Search:
         return [trial.state.name for trial in self.study().trials]
 
 
-def cost_nothing(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
+def cost_nothing(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Costs:
     """Stand in for a measured step."""
-    return {name: TrialCost(1e-3, 1e-3, 0.1, 1 << 20, 0, 0) for name in request.spaces}, 1.0
+    return {name: TrialCost(1e-3, 1e-3, 0.1, 1 << 20, 0, 0) for name in request.spaces}

@@ -19,15 +19,12 @@ import ray
 import torch.distributed as dist
 from ray.util import placement_group_table
 from ray.util.state import list_actors
-from scripted_search import Snapshot
+from scripted_search import cost_nothing, made_snapshot
 
 from fer_ray.cluster import connect
 from fer_ray.config.schema import Config
 from fer_ray.config.tune_options import TuneOptions
-from fer_ray.search.on_ray.preflight import Measured
-from fer_ray.search.plan import Allocation
-from fer_ray.search.request import SearchRequest, check_request
-from fer_ray.search.trial_cost import TrialCost
+from fer_ray.search.request import check_request
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Report
 from fer_ray.tune import search
@@ -58,11 +55,7 @@ def by_dropout(config: Config, data: TrainingData, report: Report, *, resume_fro
     for epoch in range(1, config.training.epochs + 1):
         metrics = {"epoch": float(epoch), "validation_accuracy": accuracy, "validation_macro_f1": accuracy}
         history.append(metrics | {"seconds": 1.0})
-        report(history[-1], Snapshot(config, data, history))  # type: ignore[arg-type]
-
-
-def no_cost(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
-    return {"s": TrialCost(1e-3, 1e-3, 0.1, 1 << 20, 0, 0)}, 1.0
+        report(history[-1], made_snapshot(config, data, history))  # type: ignore[arg-type]
 
 
 def left_over() -> list[str]:
@@ -79,7 +72,7 @@ def main() -> None:
     request = check_request(TuneOptions(DATASET, [FOLDER / "s.yaml"], FOLDER / "run", 5, workers_per_trial=2))
     (FOLDER / "driver").write_text(str(os.getpid()))
     with contextlib.suppress(KeyboardInterrupt):
-        search(request, by_dropout, no_cost)
+        search(request, by_dropout, cost_nothing)
     ended = time.monotonic()
     while (left := left_over()) and time.monotonic() < ended + PATIENCE_S:
         time.sleep(0.2)

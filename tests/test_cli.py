@@ -95,6 +95,7 @@ def test_the_shell_completes_stages_and_options(
         ("train --dataset data --output run --resume", 2, "a run to resume"),
         ("train --dataset data --output run --config data", 2, "is a folder"),
         ("train --dataset data --output run --workers 99", 2, "gives parts below 2 images"),
+        ("train --dataset data --output run --gpus-per-worker 0.5", 2, "--gpus-per-worker 0.5: must be 0 or 1."),
         ("train --dataset data --output /dev/null/run", 2, "the folder can't be made"),
     ],
 )

@@ -44,9 +44,6 @@ def load(name: str) -> dict[str, Any]:
     return yaml.safe_load(text_of(name))
 
 
-# Ray's cluster launcher
-
-
 @pytest.mark.parametrize("name", LAUNCHER)
 def test_the_launcher_takes_the_file_and_gives_nodes_their_token_and_environment(name: str) -> None:
     config = prepare_config(load(name))
@@ -92,23 +89,13 @@ def test_the_launcher_starts_the_nodes(tmp_path: Path, monkeypatch: pytest.Monke
     assert [each.get("InstanceLifecycle") for each in started] == [None, "spot", None, None]
     roles = [each["IamInstanceProfile"]["Arn"].split("/")[-1] for each in started]
     assert roles == ["fer-ray-head", *["fer-ray-worker"] * 3]
+    stack = load("aws-roles.yaml")["Resources"].values()
+    profiles = [part["Properties"] for part in stack if part["Type"] == "AWS::IAM::InstanceProfile"]
+    assert {profile["InstanceProfileName"] for profile in profiles} == set(roles)
     has = {kind["InstanceType"]: (kind["VCpuInfo"]["DefaultVCpus"], gpus_of(kind)) for kind in kinds}
     for each, (key, resources) in list(zip(started, requested.items(), strict=True))[1:]:
         assert has[each["InstanceType"]] == (resources["CPU"], resources.get("GPU", 0)), key
     assert [rule.get("FromPort") for rule in group["IpPermissions"] if rule["IpRanges"]] == [22]  # nothing but ssh
-
-
-def test_the_stack_has_the_roles_of_the_nodes() -> None:
-    stack, types = load("aws-roles.yaml"), load("aws.yaml")["available_node_types"]
-    profiles = [part for part in stack["Resources"].values() if part["Type"] == "AWS::IAM::InstanceProfile"]
-    assert {part["Properties"]["InstanceProfileName"] for part in profiles} == {
-        node["node_config"]["IamInstanceProfile"]["Name"] for node in types.values()
-    }
-    clusters = re.findall(r'"ec2:ResourceTag/ray-cluster-name": ([\w-]+)', text_of("aws-roles.yaml"))
-    assert clusters == [load("aws.yaml")["cluster_name"]]
-
-
-# KubeRay
 
 
 def strict(schema: Any) -> Any:
@@ -176,9 +163,6 @@ def test_pods_have_a_token_few_rights_and_the_resources_that_they_request(name: 
         assert job["shutdownAfterJobFinishes"] and job["activeDeadlineSeconds"] and job["backoffLimit"] == 0
 
 
-# The image
-
-
 def dockerfile() -> list[list[str]]:
     """Return its instructions as words, continued lines joined."""
     lines = "\n".join(line for line in text_of("Dockerfile").splitlines() if not line.startswith("#"))
@@ -205,26 +189,19 @@ def test_the_image() -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_texts_name_this_version_and_nothing_but_loopback(name: str) -> None:
+def test_texts_name_this_version_what_has_to_be_changed_and_nothing_but_loopback(name: str) -> None:
     text = text_of(name)
     assert set(re.findall(r"/fer_ray:([\w.]+)", text)) <= {VERSION}
     assert "0.0.0.0" not in text and "[::]" not in text
     assert set(re.findall(r"dashboard-host[=:]\s*[\"']?([\w.]+)", text)) <= {"127.0.0.1"}
     assert set(re.findall(r"http://([\w.]+)", text)) <= {"127.0.0.1"}
+    lines = text.splitlines()
+    top = next(number for number, line in enumerate(lines) if not line.startswith("#") or name == "README.md")
+    listed = set(re.findall(r"^#   (CHANGE_\w+)", "\n".join(lines[:top]), re.MULTILINE))
+    assert name == "README.md" or listed == set(re.findall(r"CHANGE_[A-Z_]+", "\n".join(lines[top:]))) != set()
     if name in ("README.md", *LAUNCHER):
         heads = [words for file, words in RAY_CALLS if file == name and "--head" in words]
         assert heads and all("--dashboard-host=127.0.0.1" in words for words in heads)
-
-
-@pytest.mark.parametrize("name", [*LAUNCHER, *KUBERAY])
-def test_the_top_of_a_file_lists_what_has_to_be_changed(name: str) -> None:
-    lines = text_of(name).splitlines()
-    top = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    listed = set(re.findall(r"^#   (CHANGE_\w+)", "\n".join(lines[:top]), re.MULTILINE))
-    assert listed and listed == set(re.findall(r"CHANGE_[A-Z_]+", "\n".join(lines[top:])))
-
-
-# Commands
 
 
 def scripts(file: str) -> list[str]:
@@ -251,6 +228,8 @@ RAY_CALLS, STAGE_CALLS = calls("ray "), [(words[0], words[1:]) for _, words in c
 
 def test_the_readme_leads_to_every_stage() -> None:
     assert {stage for stage, _ in STAGE_CALLS} >= {"prepare", "train", "tune", "evaluate", "score", "report"}
+    links = re.findall(r"\]\(([^)#]+)\)", text_of("README.md"))
+    assert [link for link in links if not link.startswith("https://") and not (CLUSTER / link).exists()] == []
     called = {word for file, words in RAY_CALLS if file == TEXTS[0] for word in words[:2]}
     assert called >= {"start", "stop", "up", "down", "dashboard", "status", "get-auth-token", "job", "submit", "logs"}
 
@@ -279,12 +258,3 @@ def test_ray_and_nodes_take_their_commands() -> None:
         unknown |= {word for word in script if word.startswith("--") and f'"{word}"' not in text_of("nodes.py")}
         offenders += [(words, unknown)] if unknown else []
     assert offenders == []
-
-
-def test_the_readme_has_the_machine_types_and_links_that_exist() -> None:
-    text = text_of("README.md")
-    types = [node["node_config"] for name in LAUNCHER for node in load(name)["available_node_types"].values()]
-    machines = [node.get("InstanceType") or node["machineType"] for node in types]
-    assert [kind for kind in machines if f"`{kind}`" not in text] == []
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    assert [link for link in links if not link.startswith("https://") and not (CLUSTER / link).exists()] == []

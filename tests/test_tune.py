@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from optuna.distributions import BaseDistribution, FloatDistribution
+from prometheus_figures import scraped, wait_for
 from ray import cloudpickle
 from scripted_search import SPACE, Scripted, Search, cost_nothing
 
-from fer_ray.cli import main
-from fer_ray.cluster import connect
 from fer_ray.config.files import load_config
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
@@ -25,6 +25,10 @@ from fer_ray.tune import TuneResult, search, tune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "model.dropout": FloatDistribution(0.2, 0.7),
+    "optimizer.learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+}
 
 
 @pytest.fixture
@@ -48,13 +52,22 @@ def run_out_of_memory() -> None:
     raise MemoryError("Unable to allocate 3.2 GiB")
 
 
+TRIALS, FAILURES = ("ray_fer_ray_trials_total", "state"), ("ray_fer_ray_failures_total", "stage", "kind")
+IMAGES = ("ray_fer_ray_images_total", "stage")
+
+
 @pytest.fixture(scope="module")
 def ended(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Search, TuneResult]:
     """One search with every end that a trial can have; trials whose process dies restart once."""
     made = Search(tiny_dataset, tmp_path_factory.mktemp("ended"))
     lost_once, lost_twice = [[0.45, 0.6, die], [0.5]], [[0.4, die], [die]]
     script = [[0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [bug], *lost_twice, *lost_once, [run_out_of_memory]]
-    return made, made(*script, trials=7, loggers=["tensorboard"])
+    before = [scraped(*names) for names in (TRIALS, FAILURES, IMAGES)]
+    result = made(*script, trials=7, loggers=["tensorboard"])
+    wait_for(lambda: scraped(*TRIALS) - before[0], {"COMPLETE": 2, "PRUNED": 1, "FAIL": 4})
+    wait_for(lambda: scraped(*FAILURES) - before[1], {("tune", "error"): 3, ("tune", "lost"): 3})
+    made.images = (scraped(*IMAGES) - before[2])["tune"]
+    return made, result
 
 
 @pytest.fixture
@@ -98,6 +111,12 @@ def test_the_folder_holds_the_best_weights_and_a_row_a_trial(ended: tuple[Search
         assert b"ray/tune/validation_accuracy" in events and b"model.dropout" in events
 
 
+def test_prometheus_finds_what_the_search_has_done(ended: tuple[Search, TuneResult]) -> None:
+    assert ended[0].images in {570 * 9, 570 * 10, 570 * 11}  # the epoch before a death may not have been heard
+    assert scraped("ray_fer_ray_best_value", "objective") == {"accuracy": 0.6}
+    assert sum(scraped("ray_fer_ray_trials_running").values()) == 0
+
+
 def test_nothing_is_overwritten_and_two_searches_never_share_a_folder(
     ended: tuple[Search, TuneResult], scripted: Search
 ) -> None:
@@ -106,20 +125,6 @@ def test_nothing_is_overwritten_and_two_searches_never_share_a_folder(
         search(asked, Scripted([], scripted.calls), cost_nothing)
     with pytest.raises(UsageError, match="in use, and nothing is overwritten"):
         ended[0].request(2)
-
-
-def test_resume_closes_what_a_dead_driver_left_and_adds_trials(copied: Search) -> None:
-    before = len(copied.states())
-    lost = copied.study().ask()  # as by a driver that was killed
-    lost.suggest_float("model.dropout", 0.2, 0.7)
-    result = copied([0.5, 0.55, 0.6], [0.6, 0.7, 0.8], resume=True)
-    assert copied.states()[before:] == ["FAIL", "COMPLETE", "COMPLETE"]
-    closed, again, _ = copied.study().trials[before:]
-    assert "interrupted" in closed.user_attrs["error"]
-    assert again.params["model.dropout"] == lost.params["model.dropout"]
-    assert result.best.value == 0.8
-    assert copied(resume=True).best.number == result.best.number  # nothing left: no trial more
-    assert len(copied.states()) == before + 3
 
 
 def test_confirm_trains_the_best_with_new_seeds(copied: Search) -> None:
@@ -147,7 +152,7 @@ def test_confirm_trains_the_best_with_new_seeds(copied: Search) -> None:
     assert "Confirmed with new seeds" in page and "1 run failed and is left out." in page
 
 
-def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) -> None:
+def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch_and_what_to_resume(scripted: Search) -> None:
     driver = os.getpid()
     with pytest.raises(KeyboardInterrupt):
         scripted([0.4, 0.3, lambda: os.kill(driver, signal.SIGINT), lambda: time.sleep(5)])
@@ -155,9 +160,15 @@ def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch(scripted: Search) ->
     assert load_checkpoint(scripted.run / "best").info.metrics["validation_accuracy"] == 0.4
     assert (scripted.run / "best.yaml").read_text().startswith("# Trial 0, stopped after epoch 2 of 3")
     assert "The best epoch is in trial 0, s, with 40.00%" in (scripted.run / "report.html").read_text()
-    result = scripted([0.2], trials=1, resume=True)
-    assert (result.best.number, result.best.value, result.best.continues) == (1, 0.4, 0)
-    assert scripted.study().trials[1].user_attrs["by_epoch"] == [0.4, 0.3, 0.2]
+    lost = scripted.study().ask(fixed_distributions=DISTRIBUTIONS)  # the waiting one, as by a driver that was killed
+    result = scripted([0.2], [0.5, 0.55, 0.6], trials=2, resume=True)
+    assert scripted.states() == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    closed, again = scripted.study().trials[1:3]
+    assert "interrupted" in closed.user_attrs["error"] and again.params == lost.params
+    assert (again.user_attrs["continues"], again.user_attrs["by_epoch"]) == (1, [0.4, 0.3, 0.2])
+    assert result.best.value == 0.6
+    assert scripted(resume=True).best.number == result.best.number  # nothing left: no trial more
+    assert len(scripted.states()) == 4
 
 
 def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
@@ -181,24 +192,10 @@ def test_two_spaces_in_one_study(tiny_dataset: PreparedDataset, tmp_path: Path) 
     files = [tmp_path / "small.yaml", tmp_path / "fast.yaml"]
     files[0].write_text(SPACE)
     files[1].write_text("model: {name: fast}\nsearch: {optimizer.learning_rate: {log_uniform: [0.01, 0.3]}}")
-    result = tune(tiny_dataset.path, files, tmp_path / "run", trials=3, overrides=["training.epochs=1"])
-    assert [record.space for record in result.trials[:2]] == ["small", "fast"]
-    assert [record.config for record in result.trials[:2]] == [
-        load_config(file, ["training.epochs=1"]) for file in files
-    ]
+    result = tune(tiny_dataset.path, files, tmp_path / "run", trials=2, overrides=["training.epochs=1"])
+    assert [record.space for record in result.trials] == ["small", "fast"]
+    assert [record.config for record in result.trials] == [load_config(file, ["training.epochs=1"]) for file in files]
     validation = tiny_dataset.load("validation")
     hits = (Predictor(result.checkpoint).predict(validation.images).labels == validation.labels).mean()
     assert load_checkpoint(result.checkpoint).info.metrics["validation_accuracy"] == result.best.value
     assert hits == pytest.approx(result.best.value)
-
-
-def test_wrong_calls_end_before_ray_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(connect, "connect", lambda: pytest.fail("Ray was started"))
-    arguments = ["--dataset", "nowhere", "--space", "none.yaml", "--output", str(tmp_path / "run")]
-    for trials, problems in (("0", ["--trials 0"]), ("1", ["nowhere", "none.yaml"])):
-        with pytest.raises(SystemExit) as end:
-            main(["tune", *arguments, "--trials", trials])
-        said = capsys.readouterr().err
-        assert end.value.code == 2 and all(problem in said for problem in problems)

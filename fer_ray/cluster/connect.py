@@ -166,8 +166,3 @@ def require(count: int, each: dict[str, float], purpose: str) -> None:
 def nodes() -> list[dict[str, float]]:
     """Return the resources of each living node: resource name to amount."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def most_on_a_node(each: dict[str, float]) -> int:
-    """Return how many workers with the given resources fit on the node with the most room, at least 1."""
-    return max([1, *(fitting(node, each) for node in nodes())])

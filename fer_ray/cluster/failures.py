@@ -23,7 +23,6 @@ class Failure:
     """The end of a trial that failed."""
 
     text: str  # the message that the study stores
-    lost: bool  # whether its process or node was lost for no known fault of the trial; then it may be resumed
     kind: str  # ``out_of_memory``, ``lost`` or ``error``
 
 
@@ -37,17 +36,14 @@ class FailureReader:
         """Classify an error; call it once for each error.
 
         When memory runs out, the kernel kills the process that takes most, and no error says so. Its count of kills
-        shows those on the driver's machine. Ray's memory monitor does say that it killed a process, but that process
-        may not be the one that took the memory. Such a trial may be resumed.
+        shows those on the driver's machine.
         """
         text = redacted(str(error).strip()) or type(error).__name__
         gone = type(error).__name__ in _LOST and not getattr(error, "actor_init_failed", False)
         killed, self._killed = self._killed, killed_for_memory()
         if is_out_of_memory(error) or (gone and self._killed > killed):
-            by_ray = not gone and type(error).__module__.startswith("ray.")
-            text = f"out of memory: {first_line(text)}. {self._advice()}."
-            return Failure(text, by_ray, "out_of_memory")
-        return Failure(f"its process or node was lost\n{text}" if gone else text, gone, "lost" if gone else "error")
+            return Failure(f"out of memory: {first_line(text)}. {self._advice()}.", "out_of_memory")
+        return Failure(f"its process or node was lost\n{text}", "lost") if gone else Failure(text, "error")
 
     def _advice(self) -> str:
         ways = "Lower training.batch_size, or raise training.accumulate, which splits a batch into parts"

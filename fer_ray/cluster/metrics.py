@@ -1,21 +1,4 @@
-"""Metrics of the stages that run on Ray. Prometheus scrapes them with Ray's own; there, ``ray_`` precedes the names.
-
-===============================  =======  =============================================================================
-metric                           kind     what
-===============================  =======  =============================================================================
-``fer_ray_images_total``         counter  images by ``stage`` (``prepare``, ``train``, ``tune``, ``score``) and
-                                          ``status``: the row's in scoring, ``ok`` or ``rejected`` in preparing, ``ok``
-                                          in training, where an image counts once an epoch
-``fer_ray_failures_total``       counter  trials and workers that failed, by ``stage`` and ``kind``: ``out_of_memory``,
-                                          ``lost`` (process or node), ``error``
-``fer_ray_trials_total``         counter  ended trials by ``state``: ``COMPLETE``, ``PRUNED``, ``FAIL``, and
-                                          ``INTERRUPTED``, to be resumed
-``fer_ray_trials_running``       gauge    running trials
-``fer_ray_best_value``           gauge    best value so far of a search's first ``objective``
-``fer_ray_epoch``                gauge    last finished epoch of training through Ray Train
-``fer_ray_validation_accuracy``  gauge    its accuracy, 0 to 1
-``fer_ray_validation_loss``      gauge    its loss
-===============================  =======  =============================================================================
+"""Metrics of the stages that run on Ray, which Prometheus scrapes with Ray's own; ``cluster/README.md`` lists them.
 
 The process must be connected to Ray, which collects the metrics every few seconds. A call costs microseconds.
 """

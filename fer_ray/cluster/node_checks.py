@@ -58,7 +58,7 @@ def external_paths(config: Config) -> list[str]:
 
 def _compare(paths: Sequence[str], nodes: dict[str, str], labels: dict[str, str]) -> None:
     """Compare paths here and on nodes (id to address); ``labels`` are other names of paths in messages."""
-    expected = [_fingerprint(path) for path in paths]
+    expected = _fingerprints(paths)
     tasks = {
         id: ray.remote(_fingerprints)
         .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
@@ -82,15 +82,15 @@ def _compare(paths: Sequence[str], nodes: dict[str, str], labels: dict[str, str]
 
 
 def _fingerprints(paths: Sequence[str]) -> list[str]:
-    return [_fingerprint(path) for path in paths]
+    """Return what tells the contents of each path from others; empty if nothing is there."""
 
+    def fingerprint(path: Path) -> str:
+        try:
+            if path.is_dir():
+                return "folder"
+            with path.open("rb") as file:
+                return hashlib.sha256(b"%d " % path.stat().st_size + file.read(_READ_BYTES)).hexdigest()
+        except OSError:
+            return ""
 
-def _fingerprint(path: str) -> str:
-    """Return what tells the contents of a path from others; empty if nothing is there."""
-    try:
-        if Path(path).is_dir():
-            return "folder"
-        with Path(path).open("rb") as file:
-            return hashlib.sha256(b"%d " % Path(path).stat().st_size + file.read(_READ_BYTES)).hexdigest()
-    except OSError:
-        return ""
+    return [fingerprint(Path(path)) for path in paths]

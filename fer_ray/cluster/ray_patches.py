@@ -105,6 +105,24 @@ def own_gpus_for_train_workers() -> None:
     _pass_to_train({ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", OWN_GPUS: "1"})
 
 
+def failed_starts_end_training() -> None:
+    """Let the death of a worker that starts, as with NCCL without GPUs, end a run of Ray Train.
+
+    Ray Train keeps the workers of that start and tries again, for ever, because their CPUs are never free. The patch
+    can go once Ray Train frees them and has a limit for such starts alone.
+    """
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
+    from ray.train.v2.api import data_parallel_trainer
+
+    class FailurePolicy(DefaultFailurePolicy):
+        def _is_retryable_error(self, error: Any) -> bool:
+            failed = isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupFailedError)
+            return not failed and DefaultFailurePolicy._is_retryable_error(self, error)
+
+    data_parallel_trainer.create_failure_policy = FailurePolicy  # type: ignore[attr-defined, assignment]
+
+
 def name_cluster_to_train() -> None:
     """Tell the actors of Ray Train by ``RAY_ADDRESS`` which cluster they are in.
 

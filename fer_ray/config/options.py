@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Range
 from pydantic.dataclasses import dataclass
 from typer import Argument, Option
@@ -18,7 +18,7 @@ from typer import Argument, Option
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.config.shared_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
-from fer_ray.config.tta_names import TTA_NAMES, tta_problem
+from fer_ray.config.tta_names import TTA_NAMES, Tta
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.errors import UsageError
 from fer_ray.storage.local import split_url
@@ -28,13 +28,6 @@ RAY_FROM = 200_000
 """Inputs from which a job of one machine starts Ray: with fewer, starting it takes longer than it saves."""
 
 
-def _known_tta(name: str) -> str:
-    if problem := tta_problem("--tta", name):
-        raise ValueError(problem)
-    return name
-
-
-_Tta = Annotated[str, AfterValidator(_known_tta)]
 _NewFolder = Annotated[PathOrUrl, Option(help="Folder to write. It must be absent or empty.")]
 _Precision = Annotated[Literal["auto", "float32", "bfloat16"], Option(help="Number format of the network.")]
 _PredictionPrecision = Annotated[
@@ -157,7 +150,7 @@ class EvaluateOptions:
         Option(help="The split. Default: test, or validation if there is no test."),
     ] = None
     tta: Annotated[
-        Annotated[Sequence[_Tta], BeforeValidator(split_names), Range(min_length=1)],
+        Annotated[Sequence[Tta], BeforeValidator(split_names), Range(min_length=1)],
         Option(
             help=f"Test-time augmentations, separated by commas: {', '.join(TTA_NAMES)}. Charts and predictions are"
             " those of the last one."
@@ -200,7 +193,7 @@ class ScoreOptions:
         ),
     ] = None
     _: KW_ONLY
-    tta: Annotated[_Tta, Option(help=f"Views averaged for each image: {', '.join(TTA_NAMES)}.")] = "flip"
+    tta: Annotated[Tta, Option(help="Views averaged for each image.")] = "flip"
     faces: Annotated[
         str,
         Option(
@@ -249,8 +242,7 @@ class ExportOptions:
     output: _NewFolder
     _: KW_ONLY
     int8: Annotated[
-        bool,
-        Option("--int8", help="Also write model.int8.onnx, smaller and faster on CPUs. Needs --dataset."),
+        bool, Option("--int8", help="Also write model.int8.onnx, smaller and faster on CPUs. Needs --dataset.")
     ] = False
     dataset: Annotated[
         PathOrUrl | None,

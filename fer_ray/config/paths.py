@@ -1,7 +1,7 @@
 """Config paths such as ``model.dropout`` and ``schedule.step_at.0``, and values that break a rule."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -104,6 +104,23 @@ def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         raw = _replaced(raw, [section, field], value_at(Config(), parent), parent)
     replaced: dict[str, Any] = _replaced(raw, path.split("."), value, path)
     return replaced
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return a configuration, without what a search adds, with the values at the given config paths replaced.
+
+    Raises:
+        UsageError: an unknown path, or a value outside its field's range.
+    """
+    return validate(Config, raw_with_values(config, values), "configuration")
+
+
+def raw_with_values(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``with_values`` validates."""
+    raw = config.model_dump(exclude={"search"})
+    for path, value in values.items():
+        raw = with_value(raw, path, value)
+    return raw
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -2,15 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 
@@ -36,9 +28,7 @@ class ModelConfig(ConfigSection):
         description="First layers of a torchvision network: `small` for small grey images, `imagenet` as in the"
         " pretrained weights; `auto`: `imagenet` if `pretrained` is set.",
     )
-    input_size: int | None = Field(
-        None, ge=32, le=1024, description="Side in pixels to which images are enlarged first; null: their own size."
-    )
+    input_size: int | None = Field(None, ge=32, le=1024, description="Enlarge images to this side in pixels; null: no.")
 
 
 class AugmentConfig(ConfigSection):
@@ -52,30 +42,22 @@ class AugmentConfig(ConfigSection):
     brightness: float = Field(0.0, ge=0, le=2, description="Largest change of brightness, in SDs of the pixels.")
     cutout: float = Field(0.0, ge=0, lt=1, description="Side of a grey square somewhere, as a share of the side.")
     mixup: float = Field(
-        0.0, ge=0, le=10, description="Blend pairs of images and of labels; alpha of the Beta distribution of shares."
+        0.0, ge=0, le=10, description="Blend pairs of images; alpha of the Beta distribution of shares."
     )
-    cutmix: float = Field(
-        0.0, ge=0, le=10, description="Paste a box of one image into another, blend labels by area; alpha as for mixup."
-    )
+    cutmix: float = Field(0.0, ge=0, le=10, description="Paste a box of one image into another; alpha as for mixup.")
 
 
 class OptimizerConfig(ConfigSection):
     """The optimizer and its hyperparameters."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field(
-        "sgd", description="`sgd` (with Nesterov momentum), `adam` or `adamw`."
-    )
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="`sgd` (with Nesterov momentum), `adam`, `adamw`.")
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
-    weight_decay: float = Field(
-        5e-4, ge=0, le=1, description="L2 penalty on weight matrices alone, decoupled in `adamw`."
-    )
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="L2 penalty on weight matrices; decoupled in `adamw`.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam` and `adamw`.")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Learning rate of each stage of the network, as a share of the next stage's."
+        1.0, gt=0, le=1, description="Learning rate of each stage, as a share of the next one's."
     )
-    clip_norm: float | None = Field(
-        None, gt=0, description="Clip the norm of all gradients together to this; null: no clipping."
-    )
+    clip_norm: float | None = Field(None, gt=0, description="Most norm of all gradients together; null: no clipping.")
 
 
 class ScheduleConfig(ConfigSection):
@@ -90,14 +72,10 @@ class ScheduleConfig(ConfigSection):
     step_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="Shares of all steps, 0 to 1, after which `step` lowers the rate."
     )
-    plateau_patience: int = Field(
-        3, ge=1, description="Epochs without a better validation accuracy after which `plateau` lowers the rate."
-    )
+    plateau_patience: int = Field(3, ge=1, description="Epochs without progress after which `plateau` lowers the rate.")
     decay: float = Field(0.1, gt=0, lt=1, description="Factor by which `step` and `plateau` lower the rate.")
     head_epochs: int = Field(0, ge=0, description="First epochs in which only the classifier is trained.")
-    unfreeze_epochs: int = Field(
-        0, ge=0, description="Epochs between the unfreezing of a stage and of the one before it; 0: all at once."
-    )
+    unfreeze_epochs: int = Field(0, ge=0, description="Epochs until one more stage is trained; 0: all stages at once.")
     first_size: float | None = Field(
         None,
         gt=0.25,
@@ -105,7 +83,7 @@ class ScheduleConfig(ConfigSection):
         description="Share of the full side in the first epoch; null: 0.667 if the network takes any size, else 1.",
     )
     full_size_from: float = Field(
-        0.67, gt=0, le=1, description="Share of the epochs after which images have their full side."
+        0.67, gt=0, le=1, description="Share of epochs after which images have the full side."
     )
 
     @model_validator(mode="after")
@@ -133,30 +111,19 @@ class LossConfig(ConfigSection):
     """Cross-entropy: smoothing, class weights, soft labels and teachers."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
-    class_weight_power: float = Field(
-        0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power: 0 none, 1 full."
-    )
-    effective_number: float | None = Field(
-        None, gt=0, lt=1, description="Weight classes by effective number instead; beta, such as 0.999."
-    )
-    class_weights: tuple[PositiveFloat, ...] | None = Field(
-        None, description="Weights of the classes instead, one number a class in csv order."
-    )
+    class_weight_power: float = Field(0.0, ge=0, le=1, description="Weight classes by inverse frequency to this power.")
+    effective_number: float | None = Field(None, gt=0, lt=1, description="Or by effective number: beta, such as 0.999.")
+    class_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Or by these weights, in csv order.")
     class_multipliers: ClassMultipliers = Field(default_factory=ClassMultipliers)
     focal_gamma: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="Focal loss: weigh a row by (1 - probability of its label) to this power; 0: off.",
+        0.0, ge=0, le=10, description="Focal loss: power of (1 - the label's probability); 0: off."
     )
-    soft_labels: bool = Field(
-        False, description="Train on shares of FER+ votes instead of labels; the dataset must hold them."
-    )
+    soft_labels: bool = Field(False, description="Train on shares of FER+ votes, which the dataset must hold.")
     teachers: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = Field(
         (), description="Checkpoint folders, for distillation from the mean of their calibrated probabilities."
     )
     distill_weight: float = Field(
-        0.9, gt=0, le=1, description="Weight of the teachers in the loss; the rest is the weight of the labels."
+        0.9, gt=0, le=1, description="Share of the teachers in the loss; the rest is labels'."
     )
 
     @field_validator("class_weights")
@@ -179,22 +146,16 @@ class TrainingConfig(ConfigSection):
 
     epochs: int = Field(26, ge=1, le=10_000, description="Passes over the training split.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step, of all workers together.")
-    accumulate: int = Field(
-        1, ge=1, le=1024, description="Parts of a batch that each worker computes one after the other, to save memory."
-    )
-    ema: float = Field(
-        0.0, ge=0, lt=1, description="Decay a step of the average of the weights that is validated and saved; 0: off."
-    )
+    accumulate: int = Field(1, ge=1, le=1024, description="Parts of a batch, computed in turn to save memory.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of the average of weights that is saved; 0: off.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="`auto`: bfloat16 autocast if the device has instructions for it, else float32."
+        "auto", description="`auto`: bfloat16 if it is fast here."
     )
     compile: bool = Field(
         False, description="Compile the network by torch.compile, on a GPU with CUDA graphs; needs a C++ compiler."
     )
-    patience: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without a better validation accuracy; null: never."
-    )
+    patience: int | None = Field(None, ge=1, description="Stop after this many epochs without progress; null: never.")
     max_failures: int = Field(
         2,
         ge=0,

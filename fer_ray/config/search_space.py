@@ -12,10 +12,18 @@ Values that only go together, such as an optimizer and its learning rates, are s
 
 import itertools
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from fer_ray.config.paths import (
     Problem,
@@ -23,15 +31,18 @@ from fer_ray.config.paths import (
     element_problem,
     path_problem,
     problems_of,
-    validate,
+    raw_with_values,
     value_at,
-    with_value,
+    with_values,
 )
 from fer_ray.config.schema import Config, ConfigSection
 
 _RANGES = ("uniform", "log_uniform", "int")
 _KINDS = (*_RANGES, "categorical")
 _DRAWS = 500
+_NUMBERS: dict[str, TypeAdapter[Any]] = {
+    kind: TypeAdapter(tuple[int, int] if kind == "int" else tuple[FiniteFloat, FiniteFloat]) for kind in _RANGES
+}
 
 
 class Distribution(ConfigSection):
@@ -104,15 +115,7 @@ class SearchSpace(Config):
     @property
     def defaults(self) -> Config:
         """The configuration without its ``search:`` section."""
-        return Config.model_validate(self.model_dump(exclude={"search"}))
-
-    def with_values(self, values: Mapping[str, Any]) -> Config:
-        """Return the defaults with the values at the given config paths replaced.
-
-        Raises:
-            UsageError: an unknown path, or a value outside its field's range.
-        """
-        return validate(Config, self._raw(values), "configuration")
+        return with_values(self, {})
 
     def without(self, paths: Collection[str]) -> "SearchSpace":
         """Return the space without the search of some config paths, which keep their defaults in every trial."""
@@ -150,19 +153,13 @@ class SearchSpace(Config):
         found = dict[str, Problem]()
         for values in self.candidates() if self.search else ():
             try:
-                Config.model_validate(self._raw(values))
+                Config.model_validate(raw_with_values(self, values))
             except ValidationError as error:
                 for one in problems_of(Config, error):
                     drawn = ", ".join(f"{path} = {at!r}" for path, at in values.items() if path.startswith(one.path))
                     rule = f"{drawn} may be drawn: {one.rule}. Search what excludes each other in two space files"
                     found.setdefault(one.path, Problem("search", rule))
         return list(found.values())
-
-    def _raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        raw = self.model_dump(exclude={"search"})
-        for path, value in values.items():
-            raw = with_value(raw, path, value)
-        return raw
 
 
 def overlap(path: str, other: str) -> bool:
@@ -171,16 +168,10 @@ def overlap(path: str, other: str) -> bool:
 
 
 def _range(kind: str, values: Sequence[Any]) -> tuple[float, float]:
-    number: type = int if kind == "int" else float
     try:
-        if any(isinstance(value, bool) for value in values):
-            raise TypeError
-        low, high = (number(value) for value in values)
-        whole = kind != "int" or [low, high] == [float(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{kind} needs two numbers [low, high]") from None
-    if not whole:
-        raise ValueError("int needs whole numbers")
+        low, high = _NUMBERS[kind].validate_python(values)
+    except ValidationError:
+        raise ValueError(f"{kind} needs two {'whole ' * (kind == 'int')}numbers [low, high]") from None
     if not low < high:
         raise ValueError(f"{kind} needs low < high, not [{low}, {high}]")
     if kind == "log_uniform" and low <= 0:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, get_args,
 from pydantic import ValidationError
 from typer.models import ParameterInfo
 
-from fer_ray.errors import UsageError
+from fer_ray.errors import UsageError, did_you_mean
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -55,11 +56,13 @@ def _explain(hints: dict[str, Any], item: Any) -> str:
     name, rule = str(item["loc"][0]), item["msg"].removeprefix("Input ").replace("should be", "must be")
     if item["type"] == "value_error":  # of a check of ours, which names option and value itself
         return str(item["ctx"]["error"])
+    known = re.findall(r"'([^']*)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else []
+    remedy = did_you_mean(str(item["input"]), known)
     rule = "name at least one" if item["type"] == "too_short" else rule
     rule = rule.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     info = _parameter(hints.get(name))
     option = info.default if info and isinstance(info.default, str) else f"--{name.replace('_', '-')}"
-    return f"{option} {item['input']}: {rule}. {info.help if info else ''}".rstrip()
+    return f"{option} {item['input']}: {rule}.{remedy} {info.help if info else ''}".rstrip()
 
 
 def command_line(options: type[Any]) -> list[inspect.Parameter]:

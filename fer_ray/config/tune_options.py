@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY
 from importlib.util import find_spec
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Range
@@ -15,9 +15,10 @@ from typer import Option
 from fer_ray.config.files import load_search_spaces
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.config.shared_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
-from fer_ray.errors import UsageError, did_you_mean
+from fer_ray.errors import UsageError
 
-LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}  # to the package that each needs
+Objective = Literal["accuracy", "macro_f1", "images_per_s"]
+_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}  # that each logger needs
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -46,11 +47,13 @@ class TuneOptions:
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False
     overrides: Annotated[Sequence[str], Option("--set", metavar="PATH=VALUE", help="Change every space.")] = ()
     objective: Annotated[
-        str, Option(help="accuracy, macro_f1, or several separated by commas, such as accuracy,images_per_s.")
-    ] = "accuracy"
-    sampler: Annotated[str, Option(help="Optuna sampler: tpe, gp, cmaes, random or qmc.")] = "tpe"
+        Annotated[Sequence[Objective], BeforeValidator(split_names), Range(min_length=1)],
+        Option(help="accuracy, macro_f1, or several separated by commas, such as accuracy,images_per_s."),
+    ] = ("accuracy",)
+    sampler: Annotated[Literal["tpe", "gp", "cmaes", "random", "qmc"], Option(help="Optuna's sampler.")] = "tpe"
     scheduler: Annotated[
-        str | None, Option(help="asha, hyperband, median or none; default asha, none with several objectives.")
+        Literal["asha", "hyperband", "median", "none"] | None,
+        Option(help="What stops weak trials; default asha, or none with several objectives."),
     ] = None
     workers_per_trial: Annotated[
         Count, Option(help="Processes that train one trial together; 2 or more take about 20 s longer to start.")
@@ -66,7 +69,7 @@ class TuneOptions:
         bool, Option("--confirm", help="Then train the best three with three new seeds each, beyond the time budget.")
     ] = False
     loggers: Annotated[
-        Annotated[Sequence[str], BeforeValidator(split_names)],
+        Annotated[Sequence[Literal["tensorboard", "mlflow"]], BeforeValidator(split_names)],
         Option("--log", help="tensorboard, mlflow, or both separated by a comma: log trials while they run."),
     ] = ()
 
@@ -108,10 +111,8 @@ class TuneOptions:
 
     def _logger_problems(self) -> Iterator[str]:
         for name in self.loggers:
-            if name not in LOGGERS:
-                yield f"--log {name}: choose tensorboard or mlflow.{did_you_mean(name, LOGGERS)}"
-            elif find_spec(LOGGERS[name]) is None:
-                yield f"--log {name}: needs the package {LOGGERS[name]}. Install it with `pip install {LOGGERS[name]}`."
+            if find_spec(package := _PACKAGES[name]) is None:
+                yield f"--log {name}: needs the package {package}. Install it with `pip install {package}`."
 
 
 def parse_duration(text: str) -> float:

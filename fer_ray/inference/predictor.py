@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from scipy.special import entr
 
-from fer_ray.config.tta_names import ADAPTIVE, tta_problem
+from fer_ray.config.tta_names import ADAPTIVE, TTA_NAMES
 from fer_ray.emotions import EMOTIONS, csv_order
-from fer_ray.errors import DataError, UsageError
+from fer_ray.errors import DataError, UsageError, did_you_mean
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network, choose_precision
 from fer_ray.inference.pictures import Picture, square_greys
@@ -86,10 +86,10 @@ class Predictor:
         precision: str = "auto",
         batch_size: int | None = None,
     ):
-        if problem := tta_problem("tta", tta):
-            raise UsageError(problem)
+        if tta not in TTA_NAMES:
+            raise UsageError(f"tta {tta}: unknown.{did_you_mean(tta, TTA_NAMES)} Known: {', '.join(TTA_NAMES)}.")
         several = [checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints
-        self.tta = tta
+        self.tta: str = tta
         members = [one if isinstance(one, Checkpoint) else load_checkpoint(one) for one in several]
         self.precision = choose_precision(members, precision)
         self._networks = [Network(one, self.precision, batch_size) for one in members]

@@ -10,11 +10,13 @@ from itertools import count, islice
 from math import sqrt
 from statistics import mean, stdev
 
+import optuna
 from scipy.stats import t as student
 
+from fer_ray.config.paths import with_values
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.search.database import has_study
+from fer_ray.search.database import open_database
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import FOLDER, TrialRecord
@@ -31,7 +33,7 @@ def open_confirmation(search: Study, storage: str) -> Study:
     """
     best, seeds = best_configurations(search.records()), new_seeds(search.records())
     name = "-".join([search.name, "confirm", *(str(record.number) for record in best)])
-    if has_study(name, storage):
+    if name in open_database(storage, optuna.get_all_study_names):
         return Study.read(name, storage)
     spaces = {}
     for record in best:
@@ -49,11 +51,10 @@ def open_confirmation(search: Study, storage: str) -> Study:
 def best_configurations(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the complete trials with the best values, without those that differ from a better one only in the seed."""
     complete = [record for record in records if record.state == "COMPLETE"]
-    best: list[TrialRecord] = []
+    best = dict[Config, TrialRecord]()
     for record in sorted(complete, key=lambda record: (-(record.value or 0.0), record.number)):
-        if all(with_seed(record.config, 0) != with_seed(other.config, 0) for other in best):
-            best.append(record)
-    return best[:CONFIGURATIONS]
+        best.setdefault(with_seed(record.config, 0), record)
+    return list(best.values())[:CONFIGURATIONS]
 
 
 def new_seeds(records: Sequence[TrialRecord]) -> list[int]:
@@ -64,7 +65,7 @@ def new_seeds(records: Sequence[TrialRecord]) -> list[int]:
 
 def with_seed(config: Config, seed: int) -> Config:
     """Return a configuration with another seed."""
-    return config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
+    return with_values(config, {"training.seed": seed})
 
 
 @dataclass(frozen=True)

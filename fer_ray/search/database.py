@@ -18,17 +18,23 @@ SQLITE_PATIENCE_S = 60
 """How long a write waits for other users of the study's file."""
 
 
-def open_database(storage: str, action: Callable[[RDBStorage], T]) -> T:
+def open_database(storage: str, action: Callable[[RDBStorage], T], create: bool = False) -> T:
     """Open the database at a URL and return the result of ``action``, which loads, creates or looks for a study.
+
+    Args:
+        create: whether to create the file of an SQLite database that doesn't exist.
 
     Raises:
         UsageError: the database can't be opened, has no such study, or already has one of this name.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = make_url(storage)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and url.database and not create and not Path(url.database).is_file():
+        raise UsageError(f"{url.database}: no such database. Name the --storage of the search's first call.")
     # A dashboard that reads a lot locks SQLite's file meanwhile; Python's timeout of 5 s would then end the search
     # (optuna-dashboard issue 545).
-    patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if url.get_backend_name() == "sqlite" else None
+    patience = {"connect_args": {"timeout": SQLITE_PATIENCE_S}} if is_sqlite else None
     try:
         _require_ours(storage, patience or {})
         return action(RDBStorage(storage, engine_kwargs=patience))
@@ -41,18 +47,6 @@ def open_database(storage: str, action: Callable[[RDBStorage], T]) -> T:
             f"{storage}: can't be opened as a database of studies: {_reason(error)}. Restore it from a copy, or"
             " start a new search with another --storage or --output."
         ) from error
-
-
-def has_study(name: str, storage: str) -> bool:
-    """Return whether a database has a study of this name."""
-    return open_database(storage, lambda opened: name in optuna.get_all_study_names(opened))
-
-
-def require_there(storage: str) -> None:
-    """Raise a ``UsageError`` if the file of an SQLite database doesn't exist: opening it would create it."""
-    url = make_url(storage)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
-        raise UsageError(f"{url.database}: no such database. Name the --storage of the search's first call.")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,10 +42,6 @@ class SearchFolder:
         self.confirm = self.output.within("confirm")
         self.page, self.confirm_table, self._names = path / "report.html", path / "confirm.parquet", path / NAME_FILE
         self._taken: tuple[int, float | None] | None = None  # the trial in ``best``, and its best value
-
-    def new_study_name(self) -> str:
-        """Return a name that no other search's study has."""
-        return f"{self.path.name}-{uuid.uuid4().hex[:8]}"
 
     def begin(self, study: str, confirmation: str | None = None) -> None:
         """Store the names of the study and of the study with new seeds."""

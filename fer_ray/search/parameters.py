@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from fer_ray.config.paths import value_at, with_value
+from fer_ray.config.paths import value_at, with_value, with_values
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import Distribution, SearchSpace
 from fer_ray.errors import UsageError
@@ -15,12 +15,17 @@ ARCHITECTURE = "architecture"
 """The parameter that selects the space in a study over several spaces; the others are then named SPACE/CONFIG.PATH."""
 
 
-def draw(trial: BaseTrial, spaces: Mapping[str, SearchSpace]) -> tuple[str, Config]:
-    """Draw a candidate; return the name of its space and its configuration."""
+def draw(trial: BaseTrial, spaces: Mapping[str, SearchSpace]) -> None:
+    """Draw the parameters of a trial, from which ``recall`` makes its configuration."""
     key = trial.suggest_categorical(ARCHITECTURE, list(spaces)) if len(spaces) > 1 else next(iter(spaces))
-    search = spaces[key].search
-    values = {path: _suggest(trial, parameter(path, key, spaces), one) for path, one in search.items()}
-    return key, spaces[key].with_values(values)
+    for path, distribution in spaces[key].search.items():
+        name, values = parameter(path, key, spaces), distribution.values
+        if distribution.kind == "categorical":
+            trial.suggest_categorical(name, [_stored(value) for value in values])
+        elif distribution.kind == "int":
+            trial.suggest_int(name, *values)
+        else:
+            trial.suggest_float(name, *values, log=distribution.kind == "log_uniform")
 
 
 def recall(parameters: Mapping[str, Any], spaces: Mapping[str, SearchSpace]) -> tuple[str, dict[str, Any], Config]:
@@ -35,7 +40,7 @@ def recall(parameters: Mapping[str, Any], spaces: Mapping[str, SearchSpace]) -> 
         for path, name in names.items()
         if name in parameters
     }
-    return key, values, spaces[key].with_values(values)
+    return key, values, with_values(spaces[key], values)
 
 
 def parameters_of(config: Config, key: str, spaces: Mapping[str, SearchSpace]) -> dict[str, Any]:
@@ -47,15 +52,6 @@ def parameters_of(config: Config, key: str, spaces: Mapping[str, SearchSpace]) -
 def parameter(path: str, key: str, spaces: Mapping[str, SearchSpace]) -> str:
     """Return the name of the parameter of a config path in the space of this name."""
     return f"{key}/{path}" if len(spaces) > 1 else path
-
-
-def _suggest(trial: BaseTrial, name: str, distribution: Distribution) -> Any:
-    values = distribution.values
-    if distribution.kind == "categorical":
-        return _restored(trial.suggest_categorical(name, [_stored(value) for value in values]), distribution)
-    if distribution.kind == "int":
-        return trial.suggest_int(name, values[0], values[1])
-    return trial.suggest_float(name, values[0], values[1], log=distribution.kind == "log_uniform")
 
 
 def _restored(stored: Any, distribution: Distribution) -> Any:

@@ -9,7 +9,7 @@ from fer_ray.config.paths import value_at
 from fer_ray.console.text import amount, describe_bytes, duration
 from fer_ray.errors import UsageError
 from fer_ray.search.confirmation import CONFIGURATIONS, SEEDS
-from fer_ray.search.request import SearchRequest, TrialResources
+from fer_ray.search.request import SearchRequest
 from fer_ray.search.strategy import longest_trial
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.search.trial_records import short
@@ -17,21 +17,13 @@ from fer_ray.search.trial_records import short
 
 @dataclass(frozen=True)
 class Allocation:
-    """Resources of the trials that run at once.
+    """Resources of the trials that run at once."""
 
-    Attributes:
-        concurrent: trials at once.
-        workers: processes per trial.
-        resources: resources of one process, by Ray's names.
-        reason: why this many trials run at once.
-        max_concurrent: requested limit on trials at once; without one, more trials run when nodes join.
-    """
-
-    concurrent: int
-    workers: int
-    resources: dict[str, float]
-    reason: str
-    max_concurrent: int | None = None
+    concurrent: int  # trials at once
+    workers: int  # processes per trial
+    resources: dict[str, float]  # resources of one process, by Ray's names
+    reason: str  # why this many trials run at once
+    max_concurrent: int | None = None  # requested limit on trials at once; without one, more trials run when nodes join
 
     @property
     def threads(self) -> int:
@@ -46,14 +38,10 @@ class Allocation:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """An allocation, the cost of one process by the name of its space, and the seconds until a process can train.
-
-    The costs are empty if nothing was measured.
-    """
+    """An allocation, and the cost of one process by the name of its space, empty if nothing was measured."""
 
     allocation: Allocation
     costs: dict[str, TrialCost]
-    start: float
 
     @property
     def memory(self) -> int:
@@ -65,7 +53,9 @@ def allocate(
     nodes: Sequence[Resources],
     trials: int,
     max_concurrent: int | None,
-    resources: TrialResources = TrialResources(),  # noqa: B008  # frozen
+    workers: int = 1,
+    cpus: int | None = None,
+    gpus: float | None = None,
     memory: int = 0,
     gpu_fraction: float = 0,
 ) -> Allocation:
@@ -76,42 +66,37 @@ def allocate(
         trials: number of trials left to run.
         max_concurrent: trials at once. None for one per GPU, or one per CPU core without GPUs, as far as they fit:
             small convolutions gain little from a second thread, so many trials with one thread finish earlier.
-        resources: requested resources of each trial. If ``gpus`` is None, a process gets a GPU if a trial finds one for
-            each of its workers.
+        workers: processes that train a trial together.
+        cpus: of all processes of a trial; None to choose.
+        gpus: of all processes of a trial; None for one per process if a trial finds that many, else 0.
         memory: bytes of memory of one process; 0 if unknown.
         gpu_fraction: fraction of a GPU's memory that one process takes; 0 if unknown.
     """
-    process: dict[str, float] = {"CPU": 1 if resources.cpus is None else resources.cpus / resources.workers}
+    process: dict[str, float] = {"CPU": 1 if cpus is None else cpus / workers}
     with_gpu = room(nodes, {**process, "GPU": 1})
-    if resources.gpus or (resources.gpus is None and with_gpu >= resources.workers):
-        process["GPU"] = 1 if resources.gpus is None else resources.gpus / resources.workers
-    concurrent, reason = _concurrent(nodes, process, resources, memory)
+    if gpus or (gpus is None and with_gpu >= workers):
+        process["GPU"] = 1 if gpus is None else gpus / workers
+    fit = room(nodes, process) // workers
+    reason = "as many as fit"
+    if workers == 1 and cpus is None and gpus is None:
+        by_gpu = "GPU" in process and fit == int(sum(node.get("GPU", 0) for node in nodes))
+        reason = "one per GPU" if by_gpu else "one per CPU core"
+    if memory and (fit_memory := room(nodes, {**process, "memory": memory}) // workers) < fit:
+        fit, reason = fit_memory, f"a process takes {describe_bytes(memory)} of memory"
+    concurrent = max(1, fit)
     if max_concurrent is not None:
         concurrent, reason = max_concurrent, "as requested"
     if trials < concurrent:
         concurrent, reason = max(1, trials), "no more trials are left"
-    if resources.gpus is None and resources.workers == 1 and with_gpu:
+    if gpus is None and workers == 1 and with_gpu:
         process["GPU"] = max(shared_gpu(nodes, process, concurrent), gpu_fraction)
-    if resources.gpus is None and "GPU" not in process and any(node.get("GPU") for node in nodes):
-        reason += f"; without GPUs: only {with_gpu} of {amount(resources.workers, 'worker')} of a trial would get one"
+    if gpus is None and "GPU" not in process and any(node.get("GPU") for node in nodes):
+        reason += f"; without GPUs: only {with_gpu} of {amount(workers, 'worker')} of a trial would get one"
     if memory:
         process["memory"] = memory
-    if resources.cpus is None:
-        process["CPU"] = most_cpus(nodes, process, concurrent * resources.workers)
-    return Allocation(concurrent, resources.workers, process, reason, max_concurrent)
-
-
-def _concurrent(
-    nodes: Sequence[Resources], process: Resources, resources: TrialResources, memory: int
-) -> tuple[int, str]:
-    """Return how many trials fit at once, and what limits the number."""
-    fit = room(nodes, process) // resources.workers
-    if memory and (fit_memory := room(nodes, {**process, "memory": memory}) // resources.workers) < fit:
-        return max(1, fit_memory), f"a process takes {describe_bytes(memory)} of memory"
-    if resources != TrialResources():
-        return max(1, fit), "as many as fit"
-    by_gpu = "GPU" in process and fit == int(sum(node.get("GPU", 0) for node in nodes))
-    return max(1, fit), "one per GPU" if by_gpu else "one per CPU core"
+    if cpus is None:
+        process["CPU"] = most_cpus(nodes, process, concurrent * workers)
+    return Allocation(concurrent, workers, process, reason, max_concurrent)
 
 
 def require_gpu_memory(plan: SearchPlan) -> None:
@@ -142,15 +127,11 @@ def summary(plan: SearchPlan) -> str:
 
 def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Resources]) -> str:
     """Return a plan in full, for ``--dry-run``."""
-    allocation, strategy, options = plan.allocation, request.strategy, request.options
-    each = " and ".join(
-        describe_resources({key: each for key, each in allocation.resources.items() if key != "memory"})
-    )
-    process = f"with {each}" if allocation.workers == 1 else f"on {allocation.workers} workers with {each}"
+    strategy, options = request.strategy, request.options
     budget = "" if options.seconds is None else f", for at most {duration(options.seconds)}"
     objectives = " and ".join(strategy.objectives)
     lines = [
-        f"{options.trials} trials{budget}, {allocation.concurrent} at once ({allocation.reason}), each {process}",
+        f"{options.trials} trials{budget}: {summary(plan)}",
         f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
         f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
         *strategy.notes(),
@@ -190,11 +171,10 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
             f" {1 / cost.train:,.0f} trained, {1 / cost.validate:,.0f} validated"
         )
     rounds = math.ceil(request.options.trials / allocation.concurrent)
-    starts = plan.start * (rounds if allocation.workers > 1 else 1)
-    total = starts + rounds * longest
+    total = rounds * longest
     yield (
-        f"time: at most {duration(total)} = {rounds} × {duration(longest)} + {duration(starts)} to start, if no trial"
-        " stops early and every trial costs as much as the defaults"
+        f"time: at most {duration(total)} = {rounds} × {duration(longest)}, if no trial stops"
+        " early and every trial costs as much as the defaults"
         + " of the slowest space" * (len(plan.costs) > 1)
         + "; the time budget ends the search earlier" * (budget is not None and total > budget)
     )

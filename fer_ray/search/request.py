@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from fer_ray.config.paths import config_paths, value_at
+from fer_ray.config.paths import config_paths, value_at, with_values
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.config.tune_options import TuneOptions
@@ -28,28 +28,12 @@ _CHECKED = (
 
 
 @dataclass(frozen=True)
-class TrialResources:
-    """Requested resources of each trial.
-
-    Attributes:
-        workers: processes that train the trial together; more than 1 use Ray Train.
-        cpus: of all its processes together; None to choose.
-        gpus: of all its processes together; None for one per process if a trial finds that many, else 0.
-    """
-
-    workers: int = 1
-    cpus: int | None = None
-    gpus: float | None = None
-
-
-@dataclass(frozen=True)
 class SearchRequest:
     """A search whose arguments were checked: the user's options, and what was made of them; ``run`` is its output."""
 
     options: TuneOptions
     dataset: PreparedDataset
     run: Output
-    resources: TrialResources
     strategy: Strategy
 
     @property
@@ -79,11 +63,10 @@ def check_request(options: TuneOptions) -> SearchRequest:
     with problems.collect():
         _check_storage(options.storage)
     with problems.collect():
-        strategy = choose_strategy(options.objective, options.sampler, options.scheduler, options.search_spaces)
+        strategy = choose_strategy(options)
     problems.stop()
     assert prepared is not None and run is not None
-    resources = TrialResources(options.workers_per_trial, options.cpus_per_trial, options.gpus_per_trial)
-    return SearchRequest(options, prepared, run, resources, strategy)
+    return SearchRequest(options, prepared, run, strategy)
 
 
 def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) -> Iterator[str]:
@@ -91,7 +74,7 @@ def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) 
     yield from wrong
     tried = {_checked(space.defaults)}
     for values in [] if wrong else space.candidates():
-        config = space.with_values(values)
+        config = with_values(space, values)
         if _checked(config) not in tried:
             tried.add(_checked(config))
             if wrong := training_problems(config, info, workers):

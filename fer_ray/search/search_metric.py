@@ -5,17 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SearchMetric:
-    """A metric by which trials are compared; more is better.
+    """A metric by which trials are compared; more is better."""
 
-    Attributes:
-        name: its name in ``--objective`` and its column in ``trials.parquet``.
-        metric: its key in the metrics of an epoch.
-        label: its name in text.
-    """
-
-    name: str
-    metric: str
-    label: str
+    name: str  # its name in ``--objective`` and its column in ``trials.parquet``
+    metric: str  # its key in the metrics of an epoch
+    label: str  # its name in text
 
     @property
     def title(self) -> str:

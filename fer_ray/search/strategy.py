@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -11,11 +11,10 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.errors import UsageError, did_you_mean
+from fer_ray.config.tune_options import TuneOptions
+from fer_ray.errors import UsageError
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
-SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
-SCHEDULERS = ("asha", "hyperband", "median", "none")
 GP_STARTUP = 10
 """Complete trials that Optuna's Gaussian process needs; until then it draws at random."""
 
@@ -37,11 +36,6 @@ class Strategy:
         """The first objective."""
         return OBJECTIVES[self.objectives[0]]
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Metrics of the objectives, as keys of an epoch's metrics."""
-        return tuple(OBJECTIVES[name].metric for name in self.objectives)
-
     def notes(self) -> list[str]:
         """Return notes on what may surprise a user."""
         notes = []
@@ -58,27 +52,24 @@ class Strategy:
 DEFAULT_STRATEGY = Strategy()
 
 
-def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces: Mapping[str, SearchSpace]) -> Strategy:
-    """Check the requested strategy.
-
-    Args:
-        objective: one of ``OBJECTIVES``, or several separated by commas.
-        scheduler: one of ``SCHEDULERS``; None for ``asha``, or ``none`` with several objectives.
-        spaces: search spaces that could be read.
+def choose_strategy(options: TuneOptions) -> Strategy:
+    """Return the requested strategy; without a scheduler, that is ``asha``, or ``none`` with several objectives.
 
     Raises:
-        UsageError: with all problems.
+        UsageError: its parts don't go together; with all problems.
     """
-    objectives = tuple(name.strip() for name in objective.split(","))
-    problems = _objective_problems(objective, objectives)
-    if sampler not in SAMPLERS:
-        problems.append(f"--sampler {sampler}: choose one of {', '.join(SAMPLERS)}.{did_you_mean(sampler, SAMPLERS)}")
-    problems += _sampler_problems(sampler, len(objectives), spaces)
+    objectives, scheduler = tuple(options.objective), options.scheduler
+    problems = _sampler_problems(options.sampler, len(objectives), options.search_spaces)
+    named = f"--objective {','.join(objectives)}"
+    if len(set(objectives)) < len(objectives):
+        problems.append(f"{named}: names an objective twice. Name each once.")
+    if objectives[0] == "images_per_s":
+        problems.append(
+            f"{named}: the first objective selects the epoch of each trial, and speed doesn't differ by epoch. Put"
+            " accuracy or macro_f1 first."
+        )
     if scheduler is None:
         scheduler = "asha" if len(objectives) == 1 else "none"
-    elif scheduler not in SCHEDULERS:
-        near = did_you_mean(scheduler, SCHEDULERS)
-        problems.append(f"--scheduler {scheduler}: choose one of {', '.join(SCHEDULERS)}.{near}")
     elif scheduler != "none" and len(objectives) > 1:
         problems.append(
             f"--scheduler {scheduler}: can't tell which trial is weaker with {len(objectives)} objectives. Omit it, or"
@@ -86,7 +77,7 @@ def choose_strategy(objective: str, sampler: str, scheduler: str | None, spaces:
         )
     if problems:
         raise UsageError(problems)
-    return Strategy(objectives, sampler, scheduler)
+    return Strategy(objectives, options.sampler, scheduler)
 
 
 def make_sampler(
@@ -153,22 +144,6 @@ def make_pruner(scheduler: str, steps: int) -> optuna.pruners.BasePruner:
         if scheduler == "median":
             return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first, n_min_trials=5)
         return optuna.pruners.NopPruner()
-
-
-def _objective_problems(objective: str, objectives: Sequence[str]) -> list[str]:
-    problems = [
-        f"--objective {objective}: '{name}' isn't one of {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}"
-        for name in objectives
-        if name not in OBJECTIVES
-    ]
-    if len(set(objectives)) < len(objectives):
-        problems.append(f"--objective {objective}: names an objective twice. Name each once.")
-    if objectives[0] == "images_per_s":
-        problems.append(
-            f"--objective {objective}: the first objective selects the epoch of each trial, and speed doesn't differ by"
-            " epoch. Put accuracy or macro_f1 first."
-        )
-    return problems
 
 
 def _sampler_problems(sampler: str, objectives: int, spaces: Mapping[str, SearchSpace]) -> list[str]:

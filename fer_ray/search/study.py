@@ -1,5 +1,6 @@
 """An Optuna study over one or several search spaces. Its database is the truth about a search."""
 
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,41 +16,46 @@ from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.messages import redacted
 from fer_ray.errors import DataError, UsageError
-from fer_ray.search.database import open_database, require_there
+from fer_ray.search.database import open_database
 from fer_ray.search.parameters import draw, parameters_of, ranges_changed, recall
 from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.strategy import DEFAULT_STRATEGY, Strategy, make_pruner, make_sampler, pruner_steps
-from fer_ray.search.trial_records import (
-    BY_EPOCH,
-    CONTINUES,
-    FOLDER,
-    INTERRUPTED,
-    TrialRecord,
-    best_record,
-    read_record,
-)
+from fer_ray.search.trial_records import BY_EPOCH, CONTINUES, FOLDER, INTERRUPTED, TrialRecord, best_record, read_record
 from fer_ray.training.run_folder import Metrics
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration to try: the trial's number from 0, its space and folder by name, and the values that it drew."""
+@dataclass
+class RunningTrial:
+    """A trial that was drawn and isn't closed.
 
-    number: int
-    space: str
+    Attributes:
+        best: metrics of the best epoch so far by the first objective; ``by_epoch`` has that objective of each epoch.
+    """
+
+    number: int  # from 0
+    space: str  # name of its space; ``params`` are the values that it drew from it
     params: dict[str, Any]
     config: Config
-    folder: str
-
-
-@dataclass
-class _RunningTrial:
+    folder: str  # name of the folder of its training run
     trial: Trial
-    candidate: Candidate
-    seconds: float = 0.0
+    seconds: float = 0.0  # time of the epochs so far
     best: Metrics | None = None
     by_epoch: list[float] = field(default_factory=list)
     step: int = -1
+    heard: float = 0.0  # time of the last report
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of the configuration."""
+        return self.config.training.epochs
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last epoch, if each takes as long as the mean epoch so far; None before the first."""
+        if not self.by_epoch:
+            return None
+        left = (self.epochs / len(self.by_epoch) - 1) * self.seconds
+        return max(0.0, left - (time.monotonic() - self.heard))
 
 
 class Study:
@@ -57,6 +63,9 @@ class Study:
 
     Args:
         study: the Optuna study, whose sampler and pruner are replaced.
+
+    Attributes:
+        running: the trials that this process has drawn and not closed, by number.
     """
 
     def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace], strategy: Strategy):
@@ -69,7 +78,7 @@ class Study:
         seed = next(iter(spaces.values())).training.seed
         study.sampler = make_sampler(strategy, seed, len(trials), self.ranges_changed)
         study.pruner = make_pruner(strategy.scheduler, self._steps)
-        self._running: dict[int, _RunningTrial] = {}
+        self.running: dict[int, RunningTrial] = {}
         # Read once: the search's folder is locked, so no other process closes a trial.
         self._finished = {
             trial.number: read_record(trial, self.spaces) for trial in trials if trial.state.is_finished()
@@ -95,7 +104,7 @@ class Study:
         """
         directions = [StudyDirection.MAXIMIZE] * len(strategy.objectives)
         study = open_database(
-            storage, lambda opened: optuna.create_study(storage=opened, study_name=name, directions=directions)
+            storage, lambda opened: optuna.create_study(storage=opened, study_name=name, directions=directions), True
         )
         for attribute, value in {
             "dataset_fingerprint": dataset_fingerprint,
@@ -154,42 +163,41 @@ class Study:
             )
         return cls(study, {key: spaces[key] for key in known}, strategy)
 
-    def ask(self) -> Candidate:
-        """Draw the next candidate; its trial is RUNNING from now on."""
+    def ask(self) -> RunningTrial:
+        """Draw the next trial."""
         trial = self.optuna.ask()
         draw(trial, self.spaces)
         key, params, config = recall(trial.params, self.spaces)
         folder = trial.user_attrs.get(FOLDER, str(trial.number))
-        candidate = Candidate(trial.number, key, params, config, folder)
-        self._running[trial.number] = _RunningTrial(trial, candidate)
-        return candidate
+        self.running[trial.number] = running = RunningTrial(trial.number, key, params, config, folder, trial)
+        return running
 
     def report(self, number: int, metrics: Mapping[str, Any]) -> bool:
         """Store the metrics of an epoch of a running trial; return whether the pruner would stop the trial.
 
         An epoch that was stored before is ignored: a trial whose process was lost reports its epochs again.
         """
-        running, first, epoch = self._running[number], self.strategy.first.metric, int(metrics["epoch"])
+        running, first, epoch = self.running[number], self.strategy.first.metric, int(metrics["epoch"])
         if epoch <= len(running.by_epoch):
             return False
         running.by_epoch.append(metrics[first])
-        running.seconds += metrics["seconds"]
+        running.seconds, running.heard = running.seconds + metrics["seconds"], time.monotonic()
         if running.best is None or metrics[first] > running.best[first]:
             running.best = dict(metrics)
         running.trial.set_user_attr(BY_EPOCH, running.by_epoch)
-        epochs = running.candidate.config.training.epochs
-        step = self._steps * epoch // epochs
+        step = self._steps * epoch // running.epochs
         if len(self.strategy.objectives) > 1 or step == running.step:  # Optuna prunes by one objective only
             return False
         running.trial.report(running.best[first], step)
         running.step = step
-        return running.trial.should_prune() and epoch < epochs
+        return running.trial.should_prune() and epoch < running.epochs
 
     def complete(self, number: int) -> TrialRecord:
         """Close a trial that ended by itself; its values are those of the best epoch by the first objective."""
-        best = self._running[number].best
+        best = self.running[number].best
         assert best is not None, "a complete trial has reported an epoch"
-        return self._close(number, TrialState.COMPLETE, [best[metric] for metric in self.strategy.metrics])
+        values = [best[OBJECTIVES[name].metric] for name in self.strategy.objectives]
+        return self._close(number, TrialState.COMPLETE, values)
 
     def prune(self, number: int) -> TrialRecord:
         """Close a trial that was stopped early."""
@@ -197,7 +205,7 @@ class Study:
 
     def fail(self, number: int, error: str) -> TrialRecord:
         """Close a trial that failed."""
-        self._running[number].trial.set_user_attr("error", redacted(error))
+        self.running[number].trial.set_user_attr("error", redacted(error))
         return self._close(number, TrialState.FAIL)
 
     def stop(self, number: int) -> TrialRecord:
@@ -206,8 +214,8 @@ class Study:
         It is PRUNED, COMPLETE if its last epoch was reported, or, before its first epoch, interrupted: a resumed search
         tries it again.
         """
-        running = self._running[number]
-        if running.best and len(running.by_epoch) == running.candidate.config.training.epochs:
+        running = self.running[number]
+        if len(running.by_epoch) == running.epochs:
             return self.complete(number)
         if running.by_epoch:
             return self.prune(number)
@@ -227,19 +235,11 @@ class Study:
         """How often a trial may be restarted after its process was lost: the largest number over all spaces."""
         return max(space.training.max_failures for space in self.spaces.values())
 
-    def running(self) -> list[Candidate]:
-        """Return the trials that this process has drawn and not closed."""
-        return [running.candidate for running in self._running.values()]
-
-    def known_epochs(self, number: int) -> int:
-        """Return the number of epochs that a running trial has reported."""
-        return len(self._running[number].by_epoch)
-
     def folders_in_use(self) -> set[str]:
         """Return the names of the folders of running trials and of those to be continued."""
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         continued = {trial.user_attrs[FOLDER] for trial in waiting if FOLDER in trial.user_attrs}
-        return continued | {running.candidate.folder for running in self._running.values()}
+        return continued | {running.folder for running in self.running.values()}
 
     def counted(self) -> int:
         """Return the number of finished trials, without interrupted ones."""
@@ -268,7 +268,7 @@ class Study:
         if params and not any(other.user_attrs.get(CONTINUES) == trial.number for other in trials):
             folder = trial.user_attrs.get(FOLDER, str(trial.number))
             self.optuna.enqueue_trial(params, user_attrs={CONTINUES: trial.number, FOLDER: folder})
-        if running := self._running.pop(trial.number, None):
+        if running := self.running.pop(trial.number, None):
             self._store_best(running)
         storage = self.optuna._storage  # an `optuna.Trial` would draw parameters again
         storage.set_trial_user_attr(trial._trial_id, "error", f"interrupted: {error}")
@@ -276,12 +276,12 @@ class Study:
         self._note(self.optuna.tell(trial.number, state=TrialState.FAIL))
 
     def _close(self, number: int, state: TrialState, values: list[float] | None = None) -> TrialRecord:
-        running = self._running.pop(number)
+        running = self.running.pop(number)
         self._store_best(running)
         running.trial.set_user_attr("seconds", running.seconds)
         return self._note(self.optuna.tell(running.trial, values, state=state))
 
-    def _store_best(self, running: _RunningTrial) -> None:
+    def _store_best(self, running: RunningTrial) -> None:
         for objective in OBJECTIVES.values():
             if running.best is not None and objective.metric in running.best:
                 running.trial.set_user_attr(objective.name, running.best[objective.metric])
@@ -292,7 +292,6 @@ class Study:
 
 
 def _load(name: str, storage: str) -> optuna.Study:
-    require_there(storage)
     return open_database(storage, lambda opened: optuna.load_study(storage=opened, study_name=name))
 
 

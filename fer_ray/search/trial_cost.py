@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from fer_ray import models
+from fer_ray.config.paths import with_values
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import DatasetInfo, Split
 from fer_ray.inference.device import pick_device
@@ -30,23 +31,14 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class TrialCost:
-    """Cost of one process of a trial.
+    """Cost of one process of a trial."""
 
-    Attributes:
-        train: seconds per training image of full size.
-        validate: seconds per validation image.
-        save: seconds to write the checkpoints of an epoch.
-        memory: peak bytes of the process, with its rows.
-        gpu_memory: bytes of GPU memory that PyTorch reserved, with the rows; 0 on a CPU.
-        gpu_size: bytes of the GPU's memory; 0 on a CPU.
-    """
-
-    train: float
-    validate: float
-    save: float
-    memory: int
-    gpu_memory: int
-    gpu_size: int
+    train: float  # seconds per training image of full size
+    validate: float  # seconds per validation image
+    save: float  # seconds to write the checkpoints of an epoch
+    memory: int  # peak bytes of the process, with its rows
+    gpu_memory: int  # bytes of GPU memory that PyTorch reserved, with the rows; 0 on a CPU
+    gpu_size: int  # bytes of the GPU's memory; 0 on a CPU
 
     @classmethod
     def most(cls, costs: Sequence["TrialCost"]) -> Self:
@@ -76,8 +68,16 @@ def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> Trial
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     batch = max(2, config.training.batch_size // workers)
+    # The first epoch selects kernels and allocates memory, the second is measured. A measured step must not diverge.
+    values: dict[str, Any] = {"training.epochs": 2, "training.batch_size": batch, "training.patience": None}
+    values |= {"training.accumulate": min(config.training.accumulate, batch // 2), "optimizer.learning_rate": 1e-6}
+    values |= {"schedule.first_size": 1.0, "schedule.head_epochs": 0, "schedule.unfreeze_epochs": 0}
+    quick = with_values(config, values)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = _measure(_two_epochs(config, batch), data, batch, Path(folder))
+        seconds = _second_epoch(quick, data, batch, Path(folder))
+        steps = min(math.ceil(_SECONDS / (seconds[0] * batch)), _MOST_STEPS, len(data.train) // batch)
+        if steps > 1:
+            seconds = _second_epoch(quick, data, steps * batch, Path(folder))
     rows = (len(data.train) + len(data.validation)) * data.info.row_bytes // workers
     return TrialCost(
         *seconds,
@@ -87,35 +87,10 @@ def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> Trial
     )
 
 
-def _two_epochs(config: Config, batch: int) -> Config:
-    """Return a configuration of two epochs: the first selects kernels and allocates memory, the second is measured."""
-    accumulate = min(config.training.accumulate, batch // 2)
-    training = {"epochs": 2, "batch_size": batch, "accumulate": accumulate, "patience": None}
-    schedule = {"first_size": 1.0, "head_epochs": 0, "unfreeze_epochs": 0}
-    return config.model_copy(
-        update={
-            "training": config.training.model_copy(update=training),
-            "schedule": config.schedule.model_copy(update=schedule),
-            # A measured step must not diverge.
-            "optimizer": config.optimizer.model_copy(update={"learning_rate": 1e-6}),
-        }
-    )
-
-
-_Seconds = tuple[float, float, float]
-"""Seconds of a training image, of a validation image, and of writing an epoch's checkpoints."""
-
-
-def _measure(config: Config, data: TrainingData, batch: int, folder: Path) -> _Seconds:
-    """Measure one step, or as many as take ``_SECONDS``."""
-    one = _second_epoch(config, data, batch, folder)
-    steps = min(math.ceil(_SECONDS / (one[0] * batch)), _MOST_STEPS, len(data.train) // batch)
-    return _second_epoch(config, data, steps * batch, folder) if steps > 1 else one
-
-
-def _second_epoch(config: Config, data: TrainingData, rows: int, folder: Path) -> _Seconds:
+def _second_epoch(config: Config, data: TrainingData, rows: int, folder: Path) -> tuple[float, float, float]:
+    """Return the seconds of a training image, of a validation image, and of writing an epoch's checkpoints."""
     sample = TrainingData(_some(data.train, rows), _some(data.validation, EVAL_BATCH), data.info)
-    measured = list[_Seconds]()
+    measured = list[tuple[float, float, float]]()
 
     def note(metrics: Metrics, snapshot: Snapshot) -> None:
         began, train = time.monotonic(), len(sample.train) / metrics["images_per_s"]

@@ -30,34 +30,26 @@ class TrialRecord:
     """A finished trial.
 
     Attributes:
-        state: ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``.
         values: objectives in the best epoch by the first one; of a pruned trial only the first; None without an epoch.
-        accuracy: validation accuracy of the best epoch, as are macro_f1 and images_per_s.
-        images_per_s: prediction speed; None if it isn't an objective.
-        params: searched values by config path.
-        by_epoch: the first objective after each epoch.
-        seconds: time of all epochs, including those of the trials that it continues; None if interrupted.
-        ended: time of the end; for a trial left by a dead driver, the time of the resume.
-        continues: number of the interrupted trial that it continues.
         interrupted: whether it was stopped from outside. Such a trial doesn't count, and another trial continues it.
     """
 
     number: int
-    state: str
+    state: str  # ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``
     values: tuple[float, ...] | None
-    accuracy: float | None
+    accuracy: float | None  # validation accuracy of the best epoch, as are macro_f1 and images_per_s
     macro_f1: float | None
-    images_per_s: float | None
+    images_per_s: float | None  # prediction speed; None if it isn't an objective
     space: str
-    params: dict[str, Any]
+    params: dict[str, Any]  # searched values by config path
     config: Config
-    by_epoch: list[float]
-    seconds: float | None
+    by_epoch: list[float]  # the first objective after each epoch
+    seconds: float | None  # time of all epochs, including those of the trials that it continues; None if interrupted
     error: str | None
     started: datetime | None
-    ended: datetime | None
+    ended: datetime | None  # time of the end; for a trial left by a dead driver, the time of the resume
     folder: str
-    continues: int | None = None
+    continues: int | None = None  # number of the interrupted trial that it continues
     interrupted: bool = False
 
     @property
@@ -94,15 +86,11 @@ def read_record(trial: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> TrialR
         number=trial.number,
         state=trial.state.name,
         values=tuple(trial.values) if trial.values else None,
-        accuracy=attributes.get("accuracy"),
-        macro_f1=attributes.get("macro_f1"),
-        images_per_s=attributes.get("images_per_s"),
         space=key,
         params=drawn,
         config=config,
         by_epoch=attributes.get(BY_EPOCH, []),
-        seconds=attributes.get("seconds"),
-        error=attributes.get("error"),
+        **{name: attributes.get(name) for name in (*OBJECTIVES, "seconds", "error")},
         # Optuna writes local times without their zone.
         started=trial.datetime_start and trial.datetime_start.astimezone(UTC),
         ended=trial.datetime_complete and trial.datetime_complete.astimezone(UTC),

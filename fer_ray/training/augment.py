@@ -30,8 +30,7 @@ class Augmentation:
         angle, zoom, shift_x, shift_y, contrast, brightness, *middle = unit[:8] * 2 - 1
         mirrored = unit[8] < config.flip
         self._theta: torch.Tensor | None = None
-        self._mirrored: torch.Tensor | None = None
-        if config.rotation or config.zoom or config.shift or side != full_size:
+        if config.rotation or config.zoom or config.shift or config.flip or side != full_size:
             angle, scale = angle * math.radians(config.rotation), 1 + zoom * config.zoom
             cos, sin, mirror = scale * torch.cos(angle), scale * torch.sin(angle), 1 - 2 * mirrored.float()
             # Coordinates go from -1 to 1, so the side is 2.
@@ -40,8 +39,6 @@ class Augmentation:
             identity = torch.eye(2, 3, device=device).unsqueeze(0)
             grid = F.affine_grid(identity, [1, 1, side, side], align_corners=False).view(-1, 2)
             self._grid, self._side = F.pad(grid, (0, 1), value=1.0), side
-        elif config.flip:
-            self._mirrored = mirrored.view(-1, 1, 1, 1)
         factor = (1 + contrast * config.contrast).view(-1, 1, 1, 1)
         self._contrast = factor if config.contrast or config.brightness else None
         self._brightness = (brightness * config.brightness).view(-1, 1, 1, 1)
@@ -55,8 +52,6 @@ class Augmentation:
             theta = self._theta[rows]
             grid = torch.bmm(self._grid.expand(len(theta), -1, -1), theta).view(-1, self._side, self._side, 2)
             images_bchw = F.grid_sample(images_bchw, grid, align_corners=False)
-        elif self._mirrored is not None:
-            images_bchw = torch.where(self._mirrored[rows], images_bchw.flip(3), images_bchw)
         if self._contrast is not None:
             images_bchw = torch.addcmul(self._brightness[rows], images_bchw, self._contrast[rows])
         if self._middle is not None:

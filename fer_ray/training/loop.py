@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fer_ray import models
 from fer_ray.config.schema import Config
@@ -20,15 +21,14 @@ from fer_ray.inference.checkpoint import CheckpointInfo, load_checkpoint, load_t
 from fer_ray.inference.device import LAYOUT, autocast, has_fast_bfloat16, pick_device, resolve_precision, to_device
 from fer_ray.inference.network import eval_batch, forward_batches, normalize
 from fer_ray.training.augment import Augmentation, Mixing
-from fer_ray.training.distillation import Teachers
-from fer_ray.training.losses import Loss, class_weights
+from fer_ray.training.losses import Loss, Teachers, class_sums, class_weights
 from fer_ray.training.optimizers import WeightAverage, make_optimizer
 from fer_ray.training.profile import Stopwatch
 from fer_ray.training.requirements import batch_problems
 from fer_ray.training.rows import TrainingData, TrainingRows
-from fer_ray.training.run_folder import Metrics, Report, Snapshot
+from fer_ray.training.run_folder import Metrics, Report, Snapshot, best_epoch
 from fer_ray.training.schedules import image_size, learning_rate_factor, trained_stages
-from fer_ray.training.workers import Workers, without_sync
+from fer_ray.training.workers import Workers
 
 
 def fit(
@@ -97,9 +97,8 @@ class _Run:
         # Fewer steps rather than one with fewer than two images per worker.
         most_steps = self.total_train // self.workers.count // 2
         self.steps = min(math.ceil(self.total_train / config.training.batch_size), most_steps)
-        counts = self.train.share_sums if config.loss.soft_labels else self.train.label_sums
-        assert counts is not None, "a dataset with soft labels has them in each split"
-        self.loss = Loss(config.loss, class_weights(self.workers.sum(counts), config.loss), self.device)
+        counts = self.workers.sum(class_sums(data.train, config.loss.soft_labels))
+        self.loss = Loss(config.loss, class_weights(counts, config.loss), self.device)
         teachers = config.loss.teachers
         self.teachers = Teachers(teachers, self.info, self.device, self.dtype) if teachers else None
         self.history: list[Metrics] = []
@@ -127,19 +126,16 @@ class _Run:
         """Number of finished epochs."""
         return len(self.history)
 
-    @property
-    def accuracies(self) -> list[float]:
-        return [line["validation_accuracy"] for line in self.history]
-
     def finished(self) -> bool:
-        accuracies, patience = self.accuracies, self.config.training.patience
-        stale_epochs = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
+        patience = self.config.training.patience
+        stale_epochs = self.epoch - best_epoch(self.history)["epoch"] if self.history else 0
         return self.epoch >= self.config.training.epochs or (patience is not None and stale_epochs >= patience)
 
     def learning_rate(self, step: int = 0) -> float:
         """Return the learning rate at a step of the next epoch."""
         total = self.steps * self.config.training.epochs
-        factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total, self.accuracies)
+        accuracies = [line["validation_accuracy"] for line in self.history]
+        factor = learning_rate_factor(self.config.schedule, self.epoch * self.steps + step, total, accuracies)
         return self.config.optimizer.learning_rate * factor
 
     def train_epoch(self, on_batch: Callable[[int], None]) -> Metrics:
@@ -189,7 +185,11 @@ class _Run:
         count = min(self.config.training.accumulate, len(images) // 2)  # each part has two images or more
         parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
         for number, (part, wanted) in enumerate(parts, start=1):
-            with nullcontext() if number == count else without_sync(parallel):
+            with (
+                parallel.no_sync()
+                if number < count and isinstance(parallel, DistributedDataParallel)
+                else nullcontext()
+            ):
                 with self.stopwatch.phase("forward"):
                     with autocast(self.device, self.dtype):
                         logits = parallel(part).float()
@@ -226,18 +226,11 @@ class _Run:
 
     def _validation_table(self) -> np.ndarray:
         """Return logits and labels of this worker's validation rows, n × (K + 1)."""
-        labels = list[torch.Tensor]()
-
-        def images() -> Iterator[torch.Tensor]:
-            for batch in self.validation.in_order(eval_batch(self.device)):
-                labels.append(batch.labels)
-                yield normalize(batch.images, self.info.mean, self.info.std)
-
-        logits = list(forward_batches(self.evaluated, images(), self.device, self.dtype))
-        if not logits:
-            return np.empty((0, NUM_CLASSES + 1), np.float32)
-        table = torch.column_stack([torch.cat(logits), torch.cat(labels)])  # copied to the CPU at once
-        return np.asarray(table.cpu().numpy())
+        batches = self.validation.in_order(eval_batch(self.device))
+        images = (normalize(batch.images, self.info.mean, self.info.std) for batch in batches)
+        logits = [torch.empty(0, NUM_CLASSES, device=self.device)]
+        logits += forward_batches(self.evaluated, images, self.device, self.dtype)
+        return np.column_stack([torch.cat(logits).cpu().numpy(), self.data.validation.labels])  # copied at once
 
     def close_epoch(self, metrics: Metrics) -> Snapshot:
         """Append the epoch to the history and return the state after it."""

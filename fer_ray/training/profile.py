@@ -64,22 +64,19 @@ class Stopwatch:
         """Return one with the seconds so far."""
         return Stopwatch(self._device, dict(self.seconds))
 
-    @contextmanager
-    def span(self, phase: Phase) -> Iterator[None]:
+    def span(self, phase: Phase) -> AbstractContextManager[None]:
         """Measure a block whose results are on the CPU at its end, such as a validation."""
-        began = time.perf_counter()
-        yield
-        self.seconds[phase] += time.perf_counter() - began
+        return self._measure(phase, self.seconds)
 
     def phase(self, phase: Phase) -> AbstractContextManager[None]:
         """Measure a block of a training step, if this step is one of the measured ones."""
-        return self._phase(phase) if self._measuring else nullcontext()
+        return self._measure(phase, self._steps) if self._measuring else nullcontext()
 
     @contextmanager
-    def _phase(self, phase: Phase) -> Iterator[None]:
+    def _measure(self, phase: Phase, seconds: dict[Phase, float]) -> Iterator[None]:
         began = self._now()
         yield
-        self._steps[phase] += self._now() - began
+        seconds[phase] += self._now() - began
 
     def steps(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of an epoch. A step lasts until the next batch is requested."""

@@ -10,7 +10,7 @@ from fer_ray.config.schema import Config
 from fer_ray.console.text import amount
 from fer_ray.dataset.store import DatasetInfo
 from fer_ray.errors import FerRayError, UsageError
-from fer_ray.training.distillation import load_teachers
+from fer_ray.training.losses import load_teachers
 from fer_ray.training.schedules import image_size
 
 _LEAST_PART, _LEAST_GPU_PART = 32, 64  # images that a worker computes at once

@@ -11,7 +11,6 @@ import torch
 
 from fer_ray.console.text import describe_bytes
 from fer_ray.dataset.store import DatasetInfo, PreparedDataset, Split
-from fer_ray.emotions import NUM_CLASSES
 
 _READERS = 4  # batches that are read at once from a file
 
@@ -53,26 +52,15 @@ def fitting_splits(dataset: PreparedDataset, memory: int, workers: int = 1) -> t
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows on the training device.
+    """B rows on the training device."""
 
-    Attributes:
-        images: uint8, B × H × W, 0 black to 255 white.
-        labels: int64, B, csv order.
-        shares: float32, B × K, shares of votes, csv order; None if the dataset has none.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    shares: torch.Tensor | None
+    images: torch.Tensor  # uint8, B × H × W, 0 black to 255 white
+    labels: torch.Tensor  # int64, B, csv order
+    shares: torch.Tensor | None  # float32, B × K, shares of votes, csv order; None if the dataset has none
 
 
 class TrainingRows:
-    """A worker's share of a split as batches. A GPU holds all images if they fit in half of its free memory.
-
-    Attributes:
-        label_sums: float64, K; rows of each class.
-        share_sums: float64, K; sums of the shares of votes, None if the dataset has none.
-    """
+    """A worker's share of a split as batches. A GPU holds all images if they fit in half of its free memory."""
 
     def __init__(self, split: Split, device: torch.device):
         self._device, self._is_mapped = device, split.is_mapped
@@ -80,8 +68,6 @@ class TrainingRows:
         self._images = _tensor(split.images).to(device if fits else "cpu")
         self._labels = _tensor(split.labels).to(device)
         self._shares = None if split.soft_labels is None else _tensor(split.soft_labels).to(device)
-        self.label_sums = np.bincount(split.labels, minlength=NUM_CLASSES).astype(np.float64)
-        self.share_sums = None if split.soft_labels is None else split.soft_labels.sum(0, dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self._labels)

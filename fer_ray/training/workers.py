@@ -1,7 +1,5 @@
 """Collective operations over the processes that train together, or over one process without ``torch.distributed``."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -53,8 +51,3 @@ class Workers:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= self.count
-
-
-def without_sync(parallel: nn.Module) -> AbstractContextManager[object]:
-    """Return a context in which a backward pass doesn't average gradients over the workers."""
-    return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 from common import machine, options
-from scripted_search import Snapshot, cost_nothing
+from scripted_search import cost_nothing, made_snapshot
 
 from fer_ray.config.schema import Config
 from fer_ray.config.tune_options import TuneOptions
@@ -41,7 +41,7 @@ def train_nothing(config: Config, data: TrainingData, report: Callable[..., None
     """Report an epoch at once."""
     accuracy = 1 - abs(config.model.dropout - 0.3) - abs(config.loss.class_weight_power - 0.5) / 2
     metrics = {"epoch": 1.0, "seconds": 0.0, "validation_accuracy": accuracy, "validation_macro_f1": accuracy}
-    report(metrics, Snapshot(config, data, [metrics]))
+    report(metrics, made_snapshot(config, data, [metrics]))
 
 
 def watch(study: Path, over: threading.Event) -> None:

@@ -35,6 +35,7 @@ from typing import Any
 from common import machine, options, spread
 
 from fer_ray.config.files import load_search_space
+from fer_ray.config.paths import with_values
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
@@ -140,7 +141,7 @@ def optuna_alone(space: SearchSpace, arguments: argparse.Namespace, journal: Jou
             if trial.should_prune() or time.time() > arguments.deadline:
                 raise optuna.TrialPruned
 
-        journal(space.with_values(values), data, report)
+        journal(with_values(space, values), data, report)
         return max(accuracies)
 
     study = optuna.create_study(direction="maximize")
@@ -170,7 +171,7 @@ def ray_as_documented(space: SearchSpace, arguments: argparse.Namespace, journal
                 checkpoint = tune.Checkpoint.from_directory(own)
                 tune.report({"accuracy": metrics["validation_accuracy"]}, checkpoint=checkpoint)
 
-        journal(space.with_values(params), data, report)
+        journal(with_values(space, params), data, report)
 
     makers = {
         "uniform": tune.uniform,

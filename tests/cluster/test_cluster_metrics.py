@@ -1,48 +1,18 @@
-"""What Prometheus finds at Ray's port of metrics: the figures of a job's summary, of a search and of training."""
+"""What Prometheus finds at Ray's port of metrics: the figures of a job's summary and of training."""
 
-import time
-import urllib.request
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import pytest
-import ray
-from prometheus_client.parser import text_string_to_metric_families
-from scripted_search import Search
-from test_tune import die, diverge
+from prometheus_figures import scraped, wait_for
 
 from fer_ray.console.progress import ProgressBar
-from fer_ray.dataset.store import PreparedDataset
 from fer_ray.prepare import prepare
 from fer_ray.score import score
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-PATIENCE_S = 60
-
-
-def scraped(name: str, *labels: str) -> Counter[Any]:
-    """Return a metric's values by the given labels, summed over those that Ray adds."""
-    (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-        families = text_string_to_metric_families(page.read().decode())
-    values = Counter[Any]()
-    for sample in (sample for family in families for sample in family.samples if sample.name == name):
-        key = tuple(sample.labels[label] for label in labels)
-        values[key[0] if len(key) == 1 else key] += sample.value
-    return values
-
-
-def wait_for(look: Callable[[], object], expected: object) -> None:
-    """Wait until what is sent every second has arrived; then it stays so."""
-    end = time.monotonic() + PATIENCE_S
-    while (found := look()) != expected and time.monotonic() < end:
-        time.sleep(0.2)
-    assert found == expected
 
 
 def test_scoring_counts_as_its_summary_does(tmp_path: Path) -> None:
@@ -71,24 +41,6 @@ def test_preparing_counts_what_is_rejected(tmp_path: Path) -> None:
     assert info.rejected == 1
     expected = {("prepare", "ok"): info.splits["train"].rows, ("prepare", "rejected"): info.rejected}
     wait_for(lambda: scraped("ray_fer_ray_images_total", "stage", "status") - before, expected)
-
-
-def test_a_search_counts_its_trials_and_their_failures(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    trials, failures = "ray_fer_ray_trials_total", "ray_fer_ray_failures_total"
-    before = scraped(trials, "state"), scraped(failures, "stage", "kind")
-    images = scraped("ray_fer_ray_images_total", "stage")
-    scripted = Search(tiny_dataset, tmp_path)
-    scripted([0.2, 0.5, 0.4], [0.1, 0.6, 0.6], [0.3, diverge], [0.3, 0.4, die], [0.6], trials=4)
-    assert scripted.states() == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
-    expected = {"COMPLETE": 2, "PRUNED": 1, "FAIL": 1}
-    wait_for(lambda: scraped(trials, "state") - before[0], expected)
-    wait_for(lambda: scraped(failures, "stage", "kind") - before[1], {("tune", "error"): 1, ("tune", "lost"): 1})
-    reported = [len(trial.intermediate_values) for trial in scripted.study().trials]
-    assert reported == [3, 1, 1, 3]
-    counted = {570 * 7, 570 * 8}  # the epoch before the death may not have been heard
-    wait_for(lambda: (scraped("ray_fer_ray_images_total", "stage") - images)["tune"] in counted, True)
-    assert scraped("ray_fer_ray_best_value", "objective") == {"accuracy": 0.6}
-    assert sum(scraped("ray_fer_ray_trials_running").values()) == 0
 
 
 def test_training_on_workers_shows_its_images_and_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-import pytest
-
 from fer_ray.cluster.memory import available_memory, killed_for_memory
+from fer_ray.cluster.resources import describe_resources
 from fer_ray.console.text import describe_bytes
 
 
-@pytest.mark.parametrize(
-    ("amount", "text"), [(0, "0 bytes"), (1023, "1,023 bytes"), (69_816_320, "66.6 MiB"), (2 << 30, "2 GiB")]
-)
-def test_amounts_as_a_reader_says_them(amount: int, text: str) -> None:
-    assert describe_bytes(amount) == text
+def test_amounts_as_a_reader_says_them() -> None:
+    amounts = (0, 1023, 69_816_320, 2 << 30)
+    assert list(map(describe_bytes, amounts)) == ["0 bytes", "1,023 bytes", "66.6 MiB", "2 GiB"]
+    assert describe_resources({"CPU": 2.0, "GPU": 0.25, "memory": 3 << 29}) == ["2 CPUs", "0.25 GPU", "1.5 GiB memory"]
 
 
 def test_a_container_has_no_more_than_its_limit_leaves(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from fer_ray.cluster.node_checks import _compare, external_paths, require_seen_by_nodes
+from fer_ray.cluster.node_checks import _compare, external_paths
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.errors import UsageError
@@ -35,11 +35,6 @@ def test_what_a_node_does_not_see_is_told(ray_cluster: None, tmp_path: Path) -> 
 def test_a_node_that_does_not_answer_is_named(ray_cluster: None, capfd: pytest.CaptureFixture[str]) -> None:
     _compare(["/"], {"e" * 56: "10.0.0.3"}, {})
     assert "Node 10.0.0.3 doesn't answer" in capfd.readouterr().err
-
-
-def test_one_node_needs_no_check_and_leaves_no_probe(ray_cluster: None, tmp_path: Path) -> None:
-    require_seen_by_nodes(["/proc/self/cmdline"], tmp_path / "not" / "there" / "yet")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_places_that_a_configuration_names() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray import cloudpickle
 from ray._private.authentication import authentication_token_setup
 from ray.air.execution import FixedResourceManager
 from ray.air.execution._internal import RayActorManager
@@ -17,6 +18,11 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train.constants import ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal import constants as train_constants
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
+from ray.train.v2.api import data_parallel_trainer
+from ray.train.v2.api.config import FailureConfig
+from ray.train.v2.api.exceptions import ControllerError
 from ray.tune.execution import class_cache, tune_controller
 from ray.util import debug
 
@@ -112,3 +118,16 @@ def test_ray_train_passes_on_gpus_and_cluster(monkeypatch: pytest.MonkeyPatch) -
     ray_patches.name_cluster_to_train()
     assert not set(ours) & set(unpatched("ray.train.v2._internal.constants").get_env_vars_to_propagate())
     assert train_constants.get_env_vars_to_propagate().items() >= ours.items()
+
+
+def test_a_failed_start_ends_training_and_resources_are_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = FailureConfig(controller_failure_limit=1)
+    failed, late = ControllerError(WorkerGroupStartupFailedError()), ControllerError(WorkerGroupStartupTimeoutError(2))
+    assert create_failure_policy(config).make_decision(failed) is FailureDecision.RETRY
+    monkeypatch.setattr(data_parallel_trainer, "create_failure_policy", None)
+    ray_patches.failed_starts_end_training()
+    policy = cloudpickle.loads(cloudpickle.dumps(data_parallel_trainer.create_failure_policy(config)))
+    decisions = [policy.make_decision(error) for error in (failed, late, late)]
+    assert decisions == [FailureDecision.RAISE, FailureDecision.RETRY, FailureDecision.RAISE]

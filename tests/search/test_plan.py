@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets_made import write_prepared
@@ -9,7 +10,7 @@ from datasets_made import write_prepared
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.errors import UsageError
 from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, require_gpu_memory
-from fer_ray.search.request import SearchRequest, TrialResources, check_request
+from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 
 COST = TrialCost(train=0.001, validate=0.0005, save=0.1, memory=1 << 30, gpu_memory=0, gpu_size=0)
@@ -19,51 +20,39 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("nodes", "asked", "each", "concurrent", "resources"),
     [
-        ([{"CPU": 2}], None, TrialResources(), 2, {"CPU": 1}),
-        ([{"CPU": 8}], 1, TrialResources(), 1, {"CPU": 8}),
-        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, TrialResources(), 2, {"CPU": 4}),  # 6 each would fit no node
-        ([{"CPU": 2}], 5, TrialResources(), 5, {"CPU": 1}),  # left for `require` to refuse
-        ([{"CPU": 16, "GPU": 4}], None, TrialResources(), 4, {"CPU": 4, "GPU": 1}),
-        ([{"CPU": 16, "GPU": 1}], 2, TrialResources(), 2, {"CPU": 8, "GPU": 0.5}),
-        ([{"CPU": 16, "GPU": 2}], 3, TrialResources(), 3, {"CPU": 5, "GPU": 0.5}),
-        ([{"CPU": 2, "GPU": 4}], None, TrialResources(), 2, {"CPU": 1, "GPU": 1}),
-        ([{}, {"CPU": 16}], 4, TrialResources(), 4, {"CPU": 4}),
-        ([{"CPU": 64}], None, TrialResources(), 20, {"CPU": 3}),  # no more trials than that
-        ([{"CPU": 8}], None, TrialResources(workers=2), 4, {"CPU": 1}),
-        ([{"CPU": 8}], 2, TrialResources(workers=2), 2, {"CPU": 2}),
-        ([{"CPU": 8}], None, TrialResources(workers=2, cpus=4), 2, {"CPU": 2}),
-        ([{"CPU": 2}], None, TrialResources(gpus=1), 1, {"CPU": 1, "GPU": 1}),  # left for `require` to refuse
-        ([{"CPU": 16, "GPU": 4}], None, TrialResources(workers=2), 2, {"CPU": 4, "GPU": 1}),
-        ([{"CPU": 16, "GPU": 2}], None, TrialResources(gpus=0.25), 8, {"CPU": 2, "GPU": 0.25}),
-        ([{"CPU": 16, "GPU": 2}], None, TrialResources(gpus=0), 16, {"CPU": 1}),
-        ([{"CPU": 64, "GPU": 8}], None, TrialResources(gpus=0.4), 16, {"CPU": 4, "GPU": 0.4}),
-        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, TrialResources(workers=2), 1, {"CPU": 16, "GPU": 1}),
-        ([{"CPU": 16, "GPU": 2}], None, TrialResources(workers=4), 4, {"CPU": 1}),  # GPUs for two of four
+        ([{"CPU": 2}], None, {}, 2, {"CPU": 1}),
+        ([{"CPU": 8}], 1, {}, 1, {"CPU": 8}),
+        ([{"CPU": 4}, {"CPU": 4}, {"CPU": 4}], 2, {}, 2, {"CPU": 4}),  # 6 each would fit no node
+        ([{"CPU": 16, "GPU": 4}], None, {}, 4, {"CPU": 4, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 1}], 2, {}, 2, {"CPU": 8, "GPU": 0.5}),
+        ([{"CPU": 16, "GPU": 2}], 3, {}, 3, {"CPU": 5, "GPU": 0.5}),
+        ([{"CPU": 64}], None, {}, 20, {"CPU": 3}),  # no more trials than that
+        ([{"CPU": 8}], 2, {"workers": 2}, 2, {"CPU": 2}),
+        ([{"CPU": 8}], None, {"workers": 2, "cpus": 4}, 2, {"CPU": 2}),
+        ([{"CPU": 2}], None, {"gpus": 1}, 1, {"CPU": 1, "GPU": 1}),  # left for `require` to refuse
+        ([{"CPU": 16, "GPU": 4}], None, {"workers": 2}, 2, {"CPU": 4, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 2}], None, {"gpus": 0.25}, 8, {"CPU": 2, "GPU": 0.25}),
+        ([{"CPU": 64, "GPU": 8}], None, {"gpus": 0.4}, 16, {"CPU": 4, "GPU": 0.4}),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], None, {"workers": 2}, 1, {"CPU": 16, "GPU": 1}),
+        ([{"CPU": 16, "GPU": 2}], None, {"workers": 4}, 4, {"CPU": 1}),  # GPUs for two of four
     ],
 )
 def test_shares(
-    nodes: list[dict[str, float]],
-    asked: int | None,
-    each: TrialResources,
-    concurrent: int,
-    resources: dict[str, float],
+    nodes: list[dict[str, float]], asked: int | None, each: dict[str, Any], concurrent: int, resources: dict[str, float]
 ) -> None:
-    allocation = allocate(nodes, 20, asked, each)
-    assert (allocation.concurrent, allocation.resources, allocation.workers) == (concurrent, resources, each.workers)
+    allocation = allocate(nodes, 20, asked, **each)
+    assert (allocation.concurrent, allocation.resources) == (concurrent, resources)
+    assert allocation.workers == each.get("workers", 1)
 
 
-def test_a_search_says_that_it_leaves_gpus_idle() -> None:
-    reason = allocate([{"CPU": 16, "GPU": 2}], 20, None, TrialResources(workers=4)).reason
-    assert reason == "as many as fit; without GPUs: only 2 of 4 workers of a trial would get one"
-    assert "GPU" not in allocate([{"CPU": 16}], 20, None, TrialResources(workers=4)).reason
-
-
-def test_little_memory_lets_fewer_trials_run_at_once() -> None:
+def test_why_fewer_trials_run_at_once() -> None:
     nodes = [{"CPU": 8, "memory": 3.5 * GIB}, {"CPU": 8, "memory": 1.5 * GIB}]
     allocation = allocate(nodes, 20, None, memory=GIB)
     assert (allocation.concurrent, allocation.resources["CPU"], allocation.resources["memory"]) == (4, 2, GIB)
     assert allocation.reason == "a process takes 1 GiB of memory"
     assert allocate(nodes, 20, 3, memory=GIB).reason == "as requested"
+    reason = allocate([{"CPU": 16, "GPU": 2}], 20, None, workers=4).reason
+    assert reason == "as many as fit; without GPUs: only 2 of 4 workers of a trial would get one"
 
 
 def test_trials_share_a_gpu_as_far_as_its_memory_goes() -> None:
@@ -72,6 +61,10 @@ def test_trials_share_a_gpu_as_far_as_its_memory_goes() -> None:
     nodes = [{"CPU": 16, "GPU": 1}]
     assert allocate(nodes, 20, 3, gpu_fraction=0.3).resources["GPU"] == pytest.approx(1 / 3)
     assert allocate(nodes, 20, 4, gpu_fraction=0.3).resources["GPU"] == 0.3  # room for three: refused
+    allocation = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as requested")
+    with pytest.raises(UsageError, match=r"^0.25 GPU per process: PyTorch reserved 30% .*--gpus-per-trial"):
+        require_gpu_memory(SearchPlan(allocation, {"s": gpu}))
+    require_gpu_memory(SearchPlan(allocation, {"s": COST}))
 
 
 @pytest.fixture
@@ -87,19 +80,11 @@ def request_(tmp_path: Path) -> SearchRequest:
 
 
 def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:
-    """5 rounds of 20 epochs of 64 × 1 ms + 32 × 0.5 ms + 0.1 s each: 18 s; and 4 s to start."""
-    plan = SearchPlan(Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core"), {"s": COST}, 4)
+    """5 rounds of 20 epochs of 64 × 1 ms + 32 × 0.5 ms + 0.1 s each: 18 s."""
+    plan = SearchPlan(Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core"), {"s": COST})
     said = describe_plan(request_, plan, [{"CPU": 2, "memory": 4 * GIB}])
-    assert "9 trials, for at most 2 h 00 min, 2 at once (one per CPU core), each with 1 CPU" in said
+    assert "9 trials, for at most 2 h 00 min: 2 trials at once (one per CPU core), each process with 1 CPU" in said
     assert "training.epochs: int [5, 20], first 10" in said
     assert "a trial of s: 20 epochs in 4 s; measured images/s of a process: 1,000 trained, 2,000" in said
-    assert "time: at most 22 s = 5 × 4 s + 4 s to start" in said
+    assert "time: at most 18 s = 5 × 4 s, if" in said
     assert "1 GiB per process (measured); 2 at once take 2 GiB of the 4 GiB that Ray may use" in said
-
-
-def test_a_gpu_whose_memory_is_too_small_is_refused() -> None:
-    allocation = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as requested")
-    large = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB)
-    with pytest.raises(UsageError, match=r"^0.25 GPU per process: PyTorch reserved 30% .*--gpus-per-trial"):
-        require_gpu_memory(SearchPlan(allocation, {"s": large}, 0))
-    require_gpu_memory(SearchPlan(allocation, {"s": COST}, 0))

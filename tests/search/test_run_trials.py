@@ -11,20 +11,13 @@ import optuna
 import pytest
 from ray import tune as ray_tune
 from ray._private.utils import get_system_memory, get_used_memory
-from ray.air.execution import FixedResourceManager
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train._internal.storage import StorageContext
-from ray.tune.execution import tune_controller
-from ray.tune.experiment import Trial
 from scripted_search import SPACE
 
 from fer_ray.cluster import connect
-from fer_ray.cluster.failures import FailureReader
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError
-from fer_ray.search.on_ray.run_trials import adapted_tune, run_to_its_end
-from fer_ray.search.on_ray.trial_listener import TrialListener, _worker_error
+from fer_ray.search.on_ray.run_trials import run_to_its_end
+from fer_ray.search.on_ray.trial_listener import TrialListener
 
 
 def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
@@ -42,32 +35,6 @@ def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
 
     run_to_its_end(cast(ray_tune.Tuner, Fitting()))
     assert ended == ["trial"]
-
-
-def test_a_kill_for_memory_is_the_death_of_one_actor(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error on its way from Ray, through Tune's controller and its file, to what the study keeps."""
-    passed = list[Exception]()
-    monkeypatch.setattr(RayActorManager, "_actor_task_failed", lambda manager, task, error: passed.append(error))
-    with adapted_tune(copies_files=False):
-        manager = tune_controller.RayActorManager(FixedResourceManager({"CPU": 1}))  # type: ignore[attr-defined]
-    manager._actor_task_failed(None, OutOfMemoryError("1 worker(s) were killed.\nTop memory users: …"))
-    (death,) = passed
-    assert isinstance(death, RayActorError)
-    trial = Trial("x", stub=True)
-    trial.set_storage(StorageContext(str(tmp_path), "search", trial_dir_name="0"))
-    Path(trial.local_path).mkdir(parents=True)
-    trial.handle_error(death)
-    failure = FailureReader(1).read(_worker_error(trial))
-    assert failure.text.startswith("out of memory: 1 worker(s) were killed. Lower training.batch_size")
-
-
-def test_ray_tune_is_left_as_it_was() -> None:
-    before = dict(os.environ), tune_controller.RayActorManager  # type: ignore[attr-defined]
-    with adapted_tune(copies_files=False):
-        assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
-    assert (dict(os.environ), tune_controller.RayActorManager) == before  # type: ignore[attr-defined]
 
 
 def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

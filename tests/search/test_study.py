@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fer_ray.errors import DataError, FerRayError, UsageError
 from fer_ray.search.database import translate_database_errors
 from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
+from fer_ray.search.trial_records import TrialRecord
 
 SPACE = SearchSpace.model_validate(
     {
@@ -36,53 +38,50 @@ def test_defaults_come_first_then_what_the_search_draws(storage: str) -> None:
     assert (first.space, first.config) == ("a", SPACE.defaults)
     assert (second.space, second.config) == ("b", OTHER.defaults)
     assert third.config not in (SPACE.defaults, OTHER.defaults)
-    assert [first.number, second.number, third.number] == [one.number for one in study.running()] == [0, 1, 2]
+    assert [first.number, second.number, third.number] == list(study.running) == [0, 1, 2]
     parameters = optuna.load_study(study_name="s", storage=storage).trials[0].params
     assert parameters == {"architecture": "a", "a/model.dropout": 0.5, "a/training.epochs": 16}
 
 
-def test_values_are_of_the_best_epoch(storage: str) -> None:
-    study = Study.create("s", storage, {"a": SPACE}, "data")
+def run(study: Study, accuracies: Sequence[float], close: str) -> TrialRecord:
+    """Draw a trial, report its epochs and close it."""
     number = study.ask().number
-    for epoch, accuracy in enumerate([0.1, 0.4, 0.4, 0.3], start=1):
+    for epoch, accuracy in enumerate(accuracies, start=1):
         study.report(number, metrics(epoch, accuracy))
-    record = study.complete(number)
+    if close == "interrupt":
+        study.interrupt_running()
+    else:
+        getattr(study, close)(number, *["it broke"] * (close == "fail"))
+    return study.records()[number]
+
+
+def test_values_are_of_the_best_epoch_and_only_complete_trials_are_best(storage: str) -> None:
+    study = Study.create("s", storage, {"a": SPACE}, "data")
+    record = run(study, [0.1, 0.4, 0.4, 0.3], "complete")
     assert (record.state, record.value, record.macro_f1, record.best_epoch) == ("COMPLETE", 0.4, 0.2, 2)
     assert (record.by_epoch, record.seconds) == ([0.1, 0.4, 0.4, 0.3], 6.0)
-    assert study.best() == record
-
-
-def test_only_complete_trials_are_best_and_the_first_of_equals(storage: str) -> None:
-    study = Study.create("s", storage, {"a": SPACE}, "data")
-    for accuracy, close in [(0.3, study.complete), (0.9, study.prune), (0.5, study.complete), (0.5, study.complete)]:
-        number = study.ask().number
-        study.report(number, metrics(1, accuracy))
-        close(number)
-    study.fail(study.ask().number, "it broke")
+    for accuracy, close in [(0.9, "prune"), (0.5, "complete"), (0.5, "complete"), (0.9, "fail")]:
+        run(study, [accuracy], close)
     best = study.best()
-    assert best is not None and best.number == 2
+    assert best is not None and best.number == 2  # the first of equals
     assert [record.state for record in study.records()] == ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "FAIL"]
     assert study.records()[4].error == "it broke"
 
 
-def test_where_none_is_complete_the_best_epoch_of_what_was_stopped_is_best(tmp_path: Path) -> None:
-    study = Study.create("s", f"sqlite:///{tmp_path / 's.db'}", {"a": SPACE}, "data")
+def test_where_none_is_complete_the_best_epoch_of_what_was_stopped_is_best() -> None:
+    study, best = Study.create("s", "sqlite:///:memory:", {"a": SPACE}, "data"), list[int]()
     closed = [
-        ([0.3, 0.6, 0.2], study.prune),
-        ([0.4, 0.5], study.stop),
-        ([0.9], lambda number: study.fail(number, "it broke")),
-        ([0.7, 0.1], lambda number: study.interrupt_running()),
-        ([], study.stop),
+        ([0.3, 0.6, 0.2], "prune"),
+        ([0.4, 0.5], "stop"),
+        ([0.9], "fail"),
+        ([0.7, 0.1], "interrupt"),
+        ([], "stop"),
     ]
-    best = list[int | None]()
     for accuracies, close in closed:
-        number = study.ask().number
-        for epoch, accuracy in enumerate(accuracies, start=1):
-            study.report(number, metrics(epoch, accuracy))
-        close(number)  # type: ignore[operator]
-        best.append(study.best().number if study.best() else None)  # type: ignore[union-attr]
+        run(study, accuracies, close)
+        found = study.best()
+        best += [found.number] if found else []
     assert best == [0, 0, 0, 3, 3]
-    found = study.best()
     assert found is not None and (found.value, found.accuracy, found.best_epoch) == (0.7, 0.7, 1)
     assert found.stopped.startswith("stopped after epoch 2 of ")
 
@@ -107,13 +106,10 @@ def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_a_study_is_not_looked_for_in_a_new_database(tmp_path: Path) -> None:
+def test_databases_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"other\.db: no such database"):
         Study.read("s", f"sqlite:///{tmp_path / 'other.db'}")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_damaged_database_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "s.db").write_bytes(b"nonsense" * 1000)
     with pytest.raises(UsageError, match=r"database of studies: file is not a database\. Restore it"):
         Study.read("s", f"sqlite:///{tmp_path / 's.db'}")
@@ -170,29 +166,24 @@ def test_a_kill_while_a_trial_is_interrupted_neither_loses_nor_doubles_it(
     assert resumed.ask().config == lost.config
 
 
-def test_studies_stay_apart(storage: str) -> None:
+def test_studies_stay_apart_and_keep_their_objectives_and_dataset(storage: str) -> None:
     Study.create("one", storage, {"a": SPACE}, "data").ask()
     assert Study.create("two", storage, {"a": SPACE}, "data").ask().number == 0
     with pytest.raises(UsageError, match="one"):
         Study.create("one", storage, {"a": SPACE}, "data")
     with pytest.raises(UsageError, match="no study of this search"):
         Study.read("three", storage)
-
-
-def test_resuming_wants_the_same_objectives_and_dataset(storage: str) -> None:
-    Study.create("s", storage, {"a": SPACE}, "data")
     with pytest.raises(UsageError, match="--objective accuracy"):
-        Study.resume("s", storage, {"a": SPACE}, "data", Strategy(("macro_f1",)))
+        Study.resume("one", storage, {"a": SPACE}, "data", Strategy(("macro_f1",)))
     with pytest.raises(DataError, match="another dataset"):
-        Study.resume("s", storage, {"a": SPACE}, "others")
+        Study.resume("one", storage, {"a": SPACE}, "others")
 
 
 def test_resuming_allows_other_bounds_of_ranges(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 's.db'}"
     study = Study.create("s", storage, {"a": SPACE, "b": OTHER}, "data")
     for _ in range(12):
-        study.report(number := study.ask().number, metrics(1, 0.5))
-        study.complete(number)
+        run(study, [0.5], "complete")
     records = study.records()
     high = changed(dropout=0.9, low=0.7, default=0.8)
     wider = Study.resume("s", storage, {"b": OTHER, "a": high}, "data")

@@ -58,21 +58,15 @@ def test_schedules() -> None:
     rate = factors(ScheduleConfig(name="step", step_at=(0.5, 0.75), decay=0.2), 100)
     assert rate.tolist() == pytest.approx([1.0] * 50 + [0.2] * 25 + [0.04] * 25)
     assert set(factors(ScheduleConfig(name="constant"))) == {1.0}
-
-
-def test_plateau_lowers_the_rate_where_accuracy_stalls() -> None:
     config = ScheduleConfig(name="plateau", plateau_patience=2, decay=0.5)
     accuracies = [0.1, 0.2, 0.2, 0.19, 0.3, 0.1, 0.1, 0.1, 0.1]
     rates = [learning_rate_factor(config, 0, 10, accuracies[:epochs]) for epochs in range(len(accuracies) + 1)]
     assert rates == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
 
 
-def test_images_grow_from_two_thirds_in_steps_of_8_pixels() -> None:
+def test_images_grow_and_stages_thaw() -> None:
     assert [image_size(0.667, 0.67, epoch / 12, 48) for epoch in range(12)] == [32] * 5 + [40] * 4 + [48] * 3
     assert {image_size(1, 0.67, epoch / 3, 52) for epoch in range(3)} == {52}
-
-
-def test_stages_thaw_one_by_one_from_the_classifier() -> None:
     config = ScheduleConfig(head_epochs=2, unfreeze_epochs=3)
     assert [trained_stages(config, epoch, 4) for epoch in range(11)] == [1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
     assert [trained_stages(ScheduleConfig(head_epochs=2), epoch, 4) for epoch in range(4)] == [1, 1, 4, 4]
@@ -131,26 +125,19 @@ def test_labels_give_torchs_loss(smoothing: float) -> None:
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_soft_labels_by_hand() -> None:
-    logits = torch.tensor([[0.0, 1.0, 0, 0, 0, 0, 0]])
-    soft = torch.tensor([[0.25, 0.75, 0, 0, 0, 0, 0]])
+def test_losses_by_hand() -> None:
+    """Soft labels; focal loss, for a label with probability p (1 - p)² times the cross-entropy; and distillation."""
+    logits, soft = torch.tensor([[0.0, 1.0, 0, 0, 0, 0, 0]]), torch.tensor([[0.25, 0.75, 0, 0, 0, 0, 0]])
     log_sum = math.log(6 + math.e)
     expected = (0.25 * 2 * log_sum + 0.75 * 4 * (log_sum - 1)) / (0.25 * 2 + 0.75 * 4)
     loss = loss_of(torch.tensor([2.0, 4.0, 1, 1, 1, 1, 1]), soft_labels=True)
-    targets = loss.targets(Batch(torch.empty(1), LABELS[:1], soft))
-    assert loss.loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+    assert loss.loss(logits, loss.targets(Batch(torch.empty(1), LABELS[:1], soft))).item() == pytest.approx(expected)
 
-
-def test_focal_loss_by_hand() -> None:
-    """For a label with probability p it is (1 - p)² times the cross-entropy."""
-    logits = torch.tensor([[2.0, 0, 0, 0, 0, 0, 0]])
-    p = torch.softmax(logits, dim=1)[0, 0].item()
-    got = loss_of(torch.ones(7), focal_gamma=2).loss(logits, F.one_hot(torch.tensor([0]), 7).float())
+    p = torch.softmax(logits, dim=1)[0, 1].item()
+    got = loss_of(torch.ones(7), focal_gamma=2).loss(logits, F.one_hot(torch.tensor([1]), 7).float())
     assert got.item() == pytest.approx((1 - p) ** 2 * -math.log(p), rel=1e-5)
 
-
-def test_distillation_is_its_share_of_the_loss() -> None:
     teachers, loss = torch.rand(20, 7).softmax(dim=1), loss_of(torch.ones(7), distill_weight=0.7)
     targets = loss.targets(Batch(torch.empty(20), LABELS, None))
-    expected = 0.3 * F.cross_entropy(LOGITS, LABELS) - 0.7 * (teachers * LOGITS.log_softmax(dim=1)).sum(dim=1).mean()
-    assert loss.loss(LOGITS, targets, teachers).item() == pytest.approx(expected.item(), rel=1e-5)
+    mixed = 0.3 * F.cross_entropy(LOGITS, LABELS) - 0.7 * (teachers * LOGITS.log_softmax(dim=1)).sum(dim=1).mean()
+    assert loss.loss(LOGITS, targets, teachers).item() == pytest.approx(mixed.item(), rel=1e-5)

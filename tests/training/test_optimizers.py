@@ -15,7 +15,6 @@ import torch.multiprocessing as mp
 
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
-from fer_ray.errors import UsageError
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
@@ -146,11 +145,3 @@ def test_no_part_is_below_two_images(
     options = [f"training.batch_size={batch}", f"training.accumulate={accumulate}", "training.epochs=1"]
     fit(config(*options), some, lambda metrics, snapshot: None, seen.append)
     assert sorted(seen) == steps and sum(seen) == rows
-
-
-def test_parts_below_two_images_are_refused(data: TrainingData) -> None:
-    one = TrainingData(data.train.take(np.arange(1)), data.validation, data.info)
-    with pytest.raises(UsageError) as refused:
-        fit(config("training.accumulate=5"), one, lambda metrics, snapshot: pytest.fail("trained"))
-    rows, parts = refused.value.problems
-    assert "1 training image for 1 worker" in rows and "to 10 or more" in parts

@@ -7,7 +7,6 @@ import pytest
 from fer_ray.config.files import load_config
 from fer_ray.dataset.store import DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
-from fer_ray.models import architectures
 from fer_ray.training.requirements import batch_note, training_problems
 
 
@@ -15,11 +14,6 @@ def info(size: int) -> DatasetInfo:
     train = SplitInfo(rows=70, labels=dict.fromkeys(EMOTIONS, 10))
     told = dict.fromkeys(("fer_ray_version", "source", "source_format", "fingerprint"), "")
     return DatasetInfo.model_validate(told | {"size": size, "splits": {"train": train}, "mean": 0.5, "std": 0.25})
-
-
-@pytest.mark.parametrize("name", [architecture.name for architecture in architectures()])
-def test_images_of_48_pixels_suit_every_architecture(name: str) -> None:
-    assert training_problems(load_config(name), info(48), workers=1) == []
 
 
 @pytest.mark.parametrize("name", ["conv_bn", "lenet", "convnext_tiny"])

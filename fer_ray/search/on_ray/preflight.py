@@ -1,7 +1,6 @@
 """Plan a search before it starts: how many trials the cluster can run at once, by a measured step of each space."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -23,9 +22,9 @@ from fer_ray.training.rows import TrainingData
 AMPLE = 4 << 30
 """Memory of a node per process, in bytes, above which a search doesn't measure how much a process takes. `fast` and
 `cnn3` take 1.2 GiB with their batch of 128 images."""
-Measured = tuple[dict[str, TrialCost], float]
-"""Cost of a process by the name of the space (empty if not measured), and the seconds until a process was ready."""
-Measure = Callable[[SearchRequest, TrainingData, Allocation], Measured]
+Costs = dict[str, TrialCost]
+"""Cost of a process by the name of the space; empty if not measured."""
+Measure = Callable[[SearchRequest, TrainingData, Allocation], Costs]
 
 
 def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> SearchPlan:
@@ -37,27 +36,24 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     allocation = allocate_cluster(request, trials, {})
     named = {place for space in request.spaces.values() for place in external_paths(space.defaults)}
     require_seen_by_nodes(sorted(named), request.run.path_or_url)
-    costs, start = measure(request, data, allocation)
-    plan = SearchPlan(allocate_cluster(request, trials, costs), costs, start)
+    costs = measure(request, data, allocation)
+    plan = SearchPlan(allocate_cluster(request, trials, costs), costs)
     require_gpu_memory(plan)
     return plan
 
 
-def allocate_cluster(request: SearchRequest, trials: int, costs: Mapping[str, TrialCost]) -> Allocation:
+def allocate_cluster(request: SearchRequest, trials: int, costs: Costs) -> Allocation:
     """Connect to the cluster, or start one, and divide its resources among so many trials.
-
-    Args:
-        costs: cost of a process by the name of the space; empty if unknown.
 
     Raises:
         UsageError: the trials don't fit; the message shows the arithmetic.
     """
     # Ray Train asks the dashboard for the state of actors, to clean up after dead ones.
-    connect.connect(dashboard=request.resources.workers > 1)
+    connect.connect(dashboard=request.options.workers_per_trial > 1)
     memory = max((cost.memory for cost in costs.values()), default=0)
-    allocation = allocate(
-        connect.nodes(), trials, request.options.max_concurrent, request.resources, memory, gpu_fraction(costs)
-    )
+    asked = request.options
+    each = asked.workers_per_trial, asked.cpus_per_trial, asked.gpus_per_trial
+    allocation = allocate(connect.nodes(), trials, asked.max_concurrent, *each, memory, gpu_fraction(costs))
     workers = f"workers of {amount(allocation.concurrent, 'trial')} at once"
     connect.require(
         allocation.processes, allocation.resources, "trials at once" if allocation.workers == 1 else workers
@@ -65,7 +61,7 @@ def allocate_cluster(request: SearchRequest, trials: int, costs: Mapping[str, Tr
     return allocation
 
 
-def measure_where_tight(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
+def measure_where_tight(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Costs:
     """Measure with ``measure_costs`` if memory may limit the number of trials at once; else measure nothing.
 
     Measuring takes some seconds, because Ray doesn't run a trial in a process that measured.
@@ -75,10 +71,10 @@ def measure_where_tight(request: SearchRequest, data: TrainingData, allocation: 
     ]
     if min(parts, default=0) < AMPLE or 0 < allocation.resources.get("GPU", 0) < 1:
         return measure_costs(request, data, allocation)
-    return {}, 0.0
+    return {}
 
 
-def measure_costs(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Measured:
+def measure_costs(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Costs:
     """Measure a step of each space's defaults on one node, in as many processes at once as trials will run there.
 
     Raises:
@@ -90,25 +86,21 @@ def measure_costs(request: SearchRequest, data: TrainingData, allocation: Alloca
     task = ray.remote(max_calls=1)(_measure).options(  # else the process stays and keeps its GPU memory
         num_cpus=resources.pop("CPU"), num_gpus=resources.pop("GPU", 0), resources=resources, max_retries=0
     )
-    count = min(allocation.processes, connect.most_on_a_node(allocation.resources))
-    began = time.monotonic()
+    most = max(1, *(fitting(node, allocation.resources) for node in connect.nodes()))
+    count = min(allocation.processes, most)
     try:
-        results = ray.get([task.remote(request, rows, allocation.threads) for _ in range(count)])
+        results: list[Costs] = ray.get([task.remote(request, rows, allocation.threads) for _ in range(count)])
     except (RayTaskError, OutOfMemoryError, WorkerCrashedError) as error:
         raise _refusal(error) from error
-    start = time.monotonic() - began - max(seconds for _, seconds in results)
-    return {name: TrialCost.most([costs[name] for costs, _ in results]) for name in request.spaces}, start
+    return {name: TrialCost.most([costs[name] for costs in results]) for name in request.spaces}
 
 
-def _measure(request: SearchRequest, data: TrainingData, threads: int) -> tuple[dict[str, TrialCost], float]:
-    """Return the cost of each space and the seconds that measuring took; runs in a worker process."""
-    began = time.monotonic()
+def _measure(request: SearchRequest, data: TrainingData, threads: int) -> Costs:
+    """Return the cost of each space; runs in a worker process."""
     torch.set_num_threads(threads)
     connect.hide_unrequested_gpus()
-    costs = {
-        name: measure_trial(space.defaults, data, request.resources.workers) for name, space in request.spaces.items()
-    }
-    return costs, time.monotonic() - began
+    workers = request.options.workers_per_trial
+    return {name: measure_trial(space.defaults, data, workers) for name, space in request.spaces.items()}
 
 
 def _refusal(error: Any) -> Exception:

@@ -1,45 +1,36 @@
 """Run the trials of a study on Ray Tune."""
 
 import logging
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune as ray_tune
-from ray.exceptions import RayError
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.search import Searcher
 from sqlalchemy.engine import URL
 
 from fer_ray.cluster import connect
-from fer_ray.cluster.failures import advice
-from fer_ray.cluster.memory import memory_errors
 from fer_ray.cluster.ray_patches import keep_credentials_from_trials, trials_killed_for_memory
 from fer_ray.cluster.resources import room
-from fer_ray.config.search_space import SearchSpace
 from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.messages import is_uploaded
 from fer_ray.console.progress import ProgressBar
 from fer_ray.errors import FerRayError
-from fer_ray.inference.device import limit_gpu_memory, release_memory
 from fer_ray.search.folder import SearchFolder
+from fer_ray.search.on_ray.trial import DRIVER, TrainFunction, TrialWork, run_trial
 from fer_ray.search.on_ray.trial_listener import LostError, TrialListener
-from fer_ray.search.on_ray.trial_on_workers import DRIVER, train_on_workers
 from fer_ray.search.plan import Allocation
-from fer_ray.search.stopping import StopRule
-from fer_ray.search.strategy import Strategy
 from fer_ray.search.study import Study
-from fer_ray.search.trial_reporter import TrainFunction, TrialReporter
 from fer_ray.search.trial_table import TrialTable
 from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
 _NODES_S = 5.0
 _SWITCHES = {
@@ -77,49 +68,34 @@ def run_trials(
         KeyboardInterrupt: Ctrl-C; the running trials were closed.
         FerRayError: Ray has died; a resumed search continues the running trials.
     """
-    table = TrialTable(study.strategy.first)
+    deadline = time.monotonic() + (math.inf if seconds is None else seconds)
     with (
-        ProgressBar("searching", trials, "trials", study.counted(), table) as bar,
+        ProgressBar("searching", trials, "trials", study.counted(), TrialTable(study)) as bar,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(copies_files="tensorboard" in loggers),
     ):
-        rule = StopRule(study, trials, seconds, interrupted)
-        listener = TrialListener(study, len(data.train), allocation, runs, on_closed, rule, bar, table)
-        run_to_its_end(_tuner(study, rule, data, train, allocation, folder, runs, listener, loggers))
+        rows = len(data.train)
+        listener = TrialListener(study, trials, deadline, interrupted, rows, allocation, runs, on_closed, bar)
+        run_to_its_end(_tuner(listener, data, train, folder, loggers))
         listener.close_running()
     if interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def _tuner(
-    study: Study,
-    rule: StopRule,
-    data: TrainingData,
-    train: TrainFunction,
-    allocation: Allocation,
-    folder: SearchFolder,
-    runs: Output,
-    listener: TrialListener,
-    loggers: Sequence[str],
+    listener: TrialListener, data: TrainingData, train: TrainFunction, folder: SearchFolder, loggers: Sequence[str]
 ) -> ray_tune.Tuner:
     """Return Ray Tune's side of a search; arguments as in ``run_trials``."""
+    study, allocation = listener.study, listener.allocation
     on_workers = allocation.workers > 1
-    work = ray_tune.with_parameters(
-        _run_trial,
-        data=[ray.put(data)] if on_workers else data,
-        train=train,
-        runs=runs,
-        notes=folder.ray,
-        spaces=study.spaces,
-        strategy=study.strategy,
-        allocation=allocation,
-    )
+    work = TrialWork(train, listener.runs, folder.ray, study.spaces, study.strategy, allocation)
+    function = ray_tune.with_parameters(run_trial, data=[ray.put(data)] if on_workers else data, work=work)
     # TensorBoard's files lie where Ray Tune writes.
     output, name = (folder.output, "tensorboard") if "tensorboard" in loggers else (folder.ray, "tune")
     return ray_tune.Tuner(
-        ray_tune.with_resources(work, DRIVER if on_workers else allocation.resources),
+        ray_tune.with_resources(function, DRIVER if on_workers else allocation.resources),
         tune_config=ray_tune.TuneConfig(
-            search_alg=_StudySearcher(study, rule, allocation),
+            search_alg=_StudySearcher(listener),
             num_samples=-1,  # the searcher decides when there are enough
             # A process that waits for workers can't be told to leave them; it ends, and they with it.
             reuse_actors=not on_workers,
@@ -190,71 +166,23 @@ def _callbacks(loggers: Sequence[str], folder: SearchFolder, study: str) -> Iter
         yield MLflowLoggerCallback(os.environ.get("MLFLOW_TRACKING_URI", own), experiment_name=study)
 
 
-def _run_trial(
-    params: dict[str, Any],
-    data: Any,
-    train: TrainFunction,
-    runs: Output,
-    notes: Output,
-    spaces: Mapping[str, SearchSpace],
-    strategy: Strategy,
-    allocation: Allocation,
-) -> None:
-    """Train a candidate in the process of its trial, or on workers, and report each epoch and an error.
-
-    Errors of Ray's, such as a lost worker, are raised: Ray Tune then restarts the trial. Any other error would come
-    again. It is reported, and the process stays usable for the next trial.
-
-    Args:
-        params: what the searcher has suggested.
-        data: all rows; for workers a reference to them, in a list, because Ray would send the rows themselves.
-        notes: folder for the files of Ray Train.
-    """
-    connect.hide_unrequested_gpus()
-    config = spaces[params["space"]].with_values({path: value for path, value in params.items() if "." in path})
-    reporter = TrialReporter(config, RunFolder(runs.within(params["folder"]), strategy.first.metric), strategy)
-
-    def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        ray_tune.report(reporter.record(metrics, snapshot))
-
-    try:
-        with memory_errors(advice(config.training)):
-            if allocation.workers > 1:
-                own = notes.within(params["folder"])
-                for result in train_on_workers(config, data, train, reporter, allocation, own):
-                    ray_tune.report(result)
-                return
-            torch.set_num_threads(allocation.threads)
-            limit_gpu_memory(allocation.resources.get("GPU", 0))
-            for result in reporter.begin():
-                ray_tune.report(result)
-            train(config, data, report, resume_from=reporter.run.resumable())
-    except RayError:
-        raise
-    except Exception as error:
-        ray_tune.report({"error": str(error) if isinstance(error, FerRayError) else f"{type(error).__name__}: {error}"})
-    finally:
-        reporter.run.output.forget()
-        release_memory()
-
-
 class _StudySearcher(connect.NotPickled, Searcher):
     """Gives Ray Tune the study's candidates, as many at once as the nodes have room for at the time."""
 
-    def __init__(self, study: Study, rule: StopRule, allocation: Allocation):
+    def __init__(self, listener: TrialListener):
         super().__init__()
-        self._study, self._rule, self._allocation = study, rule, allocation
-        self._room, self._counted = allocation.concurrent, time.monotonic()
+        self._listener, self._study, self._allocation = listener, listener.study, listener.allocation
+        self._room, self._counted = self._allocation.concurrent, time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next candidate, ``FINISHED``, or None if there is no room or the running trials are enough."""
-        left = self._rule.trials_left()
+        left = self._listener.trials_left()
         if not left:
             return Searcher.FINISHED
-        if len(self._study.running()) >= min(left, self._at_once()):
+        if len(self._study.running) >= min(left, self._at_once()):
             return None
-        candidate = self._study.ask()
-        return {"number": candidate.number, "space": candidate.space, "folder": candidate.folder, **candidate.params}
+        trial = self._study.ask()
+        return {"number": trial.number, "space": trial.space, "folder": trial.folder, **trial.params}
 
     def _at_once(self) -> int:
         """Return how many trials the cluster has room for; nodes that joined or were lost count after some seconds."""

@@ -1,7 +1,5 @@
 """One progress bar for several processes. Its actor imports only this module, so it starts without PyTorch."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,24 +17,21 @@ _INTERVAL_S = 0.5
 
 
 class SharedProgress:
-    """An actor that passes progress from the first worker to the driver."""
+    """An actor that passes progress from the first worker to the driver.
+
+    Its items are the images since the beginning of a run, lines for the user, and metrics of epochs.
+    """
 
     def __init__(self) -> None:
-        self.images, self.lines, self.epochs = 0, list[str](), list[dict[str, float]]()
+        self._items = list[int | str | dict[str, float]]()
 
-    def update(self, images: int, epochs: list[dict[str, float]]) -> None:
-        """Set the images since the beginning of the run, and add the metrics of finished epochs."""
-        self.images = images
-        self.epochs += epochs
+    def put(self, *items: int | str | dict[str, float]) -> None:
+        self._items += items
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def take(self) -> tuple[int, list[str], list[dict[str, float]]]:
-        """Return the images since the beginning of the run, and the lines and epochs since the last call."""
-        lines, self.lines = self.lines, []
-        epochs, self.epochs = self.epochs, []
-        return self.images, lines, epochs
+    def take(self) -> list[int | str | dict[str, float]]:
+        """Return the items since the last call."""
+        items, self._items = self._items, []
+        return items
 
 
 class ProgressSender:
@@ -58,22 +53,21 @@ class ProgressSender:
             self.flush()
 
     def finish_epoch(self, metrics: dict[str, float]) -> None:
-        """Count an epoch, and queue its metrics."""
+        """Count an epoch, and keep its metrics for the next message."""
         self._epochs, self._in_epoch = self._epochs + 1, 0
         self._unsent.append(metrics)
 
     def flush(self) -> None:
         """Send everything now."""
-        self._actor.update.remote(self._epochs * self._rows + self._in_epoch, self._unsent)
+        self._actor.put.remote(self._epochs * self._rows + self._in_epoch, *self._unsent)
         self._unsent, self._sent = [], self._clock()
 
 
 @contextmanager
 def shared_progress(bar: ProgressBar, describe: Callable[[dict[str, float]], str]) -> Iterator[Any]:
-    """Yield the handle of a ``SharedProgress`` actor. The bar shows its images and lines until the block ends."""
+    """Yield the handle of a ``SharedProgress`` actor. The bar shows its items until the block ends."""
     options = {"num_cpus": 0, "scheduling_strategy": on_this_node(), "max_restarts": -1, "max_task_retries": -1}
-    actor = ray.remote(SharedProgress).options(**options).remote()
-    done = threading.Event()
+    actor, done = ray.remote(SharedProgress).options(**options).remote(), threading.Event()
     watcher = threading.Thread(target=_watch, args=(actor, bar, describe, done))
     watcher.start()
     try:
@@ -84,21 +78,22 @@ def shared_progress(bar: ProgressBar, describe: Callable[[dict[str, float]], str
 
 
 def _watch(actor: Any, bar: ProgressBar, describe: Callable[[dict[str, float]], str], done: threading.Event) -> None:
-    while True:
+    last = False
+    while not last:
         last = done.wait(_INTERVAL_S)
         try:
-            images, lines, epochs = ray.get(actor.take.remote())
+            items = ray.get(actor.take.remote())
         except RayError:  # the run fails with the actor's node, and ends with its own message
             return
-        new = max(images, bar.start) - bar.done  # negative after workers restart
-        bar.advance(new)
-        count_images("train", ok=new)
-        for metrics in epochs:
-            gauge("epoch", "The last finished epoch.").set(metrics["epoch"])
-            gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(metrics["validation_accuracy"])
-            gauge("validation_loss", "Of the last epoch.").set(metrics["validation_loss"])
-            say(describe(metrics))
-        for line in lines:
-            say(line)
-        if last:
-            return
+        for item in items:
+            if isinstance(item, str):
+                say(item)
+            elif isinstance(item, dict):
+                gauge("epoch", "The last finished epoch.").set(item["epoch"])
+                gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(item["validation_accuracy"])
+                gauge("validation_loss", "Of the last epoch.").set(item["validation_loss"])
+                say(describe(item))
+            else:
+                new = max(item, bar.start) - bar.done  # negative after workers restart
+                bar.advance(new)
+                count_images("train", ok=new)

@@ -1,6 +1,6 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -8,8 +8,9 @@ import ray
 import ray.train
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import DataConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -19,13 +20,14 @@ from fer_ray.cluster.failures import Failure, FailureReader, advice
 from fer_ray.cluster.memory import available_memory, first_line, memory_errors
 from fer_ray.cluster.metrics import count_failure
 from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
-from fer_ray.cluster.ray_patches import own_gpus_for_train_workers
+from fer_ray.cluster.ray_patches import failed_starts_end_training, own_gpus_for_train_workers
 from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import FerRayError
+from fer_ray.storage.output import Output
 from fer_ray.training.loop import fit
 from fer_ray.training.on_ray import shards
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
@@ -33,14 +35,13 @@ from fer_ray.training.requirements import batch_note
 from fer_ray.training.rows import TrainingData, fitting_splits
 from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot, describe_epoch
 
+MOST_WAITS = 30
+"""How often the workers of a run wait 60 s for their resources, such as for the replacement of a lost node. Without a
+limit Ray Train would wait for ever."""
+
 
 def train_on_ray(
-    config: Config,
-    data: PreparedDataset,
-    run: RunFolder,
-    bar: ProgressBar,
-    workers: int,
-    gpus_per_worker: float | None,
+    config: Config, data: PreparedDataset, run: RunFolder, bar: ProgressBar, workers: int, gpus_per_worker: float | None
 ) -> None:
     """Train on ``workers`` processes of Ray Train. The first one writes the run's folder.
 
@@ -61,22 +62,15 @@ def train_on_ray(
     rows = shards.train_dataset(data, workers) if "train" in in_memory else None
     notes = run.output.within(".ray")
     with shared_progress(bar, describe_epoch) as progress:
-        run_config = RunConfig(
-            name="train",
-            **ray_storage(notes),
-            failure_config=FailureConfig(max_failures=config.training.max_failures),
-            callbacks=[_Failures(run, progress, config.training.max_failures)],  # type: ignore[list-item]  # as documented
-        )
         job = _RunJob(config, data, workers, in_memory, run, progress)
-        trainer = make_trainer(job, workers, resources, threads, run_config, rows)
+        most = config.training.max_failures
+        trainer = make_trainer(job, workers, resources, threads, notes, most, [_Failures(run, progress, most)], rows)
         try:
             trainer.fit()
         except SystemExit:  # on Ctrl-C Ray stops the workers, then exits with status 0
             raise KeyboardInterrupt from None
-        except TrainingFailedError as error:
-            raise _training_error(error, run, config.training.max_failures) from error
-        except (RayActorError, OutOfMemoryError) as error:  # of Ray Train's controller, not of a worker
-            raise _controller_error(error, run) from error
+        except (TrainingFailedError, RayActorError, OutOfMemoryError) as error:
+            raise _explained(error, run, most) from error
         finally:
             notes.clear()  # Ray Train's own files; a resume reads last/
             run.output.fetch()
@@ -121,21 +115,32 @@ def make_trainer(
     workers: int,
     resources: dict[str, float],
     threads: int,
-    run_config: RunConfig,
+    notes: Output,
+    max_failures: int,
+    callbacks: Sequence[UserCallback] = (),
     rows: ray.data.Dataset | None = None,
 ) -> TorchTrainer:
     """Return a trainer that runs a job on ``workers`` processes of Ray Train, each with ``resources`` and ``threads``.
 
-    ``rows`` are split over the workers (``ray.train.get_dataset_shard("train")``); None if the job reads them itself.
+    Args:
+        notes: folder for the files of Ray Train.
+        max_failures: how often the workers restart after one was lost.
+        rows: split over the workers (``ray.train.get_dataset_shard("train")``); None if the job reads them itself.
     """
     own_gpus_for_train_workers()
+    failed_starts_end_training()
     return TorchTrainer(
         _work,
         train_loop_config={"job": job, "threads": threads},
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=resources.get("GPU", 0) > 0, resources_per_worker=resources
         ),
-        run_config=run_config,
+        run_config=RunConfig(
+            name="train",
+            **ray_storage(notes),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=MOST_WAITS - 1),
+            callbacks=list(callbacks),  # type: ignore[arg-type]  # as documented
+        ),
         datasets=None if rows is None else {"train": rows},
         dataset_config=DataConfig(datasets_to_split=["train"]),
     )
@@ -171,7 +176,7 @@ class _Failures(UserCallback):
         self._count += 1
         if self._count <= self._most:
             self._run.output.fetch()
-            self._progress.say.remote(
+            self._progress.put.remote(
                 f"{_describe_failure(rank, failure)}. Restarting after epoch {len(self._run.history())}:"
                 f" failure {self._count} of {self._most} allowed (training.max_failures)."
             )
@@ -188,25 +193,24 @@ def _describe_failure(rank: int, failure: Failure) -> str:
     return f"worker {rank}: {first_line(failure.text)}"
 
 
-def _training_error(error: TrainingFailedError, run: RunFolder, most: int) -> Exception:
+def _explained(error: Exception, run: RunFolder, most: int) -> Exception:
+    """Return the error that ended a run with what is kept of the run."""
+    cause = getattr(error, "controller_failure", error)
     if isinstance(error, WorkerGroupError):
         rank, first = first_failure(error.worker_failures)
         what = _describe_failure(rank, FailureReader(concurrent=1).read(first))
-        return FerRayError(
-            f"{what}: one failure more than training.max_failures = {most} allows. See also Ray's logs in"
-            f" /tmp/ray/session_latest/logs. {run.what_is_kept()}"
-        )
-    cause = getattr(error, "controller_failure", None)
-    return cause if isinstance(cause, FerRayError) else error
-
-
-def _controller_error(error: Exception, run: RunFolder) -> FerRayError:
-    try:
-        connect.require_running()
-    except FerRayError as died:
-        return FerRayError(f"{died} {run.what_is_kept()}")
-    what = f"{type(error).__name__}: {first_line(error)}"
-    return FerRayError(f"Ray Train's controller was lost, {what}. {run.what_is_kept()}")
+        what += f": one failure more than training.max_failures = {most} allows"
+    elif isinstance(error, RayActorError | OutOfMemoryError):
+        what = f"Ray Train's controller was lost, {type(error).__name__}: {first_line(error)}"
+        try:
+            connect.require_running()
+        except FerRayError as died:
+            return FerRayError(f"{died} {run.what_is_kept()}")
+    elif type(cause).__name__.startswith("WorkerGroupStartup"):  # a private class of Ray Train
+        what = f"the workers did not start: {first_line(cause)}"
+    else:
+        return cause if isinstance(cause, FerRayError) else error
+    return FerRayError(f"{what}. See also Ray's logs in /tmp/ray/session_latest/logs. {run.what_is_kept()}")
 
 
 class _RunJob:

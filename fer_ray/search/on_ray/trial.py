@@ -1,0 +1,198 @@
+"""A trial of a search, in the process that Ray Tune starts for it, and on its workers."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray import tune as ray_tune
+from ray.exceptions import RayError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.util.queue import Queue
+
+from fer_ray.cluster import connect
+from fer_ray.cluster.failures import advice
+from fer_ray.cluster.memory import memory_errors
+from fer_ray.cluster.ray_patches import name_cluster_to_train
+from fer_ray.config.paths import with_values
+from fer_ray.config.schema import Config
+from fer_ray.config.search_space import SearchSpace
+from fer_ray.errors import FerRayError, UsageError
+from fer_ray.inference.device import limit_gpu_memory, release_memory
+from fer_ray.inference.network import prediction_speed
+from fer_ray.search.plan import Allocation
+from fer_ray.search.search_metric import OBJECTIVES
+from fer_ray.search.strategy import Strategy
+from fer_ray.storage.output import SHARE_IT, Output
+from fer_ray.training.on_ray.train_workers import first_failure, make_trainer
+from fer_ray.training.rows import TrainingData
+from fer_ray.training.run_folder import Metrics, Report, RunFolder, Snapshot
+
+DRIVER = {"CPU": 0.001}
+"""Resources of the process that a trial's workers report to, which is mostly idle; Ray Tune refuses 0."""
+_LEFT = 0.01
+"""CPUs that each worker leaves to those processes."""
+
+
+class TrainFunction(Protocol):
+    """Trains a configuration and reports each epoch, as ``fit`` does."""
+
+    def __call__(self, config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
+        """Train; ``resume_from`` is a folder of an earlier epoch, written by ``Snapshot.save(resumable=True)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """What the process of a trial needs, apart from the rows and the searched values."""
+
+    train: TrainFunction  # trains a configuration, as ``fit`` does
+    runs: Output  # folder with the training run of each trial
+    notes: Output  # folder for the files of Ray Train
+    spaces: Mapping[str, SearchSpace]
+    strategy: Strategy
+    allocation: Allocation
+
+
+def run_trial(params: dict[str, Any], data: Any, work: TrialWork) -> None:
+    """Train a candidate in this process, or on workers, and report each epoch and an error to Ray Tune.
+
+    Errors of Ray's, such as a lost worker, are raised: Ray Tune then restarts the trial. Any other error would come
+    again. It is reported, and the process stays usable for the next trial.
+
+    Args:
+        params: what the searcher has suggested.
+        data: all rows; for workers a reference to them, in a list, because Ray would send the rows themselves.
+    """
+    connect.hide_unrequested_gpus()
+    values = {path: value for path, value in params.items() if "." in path}
+    config, allocation = with_values(work.spaces[params["space"]], values), work.allocation
+    run = RunFolder(work.runs.within(params["folder"]), work.strategy.first.metric)
+    reporter = TrialReporter(config, run, work.strategy)
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        ray_tune.report(reporter.record(metrics, snapshot))
+
+    try:
+        with memory_errors(advice(config.training)):
+            if allocation.workers > 1:
+                for result in train_on_workers(data, reporter, work, work.notes.within(params["folder"])):
+                    ray_tune.report(result)
+                return
+            torch.set_num_threads(allocation.threads)
+            limit_gpu_memory(allocation.resources.get("GPU", 0))
+            for result in reporter.begin():
+                ray_tune.report(result)
+            work.train(config, data, report, resume_from=run.resumable())
+    except RayError:
+        raise
+    except Exception as error:
+        ray_tune.report({"error": str(error) if isinstance(error, FerRayError) else f"{type(error).__name__}: {error}"})
+    finally:
+        run.output.forget()
+        release_memory()
+
+
+class TrialReporter:
+    """Writes the training run of a trial, and makes the result of each epoch for Ray Tune.
+
+    A result is the epoch's metrics and ``previous``: whether the epoch was trained by an earlier process.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, strategy: Strategy):
+        self.config, self.run, self._strategy, self._speed = config, run, strategy, Metrics()
+
+    def begin(self) -> list[dict[str, Any]]:
+        """Prepare the folder and return the results of the epochs that an earlier process trained.
+
+        Raises:
+            UsageError: this machine doesn't see the folder of the search.
+            DataError: the last checkpoint is damaged.
+        """
+        output = self.run.output
+        if not output.is_remote and not (search := output.path.parent.parent).is_dir():
+            raise UsageError(f"{search}: not visible on {os.uname().nodename}. {SHARE_IT}")
+        output.fetch()
+        self.run.begin(self.config)
+        return [self._result(metrics) | {"previous": True} for metrics in self.run.catch_up()]
+
+    def record(self, metrics: Metrics, snapshot: Snapshot) -> dict[str, Any]:
+        """Store an epoch and return its result."""
+        self.run.record(metrics, snapshot)
+        return self._result(metrics) | {"previous": False}
+
+    def _result(self, metrics: Metrics) -> dict[str, Any]:
+        if "images_per_s" in self._strategy.objectives and not self._speed:
+            # Measured once: later epochs change the weights, not the speed.
+            speed = prediction_speed(self.run.best, self.config.training.precision)
+            self._speed[OBJECTIVES["images_per_s"].metric] = speed
+        return metrics | self._speed
+
+
+def train_on_workers(
+    data: list["ray.ObjectRef[TrainingData]"], reporter: TrialReporter, work: TrialWork, notes: Output
+) -> Iterator[dict[str, Any]]:
+    """Train a candidate on several workers of Ray Train and yield the result of each epoch.
+
+    Ray's ``TuneReportCallback`` isn't used: if the driver of the search is busy when the last epoch is reported, the
+    callback waits for ever, because the end of the trial already takes the only slot of its queue.
+    """
+    allocation = work.allocation
+    results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": connect.on_this_node()})
+    job = _TrialJob(data, allocation.workers, work.train, reporter, results)
+    resources = allocation.resources | {"CPU": allocation.resources["CPU"] - _LEFT}
+    # Ray Tune restarts the trial.
+    trainer = make_trainer(job, allocation.workers, resources, allocation.threads, notes, max_failures=0)
+    failures = list[Exception]()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            failures.append(error)
+        finally:
+            results.put(None)
+
+    name_cluster_to_train()
+    # A daemon: when the trial is stopped, Tune ends this process and thereby the processes that it owns.
+    threading.Thread(target=fit, daemon=True).start()
+    while (result := results.get()) is not None:
+        yield result
+    for error in failures:
+        raise _cause(error)
+
+
+def _cause(error: Exception) -> Exception:
+    """Return the error of the worker that ended a trial."""
+    if isinstance(error, WorkerGroupError):
+        return first_failure(error.worker_failures)[1]
+    return error.controller_failure if isinstance(error, ControllerError) else error
+
+
+@dataclass(frozen=True)
+class _TrialJob:
+    """A trial of several workers, whose rows are in Ray's object store: one copy per node."""
+
+    data: list["ray.ObjectRef[TrainingData]"]
+    workers: int
+    train_function: TrainFunction
+    reporter: TrialReporter
+    results: Queue  # results of the first worker, which is at most one epoch ahead of Tune
+
+    def begin(self) -> None:
+        for result in self.reporter.begin():
+            self.results.put(result)
+
+    def train(self, rank: int, report: Report) -> None:
+        if rank:
+            self.reporter.run.output.fetch()
+        data = ray.get(self.data[0])
+        own = TrainingData(data.train.share(rank, self.workers), data.validation.share(rank, self.workers), data.info)
+        self.train_function(self.reporter.config, own, report, resume_from=self.reporter.run.resumable())
+
+    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
+        self.results.put(self.reporter.record(metrics, snapshot))
