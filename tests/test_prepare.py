@@ -111,16 +111,6 @@ def test_wrong_calls_and_sources_of_no_use_are_refused(tiny_dataset: PreparedDat
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 
 
-def test_nothing_is_left_when_prepare_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fer_ray.prepare, "draw_dataset", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("synthetic:20", tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_error_in_a_worker_reaches_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

