@@ -26,10 +26,11 @@ _CHUNK_ROWS = 4096  # fewer where images are large
 
 
 class Spool:
-    """Collects raw rows, their pixels, size × size, in an empty file on a disk."""
+    """Collects raw rows, their pixels, size × size, in an empty file on a disk; ``chunk_rows`` are handled at once."""
 
     def __init__(self, file: IO[bytes], size: int):
         self.file, self.size = file, size
+        self.chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // size**2))
         fields = [field for field in raw_schema(size) if field.name != "pixels"]
         self._tables = [pa.schema([*fields, ("digest", pa.binary(16)), ("flat", pa.bool_())]).empty_table()]
 
@@ -77,13 +78,9 @@ class Spool:
 
     def chunks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the numbers and images of some rows, a few MB at a time."""
-        length = self.chunk_rows()
-        for start in range(0, len(rows), length):
-            yield rows[start : start + length], self.pixels(rows[start : start + length])
-
-    def chunk_rows(self) -> int:
-        """Return the number of rows that are handled at once."""
-        return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // self.size**2))
+        for start in range(0, len(rows), self.chunk_rows):
+            chosen = rows[start : start + self.chunk_rows]
+            yield chosen, self.pixels(chosen)
 
 
 @dataclass

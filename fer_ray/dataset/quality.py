@@ -21,7 +21,7 @@ class Findings:
     """The flaws of n rows, in the order train, validation, test; undefined for rejects."""
 
     first: np.ndarray  # int64, n, number of the first row with the same pixels
-    near: np.ndarray | None  # int64, n, number of the first near-duplicate, -1 without one; None if not requested
+    near: np.ndarray  # int64, n, number of the first near-duplicate, -1 without one or if not requested
     flags: dict[str, np.ndarray]  # bool, n, by name, as in ``fer_ray.dataset.store``
 
 
@@ -34,7 +34,7 @@ def find(rows: SpooledRows, spool: Spool | None = None) -> Findings:
     later = rows.splits > 0
     flags = {"flat": rows.flat, "leaked": later & (rows.splits[first] == 0), "conflict": _conflicts(rows, first)}
     if spool is None:
-        return Findings(first, None, flags)
+        return Findings(first, np.full(len(rows), _NONE), flags)
     near = _first_near(rows, first, spool)
     flags["near_duplicate"] = (near != _NONE) & (first == np.arange(len(rows)))
     flags["near_leaked"] = later & ~flags["leaked"] & (near != _NONE) & (rows.splits[near] == 0)
