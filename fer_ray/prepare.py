@@ -7,11 +7,10 @@ if __name__ == "__main__":
 
     main(["prepare", *sys.argv[1:]])
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
@@ -23,7 +22,7 @@ from fer_ray.config.options import PrepareOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.dataset import quality
-from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows, mean_and_std, relabel, take_validation
+from fer_ray.dataset.assemble import Spool, SpooledRows, mean_and_std, relabel, take_validation
 from fer_ray.dataset.near_duplicates import SMALLEST
 from fer_ray.dataset.quality import Findings
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset
@@ -67,26 +66,27 @@ def prepare(options: PrepareOptions) -> PrepareResult:
         _require_unprepared(options.source)
         source = open_source(options.source, options.format, options.seed, names)
         votes = _votes(source, options.fer_plus)
-        notes = _said(source.notes)
-        with output.whole() as partial, Spool(partial / "pixels.partial", options.size) as spool:
+        for note in source.notes:
+            say(note)
+        with output.whole() as partial, tempfile.TemporaryFile(dir=partial) as pixels:
             record_start(partial)
+            spool = Spool(pixels, options.size)
             _read(source, spool)
-            unread = len(spool.rejects())
-            rows, about_names = spool.rows(source, names)
+            rows, notes = spool.rows(source, names)
             names.require_used(source.name)
-            notes += _said(about_names)
-            rejects = spool.rejects()
             if not len(rows.in_order()):
-                raise DataError(_unusable(source, rejects))
+                rejects = rows.rejects()
+                first = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
+                raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {first}.")
             if votes:
-                notes += _said(relabel(source, rows, unread, votes, options.fer_plus_labels))
-            if options.drop_leaks:
-                dropped, note = _drop_leaks(source, rows)
-                rejects, notes = pa.concat_tables([rejects, dropped]), [*notes, *_said([note])]
-            notes += _said(_complete_splits(rows, options.validation_fraction, options.seed))
+                notes += relabel(source, rows, votes, options.fer_plus_labels)
+            dropped = _drop_leaks(source, rows, notes) if options.drop_leaks else 0
+            notes += _complete_splits(rows, options.validation_fraction, options.seed)
+            for note in notes:
+                say(note)
             notes += [quality.NEAR_RULE] if options.near_duplicates else []
             findings = quality.find(rows, spool if options.near_duplicates else None)
-            info = _write(partial, source, spool, rows, findings, rejects, notes)
+            info = _write(partial, source, spool, rows, findings, dropped, [*source.notes, *notes])
             draw_dataset(partial, info, spool, rows)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -95,13 +95,6 @@ def prepare(options: PrepareOptions) -> PrepareResult:
 
 
 command = prepare.run
-
-
-def _said(notes: list[str]) -> list[str]:
-    """Print notes, and return them for the dataset."""
-    for note in notes:
-        say(note)
-    return list(notes)
 
 
 def _require_unprepared(source: Path | str) -> None:
@@ -141,11 +134,6 @@ def _read(source: Source, spool: Spool) -> None:
             count_images("prepare", ok=usable, rejected=len(block) - usable)
 
 
-def _unusable(source: Source, rejects: pa.Table) -> str:
-    examples = "; ".join(f"{row['id']}: {row['reason']}" for row in rejects.slice(0, 3).to_pylist())
-    return f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {examples}."
-
-
 def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -> list[str]:
     """Take validation from train if the source has none, and return notes about missing splits."""
     notes = []
@@ -165,19 +153,20 @@ def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -
     return notes
 
 
-def _drop_leaks(source: Source, rows: SpooledRows) -> tuple[pa.Table, str]:
-    """Drop leaked training rows, and return the new rejects and a note."""
+def _drop_leaks(source: Source, rows: SpooledRows, notes: list[str]) -> int:
+    """Drop leaked training rows, add a note, and return their number."""
     had = len(rows.of_split("train"))
     dropped = quality.drop_leaks(rows)
-    if had and len(dropped) == had:
+    if had and dropped == had:
         raise DataError(
             f"{source.name}: --drop-leaks would leave no training row: all {had:,} are also in validation or test."
             " Prepare without it."
         )
-    return dropped, (
-        f"{len(dropped):,} of {had:,} training images were left out (--drop-leaks) because they are also in validation"
-        " or test; rejects.parquet lists them."
+    notes.append(
+        f"{dropped:,} of {had:,} training images were left out (--drop-leaks) because they are also in validation or"
+        " test; rejects.parquet lists them."
     )
+    return dropped
 
 
 def _write(
@@ -186,13 +175,14 @@ def _write(
     spool: Spool,
     rows: SpooledRows,
     findings: Findings,
-    rejects: pa.Table,
+    dropped: int,
     notes: list[str],
 ) -> DatasetInfo:
     splits, fingerprint = write_splits(folder, spool, rows, findings)
+    rejects = rows.rejects()
     pq.write_table(rejects, folder / "rejects.parquet")
     train = rows.of_split("train")
-    mean, std = mean_and_std(spool, train if len(train) else np.arange(len(rows)))
+    mean, std = mean_and_std(spool, train if len(train) else rows.in_order())
     return DatasetInfo(
         fer_ray_version=VERSION,
         source=source.name,
@@ -202,7 +192,7 @@ def _write(
         mean=mean,
         std=std,
         rejected=len(rejects),
-        dropped_leaks=int((rows.splits == DROPPED).sum()),
+        dropped_leaks=dropped,
         soft_labels=rows.soft is not None,
         fingerprint=fingerprint,
         notes=notes,

@@ -7,21 +7,56 @@ if __name__ == "__main__":
 
     main(["report", *sys.argv[1:]])
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fer_ray.config.options import ReportOptions
 from fer_ray.config.stage_options import stage
+from fer_ray.dataset.store import DATASET_FILE
 from fer_ray.errors import DataError, FerRayError
-from fer_ray.reporting.html import render_page
+from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE
+from fer_ray.reporting.comparison import compare_evaluations, compare_runs
+from fer_ray.reporting.dataset import dataset_section
+from fer_ray.reporting.evaluation import evaluation_section
+from fer_ray.reporting.html import PageSection, render_page
 from fer_ray.reporting.model_card import CARD_FILE
-from fer_ray.reporting.sections import comparison_sections, folder_section, model_cards
+from fer_ray.reporting.runs import run_section
+from fer_ray.reporting.scoring import scoring_section
+from fer_ray.reporting.search import read_search_section
+from fer_ray.scoring.summary import SUMMARY_FILE
+from fer_ray.search.folder import NAME_FILE
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import open_output
+from fer_ray.training.run_folder import CONFIG_FILE
+from fer_ray.training.run_folder import METRICS_FILE as EPOCHS_FILE
 
 _LEFT_OUT = ("last", "part-*", *SPLITS)  # pages use no file of these folders
+_DAMAGED = (OSError, ValueError, LookupError, TypeError)
+"""What readers of damaged JSON, YAML and Parquet raise."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of folder: its name, the files that identify it, and the function that shows it."""
+
+    name: str
+    files: tuple[str, ...]
+    show: Callable[[Path, str], PageSection]
+
+
+_EVALUATION = _Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)
+_RUN = _Kind("a training run", (CONFIG_FILE, EPOCHS_FILE), run_section)
+_KINDS = (
+    _EVALUATION,
+    _Kind("a search", (NAME_FILE,), read_search_section),
+    _RUN,
+    _Kind("a scoring job", (SUMMARY_FILE,), scoring_section),
+    _Kind("a prepared dataset", (DATASET_FILE,), dataset_section),
+)
+_EXPECTED = "Expected " + ", or ".join(f"{kind.name} with {' and '.join(kind.files)}" for kind in _KINDS) + "."
 
 
 @dataclass(frozen=True)
@@ -50,18 +85,18 @@ def report(options: ReportOptions) -> ReportResult:
     """
     with open_output(options.output, inputs=options.folders) as dest:
         named = {local_copy(folder, leave_out=_LEFT_OUT): absolute(folder) for folder in options.folders}
-        paths = list(named)
-        sections, problems = [], list[str]()
+        sections, problems = list[PageSection](), list[str]()
         for path, path_or_url in named.items():
             try:
-                sections.append(folder_section(path, path_or_url))
+                sections.append(_folder_section(path, path_or_url))
             except FerRayError as error:
                 problems += error.problems
         if problems:
             raise DataError(problems)
-        cards = model_cards(paths)
+        files = [folder / CARD_FILE for folder in named if _kind_of(folder) is _EVALUATION]
+        cards = "\n---\n\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
         with dest.whole() as partial:
-            page = render_page(options.title, [*comparison_sections(paths), *sections])
+            page = render_page(options.title, [*_comparisons(list(named)), *sections])
             (partial / "report.html").write_text(page, encoding="utf-8")
             if cards:
                 (partial / CARD_FILE).write_text(cards, encoding="utf-8")
@@ -74,3 +109,47 @@ def command(options: ReportOptions) -> None:
     print(f"Report: {result.page}")
     if result.card:
         print(f"Model card: {result.card}")
+
+
+def _folder_section(folder: Path, path_or_url: str) -> PageSection:
+    """Show a folder that a stage wrote; ``path_or_url`` names it on the page and in messages."""
+    if not folder.is_dir():
+        problem = "is a file" if folder.is_file() else "no such folder"
+        raise DataError(f"{path_or_url}: {problem}. {_EXPECTED}")
+    kind = _kind_of(folder)
+    if kind is None:
+        incomplete = next((kind for kind in _KINDS if (folder / kind.files[0]).is_file()), None)
+        if incomplete:
+            missing = next(file for file in incomplete.files if not (folder / file).is_file())
+            raise DataError(f"{path_or_url}: {incomplete.name}, but its {missing} is missing. Run the stage again.")
+        inside = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and _kind_of(child)]
+        named = " ".join(f"{path_or_url}/{name}" for name in inside)
+        hint = f" Did you mean the folders in it: {named}?" if inside else ""
+        raise DataError(f"{path_or_url}: contains no output of a stage. {_EXPECTED}{hint}")
+    try:
+        return kind.show(folder, path_or_url)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f" {type(error).__name__}: {error}. Run the stage again."
+        ) from error
+
+
+def _comparisons(folders: Sequence[Path]) -> list[PageSection]:
+    """Compare the training runs among the folders, and the evaluations of the same split."""
+    named = dict(zip(_distinct_names(folders), folders, strict=True))
+    runs = {name: folder for name, folder in named.items() if _kind_of(folder) is _RUN}
+    evaluations = {name: folder for name, folder in named.items() if _kind_of(folder) is _EVALUATION}
+    return [*([compare_runs(runs)] if len(runs) > 1 else []), *compare_evaluations(evaluations)]
+
+
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return a distinct name for each folder: the last parts of its path, as many as needed."""
+    longest = max((len(folder.parts) for folder in folders), default=0)
+    names = [[str(Path(*folder.parts[-length:])) for folder in folders] for length in range(1, longest + 1)]
+    return next((one for one in names if len(set(one)) == len(set(folders))), [])
+
+
+def _kind_of(folder: Path) -> _Kind | None:
+    """Return the kind of a folder by its files; None if unknown."""
+    return next((kind for kind in _KINDS if all((folder / file).is_file() for file in kind.files)), None)

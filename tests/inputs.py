@@ -13,7 +13,7 @@ from PIL import Image
 from fer_ray.dataset.assemble import Spool
 from fer_ray.dataset.store import images_of
 from fer_ray.sources.label_names import NameOptions
-from fer_ray.sources.raw_rows import NO_LABEL, number_rows
+from fer_ray.sources.raw_rows import NO_LABEL
 from fer_ray.sources.recognise import open_source
 from fer_ray.sources.split_names import SPLITS
 
@@ -46,17 +46,21 @@ def rows_of(source: Path | str, **options: Any) -> tuple[list[dict[str, Any]], n
     opened = open_source(source, **options)
     table = pa.concat_tables([rows for pieces in opened.manifest for rows in opened.read(pieces, 48)])
     assert opened.total in (None, len(table))
-    raw = number_rows(table, 1).drop_columns(["pixels"]).to_pylist()
-    with tempfile.TemporaryDirectory() as folder, Spool(Path(folder) / "pixels", 48) as spool:
+    with tempfile.TemporaryFile() as file:
+        spool = Spool(file, 48)
         spool.add(table)
         rows, _ = spool.rows(opened, options.get("options") or NameOptions(allow_unknown=True))
-        reasons = {row["id"]: row["reason"] for row in spool.rejects().to_pylist()}
-    meant = dict(zip(rows.ids.to_pylist(), zip(rows.splits.tolist(), rows.labels.tolist(), strict=True), strict=True))
-    for row in raw:
-        split, label = meant.get(row["id"], (-1, NO_LABEL))
-        row |= {"split": SPLITS[split] if split >= 0 else None, "label": None if label == NO_LABEL else label}
-        row["reason"] = row["reason"] or (reasons.get(row["id"]) if split < 0 else None)
-    return raw, images_of(table["pixels"], 48)
+    meant = zip(rows.ids.to_pylist(), rows.reasons, rows.splits.tolist(), rows.labels.tolist(), strict=True)
+    held = [
+        {
+            "id": id,
+            "reason": reason,
+            "split": None if reason else SPLITS[split],
+            "label": None if reason or label == NO_LABEL else label,
+        }
+        for id, reason, split, label in meant
+    ]
+    return held, images_of(table["pixels"], 48)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

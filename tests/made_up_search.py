@@ -23,14 +23,19 @@ class Scripted:
 
 
 def write_search(
-    folder: Path, spaces: dict[str, SearchSpace], script: Sequence[Scripted], objectives: Sequence[str] = ("accuracy",)
+    folder: Path | None,
+    spaces: dict[str, SearchSpace],
+    script: Sequence[Scripted],
+    objectives: Sequence[str] = ("accuracy",),
 ) -> Study:
-    """Write a search with these trials; ``interrupt`` ends a trial as Ctrl-C does."""
-    folder.mkdir()
-    strategy = Strategy(tuple(objectives), sampler="random", scheduler="none")
-    search = SearchFolder(folder)
-    search.begin("search")
-    study = Study.create("search", search.database, spaces, "fingerprint", strategy)
+    """Write a search with these trials, without a folder in memory; ``interrupt`` ends a trial as Ctrl-C does."""
+    strategy, database = Strategy(tuple(objectives), sampler="random", scheduler="none"), "sqlite:///:memory:"
+    if folder:
+        folder.mkdir()
+        search = SearchFolder(folder)
+        search.begin("search")
+        database = search.database
+    study = Study.create("search", database, spaces, "fingerprint", strategy)
     for trial in script:
         number = study.ask().number
         for epoch, accuracy in enumerate(trial.accuracies, start=1):

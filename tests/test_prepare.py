@@ -1,7 +1,6 @@
 """Stage prepare, end to end: what is in the dataset, what is said, and what is left when something goes wrong."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -85,7 +84,7 @@ def test_flaws_leaks_and_rejects_are_accounted_for(tmp_path: Path, capsys: pytes
     assert reasons.keys() == expected.keys() and all(words in reasons[row] for row, words in expected.items())
     dataset = PreparedDataset(tmp_path / "out")
     assert dataset.load("train").ids == [f"row-000000{number}" for number in (2, 3, 5, 6)]
-    (near,) = [row for row in dataset.table("test").to_pylist() if row["near_duplicate_of"]]
+    (near,) = [row for row in pq.read_table(dataset.files("test")).to_pylist() if row["near_duplicate_of"]]
     assert (near["near_duplicate_of"], near["flags"]) == ("row-0000002", ["near_duplicate", "near_leaked"])
     printed = capsys.readouterr()
     assert "4 rejected, 2 of them by --drop-leaks" in printed.out and "nearly equal to a train image" in printed.out
@@ -93,41 +92,23 @@ def test_flaws_leaks_and_rejects_are_accounted_for(tmp_path: Path, capsys: pytes
     assert any("2 of 6 training images were left out" in note for note in info.notes)
 
 
-def test_sources_without_a_usable_row_are_bad_data(tmp_path: Path) -> None:
-    image = synthetic_faces(1, seed=0)[0][0]
-    with pytest.raises(DataError, match=r"none of its 1 row.*emotion '-1'"):
-        prepare(write_csv(tmp_path / "a.csv", [(-1, image, "Training")]), tmp_path / "out")
-    source = write_csv(tmp_path / "b.csv", [(0, image, "Training"), (0, image, "PublicTest")])
-    with pytest.raises(DataError, match="--drop-leaks would leave no training row"):
-        prepare(source, tmp_path / "out", drop_leaks=True)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_prepared_dataset_is_no_source(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"prepared dataset already.*train --dataset"):
-        prepare(tiny_dataset.path, tmp_path / "out")
-
-
-def test_nothing_is_left_when_prepare_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fer_ray.prepare, "draw_dataset", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("synthetic:20", tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        prepare("synthetic:20", tmp_path / "out", size=4, validation_fraction=0.9, seed=-1)
-    with pytest.raises(UsageError, match=r"--near-duplicates with --size 12: .* 16 pixels"):
-        prepare("synthetic:20", tmp_path / "out", size=12, near_duplicates=True)
-    assert [re.split(r"[ :]", problem)[0] for problem in caught.value.problems] == [
-        "--size",
-        "--validation-fraction",
-        "--seed",
+def test_wrong_calls_and_sources_of_no_use_are_refused(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    image, leak = synthetic_faces(1, seed=0)[0][0], {"drop_leaks": True}
+    (tmp_path / "sources").mkdir()
+    unknown = write_csv(tmp_path / "sources" / "a.csv", [(-1, image, "Training")])
+    leaked = write_csv(tmp_path / "sources" / "b.csv", [(0, image, "Training"), (0, image, "PublicTest")])
+    small = {"size": 12, "near_duplicates": True}
+    refused: list[tuple[object, dict[str, object], type[Exception], str]] = [
+        (unknown, {}, DataError, r"none of its 1 row.*emotion '-1'"),
+        (leaked, leak, DataError, "--drop-leaks would leave no training row"),
+        (tiny_dataset.path, {}, DataError, r"prepared dataset already.*train --dataset"),
+        ("synthetic:20", small, UsageError, r"--near-duplicates with --size 12: .* 16 pixels"),
+        ("synthetic:20", {"size": 4, "validation_fraction": 0.9}, UsageError, r"(?s)--size 4.*--validation-fraction"),
     ]
+    for source, options, error, words in refused:
+        with pytest.raises(error, match=words):
+            prepare(source, tmp_path / "out", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 
 
 def test_an_error_in_a_worker_reaches_the_user(
@@ -190,21 +171,3 @@ def test_killed_at_any_point_and_run_again_it_ends_with_the_same_dataset(
     prepare("synthetic:712", dest, size=24)
     assert list(tmp_path.iterdir()) == [dest]
     assert hashes(dest) == hashes(tiny_dataset.path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["nowhere", "out"], 3, "no such file"),
-        (["synthetic:20", "out", "--format", "tar"], 2, "'folder', 'zip'"),
-        (["synthetic:20"], 2, "DEST"),
-    ],
-)
-def test_exit_codes(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
-    environment = os.environ | {"NO_COLOR": "1"}
-    command = [sys.executable, "-m", "fer_ray.prepare", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert words in done.stderr and "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []

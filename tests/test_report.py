@@ -41,12 +41,8 @@ def folders(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFact
 
 
 def write_search_folder(folder: Path) -> Path:
-    spaces = {
-        name: SearchSpace.model_validate(
-            {"model": {"name": name}, "search": {"optimizer.learning_rate": {"log_uniform": [0.001, 0.1]}}}
-        )
-        for name in ("fast", "cnn3")
-    }
+    search = {"search": {"optimizer.learning_rate": {"log_uniform": [0.001, 0.1]}}}
+    spaces = {name: SearchSpace.model_validate({"model": {"name": name}} | search) for name in ("fast", "cnn3")}
     errors = [Scripted([], f"Traceback (most recent call last):\n{HOSTILE} diverged")]
     write_search(folder, spaces, [Scripted([0.6, 0.71]), Scripted([0.4], "prune"), *errors])
     return folder
@@ -63,10 +59,7 @@ def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> Non
     assert "&lt;b onload=x&gt;&amp;.jpg" in text
     assert not any(one in text for one in ("Traceback", HOSTILE, "http://", "https://"))
     (start,) = json.loads((folders["run"] / "provenance.json").read_text("utf-8"))["starts"]
-    assert text.count(">How to reproduce</h3>") >= 3
-    assert escape(start["command"]) in text
-    assert start["hardware"]["cpu"] in text
-    assert f"torch {start['versions']['torch']}" in text
+    assert escape(start["command"]) in text and f"torch {start['versions']['torch']}" in text
 
 
 def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -84,8 +77,8 @@ def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Pa
     info.write_text(json.dumps(json.loads(info.read_text()) | {"dataset_fingerprint": "another"}))
     text = report([folders["run"], better], tmp_path / "apart").page.read_text("utf-8")
     assert "They were trained on 2 different datasets, so their accuracies can&#39;t be compared." in text
-    alone = report([better], tmp_path / "out2").page.read_text("utf-8")
-    assert "Comparison" not in alone
+    alone = report([better], tmp_path / "out2")
+    assert "Comparison" not in alone.page.read_text("utf-8") and alone.card is None
 
 
 def test_evaluations_of_the_same_images_are_compared(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -105,22 +98,10 @@ def test_evaluations_of_the_same_images_are_compared(folders: dict[str, Path], t
     assert "2 evaluations of test all at" in text or "2 evaluations of test from" in text
     assert 'evaluation and other</th><td class="number">' in text
     assert f'<td class="number">{right}</td><td class="number">0</td>' in text
-    assert result.card is not None
-    assert result.card.read_text("utf-8").count("# Model card: cnn3 for facial expressions") == 3
-
-
-def test_a_model_card_where_there_is_an_evaluation(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert report([folders["run"], folders["scores"]], tmp_path / "none").card is None
-    assert not (tmp_path / "none" / "model_card.md").exists()
-    card = report([folders["evaluation"]], tmp_path / "out").card
-    assert card == tmp_path / "out" / "model_card.md"
-    text = card.read_text("utf-8")
-    assert text == (folders["evaluation"] / "model_card.md").read_text("utf-8")
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE)[:4] == ["Model details", "Intended use", "Factors", "Metrics"]
+    card = (folders["evaluation"] / "model_card.md").read_text("utf-8")
+    assert result.card == tmp_path / "out" / "model_card.md" and result.card.read_text("utf-8").count(card) == 3
     accuracy = json.loads((folders["evaluation"] / "metrics.json").read_text())["tta"]["none"]["official"]["accuracy"]
-    assert re.search(rf"^\| none \| 1 \| [\d,]+ \| {accuracy:.2%} \(", text, re.MULTILINE)
-    source = f"Source: {PreparedDataset(folders['dataset']).info.source} (synthetic), 24 × 24 pixels"
-    assert source in text and "class_weight_power: 0.0" in text
+    assert re.search(rf"^\| none \| 1 \| [\d,]+ \| {accuracy:.2%} \(", card, re.MULTILINE)
 
 
 def test_all_wrong_folders_are_named_at_once(folders: dict[str, Path], tmp_path: Path) -> None:

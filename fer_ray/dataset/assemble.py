@@ -6,9 +6,7 @@ The pixels are in a file beside the dataset, so memory holds only some hundred b
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -19,64 +17,35 @@ from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import DataError
 from fer_ray.sources.fer_plus import REMEDY, Votes
 from fer_ray.sources.label_names import NameOptions, label_meanings
-from fer_ray.sources.raw_rows import NO_LABEL, Source, number_rows, raw_schema
+from fer_ray.sources.raw_rows import NO_LABEL, Source, raw_schema
 from fer_ray.sources.split_names import NO_PATTERNS, SPLITS, split_meanings
 
-DROPPED = -1  # instead of a split
-_REJECTED = -2  # likewise
-_POSITION = pa.field("position", pa.int64())  # of a row in the source
-_REJECTS = ["id", "path", "reason", _POSITION.name]
+NO_SPLIT = -1  # of a reject
 _CHUNK_BYTES = 16 << 20
 _CHUNK_ROWS = 4096  # fewer where images are large
 
 
 class Spool:
-    """Collects raw rows, with the pixels of the usable ones, size × size, in a temporary file. A context manager."""
+    """Collects raw rows, their pixels, size × size, in an empty file on a disk; ``chunk_rows`` are handled at once."""
 
-    def __init__(self, file: Path, size: int):
+    def __init__(self, file: IO[bytes], size: int):
         self.file, self.size = file, size
-        self._good: list[pa.Table] = []
-        self._bad: list[pa.Table] = []
-        self._added = 0
-        self._digests: list[bytes] = []  # of the pixels of the usable rows
-        self._flat: list[np.ndarray] = []
-
-    def __enter__(self) -> Self:
-        self._out = self.file.open("wb")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._out.close()
-        self.file.unlink()
+        self.chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // size**2))
+        fields = [field for field in raw_schema(size) if field.name != "pixels"]
+        self._tables = [pa.schema([*fields, ("digest", pa.binary(16)), ("flat", pa.bool_())]).empty_table()]
 
     def add(self, rows: pa.Table) -> None:
         """Append raw rows, with ``raw_schema(size)``."""
-        is_bad = pc.is_valid(rows["reason"]).to_numpy()
-        good, bad = np.flatnonzero(~is_bad), np.flatnonzero(is_bad)
         images = images_of(rows["pixels"], self.size)
-        images = np.ascontiguousarray(images[good] if len(bad) else images)
-        self._out.write(images.data)
-        self._digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images]
-        self._flat.append(images.min((1, 2)) == images.max((1, 2)))
-        # The position in the source, because usable rows may become rejects later.
-        rows = number_rows(rows, self._added + 1).append_column(
-            _POSITION, pa.array(np.arange(self._added, self._added + len(rows)))
-        )
-        self._added += len(rows)
+        self.file.write(images.data)
+        digests = [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+        rows = rows.drop_columns("pixels").append_column("digest", pa.array(digests, pa.binary(16)))
+        rows = rows.append_column("flat", pa.array(images.min((1, 2)) == images.max((1, 2))))
         # `take` copies the rows, so that Ray's object store can free the block.
-        self._good.append(rows.drop_columns(["pixels", "reason"]).take(pa.array(good)))
-        self._bad.append(rows.select(_REJECTS).take(pa.array(bad)))
-
-    def rejects(self) -> pa.Table:
-        """Return ``id``, ``path`` and ``reason`` of the rejected rows, in source order."""
-        names = [raw_schema(self.size).field(name) for name in _REJECTS[:-1]]
-        table = pa.concat_tables([pa.schema([*names, _POSITION]).empty_table(), *self._bad])
-        return table.sort_by(_POSITION.name).drop_columns(_POSITION.name)
+        self._tables.append(rows.take(np.arange(len(rows))))
 
     def rows(self, source: Source, options: NameOptions) -> tuple["SpooledRows", list[str]]:
-        """Decide the splits and labels of the usable rows, once all are added.
+        """Decide the splits and labels of the rows, once all are added.
 
         Rows with an unknown split or label become rejects.
 
@@ -86,50 +55,42 @@ class Spool:
         Raises:
             DataError: splits or labels that would make a wrong dataset (``fer_ray.sources.label_names``).
         """
-        self._out.flush()
-        fields = [field for field in raw_schema(self.size) if field.name not in ("pixels", "reason")]
-        table = pa.concat_tables([pa.schema([*fields, _POSITION]).empty_table(), *self._good]).combine_chunks()
+        self.file.flush()
+        table = pa.concat_tables(self._tables).combine_chunks()
         splits, labels, reasons, notes = _meanings(table, source, options)
-        if rejected := sorted(reasons):
-            why = pa.array([reasons[row] for row in rejected], pa.string())
-            self._bad.append(table.take(pa.array(rejected)).append_column("reason", why).select(_REJECTS))
         rows = SpooledRows(
-            positions=table[_POSITION.name].to_numpy(),
-            ids=table["id"],
+            ids=pc.coalesce(table["id"], pa.array([f"row-{number:07}" for number in range(1, len(table) + 1)])),
             paths=table["path"],
+            reasons=reasons,
             splits=splits,
             labels=labels,
             sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()]),
-            groups=pa.array(self._digests, pa.binary(16)).dictionary_encode().indices.to_numpy(),
-            flat=np.concatenate([np.empty(0, bool), *self._flat]),
+            groups=table["digest"].combine_chunks().dictionary_encode().indices.to_numpy(),
+            flat=table["flat"].to_numpy(),
         )
         return rows, notes
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Return the images of some usable rows by number, uint8, n × size × size."""
+        """Return the images of some rows by number, uint8, n × size × size."""
         # A new mapping each time: pages of an old one would count as this process's memory.
         mapped = np.memmap(self.file, np.uint8, "r").reshape(-1, self.size, self.size)
         return np.asarray(mapped[rows])
 
     def chunks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the numbers and images of some usable rows, a few MB at a time."""
-        length = self.chunk_rows()
-        for start in range(0, len(rows), length):
-            yield rows[start : start + length], self.pixels(rows[start : start + length])
-
-    def chunk_rows(self) -> int:
-        """Return the number of rows that are handled at once."""
-        return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // self.size**2))
+        """Yield the numbers and images of some rows, a few MB at a time."""
+        for start in range(0, len(rows), self.chunk_rows):
+            chosen = rows[start : start + self.chunk_rows]
+            yield chosen, self.pixels(chosen)
 
 
 @dataclass
 class SpooledRows:
-    """All n usable rows in source order, without their pixels."""
+    """All n rows in source order, without their pixels."""
 
-    positions: np.ndarray  # int64, in the source, from 0
     ids: pa.ChunkedArray
     paths: pa.ChunkedArray  # of the row's file, for people
-    splits: np.ndarray  # int8, index into ``SPLITS``; negative for a row in no split, ``DROPPED`` for a leak
+    reasons: np.ndarray  # str, why a row is a reject; None for a row of a split
+    splits: np.ndarray  # int8, index into ``SPLITS``; ``NO_SPLIT`` for a reject
     labels: np.ndarray  # int8, csv order, ``NO_LABEL`` where unlabelled
     sizes: np.ndarray  # int32, 2 × n, width and height before resizing
     groups: np.ndarray  # int32, equal where the pixels are equal
@@ -147,31 +108,35 @@ class SpooledRows:
         """Return the numbers of all rows in splits: those of train, then validation, then test."""
         return np.concatenate([self.of_split(split) for split in SPLITS])
 
+    def rejects(self) -> pa.Table:
+        """Return ``id``, ``path`` and ``reason`` of the rejects, in source order."""
+        reasons = pa.array(self.reasons, pa.string())
+        return pa.table({"id": self.ids, "path": self.paths, "reason": reasons}).filter(pc.is_valid(reasons))
+
 
 def _meanings(
     table: pa.Table, source: Source, options: NameOptions
-) -> tuple[np.ndarray, np.ndarray, dict[int, str], list[str]]:
-    """Return each row's index into ``SPLITS`` and label, int8; by row the reason of a reject; notes for the user."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Return each row's index into ``SPLITS`` and label, int8, and the reason of a reject; and notes for the user."""
+    reasons = np.array(table["reason"].to_pylist(), object)
     split_codes, split_names = _encoded(table["split"])
-    rows_of_split = dict(zip(split_names, np.bincount(split_codes).tolist(), strict=True))
+    counted = np.bincount(split_codes[split_codes >= 0], minlength=len(split_names)).tolist()
+    rows_of_split = dict(zip(split_names, counted, strict=True))
     split_of = split_meanings(rows_of_split, options.splits if source.has_usage else NO_PATTERNS, source.name)
-    of_split = [_REJECTED if (split := split_of[name]) is None else SPLITS.index(split) for name in split_names]
-    splits = np.array(of_split, np.int8)[split_codes]
+    of_split = [NO_SPLIT if (split := split_of[name]) is None else SPLITS.index(split) for name in split_names]
+    splits = np.array([*of_split, NO_SPLIT], np.int8)[split_codes]  # the last one for the code -1
     label_codes, keys = _encoded(table["label"])
     labelled = (label_codes >= 0) & (splits >= 0)
     pairs, counts = np.unique(np.stack([splits, label_codes])[:, labelled], axis=1, return_counts=True)
     by_split = {(SPLITS[s], keys[k]): n for (s, k), n in zip(pairs.T.tolist(), counts.tolist(), strict=True)}
     meanings, notes = label_meanings(by_split, options, source.name, source.number_order)
     of_key = [meaning if isinstance(meaning := meanings.get(key), int) else NO_LABEL for key in keys]
-    labels = np.array([*of_key, NO_LABEL], np.int8)[label_codes]  # the last one for the code -1
-    reasons = {
-        int(row): f"split '{split_names[split_codes[row]]}', expected Training, PublicTest or PrivateTest; train, valid"
-        " or test"
-        for row in np.flatnonzero(splits == _REJECTED)
-    }
-    lost = np.flatnonzero(labelled & (labels == NO_LABEL))
-    reasons |= {int(row): str(meanings[keys[label_codes[row]]]) for row in lost}
-    splits[list(reasons)] = _REJECTED
+    labels = np.array([*of_key, NO_LABEL], np.int8)[label_codes]
+    for row in np.flatnonzero((split_codes >= 0) & (splits == NO_SPLIT)):
+        name = split_names[split_codes[row]]
+        reasons[row] = f"split '{name}', expected Training, PublicTest or PrivateTest; train, valid or test"
+    for row in np.flatnonzero(labelled & (labels == NO_LABEL)):
+        reasons[row], splits[row] = str(meanings[keys[label_codes[row]]]), NO_SPLIT
     return splits, labels, reasons, notes
 
 
@@ -214,23 +179,27 @@ def mean_and_std(spool: Spool, numbers: np.ndarray) -> tuple[float, float]:
     return mean / 255, float(np.sqrt(max(variance, 0.0))) / 255
 
 
-def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labels: str) -> list[str]:
-    """Replace the labels of a CSV's usable rows by those of votes, ``majority`` or ``soft``; return notes for the user.
+def relabel(source: Source, rows: SpooledRows, votes: Votes, labels: str) -> list[str]:
+    """Replace the labels of a CSV's rows by those of votes, ``majority`` or ``soft``; return notes for the user.
 
     Raises:
         DataError: the numbers of rows or the splits differ.
     """
-    if len(rows) + rejected != len(votes.counts):
+    if len(rows) != len(votes.counts):
         raise DataError(
-            f"{votes.path}: has {len(votes.counts):,} rows, {source.name} {len(rows) + rejected:,}; rows are joined by"
-            f" number. {REMEDY}"
+            f"{votes.path}: has {len(votes.counts):,} rows, {source.name} {len(rows):,}; rows are joined by number."
+            f" {REMEDY}"
         )
-    numbers = rows.positions
-    if source.has_usage and votes.splits is not None:
-        _require_same_splits(source, votes, numbers, rows.splits)
-    previous, rows.labels = rows.labels, votes.labels()[numbers]
+    if source.has_usage and (voted := votes.splits):
+        splits = {int(row): SPLITS[rows.splits[row]] for row in np.flatnonzero(rows.splits >= 0)}
+        if wrong := [row for row, split in splits.items() if voted[row] != split]:
+            raise DataError(
+                f"{votes.path}: {len(wrong):,} row(s) have another Usage than {source.name}, first row {wrong[0] + 1}:"
+                f" {voted[wrong[0]]}, not {splits[wrong[0]]}. {REMEDY}"
+            )
+    previous, rows.labels = rows.labels, votes.labels()
     if labels == "soft":
-        rows.soft = votes.shares()[numbers]
+        rows.soft = votes.shares()
     both = (previous != NO_LABEL) & (rows.labels != NO_LABEL)
     won = ", ".join(f"{count:,} {name}" for name, count in votes.unlabelled().items() if count)
     return [
@@ -238,15 +207,3 @@ def relabel(source: Source, rows: SpooledRows, rejected: int, votes: Votes, labe
         f" {both.sum():,} differ from the label in {source.name}.",
         f"{sum(votes.unlabelled().values()):,} rows of FER+ got no label, by the winning choice: {won}.",
     ]
-
-
-def _require_same_splits(source: Source, votes: Votes, numbers: np.ndarray, splits: np.ndarray) -> None:
-    voted = votes.splits or []
-    usable = [(int(row), SPLITS[split]) for row, split in zip(numbers, splits, strict=True) if split >= 0]
-    wrong = [(row, split) for row, split in usable if voted[row] != split]
-    if wrong:
-        row, split = wrong[0]
-        raise DataError(
-            f"{votes.path}: {len(wrong):,} row(s) have another Usage than {source.name}, first row {row + 1}:"
-            f" {voted[row]}, not {split}. {REMEDY}"
-        )

@@ -63,8 +63,10 @@ def _near_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray,
     least three blocks are equal. For every choice of three, sorting finds the hashes with equal blocks (Manku, Jain and
     Das Sarma 2007, "Detecting Near-Duplicates for Web Crawling").
     """
-    for mask in _masks(distance):
-        keys = hashes & mask
+    edges = np.linspace(0, 64, _EQUAL + distance + 1).round().astype(int).tolist()
+    blocks = [(1 << end) - (1 << start) for start, end in pairwise(edges)]
+    for chosen in combinations(blocks, _EQUAL):
+        keys = hashes & np.uint64(sum(chosen))
         order = np.argsort(keys)
         keys = keys[order]
         left = np.arange(len(keys))
@@ -76,9 +78,3 @@ def _near_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray,
             pairs = order[left], order[left + lag]
             near = np.bitwise_count(hashes[pairs[0]] ^ hashes[pairs[1]]) <= distance
             yield pairs[0][near], pairs[1][near]
-
-
-def _masks(distance: int) -> list[np.uint64]:
-    edges = np.linspace(0, 64, _EQUAL + distance + 1).round().astype(int).tolist()
-    blocks = [(1 << end) - (1 << start) for start, end in pairwise(edges)]
-    return [np.uint64(sum(chosen)) for chosen in combinations(blocks, _EQUAL)]

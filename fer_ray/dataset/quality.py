@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from fer_ray.console.progress import ProgressBar
-from fer_ray.dataset.assemble import DROPPED, Spool, SpooledRows
+from fer_ray.dataset.assemble import NO_SPLIT, Spool, SpooledRows
 from fer_ray.dataset.near_duplicates import NEAR_DISTANCE, earliest_near, hash_images
 from fer_ray.dataset.store import SplitInfo
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
@@ -19,10 +18,10 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class Findings:
-    """The flaws of n rows, in the order train, validation, test; undefined for dropped rows."""
+    """The flaws of n rows, in the order train, validation, test; undefined for rejects."""
 
     first: np.ndarray  # int64, n, number of the first row with the same pixels
-    near: np.ndarray | None  # int64, n, number of the first near-duplicate, -1 without one; None if not requested
+    near: np.ndarray  # int64, n, number of the first near-duplicate, -1 without one or if not requested
     flags: dict[str, np.ndarray]  # bool, n, by name, as in ``fer_ray.dataset.store``
 
 
@@ -35,7 +34,7 @@ def find(rows: SpooledRows, spool: Spool | None = None) -> Findings:
     later = rows.splits > 0
     flags = {"flat": rows.flat, "leaked": later & (rows.splits[first] == 0), "conflict": _conflicts(rows, first)}
     if spool is None:
-        return Findings(first, None, flags)
+        return Findings(first, np.full(len(rows), _NONE), flags)
     near = _first_near(rows, first, spool)
     flags["near_duplicate"] = (near != _NONE) & (first == np.arange(len(rows)))
     flags["near_leaked"] = later & ~flags["leaked"] & (near != _NONE) & (rows.splits[near] == 0)
@@ -57,36 +56,30 @@ def _first_near(rows: SpooledRows, first: np.ndarray, spool: Spool) -> np.ndarra
     order = rows.in_order()
     # Flat images have no frequencies, so all of them would have the same hash.
     distinct = order[(first[order] == order) & ~rows.flat[order]]
-    hashes = np.empty(len(distinct), np.uint64)
-    done = 0
+    hashes = [np.empty(0, np.uint64)]
     with ProgressBar("Comparing images", len(distinct)) as bar:
         for chosen, images in spool.chunks(distinct):
-            hashes[done : done + len(chosen)] = hash_images(images)
-            done += len(chosen)
+            hashes.append(hash_images(images))
             bar.advance(len(chosen))
-    earliest = distinct[earliest_near(hashes, NEAR_DISTANCE)]
+    earliest = distinct[earliest_near(np.concatenate(hashes), NEAR_DISTANCE)]
     near = np.full(len(rows), _NONE)
     near[distinct] = np.where(earliest == distinct, _NONE, earliest)
     of_row: np.ndarray = near[first]
     return of_row
 
 
-def drop_leaks(rows: SpooledRows) -> pa.Table:
-    """Drop the training rows that are also in validation or test, and return them as rows of rejects.parquet."""
-    groups = rows.groups
+def drop_leaks(rows: SpooledRows) -> int:
+    """Make rejects of the training rows that are also in validation or test, and return their number."""
     later = rows.in_order()
     later = later[rows.splits[later] > 0]
-    copied, position = np.unique(groups[later], return_index=True)
+    copied, position = np.unique(rows.groups[later], return_index=True)
     train = rows.of_split("train")
-    train = train[np.isin(groups[train], copied)]
-    twins = later[position[np.searchsorted(copied, groups[train])]]
-    reasons = [
-        f"left out by --drop-leaks: the same image is in {SPLITS[split]} as {twin}"
-        for split, twin in zip(rows.splits[twins], rows.ids.take(pa.array(twins)).to_pylist(), strict=True)
-    ]
-    rows.splits[train] = DROPPED
-    columns = [rows.ids.take(pa.array(train)), rows.paths.take(pa.array(train)), pa.array(reasons, pa.string())]
-    return pa.table(columns, names=["id", "path", "reason"])
+    train = train[np.isin(rows.groups[train], copied)]
+    twins = later[position[np.searchsorted(copied, rows.groups[train])]]
+    for row, twin, id in zip(train, twins, rows.ids.take(twins).to_pylist(), strict=True):
+        rows.reasons[row] = f"left out by --drop-leaks: the same image is in {SPLITS[rows.splits[twin]]} as {id}"
+    rows.splits[train] = NO_SPLIT
+    return len(train)
 
 
 def split_info(rows: SpooledRows, findings: Findings, numbers: np.ndarray) -> SplitInfo:

@@ -27,7 +27,7 @@ Columns of every split, its rows in source order:
 import dataclasses
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,21 +179,6 @@ class PreparedDataset:
         """Return the number of labelled rows of a split."""
         return sum(self.info.splits[split].labels.values())
 
-    def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
-        """Read a split, or some of its columns, as an Arrow table."""
-        tables = []
-        for file in self.files(split):
-            with self._reading(file):
-                tables.append(pq.read_table(file, columns=columns))
-        rows = sum(len(table) for table in tables)
-        expected = self.info.splits[split].rows
-        if rows != expected:
-            raise DataError(
-                f"{self.path_or_url}/{split}: holds {rows} rows, {DATASET_FILE} says {expected}. Prepare the dataset"
-                " again."
-            )
-        return pa.concat_tables(tables)
-
     def check_trainable(self) -> None:
         """Check that a network can be trained and validated on the labelled rows; print the labels without a row.
 
@@ -253,22 +238,23 @@ class PreparedDataset:
             UsageError: the images can't be written to the cache folder.
         """
         self._check_columns(split)
-        table = _labelled(self.table(split, [name for name in self.info.training_columns if name != "pixels"]))
-        if len(table) != self.labelled(split):
+        groups, expected = list(self.row_groups(split)), self.labelled(split)
+        if (rows := sum(rows for _, _, rows in groups)) != expected:
             raise DataError(
-                f"{self.path_or_url}/{split}: holds {len(table)} labelled rows, {DATASET_FILE} says"
-                f" {self.labelled(split)}. Prepare the dataset again."
+                f"{self.path_or_url}/{split}: holds {rows} labelled rows, {DATASET_FILE} says {expected}. Prepare the"
+                " dataset again."
             )
-        table = table.take(np.arange(rank, len(table), workers))
-        shape = (len(table), self.info.size, self.info.size)
-        blocks = self._image_blocks(split, rank, workers)
+        tables = list[pa.Table]()
+        blocks = self._image_blocks([group[:2] for group in groups], rank, workers, tables)
+        shape = (len(range(rank, rows, workers)), self.info.size, self.info.size)
         if mapped:
-            return dataclasses.replace(to_split(table, _mapped(blocks).reshape(shape)), is_mapped=True)
+            images = _mapped(blocks).reshape(shape)
+            return dataclasses.replace(to_split(pa.concat_tables(tables), images), is_mapped=True)
         images, filled = np.empty(shape, np.uint8), 0
         for block in blocks:
             images[filled : filled + len(block)] = block
             filled += len(block)
-        return to_split(table, images)
+        return to_split(pa.concat_tables(tables), images)
 
     def row_groups(self, split: str) -> Iterator[tuple[Path, int, int]]:
         """Yield the Parquet row groups of a split: file, number in the file, and number of labelled rows."""
@@ -289,13 +275,17 @@ class PreparedDataset:
         with self._reading(file), pq.ParquetFile(file) as parquet:
             return _labelled(parquet.read_row_group(group, columns=columns, use_threads=False))
 
-    def _image_blocks(self, split: str, rank: int, workers: int) -> Iterator[np.ndarray]:
-        """Yield the images of a worker's labelled rows, a row group at a time, uint8, n × size × size."""
+    def _image_blocks(
+        self, groups: Sequence[tuple[Path, int]], rank: int, workers: int, tables: list[pa.Table]
+    ) -> Iterator[np.ndarray]:
+        """Yield the images of a worker's labelled rows, a row group at a time; append the other columns to tables."""
         first = rank
-        for file, group, _ in self.row_groups(split):
-            images = images_of(self.read_group(file, group, ["label", "pixels"])["pixels"], self.info.size)
-            yield images[first::workers]
-            first = (first - len(images)) % workers
+        for file, group in groups:
+            held = self.read_group(file, group, self.info.training_columns)
+            rows = held.take(np.arange(first, len(held), workers))
+            first = (first - len(held)) % workers
+            tables.append(rows.drop_columns("pixels"))
+            yield images_of(rows["pixels"], self.info.size)
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:

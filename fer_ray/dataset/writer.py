@@ -28,7 +28,7 @@ def write_splits(folder: Path, spool: Spool, rows: SpooledRows, findings: Findin
     """
     digest, splits = hashlib.sha256(), {}
     columns = schema(spool.size, rows.soft is not None)
-    length = spool.chunk_rows() * _FILE_CHUNKS
+    length = spool.chunk_rows * _FILE_CHUNKS
     with ProgressBar("Writing Parquet", len(rows.in_order())) as bar:
         for split in SPLITS:
             numbers = rows.of_split(split)
@@ -56,8 +56,7 @@ def write_splits(folder: Path, spool: Spool, rows: SpooledRows, findings: Findin
 
 
 def _arrays(rows: SpooledRows, findings: Findings, numbers: np.ndarray, images: np.ndarray) -> list[pa.Array]:
-    labels, first = rows.labels[numbers], findings.first[numbers]
-    near = np.full(len(numbers), -1) if findings.near is None else findings.near[numbers]
+    labels, first, near = rows.labels[numbers], findings.first[numbers], findings.near[numbers]
     flags = np.stack([flag[numbers] for flag in findings.flags.values()], axis=1)
     ends = np.cumsum(flags.sum(1), dtype=np.int32)
     flag_names = pa.array(findings.flags).take(pa.array(np.nonzero(flags)[1]))

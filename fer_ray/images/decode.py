@@ -33,7 +33,7 @@ ImageProblem = Literal["empty", "not_an_image", "truncated", "damaged", "too_lar
 corrupt data; more pixels than allowed; anything else. Not all damage is found: a JPEG has no checksum."""
 
 MAX_PIXELS = 80_000_000
-"""The default limit for the pixels of an image, by its header."""
+"""The limit for the pixels of an image, by its header."""
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _PILLOW_FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]  # none of them starts another program
@@ -83,9 +83,7 @@ class DecodedImage:
     height: int
 
 
-def decode(
-    data: bytes, size: int | None = None, max_pixels: int = MAX_PIXELS, shorter_side: int | None = None
-) -> DecodedImage:
+def decode(data: bytes, size: int | None = None, shorter_side: int | None = None) -> DecodedImage:
     """Decode an image file of any common format to grey.
 
     Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as in a JPEG's luma. 16-bit samples are scaled to 8 bits,
@@ -97,7 +95,6 @@ def decode(
         data: a file's bytes.
         size: side of the square to resize to, by area when shrinking and bilinear when enlarging, without keeping the
             aspect ratio; None keeps the size.
-        max_pixels: refuse an image with more pixels before decoding it.
         shorter_side: pixels that the shorter side needs at least: a larger JPEG is decoded at a half, a quarter or an
             eighth of its size. None means twice ``size``, or without ``size`` the full size.
 
@@ -107,11 +104,12 @@ def decode(
     if not data:
         raise ImageError("empty", "the file has no bytes")
     suffices = shorter_side if size is None else shorter_side or 2 * size
-    decoder = _decode_jpeg if data.startswith(_JPEG) else _decode_png if data.startswith(_PNG) else _decode_other
-    return _resized(decoder(data, suffices, max_pixels), size)
+    if data.startswith(_JPEG):
+        return _resized(_decode_jpeg(data, suffices), size)
+    return _resized(_decode_png(data) if data.startswith(_PNG) else _decode_other(data), size)
 
 
-def decode_pillow(image: Image.Image, size: int | None = None, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode_pillow(image: Image.Image, size: int | None = None) -> DecodedImage:
     """Convert a Pillow image to grey by the rules of ``decode``; the current frame counts.
 
     A JPEG that Pillow hasn't loaded yet is decoded from its file. A large JPEG that is loaded already gives slightly
@@ -125,8 +123,8 @@ def decode_pillow(image: Image.Image, size: int | None = None, max_pixels: int =
             raise ImageError("undecodable", "the Pillow image was closed before loading: pass it while it is open")
         if image.format in ("JPEG", "MPO") and image.tell() == 0:
             image.fp.seek(0)
-            return decode(image.fp.read(), size, max_pixels)
-    return _resized(_grey_of(image, max_pixels), size)
+            return decode(image.fp.read(), size)
+    return _resized(_grey_of(image), size)
 
 
 def _resized(image: DecodedImage, size: int | None) -> DecodedImage:
@@ -150,9 +148,9 @@ class _JpegHeader(NamedTuple):
     scan: int  # offset of the first scan
 
 
-def _decode_jpeg(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
+def _decode_jpeg(data: bytes, suffices: int | None) -> DecodedImage:
     header = _jpeg_header(data)
-    _check_pixels(header.width, header.height, max_pixels)
+    _check_pixels(header.width, header.height)
     # Inside a scan FF is escaped, so this is an end marker. libjpeg itself fills a missing rest with grey.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise ImageError("truncated", "the JPEG has no end marker")
@@ -164,7 +162,7 @@ def _decode_jpeg(data: bytes, suffices: int | None, max_pixels: int) -> DecodedI
     if warning:
         raise ImageError("damaged", f"the decoder reports: {warning}")
     if pixels is None or header.components not in (1, 3):  # CMYK: Pillow knows Adobe's inversion
-        return _decode_other(data, suffices, max_pixels)
+        return _decode_other(data)
     width, height = header.width, header.height
     if pixels.shape != (-(-height // shrink), -(-width // shrink)):  # EXIF: a quarter turn
         width, height = height, width
@@ -194,19 +192,19 @@ def _jpeg_header(data: bytes) -> _JpegHeader:
     raise ImageError("truncated", "the JPEG ends inside its header")
 
 
-def _decode_png(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
+def _decode_png(data: bytes) -> DecodedImage:
     if len(data) < 33:
         raise ImageError("truncated", "the PNG ends inside its header")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     depth, colour = data[24], data[25]
-    _check_pixels(width, height, max_pixels)
+    _check_pixels(width, height)
     end = data.rfind(b"IEND")
     if end < 0 or len(data) < end + 8:  # the chunk's name and checksum
         raise ImageError("truncated", "the PNG has no end chunk")
     plain = depth == 8 and colour in (0, 2) and b"tRNS" not in data[:4096] and b"eXIf" not in data
     with _alone_if_large(width * height):
         grey = _opencv(data, cv2.IMREAD_COLOR) if plain else None
-    return _decode_other(data, suffices, max_pixels) if grey is None else DecodedImage(grey, width, height)
+    return _decode_other(data) if grey is None else DecodedImage(grey, width, height)
 
 
 def _opencv(data: bytes, flags: int) -> np.ndarray | None:
@@ -217,19 +215,18 @@ def _opencv(data: bytes, flags: int) -> np.ndarray | None:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels is not None and pixels.ndim == 3 else pixels
 
 
-def _decode_other(data: bytes, suffices: int | None, max_pixels: int) -> DecodedImage:
-    del suffices  # of no use here: the caller resizes
+def _decode_other(data: bytes) -> DecodedImage:
     if data.startswith(b"RIFF") and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise ImageError("truncated", "the file is shorter than its header says")
     Image.init()  # without it Pillow doesn't load its rarer formats
     try:
         with _as_image_errors(), Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
-            return _grey_of(image, max_pixels)
+            return _grey_of(image)
     except UnidentifiedImageError:
         _check_tiff(data)
         raise ImageError("not_an_image", _describe(data)) from None
     except Image.DecompressionBombError:
-        raise ImageError("too_large", f"far more than the {max_pixels:,} pixels allowed") from None
+        raise ImageError("too_large", f"far more than the {MAX_PIXELS:,} pixels allowed") from None
 
 
 @contextlib.contextmanager
@@ -268,18 +265,18 @@ def _alone_if_large(pixels: int) -> contextlib.AbstractContextManager[object]:
     return _one_large if pixels > _LARGE else contextlib.nullcontext()
 
 
-def _grey_of(image: Image.Image, max_pixels: int) -> DecodedImage:
-    _check_pixels(*image.size, max_pixels)
+def _grey_of(image: Image.Image) -> DecodedImage:
+    _check_pixels(*image.size)
     with _as_image_errors(), _alone_if_large(image.width * image.height):
         grey = _to_grey(image)
     return DecodedImage(grey, grey.shape[1], grey.shape[0])
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+def _check_pixels(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ImageError("undecodable", f"{width} × {height} pixels")
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{width} × {height} pixels, more than the {max_pixels:,} allowed")
+    if width * height > MAX_PIXELS:
+        raise ImageError("too_large", f"{width} × {height} pixels, more than the {MAX_PIXELS:,} allowed")
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

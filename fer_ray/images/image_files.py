@@ -81,38 +81,32 @@ def list_files(
             reading it says why.
         leave_out: a folder that is not listed, by whatever path it is reached.
     """
-    left_out = _identity(leave_out) if leave_out and leave_out.is_dir() else None
-    for path in inputs:
-        if not path.is_dir():
-            yield os.fsencode(path)
+    left_out = _identity(os.fsencode(leave_out)) if leave_out and leave_out.is_dir() else None
+    for path in map(os.fsencode, inputs):
+        if not Path(os.fsdecode(path)).is_dir():
+            yield path
             continue
-        pending = [(os.fsencode(path), frozenset({left_out}))]  # with the identities of the folders above
-        while pending:
-            folder, above = pending.pop()
-            try:
-                identity = _identity(folder)
-                if identity in above:
-                    continue
-                with os.scandir(folder) as entries:
-                    found = sorted((entry.path, _is_folder(entry)) for entry in entries if entry.name[:1] != b".")
-            except OSError as error:
-                if unlistable:
-                    unlistable(error)
-                else:
-                    yield folder
-                continue
-            yield from (path for path, is_folder in found if not is_folder)
-            pending += [(path, above | {identity}) for path, is_folder in reversed(found) if is_folder]
+        if (identity := _identity(path)) == left_out:
+            continue
+        above, failed = {path: frozenset({left_out, identity})}, list[OSError]()
+        for folder, folders, files in os.walk(path, onerror=unlistable or failed.append, followlinks=True):
+            yield from (error.filename for error in failed)
+            failed.clear()
+            yield from (os.path.join(folder, name) for name in sorted(files) if name[:1] != b".")  # noqa: PTH118 - bytes
+            passed, inside = above.pop(folder), list[bytes]()
+            for name in sorted(name for name in folders if name[:1] != b"."):
+                child = os.path.join(folder, name)  # noqa: PTH118
+                if (identity := _identity(child)) not in passed:
+                    above[child] = passed | {identity}
+                    inside.append(name)
+            folders[:] = inside
+        yield from (error.filename for error in failed)
 
 
-def _identity(folder: bytes | Path) -> tuple[int, int]:
+def _identity(folder: bytes) -> tuple[int, int]:
     """Return what is the same for a folder by whatever path it is reached."""
-    status = os.stat(folder)  # noqa: PTH116 - bytes, for names that are not UTF-8
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
-        return entry.is_dir()  # without asking for the status of ordinary files
-    except OSError:  # a link that leads to itself; reading it will say so
-        return False
+        status = os.stat(folder)  # noqa: PTH116 - bytes, for names that are not UTF-8
+    except OSError:  # listing it will say so
+        return -1, -1
+    return status.st_dev, status.st_ino

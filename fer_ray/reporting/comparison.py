@@ -14,8 +14,9 @@ from fer_ray.inference.scores import PREDICTIONS_FILE, Evaluation, compare_membe
 from fer_ray.reporting.curves import accuracy_figure
 from fer_ray.reporting.evaluation_tables import accuracy_text, pairs_table, share_text
 from fer_ray.reporting.html import Charts, PageBlock, PageSection, Table
-from fer_ray.reporting.reproduce import machine_of
+from fer_ray.reporting.reproduce import describe_machine
 from fer_ray.reporting.runs import read_history
+from fer_ray.storage.provenance import read_provenance
 from fer_ray.training.run_folder import Metrics, RunFolder, best_epoch
 
 
@@ -47,7 +48,7 @@ def compare_runs(folders: Mapping[str, Path]) -> PageSection:
 
 
 def _run_row(name: str, folder: Path, history: list[Metrics], best: Metrics) -> dict[str, str]:
-    rows = int(best["validation_rows"])
+    rows, provenance = int(best["validation_rows"]), read_provenance(folder)
     return {
         "Run": name,
         "Architecture": load_config(RunFolder(folder).config_file).model.name,
@@ -57,7 +58,7 @@ def _run_row(name: str, folder: Path, history: list[Metrics], best: Metrics) -> 
         "Epochs": f"{len(history)}",
         "Time": duration(sum(line["seconds"] for line in history)),
         "Images/s": f"{median(line['images_per_s'] for line in history):,.0f}",
-        "Machine": machine_of(folder),
+        "Machine": describe_machine(provenance.starts[-1].hardware) if provenance else "–",
     }
 
 

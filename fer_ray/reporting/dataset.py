@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure as Canvas
 
 from fer_ray.dataset.assemble import Spool, SpooledRows
 from fer_ray.dataset.store import DatasetInfo, PreparedDataset
 from fer_ray.emotions import EMOTIONS
-from fer_ray.reporting.charts import FILE_DPI, evenly_spaced, new_chart, save_faces
+from fer_ray.reporting.charts import FILE_DPI, new_chart
 from fer_ray.reporting.html import PageSection, Table, read_figure
 from fer_ray.reporting.reproduce import reproduce_blocks
 
@@ -74,13 +75,19 @@ def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRow
     """Write ``classes.png`` and ``samples.png``."""
     _save_classes(folder / "classes.png", info)
     split = next(iter(info.splits))
+    canvas = Canvas(figsize=(1.2 * _SAMPLES + 1, 1.2 * len(EMOTIONS) + 0.35), layout="constrained")
+    canvas.suptitle(f"{split}, {info.size} × {info.size}", fontsize=10)
     numbers = rows.of_split(split)
-    faces = list[np.ndarray]()
-    for label in range(len(EMOTIONS)):
-        chosen = evenly_spaced(numbers[rows.labels[numbers] == label], _SAMPLES)
-        faces += [*spool.pixels(chosen), *[np.empty(0)] * (_SAMPLES - len(chosen))]
-    title = f"{split}, {info.size} × {info.size}"
-    save_faces(faces, _SAMPLES, folder / "samples.png", title, EMOTIONS)
+    for label, cells in enumerate(canvas.subplots(len(EMOTIONS), _SAMPLES)):
+        having = numbers[rows.labels[numbers] == label]
+        chosen = having[np.linspace(0, len(having) - 1, min(_SAMPLES, len(having))).astype(int)]
+        cells[0].set_ylabel(EMOTIONS[label], rotation=0, ha="right", va="center", fontsize=9)
+        for axes in cells:
+            axes.spines[:].set_visible(False)
+            axes.set(xticks=[], yticks=[])
+        for axes, face in zip(cells, spool.pixels(chosen), strict=False):
+            axes.imshow(face, cmap="gray", vmin=0, vmax=255)
+    canvas.savefig(folder / "samples.png", dpi=FILE_DPI)
 
 
 def _save_classes(file: Path, info: DatasetInfo) -> None:

@@ -1,16 +1,18 @@
 """Write the folder of an evaluation, and show it as a section of a page."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure as Canvas
 
 from fer_ray.dataset.store import Split
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.errors import DataError
 from fer_ray.images.decode import png_of
-from fer_ray.inference.calibration import reliability_bins
+from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 from fer_ray.inference.predictor import Predictions
 from fer_ray.inference.scores import (
     CONFUSION_FILE,
@@ -22,7 +24,7 @@ from fer_ray.inference.scores import (
     read_evaluation,
 )
 from fer_ray.reporting import evaluation_tables as tables
-from fer_ray.reporting.evaluation_pictures import save_confusion, save_reliability
+from fer_ray.reporting.charts import FILE_DPI, new_chart
 from fer_ray.reporting.html import Gallery, GalleryFace, PageBlock, PageSection, read_figure, render_page
 from fer_ray.reporting.model_card import CARD_FILE
 from fer_ray.reporting.reproduce import reproduce_blocks
@@ -51,11 +53,11 @@ def write_evaluation(
         (partial / METRICS_FILE).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
         pq.write_table(_table(rows, predictions), partial / PREDICTIONS_FILE)
         pq.write_table(_mistakes(rows, predictions), partial / SAMPLES_FILE)
-        save_confusion(np.array(measured.official.confusion), EMOTIONS, title, partial / CONFUSION_FILE)
+        _save_confusion(np.array(measured.official.confusion), title, partial / CONFUSION_FILE)
         panels = {"temperature 1": reliability_bins(rows.labels, predictions.uncalibrated)}
         if any(member.temperature != 1 for member in evaluation.members):
             panels["calibrated"] = measured.reliability
-        save_reliability(panels, title, partial / RELIABILITY_FILE)
+        _save_reliability(panels, title, partial / RELIABILITY_FILE)
         page = render_page("Evaluation", [evaluation_section(partial, output.path_or_url)])
         (partial / "report.html").write_text(page, "utf-8")
         (partial / CARD_FILE).write_text(card, "utf-8")
@@ -86,6 +88,51 @@ def _mistakes(rows: Split, predictions: Predictions) -> pa.Table:
         "png": [png_of(image) for image in rows.images[numbers]],
     }
     return pa.table(columns)
+
+
+def _save_reliability(panels: Mapping[str, Sequence[ReliabilityBin]], title: str, path: Path) -> None:
+    """Write a PNG of reliability diagrams (Guo et al. 2017, arXiv 1706.04599, figure 4) by their titles, side by side.
+
+    Confidence equals accuracy on the diagonal; predictions below it are over-confident.
+    """
+    canvas = Canvas(figsize=(4.2 * len(panels), 5.2), layout="constrained")
+    canvas.suptitle(title)
+    grid = canvas.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
+    for (above, below), (name, bins) in zip(grid.T, panels.items(), strict=True):
+        middles, width = [(one.low + one.high) / 2 for one in bins], 0.9 / len(bins)
+        above.bar(middles, [one.accuracy or 0 for one in bins], width, label="accuracy")
+        above.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="confidence = accuracy")
+        above.set(ylim=(0, 1.02), xlim=(0, 1))
+        above.set_title(f"{name}: ECE {expected_calibration_error(bins):.3f}", fontsize=10)
+        bars = below.bar(middles, [one.rows for one in bins], width, color="tab:gray")
+        below.bar_label(bars, [f"{one.rows:,}" if one.rows else "" for one in bins], fontsize=6)
+        below.set_xlabel("confidence (highest probability)")
+        below.margins(y=0.15)
+        for axes in (above, below):
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].set_ylabel("accuracy")
+    grid[1, 0].set_ylabel("images")
+    grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    canvas.savefig(path, dpi=FILE_DPI)
+
+
+def _save_confusion(counts: np.ndarray, title: str, path: Path) -> None:
+    """Write a PNG of a confusion matrix (int, K × K, true label first): counts, coloured by their share of the row."""
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    side = 0.8 * NUM_CLASSES
+    canvas, axes = new_chart(side + 1.2, side + 2.0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        text = f"{counts[row, column]:,}\n{share:.0%}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if share > 0.5 else "black")
+    axes.set_xticks(range(NUM_CLASSES), EMOTIONS, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(NUM_CLASSES), [f"{name} ({total:,})" for name, total in zip(EMOTIONS, totals, strict=True)])
+    axes.set(xlabel="predicted", ylabel="label (images)", title=title)
+    canvas.colorbar(picture, ax=axes, label="share of the label's images", fraction=0.045).outline.set_visible(False)
+    canvas.savefig(path, dpi=FILE_DPI)
 
 
 def evaluation_section(folder: Path, path_or_url: str) -> PageSection:

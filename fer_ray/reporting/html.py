@@ -139,7 +139,7 @@ def load_template(name: str, **options: Any) -> Template:
     """Load a template of this package; ``options`` as in ``jinja2.Environment``."""
     loader = PackageLoader("fer_ray.reporting")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     environment.tests["numeric"] = is_numeric
     return environment.get_template(name)
 
@@ -152,10 +152,6 @@ def escape_markdown(value: object) -> str:
 def read_figure(file: Path, alt: str, caption: str = "", is_chart: bool = True) -> list[Figure]:
     """Return a list with the PNG file as a figure; an empty list if the file is missing."""
     return [Figure(file.read_bytes(), alt, caption, is_chart)] if file.is_file() else []
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def is_numeric(cell: str) -> bool:

@@ -42,9 +42,3 @@ def describe_machine(hardware: Hardware) -> str:
     """Return processor, cores, memory and GPUs as one line."""
     gpus = [f"{hardware.gpus.count(name)} × {name}" for name in dict.fromkeys(hardware.gpus)]
     return ", ".join([f"{hardware.cpu}, {amount(hardware.cores, 'core')}", f"{hardware.memory_gib:.0f} GiB", *gpus])
-
-
-def machine_of(folder: Path) -> str:
-    """Return the machine of the folder's last start; a dash if unknown."""
-    provenance = read_provenance(folder)
-    return describe_machine(provenance.starts[-1].hardware) if provenance else "–"

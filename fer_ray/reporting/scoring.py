@@ -24,7 +24,16 @@ def scoring_section(folder: Path, path_or_url: str) -> PageSection:
             f"{folder / SUMMARY_FILE}: format version {summary.get('format_version')}, expected {FORMAT_VERSION}. Run"
             " `fer-ray score` with --resume to write it again."
         )
-    blocks: list[PageBlock] = [_labels(summary), _statuses(summary), *_failures(summary)]
+    statuses = [(name, f"{count:,}", f"{count / summary['files']:.2%}") for name, count in summary["by_status"].items()]
+    note = "Each input has a row, also where it failed."
+    blocks: list[PageBlock] = [
+        _labels(summary),
+        Table("Inputs by status", ("Status", "Inputs", "Share"), statuses, note),
+    ]
+    if first := summary["first_failures"]:
+        rows = [(row["path"].rpartition("/")[2], row["status"], row["error"] or "") for row in first]
+        note = f"{len(rows)} of {summary['failed']:,}; the parts have all."
+        blocks.append(Table("Inputs that failed", ("Name", "Status", "Why"), rows, note))
     blocks += _galleries(folder / SAMPLES_FILE)
     blocks.append(Table("Job", (), _facts(summary)))
     blocks += reproduce_blocks(
@@ -44,20 +53,6 @@ def _labels(summary: dict[str, Any]) -> Table:
     unsure = sum(counts[: len(counts) // 2]) / max(sum(counts), 1)
     note = f"{unsure:.0%} of the labels have a probability below 0.5."
     return Table("Labels", ("Label", "Images" if summary["faces"] == "none" else "Faces", "Share"), rows, note)
-
-
-def _statuses(summary: dict[str, Any]) -> Table:
-    rows = [(status, f"{count:,}", f"{count / summary['files']:.2%}") for status, count in summary["by_status"].items()]
-    return Table("Inputs by status", ("Status", "Inputs", "Share"), rows, "Each input has a row, also where it failed.")
-
-
-def _failures(summary: dict[str, Any]) -> list[Table]:
-    first = summary["first_failures"]
-    if not first:
-        return []
-    rows = [(row["path"].rpartition("/")[2], row["status"], row["error"] or "") for row in first]
-    note = f"{len(rows)} of {summary['failed']:,}; the parts have all."
-    return [Table("Inputs that failed", ("Name", "Status", "Why"), rows, note)]
 
 
 def _galleries(file: Path) -> list[Gallery]:

@@ -25,7 +25,7 @@ from fer_ray.search.folder import SearchFolder
 from fer_ray.search.parameters import parameter
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 from fer_ray.search.study import Study
-from fer_ray.search.trial_records import best_record, error_line, short
+from fer_ray.search.trial_records import error_line, short
 
 MIN_TRIALS = 20
 """Complete trials of a space that importances need; with fewer, the seed of the forest decides them."""
@@ -56,7 +56,6 @@ def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequ
     blocks += [*_front(results), *_spaces(results), *_what_mattered(results)]
     if slices := slice_figures(results):
         blocks.append(Charts(f"{results.objective.title} by each value", slices, _SLICES))
-    blocks += _pruning(results)
     blocks += [_trials(results)] if results.trials else []
     best, facts = folder / _BEST_FILE, dict[str, str]()
     if best.is_file():
@@ -97,7 +96,7 @@ def _trials(results: SearchResults) -> Table:
     columns = ["Trial", "State", first.title, *(one.title for one in others), "Space", *map(label, paths)]
     columns += ["Epochs", "of", "Seconds", *["Error"] * failed]
     rows = []
-    for trial in results.ranked():
+    for trial in results.trials:
         row = [str(trial.number), trial.state, _value(first, trial.value)]
         row += [_value(one, trial.measured(one.name)) for one in others]
         row += [trial.space, *(short(trial.params[path]) if path in trial.params else "–" for path in paths)]
@@ -105,9 +104,22 @@ def _trials(results: SearchResults) -> Table:
         rows.append(row + [error_line(trial.error) if trial.error else ""] * failed)
     note = (
         f"Best trials first. {first.title} is the value of the best epoch. The best trial is selected by this value, so"
-        " its value is slightly optimistic. Pruned trials stopped early."
+        f" its value is slightly optimistic. {_pruning(results)}"
     )
     return Table("Trials", columns, rows, note)
+
+
+def _pruning(results: SearchResults) -> str:
+    """Say how much time pruning saved: the untrained epochs of each pruned trial at its mean seconds an epoch."""
+    pruned = [trial for trial in results.trials if trial.state == "PRUNED" and trial.by_epoch]
+    if not pruned:
+        return ""
+    spent = sum(trial.seconds or 0.0 for trial in results.trials)
+    saved = sum((trial.epochs / len(trial.by_epoch) - 1) * (trial.seconds or 0.0) for trial in pruned)
+    return (
+        "Pruned trials stopped early, or were stopped by the time budget; what they would have reached isn't known. All"
+        f" trials took {duration(spent)}; without pruning, an estimated {duration(spent + saved)}."
+    )
 
 
 def _value(objective: SearchMetric, value: float | None) -> str:
@@ -154,44 +166,20 @@ def importances(results: SearchResults, space: str) -> Mapping[str, float]:
     return {names[name]: share for name, share in shares.items()}
 
 
-def _pruning(results: SearchResults) -> list[Table]:
-    """Return the number of pruned trials and the time saved; nothing without pruned trials."""
-    pruned = [trial for trial in results.trials if trial.state == "PRUNED"]
-    if not pruned:
-        return []
-    spent = sum(trial.seconds or 0.0 for trial in results.trials)
-    saved = sum(
-        (trial.epochs - len(trial.by_epoch)) * (trial.seconds or 0.0) / len(trial.by_epoch)
-        for trial in pruned
-        if trial.by_epoch
-    )
-    rows = [
-        ("Pruned trials", f"{len(pruned):,} of {len(results.trials):,}"),
-        ("Time in epochs of all trials", duration(spent)),
-        ("Time saved, estimated", f"{duration(saved)}: without pruning, {duration(spent + saved)}"),
-    ]
-    note = (
-        "The saved time of a pruned trial is its epochs not trained × its mean seconds per epoch. Trials that the time"
-        " budget stopped count as pruned. What a pruned trial would have reached isn't known."
-    )
-    return [Table("Pruning", (), rows, note)]
-
-
 def _front(results: SearchResults) -> list[PageBlock]:
     """Return the Pareto front of several objectives; nothing for one objective."""
     front = results.front
     if not front:
         return []
-    columns = ("Trial", *(objective.title for objective in results.objectives), "Space")
     rows = [
-        (
-            str(trial.number),
-            *(_value(objective, trial.measured(objective.name)) for objective in results.objectives),
-            trial.space,
-        )
+        {
+            "Trial": str(trial.number),
+            **{objective.title: _value(objective, trial.measured(objective.name)) for objective in results.objectives},
+            "Space": trial.space,
+        }
         for trial in front
     ]
-    return [Charts("Pareto front", [front_figure(results)]), Table("Trials of the front", columns, rows)]
+    return [Charts("Pareto front", [front_figure(results)]), Table.of("Trials of the front", rows)]
 
 
 def _spaces(results: SearchResults) -> list[Table]:
@@ -199,14 +187,17 @@ def _spaces(results: SearchResults) -> list[Table]:
     if len(results.spaces) < 2:
         return []
     rows = []
-    for space in results.spaces:
+    # Trials are in order of their values, so spaces are in order of their best trials.
+    for space in dict.fromkeys(trial.space for trial in results.trials):
         tried = [trial for trial in results.trials if trial.space == space]
-        own = [trial for trial in tried if trial.state == "COMPLETE"]
-        best = best_record(own)
-        value = best.value if best else None
-        shown = (_value(results.objective, value), str(best.number) if best else "–")
-        spent = sum(trial.seconds or 0.0 for trial in tried)
-        rows.append((value or 0.0, (space, *shown, f"{len(own)}", f"{len(tried)}", f"{spent:,.0f}")))
-    rows.sort(key=lambda row: -row[0])
-    columns = ("Space", f"Best {results.objective.label}", "Trial", "Complete trials", "Trials", "Seconds")
-    return [Table("By space", columns, [row for _, row in rows])]
+        complete = [trial for trial in tried if trial.state == "COMPLETE"]
+        row = {
+            "Space": space,
+            f"Best {results.objective.label}": _value(results.objective, complete[0].value if complete else None),
+            "Trial": str(complete[0].number) if complete else "–",
+            "Complete trials": f"{len(complete)}",
+            "Trials": f"{len(tried)}",
+            "Seconds": f"{sum(trial.seconds or 0.0 for trial in tried):,.0f}",
+        }
+        rows.append(row)
+    return [Table.of("By space", rows)]

@@ -4,8 +4,6 @@ Colour and shape of a mark both show its space. Filled marks are complete trials
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from math import nan
 from typing import Any
@@ -18,9 +16,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from fer_ray.config.search_space import Distribution
 from fer_ray.reporting.charts import new_chart, to_png
 from fer_ray.reporting.html import Figure
-from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
+from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.study import Study
-from fer_ray.search.trial_records import TrialRecord
 
 # Okabe & Ito's colours, which differ for the colour-blind too, without the yellow that white swallows.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,58 +25,34 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _STATES = ("COMPLETE", "PRUNED", "FAIL")
 
 
-@dataclass(frozen=True)
 class SearchResults:
-    """Finished trials of a search, without interrupted ones: the trials that continue these have all their epochs."""
+    """Finished trials of a search, without interrupted ones: the trials that continue these have all their epochs.
 
-    study: Study
+    Attributes:
+        study: the search.
+        objectives: all of them; ``objective`` is the first.
+        trials: complete, pruned and failed trials in this order, the best value of each state first.
+        complete: of these, the complete ones by number.
+        measured: the complete and pruned ones with a value, by number.
+        spaces: names of the spaces that have trials.
+        searched: each searched config path with the distribution of the first space that has it.
+        front: trials of the Pareto front, best by the first objective first; empty for one objective.
+    """
 
-    @cached_property
-    def trials(self) -> list[TrialRecord]:
-        """Finished trials by number."""
-        return [record for record in self.study.records() if not record.interrupted]
-
-    @cached_property
-    def complete(self) -> list[TrialRecord]:
-        """Complete trials by number."""
-        return [trial for trial in self.trials if trial.state == "COMPLETE"]
-
-    @cached_property
-    def measured(self) -> list[TrialRecord]:
-        """Complete and pruned trials with a value, by number."""
-        return [trial for trial in self.trials if trial.value is not None and trial.state != "FAIL"]
-
-    @property
-    def objectives(self) -> list[SearchMetric]:
-        """All objectives."""
-        return [OBJECTIVES[name] for name in self.study.strategy.objectives]
-
-    @property
-    def objective(self) -> SearchMetric:
-        """The first objective."""
-        return self.study.strategy.first
-
-    @cached_property
-    def spaces(self) -> list[str]:
-        """Names of the spaces that have trials."""
-        return [space for space in self.study.spaces if any(trial.space == space for trial in self.trials)]
-
-    @cached_property
-    def front(self) -> list[TrialRecord]:
-        """Trials of the Pareto front, best by the first objective first; empty for one objective."""
-        numbers = set(self.study.pareto_front() if len(self.objectives) > 1 else ())
-        return [trial for trial in self.ranked() if trial.number in numbers]
-
-    @property
-    def searched(self) -> Mapping[str, Distribution]:
-        """The searched config paths with the distribution of the first space that has them."""
-        searches = [space.search for space in self.study.spaces.values()]
-        known = {path: distribution for search in searches[::-1] for path, distribution in search.items()}
-        return {path: known[path] for search in searches for path in search}
-
-    def ranked(self) -> list[TrialRecord]:
-        """Return complete, pruned and failed trials in this order, the best value of each state first."""
-        return sorted(self.trials, key=lambda trial: (_STATES.index(trial.state), -(trial.value or 0.0)))
+    def __init__(self, study: Study):
+        self.study, self.objective = study, study.strategy.first
+        self.objectives = [OBJECTIVES[name] for name in study.strategy.objectives]
+        found = [record for record in study.records() if not record.interrupted]
+        self.trials = sorted(found, key=lambda trial: (_STATES.index(trial.state), -(trial.value or 0.0)))
+        self.complete = [trial for trial in found if trial.state == "COMPLETE"]
+        self.measured = [trial for trial in found if trial.value is not None and trial.state != "FAIL"]
+        self.spaces = [space for space in study.spaces if any(trial.space == space for trial in found)]
+        self.searched = dict[str, Distribution]()
+        for space in study.spaces.values():
+            for path, distribution in space.search.items():
+                self.searched.setdefault(path, distribution)
+        numbers = set(study.pareto_front() if len(self.objectives) > 1 else ())
+        self.front = [trial for trial in self.trials if trial.number in numbers]
 
 
 def label(path: str) -> str:
@@ -91,17 +64,15 @@ def label(path: str) -> str:
 def trial_figure(results: SearchResults) -> Figure:
     """Draw the value of each trial by its number, with the best so far; at least one trial has a value."""
     canvas, axes = new_chart()
-    _marks(axes, results, results.measured, [trial.number for trial in results.measured])
-    failed = [trial.number for trial in results.trials if trial.state == "FAIL"]
-    _failures(axes, failed)
-    others = [Line2D([], [], linestyle="", marker="x", color="0.35", label="failed")] * bool(failed)
+    _marks(axes, results, {trial.number: trial.number for trial in results.trials})
+    failed = any(trial.state == "FAIL" for trial in results.trials)
+    others = [Line2D([], [], linestyle="", marker="x", color="0.35", label="failed")] * failed
     if complete := results.complete:
         best = list(accumulate((trial.value or 0.0 for trial in complete), max))
         axes.step([trial.number for trial in complete], best, where="post", color="0.4", linewidth=1)
         others.append(Line2D([], [], color="0.35", label="best so far"))
-    axes.set(xlabel="trial", ylabel=results.objective.label)
+    axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(results.objective.write)
     _legend(canvas, results, others)
     what = results.objective.title
     alt = f"{what} of each trial by its number, and the best so far; the table of trials has the values."
@@ -112,16 +83,15 @@ def front_figure(results: SearchResults) -> Figure:
     """Draw the complete trials by the first two objectives, those of the front ringed."""
     canvas, axes = new_chart()
     first, second = results.objectives[:2]
-    _marks(axes, results, results.complete, [trial.measured(second.name) or nan for trial in results.complete])
+    _marks(axes, results, {trial.number: trial.measured(second.name) or nan for trial in results.complete})
     x, y = ([trial.measured(one.name) or nan for trial in results.front] for one in (second, first))
     others = " and ".join(objective.label for objective in results.objectives[2:])
     if not others:
         # No trial reaches a point between two of the front: steps show what is dominated, a straight line would not.
         axes.step(x, y, where="pre", color="0.35", linewidth=1)
     axes.plot(x, y, "o", color="black", markerfacecolor="none", markersize=10)
-    axes.set(xlabel=second.label, ylabel=first.label)
+    axes.set_xlabel(second.label)
     axes.xaxis.set_major_formatter(second.write)
-    axes.yaxis.set_major_formatter(first.write)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     _legend(canvas, results)
     alt = f"Complete trials by {second.label} and {first.label}; the table below has those of the front."
@@ -157,67 +127,50 @@ def importance_figure(space: str, trials: int, importances: Mapping[str, float])
 
 def _slice(results: SearchResults, path: str, kind: str) -> Figure:
     canvas, axes = new_chart(2.9)
-    having = [trial for trial in results.trials if path in trial.params]
-    values = [trial.params[path] for trial in having]
-    positions: Mapping[Any, float] = {}
+    x: dict[int, Any] = {trial.number: trial.params[path] for trial in results.trials if path in trial.params}
     if kind == "categorical":
-        choices = sorted(set(values), key=lambda choice: (str(type(choice)), choice))
-        positions = {choice: position for position, choice in enumerate(choices)}
+        choices = sorted(set(x.values()), key=lambda choice: (str(type(choice)), choice))
         axes.set_xticks(range(len(choices)), [str(choice) for choice in choices])
         if sum(len(str(choice)) for choice in choices) > 40:
             axes.tick_params(axis="x", labelrotation=30)
         axes.set_xlim(-0.5, len(choices) - 0.5)
+        # Trials of one category are spread evenly, by their number.
+        x = {number: choices.index(value) + (number * 0.618034) % 1 / 2 - 0.25 for number, value in x.items()}
     elif kind == "log_uniform":
         axes.set_xscale("log")
-        if max(values) > 10 * min(values):
+        if max(x.values()) > 10 * min(x.values()):
             axes.xaxis.set_minor_formatter(NullFormatter())
-
-    def position(trial: TrialRecord) -> float:
-        value = trial.params[path]
-        # Trials of one category are spread evenly, by their number.
-        return positions[value] + 0.5 * ((trial.number * 0.618034) % 1 - 0.5) if positions else float(value)
-
-    measured = [trial for trial in results.measured if path in trial.params]
-    _marks(axes, results, measured, [position(trial) for trial in measured])
-    _failures(axes, [position(trial) for trial in having if trial.state == "FAIL"])
+    _marks(axes, results, x)
     best = results.study.best()
-    if best and best.value is not None and path in best.params:
-        axes.plot(position(best), best.value, "*", color="black", markersize=12, markerfacecolor="white", zorder=5)
-    axes.set(xlabel=label(path), ylabel=results.objective.label)
-    axes.yaxis.set_major_formatter(results.objective.write)
+    if best and best.value is not None and best.number in x:
+        axes.plot(x[best.number], best.value, "*", color="black", markersize=12, markerfacecolor="white", zorder=5)
+    axes.set_xlabel(label(path))
     _legend(canvas, results)
     alt = f"{results.objective.title} of the trials by {path}; the table of trials has the values."
     return Figure(to_png(canvas), alt, path)
 
 
-def _marks(axes: Axes, results: SearchResults, trials: Sequence[TrialRecord], x: Sequence[float]) -> None:
-    size = 5 if len(trials) <= 100 else 3.5
+def _marks(axes: Axes, results: SearchResults, x: Mapping[int, float]) -> None:
+    """Mark trials by their value, failed ones at the lower edge; ``x`` has their positions by number."""
+    axes.set_ylabel(results.objective.label)
+    axes.yaxis.set_major_formatter(results.objective.write)
+    shown = [trial for trial in results.trials if trial.number in x]
     for space in results.spaces:
         colour, marker = _style(results, space)
+        style: dict[str, Any] = {"color": colour, "markeredgewidth": 0.8, "markersize": 5 if len(shown) <= 100 else 3.5}
         for state, fill, alpha, order in (("PRUNED", "none", 0.6, 2), ("COMPLETE", colour, 0.85, 3)):
-            some = [number for number, trial in enumerate(trials) if (trial.state, trial.space) == (state, space)]
-            axes.plot(
-                [x[number] for number in some],
-                [trials[number].value or nan for number in some],
-                marker,
-                color=colour,
-                markerfacecolor=fill,
-                markeredgewidth=0.8,
-                markersize=size,
-                alpha=alpha,
-                zorder=order,
-            )
+            some = [trial for trial in shown if (trial.state, trial.space) == (state, space)]
+            points = [x[trial.number] for trial in some], [trial.value or nan for trial in some]
+            axes.plot(*points, marker, markerfacecolor=fill, alpha=alpha, zorder=order, **style)
+    failed = [x[trial.number] for trial in shown if trial.state == "FAIL"]
+    at_edge = axes.get_xaxis_transform()
+    axes.plot(failed, [0.02] * len(failed), "x", color="0.35", markersize=5, transform=at_edge, zorder=3)
 
 
 def _style(results: SearchResults, space: str) -> tuple[str, str]:
     """Return colour and marker of a space. Seven colours and eight shapes meet only once in 56 spaces."""
     number = results.spaces.index(space)
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-
-
-def _failures(axes: Axes, x: Sequence[float]) -> None:
-    """Mark trials without a value at the lower edge."""
-    axes.plot(x, [0.02] * len(x), "x", color="0.35", markersize=5, transform=axes.get_xaxis_transform(), zorder=3)
 
 
 def _legend(canvas: Canvas, results: SearchResults, others: Sequence[Line2D] = ()) -> None:

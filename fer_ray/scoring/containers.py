@@ -11,18 +11,18 @@ import os
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import IO, NamedTuple, cast, get_args
+from typing import IO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_ray.images.image_files import MAX_BYTES, FileError, FileProblem, read_file
-from fer_ray.sources import zip_files
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_ignored
 from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, holds_bytes
+from fer_ray.sources.zip_files import list_members, read_member
 from fer_ray.storage.object_store import ObjectFile, as_url
 
 _BUFFER = 1 << 20
@@ -87,18 +87,6 @@ def open_anywhere(path: bytes) -> IO[bytes]:
     return cast(IO[bytes], ObjectFile(url)) if url else open(path, "rb")  # noqa: PTH123 - names are bytes
 
 
-def _list_zip(file: IO[bytes]) -> Iterator[_Member]:
-    for member in zip_files.read_directory(file):
-        problem = member["problem"] or ""
-        if problem and problem.partition(":")[0] not in get_args(FileProblem):
-            problem = f"unreadable: {problem}"
-        yield member["path"], tuple(member[name] for name in zip_files.LOCATION), problem
-
-
-def _read_zip(file: IO[bytes], entry: Entry) -> bytes:
-    return zip_files.read_member(file, dict(zip(zip_files.LOCATION, entry.location, strict=True)))
-
-
 def _list_tar(file: IO[bytes]) -> Iterator[_Member]:
     with tarfile.open(fileobj=io.BufferedReader(cast(io.RawIOBase, file), _BUFFER), mode="r:") as archive:
         for member in archive:
@@ -160,12 +148,12 @@ def _image_column(schema: pa.Schema) -> str:
 
 
 class _Kind(NamedTuple):
-    list: Callable[[IO[bytes]], Iterator[_Member]]
+    list: Callable[[IO[bytes]], Iterable[_Member]]
     read: Callable[[IO[bytes], Entry], bytes]
 
 
 _KINDS = {
-    ".zip": _Kind(_list_zip, _read_zip),
+    ".zip": _Kind(list_members, lambda file, entry: read_member(file, entry.location)),
     ".tar": _Kind(_list_tar, _read_tar),
     ".parquet": _Kind(_list_parquet, _read_parquet),
 }

@@ -16,8 +16,7 @@ import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path, PurePosixPath
@@ -32,7 +31,7 @@ from fer_ray.images.decode import resize
 from fer_ray.images.image_files import is_regular
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_ignored
 from fer_ray.sources.label_names import NameOptions
-from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
+from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.split_names import SPLITS
 from fer_ray.sources.table_columns import LABEL_COLUMNS, SPLIT_COLUMNS, find_columns, splits_of_tables
 
@@ -66,13 +65,14 @@ class CsvFile:
         return self.member or self.path.name
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Open its uncompressed bytes."""
-        if self.member is not None:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
-                yield member
-        else:
-            with cast(io.BufferedReader, self.path.open("rb", _BUFFER_BYTES)) as file:
+    def open(self, archive: zipfile.ZipFile | None = None) -> Iterator[IO[bytes]]:
+        """Open its uncompressed bytes; ``archive`` is the .zip if it is open already."""
+        with contextlib.ExitStack() as stack:
+            if self.member:
+                archive = archive or stack.enter_context(zipfile.ZipFile(self.path))
+                yield stack.enter_context(archive.open(self.member))
+            else:
+                file = stack.enter_context(cast(io.BufferedReader, self.path.open("rb", _BUFFER_BYTES)))
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == _GZIP else file
 
 
@@ -80,6 +80,7 @@ class CsvFile:
 class _Layout:
     """The columns of a file, by their names in lower case, and what all its rows have in common."""
 
+    file: CsvFile
     names: list[str]
     delimiter: str
     side: int  # of the square images, in pixels
@@ -95,34 +96,24 @@ def find_csv(path: Path) -> list[CsvFile]:
     Raises:
         DataError: a file that is named .csv can't be read.
     """
-    found = []
-    with contextlib.ExitStack() as stack:
-        for file, opener in _candidates(path, stack):
+    found, is_zip = [], path.is_file() and zipfile.is_zipfile(path)
+    with zipfile.ZipFile(path) if is_zip else contextlib.nullcontext() as archive:
+        if archive:
+            names = [name for name in dict.fromkeys(archive.namelist()) if not (name.endswith("/") or is_ignored(name))]
+            files = [CsvFile(path, name) for name in names]
+        else:
+            # A hidden file counts if it is the source itself. Reading a pipe would wait for its writer.
+            paths = sorted(path.glob("[!.]*")) if path.is_dir() else [path]
+            files = [CsvFile(file) for file in paths if is_regular(file)]
+        for file in (file for file in files if PurePosixPath(file.name).suffix.lower() not in _NOT_CSV):
             try:
-                with opener() as stream:
+                with file.open(archive) as stream:
                     if _header(stream.read(_HEADER_BYTES)):
                         found.append(file)
             except _UNPACKING_ERRORS as error:
                 if file.name.lower().endswith(".csv"):
                     raise DataError(f"{file}: can't be read: {error}.") from error
     return found
-
-
-def _candidates(
-    path: Path, stack: contextlib.ExitStack
-) -> Iterator[tuple[CsvFile, Callable[[], AbstractContextManager[IO[bytes]]]]]:
-    """Yield what may be a CSV file, with a function that opens it."""
-    if path.is_file() and zipfile.is_zipfile(path):
-        with contextlib.suppress(*_UNPACKING_ERRORS, ValueError):  # reading it as a tree of images reports the damage
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            for name in dict.fromkeys(archive.namelist()):
-                if not (name.endswith("/") or is_ignored(name) or PurePosixPath(name).suffix.lower() in _NOT_CSV):
-                    yield CsvFile(path, name), functools.partial(archive.open, name)
-        return
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        # A hidden file counts if it is the source itself. Reading a pipe would wait for its writer.
-        if (file == path or not file.name.startswith(".")) and file.suffix.lower() not in _NOT_CSV and is_regular(file):
-            yield CsvFile(file), CsvFile(file).open
 
 
 def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Source:
@@ -144,14 +135,13 @@ def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Sour
             layouts.append(_layout(file))
     problems.stop()
     tables = [
-        (str(PurePosixPath(file.name).with_suffix("")), layout.label, layout.split_column)
-        for file, layout in zip(files, layouts, strict=True)
+        (str(PurePosixPath(layout.file.name).with_suffix("")), layout.label, layout.split_column) for layout in layouts
     ]
     splits, notes = splits_of_tables(path, tables, options, path.is_file() and files[0].member is None)
-    in_order = sorted(zip(files, layouts, splits, strict=True), key=lambda one: SPLITS.index(one[2]))
-    files, layouts = [file for file, _, _ in in_order], [replace(layout, split=split) for _, layout, split in in_order]
+    layouts = [replace(layout, split=split) for layout, split in zip(layouts, splits, strict=True)]
+    layouts.sort(key=lambda layout: SPLITS.index(layout.split))
     if unread := [file.name for file in found if file not in files]:
-        notes.append(f"Read: {files[0].name}. Not read, though they hold images too: {', '.join(unread)}.")
+        notes.append(f"Read: {layouts[0].file.name}. Not read, though they hold images too: {', '.join(unread)}.")
     if path.is_dir() and (archives := sorted(file.name for file in path.iterdir() if is_archive(file.name))):
         notes.append(f"Not read: {', '.join(archives)}. Unpack what holds images.")
     has_usage = all(layout.split_column for layout in layouts)
@@ -159,8 +149,8 @@ def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Sour
     return Source(
         format="csv",
         name=str(path),
-        manifest=[table for number, file in enumerate(files) for table in _ranges(number, file)],
-        read=functools.partial(_read, files, layouts),
+        manifest=[table for number, layout in enumerate(layouts) for table in _ranges(number, layout.file)],
+        read=functools.partial(_read, layouts),
         notes=notes,
         has_usage=has_usage,
         number_order="fer2013.csv" if is_fer2013_form else "assumed",
@@ -188,9 +178,7 @@ def _header(start: bytes) -> tuple[list[str], str] | None:
 def _layout(file: CsvFile) -> _Layout:
     try:
         with file.open() as stream:
-            names, delimiter = _header(stream.read(_HEADER_BYTES)) or ([], "")
-        with file.open() as stream:
-            stream.readline(_LINE_BYTES)
+            names, delimiter = _header(stream.readline(_LINE_BYTES)[:_HEADER_BYTES]) or ([], "")
             lines = [line for lines in _read_lines(stream, _PROBE_BYTES) for line in lines]
     except _UNPACKING_ERRORS as error:
         raise DataError(f"{file}: can't be read: {error}.") from error
@@ -206,7 +194,7 @@ def _layout(file: CsvFile) -> _Layout:
     label, split = find_columns(
         names, "pixels", str(file), lambda unread: {name: set(map(_text, columns[name])) - {""} for name in unread}
     )
-    return _Layout(names, delimiter, side, label, split)
+    return _Layout(file, names, delimiter, side, label, split)
 
 
 def _ranges(number: int, file: CsvFile) -> Iterator[pa.Table]:
@@ -218,21 +206,18 @@ def _ranges(number: int, file: CsvFile) -> Iterator[pa.Table]:
         yield pa.table({"file": [number], "start": [start], "end": [start + step]})
 
 
-def _read(files: list[CsvFile], layouts: list[_Layout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
+def _read(layouts: list[_Layout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
     for one in ranges.to_pylist():
-        file, layout = files[one["file"]], layouts[one["file"]]
-        if not file.path.exists():
-            yield source_missing(str(file.path), size)
-            return
+        layout = layouts[one["file"]]
         try:
-            with file.open() as stream:
+            with layout.file.open() as stream:
                 stream.seek(max(one["start"] - 1, 0))
                 stream.readline(_LINE_BYTES)  # the header, or the end of a line that begins in the previous range
                 for lines in _read_lines(stream, one["end"] - stream.tell()):
-                    yield _parse_rows(lines, str(file), layout, size)
+                    yield _parse_rows(lines, layout, size)
         except _UNPACKING_ERRORS as error:
             rows = RowBuilder(size)
-            rows.reject(None, str(file), f"from here on the file can't be unpacked: {error}")
+            rows.reject(None, str(layout.file), f"from here on the file can't be unpacked: {error}")
             yield rows.table()
 
 
@@ -290,10 +275,10 @@ def _unquoted(cell: bytes) -> bytes:
     return cell[1:-1] if len(cell) > 1 and cell[:1] == cell[-1:] == b'"' else cell
 
 
-def _parse_rows(lines: list[bytes], file: str, layout: _Layout, size: int) -> pa.Table:
+def _parse_rows(lines: list[bytes], layout: _Layout, size: int) -> pa.Table:
     columns, invalid = _split_fields(lines, layout.names, layout.delimiter)
     valid = zip(*columns.values(), strict=True)
-    rows = RowBuilder(size)
+    rows, file = RowBuilder(size), str(layout.file)
     for position in range(len(lines)):
         try:
             if position in invalid:

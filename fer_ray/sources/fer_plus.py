@@ -72,38 +72,26 @@ def read_votes(path: Path) -> Votes:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as CSV: {error}. {REMEDY}") from error
     names = [name.strip().lower() for name in lines[0]] if lines else []
-    columns = [_column(names, wanted) for wanted in range(len(VOTED))]
-    missing = [name for name, column in zip(VOTED, columns, strict=True) if column is None]
-    if missing:
+    known = [name if (label := label_of(name)) is None else EMOTIONS[label] for name in names]
+    if missing := [name for name in VOTED if known.count(name) != 1]:
         raise DataError(f"{path}: has no column of votes for {', '.join(missing)}. {REMEDY}")
+    columns = [known.index(name) for name in VOTED]
     usage = names.index("usage") if "usage" in names else None
     counts, splits, problems = [], [], []
     for number, line in enumerate(lines[1:], start=1):
         try:
             if len(line) != len(names):
                 raise ValueError(f"{len(line)} column(s), {len(names)} expected")
-            counts.append([_votes(line[column]) for column in columns if column is not None])
+            counts.append([_votes(line[column]) for column in columns])
             splits.append("" if usage is None else line[usage])
         except ValueError as error:
             problems.append(f"{path}: data row {number}: {error}.")
     if problems:
-        more = len(problems) - _MOST_LISTED
-        raise DataError(
-            problems[:_MOST_LISTED] + ([f"{path}: and {more:,} more such data row(s). {REMEDY}"] if more > 0 else [])
-        )
+        more = [f"{path}: and {len(problems) - _MOST_LISTED:,} more such data row(s). {REMEDY}"]
+        raise DataError(problems[:_MOST_LISTED] + more * (len(problems) > _MOST_LISTED))
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     meanings = read_splits(set(splits))
     return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
-
-
-def _column(names: list[str], wanted: int) -> int | None:
-    matching = [column for column, name in enumerate(names) if VOTED[wanted] in (name, _emotion(name))]
-    return matching[0] if len(matching) == 1 else None
-
-
-def _emotion(name: str) -> str | None:
-    label = label_of(name)
-    return None if label is None else EMOTIONS[label]
 
 
 def _votes(text: str) -> int:

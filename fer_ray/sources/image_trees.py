@@ -9,6 +9,7 @@ has two splits of FER-2013 in ``test/``, which the file names tell apart. A .zip
 import functools
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -25,7 +26,7 @@ from fer_ray.images.decode import ImageError, decode
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.image_files import FileError, list_files, path_text, read_file
 from fer_ray.sources.label_names import NameOptions, is_number, label_key
-from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
+from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.split_names import SPLITS, TreePath, read_splits, split_of_root, splits_of_paths
 from fer_ray.sources.zip_files import list_members, read_member
 
@@ -33,8 +34,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".t
 """Suffixes of image files, in lower case. In a folder named after a label any other file counts too."""
 
 TreeFile = dict[str, Any]
-"""A file of a tree: ``path`` as text, ``problem`` or None, and entries for its loader; in the manifest also ``split``
-and ``label``."""
+"""A file of a tree: ``path`` as text, ``problem``, and ``file`` or ``location`` for its loader; in the manifest also
+``split`` and ``label``."""
 
 _OFFICIAL = {"PublicTest": "validation", "PrivateTest": "test"}  # the first word of FER-2013's file names
 _ARCHIVES, _TABLES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"}, {".csv", ".tsv", ".parquet"}
@@ -67,10 +68,17 @@ def list_tree(path: Path) -> Tree:
         DataError: the .zip is damaged, or a folder can't be listed.
     """
     if path.is_file():
-        return Tree(path, "zip", list_members(path))
+        try:
+            with path.open("rb") as archive:
+                members = list_members(archive)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{path}: not readable as a .zip: {error}. Copy or download it again.") from error
+        name = f"{path.stem}/"
+        cut = len(name) if all(member.path.startswith(name) for member in members) else 0
+        return Tree(path, "zip", [member._asdict() | {"path": member.path[cut:]} for member in members])
     unlistable, root = list[OSError](), os.fsencode(path)
     files = [
-        {"path": path_text(file[len(root) :].lstrip(b"/")), "problem": None, "file": file}
+        {"path": path_text(file[len(root) :].lstrip(b"/")), "problem": "", "file": file}
         for file in list_files([path], unlistable.append)
     ]
     if unlistable:
@@ -139,11 +147,7 @@ def _no_label(path: Path, files: list[TreeFile]) -> str:
 def _tree_paths(
     folders: set[tuple[str, ...]], options: NameOptions, source: str
 ) -> tuple[dict[tuple[str, ...], TreePath], set[tuple[str, ...]]]:
-    """Return each folder's path with the position of its label, and the folders that have a label.
-
-    Raises:
-        DataError: folders at two levels are numbers, so either level may be the labels.
-    """
+    """Return each folder's path with the position of its label, and the folders that have a label."""
     label_of = functools.cache(lambda name: options.label_of(label_key(name)))
     found = _labels_at(folders, lambda name: label_of(name) is not None) or _labels_at(folders, is_number)
     numbers = _labels_at(folders, is_number)
@@ -171,11 +175,7 @@ def _labels_at(folders: set[tuple[str, ...]], is_label: Callable[[str], bool]) -
 
 
 def _set_splits(images: list[TreeFile], path: Path, options: NameOptions, source: str) -> list[str]:
-    """Replace each image's ``tree_path`` by its ``split``, and return notes for the user.
-
-    Raises:
-        DataError: names of folders or files give the splits of some images only.
-    """
+    """Replace each image's ``tree_path`` by its ``split``, and return notes for the user."""
     splits, notes = splits_of_paths({image["tree_path"] for image in images}, options.splits, source)
     default, root_notes = split_of_root(path, options.splits)
     for image in images:
@@ -186,11 +186,7 @@ def _set_splits(images: list[TreeFile], path: Path, options: NameOptions, source
 
 
 def _set_by_file(images: list[TreeFile], options: NameOptions, source: str) -> list[str]:
-    """Set the splits by the files' names, if all names mean one, and return notes for the user.
-
-    Raises:
-        DataError: some names mean validation or test, and others no split.
-    """
+    """Set the splits by the files' names, if all names mean one, and return notes for the user."""
     words = [re.sub(r"\d+", "", PurePosixPath(image["path"]).stem) for image in images]
     of_words = read_splits(set(words), options.splits)
     later = [image["path"] for image, word in zip(images, words, strict=True) if of_words[word] in SPLITS[1:]]
@@ -212,34 +208,28 @@ def _set_by_file(images: list[TreeFile], options: NameOptions, source: str) -> l
 
 def _set_official(images: list[TreeFile]) -> list[str]:
     """Divide a single later split by FER-2013's file names, unless the tree has a new split of its own."""
-    words = {image["path"]: re.split(r"[\W\d_]", PurePosixPath(image["path"]).name, maxsplit=1)[0] for image in images}
+    named = [(image, re.split(r"[\W\d_]", PurePosixPath(image["path"]).name, maxsplit=1)[0]) for image in images]
     later = {image["split"] for image in images} - {"train"}
-    official = [image for image in images if words[image["path"]] in _OFFICIAL]
-    is_new_split = any(image["split"] == "train" for image in official) or any(
-        words[image["path"]] == "Training" for image in images if image["split"] != "train"
+    official = [(image, _OFFICIAL[word]) for image, word in named if word in _OFFICIAL]
+    is_new_split = any(
+        (image["split"] == "train") != (word == "Training") for image, word in named if word in ("Training", *_OFFICIAL)
     )
     if len(later) == 1 and not is_new_split:
-        for image in official:
-            image["split"] = _OFFICIAL[words[image["path"]]]
-        return []
-    moved = sum(image["split"] != _OFFICIAL[words[image["path"]]] for image in official)
-    if not moved:
-        return []
+        for image, split in official:
+            image["split"] = split
+    moved = sum(image["split"] != split for image, split in official)
     return [
         f"{moved:,} images are in another split than their FER-2013 names say; the folders decide. This isn't the"
         " official split, so figures don't compare with published ones."
-    ]
+    ] * bool(moved)
 
 
 def _manifest(images: list[TreeFile]) -> pa.Table:
-    types = dict.fromkeys(("path", "split", "label", "problem"), pa.string()) | {"file": pa.binary()}
-    return pa.Table.from_pylist(images, schema=pa.schema({name: types.get(name, pa.int64()) for name in images[0]}))
+    types = {"file": pa.binary(), "location": pa.list_(pa.int64())}
+    return pa.Table.from_pylist(images, schema=pa.schema({name: types.get(name, pa.string()) for name in images[0]}))
 
 
 def _read(root: Path, files: pa.Table, size: int) -> Iterator[pa.Table]:
-    if not root.exists():
-        yield source_missing(str(root), size)
-        return
     rows, of_root = RowBuilder(size), path_text(os.fsencode(root))
     with quiet_decoders(), nullcontext() if root.is_dir() else root.open("rb") as archive:
         for file in files.to_pylist():
@@ -247,7 +237,7 @@ def _read(root: Path, files: pa.Table, size: int) -> Iterator[pa.Table]:
             try:
                 if file["problem"]:
                     raise ValueError(file["problem"])
-                image = decode(read_member(archive, file) if archive else read_file(file["file"]), size)
+                image = decode(read_member(archive, file["location"]) if archive else read_file(file["file"]), size)
             except (ValueError, ImageError, FileError) as error:
                 rows.reject(id, path, str(error))
             else:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, MutableSet
 from dataclasses import dataclass, field
 from typing import Literal
@@ -162,9 +162,9 @@ def label_meanings(
     if unknown:
         if not options.allow_unknown:
             _require_no_lost_class(counts, meanings, unknown, source)
-        rows = sum(keys[key] for key in unknown)
-        listed = _listed({key: keys[key] for key in unknown})
-        notes.append(f"{rows:,} rows are left out because their labels aren't emotions: {listed}.")
+        lost = {key: keys[key] for key in unknown}
+        rows = sum(lost.values())
+        notes.append(f"{rows:,} rows are left out because their labels aren't emotions: {_listed(lost)}.")
     return meanings, notes
 
 
@@ -192,8 +192,7 @@ def _number_meanings(
     meanings: dict[int, int | str] = {}
     for number in numbers:
         name = "" if number in beyond else names[number - first]
-        label = label_of(name)
-        shown = f"'{number}' ({name})" if name else f"'{number}'"
+        label, shown = label_of(name), f"'{number}'" + f" ({name})" * bool(name)
         why = f"emotion {shown}, expected {first} to {last} or one of {', '.join(EMOTIONS)}"
         meanings[number] = why if label is None else label
     if not order and 0 in numbers and number_order == "fer2013.csv":
@@ -202,22 +201,19 @@ def _number_meanings(
     note = f"Label numbers are read in {'the order of --labels' if order else 'csv order'}: {listed}."
     if not order:
         note += " --labels gives another order."
-        note += "" if 0 in numbers else " No row has the number 0: if the numbers start at 1, this order is wrong."
+        note += " No row has the number 0: if the numbers start at 1, this order is wrong." * (0 not in numbers)
     return meanings, [note]
 
 
 def _require_no_lost_class(
     counts: Mapping[tuple[str, str], int], meanings: Mapping[str, int | str], unknown: set[str], source: str
 ) -> None:
-    labels: dict[str, set[int | str]] = defaultdict(set)
-    unknown_counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for (split, key), count in counts.items():
-        labels[split].add(meanings[key])
-        if key in unknown:
-            unknown_counts[split][key] = count
     problems = []
-    for split, found in unknown_counts.items():
-        if missing := [name for label, name in enumerate(EMOTIONS) if label not in labels[split]]:
+    for split in dict.fromkeys(split for split, _ in counts):
+        labels = {meanings[key] for of, key in counts if of == split}
+        missing = [name for label, name in enumerate(EMOTIONS) if label not in labels]
+        found = {key: count for (of, key), count in counts.items() if of == split and key in unknown}
+        if found and missing:
             example = next(iter(found))
             problems.append(
                 f"{source}: {split} has no row of {', '.join(missing)}, but rows with unknown labels: {_listed(found)}."

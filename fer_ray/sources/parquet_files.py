@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,7 +26,7 @@ from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.image_files import is_regular, path_text
 from fer_ray.sources.image_trees import IMAGE_SUFFIXES
 from fer_ray.sources.label_names import NameOptions
-from fer_ray.sources.raw_rows import RowBuilder, Source, source_missing
+from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.table_columns import (
     IMAGE_COLUMNS,
     find_column,
@@ -46,6 +47,7 @@ _ERRORS = (OSError, pa.ArrowException)
 class _Layout:
     """The columns of a file, and what all its rows have in common."""
 
+    file: bytes
     path: str  # relative to the source
     image: str
     label: str | None
@@ -113,7 +115,7 @@ def open_parquet(path: Path, files: list[bytes], options: NameOptions) -> Source
         format="parquet",
         name=path_text(os.fsencode(path)),
         manifest=manifest,
-        read=functools.partial(_read, files, layouts),
+        read=functools.partial(_read, layouts),
         total=total,
         notes=notes,
         has_usage=all(layout.split_column for layout in layouts),
@@ -147,7 +149,7 @@ def _layout(root: Path, file: bytes, opened: pq.ParquetFile) -> _Layout:
     ]:
         raise DataError([f"{name}: {problem}. Convert it." for problem in wrong])
     path = path_text(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    return _Layout(path, image, label, split_column, _class_names(schema, label))
+    return _Layout(file, path, image, label, split_column, _class_names(schema, label))
 
 
 def _with_names(layouts: list[_Layout], source: str) -> list[_Layout]:
@@ -177,43 +179,36 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
         return None
 
 
-def _ranges(number: int, metadata: pq.FileMetaData) -> Iterator[pa.Table]:
+def _ranges(number: int, metadata: pq.FileMetaData) -> list[pa.Table]:
     """List a file's row groups with the number of their first row, a table a task."""
-    groups: list[dict[str, int]] = []
-    rows, first = 0, 1
-    for group in range(metadata.num_row_groups):
-        length = metadata.row_group(group).num_rows
-        groups.append({"file": number, "group": group, "first": first, "rows": length})
-        rows, first = rows + length, first + length
-        if rows >= _TASK_ROWS or group == metadata.num_row_groups - 1:
-            yield pa.Table.from_pylist(groups)
-            groups, rows = [], 0
+    groups = range(metadata.num_row_groups)
+    rows = [metadata.row_group(group).num_rows for group in groups]
+    first = np.cumsum(rows, dtype=int) - rows + 1
+    table = pa.table({"file": [number] * len(rows), "group": groups, "first": first, "rows": rows})
+    step = max(1, _TASK_ROWS // max([1, *rows]))
+    return [table.slice(start, step) for start in range(0, len(rows), step)]
 
 
-def _read(files: list[bytes], layouts: list[_Layout], groups: pa.Table, size: int) -> Iterator[pa.Table]:
+def _read(layouts: list[_Layout], groups: pa.Table, size: int) -> Iterator[pa.Table]:
     for group in groups.to_pylist():
-        file, layout = files[group["file"]], layouts[group["file"]]
-        if not Path(os.fsdecode(file)).exists():
-            yield source_missing(path_text(file), size)
-            return
-        done = 0
+        layout, done = layouts[group["file"]], 0
         try:
-            with pq.ParquetFile(os.fsdecode(file)) as opened:
+            with pq.ParquetFile(os.fsdecode(layout.file)) as opened:
                 for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group["group"]], columns=layout.columns):
-                    yield _read_batch(batch, group["first"] + done, layout, file, size)
+                    yield _read_batch(batch, group["first"] + done, layout, size)
                     done += len(batch)
         except _ERRORS as error:
             rows = RowBuilder(size)
             for lost in range(group["first"] + done, group["first"] + group["rows"]):
-                rows.reject(_id(layout, lost), path_text(file), f"unreadable: damaged Parquet: {error}")
+                rows.reject(_id(layout, lost), path_text(layout.file), f"unreadable: damaged Parquet: {error}")
             yield rows.table()
 
 
-def _read_batch(batch: pa.RecordBatch, first: int, layout: _Layout, file: bytes, size: int) -> pa.Table:
+def _read_batch(batch: pa.RecordBatch, first: int, layout: _Layout, size: int) -> pa.Table:
     images = batch[layout.image].to_pylist()
     labels = batch[layout.label].to_pylist() if layout.label else [None] * len(images)
     splits = batch[layout.split_column].to_pylist() if layout.split_column else [layout.split] * len(images)
-    rows, path = RowBuilder(size), path_text(file)
+    rows, path = RowBuilder(size), path_text(layout.file)
     with quiet_decoders():
         for number, (cell, value, named) in enumerate(zip(images, labels, splits, strict=True), start=first):
             try:

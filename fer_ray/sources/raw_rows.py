@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fer_ray.sources.label_names import NumberOrder, label_key
 
@@ -46,7 +45,7 @@ def raw_schema(size: int) -> pa.Schema:
     """Return the Arrow schema of raw rows with ``size`` × ``size`` pixels."""
     return pa.schema(
         [
-            ("id", pa.string()),  # null until ``number_rows``
+            ("id", pa.string()),  # null for a row that is named by its number
             ("path", pa.string()),  # of the file, for people
             ("reason", pa.string()),  # why the row is rejected, else null
             ("split", pa.string()),  # as in the source
@@ -56,19 +55,6 @@ def raw_schema(size: int) -> pa.Schema:
             ("pixels", pa.list_(pa.uint8(), size * size)),
         ]
     )
-
-
-def source_missing(path: str, size: int) -> pa.Table:
-    """Return the raw rows of a source that this worker can't see."""
-    rows = RowBuilder(size)
-    rows.reject(path, path, SOURCE_MISSING)
-    return rows.table()
-
-
-def number_rows(rows: pa.Table, first: int) -> pa.Table:
-    """Name rows without an id by their number in the source, ``row-0000001`` and so on; ``first`` is the first's."""
-    numbers = pa.array([f"row-{number:07}" for number in range(first, first + len(rows))])
-    return rows.set_column(0, "id", pc.coalesce(rows["id"], numbers))
 
 
 class RowBuilder:

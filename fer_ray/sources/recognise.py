@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,13 +18,13 @@ from fer_ray.sources.csv_files import CsvFile, find_csv, first_line, open_csv
 from fer_ray.sources.image_trees import Tree, list_tree, open_tree
 from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.parquet_files import find_parquet, open_parquet
-from fer_ray.sources.raw_rows import RowBuilder, Source
+from fer_ray.sources.raw_rows import SOURCE_MISSING, RowBuilder, Source
 from fer_ray.sources.synthetic import SIZE as SYNTHETIC_SIZE
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.storage.inputs import local_copy
-from fer_ray.storage.local import local_path
 from fer_ray.storage.object_store import as_url
 
+_Read = Callable[[pa.Table, int], Iterator[pa.Table]]
 _START_BYTES = 256
 _SYNTHETIC_COUNT = 4000
 _SYNTHETIC_TASK = 250
@@ -57,21 +56,23 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0, options
     """
     if format == "synthetic" or (format == "auto" and str(source).partition(":")[0] == "synthetic"):
         return _synthetic(str(source), seed)
-    options = options or NameOptions()
-    if url := as_url(source):
-        copy = local_copy(url)
-        if not copy.exists():
-            raise DataError(f"{url}: no such file or folder. {_EXPECTED}")
-        opened = _recognise(copy, format, options)
-        name = url.rstrip("/") + opened.name.removeprefix(str(copy))
-        return replace(opened, name=name, read=functools.partial(_read_copy, url, opened.read))
-    return _recognise(local_path(source), format, options)
+    url, path = as_url(source), local_copy(source)
+    if url and not path.exists():
+        raise DataError(f"{url}: no such file or folder. {_EXPECTED}")
+    opened = _recognise(path, format, options or NameOptions())
+    name = url.rstrip("/") + opened.name.removeprefix(str(path)) if url else opened.name
+    return replace(opened, name=name, read=functools.partial(_read_here, url or path, opened.read))
 
 
-def _read_copy(url: str, read: Callable[..., Iterator[pa.Table]], *arguments: Any) -> Iterator[pa.Table]:
-    """Read a part of a source given by URL, from this machine's copy."""
-    _fetched(url)
-    return read(*arguments)
+def _read_here(source: Path | str, read: _Read, parts: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Read a part of a source on the machine of a Ray worker."""
+    path = _fetched(source)
+    if path.exists():
+        yield from read(parts, size)
+    else:
+        rows = RowBuilder(size)
+        rows.reject(str(path), str(path), SOURCE_MISSING)
+        yield rows.table()
 
 
 _fetched = functools.cache(local_copy)  # a process reads many parts of a source
@@ -80,7 +81,7 @@ _fetched = functools.cache(local_copy)  # a process reads many parts of a source
 def _recognise(path: Path, format: str, options: NameOptions) -> Source:
     _require_source(path)
     is_tree = path.is_dir() or zipfile.is_zipfile(path)
-    tree = list_tree(path) if is_tree and format != "csv" else None
+    tree = list_tree(path) if is_tree and (format != "csv" or path.is_file()) else None
     csv_files = find_csv(path) if format in ("auto", "csv") else []
     parquet_files = list[bytes]()
     if format in ("auto", "parquet") and not (tree and tree.format == "zip"):
@@ -95,15 +96,17 @@ def _recognise(path: Path, format: str, options: NameOptions) -> Source:
         return open_tree(tree, options)
     if format != "auto":
         raise DataError(f"{path}: holds no {format} as --format says. Leave --format out. {_EXPECTED}")
-    raise DataError(f"{path}: {_looks_like(path)}. {_EXPECTED}")
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    archive = next((kind for magic, kind in _ARCHIVES.items() if start.startswith(magic)), None)
+    what = archive or (f"a file whose first line is {first_line(start)}" if start else "an empty file")
+    raise DataError(f"{path}: {what}. {_EXPECTED}")
 
 
 def _require_one_format(path: Path, csv_files: list[CsvFile], parquet_files: list[bytes], tree: Tree | None) -> None:
-    kinds = dict[str, str]()
-    if csv_files:
-        kinds["csv"] = f"CSV files with a pixels column ({', '.join(map(str, csv_files))})"
-    if parquet_files:
-        kinds["parquet"] = f"Parquet files ({', '.join(map(path_text, parquet_files[:3]))})"
+    csv, parquet = ", ".join(map(str, csv_files)), ", ".join(map(path_text, parquet_files[:3]))
+    kinds = {"csv": f"CSV files with a pixels column ({csv})"} if csv else {}
+    kinds |= {"parquet": f"Parquet files ({parquet})"} if parquet else {}
     if kinds and tree and (images := tree.count_images()):
         kinds[tree.format] = f"{images:,} images in folders named after emotions"
     if len(kinds) > 1:
@@ -122,15 +125,6 @@ def _require_source(path: Path) -> None:
         raise DataError(f"{path}: no such file or folder. {_EXPECTED}") from None
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}. Correct its permissions or link.") from error
-
-
-def _looks_like(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(_START_BYTES)
-    if not start:
-        return "an empty file"
-    archive = next((kind for magic, kind in _ARCHIVES.items() if start.startswith(magic)), None)
-    return archive or f"a file whose first line is {first_line(start)}"
 
 
 def _synthetic(text: str, seed: int) -> Source:

@@ -33,6 +33,7 @@ _NEUTRAL = re.compile(
     "(fer|ferplus|plus|rafdb|raf|db|affectnet|ck|kdef|jaffe|faces?|facial|expressions?|emotions?|images?|imgs?|data"
     "|dataset|sets?|split|folder|photos|pictures|pics|files|samples|aligned|basic|official|original)$"
 )
+_Names = Mapping[tuple[str, ...], set[str]]  # by parent folder
 _Meanings = Mapping[tuple[str, ...], Mapping[str, str | None]]  # by parent folder, then by name
 _MOST_LISTED = 8
 _FREQUENT = 0.01  # share of the rows
@@ -138,15 +139,18 @@ def splits_of_paths(
     of_labels = {parent: read_splits(sorted(names)) for parent, names in labels.items()}
     splits, overridden, is_below = dict[TreePath, str | None](), set[str](), False
     for path in paths:
-        named = [at for at in range(len(path.names)) if at != path.label_at and _at(meanings, path, at)]
+        names, label_at = path
+        means = [None if at == label_at else meanings[names[:at]][name] for at, name in enumerate(names)]
+        named = [at for at, split in enumerate(means) if split]
         chosen = _deciding(meanings, path, named)
         if chosen is None:
-            splits[path] = _at(of_labels, path, path.label_at) if path.label_at < len(path.names) else None
+            splits[path] = of_labels[names[:label_at]][names[label_at]] if label_at < len(names) else None
             continue
-        splits[path] = split = _at(meanings, path, chosen)
-        is_below |= chosen > path.label_at
-        overridden |= {path.names[at] for at in named if at > chosen and _at(meanings, path, at) != split}
-    _require_all_named(splits, siblings, is_below, source)
+        splits[path] = means[chosen]
+        is_below |= chosen > label_at
+        overridden |= {names[at] for at in named if at > chosen and means[at] != means[chosen]}
+    if problems := _unclear(splits, siblings, is_below, source) or _unnamed(splits, siblings, labels, source):
+        raise DataError(sorted(problems))
     listed = ", ".join(sorted(overridden)[:_MOST_LISTED])
     note = f"Folders called {listed} lie within a split. They are read as persons or the like, not as splits."
     return splits, [note] if overridden else []
@@ -161,13 +165,8 @@ def _deciding(meanings: _Meanings, path: TreePath, named: list[int]) -> int | No
     return next(iter(told_apart), above[-1]) if above else max(named, default=None)
 
 
-def _at(meanings: _Meanings, path: TreePath, at: int) -> str | None:
-    return meanings[path.names[:at]][path.names[at]]
-
-
-def _require_all_named(
-    splits: Mapping[TreePath, str | None], siblings: Mapping[tuple[str, ...], set[str]], is_below: bool, source: str
-) -> None:
+def _unclear(splits: Mapping[TreePath, str | None], siblings: _Names, is_below: bool, source: str) -> set[str]:
+    """Find folders that mean no split beside some that do."""
     named = {path.names[: at + 1] for path, split in splits.items() if split for at in range(len(path.names))}
     problems = set()
     for names, label_at in (path for path, split in splits.items() if not split):
@@ -180,28 +179,19 @@ def _require_all_named(
                 f"{source}: some folders named after emotions hold folders named after splits, and images of"
                 f" {'/'.join(names)} are in none of these. Move the images into one of them."
             )
-    problems |= _unnamed(splits, siblings, source) if not named else set()
-    if problems:
-        raise DataError(sorted(problems))
+    return problems
 
 
-def _unnamed(
-    splits: Mapping[TreePath, str | None], siblings: Mapping[tuple[str, ...], set[str]], source: str
-) -> set[str]:
-    """Find siblings right above or below the labels that are as few as splits and mean none."""
-    labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    below: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for names, label_at in splits:
-        folder = names[:label_at]
-        labels[folder].update(names[label_at : label_at + 1])
-        if label_at < len(names):
-            below[names[: label_at + 1]].update(names[label_at + 1 : label_at + 2])
-    few = {parent: names for parent, names in siblings.items() if 2 <= len(names) <= _MOST_SPLITS}
+def _unnamed(splits: Mapping[TreePath, str | None], siblings: _Names, labels: _Names, source: str) -> set[str]:
+    """Find siblings right above or below the labels that are as few as splits, if nothing means a split."""
+    if any(splits.values()):
+        return set()
     problems = {
         _problem(source, parent, sorted(names), min(names))
-        for parent, names in few.items()
-        if all(len(labels[*parent, name]) > 1 for name in names)
+        for parent, names in siblings.items()
+        if 2 <= len(names) <= _MOST_SPLITS and all(len(labels.get((*parent, name), ())) > 1 for name in names)
     }
+    below = {names[: at + 1]: siblings.get(names[: at + 1], set()) for names, at in splits if at < len(names)}
     first = next(iter(below.values()), set())
     if len(below) > 1 and 2 <= len(first) <= _MOST_SPLITS and all(names == first for names in below.values()):
         problems.add(_problem(source, next(iter(below)), sorted(first), min(first)))

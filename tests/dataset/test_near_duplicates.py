@@ -12,14 +12,10 @@ def bits_apart(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.bitwise_count(hash_images(left) ^ hash_images(right))
 
 
-def test_light_and_contrast_leave_the_hash_alone() -> None:
-    faces = (synthetic_faces(50, seed=0)[0] // 2).astype(np.uint8)
-    assert bits_apart(faces, faces + 40).max() == 0
-    assert bits_apart(faces, faces * 2).max() == 0
-
-
-def test_compression_changes_few_bits_and_another_face_many() -> None:
-    faces = synthetic_faces(200, seed=0)[0]
+def test_light_contrast_and_compression_change_few_bits_and_another_face_many() -> None:
+    faces = synthetic_faces(100, seed=0)[0]
+    dark = faces // 2
+    assert bits_apart(dark, dark + 40).max() == bits_apart(dark, dark * 2).max() == 0
     packed = [cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 60])[1] for face in faces]
     unpacked = np.stack([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in packed])
     assert np.median(bits_apart(faces, unpacked)) <= 1
@@ -34,7 +30,7 @@ def test_the_hash_is_about_the_picture_and_not_its_size() -> None:
     assert len(np.unique(hash_images(smallest))) == len(faces)
 
 
-@pytest.mark.parametrize("distance", [0, 3, 6])
+@pytest.mark.parametrize("distance", [0, 6])
 def test_every_pair_within_the_distance_is_found(distance: int) -> None:
     rng = np.random.default_rng(distance)
     centres = rng.integers(0, 1 << 64, 300, np.uint64)

@@ -17,9 +17,8 @@ from fer_ray.storage.provenance import this_start
 ANGRY, DISGUST, FEAR, HAPPY, SAD = range(5)
 LABELS = np.repeat(np.arange(7), 20)
 CLEAN = {
-    "train": SplitInfo(rows=700, labels=dict.fromkeys(EMOTIONS, 100)),
-    "validation": SplitInfo(rows=140, labels=dict.fromkeys(EMOTIONS, 20)),
-    "test": SplitInfo(rows=140, labels=dict.fromkeys(EMOTIONS, 20)),
+    name: SplitInfo(rows=7 * count, labels=dict.fromkeys(EMOTIONS, count))
+    for name, count in {"train": 100, "validation": 20, "test": 20}.items()
 }
 UNSURE = Paired(only_first_right=1, only_second_right=2, mcnemar_p=1.0)
 SURE = Paired(only_first_right=0, only_second_right=8, mcnemar_p=0.0078)
@@ -57,18 +56,8 @@ def card_of(
     info: CheckpointInfo | None = None,
     members: tuple[dict[str, Any], ...] = ({},),
 ) -> str:
-    """Return the card of an evaluation.
-
-    Args:
-        labels: of the images, csv order.
-        tta: name to predicted labels, the main one last; the first has one view, a second one two.
-        confidence: of the predictions, for which the other labels share the rest.
-        leaked: bool, whether an image is also in train; None for no image.
-        split: the evaluated split.
-        splits: of the dataset.
-        info: how the networks were trained.
-        members: the networks' fields that differ from the defaults.
-    """
+    """Return the card of an evaluation; ``tta`` gives predicted labels, the main ones last, and ``members`` the fields
+    of each network that differ from the defaults."""
     copies = np.zeros(len(labels), dtype=bool) if leaked is None else leaked
     first, *_ = tta
     measured = {}
@@ -128,46 +117,33 @@ def mistaken(*mistakes: tuple[int, int, int]) -> np.ndarray:
 FEAR_MISSED = {"none": mistaken((FEAR, SAD, 20))}
 
 
-def test_a_perfect_classifier() -> None:
+def test_a_perfect_classifier_and_one_at_chance() -> None:
     found = findings(LABELS, {"none": LABELS})
     assert list(found) == ["Strengths", "Weaknesses", "Opportunities", "Threats"]
     accuracy, classes, calibration, copies = found["Strengths"]
-    assert accuracy.startswith("100.0% of 140 images are labelled correctly (95% interval 97.3% to 100.0%). Always")
-    assert classes.startswith("F1 is 0.75 or higher for 7 of 7 classes: angry (1.00), ") and classes.endswith("(1.00).")
-    assert calibration.startswith("Confidence is reliable: it differs from accuracy by 1 point on average")
-    assert copies == "None of the 140 images is an exact copy of a training image."
+    assert "100.0% of 140 images" in accuracy and "95% interval 97.3% to 100.0%" in accuracy
+    assert "for 7 of 7 classes: angry (1.00), " in classes and "differs from accuracy by 1 point" in calibration
+    assert "None of the 140 images is an exact copy" in copies
     assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
-
-
-def test_a_classifier_at_chance() -> None:
     predicted = np.random.default_rng(0).integers(0, 7, 140)
-    accuracy, *rest = findings(LABELS, {"none": predicted}, confidence=0.9)["Weaknesses"]
-    assert accuracy.startswith(f"{(predicted == LABELS).mean():.1%} of 140 images are labelled correctly")
-    assert accuracy.endswith("would reach 14.3%, so the network is not clearly better than that.")
-    assert any(line.startswith("Confidence is not reliable: its mean, 90.0%, is higher") for line in rest)
-
-
-def test_classes_with_their_counts() -> None:
-    text = text_of(LABELS, {"none": mistaken((FEAR, SAD, 16))})
-    assert "Most images of fear are missed: 4 of 20 are found (recall 20.0%, 95% interval 8.1% to 41.6%)." in text
+    text = text_of(LABELS, {"none": predicted}, confidence=0.9)
+    assert f"Weaknesses: {(predicted == LABELS).mean():.1%} of 140 images" in text and "would reach 14.3%, so" in text
+    assert "Confidence is not reliable: its mean, 90.0%, is higher" in text
 
 
 def test_a_handful_of_images_says_nothing_about_classes_calibration_and_views() -> None:
     labels = np.repeat(np.arange(7), 2)
-    for wrong in range(2, 6):
-        predicted = np.where(np.arange(14) < wrong, HAPPY, labels)
-        found = findings(labels, {"none": labels, "flip": predicted}, confidence=0.8)
-        assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
-    many = np.tile(labels, 100), np.tile(np.where(np.arange(14) < 5, HAPPY, labels), 100)
-    assert "not reliable: its mean, 80.0%" in text_of(many[0], {"none": many[1]}, confidence=0.8)
+    predicted = np.where(np.arange(14) < 5, HAPPY, labels)
+    found = findings(labels, {"none": labels, "flip": predicted}, confidence=0.8)
+    assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
+    many = text_of(np.tile(labels, 100), {"none": np.tile(predicted, 100)}, confidence=0.8)
+    assert "not reliable: its mean, 80.0%" in many and "Most images of" in many
 
 
 def test_views_that_help_and_views_that_do_not() -> None:
     worse, better = mistaken((FEAR, SAD, 20), (SAD, FEAR, 20)), mistaken((FEAR, SAD, 6))
     gain = text_of(LABELS, {"none": worse, "flip": better})
     assert "TTA flip raises the accuracy of none: 95.7% instead of 71.4% (McNemar's p 1.2e-10). It takes 2.0" in gain
-    small = text_of(LABELS, {"none": mistaken((FEAR, SAD, 7)), "flip": better})
-    assert "(McNemar's p 1: such a small difference may be chance)" in small
     assert "TTA flip doesn't raise the accuracy" in text_of(LABELS, {"none": better, "flip": worse})
     assert "TTA" not in text_of(LABELS, {"flip": better})
 
@@ -179,8 +155,7 @@ def test_copies_of_training_images() -> None:
     assert "Exact copies of training images (40 of 140, 28.6%) raise the accuracy by 5.7 points" in raised
     assert "without them it is 80.0% (95% interval 71.1% to 86.7%)" in raised
     assert "hardly change the accuracy" in text_of(LABELS, {"none": LABELS}, leaked=leaked)
-    everything = text_of(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool))
-    assert "Threats: Every image is an exact copy of a training image" in everything
+    assert "Every image is an exact copy" in text_of(LABELS, {"none": LABELS}, leaked=np.ones(140, dtype=bool))
     text = text_of(LABELS, FEAR_MISSED, leaked=leaked, info=trained("another"))
     assert "Exact copies" not in text and "The network was trained on another dataset: copies of its" in text
 
@@ -189,8 +164,7 @@ def test_rare_classes_and_class_weights_only_where_there_are_none() -> None:
     labels = np.concatenate([LABELS, np.full(400, HAPPY)])
     predicted = {"none": np.where(labels == DISGUST, ANGRY, labels)}
     text = text_of(labels, predicted)
-    assert "accuracy is 96.3%, but 85.7% if every class counts the same" in text
-    assert "loss.class_weight_power 0)" in text
+    assert "but 85.7% if every class counts the same" in text and "loss.class_weight_power 0)" in text
     weighted = trained("own", "loss.class_weight_power=0.5")
     assert "class_weight_power" not in text_of(labels, predicted, info=weighted)
 

@@ -1,9 +1,6 @@
 """CSV of every form: read right, refused with the remedy, or a bad line rejected with a reason."""
 
 import gzip
-import io
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,16 +19,11 @@ FACE_TEXT = " ".join(map(str, FACE.reshape(-1)))
 BAD_LINES = {
     "too few pixels": (f"3,{pixels_text(9, 2303)},Training", "2303 pixel values, 2304 expected"),
     "no pixels": ("3,,Training", "0 pixel values"),
-    "negative": (f"3,{pixels_text(-1)},Training", "'-1', expected whole numbers 0 to 255"),
     "above 255": (f"3,{pixels_text(256)},Training", "256, expected 0 to 255"),
     "beyond 64 bits": (f"3,{pixels_text(2**64 + 1)},Training", "expected 0 to 255"),
     "NaN": (f"3,{pixels_text(9)[:-1]}NaN,Training", "'NaN'"),
     "decimals": (f"3,{pixels_text(9)}.5,Training", "'9.5'"),
-    "text": (f"3,{pixels_text(9, 2303)} abc,Training", "'abc'"),
-    "a lone minus": (f"3,{pixels_text(9, 2303)} -,Training", "expected"),
     "label 7": (f"7,{FACE_TEXT},Training", "emotion '7', expected 0 to 6"),
-    "label -1": (f"-1,{FACE_TEXT},Training", "emotion '-1'"),
-    "label in words": (f"smile,{FACE_TEXT},Training", "emotion 'smile'"),
     "column missing": (f"3,{FACE_TEXT}", "2 column(s), 3 expected"),
     "column too many": (f"3,{FACE_TEXT},Training,x", "4 column(s)"),
     "header again": ("emotion,pixels,Usage", "'pixels'"),
@@ -59,15 +51,12 @@ READABLE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "byte order mark": ("x.csv", lambda text: b"\xef\xbb\xbf" + text),
     "CRLF": ("x.csv", lambda text: text.replace(b"\n", b"\r\n")),
     "blank lines": ("x.csv", lambda text: text.replace(b"\n", b"\n\n \r\n")),
-    "no end of line at the end": ("x.csv", lambda text: text[:-1]),
     "semicolons": ("x.csv", lambda text: text.replace(b",", b";")),
     "tabs": ("x.tsv", lambda text: text.replace(b",", b"\t")),
     "quoted": ("x.csv", lambda text: text.replace(b"emotion,pixels", b'"emotion","pixels"').replace(b"3,", b'"3", ')),
     "names in capitals": ("x.csv", lambda text: text.replace(b"emotion,pixels,Usage", b"EMOTION , Pixels,USAGE")),
     "called otherwise": ("faces.txt", lambda text: text),
-    "without a suffix": ("faces", lambda text: text),
     "gzip": ("fer2013.csv.gz", gzip.compress),
-    "gzip called .csv": ("fer2013.csv", gzip.compress),
     "in a .zip": ("challenge.zip", lambda text: zipped({"fer2013/readme.txt": b"hi", "fer2013/fer2013.csv": text})),
     "in a .zip called .bin": ("x.bin", lambda text: zipped({"a.csv": text})),
 }
@@ -86,23 +75,6 @@ def test_csv_files_of_any_make_are_read_right(kind: str, tmp_path: Path) -> None
         np.testing.assert_array_equal(images, [FACE, np.full((48, 48), 7)])
 
 
-def tar_gz(text: bytes) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        info = tarfile.TarInfo("fer2013.csv")
-        info.size = len(text)
-        archive.addfile(info, io.BytesIO(text))
-    return file.getvalue()
-
-
-def encrypted_csv(text: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("fer2013.csv", text)
-        archive.filelist[0].flag_bits |= 1
-    return file.getvalue()
-
-
 UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "old Mac line ends": ("x.csv", lambda text: text.replace(b"\n", b"\r"), "no data rows"),
     "UTF-16": ("x.csv", lambda text: text.decode().encode("utf-16"), "first line is"),
@@ -110,13 +82,9 @@ UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "header only": ("x.csv", lambda text: b"emotion,pixels,Usage\r\n", "no data rows"),
     "no pixels column": ("x.csv", lambda text: text.replace(b"pixels", b"image"), "first line is 'emotion,image"),
     "column doubled": ("x.csv", lambda text: text.replace(b"Usage", b" Pixels"), "several columns are called pixels"),
-    "binary": ("x.csv", lambda text: bytes(range(256)), "first line is"),
-    "one endless line": ("x.csv", lambda text: b"emotion,pixels\n" + b"9 " * 3_000_000, "no data rows"),
-    "a .tar.gz": ("fer2013.tar.gz", tar_gz, "tar xzf"),
+    "a .tar.gz": ("fer2013.tar.gz", lambda text: gzip.compress(bytes(512) + text), "tar xzf"),
     "gzip cut off": ("fer2013.csv.gz", lambda text: gzip.compress(text)[:-20], "can't be read"),
     ".zip cut off": ("x.zip", lambda text: zipped({"fer2013.csv": text})[:-30], "its end is missing"),
-    ".zip encrypted": ("x.zip", encrypted_csv, "encrypted"),
-    ".zip in a .zip": ("x.zip", lambda text: zipped({"happy.zip": zipped({"x.csv": text})}), "unpacked first"),
     ".zip with a damaged list": ("x.zip", lambda text: zipped({"a.csv": text}).replace(b"PK\1\2", b"PK\1\1"), "again"),
     ".zip with no name": ("x.zip", lambda text: zipped({"ä.csv": text}).replace(b"\xc3\xa4", b"\xff\xff"), "again"),
 }
@@ -128,6 +96,8 @@ def test_csv_files_that_cannot_be_read_are_refused_with_the_remedy(kind: str, tm
     source = write(tmp_path / "in", {name: change(PLAIN.encode())}) / name
     with pytest.raises(DataError, match=f"(?s)^[^\n]*{name}.*{words}"):
         open_source(source)
+    with pytest.raises(DataError, match=name):
+        open_source(source, format="csv")
 
 
 def test_a_packed_csv_that_is_damaged_in_the_middle_is_read_up_to_there(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """FER+ votes in place of labels: joined by row number, and refused where they don't belong."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from inputs import write
+from pyarrow.parquet import read_table
 
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import DataError, UsageError
@@ -45,29 +47,27 @@ def line(usage: str, votes: str = "9,0,0,0,0,0,0,0,0,0") -> str:
     return f"{usage},x.png,{votes}"
 
 
-@pytest.mark.parametrize("labels", ["majority", "soft"])
-def test_majority_and_shares(
-    labels: str, ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_shares_replace_labels_and_a_majority_gives_one(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, votes = write_faces(tmp_path, bad=1), write_votes(tmp_path)
-    info = prepare(source, tmp_path / "out", fer_plus=votes, fer_plus_labels=labels).info
+    info = prepare(source, tmp_path / "out", fer_plus=votes, fer_plus_labels="soft").info
     said = capsys.readouterr().err
     assert "4 rows of FER+ got no label, by the winning choice: 1 contempt, 1 unknown, 1 nf, 1 a tie." in said
     assert "3 of 3 differ from the label in" in said and any("FER+" in note for note in info.notes)
-    assert info.soft_labels == (labels == "soft") and info.splits["train"].unlabelled == 4
+    assert info.soft_labels and info.splits["train"].unlabelled == 4
     dataset = PreparedDataset(tmp_path / "out")
-    rows = {int(row["id"][-1]) - 1: row for split in info.splits for row in dataset.table(split).to_pylist()}
-    expected = dict(enumerate(VOTES))
-    del expected[1]  # a rejected row keeps its place
-    assert {row: held["label"] for row, held in rows.items()} == {row: label for row, (_, label, _) in expected.items()}
-    assert ("soft_label" in rows[0]) == info.soft_labels
-    if labels == "soft":
-        for row, (_, _, shares) in expected.items():
-            wanted = None if shares is None else [shares.get(label, 0.0) for label in range(7)]
-            assert rows[row]["soft_label"] == (wanted and pytest.approx(wanted))
-        split = dataset.load("train")
-        assert split.soft_labels is not None and split.soft_labels.dtype == np.float32
-        assert len(split) == 1 and np.allclose(split.soft_labels.sum(1), 1)
+    rows = {
+        int(row["id"][-1]) - 1: row for split in info.splits for row in read_table(dataset.files(split)).to_pylist()
+    }
+    assert sorted(rows) == [0, *range(2, 8)]  # a rejected row keeps its place
+    for number, row in rows.items():
+        _, label, shares = VOTES[number]
+        wanted = None if shares is None else pytest.approx([shares.get(emotion, 0.0) for emotion in range(7)])
+        assert (row["label"], row["soft_label"]) == (label, wanted)
+    split = dataset.load("train")
+    assert split.soft_labels is not None and split.soft_labels.dtype == np.float32
+    assert len(split) == 1 and np.allclose(split.soft_labels.sum(1), 1)
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
@@ -93,23 +93,19 @@ def test_a_file_that_holds_no_votes_is_refused(lines: list[str], header: str, wo
 
 
 @pytest.mark.parametrize(
-    ("lines", "words"),
+    ("lines", "options", "error", "words"),
     [
-        ([line("Training")] * 7, "7 rows, .*fer2013.csv 8"),
-        ([line("Training")] * 8, r"2 row\(s\) have another Usage .* first row 7: train, not validation"),
+        ([line("Training")] * 7, {}, DataError, "7 rows, .*fer2013.csv 8"),
+        ([line("Training")] * 8, {}, DataError, r"2 row\(s\) have another Usage .* first row 7: train, not validation"),
+        ([], {"source": "synthetic:20"}, UsageError, r"joined by row number.*Give fer2013\.csv"),
+        ([], {"fer_plus": None, "fer_plus_labels": "soft"}, UsageError, r"--fer-plus-labels soft: .*--fer-plus"),
+        ([], {"fer_plus": Path("nowhere.csv")}, DataError, "no such file"),
     ],
 )
-def test_votes_on_other_rows_are_refused(lines: list[str], words: str, ray_cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=words):
-        prepare(write_faces(tmp_path), tmp_path / "out", fer_plus=write_votes(tmp_path, lines))
+def test_votes_that_do_not_belong_to_the_source_are_refused(
+    lines: list[str], options: dict[str, Any], error: type[Exception], words: str, ray_cluster: None, tmp_path: Path
+) -> None:
+    call = {"source": write_faces(tmp_path), "fer_plus": write_votes(tmp_path, lines)} | options
+    with pytest.raises(error, match=words):
+        prepare(dest=tmp_path / "out", **call)
     assert not (tmp_path / "out").exists()
-
-
-def test_wrong_calls(ray_cluster: None, tmp_path: Path) -> None:
-    votes = write_votes(tmp_path)
-    with pytest.raises(UsageError, match=r"joined by row number.*Give fer2013\.csv"):
-        prepare("synthetic:20", tmp_path / "out", fer_plus=votes)
-    with pytest.raises(UsageError, match=r"--fer-plus-labels soft: .*--fer-plus"):
-        prepare(write_faces(tmp_path), tmp_path / "out", fer_plus_labels="soft")
-    with pytest.raises(DataError, match="no such file"):
-        prepare(write_faces(tmp_path), tmp_path / "out", fer_plus=tmp_path / "nowhere.csv")

@@ -59,18 +59,8 @@ def test_a_habit_means_the_same_in_every_format(
     assert meaning(make(tmp_path, splits, labels), options=options) == expected
 
 
-ORDERS = {
-    "RAF-DB": (range(1, 8), "RAF-DB, from 1: --labels surprise,fear"),
-    "AffectNet with contempt": (range(8), "AffectNet, from 0: --labels neutral,happy"),
-    "six classes from 1": (range(1, 7), "--labels"),
-    "from -1": (range(-1, 6), "--labels"),
-    "compound classes": (range(1, 12), "--labels"),
-}
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_numbers_that_are_not_in_the_order_of_fer2013_are_refused(order: str, tmp_path: Path) -> None:
-    numbers, words = ORDERS[order]
+@pytest.mark.parametrize("numbers", [range(1, 8), range(8), range(1, 7), range(-1, 6)])
+def test_numbers_that_are_not_in_the_order_of_fer2013_are_refused(numbers: range, tmp_path: Path) -> None:
     labels = [number for number in numbers for _ in range(3)]
     images, names = [picture(row) for row in range(len(labels))], [str(number) for number in numbers]
     floats = [f"{label}.0,{pixels_text(row)},Training" for row, label in enumerate(labels)]
@@ -83,7 +73,7 @@ def test_numbers_that_are_not_in_the_order_of_fer2013_are_refused(order: str, tm
     for source in sources:
         with pytest.raises(DataError, match=r"in the order of FER-2013|an unknown order") as caught:
             rows_of(source)
-        assert words in str(caught.value) and str(source) in str(caught.value)
+        assert "RAF-DB, from 1: --labels surprise,fear" in str(caught.value) and str(source) in str(caught.value)
 
 
 def test_folders_of_numbers_need_an_order(tmp_path: Path) -> None:
@@ -97,9 +87,8 @@ def test_folders_of_numbers_need_an_order(tmp_path: Path) -> None:
     assert meaning(source, options=parse_name_options("2=fear,3=disgust,4=happy,5=sad", None))[4] == ("train", 3)
 
 
-@pytest.mark.parametrize("persons", [range(1, 8), range(2)])
-def test_numbers_at_two_levels_are_refused(persons: range, tmp_path: Path) -> None:
-    files = {f"train/{label}/{person}/x.png": picture(9) for label in range(1, 8) for person in persons}
+def test_numbers_at_two_levels_are_refused(tmp_path: Path) -> None:
+    files = {f"train/{label}/{person}/x.png": picture(9) for label in range(1, 8) for person in range(2)}
     with pytest.raises(DataError, match="numbers at two levels"):
         open_source(write(tmp_path, files), options=NameOptions(label_order=RAF_DB))
 
@@ -107,7 +96,6 @@ def test_numbers_at_two_levels_are_refused(persons: range, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("labels", "splits", "words"),
     [
-        ("happy", None, "expected each emotion once"),
         ("happy,sad,happy", None, "expected each emotion once"),
         ("happy,sadd,fear", None, r"unknown emotion sadd \(sad\?\)"),
         ("1=happy,2=smile", None, "smile isn't an emotion"),
@@ -139,7 +127,7 @@ def test_an_option_that_matches_nothing_is_a_wrong_call(
         options.require_used("faces")
 
 
-@pytest.mark.parametrize("name", ["joyous", "smile", "Happi", "7"])
+@pytest.mark.parametrize("name", ["Happi", "7"])
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_class_lost_to_an_unknown_name_is_refused(
     make: Callable[[Path, tuple[str, ...], list[str]], Path], name: str, tmp_path: Path
@@ -162,21 +150,10 @@ def test_a_further_class_is_left_out(tmp_path: Path) -> None:
     assert [row["id"] for row in rows if row["reason"]] == ["train/contempt/x.png"]
 
 
-@pytest.mark.parametrize("column", ["Labels", "EMOTION", "class"])
-def test_a_column_of_labels_by_another_name_is_read(column: str, tmp_path: Path) -> None:
-    lines = [f"3.0,{pixels_text(1)}", f"sad,{pixels_text(2)}", f"06,{pixels_text(3)}"]
-    source = csv_file(tmp_path / "x.csv", f"{column},pixels", *lines)
-    assert meaning(source) == {1: ("train", 3), 2: ("train", 4), 3: ("train", 6)}
-    source = parquet(tmp_path / "x.parquet", image=[picture(1)], **{column: [3.0]})
-    assert meaning(source) == {1: ("train", 3)}
-
-
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (["mood"], "none is called emotion, label"),
         (["emotion_id"], "none is called emotion, label"),
-        (["label", "expression"], "label and expression may each hold the labels"),
         (["class", "emotion_name"], "class and emotion_name may each hold the labels"),
         (["emotion", "label"], "emotion and label may each hold the labels"),
     ],
@@ -192,6 +169,12 @@ def test_tables_with_an_unclear_column_of_labels_are_refused(columns: list[str],
             open_source(source)
 
 
+def test_a_column_of_labels_by_another_name_is_read(tmp_path: Path) -> None:
+    lines = [f"3.0,{pixels_text(1)}", f"sad,{pixels_text(2)}", f"06,{pixels_text(3)}"]
+    expected = {1: ("train", 3), 2: ("train", 4), 3: ("train", 6)}
+    assert meaning(csv_file(tmp_path / "x.csv", "Labels,pixels", *lines)) == expected
+
+
 def test_a_table_without_labels_is_for_the_test_only(tmp_path: Path) -> None:
     source = csv_file(tmp_path / "train.csv", "id,pixels", f"1,{pixels_text(1)}")
     with pytest.raises(DataError, match="none is called emotion"):
@@ -200,14 +183,6 @@ def test_a_table_without_labels_is_for_the_test_only(tmp_path: Path) -> None:
     source = parquet(tmp_path / "x.parquet", image=[picture(1)])
     (note,) = open_source(source).notes
     assert "unlabelled" in note and meaning(source) == {1: ("test", None)}
-
-
-def test_names_of_numbers_count_for_the_files_without_them(tmp_path: Path) -> None:
-    names, images = sorted(EMOTIONS), [picture(row) for row in range(7)]
-    parquet(tmp_path / "train.parquet", names, image=images, label=list(range(7)))
-    parquet(tmp_path / "test.parquet", image=images, label=list(range(7)))
-    rows, _ = rows_of(tmp_path)
-    assert [EMOTIONS[row["label"]] for row in rows] == names * 2
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ def test_msambare_tells_the_later_splits_apart_by_file_name(tmp_path: Path) -> N
     assert places(tmp_path, *paths) == list(zip(paths, ["test", "validation", "train"], [6, 4, 3], strict=True))
 
 
+def test_the_resplit_kaggle_tree_is_said_to_be_unofficial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_ray.sources.image_trees._RESPLIT", {"train": 3, "validation": 2})
+    files = {f"images/{'train' if n < 3 else 'validation'}/happy/{n}.jpg": picture(n) for n in range(5)}
+    (note,) = open_source(write(tmp_path, files)).notes
+    assert "not the official split" in note
+
+
 @pytest.mark.parametrize(
     ("path", "split", "label"),
     [
@@ -66,7 +73,7 @@ CSV = f"emotion,pixels,Usage\n3,{pixels_text(1)},Training\n".encode()
 
 
 @pytest.mark.parametrize("format", ["folder", "zip"])
-@pytest.mark.parametrize("name", ["votes.csv", "fer2013.csv", "faces"])
+@pytest.mark.parametrize("name", ["fer2013.csv", "faces"])
 def test_a_table_beside_images_needs_a_choice(name: str, format: str, tmp_path: Path) -> None:
     files = emotions_in("train") | {name: CSV}
     source = write(tmp_path / "in", files)
@@ -94,7 +101,6 @@ def test_archives_and_tables_beside_images_are_named(tmp_path: Path) -> None:
     [
         ("", b"", "no files"),
         ("readme.txt", b"x", "such as readme.txt"),
-        ("x.csv", b"name,age\nbob,3\n", "name,age"),
         ("x.jpg", picture(3), "PNG"),
         ("x.csv", b"emotion,pixels\n0,1 2 3\n", "3 pixel values"),
     ],
