@@ -29,8 +29,8 @@ def load(checkpoints: Path | str | Sequence[Path | str] | None = None, tta: str 
         UsageError: unknown TTA, or a checkpoint named twice.
         DataError: a checkpoint can't be read, or the checkpoints differ in image size or labels.
     """
-    from fer_ray.inference.predictor import Predictor, load_members
+    from fer_ray.inference.predictor import Predictor
     from fer_ray.storage.inputs import as_list
     from fer_ray.weights import SHIPPED_CHECKPOINT
 
-    return Predictor(load_members(as_list(checkpoints or SHIPPED_CHECKPOINT)), tta)
+    return Predictor(as_list(checkpoints or SHIPPED_CHECKPOINT), tta)

@@ -56,12 +56,10 @@ def _suffix(file: bytes) -> str:
     return PurePosixPath(os.fsdecode(file)).suffix.lower()
 
 
-def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
-    """Yield the images in a container. Where it is damaged, the last entry is the container with the problem.
+def list_container(container: bytes) -> Iterator[Entry | None]:
+    """Yield the images in a container, by path or URL, and None for each member whose name isn't an image's.
 
-    Args:
-        container: path or URL.
-        on_skipped: called for each member whose name isn't an image's.
+    Where the container is damaged, the last entry is the container with the problem.
     """
     found = 0
     try:
@@ -72,7 +70,7 @@ def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator
                     full_name = container + b"!/" + name.encode("utf-8", "surrogateescape")
                     yield Entry(full_name, container, location, problem)
                 else:
-                    on_skipped()
+                    yield None
     except FileNotFoundError:
         yield Entry(container, problem="missing: no such file")
     except (FileError, OSError, pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
