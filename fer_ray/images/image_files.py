@@ -67,9 +67,7 @@ def read_file(path: bytes) -> bytes:
         raise FileError("unreadable", error.strerror or str(error)) from error
 
 
-def list_files(
-    inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None, leave_out: Path | None = None
-) -> Iterator[bytes]:
+def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None) -> Iterator[bytes]:
     """Yield the files below folders: those of a folder by name, then those of each folder in it, by name.
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
@@ -79,18 +77,17 @@ def list_files(
         inputs: folders, and files, which are yielded themselves.
         unlistable: called for each folder that can't be listed; without it such a folder is yielded itself, so that
             reading it says why.
-        leave_out: a folder that is not listed, by whatever path it is reached.
     """
-    left_out = _identity(leave_out) if leave_out and leave_out.is_dir() else None
     for path in inputs:
         if not path.is_dir():
             yield os.fsencode(path)
             continue
-        pending = [(os.fsencode(path), frozenset({left_out}))]  # with the identities of the folders above
+        pending = [(os.fsencode(path), frozenset[tuple[int, int]]())]  # with the identities of the folders above
         while pending:
             folder, above = pending.pop()
             try:
-                identity = _identity(folder)
+                status = os.stat(folder)  # noqa: PTH116 - bytes, for names that are not UTF-8
+                identity = status.st_dev, status.st_ino  # the same by whatever path it is reached
                 if identity in above:
                     continue
                 with os.scandir(folder) as entries:
@@ -103,12 +100,6 @@ def list_files(
                 continue
             yield from (path for path, is_folder in found if not is_folder)
             pending += [(path, above | {identity}) for path, is_folder in reversed(found) if is_folder]
-
-
-def _identity(folder: bytes | Path) -> tuple[int, int]:
-    """Return what is the same for a folder by whatever path it is reached."""
-    status = os.stat(folder)  # noqa: PTH116 - bytes, for names that are not UTF-8
-    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

@@ -101,21 +101,14 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
     problems = [
         f"{output}: --resume with another {name}: the output was scored with {theirs[name] or 'none'}, the request is"
         f" {ours[name] or 'none'}. Resume with the previous value, or choose another output."
-        for name in _IDENTITY
-        if ours[name] != theirs[name]
+        for name in (*_IDENTITY, "precision", "format")
+        if ours[name] != theirs[name] and "auto" not in (ours[name], theirs[name])
     ]
-    if "auto" not in (job.precision, request.precision) and job.precision != request.precision:
-        problems.append(
-            f"{output}: --resume with --precision {request.precision}: use that of its rows, {job.precision}, or leave"
-            " the option out."
-        )
     if job.inputs != request.inputs:
         problems.append(
             f"{output}: --resume with other inputs: the job lists {', '.join(job.inputs)}. Name the same inputs in the"
             " same order; new files in them are found."
         )
-    if job.format != request.format:
-        problems.append(f"{output}: --resume with --format {request.format}: use that of its files, {job.format}.")
     if problems:
         raise UsageError(problems)
     precision = request.precision if job.precision == "auto" else job.precision

@@ -116,7 +116,7 @@ def describe(output: str, summary: dict[str, Any]) -> str:
         f"labels: {shares}",
     ]
     if summary["failed"]:
-        lines.append("finished rows stay: to score inputs that failed again, repair them and choose a new --output")
+        lines.append("finished rows stay: to score repaired inputs again, choose a new --output")
     scored, seconds = summary["scored_in_this_run"], summary["seconds"]
     if scored:
         from_first = scored / summary["seconds_from_first_batch"]
