@@ -1,6 +1,6 @@
 """The score stage: one row an input whatever it is, the predictor's numbers, resuming, and wrong calls."""
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
@@ -157,14 +157,11 @@ def test_ray_gives_the_same_rows_and_restarts_nothing(
     assert (again.summary["scored_in_this_run"], again.summary["stages"]) == (FILES, job.summary["stages"])
 
 
-@pytest.fixture
-def copied(result: ScoreResult, tmp_path: Path) -> Path:
-    """Return a copy of the finished job's output, for a test to change."""
-    return Path(shutil.copytree(str(result.path), tmp_path / "out"))
-
-
-def test_resume_scores_what_is_missing_and_nothing_else(copied: Path, checkpoint: Path, images: Path) -> None:
+def test_resume_scores_what_is_missing_and_nothing_else(
+    result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
     """As after a kill before a part was whole; a file that is gone since the listing keeps its row."""
+    copied = Path(shutil.copytree(str(result.path), tmp_path / "out"))
     lost, kept = sorted(copied.glob("part-*"))[1:3]
     before, written = read_rows(copied), kept.stat().st_mtime_ns
     rows = pq.read_table(lost).to_pylist()
@@ -185,19 +182,30 @@ def test_resume_scores_what_is_missing_and_nothing_else(copied: Path, checkpoint
     same = [row for row, path in enumerate(before["path"].to_pylist()) if path != gone]
     assert after.take(same)["p_sad"].equals(before.take(same)["p_sad"])
 
+    pq.write_table(pq.read_table(kept).slice(1), kept)
+    with pytest.raises(DataError, match=r"has rows of 15 inputs, 16 expected. Remove it and run again with --resume"):
+        score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
-def test_new_files_are_found_by_resume(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+def test_resume_finds_new_files_and_keeps_finished_rows(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, output = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
-    (folder / "b.jpg").write_bytes(FACES[0])
-    score(checkpoint, [folder], output)
-    (folder / "a.jpg").write_bytes(FACES[1])
-    again = score(checkpoint, [folder], output, resume=True)
+    (folder / "b.jpg").write_bytes(b"")
+    score(checkpoint, [folder], output, max_error_rate=1)
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(FACES[1])
+    again = score(checkpoint, [folder], output, resume=True, max_error_rate=1)
     assert (again.summary["scored_in_this_run"], again.summary["files"]) == (1, 2)
-    assert "1 new input since the last run" in capsys.readouterr().err
-    assert [Path(path).name for path in read_rows(output)["path"].to_pylist()] == ["b.jpg", "a.jpg"]
-    third = score(checkpoint, [folder], output, resume=True)
+    printed = capsys.readouterr()
+    assert "1 new input since the last run" in printed.err and "images/s by stage" in printed.out
+    rows = [(Path(row["path"]).name, row["status"]) for row in read_rows(output).to_pylist()]
+    assert rows == [("b.jpg", "empty"), ("a.jpg", "ok")]  # though b.jpg was repaired
+    third = score(checkpoint, [folder], output, resume=True, max_error_rate=1)
     assert third.summary["stages"] == again.summary["stages"]  # of the run that did the work
+    printed = capsys.readouterr()
+    assert "images/s" not in printed.out and "choose a new --output" in printed.out
 
 
 def test_lists_repeats_containers_and_csv(checkpoint: Path, images: Path, tmp_path: Path) -> None:
@@ -268,19 +276,15 @@ def test_inputs_that_do_not_look_like_faces_are_counted(tmp_path: Path, capsys: 
 def test_where_a_job_runs(
     inputs: int, ray: bool | None, address: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def start(dashboard: bool = False) -> None:
+        raise ConnectionError
+
     monkeypatch.setattr(stage, "RAY_FROM", 5)
+    monkeypatch.setattr(connect, "connect", start)
     monkeypatch.setenv("RAY_ADDRESS", address)
     for number in range(inputs):
         (tmp_path / f"{number}.jpg").write_bytes(FACES[number])
-
-    def start() -> None:
-        raise RuntimeError("Ray is started")
-
-    monkeypatch.setattr(connect, "connect", start)
-    if expected:
-        with pytest.raises(RuntimeError, match="Ray is started"):
-            score(None, [tmp_path], ray=ray)
-    else:
+    with pytest.raises(ConnectionError) if expected else contextlib.nullcontext():
         assert score(None, [tmp_path], ray=ray).summary["files"] == inputs
 
 
@@ -293,7 +297,7 @@ def test_resume_refuses_too_many_failures_and_another_job(
         score(checkpoint, [images], result.path, resume=True, tta="none")
     with pytest.raises(UsageError, match="another checkpoint"):
         score(make_checkpoint(tmp_path / "other", seed=1), [images], result.path, resume=True)
-    with pytest.raises(UsageError, match=r"other inputs.*\n.*--format csv: use that of its files, parquet"):
+    with pytest.raises(UsageError, match=r"another format: .* with parquet.*\n.*other inputs"):
         score(checkpoint, [images / "00.jpg"], result.path, resume=True, format="csv")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="not the output of a scoring job"):
@@ -311,8 +315,9 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     wrong = {"tta": "flap", "format": "xml", "batch_size": 0, "gpus_per_actor": 2, "timeout_s": 0, "max_error_rate": 2}
     with pytest.raises(UsageError, match=r"(?s)tta flap.*'flip'.*format xml.*batch.*gpus.*timeout 0.*error-rate 2"):
         score(checkpoint, [images], **wrong)
-    with pytest.raises(UsageError, match="--resume: needs the --output of an earlier job"):
-        score(checkpoint, [images], resume=True)
+    for needs_output in ({"resume": True}, {"format": "csv"}):
+        with pytest.raises(UsageError, match=r"needs (an|the) --output"):
+            score(checkpoint, [images], **needs_output)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images found"):
         score(checkpoint, [tmp_path / "empty"], out)
@@ -329,31 +334,15 @@ def test_wrong_calls(result: ScoreResult, checkpoint: Path, images: Path, tmp_pa
     assert not out.exists() and not within.exists()
 
 
-def test_two_jobs_do_not_write_one_output(result: ScoreResult, checkpoint: Path, images: Path) -> None:
-    with Path(str(result.path), ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process would hold it
-        with pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"):
-            score(checkpoint, [images], result.path, resume=True)
-
-
-@pytest.mark.parametrize("ray", [False, True])
-def test_a_worker_fault_is_a_plain_error(
-    ray: bool, ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
+def test_a_fault_of_an_actor_is_a_plain_error(
+    ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
-    """The worker finds out that the weights are damaged; the call can then be mended and made again."""
-    damaged = tmp_path / "damaged"
-    shutil.copytree(checkpoint, damaged)
+    """An actor finds out that the weights are damaged; the call can then be mended and made again."""
+    damaged = Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"model\.safetensors"):
-        score(damaged, [images], tmp_path / "out", ray=ray)
+        score(damaged, [images], tmp_path / "out", ray=True)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_damaged_part_is_told(copied: Path, checkpoint: Path, images: Path) -> None:
-    part = min(copied.glob("part-*"))
-    pq.write_table(pq.read_table(part).slice(1), part)
-    with pytest.raises(DataError, match=r"has rows of 15 inputs, 16 expected. Remove it and run again with --resume"):
-        score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
 SLOW_DETECTOR = """
