@@ -1,6 +1,5 @@
 """Memory that runs out while a network trains or predicts, and what a process gives back."""
 
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,35 +109,6 @@ def test_a_trial_reports_it_so_that_it_is_not_tried_again(tmp_path: Path, monkey
     run_trials._run_trial(params, None, full, place, place, {"s": SearchSpace()}, DEFAULT_STRATEGY, own)
     (line,) = reported
     assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
-
-
-def test_what_a_trial_kept_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kept:
-        pass
-
-    def trial() -> None:
-        kept = Kept()
-        alive.append(weakref.ref(kept))
-        raise ValueError
-
-    alive, seen = list[weakref.ref[Kept]](), list[object]()
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(alive[0]()))
-    with pytest.raises(ValueError):
-        try:
-            trial()
-        finally:
-            device.release_memory()
-    assert seen == [None]
-
-
-def test_a_process_keeps_to_its_part_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    limited = list[float]()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
-    for part in (0, 0.25, 1):
-        device.limit_gpu_memory(part)
-    assert limited == [0.25]
 
 
 @pytest.mark.parametrize(

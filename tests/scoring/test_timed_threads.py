@@ -43,9 +43,11 @@ def test_a_late_one_does_not_end_what_another_call_does() -> None:
 
 
 def test_finishing_a_batch_has_all_the_time_it_needs_and_may_raise() -> None:
-    timed = TimedBatches(
-        lambda number: number, lambda number: -1, lambda batch: time.sleep(0.3) or 1 // batch[0], 2, 0.1
-    )
+    def finish(batch: list[int]) -> int:
+        time.sleep(0.3)
+        return 1 // batch[0]
+
+    timed = TimedBatches(lambda number: number, lambda number: -1, finish, 2, 0.1)
     with pytest.raises(ZeroDivisionError):
         timed.map([[1], [0], [1]])
     assert timed.map([[1, 2]]) == [1]
