@@ -64,7 +64,7 @@ def list_container(container: bytes) -> Iterator[Entry | None]:
     found = 0
     try:
         with open_anywhere(container) as file:
-            for name, location, problem in _KINDS[_suffix(container)].list(file):
+            for name, location, problem in _KINDS[_suffix(container)][0](file):
                 found += 1
                 if not is_ignored(name) and PurePosixPath(name).suffix.lower() in _NAMED_AS_IMAGES:
                     full_name = container + b"!/" + name.encode("utf-8", "surrogateescape")
@@ -73,10 +73,9 @@ def list_container(container: bytes) -> Iterator[Entry | None]:
                     yield None
     except FileNotFoundError:
         yield Entry(container, problem="missing: no such file")
-    except (FileError, OSError, pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+    except (OSError, pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
         after = f" after {found:,} members" if found else ""
-        text = error.message if isinstance(error, FileError) else str(error) or type(error).__name__
-        yield Entry(container, problem=f"unreadable: can't be listed{after}: {text}")
+        yield Entry(container, problem=f"unreadable: can't be listed{after}: {error or type(error).__name__}")
 
 
 def open_anywhere(path: bytes) -> IO[bytes]:
@@ -100,8 +99,13 @@ def _read_zip(file: IO[bytes], entry: Entry) -> bytes:
 def _list_tar(file: IO[bytes]) -> Iterator[_Member]:
     with tarfile.open(fileobj=io.BufferedReader(cast(io.RawIOBase, file), _BUFFER), mode="r:") as archive:
         for member in archive:
+            problem = ""
+            if member.issparse() or not member.isreg():
+                problem = "not_a_file: a link, device or sparse file in the .tar"
+            elif member.size > MAX_BYTES:
+                problem = f"too_large: {member.size:,} bytes, more than the {MAX_BYTES:,} allowed"
             if not member.isdir():
-                yield member.name, (member.offset_data, member.size), _tar_problem(member)
+                yield member.name, (member.offset_data, member.size), problem
             archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them in memory
         file.seek(archive.offset)
         if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # tarfile accepts the end of the file in its place
@@ -157,24 +161,12 @@ def _image_column(schema: pa.Schema) -> str:
     return name
 
 
-class _Kind(NamedTuple):
-    list: Callable[[IO[bytes]], Iterator[_Member]]
-    read: Callable[[IO[bytes], Entry], bytes]
-
-
-_KINDS = {
-    ".zip": _Kind(_list_zip, _read_zip),
-    ".tar": _Kind(_list_tar, _read_tar),
-    ".parquet": _Kind(_list_parquet, _read_parquet),
+_KINDS: dict[str, tuple[Callable[[IO[bytes]], Iterator[_Member]], Callable[[IO[bytes], Entry], bytes]]] = {
+    ".zip": (_list_zip, _read_zip),
+    ".tar": (_list_tar, _read_tar),
+    ".parquet": (_list_parquet, _read_parquet),
 }
-
-
-def _tar_problem(member: tarfile.TarInfo) -> str:
-    if not member.isreg() or member.issparse():
-        return "not_a_file: a link, device or sparse file in the .tar"
-    if member.size > MAX_BYTES:
-        return f"too_large: {member.size:,} bytes, more than the {MAX_BYTES:,} allowed"
-    return ""
+"""What lists and what reads a container, by its suffix."""
 
 
 def read_entry(entry: Entry) -> bytes:
@@ -190,7 +182,8 @@ def read_entry(entry: Entry) -> bytes:
         is_url = entry.name.startswith((b"s3://", b"gs://"))
         return _read_object(entry.name.decode()) if is_url else read_file(entry.name)
     try:
-        return _KINDS[_suffix(entry.container)].read(_open_container(entry.container, threading.get_ident()), entry)
+        _, read = _KINDS[_suffix(entry.container)]
+        return read(_open_container(entry.container, threading.get_ident()), entry)
     except FileNotFoundError as error:
         raise FileError("missing", f"{os.fsdecode(entry.container)} is gone") from error
     except (OSError, pa.ArrowException) as error:

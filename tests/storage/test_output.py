@@ -115,10 +115,10 @@ def test_working_copies_of_a_url(url: str, monkeypatch: pytest.MonkeyPatch) -> N
     with open_output(url) as output:
         save(output, {"a": "1", "last/b": "2"})
         own, there = output.path, pickle.loads(pickle.dumps(output))
-        monkeypatch.setattr(os, "getpid", lambda: 1)  # as in another process
-        there.fetch("a")
-        assert there.path != own and below(there.path) == {"a": "1"}
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)  # as in another process
+            there.fetch("a")
+            assert there.path != own and below(there.path) == {"a": "1"}
 
 
 def saved_up_to(store: Store, writes: int, act: Callable[[], None]) -> bool:
