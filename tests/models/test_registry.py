@@ -70,13 +70,6 @@ def test_shapes_stages_dropout_and_a_safetensors_round_trip(name: str, tmp_path:
     assert torch.equal(in_training(other, images), in_training(other, images))
 
 
-def test_unknown_name_lists_near_ones() -> None:
-    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
-        build(ModelConfig(name="resnet81"), 48)
-    with pytest.raises(UsageError, match="Did you mean 'lenet'"):
-        stages("lenett", torch.nn.Identity())
-
-
 @pytest.mark.parametrize(
     ("options", "grows"),
     [
@@ -90,11 +83,15 @@ def test_images_grow_where_that_saves_time(options: list[str], grows: bool) -> N
     assert (first_size(load_config(None, options)) < 1) == grows
 
 
-def test_sizes_that_an_architecture_refuses() -> None:
-    with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
-        first_size(load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"]))
+def test_what_an_architecture_refuses() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+        build(ModelConfig(name="resnet81"), 48)
+    with pytest.raises(UsageError, match="has no ImageNet stem"):
+        build(ModelConfig(name="fast", stem="imagenet"), 48)
     with pytest.raises(UsageError, match=r"input_size = 40: below the images' side of 48"):
         build(ModelConfig(name="fast", input_size=40), 48)
+    with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
+        first_size(load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"]))
 
 
 def test_one_size_suits_all_where_images_are_enlarged() -> None:
