@@ -60,14 +60,10 @@ def test_prediction_goes_on_with_fewer_images_a_pass(
     predictor = Predictor(shipped, precision="float32", batch_size=16)
     expected = predictor.predict(IMAGES)
     forward(room, "driver")
-    predictions = predictor.predict(IMAGES)
-    np.testing.assert_allclose(predictions.probabilities, expected.probabilities, atol=1e-5)
+    for _ in range(2):  # the second time it knows
+        np.testing.assert_allclose(predictor.predict(IMAGES).probabilities, expected.probabilities, atol=1e-5)
     assert predictor.batch_size == left
-    said = capsys.readouterr().err
-    assert said.count("Memory ran out") == (room < 16)
-    assert room == 16 or f"with a batch of 16 images; batches of {left} follow." in said
-    predictor.predict(IMAGES)
-    assert "Memory" not in capsys.readouterr().err
+    assert capsys.readouterr().err.count(f"with a batch of 16 images; batches of {left} follow.") == (room < 16)
 
 
 def test_what_a_smaller_batch_does_not_mend_is_raised(
