@@ -141,8 +141,7 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
     except RuntimeError as error:  # further lines list all tensors
         misfit = f"its weights don't fit '{info.config.model.name}': {first_line(error)}"
         raise DataError(f"{name}/{WEIGHTS_FILE}: {misfit}. {_REMEDY}") from error
-    int8 = folder / INT8_FILE
-    return Checkpoint(model.eval(), info, int8 if int8.is_file() else None)
+    return Checkpoint(model.eval(), info, folder / INT8_FILE if (folder / INT8_FILE).is_file() else None)
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:
