@@ -84,7 +84,7 @@ def _entries(path_or_url: str) -> Iterator[Entry | None]:
     name, file = path_or_url.lower(), os.fsencode(path_or_url)
     if _is_pattern(path_or_url):
         yield from chain.from_iterable(map(_opened, _matching(path_or_url)))
-    elif _is_folder(path_or_url):
+    elif _info(path_or_url).type == fs.FileType.Directory if as_url(path_or_url) else Path(path_or_url).is_dir():
         yield from map(Entry, _below(path_or_url))
     elif name.endswith(_LISTS):
         yield from _listed(path_or_url, _lines(file))
@@ -106,12 +106,6 @@ def _problem(path_or_url: str) -> str | None:
         problem = "no such file or folder. Name an existing one"
     start = "" if url else f"; relative paths start at {Path.cwd()}"
     return None if exists else f"{path_or_url}: {problem}{start}."
-
-
-def _is_folder(path_or_url: str) -> bool:
-    if as_url(path_or_url):
-        return bool(_info(path_or_url).type == fs.FileType.Directory)
-    return Path(path_or_url).is_dir()
 
 
 def _info(url: str) -> fs.FileInfo:
