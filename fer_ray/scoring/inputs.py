@@ -75,7 +75,7 @@ def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: 
     for entry in chain.from_iterable(map(_entries, inputs)):
         if entry is None:
             on_skipped()
-        elif not _lies_in(os.fsdecode(entry.container or entry.name), output):
+        elif entry.problem or not _lies_in(os.fsdecode(entry.container or entry.name), output):
             yield entry
 
 

@@ -20,7 +20,7 @@ CONTENT = b"what is in a face"
 
 
 def entries(*inputs: Path | str) -> list[Entry]:
-    return list(list_entries(check_inputs(inputs), lambda: None))
+    return list(list_entries(check_inputs(inputs), lambda: None, "/elsewhere/out"))
 
 
 def names(root: Path, *inputs: Path | str) -> list[str]:
