@@ -75,7 +75,7 @@ def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: 
     for entry in chain.from_iterable(map(_entries, inputs)):
         if entry is None:
             on_skipped()
-        elif entry.problem or not _lies_in(os.fsdecode(entry.container or entry.name), output):
+        elif not _lies_in(os.fsdecode(entry.container or entry.name), output):
             yield entry
 
 
@@ -171,7 +171,7 @@ def _matching(pattern: str) -> Iterator[bytes]:
 
 def _lies_in(path_or_url: str, output: str) -> bool:
     """Return whether a file lies in the output, by whatever path."""
-    if not output or as_url(output) or as_url(path_or_url):
+    if not (output.startswith("/") and path_or_url.startswith("/")):  # one is a URL, or there is no output
         return bool(output) and path_or_url.startswith(f"{output}/")
     return f"{_real_path(path_or_url.rpartition('/')[0])}/".startswith(f"{_real_path(output)}/")
 
