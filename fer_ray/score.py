@@ -98,11 +98,8 @@ def _opened(options: ScoreOptions, inputs: Sequence[str], on_end: ExitStack) -> 
     """Return the output, a temporary folder without one, until ``on_end`` closes it."""
     if options.output is None:
         return Output.at(on_end.enter_context(tempfile.TemporaryDirectory(prefix="fer_ray-")))
-
-    def is_resumable(folder: Output) -> bool:
-        return bool(written_chunks(folder, options.format))
-
-    return on_end.enter_context(open_output(options.output, options.resume, inputs, is_resumable))
+    has_rows = partial(written_chunks, format=options.format)
+    return on_end.enter_context(open_output(options.output, options.resume, inputs, has_rows))
 
 
 def _page(path_or_url: str, folder: Path) -> str:
@@ -200,8 +197,8 @@ def _list_new(folder: Output, request: ScoringJob, is_resumed: bool, is_printed:
         raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
     if found and is_resumed:
         say(f"{amount(found, 'new input')} since the last run.")
-    if others := skipped.total():
-        say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
+    if skipped:
+        say(f"Skipped {amount(skipped.total(), 'member')} of containers whose names aren't those of images.")
     return time.monotonic() - began
 
 

@@ -226,7 +226,7 @@ def open_output(
     path_or_url: Path | str | Output,
     resume: bool = False,
     inputs: Iterable[Path | str] = (),
-    is_resumable: Callable[[Output], bool] = lambda output: False,
+    is_resumable: Callable[[Output], object] = lambda output: False,
 ) -> Iterator[Output]:
     """Check that a stage may write an output, keep other processes of this machine from it, and yield it.
 
