@@ -107,7 +107,7 @@ class ChunkScorer:
         totals.seconds["writing"] = time.perf_counter() - writing
         self._per_s = chunk.files / max(time.time() - began, 1e-3)
         images_a_pass = self._predictor.batch_size
-        return Done(chunk, totals, self._predictor.precision, images_a_pass, images_a_pass < self._first_batch_size)
+        return Done(totals, self._predictor.precision, images_a_pass, images_a_pass < self._first_batch_size)
 
     def stop(self) -> None:
         """End the threads, but for those that wait for a file, and set PyTorch's and OpenCV's number as it was."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from fer_ray.errors import UsageError
-from fer_ray.scoring.manifest import Chunk, listing_files
+from fer_ray.scoring.manifest import listing_files
 from fer_ray.scoring.totals import Totals
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import LOCK_FILE
@@ -68,14 +68,12 @@ class Done(NamedTuple):
     """A chunk whose part is written.
 
     Attributes:
-        chunk: its inputs.
         totals: counts over its rows, with its seconds.
         precision: dtype of the computation.
         batch_size: images a forward pass.
         halved: whether the batch size was halved because memory ran out.
     """
 
-    chunk: Chunk
     totals: Totals
     precision: str
     batch_size: int

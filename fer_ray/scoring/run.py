@@ -89,7 +89,7 @@ def score_left(folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runn
                     images = amount(one.batch_size, "image")
                     say(f"Memory ran out: from now on {images} a forward pass (--batch-size).")
             totals.add(one.totals)
-            bar.advance(one.chunk.files, note=f"{totals.failed:,} failed" if totals.failed else None)
+            bar.advance(one.totals.files, note=f"{totals.failed:,} failed" if totals.failed else None)
             if totals.files == all_files:
                 break
     if totals.files < all_files:
