@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import DataError, UsageError
-from fer_ray.models import architectures, build, find, initialize
+from fer_ray.models import build, find, initialize
 
-FROM_TORCHVISION = [each.name for each in architectures() if each.torchvision]
+FAMILIES = ["convnext_tiny", "efficientnet_b0", "inception", "resnet34", "vgg16"]  # one of each that torchvision has
 MEAN, STD = 0.508, 0.255
 
 
@@ -42,7 +42,7 @@ def problem_of(config: ModelConfig, error: type[UsageError | DataError]) -> str:
     return problem
 
 
-@pytest.mark.parametrize("name", FROM_TORCHVISION)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_weights_of_torchvision_load_but_for_the_classifier(name: str, tmp_path: Path) -> None:
     theirs = torchvision_weights(name)
     torch.save(theirs, tmp_path / "weights.pth")
