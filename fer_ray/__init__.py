@@ -32,8 +32,8 @@ def load(
         UsageError: unknown TTA, unknown precision or one that a checkpoint doesn't have, or a checkpoint named twice.
         DataError: a checkpoint can't be read, or the checkpoints differ in image size or labels.
     """
-    from fer_ray.inference.predictor import Predictor, load_members
+    from fer_ray.inference.predictor import Predictor
     from fer_ray.storage.inputs import as_list
     from fer_ray.weights import SHIPPED_CHECKPOINT
 
-    return Predictor(load_members(as_list(checkpoints or SHIPPED_CHECKPOINT)), tta, precision)
+    return Predictor(as_list(checkpoints or SHIPPED_CHECKPOINT), tta, precision)

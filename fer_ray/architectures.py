@@ -73,15 +73,13 @@ def models(options: ModelsOptions) -> list[ArchitectureFigures]:
 
 def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
     """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
+    columns = ("name", "parameters", "MFLOPs", "predict/s", "train/s", "summary")
     rows = [
-        {
-            "name": one.name,
-            "parameters": f"{one.parameters:,}",
-            "MFLOPs": f"{one.flops / 1e6:,.1f}",
-            "predict/s": "–" if one.infer_per_s is None else f"{one.infer_per_s:,.0f}",
-            "train/s": "–" if one.train_per_s is None else f"{one.train_per_s:,.0f}",
-            "summary": one.summary,
-        }
+        (
+            *(one.name, f"{one.parameters:,}", f"{one.flops / 1e6:,.1f}"),
+            *("–" if speed is None else f"{speed:,.0f}" for speed in (one.infer_per_s, one.train_per_s)),
+            one.summary,
+        )
         for one in figures
     ]
     note = f"MFLOPs of a {SIZE} × {SIZE} image. An addition and a multiplication are two FLOPs."
@@ -89,7 +87,7 @@ def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
         device = pick_device().type
         threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
         note += f"\nImages/s on this machine: {device}{threads}, {precision}, batches of {_BATCH[device]}."
-    return f"{Table.of('', rows).as_text()}\n\n{note}"
+    return f"{Table('', columns, rows).as_text()}\n\n{note}"
 
 
 def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:

@@ -83,9 +83,7 @@ def _evaluate(options: EvaluateOptions, checkpoints: Sequence[str], output: Outp
     split = _choose_split(data, options.split)
     rows = data.load(split)
     if not len(rows):
-        raise DataError(
-            f"{data.path_or_url}: no row of its {split} split has a label. Choose another split or dataset."
-        )
+        raise DataError(f"{data.path_or_url}: no row of its {split} split has a label. Choose another.")
     predictor = Predictor(members, precision=options.precision)
     outcomes = {name: _predict(predictor, name, rows) for name in options.tta}
     main, _ = outcomes[options.tta[-1]]

@@ -11,8 +11,8 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -31,10 +31,9 @@ from fer_ray.scoring.job import ScoringJob, resumed_job
 from fer_ray.scoring.manifest import Manifest, add_listing
 from fer_ray.scoring.parts import unwritten_chunks, written_chunks
 from fer_ray.scoring.run import Runner, in_this_process, score_left
-from fer_ray.scoring.summary import describe, print_rows, summarise, write_summary
+from fer_ray.scoring.summary import describe, print_rows, read_samples, summarise, write_summary
 from fer_ray.scoring.totals import Totals, count_parts
 from fer_ray.storage.inputs import INFO_FILE, INT8_FILE, WEIGHTS_FILE, as_list, is_checkpoint, local_copy
-from fer_ray.storage.local import recover_folder
 from fer_ray.storage.object_store import absolute
 from fer_ray.storage.output import Output, open_output
 from fer_ray.storage.provenance import record_start
@@ -72,27 +71,35 @@ def score(options: ScoreOptions) -> ScoreResult:
         checkpoints, inputs = _split_off_checkpoints(inputs)
     paths_or_urls = check_inputs(inputs)
     models = [absolute(one) for one in as_list(checkpoints or SHIPPED_CHECKPOINT)]
-    has_output = options.output is not None
-    with _opened(options, [*paths_or_urls, *models]) as folder, ExitStack() as on_end:
+    with ExitStack() as on_end:
+        folder = _opened(options, [*paths_or_urls, *models], on_end)
         request = _request(options, paths_or_urls, models)
         if not checkpoints:
             say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-        resumed = resumed_job(folder, request) if options.resume else None
-        job, totals, files = _score(folder, request, resumed, options, on_end)
+        job, totals, files = _score(folder, request, options, on_end)
         summary = summarise(job, totals, files, began)
-        if not has_output or totals.files <= _FEW:
-            print_rows(folder, options.format, as_csv=not has_output and not sys.stdout.isatty())
-        if has_output:
-            write_summary(folder, summary, totals, partial(_page, folder.path_or_url))
-            print(describe(folder.path_or_url, summary))
+        if options.output is None or totals.files <= _FEW:
+            print_rows(folder, options.format, as_csv=options.output is None and not sys.stdout.isatty())
+        path = None
+        if options.output is not None:
+            text, path = describe(folder.path_or_url, summary), folder.path_or_url
+            summary = write_summary(folder, summary, totals.samples, partial(_page, path))
+            print(text)
     if totals.no_crops:
         say(
             f"{amount(totals.no_crops, 'input')} of {files:,} taken as faces, though larger or further from"
             f" square than crops of faces are. --faces {DETECT} finds the faces in photos."
         )
-    path = folder.path_or_url if has_output else None
     _check_errors(totals, options.max_error_rate, path)
     return ScoreResult(path, summary)
+
+
+def _opened(options: ScoreOptions, inputs: Sequence[str], on_end: ExitStack) -> Output:
+    """Return the output, a temporary folder without one, until ``on_end`` closes it."""
+    if options.output is None:
+        return Output.at(on_end.enter_context(tempfile.TemporaryDirectory(prefix="fer_ray-")))
+    has_rows = partial(written_chunks, format=options.format)
+    return on_end.enter_context(open_output(options.output, options.resume, inputs, has_rows))
 
 
 def _page(path_or_url: str, folder: Path) -> str:
@@ -107,8 +114,6 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
     """Return the job; its checkpoints are hashed and not loaded, as importing torch here would delay the workers."""
     faces, models = resolve_faces(options.faces), [local_copy(one) for one in checkpoints]
     detector = load_detector(faces)
-    for model in models:
-        recover_folder(model)
     try:
         files = [model / file for model in models for file in (WEIGHTS_FILE, INFO_FILE)]
         files += [model / INT8_FILE for model in models if (model / INT8_FILE).is_file()]
@@ -132,54 +137,45 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
     )
 
 
-@contextmanager
-def _opened(options: ScoreOptions, inputs: Sequence[str]) -> Iterator[Output]:
-    """Yield the output; without one a temporary folder."""
-    if options.output is None:
-        with tempfile.TemporaryDirectory(prefix="fer_ray-") as temporary:
-            yield Output.at(temporary)
-    else:
-        with open_output(
-            options.output, options.resume, inputs, lambda folder: bool(written_chunks(folder, options.format))
-        ) as opened:
-            yield opened
-
-
 def _score(
-    folder: Output, request: ScoringJob, resumed: ScoringJob | None, options: ScoreOptions, on_end: ExitStack
+    folder: Output, request: ScoringJob, options: ScoreOptions, on_end: ExitStack
 ) -> tuple[ScoringJob, Totals, int]:
-    """List new inputs and score what is left.
-
-    Args:
-        on_end: gets what ends the Ray that is started here.
-
-    Returns:
-        The job as computed, the counts over all rows, and the number of inputs scored now.
-    """
-    began = time.monotonic()
-    _list_new(folder, request, resumed is not None, options.output is None)
-    listing_s = time.monotonic() - began
+    """Score new inputs and what is left; return the job as computed, the counts, and the number of inputs scored."""
+    resumed = resumed_job(folder, request) if options.resume else None
+    listing_s = _list_new(folder, request, resumed is not None, options.output is None)
     if not resumed:
         request.write(folder)
     record_start(folder)
     written = written_chunks(folder, request.format)
     totals = count_parts(folder, written, request.format)
+    totals.samples = read_samples(folder)
     left = unwritten_chunks(Manifest(folder).listings, written)
-    files = sum(chunk.files for chunk in left)
+    files, job = sum(chunk.files for chunk in left), resumed or request
+    if left:
+        job = score_left(folder, job, left, _runner(folder, request, options, files, on_end), totals)
+    totals.seconds["listing"] = listing_s
+    return job, totals, files
+
+
+def _runner(folder: Output, request: ScoringJob, options: ScoreOptions, files: int, on_end: ExitStack) -> Runner:
+    """Return what scores the chunks, on Ray or in this process; ``on_end`` ends the Ray that is started here."""
     uses_ray = options.ray
     if uses_ray is None:
         uses_ray = bool(os.environ.get("RAY_ADDRESS")) or _has_gpus() or files >= RAY_FROM
-    run: Runner = in_this_process
-    if uses_ray and left:
-        _start_ray(on_end)
-        from fer_ray.cluster.node_checks import require_seen_by_nodes
-        from fer_ray.scoring.on_ray import in_actors
+    if not uses_ray:
+        return in_this_process
+    import ray
 
-        require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
-        run = partial(in_actors, gpus_per_actor=options.gpus_per_actor)
-    job = score_left(folder, resumed or request, left, run, totals)
-    totals.seconds["listing"] = listing_s
-    return job, totals, files
+    from fer_ray.cluster.connect import connect
+    from fer_ray.cluster.node_checks import require_seen_by_nodes
+    from fer_ray.scoring.on_ray import in_actors
+
+    is_others = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    connect()
+    if not is_others:
+        on_end.callback(ray.shutdown)  # not in a thread: Ray ends a process that uses it meanwhile
+    require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
+    return partial(in_actors, gpus_per_actor=options.gpus_per_actor)
 
 
 def _has_gpus() -> bool:
@@ -188,20 +184,9 @@ def _has_gpus() -> bool:
     return not is_hidden and any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
-def _start_ray(on_end: ExitStack) -> None:
-    """Connect to Ray, and end it with the job unless others have started it."""
-    import ray
-
-    from fer_ray.cluster.connect import connect
-
-    is_others = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-    connect()
-    if not is_others:
-        on_end.callback(ray.shutdown)  # not in a thread: Ray ends a process that uses it meanwhile
-
-
-def _list_new(folder: Output, request: ScoringJob, is_resumed: bool, is_printed: bool) -> None:
-    """Add new inputs to the manifest."""
+def _list_new(folder: Output, request: ScoringJob, is_resumed: bool, is_printed: bool) -> float:
+    """Add new inputs to the manifest; return the seconds."""
+    began = time.monotonic()
     skipped = Counter[str]()
     entries = list_entries(request.inputs, lambda: skipped.update(["member"]), folder.path_or_url)
     found = add_listing(folder, islice(entries, MOST_SHOWN + 1) if is_printed else entries)
@@ -212,8 +197,9 @@ def _list_new(folder: Output, request: ScoringJob, is_resumed: bool, is_printed:
         raise DataError(f"{names}: no images found (hidden files don't count). Name folders or lists that hold images.")
     if found and is_resumed:
         say(f"{amount(found, 'new input')} since the last run.")
-    if others := skipped.total():
-        say(f"Skipped {amount(others, 'member')} of containers whose names aren't those of images.")
+    if skipped:
+        say(f"Skipped {amount(skipped.total(), 'member')} of containers whose names aren't those of images.")
+    return time.monotonic() - began
 
 
 def _check_errors(totals: Totals, max_error_rate: float, output: str | None) -> None:

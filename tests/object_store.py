@@ -26,14 +26,12 @@ class Faults:
     Attributes:
         busy_every: one of so many requests is answered by 503; 0 for none.
         slow_every: one of so many requests is delayed; 0 for none.
-        delay_s: seconds of delay.
         writes_left: number of requests that change something before all of them are denied; None for no limit.
         answered: number of requests that were refused (busy), delayed (slow) and passed on (well).
     """
 
     busy_every: int = 0
     slow_every: int = 0
-    delay_s: float = 0.5
     writes_left: int | None = None
     answered: Counter[str] = field(default_factory=Counter)
     _requests: int = 0
@@ -57,7 +55,7 @@ class Faults:
                 return [_BUSY]
             if self.slow_every and number % self.slow_every == 0:
                 self.answered["slow"] += 1
-                time.sleep(self.delay_s)
+                time.sleep(0.5)
             self.answered["well"] += 1
             return app(environ, start_response)
 

@@ -209,7 +209,14 @@ class ScoreOptions:
         float, Range(gt=0, le=1), Option(help="Share of a GPU, above 0 to 1: with 0.5 two actors share a GPU.")
     ] = 1
     timeout_s: Annotated[float, Range(gt=0), Option("--timeout", help="Seconds to read and decode one input.")] = 60
-    resume: Annotated[bool, Option("--resume", help="Score what an earlier job left, and new inputs.")] = False
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Score what an earlier job left, and new inputs. Finished rows stay, also of inputs that failed: to"
+            " score repaired ones again, choose a new --output.",
+        ),
+    ] = False
     max_error_rate: Annotated[
         float, Range(ge=0, le=1), Option(help="Share of inputs, 0 to 1, that may fail: 0.01 is one of a hundred.")
     ] = 0.01
@@ -228,6 +235,8 @@ class ScoreOptions:
     def _check(self) -> Self:
         if self.resume and self.output is None:
             raise UsageError("--resume: needs the --output of an earlier job.")
+        if self.format != "parquet" and self.output is None:
+            raise UsageError(f"--format {self.format}: needs an --output, to which the part-* files are written.")
         return self
 
 

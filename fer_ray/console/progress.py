@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from fer_ray.console.json_log import tell, writes_json
 from fer_ray.console.messages import redacted
@@ -117,8 +117,8 @@ class _Bar(Progress):
     """A progress bar with details below it."""
 
     def __init__(self, details: Details | None):
-        self._details, texts = details, [TextColumn(f"{{task.fields[{name}]}}") for name in ("count", "note")]
-        super().__init__("{task.description}", BarColumn(), texts[0], TimeRemainingColumn(), texts[1], console=_CONSOLE)
+        self._details, count, note = details, "{task.fields[count]}", "{task.fields[note]}"
+        super().__init__("{task.description}", BarColumn(), count, TimeRemainingColumn(), note, console=_CONSOLE)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()

@@ -67,9 +67,7 @@ def read_file(path: bytes) -> bytes:
         raise FileError("unreadable", error.strerror or str(error)) from error
 
 
-def list_files(
-    inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None, leave_out: Path | None = None
-) -> Iterator[bytes]:
+def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | None = None) -> Iterator[bytes]:
     """Yield the files below folders: those of a folder by name, then those of each folder in it, by name.
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
@@ -79,16 +77,12 @@ def list_files(
         inputs: folders, and files, which are yielded themselves.
         unlistable: called for each folder that can't be listed; without it such a folder is yielded itself, so that
             reading it says why.
-        leave_out: a folder that is not listed, by whatever path it is reached.
     """
-    left_out = _identity(os.fsencode(leave_out)) if leave_out and leave_out.is_dir() else None
     for path in map(os.fsencode, inputs):
         if not Path(os.fsdecode(path)).is_dir():
             yield path
             continue
-        if (identity := _identity(path)) == left_out:
-            continue
-        above, failed = {path: frozenset({left_out, identity})}, list[OSError]()
+        above, failed = {path: frozenset({_identity(path)})}, list[OSError]()
         for folder, folders, files in os.walk(path, onerror=unlistable or failed.append, followlinks=True):
             yield from (error.filename for error in failed)
             failed.clear()

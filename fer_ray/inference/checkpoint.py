@@ -20,8 +20,8 @@ from torch import nn
 
 from fer_ray.cluster.memory import first_line
 from fer_ray.config.schema import Config
-from fer_ray.emotions import EMOTIONS
-from fer_ray.errors import DataError, UsageError
+from fer_ray.emotions import EMOTIONS, csv_order
+from fer_ray.errors import DataError, FerRayError
 from fer_ray.models import build
 from fer_ray.storage.inputs import INFO_FILE, INT8_FILE, WEIGHTS_FILE, checkpoint_within, local_copy
 from fer_ray.storage.json_files import read_json
@@ -120,11 +120,10 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
     """Read a checkpoint folder, by path or URL.
 
     Raises:
-        DataError: the folder is missing, damaged, not a checkpoint or of another format version, or the weights don't
-            fit the network.
+        DataError: the folder is missing, damaged, not a checkpoint or of another format version, the weights don't fit
+            the network, or its labels are not the seven emotions.
     """
     folder, name = local_copy(path_or_url), absolute(path_or_url)
-    recover_folder(folder)
     missing = [file for file in (WEIGHTS_FILE, INFO_FILE) if not (folder / file).is_file()]
     if missing:
         inside = checkpoint_within(folder, INFO_FILE)
@@ -132,17 +131,17 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
         raise DataError(f"{name}: not a checkpoint, it has no {' and no '.join(missing)}.{hint}")
     info = read_info(folder, name)
     try:
+        csv_order(info.label_names)
         model = build(info.config.model, info.size, len(info.label_names))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except UsageError as error:
+    except FerRayError as error:
         raise DataError(f"{name}: {error}") from error
     except SafetensorError as error:
         raise DataError(f"{name}/{WEIGHTS_FILE}: damaged: {error}. {_REMEDY}") from error
     except RuntimeError as error:  # further lines list all tensors
         misfit = f"its weights don't fit '{info.config.model.name}': {first_line(error)}"
         raise DataError(f"{name}/{WEIGHTS_FILE}: {misfit}. {_REMEDY}") from error
-    int8 = folder / INT8_FILE
-    return Checkpoint(model.eval(), info, int8 if int8.is_file() else None)
+    return Checkpoint(model.eval(), info, folder / INT8_FILE if (folder / INT8_FILE).is_file() else None)
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +86,8 @@ def write_int8(model: Path, images: np.ndarray, file: Path) -> None:
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, images: np.ndarray):
-        self._batches = self._of(images)
-
-    @staticmethod
-    def _of(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        for first in range(0, len(images), EVAL_BATCH):
-            yield {PIXELS: images[first : first + EVAL_BATCH]}
+        starts = range(0, len(images), EVAL_BATCH)
+        self._batches = ({PIXELS: images[first : first + EVAL_BATCH]} for first in starts)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)

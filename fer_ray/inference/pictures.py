@@ -49,9 +49,7 @@ def _square(picture: Picture, size: int) -> np.ndarray:
         picture = read_file(str(Path(picture).expanduser()).encode("utf-8", "surrogateescape"))
     if isinstance(picture, bytes):
         return decode(picture, size).pixels
-    if isinstance(picture, Image.Image):
-        return decode_pillow(picture, size).pixels
-    return decode_pillow(_as_pillow(np.asarray(picture)), size).pixels
+    return decode_pillow(picture if isinstance(picture, Image.Image) else _as_pillow(np.asarray(picture)), size).pixels
 
 
 def _as_pillow(array: np.ndarray) -> Image.Image:

@@ -10,7 +10,7 @@ from scipy.special import entr
 
 from fer_ray.config.tta_names import ADAPTIVE, TTA_NAMES
 from fer_ray.emotions import EMOTIONS, csv_order
-from fer_ray.errors import DataError, UsageError, did_you_mean
+from fer_ray.errors import DataError, Problems, UsageError, did_you_mean
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network, choose_precision
 from fer_ray.inference.pictures import Picture, square_greys
@@ -76,7 +76,7 @@ class Predictor:
 
     Raises:
         UsageError: the TTA is unknown, or the precision is unknown or a checkpoint doesn't have it.
-        DataError: a checkpoint can't be read, or checkpoints differ in image size or labels.
+        UsageError, DataError: as for ``load_members``.
     """
 
     def __init__(
@@ -88,18 +88,12 @@ class Predictor:
     ):
         if tta not in TTA_NAMES:
             raise UsageError(f"tta {tta}: unknown.{did_you_mean(tta, TTA_NAMES)} Known: {', '.join(TTA_NAMES)}.")
-        several = [checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints
         self.tta: str = tta
-        members = [one if isinstance(one, Checkpoint) else load_checkpoint(one) for one in several]
+        members = load_members([checkpoints] if isinstance(checkpoints, (Checkpoint, Path, str)) else checkpoints)
         self.precision = choose_precision(members, precision)
         self._networks = [Network(one, self.precision, batch_size) for one in members]
         self._orders = [csv_order(network.info.label_names) for network in self._networks]
-        sizes = sorted({network.info.size for network in self._networks})
-        if len(sizes) > 1:
-            raise DataError(
-                f"checkpoints for images of {' and '.join(map(str, sizes))} pixels: all must have one size."
-            )
-        self.size = sizes[0]
+        self.size = members[0].info.size
 
     @property
     def device(self) -> torch.device:
@@ -162,11 +156,11 @@ class Predictor:
         )
 
 
-def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> list[Checkpoint]:
+def load_members(checkpoints: Sequence[Checkpoint | Path | str], size: int | None = None) -> list[Checkpoint]:
     """Read the checkpoints of an ensemble. They may differ in architecture and order of labels.
 
     Args:
-        checkpoints: one or more checkpoint folders, by path or URL.
+        checkpoints: one or more checkpoint folders, by path or URL, or checkpoints in memory.
         size: side of a dataset's images in pixels; None accepts any size that is the same for all checkpoints.
 
     Raises:
@@ -174,29 +168,20 @@ def load_members(checkpoints: Sequence[Path | str], size: int | None = None) -> 
         DataError: checkpoints can't be read, expect images of another size, or have other labels. The message lists all
             problems.
     """
-    names = [absolute(one) for one in checkpoints]
-    folders = [name if as_url(name) else str(Path(name).resolve()) for name in names]
-    twice = sorted({name for name, folder in zip(names, folders, strict=True) if folders.count(folder) > 1})
-    if twice:
-        raise UsageError([f"{name}: named twice, which would double its weight. Name it once." for name in twice])
-    members, problems = [], list[str]()
-    for name in names:
-        try:
-            checkpoint = load_checkpoint(name)
-        except DataError as error:
-            problems += error.problems
-            continue
-        try:
-            csv_order(checkpoint.info.label_names)
-        except DataError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-        members.append(checkpoint)
-        own, first = checkpoint.info.size, members[0].info.size
-        if size is None and own != first:
-            problems.append(f"{name}: expects images of {own} pixels, the first checkpoint {first}. Leave it out.")
-        elif size is not None and own != size:
-            remedy = f"Prepare the dataset with --size {own}" + " or leave the checkpoint out" * (len(names) > 1)
-            problems.append(f"{name}: expects images of {own} pixels, the dataset has {size}. {remedy}.")
-    if problems:
-        raise DataError(problems)
+    members, folders, problems = list[Checkpoint](), list[str](), Problems()
+    for one in checkpoints:
+        name = one.info.config.model.name if isinstance(one, Checkpoint) else absolute(one)
+        if not isinstance(one, Checkpoint):
+            folders.append(name if as_url(name) else str(Path(name).resolve()))
+            if folders.count(folders[-1]) == 2:
+                problems.add(f"{name}: named twice, which would double its weight. Name it once.")
+        with problems.collect():
+            checkpoint = one if isinstance(one, Checkpoint) else load_checkpoint(one)
+            members.append(checkpoint)
+            own, first = checkpoint.info.size, members[0].info.size
+            if own != (size or first):
+                expected = f"the dataset has {size}" if size else f"the first checkpoint {first}"
+                remedy = f"Prepare the dataset with --size {own}, or leave it out" if size else "Leave it out"
+                raise DataError(f"{name}: expects images of {own} pixels, {expected}. {remedy}.")
+    problems.stop()
     return members

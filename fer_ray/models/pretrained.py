@@ -96,32 +96,28 @@ def _read(path_or_url: str) -> Weights:
 def _load(body: nn.Module, config: ModelConfig, weights: Weights) -> list[str]:
     """Load the weights, and return the names of the classifier's parameters if it keeps its random weights."""
     architecture, own = find(config.name), body.state_dict()
-    ((classifier,),) = architecture.stages[-1:]
+    last = f"{architecture.stages[-1][0]}."
     # A checkpoint's front normalises for the dataset that it was trained on.
     others = ("front.", *architecture.unused_weights)
     given = {name.removeprefix("body."): tensor for name, tensor in weights.items() if not name.startswith(others)}
-    misfits = {}
-    for name in sorted(own.keys() | given.keys()):
+    misfits = dict.fromkeys(given.keys() - own.keys(), "not part of the network")
+    for name, tensor in own.items():
         if name not in given:
             misfits[name] = "missing"
-        elif name not in own:
-            misfits[name] = "not part of the network"
-        elif own[name].shape != given[name].shape:
-            misfits[name] = f"{_shape(given[name])} instead of {_shape(own[name])}"
-    last = f"{classifier}."
+        elif tensor.shape != given[name].shape:
+            misfits[name] = f"{_shape(given[name])} instead of {_shape(tensor)}"
     fresh = [name for name in own if name.startswith(last)] if any(name.startswith(last) for name in misfits) else []
     # Some of torchvision's files are older than batch norm's counters, which matter only without a momentum.
-    wrong = [name for name in misfits if not name.startswith(last) and not name.endswith("num_batches_tracked")]
+    wrong = sorted(name for name in misfits if not name.startswith(last) and not name.endswith("num_batches_tracked"))
     if wrong:
-        stem = tuple(f"{module}." for module in architecture.stages[0])
         remedy = f"Name weights of a {config.name}."
+        stem = tuple(f"{module}." for module in architecture.stages[0])
         if architecture.torchvision and all(name.startswith(stem) for name in wrong):
             other = "small" if has_imagenet_stem(config) else "imagenet"
             remedy = f"Only the first layers differ: these weights were trained with model.stem={other}."
-        named = _first(f"{name} ({misfits[name]})" for name in wrong)
         raise DataError(
-            f"model.pretrained = '{config.pretrained}': {len(wrong)} of its tensors don't fit '{config.name}': {named}."
-            f" {remedy}"
+            f"model.pretrained = '{config.pretrained}': {len(wrong)} of its tensors don't fit '{config.name}':"
+            f" {_first(f'{name} ({misfits[name]})' for name in wrong)}. {remedy}"
         )
     loaded = {name: given[name] for name in own.keys() & given.keys() if name not in fresh}
     if non_finite := sorted(name for name, tensor in loaded.items() if not tensor.isfinite().all()):

@@ -8,6 +8,7 @@ networks for CIFAR and FER-2013 (WuJie1010/Facial-Expression-Recognition.Pytorch
 up. Rounded down, the last pooling would drop the right and bottom third of the face.
 """
 
+import itertools
 from collections import OrderedDict
 
 from torch import nn
@@ -19,11 +20,8 @@ from fer_ray.models.registry import has_imagenet_stem, register
 
 def _stages(*convolutions: int) -> tuple[tuple[str, ...], ...]:
     """Return the module names of each stage: convolutions, each with norm and ReLU, and a pooling."""
-    groups, start = [], 0
-    for count in convolutions:
-        end = start + 3 * count + 1
-        groups.append(tuple(f"features.{index}" for index in range(start, end)))
-        start = end
+    numbers = itertools.count()
+    groups = (tuple(f"features.{next(numbers)}" for _ in range(3 * count + 1)) for count in convolutions)
     return (*groups, ("classifier",))
 
 

@@ -57,12 +57,10 @@ def _labels(summary: dict[str, Any]) -> Table:
 
 def _galleries(file: Path) -> list[Gallery]:
     samples = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    galleries = []
-    for group, caption in (("surest", "The most confident labels"), ("least sure", "The least confident labels")):
-        rows = [sample for sample in samples if sample["group"] == group]
-        faces = [GalleryFace(b64decode(row["png"]), None, row["label"], row["confidence"]) for row in rows]
-        galleries += [Gallery(caption, faces)] * bool(faces)
-    return galleries
+    faces = [GalleryFace(b64decode(one["png"]), None, one["label"], one["confidence"]) for one in samples]
+    half = (len(faces) + 1) // 2
+    groups = {"Confident labels": faces[:half], "Unsure labels": faces[half:][::-1]}
+    return [Gallery(caption, those) for caption, those in groups.items() if those]
 
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -12,11 +12,11 @@ import torch
 
 from fer_ray.images.decode import ImageError, decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
-from fer_ray.images.faces import FoundFace, crop, load_detector
+from fer_ray.images.faces import crop, load_detector
 from fer_ray.images.image_files import FileError
 from fer_ray.inference.device import limit_gpu_memory
-from fer_ray.inference.predictor import Predictor, load_members
-from fer_ray.scoring.columns import Problem, ScoredRow, rows_of
+from fer_ray.inference.predictor import Predictor
+from fer_ray.scoring.columns import ReadImage, rows_of
 from fer_ray.scoring.containers import Entry, read_entry
 from fer_ray.scoring.job import Done, ScoringJob
 from fer_ray.scoring.manifest import GROUP_ROWS, Chunk, Manifest
@@ -34,21 +34,6 @@ _DETECTED_SIDE = 640  # a photo's shorter side in pixels that is enough to find 
 _CROP_SIDE, _CROP_ASPECT = 384, 1.3  # of face crops; most data sets have 48 to 256 pixels and a ratio up to 1.22
 
 _own = threading.local()
-
-
-class _ReadImage(NamedTuple):
-    """The pictures of an entry, one a face or one for the whole image, or the problem; and the seconds."""
-
-    faces: Sequence[tuple[FoundFace | None, np.ndarray]]
-    problem: Problem | None
-    reading: float = 0.0
-    decoding: float = 0.0
-    is_crop: bool = True
-
-    def rows(self, name: bytes) -> list[ScoredRow]:
-        faces = enumerate(face for face, _ in self.faces)
-        rows = [ScoredRow(name, None, None if face is None else number, face) for number, face in faces]
-        return rows or [ScoredRow(name, self.problem)]
 
 
 class ChunkScorer:
@@ -75,7 +60,7 @@ class ChunkScorer:
         self._folder, self._job = folder, job
         self._manifest = Manifest(folder)
         self._detect = load_detector(job.faces)
-        self._predictor = Predictor(load_members(job.checkpoints), job.tta, job.precision)
+        self._predictor = Predictor(job.checkpoints, job.tta, job.precision)
         device = self._predictor.device.type
         self._first_batch_size = job.batch_size or BATCH_SIZE[device]
         self._predictor.batch_size = self._first_batch_size
@@ -111,10 +96,10 @@ class ChunkScorer:
             scored = self._batches.map(batches)
         images = [image for of_batch, _, _ in scored for image in of_batch]
         writing = time.perf_counter()
-        rows = [row for entry, image in zip(entries, images, strict=True) for row in image.rows(entry.name)]
-        table = rows_of(rows, np.concatenate([numbers for _, numbers, _ in scored]), self._detect is not None)
+        numbers = np.concatenate([of_batch for _, of_batch, _ in scored])
+        table = rows_of([entry.name for entry in entries], images, numbers, self._detect is not None)
         write_part(self._folder, chunk, table, self._job.format)
-        totals = Totals.of(table, chunk)
+        totals = Totals.of(table, [picture for image in images for _, picture in image.faces])
         totals.no_crops, totals.began = sum(not image.is_crop for image in images), began
         for _, _, seconds in scored:
             for stage, spent in seconds.items():
@@ -122,7 +107,7 @@ class ChunkScorer:
         totals.seconds["writing"] = time.perf_counter() - writing
         self._per_s = chunk.files / max(time.time() - began, 1e-3)
         images_a_pass = self._predictor.batch_size
-        return Done(chunk, totals, self._predictor.precision, images_a_pass, images_a_pass < self._first_batch_size)
+        return Done(totals, self._predictor.precision, images_a_pass, images_a_pass < self._first_batch_size)
 
     def stop(self) -> None:
         """End the threads, but for those that wait for a file, and set PyTorch's and OpenCV's number as it was."""
@@ -130,7 +115,7 @@ class ChunkScorer:
         torch.set_num_threads(self._threads_before[0])
         cv2.setNumThreads(self._threads_before[1])
 
-    def _predict(self, images: list[_ReadImage]) -> tuple[list[_ReadImage], np.ndarray, dict[str, float]]:
+    def _predict(self, images: list[ReadImage]) -> tuple[list[ReadImage], np.ndarray, dict[str, float]]:
         """Return a batch with the numbers of its faces, as for ``rows_of``, and the seconds by stage."""
         pictures = [picture for image in images for _, picture in image.faces]
         size = self._predictor.size
@@ -161,7 +146,7 @@ class ChunkScorer:
             _own.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         return cast(AbstractContextManager[object], torch.cuda.stream(_own.stream))
 
-    def _read_image(self, entry: Entry) -> _ReadImage:
+    def _read_image(self, entry: Entry) -> ReadImage:
         """Read and decode an entry; raises nothing."""
         began, read = time.perf_counter(), None
         try:
@@ -169,26 +154,26 @@ class ChunkScorer:
             read = time.perf_counter()
             image = self._crops(data)
         except (FileError, ImageError) as error:
-            image = _ReadImage([], Problem(error.kind, error.message))
+            image = ReadImage(status=error.kind, error=error.message)
         except Exception as error:  # any fault of a reader, decoder or detector concerns this row alone
             status: Literal["unreadable", "undecodable"] = "unreadable" if read is None else "undecodable"
-            image = _ReadImage([], Problem(status, f"{type(error).__name__}: {error}"))
+            image = ReadImage(status=status, error=f"{type(error).__name__}: {error}")
         ended = time.perf_counter()
         read = read or ended
         return image._replace(reading=read - began, decoding=ended - read)
 
-    def _crops(self, data: bytes) -> _ReadImage:
+    def _crops(self, data: bytes) -> ReadImage:
         size = self._predictor.size
         if self._detect:
             image = decode(data, shorter_side=_DETECTED_SIDE)
             scale = image.width / image.pixels.shape[1]  # boxes are in pixels of the original
             found = self._detect(image.pixels)
             faces = [(face.scaled(scale), resize(crop(image.pixels, face), size)) for face in found]
-            return _ReadImage(faces, None if faces else Problem("no_face", None))
+            return ReadImage(faces, "ok" if faces else "no_face")
         image = decode(data, size)
         longer, shorter = max(image.width, image.height), min(image.width, image.height)
-        return _ReadImage([(None, image.pixels)], None, is_crop=longer <= min(_CROP_SIDE, _CROP_ASPECT * shorter))
+        return ReadImage([(None, image.pixels)], is_crop=longer <= min(_CROP_SIDE, _CROP_ASPECT * shorter))
 
-    def _timed_out(self, entry: Entry) -> _ReadImage:
+    def _timed_out(self, entry: Entry) -> ReadImage:
         seconds = self._job.timeout_s
-        return _ReadImage([], Problem("timeout", f"not read and decoded within {seconds:g} s"), seconds)
+        return ReadImage(status="timeout", error=f"not read and decoded within {seconds:g} s", reading=seconds)

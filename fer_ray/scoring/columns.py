@@ -51,49 +51,59 @@ _SCHEMA = pa.schema(
 FACE_SCHEMA = pa.schema([*_SCHEMA, ("face", pa.int32()), *((name, pa.float32()) for name in (*BOX, "face_score"))])
 
 
-class Problem(NamedTuple):
-    """The ``status`` and ``error`` of an input without a picture."""
+class ReadImage(NamedTuple):
+    """What reading an input gave.
 
-    status: ImageProblem | FileProblem | Literal["no_face"]
-    error: str | None
+    Attributes:
+        faces: pictures, uint8, size × size, each with its face, or with None where the image is taken as a face.
+        status: ``ok``, or why there are no faces.
+        error: the problem, for people.
+        reading: seconds.
+        decoding: seconds.
+        is_crop: whether an image that is taken as a face looks like the crop of one.
+    """
+
+    faces: Sequence[tuple[FoundFace | None, np.ndarray]] = ()
+    status: ImageProblem | FileProblem | Literal["ok", "no_face"] = "ok"
+    error: str | None = None
+    reading: float = 0.0
+    decoding: float = 0.0
+    is_crop: bool = True
 
 
-class ScoredRow(NamedTuple):
-    """An unwritten row: the input's name, its problem or None, and the number of its face or None."""
-
-    name: bytes
-    problem: Problem | None
-    number: int | None = None
-    face: FoundFace | None = None
-
-
-def rows_of(rows: Sequence[ScoredRow], numbers: np.ndarray, with_faces: bool) -> pa.Table:
-    """Return rows as a table.
+def rows_of(names: Sequence[bytes], images: Sequence[ReadImage], numbers: np.ndarray, with_faces: bool) -> pa.Table:
+    """Return the rows of inputs, one a face, as a table.
 
     Args:
-        rows: n.
-        numbers: float32, m × 9, of the m rows that have no problem: probabilities in csv order, entropy, ``tta_std``.
+        names: of the inputs.
+        images: what reading them gave.
+        numbers: float32, m × 9, of the m faces: probabilities in csv order, entropy, ``tta_std``.
         with_faces: add the columns of faces.
     """
-    failed = [row.problem is not None for row in rows]
+    rows = [
+        (name, image, number, face)
+        for name, image in zip(names, images, strict=True)
+        for number, face in enumerate([face for face, _ in image.faces] or [None])
+    ]
+    scored = [bool(image.faces) for _, image, _, _ in rows]
     best = numbers[:, : len(EMOTIONS)].argmax(axis=1)
     columns: list[list[Any]] = [
-        [path_text(row.name) for row in rows],
-        [row.problem.status if row.problem else "ok" for row in rows],
-        [redacted(row.problem.error) if row.problem and row.problem.error else None for row in rows],
-        _spread(np.array(EMOTIONS)[best], failed),
-        _spread(numbers[np.arange(len(best)), best], failed),
-        *(_spread(column, failed) for column in numbers.T),
+        [path_text(name) for name, *_ in rows],
+        [image.status for _, image, _, _ in rows],
+        [image.error and redacted(image.error) for _, image, _, _ in rows],
+        _spread(np.array(EMOTIONS)[best], scored),
+        _spread(numbers[np.arange(len(best)), best], scored),
+        *(_spread(column, scored) for column in numbers.T),
     ]
     if with_faces:
-        columns.append([row.number for row in rows])
-        columns += map(list, zip(*(row.face or [None] * len(FoundFace._fields) for row in rows), strict=True))
+        columns.append([None if face is None else number for _, _, number, face in rows])
+        columns += map(list, zip(*(face or [None] * len(FoundFace._fields) for *_, face in rows), strict=True))
     schema = FACE_SCHEMA if with_faces else _SCHEMA
     arrays = [arrow_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _spread(values: np.ndarray, failed: Sequence[bool]) -> list[Any]:
-    """Return the values of the rows that are ok, with None for those that failed."""
+def _spread(values: np.ndarray, scored: Sequence[bool]) -> list[Any]:
+    """Return the values of the rows that are ok, with None for the others."""
     remaining = iter(values.tolist())
-    return [None if is_failed else next(remaining) for is_failed in failed]
+    return [next(remaining) if is_scored else None for is_scored in scored]

@@ -56,29 +56,26 @@ def _suffix(file: bytes) -> str:
     return PurePosixPath(os.fsdecode(file)).suffix.lower()
 
 
-def list_container(container: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
-    """Yield the images in a container. Where it is damaged, the last entry is the container with the problem.
+def list_container(container: bytes) -> Iterator[Entry | None]:
+    """Yield the images in a container, by path or URL, and None for each member whose name isn't an image's.
 
-    Args:
-        container: path or URL.
-        on_skipped: called for each member whose name isn't an image's.
+    Where the container is damaged, the last entry is the container with the problem.
     """
     found = 0
     try:
         with open_anywhere(container) as file:
-            for name, location, problem in _KINDS[_suffix(container)].list(file):
+            for name, location, problem in _KINDS[_suffix(container)][0](file):
                 found += 1
                 if not is_ignored(name) and PurePosixPath(name).suffix.lower() in _NAMED_AS_IMAGES:
                     full_name = container + b"!/" + name.encode("utf-8", "surrogateescape")
                     yield Entry(full_name, container, location, problem)
                 else:
-                    on_skipped()
+                    yield None
     except FileNotFoundError:
         yield Entry(container, problem="missing: no such file")
-    except (FileError, OSError, pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+    except (OSError, pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
         after = f" after {found:,} members" if found else ""
-        text = error.message if isinstance(error, FileError) else str(error) or type(error).__name__
-        yield Entry(container, problem=f"unreadable: can't be listed{after}: {text}")
+        yield Entry(container, problem=f"unreadable: can't be listed{after}: {error or type(error).__name__}")
 
 
 def open_anywhere(path: bytes) -> IO[bytes]:
@@ -90,8 +87,13 @@ def open_anywhere(path: bytes) -> IO[bytes]:
 def _list_tar(file: IO[bytes]) -> Iterator[_Member]:
     with tarfile.open(fileobj=io.BufferedReader(cast(io.RawIOBase, file), _BUFFER), mode="r:") as archive:
         for member in archive:
+            problem = ""
+            if member.issparse() or not member.isreg():
+                problem = "not_a_file: a link, device or sparse file in the .tar"
+            elif member.size > MAX_BYTES:
+                problem = f"too_large: {member.size:,} bytes, more than the {MAX_BYTES:,} allowed"
             if not member.isdir():
-                yield member.name, (member.offset_data, member.size), _tar_problem(member)
+                yield member.name, (member.offset_data, member.size), problem
             archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them in memory
         file.seek(archive.offset)
         if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:  # tarfile accepts the end of the file in its place
@@ -147,24 +149,12 @@ def _image_column(schema: pa.Schema) -> str:
     return name
 
 
-class _Kind(NamedTuple):
-    list: Callable[[IO[bytes]], Iterable[_Member]]
-    read: Callable[[IO[bytes], Entry], bytes]
-
-
-_KINDS = {
-    ".zip": _Kind(list_members, lambda file, entry: read_member(file, entry.location)),
-    ".tar": _Kind(_list_tar, _read_tar),
-    ".parquet": _Kind(_list_parquet, _read_parquet),
+_KINDS: dict[str, tuple[Callable[[IO[bytes]], Iterable[_Member]], Callable[[IO[bytes], Entry], bytes]]] = {
+    ".zip": (list_members, lambda file, entry: read_member(file, entry.location)),
+    ".tar": (_list_tar, _read_tar),
+    ".parquet": (_list_parquet, _read_parquet),
 }
-
-
-def _tar_problem(member: tarfile.TarInfo) -> str:
-    if not member.isreg() or member.issparse():
-        return "not_a_file: a link, device or sparse file in the .tar"
-    if member.size > MAX_BYTES:
-        return f"too_large: {member.size:,} bytes, more than the {MAX_BYTES:,} allowed"
-    return ""
+"""What lists and what reads a container, by its suffix."""
 
 
 def read_entry(entry: Entry) -> bytes:
@@ -180,7 +170,8 @@ def read_entry(entry: Entry) -> bytes:
         is_url = entry.name.startswith((b"s3://", b"gs://"))
         return _read_object(entry.name.decode()) if is_url else read_file(entry.name)
     try:
-        return _KINDS[_suffix(entry.container)].read(_open_container(entry.container, threading.get_ident()), entry)
+        _, read = _KINDS[_suffix(entry.container)]
+        return read(_open_container(entry.container, threading.get_ident()), entry)
     except FileNotFoundError as error:
         raise FileError("missing", f"{os.fsdecode(entry.container)} is gone") from error
     except (OSError, pa.ArrowException) as error:

@@ -14,8 +14,7 @@ any other file               itself
 
 Relative paths in a list start at the list's folder. A container that a pattern matches or a list names is opened as if
 it were named itself; below a folder it is a file among others, as a list is below a folder, in a pattern or in a list.
-An image that several inputs stand for is listed for each of them. The job's own output is left out of folders and
-patterns.
+An image that several inputs stand for is listed for each of them. Files in the job's own output are left out.
 """
 
 import codecs
@@ -72,42 +71,41 @@ def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: 
 
     Raises:
         DataError: a list can't be read.
-        UsageError: a list names a file in the output.
     """
-    for path_or_url in inputs:
-        name = path_or_url.lower()
-        if _is_pattern(path_or_url):
-            for file in _matching(path_or_url, output):
-                yield from _opened(file, on_skipped)
-        elif _is_folder(path_or_url):
-            yield from map(Entry, _below(path_or_url, output))
-        elif name.endswith(_LISTS):
-            yield from _listed(path_or_url, _lines(os.fsencode(path_or_url)), on_skipped, output)
-        elif name.endswith(".parquet") and (column := _path_column(os.fsencode(path_or_url))):
-            yield from _listed(path_or_url, _cells(os.fsencode(path_or_url), column), on_skipped, output)
-        else:
-            yield from _opened(os.fsencode(path_or_url), on_skipped)
+    for entry in chain.from_iterable(map(_entries, inputs)):
+        if entry is None:
+            on_skipped()
+        elif not _lies_in(os.fsdecode(entry.container or entry.name), output):
+            yield entry
+
+
+def _entries(path_or_url: str) -> Iterator[Entry | None]:
+    """Yield the images of an input, and None for each member of a container that is skipped."""
+    name, file = path_or_url.lower(), os.fsencode(path_or_url)
+    if _is_pattern(path_or_url):
+        yield from chain.from_iterable(map(_opened, _matching(path_or_url)))
+    elif _info(path_or_url).type == fs.FileType.Directory if as_url(path_or_url) else Path(path_or_url).is_dir():
+        yield from map(Entry, _below(path_or_url))
+    elif name.endswith(_LISTS):
+        yield from _listed(path_or_url, _lines(file))
+    elif name.endswith(".parquet") and (column := _path_column(file)):
+        yield from _listed(path_or_url, _cells(file, column))
+    else:
+        yield from _opened(file)
 
 
 def _problem(path_or_url: str) -> str | None:
     if _COMPRESSED.search(path_or_url):
         return f"{path_or_url}: a compressed .tar, which can't be read at random. Unpack it to a .tar or a folder."
+    url = as_url(path_or_url)
     if _is_pattern(path_or_url):
-        if as_url(path_or_url) or next(_glob(path_or_url), None):
-            return None
-        return f"{path_or_url}: matches no file. Correct the pattern; a relative one starts at {Path.cwd()}."
-    if as_url(path_or_url):
-        is_missing = _info(path_or_url).type == fs.FileType.NotFound
-        return f"{path_or_url}: no such file or folder. Name an existing one." if is_missing else None
-    if os.path.lexists(path_or_url):
-        return None
-    return f"{path_or_url}: no such file or folder. Name an existing one; relative paths start at {Path.cwd()}."
-
-
-def _is_folder(path_or_url: str) -> bool:
-    if as_url(path_or_url):
-        return bool(_info(path_or_url).type == fs.FileType.Directory)
-    return Path(path_or_url).is_dir()
+        exists = bool(url or next(_glob(path_or_url), None))
+        problem = "matches no file. Correct the pattern"
+    else:
+        exists = _info(url).type != fs.FileType.NotFound if url else os.path.lexists(path_or_url)
+        problem = "no such file or folder. Name an existing one"
+    start = "" if url else f"; relative paths start at {Path.cwd()}"
+    return None if exists else f"{path_or_url}: {problem}{start}."
 
 
 def _info(url: str) -> fs.FileInfo:
@@ -118,10 +116,10 @@ def _info(url: str) -> fs.FileInfo:
         raise DataError(f"{url}: can't be reached: {error}. Check name, network and credentials.") from error
 
 
-def _below(folder: str, output: str) -> Iterator[bytes]:
-    """Yield the files below a folder or prefix but those of the output."""
+def _below(folder: str) -> Iterator[bytes]:
+    """Yield the files below a folder or prefix."""
     if not as_url(folder):
-        yield from list_files([Path(folder)], leave_out=Path(output) if output else None)
+        yield from list_files([Path(folder)])
         return
     filesystem, path = locate(folder)
     scheme = folder.partition("://")[0]
@@ -137,9 +135,8 @@ def _below(folder: str, output: str) -> Iterator[bytes]:
     first = listed(path, recursive=False)
     folders = (listed(one.path, recursive=True) for one in first if one.type == fs.FileType.Directory)
     for found in chain(first, chain.from_iterable(folders)):
-        url = f"{scheme}://{found.path}"
-        if found.type == fs.FileType.File and not _lies_in(url, output):
-            yield os.fsencode(url)
+        if found.type == fs.FileType.File:
+            yield os.fsencode(f"{scheme}://{found.path}")
 
 
 def _is_pattern(path_or_url: str) -> bool:
@@ -151,12 +148,12 @@ def _glob(pattern: str) -> Iterator[str]:
     return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - leaves out names that begin with a dot
 
 
-def _matching(pattern: str, output: str) -> Iterator[bytes]:
+def _matching(pattern: str) -> Iterator[bytes]:
     parts = pattern.split("/")
     any_depth = "**" in parts
     if as_url(pattern):
         first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
-        for file in _below("/".join(parts[:first]), output):
+        for file in _below("/".join(parts[:first])):
             names = os.fsdecode(file).split("/")
             if any_depth:
                 matches = fnmatchcase("/".join(names), pattern.replace("**/", "*"))  # this * also matches slashes
@@ -167,15 +164,14 @@ def _matching(pattern: str, output: str) -> Iterator[bytes]:
         return
     for path in sorted(_glob(pattern)):
         if not Path(path).is_dir():
-            if not _lies_in(path, output):
-                yield os.fsencode(path)
+            yield os.fsencode(path)
         elif not any_depth:
-            yield from _below(path, output)
+            yield from _below(path)
 
 
 def _lies_in(path_or_url: str, output: str) -> bool:
     """Return whether a file lies in the output, by whatever path."""
-    if not output or as_url(output) or as_url(path_or_url):
+    if not (output.startswith("/") and path_or_url.startswith("/")):  # one is a URL, or there is no output
         return bool(output) and path_or_url.startswith(f"{output}/")
     return f"{_real_path(path_or_url.rpartition('/')[0])}/".startswith(f"{_real_path(output)}/")
 
@@ -183,13 +179,10 @@ def _lies_in(path_or_url: str, output: str) -> bool:
 _real_path = lru_cache(maxsize=4096)(os.path.realpath)
 
 
-def _listed(name: str, lines: Iterator[bytes], on_skipped: Callable[[], None], output: str) -> Iterator[Entry]:
+def _listed(name: str, lines: Iterator[bytes]) -> Iterator[Entry | None]:
     """Yield what the lines of a list stand for."""
     folder = name.rpartition("/")[0]
     for row, line in enumerate(lines):
-        if not line:
-            yield Entry(os.fsencode(f"{name}!/{row}"), problem="missing: the list has no path in this row")
-            continue
         text = os.fsdecode(line)
         try:
             path_or_url = as_url(text) or (text if text.startswith("/") else f"{folder}/{text}")
@@ -197,18 +190,14 @@ def _listed(name: str, lines: Iterator[bytes], on_skipped: Callable[[], None], o
             # The name may hold a key or signature, and nothing can be read by it.
             yield Entry(os.fsencode(redacted(text)), problem=f"missing: {error}")
             continue
-        if _lies_in(path_or_url, output):
-            raise UsageError(
-                f"{output}: the list {name} names {path_or_url}, which lies in it. Remove it from the list."
-            )
-        yield from _opened(os.fsencode(path_or_url), on_skipped)
+        if text:
+            yield from _opened(os.fsencode(path_or_url))
+        else:
+            yield Entry(os.fsencode(f"{name}!/{row}"), problem="missing: the list has no path in this row")
 
 
-def _opened(file: bytes, on_skipped: Callable[[], None]) -> Iterator[Entry]:
-    if is_container(file):
-        yield from list_container(file, on_skipped)
-    else:
-        yield Entry(file)
+def _opened(file: bytes) -> Iterator[Entry | None]:
+    yield from list_container(file) if is_container(file) else [Entry(file)]
 
 
 def _lines(file: bytes) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from fer_ray.errors import UsageError
-from fer_ray.scoring.manifest import Chunk, listing_files
+from fer_ray.scoring.manifest import listing_files
 from fer_ray.scoring.totals import Totals
 from fer_ray.storage.json_files import read_json
 from fer_ray.storage.local import LOCK_FILE
@@ -68,14 +68,12 @@ class Done(NamedTuple):
     """A chunk whose part is written.
 
     Attributes:
-        chunk: its inputs.
         totals: counts over its rows, with its seconds.
         precision: dtype of the computation.
         batch_size: images a forward pass.
         halved: whether the batch size was halved because memory ran out.
     """
 
-    chunk: Chunk
     totals: Totals
     precision: str
     batch_size: int
@@ -101,21 +99,14 @@ def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
     problems = [
         f"{output}: --resume with another {name}: the output was scored with {theirs[name] or 'none'}, the request is"
         f" {ours[name] or 'none'}. Resume with the previous value, or choose another output."
-        for name in _IDENTITY
-        if ours[name] != theirs[name]
+        for name in (*_IDENTITY, "precision", "format")
+        if ours[name] != theirs[name] and "auto" not in (ours[name], theirs[name])
     ]
-    if "auto" not in (job.precision, request.precision) and job.precision != request.precision:
-        problems.append(
-            f"{output}: --resume with --precision {request.precision}: use that of its rows, {job.precision}, or leave"
-            " the option out."
-        )
     if job.inputs != request.inputs:
         problems.append(
             f"{output}: --resume with other inputs: the job lists {', '.join(job.inputs)}. Name the same inputs in the"
             " same order; new files in them are found."
         )
-    if job.format != request.format:
-        problems.append(f"{output}: --resume with --format {request.format}: use that of its files, {job.format}.")
     if problems:
         raise UsageError(problems)
     precision = request.precision if job.precision == "auto" else job.precision

@@ -97,12 +97,8 @@ class Manifest:
                 raise DataError(
                     f"{folder.path_or_url}/{name}: can't be read: {error}. Start again in another folder."
                 ) from error
-            self.listings.append(Chunk(self.inputs, self._files[-1][1].num_rows))
-
-    @property
-    def inputs(self) -> int:
-        """Number of inputs in all listings."""
-        return self.listings[-1].end if self.listings else 0
+            first = self.listings[-1].end if self.listings else 0
+            self.listings.append(Chunk(first, self._files[-1][1].num_rows))
 
     def read(self, chunk: Chunk) -> list[Entry]:
         """Return the entries of a chunk, in order."""
@@ -125,6 +121,5 @@ class Manifest:
 
 
 def _digest(entry: Entry) -> bytes:
-    """Return 16 bytes for an entry; two entries have the same by chance once in 10^14 jobs of 10^12 entries."""
     content = b"\0".join((entry.name, entry.container, repr(entry.location).encode()))
     return hashlib.blake2b(content, digest_size=16).digest()

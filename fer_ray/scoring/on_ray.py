@@ -5,7 +5,7 @@ No pixels go through Ray, and the files on disk are the whole state of a job.
 
 import pickle
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
@@ -25,17 +25,10 @@ _AT_ONCE = 2  # chunks of an actor: threads that are done with one start the nex
 _CALLS, _FILES_A_CALL, _MOST_BLOCKS = 64, 1024, 4096  # calls of an actor at least; files a call at most
 
 
-class ActorPlan(NamedTuple):
-    """Actors, and the threads and GPUs of each."""
+def plan(gpus_per_actor: float = 1) -> tuple[int, int, float]:
+    """Return the number of actors that fit the cluster, and the threads and GPUs of each.
 
-    actors: int
-    threads: int
-    gpus: float
-
-
-def plan(gpus_per_actor: float = 1) -> ActorPlan:
-    """Return the actors that fit the cluster: those that share its GPUs, or one a core.
-
+    The actors share the cluster's GPUs, or there is one a core.
     Two threads of one process decode small images no faster than one: each read and each decoding releases Python's
     interpreter lock and waits for it again.
     """
@@ -43,8 +36,8 @@ def plan(gpus_per_actor: float = 1) -> ActorPlan:
     actors = [fitting(node, {"GPU": gpus_per_actor, "CPU": 1 - _SPARE_CPUS}) for node in held]
     if any(actors):
         cores = (int(node["CPU"] / count) for node, count in zip(held, actors, strict=True) if count)
-        return ActorPlan(sum(actors), max(1, min(_MAX_THREADS, *cores)), gpus_per_actor)
-    return ActorPlan(max(1, sum(int(node.get("CPU", 0)) for node in held)), 1, 0)
+        return sum(actors), max(1, min(_MAX_THREADS, *cores)), gpus_per_actor
+    return max(1, sum(int(node.get("CPU", 0)) for node in held)), 1, 0
 
 
 def in_actors(
@@ -57,31 +50,31 @@ def in_actors(
     Args:
         gpus_per_actor: share of a GPU, above 0 to 1.
     """
-    planned = plan(gpus_per_actor)
+    actors, threads, gpus = plan(gpus_per_actor)
     files = sum(chunk.files for chunk in left)
-    calls = max(_CALLS * planned.actors, files // _FILES_A_CALL) + len(left)
+    calls = max(_CALLS * actors, files // _FILES_A_CALL) + len(left)
     inputs = (
         ray.remote(LeftInputs)
         .options(num_cpus=0, scheduling_strategy=on_this_node())
-        .remote(left, planned.actors * _AT_ONCE, calls)
+        .remote(left, actors * _AT_ONCE, calls)
     )
     results = ray.data.from_items(list(range(calls)), override_num_blocks=min(calls, _MOST_BLOCKS)).map_batches(
         _ScoringActor,
         batch_size=1,
-        fn_constructor_args=(folder.path_or_url, job, inputs, planned.threads, planned.gpus),
+        fn_constructor_args=(folder.path_or_url, job, inputs, threads, gpus),
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
-            initial_size=planned.actors,
+            initial_size=actors,
             max_size=calls,  # where nodes join; beyond what there is, Ray Data starts none
             max_tasks_in_flight_per_actor=2 * _AT_ONCE,
             max_concurrent_calls_per_actor=_AT_ONCE,
             enable_true_multi_threading=True,
         ),
-        num_cpus=planned.threads - _SPARE_CPUS,
-        num_gpus=planned.gpus,
+        num_cpus=threads - _SPARE_CPUS,
+        num_gpus=gpus,
     )
     batches = results.iter_batches(batch_size=None, prefetch_batches=0)
-    return planned.threads * planned.actors, _written(batches)
+    return threads * actors, _written(batches)
 
 
 def _written(batches: Iterable[Any]) -> Generator[Done]:

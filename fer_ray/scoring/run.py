@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount
@@ -77,15 +77,10 @@ def score_left(folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runn
     Raises:
         FerRayError: a worker rejected the job, rows can't be written, or Ray died.
     """
-    if not left:
-        return job
     threads, written = run(folder, job, left)
-    files = sum(chunk.files for chunk in left)
-    all_files = totals.files + files
-    bar: AbstractContextManager[ProgressBar | None] = nullcontext()
-    if files > _QUIET_INPUTS:
-        bar = ProgressBar("scoring", all_files, start=totals.files)
-    with bar as progress, closing(written):
+    all_files = totals.files + sum(chunk.files for chunk in left)
+    bar = ProgressBar("scoring", all_files, start=totals.files)
+    with bar if all_files - totals.files > _QUIET_INPUTS else nullcontext(), closing(written):
         for one in written:
             if job.precision == "auto" or (one.halved and one.batch_size < (job.batch_size or math.inf)):
                 job = job.model_copy(update={"precision": one.precision, "batch_size": one.batch_size})
@@ -94,8 +89,7 @@ def score_left(folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runn
                     images = amount(one.batch_size, "image")
                     say(f"Memory ran out: from now on {images} a forward pass (--batch-size).")
             totals.add(one.totals)
-            if progress:
-                progress.advance(one.chunk.files, note=f"{totals.failed:,} failed" if totals.failed else None)
+            bar.advance(one.totals.files, note=f"{totals.failed:,} failed" if totals.failed else None)
             if totals.files == all_files:
                 break
     if totals.files < all_files:

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from fer_ray.console.progress import say
 from fer_ray.console.text import amount, duration, per_time
 from fer_ray.emotions import EMOTIONS
-from fer_ray.images.decode import png_of
 from fer_ray.scoring.columns import BOX
 from fer_ray.scoring.job import ScoringJob
 from fer_ray.scoring.parts import read_part, written_chunks
-from fer_ray.scoring.totals import Row, Totals, thumbnails
+from fer_ray.scoring.totals import Totals
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import PROVENANCE_FILE
 
@@ -71,21 +68,32 @@ def summarise(job: ScoringJob, totals: Totals, files: int, began: float) -> dict
     }
 
 
-def write_summary(folder: Output, summary: dict[str, Any], totals: Totals, render: Callable[[Path], str]) -> None:
-    """Write ``summary.json``, the pictures and the page. Where nothing was scored, the previous run's speed is kept.
+def write_summary(
+    folder: Output, summary: dict[str, Any], samples: list[dict[str, Any]], render: Callable[[Path], str]
+) -> dict[str, Any]:
+    """Write ``summary.json``, the samples and the page; where nothing was scored, with the speed of the previous run.
 
     Args:
-        summary: as ``summarise`` returned it; changed in that case.
+        summary: as ``summarise`` returned it.
+        samples: as in ``Totals``.
         render: returns the page of a local folder that holds the other files.
+
+    Returns:
+        The contents of ``summary.json``.
     """
     if not summary["scored_in_this_run"] and folder.exists(SUMMARY_FILE):
-        say("No input was left to score; the speed below is that of the previous run.")
         previous = json.loads(folder.read(SUMMARY_FILE))
-        summary |= {name: previous[name] for name in _OF_A_RUN}
+        summary = summary | {name: previous[name] for name in _OF_A_RUN}
     folder.write(SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    folder.write(SAMPLES_FILE, json.dumps(_samples(folder, totals)))
+    folder.write(SAMPLES_FILE, json.dumps(samples))
     folder.fetch(SUMMARY_FILE, SAMPLES_FILE, PROVENANCE_FILE)
     folder.write(PAGE_FILE, render(folder.path))
+    return summary
+
+
+def read_samples(folder: Output) -> list[dict[str, Any]]:
+    """Return the samples of previous runs of a job."""
+    return json.loads(folder.read(SAMPLES_FILE)) if folder.exists(SAMPLES_FILE) else []
 
 
 def speed_by_stage(summary: dict[str, Any]) -> str:
@@ -100,14 +108,15 @@ def speed_by_stage(summary: dict[str, Any]) -> str:
 
 
 def describe(output: str, summary: dict[str, Any]) -> str:
-    """Return the summary as a few lines of text."""
-    bad = {status: count for status, count in summary["by_status"].items() if status != "ok"}
-    others = "; ".join(f"{count:,} {status}" for status, count in bad.items())
+    """Return the summary as a few lines of text, with the speed of a run that scored something."""
+    others = "; ".join(f"{count:,} {status}" for status, count in summary["by_status"].items() if status != "ok")
     shares = ", ".join(f"{name} {of['share']:.1%}" for name, of in summary["by_label"].items())
     lines = [
         f"{amount(summary['files'], 'input')}, {summary['failed']:,} failed{': ' if others else ''}{others}",
         f"labels: {shares}",
     ]
+    if summary["failed"]:
+        lines.append("finished rows stay: to score repaired inputs again, choose a new --output")
     scored, seconds = summary["scored_in_this_run"], summary["seconds"]
     if scored:
         from_first = scored / summary["seconds_from_first_batch"]
@@ -116,32 +125,21 @@ def describe(output: str, summary: dict[str, Any]) -> str:
             f" {per_time(from_first, 'images')} from the first batch on",
             f"images/s by stage: {speed_by_stage(summary)}",
         ]
+    else:
+        lines.append("no input was left to score")
     return "\n".join([*lines, f"output: {output}"])
-
-
-def _samples(folder: Output, totals: Totals) -> list[Row]:
-    """Return the rows of the highest and lowest confidence, with their pictures."""
-    chosen = [("surest", row) for row in totals.surest]
-    chosen += [("least sure", row) for row in totals.least_sure if row not in totals.surest]
-    pictures = thumbnails(folder, [row for _, row in chosen])
-    return [
-        {"group": group, "png": b64encode(png_of(picture)).decode()}
-        | {name: row[name] for name in ("path", "label", "confidence")}
-        for (group, row), picture in zip(chosen, pictures, strict=True)
-        if picture is not None
-    ]
 
 
 def print_rows(folder: Output, format: str, as_csv: bool) -> None:
     """Print the rows of a job on the output stream: all columns as CSV, or the important ones as a table."""
-    parts = [read_part(folder, chunk, format) for chunk in written_chunks(folder, format)]
+    rows = pa.concat_tables([read_part(folder, chunk, format) for chunk in written_chunks(folder, format)])
+    content = io.BytesIO()
+    if as_csv:
+        pa_csv.write_csv(rows, content)
+    else:
+        content.write("".join(f"{line}\n" for line in _as_lines(rows.to_pylist())).encode())
     try:
-        if as_csv:
-            content = io.BytesIO()
-            pa_csv.write_csv(pa.concat_tables(parts), content)
-            print(content.getvalue().decode(), end="", flush=True)
-        else:
-            print("\n".join(_as_lines([row for part in parts for row in part.to_pylist()])), flush=True)
+        print(content.getvalue().decode(), end="", flush=True)
     except BrokenPipeError:  # the reader, such as head, has read enough; at exit Python would flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -42,8 +43,7 @@ class TimedBatches(Generic[T, R, B]):
     ):
         self.threads, self.open_batches = threads, 1 + threads
         self._work, self._on_timeout, self._finish, self._timeout_s = work, on_timeout, finish, timeout_s
-        self._lock = threading.Lock()  # guards the attributes below
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition()  # its lock guards the attributes below
         self._batches = list[_Batch[T, R, B]]()  # unfinished, the oldest first
         self._started = 0  # threads that are neither abandoned nor ended
         self._stopped = False
@@ -51,8 +51,8 @@ class TimedBatches(Generic[T, R, B]):
 
     def map(self, batches: Sequence[Sequence[T]]) -> list[B]:
         """Return the results of the batches, in order. Concurrent calls share the threads."""
-        own = [_Batch[T, R, B](items) for items in batches]
-        with self._lock:
+        own = [_Batch[T, R, B](items, iter(range(len(items)))) for items in batches]
+        with self._changed:
             self._batches += own
             self._start_threads()
             while not all(one.result.done() for one in own):
@@ -63,7 +63,7 @@ class TimedBatches(Generic[T, R, B]):
 
     def stop(self) -> None:
         """End the threads after the items and batches that they work on; ``map`` is not called any more."""
-        with self._lock:
+        with self._changed:
             self._stopped = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._started, _STOP_SECONDS)
@@ -88,13 +88,16 @@ class TimedBatches(Generic[T, R, B]):
         while task := self._next_task(thread):
             batch, number = task
             if number is None:
-                batch.set_result(self._finish)
-                with self._lock:
+                try:
+                    batch.result.set_result(self._finish([batch.results[number] for number in sorted(batch.results)]))
+                except Exception as error:  # ``map`` raises it
+                    batch.result.set_exception(error)
+                with self._changed:
                     self._batches.remove(batch)
                     self._start_threads()
                 continue
             result = self._work(batch.items[number])
-            with self._lock:
+            with self._changed:
                 if thread not in self._running:  # abandoned and replaced
                     return
                 del self._running[thread]
@@ -102,10 +105,11 @@ class TimedBatches(Generic[T, R, B]):
 
     def _next_task(self, thread: object) -> "tuple[_Batch[T, R, B], int | None] | None":
         """Return a batch and an item's number, or a batch and None to finish it; None when the thread should end."""
-        with self._lock:
+        with self._changed:
             while self._batches and self._started <= self.threads and not self._stopped:
                 for batch in self._batches[: self.open_batches]:
-                    if batch.take_finish():
+                    if not batch.is_taken and len(batch.results) == len(batch.items):
+                        batch.is_taken = True
                         return batch, None
                     if (number := next(batch.numbers, None)) is not None:
                         self._running[thread] = batch, number, time.monotonic()
@@ -116,22 +120,10 @@ class TimedBatches(Generic[T, R, B]):
             return None
 
 
+@dataclass
 class _Batch(Generic[T, R, B]):
-    def __init__(self, items: Sequence[T]):
-        self.items = items
-        self.numbers: Iterator[int] = iter(range(len(items)))  # of items that no thread has taken
-        self.results = dict[int, R]()
-        self.result = Future[B]()
-        self._finish_taken = False
-
-    def take_finish(self) -> bool:
-        """Return True once, when all items have results."""
-        ready = not self._finish_taken and len(self.results) == len(self.items)
-        self._finish_taken = self._finish_taken or ready
-        return ready
-
-    def set_result(self, finish: Callable[[list[R]], B]) -> None:
-        try:
-            self.result.set_result(finish([self.results[number] for number in range(len(self.items))]))
-        except Exception as error:  # ``map`` raises it
-            self.result.set_exception(error)
+    items: Sequence[T]
+    numbers: Iterator[int]  # of items that no thread has taken
+    results: dict[int, R] = field(default_factory=dict)
+    result: Future[B] = field(default_factory=Future)
+    is_taken: bool = False  # by the thread that finishes it

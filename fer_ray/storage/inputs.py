@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
@@ -38,16 +37,6 @@ _TRIES = 3  # a job may replace files while they are copied
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """A file below a prefix."""
-
-    name: str  # relative to the prefix
-    path: str  # of the object, in its filesystem
-    size: int  # in bytes
-    changed: int  # nanoseconds by the store's clock
-
-
 def local_copy(path_or_url: Path | str, leave_out: Sequence[str] = ()) -> Path:
     """Return a path as an absolute path, and for a URL the path of its copy on this machine.
 
@@ -62,6 +51,7 @@ def local_copy(path_or_url: Path | str, leave_out: Sequence[str] = ()) -> Path:
     url = as_url(path_or_url)
     if not url:
         path = local_path(path_or_url)
+        recover_folder(path)
         # A folder that was downloaded from an object store by other means.
         return path / (path / CURRENT_FILE).read_text() if (path / CURRENT_FILE).is_file() else path
     try:
@@ -88,7 +78,6 @@ def is_checkpoint(path_or_url: Path | str) -> bool:
         found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return bool({WEIGHTS_FILE, INFO_FILE, CURRENT_FILE} & {info.base_name for info in found})
     folder = local_copy(path_or_url)
-    recover_folder(folder)
     return any((folder / file).is_file() or checkpoint_within(folder, file) for file in (WEIGHTS_FILE, INFO_FILE))
 
 
@@ -103,8 +92,10 @@ def cache_folder() -> Path:
     return folder
 
 
-def stored_files(filesystem: fs.FileSystem, prefix: str) -> list[StoredFile]:
-    """Return the files below a prefix that readers see, by name: no hidden ones, and none of an incomplete output.
+def stored_files(filesystem: fs.FileSystem, prefix: str) -> dict[str, fs.FileInfo]:
+    """Return the files below a prefix that readers see, by their names relative to it, sorted.
+
+    Hidden files are left out, and all files of an incomplete output.
 
     Raises:
         OSError: the store can't be read; ``FileNotFoundError`` if a folder was replaced meanwhile.
@@ -112,7 +103,7 @@ def stored_files(filesystem: fs.FileSystem, prefix: str) -> list[StoredFile]:
     found = filesystem.get_file_info(fs.FileSelector(prefix, recursive=True, allow_not_found=True))
     infos = {info.path[len(prefix) + 1 :]: info for info in found if info.type == fs.FileType.File}
     if INCOMPLETE_FILE in infos:
-        return []
+        return {}
     for pointer in [name for name in infos if f"/{name}".endswith(f"/{CURRENT_FILE}")]:
         folder = pointer.removesuffix(CURRENT_FILE)
         if _is_hidden(folder):
@@ -122,11 +113,7 @@ def stored_files(filesystem: fs.FileSystem, prefix: str) -> list[StoredFile]:
         if not seen:
             raise FileNotFoundError(f"{prefix}/{current}")
         infos = {name: info for name, info in infos.items() if not name.startswith(folder)} | seen
-    return [
-        StoredFile(name, info.path, info.size, info.mtime_ns or 0)
-        for name, info in sorted(infos.items())
-        if not _is_hidden(name)
-    ]
+    return {name: info for name, info in sorted(infos.items()) if not _is_hidden(name)}
 
 
 def _is_hidden(name: str) -> bool:
@@ -146,7 +133,8 @@ def download(url: str, folder: Path, is_wanted: Callable[[str], bool]) -> None:
     filesystem, prefix = locate(url)
 
     def copy() -> None:
-        _copy(filesystem, [file for file in stored_files(filesystem, prefix) if is_wanted(file.name)], folder, url)
+        files = stored_files(filesystem, prefix)
+        _copy(filesystem, {name: info for name, info in files.items() if is_wanted(name)}, folder, url)
 
     _retried(url, copy)
 
@@ -164,14 +152,14 @@ def _copied(url: str, leave_out: Sequence[str]) -> Path:
     filesystem, path = locate(url)
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
-        files = [StoredFile("", path, info.size, info.mtime_ns or 0)]
+        files = {"": info}
     else:
-        files = [
-            file
-            for file in stored_files(filesystem, path)
-            if not any(fnmatch(file.name.split("/")[0], pattern) for pattern in leave_out)
-        ]
-    listing = json.dumps([url, [(file.path, file.size, file.changed) for file in files]])
+        files = {
+            name: info
+            for name, info in stored_files(filesystem, path).items()
+            if not any(fnmatch(name.split("/")[0], pattern) for pattern in leave_out)
+        }
+    listing = json.dumps([url, [(info.path, info.size, info.mtime_ns or 0) for info in files.values()]])
     folder = cache_folder() / "inputs" / hashlib.sha256(listing.encode()).hexdigest()[:32]
     copy = url.replace("://", "/")  # messages about a file in the copy then show its URL too
     if folder.is_dir():
@@ -189,12 +177,12 @@ def _copied(url: str, leave_out: Sequence[str]) -> Path:
     return folder / copy
 
 
-def _copy(filesystem: fs.FileSystem, files: Sequence[StoredFile], target: Path, url: str) -> None:
-    def copy(file: StoredFile) -> None:
-        (target / file.name).parent.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(file.path, str(target / file.name), filesystem, fs.LocalFileSystem())
+def _copy(filesystem: fs.FileSystem, files: dict[str, fs.FileInfo], target: Path, url: str) -> None:
+    def copy(name: str) -> None:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(files[name].path, str(target / name), filesystem, fs.LocalFileSystem())
 
-    is_large = sum(file.size for file in files) >= _PROGRESS_BYTES
+    is_large = sum(info.size for info in files.values()) >= _PROGRESS_BYTES
     progress = ProgressBar(f"Fetching {url}", len(files), "files") if is_large else nullcontext()
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, progress as bar:
         for _ in pool.map(copy, files):

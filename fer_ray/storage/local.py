@@ -46,9 +46,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"{path}: the folder can't be made: {error.strerror}. Choose an output where you may write."
-        ) from error
+        problem = f"{path}: the folder can't be made: {error.strerror}. Choose an output where you may write."
+        raise UsageError(problem) from error
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from fer_ray.console.messages import is_uploaded
 from fer_ray.errors import FerRayError, UsageError
 from fer_ray.storage.inputs import CURRENT_FILE, INCOMPLETE_FILE, cache_folder, download, read_current, stored_files
 from fer_ray.storage.local import LOCK_FILE, local_path, make_folder, whole_folder, write_whole
-from fer_ray.storage.object_store import REQUESTS_AT_ONCE, ObjectFile, as_url, locate, require_apart, require_bucket
+from fer_ray.storage.object_store import ObjectFile, as_url, locate, require_apart, require_bucket
 
 SHARE_IT = "Put it on storage that all nodes have at the same path, or give an s3:// or gs:// URL."
 """The remedy where a node doesn't see a path."""
@@ -73,14 +72,16 @@ class Output:
         """Return a folder in the output as an output of its own."""
         return Output(f"{self.path_or_url}/{name}")
 
-    def names(self, folder: str = "") -> list[str]:
-        """Return the names of the files directly in the output or in a folder of it, sorted; empty if it is absent."""
-        prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + info.base_name for info in self._children(folder) if info.type == fs.FileType.File)
+    def names(self, kind: fs.FileType = fs.FileType.File) -> list[str]:
+        """Return the names of the files directly in the output, sorted; empty if it is absent."""
+        filesystem, path = self._located()
+        with self._store_errors():
+            found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == kind)
 
     def folders(self) -> list[str]:
         """Return the names of the folders directly in the output, sorted; empty if it is absent."""
-        return sorted(info.base_name for info in self._children() if info.type == fs.FileType.Directory)
+        return self.names(fs.FileType.Directory)
 
     def exists(self, name: str) -> bool:
         """Return whether the output has a file of that name."""
@@ -123,8 +124,8 @@ class Output:
 
     def remove(self, *names: str) -> None:
         """Remove files; absent ones are ignored."""
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            list(pool.map(lambda name: _remove(*self._located(name)), names))
+        for name in names:
+            _remove(*self._located(name))
 
     def clear(self) -> None:
         """Remove the output with all that is in it; does nothing if it is absent."""
@@ -207,12 +208,6 @@ class Output:
         filesystem, folder = locate(self.path_or_url) if self.is_remote else (fs.LocalFileSystem(), self.path_or_url)
         return filesystem, f"{folder}/{name}" if name else folder
 
-    def _children(self, folder: str = "") -> list[fs.FileInfo]:
-        filesystem, path = self._located(folder)
-        with self._store_errors():
-            found: list[fs.FileInfo] = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        return found
-
     @contextmanager
     def _store_errors(self) -> Iterator[None]:
         try:
@@ -231,7 +226,7 @@ def open_output(
     path_or_url: Path | str | Output,
     resume: bool = False,
     inputs: Iterable[Path | str] = (),
-    is_resumable: Callable[[Output], bool] = lambda output: False,
+    is_resumable: Callable[[Output], object] = lambda output: False,
 ) -> Iterator[Output]:
     """Check that a stage may write an output, keep other processes of this machine from it, and yield it.
 

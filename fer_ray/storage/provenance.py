@@ -56,12 +56,8 @@ class Provenance(_Record):
 
 def this_start() -> Start:
     """Describe the running process; its start time is now."""
-    return Start(
-        command=command_line(sys.orig_argv),
-        started=datetime.now(UTC).replace(microsecond=0),
-        versions=_versions(),
-        hardware=_hardware(),
-    )
+    started = datetime.now(UTC).replace(microsecond=0)
+    return Start(command=command_line(sys.orig_argv), started=started, versions=_versions(), hardware=_hardware())
 
 
 def record_start(output: Output | Path, start: Start | None = None) -> None:

@@ -1,6 +1,5 @@
 """Memory that runs out while a network trains or predicts, and what a process gives back."""
 
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,14 +60,10 @@ def test_prediction_goes_on_with_fewer_images_a_pass(
     predictor = Predictor(shipped, precision="float32", batch_size=16)
     expected = predictor.predict(IMAGES)
     forward(room, "driver")
-    predictions = predictor.predict(IMAGES)
-    np.testing.assert_allclose(predictions.probabilities, expected.probabilities, atol=1e-5)
+    for _ in range(2):  # the second time it knows
+        np.testing.assert_allclose(predictor.predict(IMAGES).probabilities, expected.probabilities, atol=1e-5)
     assert predictor.batch_size == left
-    said = capsys.readouterr().err
-    assert said.count("Memory ran out") == (room < 16)
-    assert room == 16 or f"with a batch of 16 images; batches of {left} follow." in said
-    predictor.predict(IMAGES)
-    assert "Memory" not in capsys.readouterr().err
+    assert capsys.readouterr().err.count(f"with a batch of 16 images; batches of {left} follow.") == (room < 16)
 
 
 def test_what_a_smaller_batch_does_not_mend_is_raised(
@@ -110,35 +105,6 @@ def test_a_trial_reports_it_so_that_it_is_not_tried_again(tmp_path: Path, monkey
     trial.run_trial(params, None, trial.TrialWork(full, place, place, {"s": SearchSpace()}, DEFAULT_STRATEGY, own))
     (line,) = reported
     assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
-
-
-def test_what_a_trial_kept_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kept:
-        pass
-
-    def trial() -> None:
-        kept = Kept()
-        alive.append(weakref.ref(kept))
-        raise ValueError
-
-    alive, seen = list[weakref.ref[Kept]](), list[object]()
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(alive[0]()))
-    with pytest.raises(ValueError):
-        try:
-            trial()
-        finally:
-            device.release_memory()
-    assert seen == [None]
-
-
-def test_a_process_keeps_to_its_part_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    limited = list[float]()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
-    for part in (0, 0.25, 1):
-        device.limit_gpu_memory(part)
-    assert limited == [0.25]
 
 
 @pytest.mark.parametrize(

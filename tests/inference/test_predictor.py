@@ -19,7 +19,7 @@ from fer_ray.inference.device import LAYOUT
 from fer_ray.inference.network import Network, normalize
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
 from fer_ray.inference.scores import compare_members, measure_members
-from fer_ray.inference.tta import UNSURE, VIEWS
+from fer_ray.inference.tta import UNSURE
 
 IMAGES = FACES[:9]
 MEMBERS = [
@@ -56,15 +56,6 @@ def test_probabilities_and_spread_equal_a_plain_recipe(name: str, count: int) ->
         np.testing.assert_allclose(predictions.probabilities[number], probabilities.mean(0), atol=1e-5)
         spread = probabilities[:, predictions.labels[number]].std()
         assert predictions.tta_std[number] == pytest.approx(spread, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", VIEWS)
-@pytest.mark.parametrize("size", [16, 31])
-def test_views_keep_size_and_range(name: str, size: int) -> None:
-    images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
-    for view in VIEWS[name](images):
-        assert view.shape == images.shape
-        assert view.min() >= 0 and view.max() <= 1
 
 
 def test_adaptive_looks_again_where_it_is_unsure() -> None:

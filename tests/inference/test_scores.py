@@ -58,26 +58,16 @@ def test_one_class_alone_has_no_agreement_beyond_chance() -> None:
     assert (alone.accuracy_low, alone.accuracy_high) == pytest.approx((5 / (5 + 1.959964**2), 1))  # Wilson's interval
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"format_version": 1, "checkpoint": "c"}', "format version 1, expected 3"),
-        ('{"format_version": 3}', "invalid: .* and [0-9]+ more"),
-        ("{", "metrics.json: can't be read"),
-    ],
-)
-def test_other_files_are_refused(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_evaluation(tmp_path)
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
-
-
-def ece(logits: np.ndarray, labels: np.ndarray) -> float:
-    return expected_calibration_error(reliability_bins(labels, softmax(logits, axis=1)))
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    contents = {
+        '{"format_version": 1, "checkpoint": "c"}': "format version 1, expected 3",
+        '{"format_version": 3}': "invalid: .* and [0-9]+ more",
+        "{": "metrics.json: can't be read",
+    }
+    for content, message in contents.items():
+        (tmp_path / "metrics.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            read_evaluation(tmp_path)
 
 
 @pytest.mark.parametrize("scale", [3.0, 0.4])
@@ -88,10 +78,13 @@ def test_temperature_undoes_what_makes_logits_too_sure_or_unsure(scale: float) -
     logits *= scale
     temperature = fit_temperature(logits.astype(np.float32), labels)
     assert temperature == pytest.approx(scale, rel=0.05)
-    assert ece(logits, labels) > 0.1 and ece(logits / temperature, labels) < 0.02
-    best = cross_entropy(logits / temperature, labels)
-    for other in (0.97, 1.03):
-        assert best < cross_entropy(logits / (other * temperature), labels)
+    before, after = (reliability_bins(labels, softmax(logits / t, axis=1)) for t in (1, temperature))
+    assert expected_calibration_error(before) > 0.1 and expected_calibration_error(after) < 0.02
+    rows = np.arange(len(labels))
+    best, cooler, warmer = (
+        -log_softmax(logits / (factor * temperature), axis=1)[rows, labels].mean() for factor in (1, 0.97, 1.03)
+    )
+    assert best < min(cooler, warmer)
 
 
 def test_temperatures_at_the_bounds() -> None:

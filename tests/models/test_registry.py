@@ -16,29 +16,12 @@ from fer_ray.models import architectures, build, find, first_size, stages
 NAMES = [architecture.name for architecture in architectures()]
 
 
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    torch.manual_seed(0)
-    return str(request.param)
-
-
-def images_for(name: str, count: int) -> torch.Tensor:
-    """Draw a batch, of smaller images where the architecture takes them: residual networks are slow on a CPU."""
-    side = 32 if find(name).any_size else 48
-    return torch.randn(count, 1, side, side)
-
-
-@pytest.mark.parametrize("size", [48, 64])
-def test_logits_shape(name: str, size: int) -> None:
-    model = build(ModelConfig(name=name), size, num_classes=5).eval()
-    sides = [size, 16] if find(name).any_size else [size]
-    with torch.inference_mode():
-        for side in sides:
-            assert model(torch.randn(2, 1, side, side)).shape == (2, 5)
-
-
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient_and_one_batch_is_overfitted(name: str) -> None:
-    model, images, labels = build(ModelConfig(name=name, dropout=0), 48), images_for(name, 7), torch.arange(7)
+    torch.manual_seed(0)
+    model, labels = build(ModelConfig(name=name, dropout=0), 48), torch.arange(7)
+    side = 16 if find(name).any_size else 48  # small, as residual networks are slow on a CPU
+    images = torch.randn(7, 1, side, side)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step in range(60):
         optimizer.zero_grad()
@@ -47,50 +30,44 @@ def test_every_parameter_gets_a_gradient_and_one_batch_is_overfitted(name: str) 
         if step == 0:
             assert [key for key, one in model.named_parameters() if one.grad is None or not one.grad.any()] == []
         optimizer.step()
-        if loss.item() < 0.5:  # of ln 7 = 1.95 for equal probabilities
+        if loss.item() < 0.8:  # of ln 7 = 1.95 for equal probabilities
             break
-    assert loss.item() < 0.5
+    assert loss.item() < 0.8
 
 
-def test_safetensors_round_trip(name: str, tmp_path: Path) -> None:
-    model, other = build(ModelConfig(name=name), 48).eval(), build(ModelConfig(name=name), 48).eval()
-    images = images_for(name, 2)
-    with torch.inference_mode():
-        expected, fresh = model(images), other(images)
-        assert not torch.equal(fresh, expected)
-        save_file(model.state_dict(), tmp_path / "model.safetensors")
-        other.load_state_dict(load_file(tmp_path / "model.safetensors"))
-        assert torch.equal(other(images), expected)
+def in_training(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    for module in model.modules():
+        module.train(not isinstance(module, StochasticDepth))  # the only thing of chance but dropout
+    logits: torch.Tensor = model(images)
+    return logits
 
 
-def test_dropout_is_used(name: str) -> None:
-    images = images_for(name, 4)
-    with torch.inference_mode():
-        for dropout in (0.0, 0.5):
-            model = build(ModelConfig(name=name, dropout=dropout), 48)
-            for module in model.modules():  # the only other thing of chance
-                module.train(not isinstance(module, StochasticDepth))
-            assert torch.equal(model(images), model(images)) == (dropout == 0)
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_shapes_stages_dropout_and_a_safetensors_round_trip(name: str, tmp_path: Path) -> None:
+    one = build(ModelConfig(name=name, dropout=0.5), 48, num_classes=5).eval()
+    with torch.device("meta"):
+        other = build(ModelConfig(name=name, dropout=0), 48, num_classes=5).eval()
+        enlarging = build(ModelConfig(name=name, input_size=64), 48, num_classes=5)
+    sides = [16, 31, 48] if find(name).any_size else [48]
+    for side in sides:
+        assert one(torch.randn(2, 1, side, side)).shape == (2, 5)
 
-
-def test_stages_hold_every_parameter_once_and_end_in_the_classifier(name: str) -> None:
-    for config in [ModelConfig(name=name), ModelConfig(name=name, input_size=64)]:
-        model = build(config, 48, num_classes=5)
+    for model in (one, enlarging):
         parts = stages(name, model)
         held = [id(weights) for stage in parts for module in stage for weights in module.parameters()]
         assert sorted(held) == sorted(map(id, model.parameters()))
         assert all(any(list(module.parameters()) for module in stage) for stage in parts)
         (classifier,) = parts[-1]
         assert {weights.shape[0] for weights in classifier.parameters()} == {5}
-        last = list(model.named_parameters())[-1][1]
-        assert any(weights is last for weights in classifier.parameters())
+        assert any(list(model.parameters())[-1] is weights for weights in classifier.parameters())
 
-
-def test_unknown_name_lists_near_ones() -> None:
-    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
-        build(ModelConfig(name="resnet81"), 48)
-    with pytest.raises(UsageError, match="Did you mean 'lenet'"):
-        stages("lenett", torch.nn.Identity())
+    images = torch.randn(4, 1, sides[0], sides[0])
+    save_file(one.state_dict(), tmp_path / "model.safetensors")
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"), assign=True)
+    assert torch.equal(other(images), one(images))
+    assert not torch.equal(in_training(one, images), in_training(one, images))
+    assert torch.equal(in_training(other, images), in_training(other, images))
 
 
 @pytest.mark.parametrize(
@@ -106,11 +83,15 @@ def test_images_grow_where_that_saves_time(options: list[str], grows: bool) -> N
     assert (first_size(load_config(None, options)) < 1) == grows
 
 
-def test_sizes_that_an_architecture_refuses() -> None:
-    with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
-        first_size(load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"]))
+def test_what_an_architecture_refuses() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+        build(ModelConfig(name="resnet81"), 48)
+    with pytest.raises(UsageError, match="has no ImageNet stem"):
+        build(ModelConfig(name="fast", stem="imagenet"), 48)
     with pytest.raises(UsageError, match=r"input_size = 40: below the images' side of 48"):
         build(ModelConfig(name="fast", input_size=40), 48)
+    with pytest.raises(UsageError, match=r"first_size = 0\.5: 'cnn3'"):
+        first_size(load_config(None, ["model.name=cnn3", "schedule.first_size=0.5"]))
 
 
 def test_one_size_suits_all_where_images_are_enlarged() -> None:

@@ -12,7 +12,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from object_store import BUCKET, Faults, Store, running_store
+from object_store import BUCKET, Store, running_store
 
 import fer_ray
 from fer_ray.errors import DataError
@@ -49,7 +49,6 @@ def store() -> Iterator[Store]:
 @pytest.fixture(autouse=True)
 def no_faults(store: Store) -> None:
     store.faults.busy_every = store.faults.slow_every = 0
-    store.faults.delay_s = Faults.delay_s
 
 
 def names(*inputs: str) -> list[str]:

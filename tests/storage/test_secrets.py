@@ -102,17 +102,11 @@ class Broken:
 """
 
 
-@pytest.fixture
-def ray_folder() -> Iterator[Path]:
-    """Return a folder for Ray's logs; a short one, as a socket's path may have 107 bytes."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.mark.slow
-def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder: Path) -> None:
+def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """In a new process with its own Ray, which gets the secrets too; checks all files that two stages and Ray write."""
+    ray_folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path, as a socket's may have 107 bytes
+    request.addfinalizer(lambda: shutil.rmtree(ray_folder))
     photos, space, labels, run = (tmp_path / name for name in ("photos", "space.yaml", "labels", "run"))
     photos.mkdir()
     (photos / "face.png").write_bytes(cv2.imencode(".png", synthetic_faces(1, seed=0)[0][0])[1].tobytes())
@@ -141,7 +135,6 @@ def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, ray_folder:
     assert not list(leaks_in(tmp_path))
     assert "Ray's list of jobs: python" in ran.stdout and "password=***" in ran.stdout
     assert list(ray_folder.rglob("*.log")) and not list(leaks_in(ray_folder))
-
     rows = {row["path"]: row["error"] for row in pq.read_table(labels / "part-000000000-000000003.parquet").to_pylist()}
     assert rows[str(photos / "face.png")] == "RuntimeError: no access with ***"
     assert any(path.startswith("https://host/a.jpg?X-Amz-Credential=***&") for path in rows) and len(rows) == 4
