@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import numpy as np
 import torch
 from ray import cloudpickle
 
@@ -79,8 +80,8 @@ def made_snapshot(config: Config, data: TrainingData, history: list[Metrics]) ->
     )
     weights = models.build(config.model, info.size).state_dict()
     circumstances = {"device": "cpu", "precision": "float32", "workers": 1, "mapped": False}
-    stopwatch = Stopwatch(torch.device("cpu"))
-    return Snapshot(history, stopwatch, weights, description, {"history": history}, circumstances)
+    stopwatch, validated = Stopwatch(torch.device("cpu")), (np.empty((0, 7)), np.empty(0, int))
+    return Snapshot(history, stopwatch, weights, description, {"history": history}, circumstances, validated)
 
 
 class Search:
