@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import numpy as np
+import optuna
 import torch
 from ray import cloudpickle
 
