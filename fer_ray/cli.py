@@ -24,11 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = _without_log_json(sys.argv[1:] if arguments is None else arguments)
     interrupt_on_sigterm()
     try:
-        sys.exit(_run(arguments))
+        sys.exit(make_app()(arguments, prog_name="fer-ray", standalone_mode=False) or 0)
     except KeyboardInterrupt as error:  # while modules are imported
         sys.exit(_fail(error, ["interrupted."], 130))
     except Exception as error:
-        sys.exit(_fault(error))
+        if hasattr(error, "format_message"):  # typer's own errors, whose base is click's or a copy of that
+            sys.exit(_wrong_call(error))
+        trace = "".join(traceback.format_exception(error))
+        sys.exit(_report(error, [f"{type(error).__name__}: {error}"], 1, trace, traceback=trace))
 
 
 def _without_log_json(arguments: Sequence[str]) -> list[str]:
@@ -38,16 +41,6 @@ def _without_log_json(arguments: Sequence[str]) -> list[str]:
     if LOG_JSON in given[:end]:
         log_as_json()
     return [argument for argument in given[:end] if argument != LOG_JSON] + given[end:]
-
-
-def _run(arguments: list[str]) -> int:
-    """Run the command line and return the exit code."""
-    try:
-        return make_app()(arguments, prog_name="fer-ray", standalone_mode=False) or 0
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's own errors, whose base is click's or a copy of that
-            raise
-        return _wrong_call(error)
 
 
 def make_app() -> Any:
@@ -114,14 +107,7 @@ def _wrong_call(error: Any) -> int:
 
 
 def _fail(error: BaseException, problems: Sequence[str], code: int) -> int:
-    """Report problems that the user can mend; return the exit code."""
     return _report(error, problems, code, "".join(f"fer-ray: error: {problem}\n" for problem in problems))
-
-
-def _fault(error: Exception) -> int:
-    """Report an unexpected error with its traceback; return the exit code."""
-    trace = "".join(traceback.format_exception(error))
-    return _report(error, [f"{type(error).__name__}: {error}"], 1, trace, traceback=trace)
 
 
 def _report(error: BaseException, problems: Sequence[str], code: int, shown: str, **more: str) -> int:

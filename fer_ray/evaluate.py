@@ -21,7 +21,7 @@ from fer_ray.console.text import amount
 from fer_ray.dataset.store import PreparedDataset, Split
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
-from fer_ray.inference.calibration import reliability_bins
+from fer_ray.inference.calibration import expected_calibration_error, reliability_bins
 from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.network import LESS_MEMORY
 from fer_ray.inference.predictor import Predictions, Predictor, load_members
@@ -153,14 +153,12 @@ def _predict(predictor: Predictor, tta: str, rows: Split) -> tuple[Predictions, 
 
 def _measure(rows: Split, predictions: Predictions, images_per_s: float, fewest: Predictions) -> TtaScores:
     kept, probabilities = ~rows.leaked, predictions.probabilities
-    uncalibrated = score_predictions(rows.labels, predictions.uncalibrated)
     return TtaScores(
         official=score_predictions(rows.labels, probabilities),
         without_leaked=score_predictions(rows.labels[kept], probabilities[kept]) if kept.any() else None,
         images_per_s=images_per_s,
         views=float(predictions.views.mean()),
-        ece_uncalibrated=uncalibrated.ece,
-        nll_uncalibrated=uncalibrated.nll,
+        ece_uncalibrated=expected_calibration_error(reliability_bins(rows.labels, predictions.uncalibrated)),
         reliability=reliability_bins(rows.labels, probabilities),
         against_fewest=None if predictions is fewest else compare(rows.labels, predictions.labels, fewest.labels),
     )

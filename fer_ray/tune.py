@@ -82,14 +82,14 @@ def search(request: SearchRequest, train: TrainFunction, measure: Measure = meas
             try:
                 left = request.options.trials - study.counted()
                 if left > 0:
-                    plan = plan or preflight(request, data, left, measure)
-                    say(summary(plan))
+                    allocation, _ = plan or preflight(request, data, left, measure)
+                    say(summary(allocation))
                     run_trials(
                         study,
                         request.options.trials,
                         data,
                         train,
-                        plan.allocation,
+                        allocation,
                         folder,
                         folder.trials,
                         partial(folder.keep_best, study),
@@ -158,8 +158,8 @@ def command(options: TuneOptions) -> None:
     """Search, and print the result; or print the plan."""
     request = check_request(options)
     if options.dry_run:
-        plan = preflight(request, TrainingData.load(request.dataset), options.trials, measure_costs)
-        print(describe_plan(request, plan, nodes()))
+        allocation, costs = preflight(request, TrainingData.load(request.dataset), options.trials, measure_costs)
+        print(describe_plan(request, allocation, costs, nodes()))
     else:
         _print_result(search(request, fit), request)
 

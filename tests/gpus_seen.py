@@ -53,10 +53,9 @@ def note(what: str) -> None:
         file.write(json.dumps(seen) + "\n")
 
 
-class SpyJob(train_workers._RunJob):
-    def train(self, rank: int, report: Report) -> None:
-        note("train")
-        super().train(rank, report)
+def spy_worker(rank: int, **options: Any) -> None:
+    note("train")
+    TRAIN_WORKER(rank, **options)
 
 
 class SpyActor(on_ray._ScoringActor):
@@ -88,7 +87,7 @@ def objective(config: Config, data: TrainingData, report: Report, *, resume_from
     report(metrics, made_snapshot(config, data, [metrics]))
 
 
-MEASURE, ON_WORKERS = preflight._measure, trial.train_on_workers
+MEASURE, ON_WORKERS, TRAIN_WORKER = preflight._measure, trial.train_on_workers, train_workers._train_worker
 
 
 def seen_by(call: Callable[[], object]) -> list[dict[str, Any]]:
@@ -112,7 +111,7 @@ def main() -> None:
         ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=True, log_to_driver=False)
     else:
         connect.start_ray(num_cpus=4, num_gpus=2, include_dashboard=True)
-    train_workers.TorchTrainer, train_workers._RunJob = Trainer, SpyJob  # type: ignore[misc]
+    train_workers.TorchTrainer, train_workers._train_worker = Trainer, spy_worker  # type: ignore[misc]
     on_ray._ScoringActor, preflight._measure = SpyActor, spy_measure  # type: ignore[misc]
     run_trials.run_trial = spy_trial
     config = load_config(None, ["model.name=lenet", "training.epochs=1"])

@@ -17,9 +17,8 @@ from fer_ray.config.schema import Config
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.inference.checkpoint import CheckpointInfo, load_training_state
-from fer_ray.search.on_ray.preflight import Costs
 from fer_ray.search.on_ray.trial import TrainFunction
-from fer_ray.search.plan import Allocation
+from fer_ray.search.plan import Allocation, Costs
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 from fer_ray.training.profile import Stopwatch
@@ -122,4 +121,4 @@ class Search:
 
 def cost_nothing(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Costs:
     """Stand in for a measured step."""
-    return {name: TrialCost(1e-3, 1e-3, 0.1, 1 << 20, 0, 0) for name in request.spaces}
+    return {name: TrialCost(1e-3, 1e-3, 0.1, 1 << 20) for name in request.spaces}

@@ -41,14 +41,11 @@ class FailureReader:
         text = redacted(str(error).strip()) or type(error).__name__
         gone = type(error).__name__ in _LOST and not getattr(error, "actor_init_failed", False)
         killed, self._killed = self._killed, killed_for_memory()
-        if is_out_of_memory(error) or (gone and self._killed > killed):
-            return Failure(f"out of memory: {first_line(text)}. {self._advice()}.", "out_of_memory")
-        return Failure(f"its process or node was lost\n{text}", "lost") if gone else Failure(text, "error")
-
-    def _advice(self) -> str:
+        if not is_out_of_memory(error) and not (gone and self._killed > killed):
+            return Failure(f"its process or node was lost\n{text}", "lost") if gone else Failure(text, "error")
         ways = "Lower training.batch_size, or raise training.accumulate, which splits a batch into parts"
         if 0 < self._gpu < 1:
             ways += f", or give a trial more of a GPU (--gpus-per-trial, now {self._gpu:g})"
-        if self._concurrent == 1:
-            return ways
-        return f"{ways}, or run fewer trials at the same time (--max-concurrent, now {self._concurrent})"
+        if self._concurrent > 1:
+            ways += f", or run fewer trials at the same time (--max-concurrent, now {self._concurrent})"
+        return Failure(f"out of memory: {first_line(text)}. {ways}.", "out_of_memory")

@@ -1,9 +1,11 @@
 """Check that the nodes of a cluster see the paths that a job names."""
 
 import hashlib
-import uuid
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import ray
 from ray.exceptions import RayError
@@ -34,20 +36,17 @@ def require_seen_by_nodes(inputs: Iterable[Path | str], output: Path | str | Non
         for node in ray.nodes()
         if node["Alive"] and node["NodeID"] != here and {"CPU", "GPU"} & set(node["Resources"])
     }
-    paths = [absolute(path) for path in inputs if not as_url(path)]
-    probe = None
-    if output is not None and not as_url(output):
-        existing = next(folder for folder in (Path(output), *Path(output).parents) if folder.is_dir())
-        probe = existing / f".seen-{uuid.uuid4().hex}"
-    if not others or not (paths or probe):
+    if not others:
         return
-    try:
-        if probe:
-            probe.write_text(here)
-        _compare([*paths, *([str(probe)] if probe else [])], others, {str(probe): str(output)})
-    finally:
-        if probe:
-            probe.unlink(missing_ok=True)
+    paths = {absolute(path): str(path) for path in inputs if not as_url(path)}
+    with ExitStack() as at_end:
+        if output is not None and not as_url(output):
+            existing = next(folder for folder in (Path(output), *Path(output).parents) if folder.is_dir())
+            probe = at_end.enter_context(NamedTemporaryFile(prefix=".seen-", dir=existing))
+            os.fchmod(probe.fileno(), 0o644)  # another user may run Ray there
+            paths[probe.name] = str(output)
+        if paths:
+            _compare(paths, others)
 
 
 def external_paths(config: Config) -> list[str]:
@@ -56,13 +55,13 @@ def external_paths(config: Config) -> list[str]:
     return [*config.loss.teachers, *([weights] if weights and weights != "imagenet" else [])]
 
 
-def _compare(paths: Sequence[str], nodes: dict[str, str], labels: dict[str, str]) -> None:
-    """Compare paths here and on nodes (id to address); ``labels`` are other names of paths in messages."""
+def _compare(paths: Mapping[str, str], nodes: Mapping[str, str]) -> None:
+    """Compare absolute paths, each with its name in messages, here and on nodes, by id with their addresses."""
     expected = _fingerprints(paths)
     tasks = {
         id: ray.remote(_fingerprints)
         .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
-        .remote(paths)
+        .remote(list(paths))
         for id in nodes
     }
     ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=_PATIENCE_S)
@@ -76,12 +75,12 @@ def _compare(paths: Sequence[str], nodes: dict[str, str], labels: dict[str, str]
         for path, here, there in zip(paths, expected, found, strict=True):
             if here != there:
                 problem = "different" if there else "missing"
-                problems.append(f"{labels.get(path, path)}: {problem} on node {nodes[id]}. {SHARE_IT}")
+                problems.append(f"{paths[path]}: {problem} on node {nodes[id]}. {SHARE_IT}")
     if problems:
         raise UsageError(problems)
 
 
-def _fingerprints(paths: Sequence[str]) -> list[str]:
+def _fingerprints(paths: Iterable[str]) -> list[str]:
     """Return what tells the contents of each path from others; empty if nothing is there."""
 
     def fingerprint(path: Path) -> str:

@@ -10,7 +10,7 @@ from yaml.constructor import ConstructorError
 
 from fer_ray.config.paths import validate, value_at, with_value
 from fer_ray.config.schema import Config
-from fer_ray.config.search_space import SearchSpace, overlap
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.errors import Problems, UsageError, did_you_mean
 from fer_ray.storage.local import local_path, split_url
 
@@ -52,7 +52,7 @@ def load_search_space(source: Path | str | None, overrides: Iterable[str] = ()) 
     from fer_ray.console.progress import say  # here, as rich takes a while to import
 
     for path in fixed:
-        if any(overlap(path, searched) for searched in whole.search):
+        if path in whole.search:
             say(f"{label}: {path} = {value_at(space, path)!r} in every trial, as --set says; it is not searched.")
     return space
 
@@ -109,7 +109,6 @@ def _label(source: Path | str | None) -> str:
 
 
 def _leaves(changed: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the config path of each value in nested mappings."""
     for key, value in changed.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")

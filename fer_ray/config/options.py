@@ -17,7 +17,7 @@ from typer import Argument, Option
 
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
-from fer_ray.config.shared_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
+from fer_ray.config.stage_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
 from fer_ray.config.tta_names import TTA_NAMES, Tta
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.errors import UsageError

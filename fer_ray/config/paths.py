@@ -1,4 +1,4 @@
-"""Config paths such as ``model.dropout`` and ``schedule.step_at.0``, and values that break a rule."""
+"""Config paths such as ``model.dropout``, and values that break a rule."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,37 +42,22 @@ def problems_of(model: type[BaseModel], error: ValidationError) -> list[Problem]
 
 @functools.cache
 def config_paths() -> dict[str, FieldInfo]:
-    """Return every field of a configuration by its path, without elements of lists."""
+    """Return every field of a configuration by its path."""
     return dict(_leaves(Config))
 
 
 def path_problem(path: str) -> str | None:
     """Return why no configuration has a value at a path; None if some have one."""
-    parent, _, last = path.rpartition(".")
-    if path in config_paths() or (parent in config_paths() and last.isdigit()):
+    if path in config_paths():
         return None
     if inside := [field for field in config_paths() if field.startswith(f"{path}.")]:
         return f"it is a section. Search one of its fields: {', '.join(inside)}"
     return f"no such config path.{did_you_mean(path, config_paths())}".removesuffix(".")
 
 
-def element_problem(config: Config, path: str) -> str | None:
-    """Return why a configuration doesn't have the element of a list that a path names; None if it has it."""
-    parent, _, last = path.rpartition(".")
-    if path in config_paths():
-        return None
-    elements = value_at(config, parent)
-    if not isinstance(elements, tuple):
-        return f"{parent} = {elements!r} is not a list. Write the whole list in its section, then search elements"
-    return None if int(last) < len(elements) else f"{parent} has {len(elements)} elements, counted from 0"
-
-
 def value_at(config: Config, path: str) -> Any:
     """Return the value at a path that the configuration has."""
-    value: Any = config
-    for part in path.split("."):
-        value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
-    return value
+    return functools.reduce(getattr, path.split("."), config)
 
 
 def as_held(path: str, value: Any) -> Any:
@@ -81,29 +66,27 @@ def as_held(path: str, value: Any) -> Any:
     Raises:
         ValueError: the field doesn't hold it.
     """
-    parent, _, last = path.rpartition(".")
-    is_element = path not in config_paths() and last.isdigit()
-    field = config_paths()[parent if is_element else path]
+    field = config_paths()[path]
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]  # as documented
     try:
-        held = adapter.validate_python([value] if is_element else value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         raise ValueError(f"reaches outside its field: {path} = {value!r}: {error.errors()[0]['msg']}") from error
-    return held[0] if is_element else held
 
 
 def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return nested mappings with the value at a path replaced; missing sections and lists are made.
+    """Return nested mappings with the value at a path replaced; missing sections are made.
 
     Raises:
-        ValueError: the path leads through a value that is neither a section nor a list with that element.
+        ValueError: the path leads through a value that is no section.
     """
-    parent, _, last = path.rpartition(".")
-    section, _, field = parent.partition(".")
-    if last.isdigit() and parent in config_paths() and field not in raw.get(section, {}):
-        raw = _replaced(raw, [section, field], value_at(Config(), parent), parent)
-    replaced: dict[str, Any] = _replaced(raw, path.split("."), value, path)
-    return replaced
+    first, _, rest = path.partition(".")
+    if rest:
+        inner = raw.get(first, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"'{first}' is not a section")
+        value = with_value(inner, rest, value)
+    return raw | {first: value}
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -129,20 +112,6 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
             yield from _leaves(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, field
-
-
-def _replaced(inner: Any, parts: Sequence[str], value: Any, path: str) -> Any:
-    if not parts:
-        return value
-    first, *rest = parts
-    if isinstance(inner, list | tuple):
-        if not (first.isdigit() and int(first) < len(inner)):
-            raise ValueError(f"'{first}' in '{path}' is not one of the {len(inner)} elements, counted from 0")
-        number = int(first)
-        return [*inner[:number], _replaced(inner[number], rest, value, path), *inner[number + 1 :]]
-    if not isinstance(inner, dict):
-        raise ValueError(f"'{first}' in '{path}' is not in a section")
-    return inner | {first: _replaced(inner.get(first, {}), rest, value, path)}
 
 
 def _problem(model: type[BaseModel], item: Any) -> Problem:

@@ -10,7 +10,6 @@
 Values that only go together, such as an optimizer and its learning rates, are searched by a file for each.
 """
 
-import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, Self
@@ -25,16 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from fer_ray.config.paths import (
-    Problem,
-    as_held,
-    element_problem,
-    path_problem,
-    problems_of,
-    raw_with_values,
-    value_at,
-    with_values,
-)
+from fer_ray.config.paths import Problem, as_held, path_problem, problems_of, raw_with_values, value_at, with_values
 from fer_ray.config.schema import Config, ConfigSection
 
 _RANGES = ("uniform", "log_uniform", "int")
@@ -119,7 +109,7 @@ class SearchSpace(Config):
 
     def without(self, paths: Collection[str]) -> "SearchSpace":
         """Return the space without the search of some config paths, which keep their defaults in every trial."""
-        search = {one: by for one, by in self.search.items() if not any(overlap(one, path) for path in paths)}
+        search = {path: by for path, by in self.search.items() if path not in paths}
         return self.model_copy(update={"search": search})
 
     def candidates(self) -> Iterator[dict[str, Any]]:
@@ -130,21 +120,11 @@ class SearchSpace(Config):
 
     def problems(self) -> list[Problem]:
         """Return what is wrong with the search; nothing if every candidate is a valid configuration."""
-        found = [Problem(f"search.{path}", rule) for path in self.search if (rule := element_problem(self, path))]
-        found = found or [
-            Problem(
-                path,
-                f"the default, which is tried first, lies outside its search {by.kind} {list(by.values)}. Change one"
-                " of them",
-                value_at(self, path),
-            )
+        outside = "the default, which is tried first, lies outside its search {} {}. Change one of them"
+        found = [
+            Problem(path, outside.format(by.kind, list(by.values)), value_at(self, path))
             for path, by in self.search.items()
             if not by.holds(value_at(self, path))
-        ]
-        found += [
-            Problem(f"search.{path} and search.{other}", "both set the same value. Leave it to one of them")
-            for path, other in itertools.combinations(self.search, 2)
-            if overlap(path, other)
         ]
         return found or self._combination_problems()
 
@@ -160,11 +140,6 @@ class SearchSpace(Config):
                     rule = f"{drawn} may be drawn: {one.rule}. Search what excludes each other in two space files"
                     found.setdefault(one.path, Problem("search", rule))
         return list(found.values())
-
-
-def overlap(path: str, other: str) -> bool:
-    """Return whether two config paths are equal, or one is an element of the other."""
-    return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
 def _range(kind: str, values: Sequence[Any]) -> tuple[float, float]:

@@ -1,21 +1,35 @@
-"""Classes of options as Python functions and as command lines; ``fer_ray.config.options`` declares them."""
+"""Classes of options as Python functions and as command lines, and what several of them share."""
 
 import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
+from pydantic import Field as Range
+from typer import Option
 from typer.models import ParameterInfo
 
-from fer_ray.errors import UsageError, did_you_mean
+from fer_ray.errors import Problems, UsageError, did_you_mean
+from fer_ray.storage.local import local_path, require_dataset, split_url
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
 Result = TypeVar("Result")
+
+WHY_ONE_GPU = (
+    "A process computes on one GPU: NCCL refuses two processes on the same GPU, and further GPUs of a process would be"
+    " idle."
+)
+LATER = ConfigDict(defer_build=True)  # classes build their checks at first use: help needs none
+
+Count = Annotated[int, Range(ge=1)]
+PathOrUrl = Path | str
+Dataset = Annotated[PathOrUrl, Option(help="Prepared dataset, from `fer-ray prepare`.")]
 
 
 class Stage(Generic[P, Options, Result]):
@@ -92,3 +106,17 @@ def _command_line_type(hint: Any) -> Any:
         return list[str]
     read = single[0] if len(single) == 1 else str
     return read | None if NoneType in members else read
+
+
+def split_names(names: Any) -> Any:
+    """Split names that are separated by commas."""
+    parts = [names] if isinstance(names, str) else names
+    return [name.strip() for part in parts for name in part.split(",") if name.strip()]
+
+
+def dataset_problems(dataset: Path | str) -> Problems:
+    problems = Problems()
+    with problems.collect():
+        if not split_url(dataset):
+            require_dataset(local_path(dataset), local_path(dataset))
+    return problems

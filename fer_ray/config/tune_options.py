@@ -14,7 +14,7 @@ from typer import Option
 
 from fer_ray.config.files import load_search_spaces
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.config.shared_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
+from fer_ray.config.stage_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
 from fer_ray.errors import UsageError
 
 Objective = Literal["accuracy", "macro_f1", "images_per_s"]
@@ -98,16 +98,10 @@ class TuneOptions:
         workers, cpus, gpus = self.workers_per_trial, self.cpus_per_trial, self.gpus_per_trial
         if cpus is not None and (cpus < workers or cpus % workers):
             yield f"--cpus-per-trial {cpus}: each of {workers} worker(s) needs whole CPUs: a multiple of {workers}."
-        if gpus is not None and workers > 1 and gpus not in (0, workers):
-            yield (
-                f"--gpus-per-trial {gpus:g}: must be 0, or {workers}, one for each of {workers} workers"
-                f" (--workers-per-trial). {WHY_ONE_GPU}"
-            )
-        if gpus is not None and workers == 1 and not 0 <= gpus <= 1:
-            yield (
-                f"--gpus-per-trial {gpus:g}: must be 0, a fraction of one GPU such as 0.25, or 1. A trial with one"
-                " worker computes on one GPU and leaves others idle. Use --workers-per-trial to train on several."
-            )
+        if gpus is not None and not (0 <= gpus <= 1 if workers == 1 else gpus in (0, workers)):
+            some = "a fraction of one GPU such as 0.25, or 1"
+            some = some if workers == 1 else f"or {workers}, one for each of {workers} workers"
+            yield f"--gpus-per-trial {gpus:g}: must be 0, {some} (see --workers-per-trial). {WHY_ONE_GPU}"
 
     def _logger_problems(self) -> Iterator[str]:
         for name in self.loggers:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+
+from fer_ray.storage.json_files import StoredModel
 
 BINS = 15
 """Number of bins of equal width from 0 to 1, as in Guo et al. 2017 (arXiv 1706.04599)."""
@@ -15,10 +17,8 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """Bounds of the temperature. The best one is 0 for a network without errors, infinite for one that knows nothing."""
 
 
-class ReliabilityBin(BaseModel):
+class ReliabilityBin(StoredModel):
     """The rows whose highest probability is above ``low`` and at most ``high``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: float
     high: float

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
@@ -24,7 +24,7 @@ from fer_ray.emotions import EMOTIONS, csv_order
 from fer_ray.errors import DataError, FerRayError
 from fer_ray.models import build
 from fer_ray.storage.inputs import INFO_FILE, INT8_FILE, WEIGHTS_FILE, checkpoint_within, local_copy
-from fer_ray.storage.json_files import read_json
+from fer_ray.storage.json_files import StoredModel, read_json
 from fer_ray.storage.local import recover_folder, whole_folder
 from fer_ray.storage.object_store import absolute
 from fer_ray.version import VERSION
@@ -34,10 +34,8 @@ TRAINING_FILE = "training.pt"
 _REMEDY = "Name a folder that `fer-ray train` or `fer-ray tune` wrote, such as RUN/checkpoint."
 
 
-class CheckpointInfo(BaseModel):
+class CheckpointInfo(StoredModel):
     """The contents of ``checkpoint.json``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: int = FORMAT_VERSION
     fer_ray_version: str = VERSION

@@ -6,33 +6,22 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.stats import binomtest
-from sklearn.metrics import (
-    cohen_kappa_score,
-    confusion_matrix,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.predictor import Predictions
-from fer_ray.storage.json_files import read_json
+from fer_ray.storage.json_files import StoredModel, read_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
 CONFUSION_FILE, RELIABILITY_FILE = "confusion.png", "reliability.png"
 
 
-class _FrozenModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassScores(_FrozenModel):
+class ClassScores(StoredModel):
     """Scores of one class, 0 to 1. A ratio with denominator 0 is 0."""
 
     precision: float
@@ -41,7 +30,7 @@ class ClassScores(_FrozenModel):
     support: int = Field(description="Rows with this label.")
 
 
-class Scores(_FrozenModel):
+class Scores(StoredModel):
     """Scores over rows of a split, 0 to 1 unless another range is given."""
 
     rows: int
@@ -50,16 +39,14 @@ class Scores(_FrozenModel):
     accuracy_high: float = Field(description="Upper end of its 95% interval.")
     balanced_accuracy: float = Field(description="Mean of recall over the classes that have rows.")
     macro_f1: float = Field(description="Mean of F1 over the classes that have rows.")
-    weighted_f1: float = Field(description="Mean of F1 weighted by each class's rows.")
     kappa: float = Field(description="Cohen's kappa, agreement beyond chance, -1 to 1; 0 if all rows have one class.")
-    top2_accuracy: float = Field(description="Share of rows whose label is among the two most probable.")
     nll: float = Field(description="Mean negative log-likelihood of the labels, natural logarithm, 0 or more.")
     ece: float = Field(description="Expected calibration error over 15 equal bins (Guo et al. 2017).")
     classes: dict[str, ClassScores] = Field(description="By name, csv order.")
     confusion: list[list[int]] = Field(description="Rows counted by true (first) and predicted label, csv order.")
 
 
-class Paired(_FrozenModel):
+class Paired(StoredModel):
     """Comparison of two classifiers on the same rows."""
 
     only_first_right: int
@@ -67,7 +54,7 @@ class Paired(_FrozenModel):
     mcnemar_p: float = Field(description="p value of the exact two-sided McNemar test of equal accuracy.")
 
 
-class TtaScores(_FrozenModel):
+class TtaScores(StoredModel):
     """Scores of one test-time augmentation."""
 
     official: Scores = Field(description="Over every labelled row of the split.")
@@ -75,12 +62,11 @@ class TtaScores(_FrozenModel):
     images_per_s: float = Field(description="Speed of prediction by all members, images in memory.")
     views: float = Field(description="Views averaged per image; for adaptive the mean number.")
     ece_uncalibrated: float = Field(description="Like official.ece, with every temperature 1.")
-    nll_uncalibrated: float = Field(description="Like official.nll, with every temperature 1.")
     reliability: list[ReliabilityBin] = Field(description="The 15 bins of official.ece.")
     against_fewest: Paired | None = Field(description="Comparison with the TTA of the fewest views; null for that one.")
 
 
-class Member(_FrozenModel):
+class Member(StoredModel):
     """One checkpoint, measured on its own under the main TTA on every labelled row."""
 
     checkpoint: str
@@ -105,7 +91,7 @@ class Pair(Paired):
     disagreement: float = Field(description="Share of rows for which they predict different labels.")
 
 
-class Evaluation(_FrozenModel):
+class Evaluation(StoredModel):
     """The contents of ``metrics.json``."""
 
     format_version: int = FORMAT_VERSION
@@ -170,9 +156,7 @@ def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
         accuracy_high=high,
         balanced_accuracy=mean(scores.recall for scores in present),
         macro_f1=mean(scores.f1 for scores in present),
-        weighted_f1=float(f1_score(labels, predicted, average="weighted", zero_division=0)),
         kappa=float(cohen_kappa_score(labels, predicted)) if len(np.union1d(labels, predicted)) > 1 else 0.0,
-        top2_accuracy=float(top_k_accuracy_score(labels, probabilities, k=2, labels=every)),
         nll=float(log_loss(labels, probabilities, labels=every)),
         ece=expected_calibration_error(reliability_bins(labels, probabilities)),
         classes=classes,
@@ -184,8 +168,8 @@ def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Paired
     """Compare the predictions of two classifiers, int, n each, by the rows that only one of them predicts right."""
     only_first = int(((first == labels) & (second != labels)).sum())
     only_second = int(((first != labels) & (second == labels)).sum())
-    p = float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
-    return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=p)
+    p = binomtest(only_first, only_first + only_second).pvalue if only_first + only_second else 1.0
+    return Paired(only_first_right=only_first, only_second_right=only_second, mcnemar_p=float(p))
 
 
 def measure_members(

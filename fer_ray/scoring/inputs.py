@@ -117,7 +117,6 @@ def _info(url: str) -> fs.FileInfo:
 
 
 def _below(folder: str) -> Iterator[bytes]:
-    """Yield the files below a folder or prefix."""
     if not as_url(folder):
         yield from list_files([Path(folder)])
         return
@@ -180,7 +179,6 @@ _real_path = lru_cache(maxsize=4096)(os.path.realpath)
 
 
 def _listed(name: str, lines: Iterator[bytes]) -> Iterator[Entry | None]:
-    """Yield what the lines of a list stand for."""
     folder = name.rpartition("/")[0]
     for row, line in enumerate(lines):
         text = os.fsdecode(line)

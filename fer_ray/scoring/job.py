@@ -4,12 +4,10 @@ import hashlib
 import json
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from fer_ray.errors import UsageError
 from fer_ray.scoring.manifest import listing_files
 from fer_ray.scoring.totals import Totals
-from fer_ray.storage.json_files import read_json
+from fer_ray.storage.json_files import StoredModel, read_json
 from fer_ray.storage.local import LOCK_FILE
 from fer_ray.storage.output import Output
 
@@ -20,7 +18,7 @@ PREPROCESSING = "grey, square, fer_ray.images.decode 3"
 _IDENTITY = ("checkpoint", "tta", "detector", "preprocessing")  # determine the numbers in the output, with precision
 
 
-class ScoringJob(BaseModel):
+class ScoringJob(StoredModel):
     """A scoring job, as its output stores it.
 
     Attributes:
@@ -37,8 +35,6 @@ class ScoringJob(BaseModel):
         precision: ``float32``, ``bfloat16`` or ``int8``; perhaps ``auto`` before the first chunk is done.
         preprocessing: version of the way from file to pixels.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[3] = 3
     inputs: list[str]

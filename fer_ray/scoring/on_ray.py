@@ -96,8 +96,6 @@ def _written(batches: Iterable[Any]) -> Generator[Done]:
 
 
 class _ScoringActor:
-    """Loads the scorer in the actor's process."""
-
     def __init__(self, output: str, job: ScoringJob, inputs: Any, threads: int, gpu: float) -> None:
         hide_unrequested_gpus()
         from fer_ray.scoring.chunk_scorer import ChunkScorer

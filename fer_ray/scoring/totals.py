@@ -102,7 +102,6 @@ class Totals:
 
 
 def _ends(samples: list[Any]) -> list[Any]:
-    """Return the first and the last of some samples."""
     return samples[:_SAMPLES_KEPT] + samples[_SAMPLES_KEPT:][-_SAMPLES_KEPT:]
 
 

@@ -55,7 +55,6 @@ def parameter(path: str, key: str, spaces: Mapping[str, SearchSpace]) -> str:
 
 
 def _restored(stored: Any, distribution: Distribution) -> Any:
-    """Return the value of a distribution from what Optuna has stored."""
     if distribution.kind != "categorical":
         return stored
     return next(value for value in distribution.values if _stored(value) == stored)

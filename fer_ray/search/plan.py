@@ -36,17 +36,8 @@ class Allocation:
         return self.concurrent * self.workers
 
 
-@dataclass(frozen=True)
-class SearchPlan:
-    """An allocation, and the cost of one process by the name of its space, empty if nothing was measured."""
-
-    allocation: Allocation
-    costs: dict[str, TrialCost]
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory of one process, at most over all spaces."""
-        return max((cost.memory for cost in self.costs.values()), default=0)
+Costs = Mapping[str, TrialCost]
+"""Cost of a process by the name of its space; empty if nothing was measured."""
 
 
 def allocate(
@@ -99,9 +90,9 @@ def allocate(
     return Allocation(concurrent, workers, process, reason, max_concurrent)
 
 
-def require_gpu_memory(plan: SearchPlan) -> None:
+def require_gpu_memory(allocation: Allocation, costs: Costs) -> None:
     """Raise a ``UsageError`` if a process gets a smaller fraction of a GPU than the memory that it takes."""
-    fraction, gpus = gpu_fraction(plan.costs), plan.allocation.resources.get("GPU", 0)
+    fraction, gpus = gpu_fraction(costs), allocation.resources.get("GPU", 0)
     if fraction > gpus > 0:
         raise UsageError(
             f"{gpus:g} GPU per process: PyTorch reserved {fraction:.0%} of a GPU's memory in one step. Raise"
@@ -109,15 +100,13 @@ def require_gpu_memory(plan: SearchPlan) -> None:
         )
 
 
-def gpu_fraction(costs: Mapping[str, TrialCost]) -> float:
+def gpu_fraction(costs: Costs) -> float:
     """Return the fraction of a GPU's memory that one process takes, rounded up to hundredths; 0 on CPUs."""
-    parts = [cost.gpu_memory / cost.gpu_size for cost in costs.values() if cost.gpu_size]
-    return math.ceil(100 * max(parts, default=0)) / 100
+    return math.ceil(100 * max((cost.gpu for cost in costs.values()), default=0)) / 100
 
 
-def summary(plan: SearchPlan) -> str:
-    """Return a plan as one line, for the start of a search."""
-    allocation = plan.allocation
+def summary(allocation: Allocation) -> str:
+    """Return an allocation as one line, for the start of a search."""
     workers = f" of {allocation.workers} workers" if allocation.workers > 1 else ""
     return (
         f"{amount(allocation.concurrent, 'trial')}{workers} at once ({allocation.reason}), each process with"
@@ -125,13 +114,13 @@ def summary(plan: SearchPlan) -> str:
     )
 
 
-def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Resources]) -> str:
-    """Return a plan in full, for ``--dry-run``."""
+def describe_plan(request: SearchRequest, allocation: Allocation, costs: Costs, nodes: Sequence[Resources]) -> str:
+    """Return the plan of a search in full, for ``--dry-run``."""
     strategy, options = request.strategy, request.options
     budget = "" if options.seconds is None else f", for at most {duration(options.seconds)}"
     objectives = " and ".join(strategy.objectives)
     lines = [
-        f"{options.trials} trials{budget}: {summary(plan)}",
+        f"{options.trials} trials{budget}: {summary(allocation)}",
         f"dataset: {request.dataset.path}; objective: best validation {objectives} over a trial's epochs",
         f"sampler: {strategy.sampler}; scheduler: {strategy.scheduler}",
         *strategy.notes(),
@@ -141,29 +130,24 @@ def describe_plan(request: SearchRequest, plan: SearchPlan, nodes: Sequence[Reso
         for path, by in space.search.items():
             values = ", ".join(map(short, by.values))
             lines.append(f"  {path}: {by.kind} [{values}], first {short(value_at(space, path))}")
-    lines += [*_describe_memory(plan, nodes), *_describe_time(request, plan)]
+    memory, processes = TrialCost.most(costs.values()).memory, allocation.processes
+    lines.append(
+        f"memory: {describe_bytes(memory)} per process (measured); {processes} at once take"
+        f" {describe_bytes(processes * memory)} of the {describe_bytes(sum(node.get('memory', 0) for node in nodes))}"
+        f" that Ray may use on {amount(len(nodes), 'node')}"
+    )
+    if part := gpu_fraction(costs):
+        lines.append(f"GPU memory: {part:.0%} of a GPU per process (measured)")
+    lines += _describe_time(request, allocation, costs)
     if options.confirm:
         lines.append(f"then the best {CONFIGURATIONS} configurations with {SEEDS} new seeds each: confirm/")
     return "\n".join([*lines, f"output: {request.run.path_or_url}: study.db, trials.parquet, best.yaml, best/"])
 
 
-def _describe_memory(plan: SearchPlan, nodes: Sequence[Resources]) -> Iterator[str]:
-    held = sum(node.get("memory", 0) for node in nodes)
-    on_nodes = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-    yield (
-        f"memory: {describe_bytes(plan.memory)} per process (measured); {plan.allocation.processes} at once take"
-        f" {describe_bytes(plan.allocation.processes * plan.memory)} of the {describe_bytes(held)} that Ray may use"
-        f"{on_nodes}"
-    )
-    if part := gpu_fraction(plan.costs):
-        yield f"GPU memory: {part:.0%} of a GPU per process (measured)"
-
-
-def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
-    """Yield a line per space, and one for the longest time that the whole search can take."""
-    allocation, longest, budget = plan.allocation, 0.0, request.options.seconds
+def _describe_time(request: SearchRequest, allocation: Allocation, costs: Costs) -> Iterator[str]:
+    longest, budget = 0.0, request.options.seconds
     for name, space in request.spaces.items():
-        cost, epochs = plan.costs[name], longest_trial(space)
+        cost, epochs = costs[name], longest_trial(space)
         trial = cost.trial_seconds(space, epochs, request.dataset.info, allocation.workers)
         longest = max(longest, trial)
         yield (
@@ -175,6 +159,6 @@ def _describe_time(request: SearchRequest, plan: SearchPlan) -> Iterator[str]:
     yield (
         f"time: at most {duration(total)} = {rounds} × {duration(longest)}, if no trial stops"
         " early and every trial costs as much as the defaults"
-        + " of the slowest space" * (len(plan.costs) > 1)
+        + " of the slowest space" * (len(costs) > 1)
         + "; the time budget ends the search earlier" * (budget is not None and total > budget)
     )

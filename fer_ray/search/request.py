@@ -1,15 +1,14 @@
 """The arguments of a search, all checked before anything starts."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from fer_ray.config.paths import config_paths, value_at, with_values
-from fer_ray.config.schema import Config
+from fer_ray.config.paths import config_paths, with_values
 from fer_ray.config.search_space import SearchSpace
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.console.messages import is_uploaded
@@ -25,6 +24,7 @@ _CHECKED = (
     *("training.accumulate", "training.batch_size", "schedule.first_size", "loss.soft_labels", "loss.teachers"),
 )
 """Config paths that the checks of a configuration depend on."""
+_MOST_CHECKED = 500
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,17 @@ def check_request(options: TuneOptions) -> SearchRequest:
 
 
 def _space_problems(space: SearchSpace, info: DatasetInfo | None, workers: int) -> Iterator[str]:
-    wrong = training_problems(space.defaults, info, workers)
-    yield from wrong
-    tried = {_checked(space.defaults)}
-    for values in [] if wrong else space.candidates():
-        config = with_values(space, values)
-        if _checked(config) not in tried:
-            tried.add(_checked(config))
-            if wrong := training_problems(config, info, workers):
-                drawn = ", ".join(f"{path} = {short(value)}" for path, value in values.items() if path in _CHECKED)
-                yield from (f"search: may draw {drawn}: {line}" for line in wrong)
-                return
-
-
-def _checked(config: Config) -> tuple[Any, ...]:
-    """Return the values that the checks depend on, to check equal ones once."""
-    return tuple(value_at(config, path) for path in _CHECKED)
+    """Check the defaults, and then the combinations of the searched values that the checks depend on."""
+    if wrong := training_problems(space.defaults, info, workers):
+        yield from wrong
+        return
+    searched = {path: by.extremes() for path, by in space.search.items() if path in _CHECKED}
+    for values in itertools.islice(itertools.product(*searched.values()) if searched else (), _MOST_CHECKED):
+        drawn = dict(zip(searched, values, strict=True))
+        if wrong := training_problems(with_values(space, drawn), info, workers):
+            named = ", ".join(f"{path} = {short(value)}" for path, value in drawn.items())
+            yield from (f"search: may draw {named}: {line}" for line in wrong)
+            return
 
 
 def _check_storage(storage: str | None) -> None:

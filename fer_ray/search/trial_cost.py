@@ -5,7 +5,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -37,12 +37,11 @@ class TrialCost:
     validate: float  # seconds per validation image
     save: float  # seconds to write the checkpoints of an epoch
     memory: int  # peak bytes of the process, with its rows
-    gpu_memory: int  # bytes of GPU memory that PyTorch reserved, with the rows; 0 on a CPU
-    gpu_size: int  # bytes of the GPU's memory; 0 on a CPU
+    gpu: float = 0  # fraction of a GPU's memory that PyTorch reserved, with the rows
 
     @classmethod
-    def most(cls, costs: Sequence["TrialCost"]) -> Self:
-        """Return the maximum of each number over processes that were measured at the same time."""
+    def most(cls, costs: Iterable["TrialCost"]) -> Self:
+        """Return the maximum of each number over several processes."""
         return cls(*(max(figures) for figures in zip(*map(astuple, costs), strict=True)))
 
     def trial_seconds(self, config: Config, epochs: int, info: DatasetInfo, workers: int) -> float:
@@ -82,8 +81,7 @@ def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> Trial
     return TrialCost(
         *seconds,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT + rows,
-        gpu_memory=torch.cuda.max_memory_reserved(device) + rows if on_gpu else 0,
-        gpu_size=torch.cuda.get_device_properties(device).total_memory if on_gpu else 0,
+        gpu=(torch.cuda.max_memory_reserved(device) + rows) / torch.cuda.mem_get_info(device)[1] if on_gpu else 0,
     )
 
 

@@ -15,14 +15,9 @@ from fer_ray.search.parameters import recall
 from fer_ray.search.search_metric import OBJECTIVES
 from fer_ray.search.strategy import Strategy
 
-BY_EPOCH = "by_epoch"
-"""User attribute of a trial: the first objective after each epoch."""
-CONTINUES = "continues"
-"""User attribute: number of the interrupted trial that this trial continues."""
-FOLDER = "folder"
-"""User attribute: name of the trial's folder, if it isn't the trial's number. A continued trial keeps its folder."""
-INTERRUPTED = "interrupted"
-"""User attribute of a FAIL that doesn't count, because another trial continues it."""
+BY_EPOCH, CONTINUES, FOLDER, INTERRUPTED = "by_epoch", "continues", "folder", "interrupted"
+"""User attributes of a trial: the first objective after each epoch; number of the interrupted trial that it continues;
+its folder's name, if that isn't its number; of a FAIL, that it doesn't count, because another trial continues it."""
 
 
 @dataclass(frozen=True)

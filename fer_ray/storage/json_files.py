@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_ray.errors import DataError
 from fer_ray.storage.inputs import local_copy
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class StoredModel(BaseModel):
+    """Base class of what JSON files hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def read_json(model: type[M], file: Path | str, remedy: str, name: str = "") -> M:

@@ -298,7 +298,6 @@ def _put(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
 
 
 def _remove(filesystem: fs.FileSystem, path: str) -> None:
-    """Remove a file or a folder, if it exists."""
     kind = filesystem.get_file_info(path).type
     if kind == fs.FileType.File:
         filesystem.delete_file(path)

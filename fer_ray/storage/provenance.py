@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fer_ray.console.messages import redacted
-from fer_ray.storage.json_files import read_json
+from fer_ray.storage.json_files import StoredModel, read_json
 from fer_ray.storage.output import Output
 from fer_ray.version import VERSION
 
@@ -24,11 +24,7 @@ PROVENANCE_FILE = "provenance.json"
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "scikit-learn", "opencv-python-headless")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Hardware(_Record):
+class Hardware(StoredModel):
     """The machine of the command; on a cluster, of the driver."""
 
     cpu: str
@@ -38,7 +34,7 @@ class Hardware(_Record):
     platform: str
 
 
-class Start(_Record):
+class Start(StoredModel):
     """One start of a stage; time in UTC."""
 
     command: str
@@ -47,7 +43,7 @@ class Start(_Record):
     hardware: Hardware
 
 
-class Provenance(_Record):
+class Provenance(StoredModel):
     """The contents of ``provenance.json``: the first start, then each resume."""
 
     format_version: int = FORMAT_VERSION

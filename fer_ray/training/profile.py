@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from fer_ray.storage.json_files import StoredModel
 
 FORMAT_VERSION = 1
 PROFILE_FILE = "profile.json"
@@ -28,10 +30,8 @@ _EVERY, _FIRST = 50, 3
 T = TypeVar("T")
 
 
-class RunProfile(BaseModel):
+class RunProfile(StoredModel):
     """The contents of ``profile.json``: the time of all epochs so far, measured on the first worker."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: int = FORMAT_VERSION
     device: str = Field(description="cpu or cuda.")

@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux'
 def test_what_a_node_does_not_see_is_told(ray_cluster: None, tmp_path: Path) -> None:
     node = {ray.get_runtime_context().get_node_id(): "10.0.0.2"}
     (tmp_path / "file").write_text("same")
-    _compare([str(tmp_path), str(tmp_path / "file"), str(tmp_path / "absent*")], node, {})
+    _compare(dict.fromkeys([str(tmp_path), str(tmp_path / "file"), str(tmp_path / "absent*")], ""), node)
     with (tmp_path / "file").open() as file:
         os.dup2(file.fileno(), 987)
     try:
-        hidden = "/proc/self/fd/987"
+        paths = {str(tmp_path): "", "/proc/self/fd/987": "/data/run", "/proc/self/cmdline": "/proc/self/cmdline"}
         with pytest.raises(UsageError) as failure:
-            _compare([str(tmp_path), hidden, "/proc/self/cmdline"], node, {hidden: "/data/run"})
+            _compare(paths, node)
     finally:
         os.close(987)
     absent, other = failure.value.problems
@@ -33,7 +33,7 @@ def test_what_a_node_does_not_see_is_told(ray_cluster: None, tmp_path: Path) -> 
 
 
 def test_a_node_that_does_not_answer_is_named(ray_cluster: None, capfd: pytest.CaptureFixture[str]) -> None:
-    _compare(["/"], {"e" * 56: "10.0.0.3"}, {})
+    _compare({"/": "/"}, {"e" * 56: "10.0.0.3"})
     assert "Node 10.0.0.3 doesn't answer" in capfd.readouterr().err
 
 

@@ -16,8 +16,7 @@ search:
   model.dropout: {uniform: [0.0, 0.6]}
   optimizer.name: {categorical: [sgd, adamw]}
   loss.class_multipliers.disgust: {log_uniform: [0.5, 2.0]}
-  schedule.step_at.0: {uniform: [0.2, 0.6]}
-  schedule.step_at.1: {categorical: [0.7, 0.75]}
+  schedule.step_at: {categorical: [[0.5, 0.75], [0.3]]}
 """
 
 
@@ -88,7 +87,7 @@ def test_values_take_the_type_of_their_field(path: str, written: str, held: Any,
     [
         ("model.dropout=0.9", "model.dropout", {"model.dropout": 0.9}),  # outside of what was searched
         ("loss.class_multipliers.disgust=3", "loss.class_multipliers.disgust", {"loss.class_multipliers.disgust": 3.0}),
-        ("schedule.step_at=[0.2, 0.4]", "schedule.step_at.0, schedule.step_at.1", {"schedule.step_at.1": 0.4}),
+        ("schedule.step_at=[0.2, 0.4]", "schedule.step_at", {"schedule.step_at": (0.2, 0.4)}),
         ("model={dropout: 0.2}", "model.dropout", {"model.dropout": 0.2}),
         ("optimizer.name=adam", "optimizer.name", {"optimizer.name": "adam"}),
         ("training.epochs=3", "", {"training.epochs": 3}),

@@ -15,7 +15,7 @@ from fer_ray.config import options
 from fer_ray.console import progress
 from fer_ray.console.json_log import log_as_json
 from fer_ray.console.progress import ProgressBar, say
-from fer_ray.search.trial_table import TrialTable
+from fer_ray.search.on_ray.run_trials import TrialTable
 
 
 def events(text: str) -> list[dict[str, Any]]:

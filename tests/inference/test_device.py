@@ -1,8 +1,5 @@
 """What a device is prepared for."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -10,38 +7,6 @@ from torch import nn
 from fer_ray.errors import UsageError
 from fer_ray.inference import device
 from fer_ray.inference.device import LAYOUT, pick_device, to_device
-
-_STEPS = """
-import ctypes, platform, resource, sys
-import torch
-from fer_ray.inference.device import to_device
-
-if sys.argv[1] == "placed":
-    to_device(torch.nn.Linear(1, 1), torch.device("cpu"))
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-
-def step():
-    blocks = [libc.malloc(24 << 20) for _ in range(5)]
-    for block in blocks:
-        ctypes.memset(block, 1, 24 << 20)
-    for block in blocks:
-        libc.free(block)
-
-step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-step()
-print(platform.libc_ver()[0], resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def page_faults(argument: str) -> int:
-    """Return how many new pages the second of two steps asks the system for, in a process of its own."""
-    command = [sys.executable, "-c", _STEPS, argument]
-    libc, faults = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    if libc != "glibc":
-        pytest.skip(f"the C library is {libc}, which is left as it is")
-    return int(faults)
 
 
 def test_kernels_have_the_measured_layout() -> None:
@@ -83,8 +48,3 @@ def test_a_gpu_without_kernels_is_refused_by_name(
             pick_device()
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
     device._set_up_gpu.cache_clear()
-
-
-@pytest.mark.slow
-def test_a_cpu_keeps_what_a_step_freed() -> None:
-    assert page_faults("placed") < 0.05 * page_faults("plain")

@@ -39,7 +39,6 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, leaked: np.ndarray, f
         images_per_s=1000 if fewest is None else 500,
         views=1 if fewest is None else 2,
         ece_uncalibrated=official.ece,
-        nll_uncalibrated=official.nll,
         reliability=reliability_bins(labels, probabilities),
         against_fewest=None if fewest is None else compare(labels, probabilities.argmax(axis=1), fewest),
     )

@@ -9,11 +9,11 @@ from datasets_made import write_prepared
 
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.errors import UsageError
-from fer_ray.search.plan import Allocation, SearchPlan, allocate, describe_plan, gpu_fraction, require_gpu_memory
+from fer_ray.search.plan import Allocation, allocate, describe_plan, gpu_fraction, require_gpu_memory
 from fer_ray.search.request import SearchRequest, check_request
 from fer_ray.search.trial_cost import TrialCost
 
-COST = TrialCost(train=0.001, validate=0.0005, save=0.1, memory=1 << 30, gpu_memory=0, gpu_size=0)
+COST = TrialCost(train=0.001, validate=0.0005, save=0.1, memory=1 << 30)
 GIB = 1 << 30
 
 
@@ -56,15 +56,15 @@ def test_why_fewer_trials_run_at_once() -> None:
 
 
 def test_trials_share_a_gpu_as_far_as_its_memory_goes() -> None:
-    gpu = replace(COST, gpu_memory=3 * GIB, gpu_size=10 * GIB)
+    gpu = replace(COST, gpu=0.3)
     assert gpu_fraction({"small": COST}) == 0 and gpu_fraction({"small": COST, "large": gpu}) == 0.3
     nodes = [{"CPU": 16, "GPU": 1}]
     assert allocate(nodes, 20, 3, gpu_fraction=0.3).resources["GPU"] == pytest.approx(1 / 3)
     assert allocate(nodes, 20, 4, gpu_fraction=0.3).resources["GPU"] == 0.3  # room for three: refused
     allocation = Allocation(4, 1, {"CPU": 1, "GPU": 0.25}, "as requested")
     with pytest.raises(UsageError, match=r"^0.25 GPU per process: PyTorch reserved 30% .*--gpus-per-trial"):
-        require_gpu_memory(SearchPlan(allocation, {"s": gpu}))
-    require_gpu_memory(SearchPlan(allocation, {"s": COST}))
+        require_gpu_memory(allocation, {"s": gpu})
+    require_gpu_memory(allocation, {"s": COST})
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def request_(tmp_path: Path) -> SearchRequest:
 
 def test_the_time_is_that_of_the_longest_trials(request_: SearchRequest) -> None:
     """5 rounds of 20 epochs of 64 × 1 ms + 32 × 0.5 ms + 0.1 s each: 18 s."""
-    plan = SearchPlan(Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core"), {"s": COST})
-    said = describe_plan(request_, plan, [{"CPU": 2, "memory": 4 * GIB}])
+    allocation = Allocation(2, 1, {"CPU": 1, "memory": GIB}, "one per CPU core")
+    said = describe_plan(request_, allocation, {"s": COST}, [{"CPU": 2, "memory": 4 * GIB}])
     assert "9 trials, for at most 2 h 00 min: 2 trials at once (one per CPU core), each process with 1 CPU" in said
     assert "training.epochs: int [5, 20], first 10" in said
     assert "a trial of s: 20 epochs in 4 s; measured images/s of a process: 1,000 trained, 2,000" in said

@@ -66,12 +66,6 @@ def refused(
         ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", "is repeated"),
         ("optimizer.name: {categorical: [sgd, rmsprop]}", "optimizer.name = 'rmsprop'"),
         (
-            "schedule.step_at: {categorical: [[0.5, 0.75]]}\n  schedule.step_at.0: {uniform: [0.4, 0.6]}",
-            "search.schedule.step_at and search.schedule.step_at.0: both set the same value",
-        ),
-        ("loss.class_weights.1: {uniform: [1, 2]}", "loss.class_weights = None is not a list"),
-        ("schedule.step_at.2: {uniform: [0.8, 0.9]}", "has 2 elements, counted from 0"),
-        (
             "loss.effective_number: {categorical: [null, 0.99]}\n  loss.class_weight_power: {uniform: [0, 1]}",
             "exclude each other",
         ),

@@ -19,8 +19,7 @@ from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.search import trial_cost
 from fer_ray.search.on_ray import preflight
-from fer_ray.search.on_ray.preflight import Costs
-from fer_ray.search.plan import Allocation
+from fer_ray.search.plan import Allocation, Costs
 from fer_ray.search.request import SearchRequest
 from fer_ray.search.trial_cost import measure_trial
 from fer_ray.training.rows import TrainingData
@@ -109,4 +108,4 @@ def test_a_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config = load_config(None, ["model.name=cnn3", "optimizer.learning_rate=10"])  # at which a run would diverge
     cost = measure_trial(config, data)
     assert 0 < cost.validate < 1 and 0 < cost.train < 1
-    assert cost.memory > 100 << 20 and cost.gpu_memory == cost.gpu_size == 0
+    assert cost.memory > 100 << 20 and cost.gpu == 0

@@ -6,8 +6,8 @@ import pytest
 from made_up_search import drawn_study
 from rich.console import Console
 
+from fer_ray.search.on_ray.run_trials import TrialTable
 from fer_ray.search.study import Study
-from fer_ray.search.trial_table import TrialTable
 
 
 def shown(trials: TrialTable, width: int, height: int = 24) -> str:

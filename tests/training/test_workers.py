@@ -140,9 +140,12 @@ def test_losses_are_told_with_what_is_whole(ray_cluster: None, tmp_path: Path) -
     assert "the workers did not start: One of the worker" in str(train_workers._explained(failed, run, 0))
 
 
-class ShortOfMemory(train_workers._RunJob):
-    def _rows(self, rank: int) -> TrainingData:
+def short_of_memory(rank: int, **options: Any) -> None:
+    def fail(*arguments: Any) -> TrainingData:
         raise ERRORS["driver"]()
+
+    train_workers._rows_of_worker = fail  # in the worker
+    train_workers._train_worker(rank, **options)
 
 
 @pytest.mark.slow  # worker processes of its own
@@ -150,7 +153,7 @@ def test_memory_that_runs_out_in_a_worker_is_not_tried_again(
     tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules["out_of_memory"])
-    monkeypatch.setattr(train_workers, "_RunJob", ShortOfMemory)
+    monkeypatch.setattr(train_workers, "_train_worker", short_of_memory)
     with pytest.raises(UsageError, match=r"^out of memory: CUDA error: out of memory. Lower training.batch_size, now"):
         train(tiny_dataset.path, config(), tmp_path / "run", workers=2, gpus_per_worker=0)
     assert "Restarting" not in capsys.readouterr().err and not (tmp_path / "run").exists()

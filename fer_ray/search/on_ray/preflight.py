@@ -14,7 +14,7 @@ from fer_ray.cluster.resources import fitting
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import UsageError
-from fer_ray.search.plan import Allocation, SearchPlan, allocate, gpu_fraction, require_gpu_memory
+from fer_ray.search.plan import Allocation, Costs, allocate, gpu_fraction, require_gpu_memory
 from fer_ray.search.request import SearchRequest
 from fer_ray.search.trial_cost import TrialCost, measure_trial
 from fer_ray.training.rows import TrainingData
@@ -22,12 +22,10 @@ from fer_ray.training.rows import TrainingData
 AMPLE = 4 << 30
 """Memory of a node per process, in bytes, above which a search doesn't measure how much a process takes. `fast` and
 `cnn3` take 1.2 GiB with their batch of 128 images."""
-Costs = dict[str, TrialCost]
-"""Cost of a process by the name of the space; empty if not measured."""
 Measure = Callable[[SearchRequest, TrainingData, Allocation], Costs]
 
 
-def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> SearchPlan:
+def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> tuple[Allocation, Costs]:
     """Plan a search of so many trials by their cost; ``measure`` is ``measure_costs`` or ``measure_where_tight``.
 
     Raises:
@@ -37,17 +35,13 @@ def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: 
     named = {place for space in request.spaces.values() for place in external_paths(space.defaults)}
     require_seen_by_nodes(sorted(named), request.run.path_or_url)
     costs = measure(request, data, allocation)
-    plan = SearchPlan(allocate_cluster(request, trials, costs), costs)
-    require_gpu_memory(plan)
-    return plan
+    allocation = allocate_cluster(request, trials, costs)
+    require_gpu_memory(allocation, costs)
+    return allocation, costs
 
 
 def allocate_cluster(request: SearchRequest, trials: int, costs: Costs) -> Allocation:
-    """Connect to the cluster, or start one, and divide its resources among so many trials.
-
-    Raises:
-        UsageError: the trials don't fit; the message shows the arithmetic.
-    """
+    """Connect to the cluster, or start one, and divide its resources among so many trials; raises as ``preflight``."""
     # Ray Train asks the dashboard for the state of actors, to clean up after dead ones.
     connect.connect(dashboard=request.options.workers_per_trial > 1)
     memory = max((cost.memory for cost in costs.values()), default=0)
@@ -92,11 +86,10 @@ def measure_costs(request: SearchRequest, data: TrainingData, allocation: Alloca
         results: list[Costs] = ray.get([task.remote(request, rows, allocation.threads) for _ in range(count)])
     except (RayTaskError, OutOfMemoryError, WorkerCrashedError) as error:
         raise _refusal(error) from error
-    return {name: TrialCost.most([costs[name] for costs in results]) for name in request.spaces}
+    return {name: TrialCost.most(costs[name] for costs in results) for name in request.spaces}
 
 
 def _measure(request: SearchRequest, data: TrainingData, threads: int) -> Costs:
-    """Return the cost of each space; runs in a worker process."""
     torch.set_num_threads(threads)
     connect.hide_unrequested_gpus()
     workers = request.options.workers_per_trial

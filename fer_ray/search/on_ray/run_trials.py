@@ -14,6 +14,8 @@ import ray
 from ray import tune as ray_tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.search import Searcher
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
 from sqlalchemy.engine import URL
 
 from fer_ray.cluster import connect
@@ -22,17 +24,18 @@ from fer_ray.cluster.resources import room
 from fer_ray.console.interrupts import deferred_interrupt
 from fer_ray.console.messages import is_uploaded
 from fer_ray.console.progress import ProgressBar
+from fer_ray.console.text import duration
 from fer_ray.errors import FerRayError
 from fer_ray.search.folder import SearchFolder
 from fer_ray.search.on_ray.trial import DRIVER, TrainFunction, TrialWork, run_trial
 from fer_ray.search.on_ray.trial_listener import LostError, TrialListener
 from fer_ray.search.plan import Allocation
 from fer_ray.search.study import Study
-from fer_ray.search.trial_table import TrialTable
 from fer_ray.storage.output import Output
 from fer_ray.training.rows import TrainingData
 
 _NODES_S = 5.0
+_LINES_BESIDE, _MOST_LINES = 8, 16  # of the table of trials
 _SWITCHES = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -85,7 +88,6 @@ def run_trials(
 def _tuner(
     listener: TrialListener, data: TrainingData, train: TrainFunction, folder: SearchFolder, loggers: Sequence[str]
 ) -> ray_tune.Tuner:
-    """Return Ray Tune's side of a search; arguments as in ``run_trials``."""
     study, allocation = listener.study, listener.allocation
     on_workers = allocation.workers > 1
     work = TrialWork(train, listener.runs, folder.ray, study.spaces, study.strategy, allocation)
@@ -155,7 +157,6 @@ def run_to_its_end(tuner: ray_tune.Tuner) -> None:
 
 
 def _callbacks(loggers: Sequence[str], folder: SearchFolder, study: str) -> Iterator[ray_tune.Callback]:
-    """Yield Ray's own loggers. MLflow's experiment is named as the study."""
     if "tensorboard" in loggers:
         yield TBXLoggerCallback()
     if "mlflow" in loggers:
@@ -194,3 +195,40 @@ class _StudySearcher(connect.NotPickled, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
+
+
+class TrialTable:
+    """The running trials of a study: a line each, below the progress bar on a terminal and in a log."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def lines(self, most: int = _MOST_LINES) -> list[str]:
+        """Return a line per trial; only of the first ones if there are many."""
+        write, lines = self._study.strategy.first.write, []
+        for trial in list(self._study.running.values()):
+            line = f"trial {trial.number}: epoch {len(trial.by_epoch)}/{trial.epochs}"
+            if (left := trial.seconds_left) is not None:
+                line += f", {write(trial.by_epoch[-1])}, best {write(max(trial.by_epoch))}, {duration(left)} left"
+            lines.append(f"{line}, {trial.space}")
+        return lines[:most] + [f"and {len(lines) - most} more"] * (len(lines) > most)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the numbers of each trial for the JSON log; before the first epoch its metrics are null."""
+        return [
+            {
+                "trial": trial.number,
+                "space": trial.space,
+                "epoch": len(trial.by_epoch),
+                "epochs": trial.epochs,
+                "last": trial.by_epoch[-1] if trial.by_epoch else None,
+                "best": max(trial.by_epoch, default=None),
+                "seconds_left": trial.seconds_left,
+            }
+            for trial in list(self._study.running.values())
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw as many lines as fit."""
+        lines = self.lines(max(1, console.height - _LINES_BESIDE))
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in lines)

@@ -2,8 +2,9 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,22 +73,15 @@ def run_trial(params: dict[str, Any], data: Any, work: TrialWork) -> None:
     values = {path: value for path, value in params.items() if "." in path}
     config, allocation = with_values(work.spaces[params["space"]], values), work.allocation
     run = RunFolder(work.runs.within(params["folder"]), work.strategy.first.metric)
-    reporter = TrialReporter(config, run, work.strategy)
-
-    def report(metrics: Metrics, snapshot: Snapshot) -> None:
-        ray_tune.report(reporter.record(metrics, snapshot))
-
     try:
         with memory_errors(advice(config.training)):
             if allocation.workers > 1:
-                for result in train_on_workers(data, reporter, work, work.notes.within(params["folder"])):
+                for result in train_on_workers(data, config, run, work):
                     ray_tune.report(result)
-                return
-            torch.set_num_threads(allocation.threads)
-            limit_gpu_memory(allocation.resources.get("GPU", 0))
-            for result in reporter.begin():
-                ray_tune.report(result)
-            work.train(config, data, report, resume_from=run.resumable())
+            else:
+                torch.set_num_threads(allocation.threads)
+                limit_gpu_memory(allocation.resources.get("GPU", 0))
+                _train(data, config, run, work, ray_tune.report)
     except RayError:
         raise
     except Exception as error:
@@ -97,56 +91,55 @@ def run_trial(params: dict[str, Any], data: Any, work: TrialWork) -> None:
         release_memory()
 
 
-class TrialReporter:
-    """Writes the training run of a trial, and makes the result of each epoch for Ray Tune.
+def _train(
+    data: TrainingData,
+    config: Config,
+    run: RunFolder,
+    work: TrialWork,
+    put: Callable[[dict[str, Any]], object],
+    rank: int = 0,
+) -> None:
+    """Train a candidate from its last epoch on. The first of several ranks writes the run and puts each epoch's result.
 
     A result is the epoch's metrics and ``previous``: whether the epoch was trained by an earlier process.
     """
+    speed = Metrics()
 
-    def __init__(self, config: Config, run: RunFolder, strategy: Strategy):
-        self.config, self.run, self._strategy, self._speed = config, run, strategy, Metrics()
-
-    def begin(self) -> list[dict[str, Any]]:
-        """Prepare the folder and return the results of the epochs that an earlier process trained.
-
-        Raises:
-            UsageError: this machine doesn't see the folder of the search.
-            DataError: the last checkpoint is damaged.
-        """
-        output = self.run.output
-        if not output.is_remote and not (search := output.path.parent.parent).is_dir():
-            raise UsageError(f"{search}: not visible on {os.uname().nodename}. {SHARE_IT}")
-        output.fetch()
-        self.run.begin(self.config)
-        return [self._result(metrics) | {"previous": True} for metrics in self.run.catch_up()]
-
-    def record(self, metrics: Metrics, snapshot: Snapshot) -> dict[str, Any]:
-        """Store an epoch and return its result."""
-        self.run.record(metrics, snapshot)
-        return self._result(metrics) | {"previous": False}
-
-    def _result(self, metrics: Metrics) -> dict[str, Any]:
-        if "images_per_s" in self._strategy.objectives and not self._speed:
+    def put_result(metrics: Metrics, previous: bool) -> None:
+        if "images_per_s" in work.strategy.objectives and not speed:
             # Measured once: later epochs change the weights, not the speed.
-            speed = prediction_speed(self.run.best, self.config.training.precision)
-            self._speed[OBJECTIVES["images_per_s"].metric] = speed
-        return metrics | self._speed
+            speed[OBJECTIVES["images_per_s"].metric] = prediction_speed(run.best, config.training.precision)
+        put({**metrics, **speed, "previous": previous})
+
+    def report(metrics: Metrics, snapshot: Snapshot) -> None:
+        if rank == 0:
+            run.record(metrics, snapshot)
+            put_result(metrics, previous=False)
+
+    if not run.output.is_remote and not (search := run.path.parent.parent).is_dir():
+        raise UsageError(f"{search}: not visible on {os.uname().nodename}. {SHARE_IT}")
+    run.output.fetch()
+    if rank == 0:
+        run.begin(config)
+        for metrics in run.catch_up():
+            put_result(metrics, previous=True)
+    work.train(config, data, report, resume_from=run.resumable())
 
 
 def train_on_workers(
-    data: list["ray.ObjectRef[TrainingData]"], reporter: TrialReporter, work: TrialWork, notes: Output
+    data: list["ray.ObjectRef[TrainingData]"], config: Config, run: RunFolder, work: TrialWork
 ) -> Iterator[dict[str, Any]]:
     """Train a candidate on several workers of Ray Train and yield the result of each epoch.
 
     Ray's ``TuneReportCallback`` isn't used: if the driver of the search is busy when the last epoch is reported, the
     callback waits for ever, because the end of the trial already takes the only slot of its queue.
     """
-    allocation = work.allocation
+    allocation, notes = work.allocation, work.notes.within(run.path.name)
     results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": connect.on_this_node()})
-    job = _TrialJob(data, allocation.workers, work.train, reporter, results)
+    share = partial(_train_share, data=data, config=config, run=run, work=work, results=results)
     resources = allocation.resources | {"CPU": allocation.resources["CPU"] - _LEFT}
     # Ray Tune restarts the trial.
-    trainer = make_trainer(job, allocation.workers, resources, allocation.threads, notes, max_failures=0)
+    trainer = make_trainer(share, allocation.workers, resources, allocation.threads, notes, max_failures=0)
     failures = list[Exception]()
 
     def fit() -> None:
@@ -163,36 +156,20 @@ def train_on_workers(
     while (result := results.get()) is not None:
         yield result
     for error in failures:
-        raise _cause(error)
+        if isinstance(error, WorkerGroupError):
+            raise first_failure(error.worker_failures)[1]
+        raise error.controller_failure if isinstance(error, ControllerError) else error
 
 
-def _cause(error: Exception) -> Exception:
-    """Return the error of the worker that ended a trial."""
-    if isinstance(error, WorkerGroupError):
-        return first_failure(error.worker_failures)[1]
-    return error.controller_failure if isinstance(error, ControllerError) else error
-
-
-@dataclass(frozen=True)
-class _TrialJob:
-    """A trial of several workers, whose rows are in Ray's object store: one copy per node."""
-
-    data: list["ray.ObjectRef[TrainingData]"]
-    workers: int
-    train_function: TrainFunction
-    reporter: TrialReporter
-    results: Queue  # results of the first worker, which is at most one epoch ahead of Tune
-
-    def begin(self) -> None:
-        for result in self.reporter.begin():
-            self.results.put(result)
-
-    def train(self, rank: int, report: Report) -> None:
-        if rank:
-            self.reporter.run.output.fetch()
-        data = ray.get(self.data[0])
-        own = TrainingData(data.train.share(rank, self.workers), data.validation.share(rank, self.workers), data.info)
-        self.train_function(self.reporter.config, own, report, resume_from=self.reporter.run.resumable())
-
-    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
-        self.results.put(self.reporter.record(metrics, snapshot))
+def _train_share(
+    rank: int,
+    data: list["ray.ObjectRef[TrainingData]"],
+    config: Config,
+    run: RunFolder,
+    work: TrialWork,
+    results: Queue,
+) -> None:
+    """Train on one of several workers, on its share of the rows, which are in Ray's object store: one copy per node."""
+    rows, count = ray.get(data[0]), work.allocation.workers
+    own = TrainingData(rows.train.share(rank, count), rows.validation.share(rank, count), rows.info)
+    _train(own, config, run, work, results.put, rank)

@@ -94,7 +94,6 @@ class TrialListener(connect.NotPickled, ray_tune.Callback, ray_tune.Stopper):
         self._closed(self.study.fail(trial.config["number"], text))
 
     def _failure(self, trial: Any) -> str:
-        """Count the failure of a trial's process and return its message."""
         failure = self._failures.read(_worker_error(trial))
         count_failure("tune", failure.kind)
         return failure.text

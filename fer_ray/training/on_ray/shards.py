@@ -75,7 +75,6 @@ def _read_group(dataset: PreparedDataset, file: str, group: int) -> pa.Table:
 
 
 def _last_rows(dataset: PreparedDataset, count: int) -> pa.Table:
-    """Read the last labelled rows of the training split."""
     tables = list[pa.Table]()
     for group in reversed(_row_groups(dataset)):
         if sum(map(len, tables)) < count:

@@ -1,8 +1,8 @@
 """Training on several processes through Ray Train, with shards of Ray Data."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import ray
 import ray.train
@@ -33,7 +33,7 @@ from fer_ray.training.on_ray import shards
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
 from fer_ray.training.requirements import batch_note
 from fer_ray.training.rows import TrainingData, fitting_splits
-from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot, describe_epoch
+from fer_ray.training.run_folder import BackgroundReport, Metrics, RunFolder, Snapshot, describe_epoch
 
 MOST_WAITS = 30
 """How often the workers of a run wait 60 s for their resources, such as for the replacement of a lost node. Without a
@@ -62,9 +62,11 @@ def train_on_ray(
     rows = shards.train_dataset(data, workers) if "train" in in_memory else None
     notes = run.output.within(".ray")
     with shared_progress(bar, describe_epoch) as progress:
-        job = _RunJob(config, data, workers, in_memory, run, progress)
+        work = partial(
+            _train_worker, config=config, data=data, workers=workers, in_memory=in_memory, run=run, progress=progress
+        )
         most = config.training.max_failures
-        trainer = make_trainer(job, workers, resources, threads, notes, most, [_Failures(run, progress, most)], rows)
+        trainer = make_trainer(work, workers, resources, threads, notes, most, [_Failures(run, progress, most)], rows)
         try:
             trainer.fit()
         except SystemExit:  # on Ctrl-C Ray stops the workers, then exits with status 0
@@ -99,19 +101,8 @@ def _memory_of_worker(workers: int, resources: Mapping[str, float]) -> int:
     return min(memory // count for memory, count in zip(ray.get(tasks), counts.values(), strict=True))
 
 
-class WorkerJob(Protocol):
-    """What several workers train together. Each gets a copy; the first one alone begins, and records the epochs."""
-
-    def begin(self) -> None: ...
-
-    def train(self, rank: int, report: Report) -> None:
-        """Train on the rows of the worker with this rank, as ``fit`` does."""
-
-    def record(self, metrics: Metrics, snapshot: Snapshot) -> None: ...
-
-
 def make_trainer(
-    job: WorkerJob,
+    work: Callable[[int], None],
     workers: int,
     resources: dict[str, float],
     threads: int,
@@ -120,18 +111,18 @@ def make_trainer(
     callbacks: Sequence[UserCallback] = (),
     rows: ray.data.Dataset | None = None,
 ) -> TorchTrainer:
-    """Return a trainer that runs a job on ``workers`` processes of Ray Train, each with ``resources`` and ``threads``.
+    """Return a trainer that calls ``work`` with its rank in each of several workers of Ray Train.
 
     Args:
         notes: folder for the files of Ray Train.
         max_failures: how often the workers restart after one was lost.
-        rows: split over the workers (``ray.train.get_dataset_shard("train")``); None if the job reads them itself.
+        rows: split over the workers (``ray.train.get_dataset_shard("train")``); None if they read rows themselves.
     """
     own_gpus_for_train_workers()
     failed_starts_end_training()
     return TorchTrainer(
-        _work,
-        train_loop_config={"job": job, "threads": threads},
+        _call_with_rank,
+        train_loop_config={"work": work, "threads": threads},
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=resources.get("GPU", 0) > 0, resources_per_worker=resources
         ),
@@ -146,17 +137,9 @@ def make_trainer(
     )
 
 
-def _work(loop: dict[str, Any]) -> None:
-    """Train on one Ray Train worker."""
-    job: WorkerJob = loop["job"]
+def _call_with_rank(loop: dict[str, Any]) -> None:
     torch.set_num_threads(loop["threads"])
-    rank = ray.train.get_context().get_world_rank()
-    # ray.train.report would block for up to 2 s until Ray Train's controller polls, and nobody reads its results.
-    if rank == 0:
-        job.begin()
-        job.train(rank, job.record)
-    else:
-        job.train(rank, lambda metrics, snapshot: None)
+    loop["work"](ray.train.get_context().get_world_rank())
 
 
 class _Failures(UserCallback):
@@ -176,7 +159,7 @@ class _Failures(UserCallback):
         self._count += 1
         if self._count <= self._most:
             self._run.output.fetch()
-            self._progress.put.remote(
+            self._progress.actor.put_nowait.remote(
                 f"{_describe_failure(rank, failure)}. Restarting after epoch {len(self._run.history())}:"
                 f" failure {self._count} of {self._most} allowed (training.max_failures)."
             )
@@ -194,7 +177,6 @@ def _describe_failure(rank: int, failure: Failure) -> str:
 
 
 def _explained(error: Exception, run: RunFolder, most: int) -> Exception:
-    """Return the error that ended a run with what is kept of the run."""
     cause = getattr(error, "controller_failure", error)
     if isinstance(error, WorkerGroupError):
         rank, first = first_failure(error.worker_failures)
@@ -213,42 +195,34 @@ def _explained(error: Exception, run: RunFolder, most: int) -> Exception:
     return FerRayError(f"{what}. See also Ray's logs in /tmp/ray/session_latest/logs. {run.what_is_kept()}")
 
 
-class _RunJob:
-    """The run of ``fer-ray train``. The first worker writes its folder and sends its progress."""
+def _train_worker(
+    rank: int, config: Config, data: PreparedDataset, workers: int, in_memory: list[str], run: RunFolder, progress: Any
+) -> None:
+    """Train on one of several workers. The first one writes the run's folder and sends its progress.
 
-    def __init__(
-        self, config: Config, data: PreparedDataset, workers: int, in_memory: list[str], run: RunFolder, progress: Any
-    ):
-        self.config, self.data, self.workers, self.in_memory = config, data, workers, in_memory
-        self.run, self.progress = run, progress
-        self._sender: ProgressSender | None = None
-        self._background: BackgroundReport | None = None
-
-    def begin(self) -> None:
-        self.run.output.fetch()
-        rows, epochs = self.data.labelled("train"), len(self.run.catch_up())
-        self._sender = ProgressSender(self.progress, epochs, rows, self.workers)
-        self._background = BackgroundReport(self.run.record)
-
-    def train(self, rank: int, report: Report) -> None:
+    ``ray.train.report`` would block for up to 2 s until Ray Train's controller polls, and nobody reads its results.
+    """
+    run.output.fetch()
+    with memory_errors(advice(config.training)):
         if rank:
-            self.run.output.fetch()
-        on_batch = self._sender.add if self._sender else lambda images: None
-        with memory_errors(advice(self.config.training)), self._background or nullcontext():
-            fit(self.config, self._rows(rank), report, on_batch, self.run.resumable())
-        if self._sender:
-            self._sender.flush()
+            rows = _rows_of_worker(rank, data, workers, in_memory)
+            fit(config, rows, lambda metrics, snapshot: None, resume_from=run.resumable())
+            return
+        sender = ProgressSender(progress, len(run.catch_up()), data.labelled("train"), workers)
 
-    def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
-        assert self._sender and self._background, "begin comes first"
-        self._background(metrics, snapshot)
-        self._sender.finish_epoch(metrics)
+        def report(metrics: Metrics, snapshot: Snapshot) -> None:
+            record(metrics, snapshot)
+            sender.finish_epoch(metrics)
 
-    def _rows(self, rank: int) -> TrainingData:
-        data, workers = self.data, self.workers
-        if "train" in self.in_memory:
-            train = shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
-        else:
-            train = data.load("train", True, rank, workers)
-        validation = data.load("validation", "validation" not in self.in_memory, rank, workers)
-        return TrainingData(train, validation, data.info)
+        with BackgroundReport(run.record) as record:
+            fit(config, _rows_of_worker(0, data, workers, in_memory), report, sender.add, run.resumable())
+        sender.flush()
+
+
+def _rows_of_worker(rank: int, data: PreparedDataset, workers: int, in_memory: list[str]) -> TrainingData:
+    if "train" in in_memory:
+        train = shards.drain(ray.train.get_dataset_shard("train"), data, rank, workers)
+    else:
+        train = data.load("train", True, rank, workers)
+    validation = data.load("validation", "validation" not in in_memory, rank, workers)
+    return TrainingData(train, validation, data.info)
