@@ -46,15 +46,10 @@ from fer_ray.version import VERSION
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """A finished evaluation.
+    """A finished evaluation."""
 
-    Attributes:
-        path: path or URL of the output folder.
-        evaluation: the contents of its ``metrics.json``.
-    """
-
-    path: Path | str
-    evaluation: Evaluation
+    path: Path | str  # path or URL of the output folder
+    evaluation: Evaluation  # the contents of its ``metrics.json``
 
     @property
     def scores(self) -> Scores:

@@ -44,15 +44,10 @@ _FEW = 20  # inputs up to which each row is printed, also where there is an outp
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The output of a scoring job.
+    """The output of a scoring job."""
 
-    Attributes:
-        path: folder or prefix that holds ``part-*`` and ``summary.json``; None without an output.
-        summary: the contents of ``summary.json``.
-    """
-
-    path: str | None
-    summary: dict[str, Any]
+    path: str | None  # folder or prefix that holds ``part-*`` and ``summary.json``; None without an output
+    summary: dict[str, Any]  # the contents of ``summary.json``
 
 
 @stage(ScoreOptions)

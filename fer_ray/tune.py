@@ -39,13 +39,9 @@ from fer_ray.training.rows import TrainingData
 
 @dataclass(frozen=True)
 class TuneResult:
-    """A finished search.
+    """A finished search."""
 
-    Attributes:
-        best: the best complete trial by the first objective; if none is complete, the one with the best epoch.
-    """
-
-    best: TrialRecord
+    best: TrialRecord  # the best complete trial by the first objective; if none is complete, that with the best epoch
     checkpoint: Path | str  # checkpoint folder of the best trial
     config_file: Path | str  # configuration of the best trial, for ``train --config``
     trials: list[TrialRecord]  # all finished trials, by number

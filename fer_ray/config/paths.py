@@ -61,11 +61,7 @@ def value_at(config: Config, path: str) -> Any:
 
 
 def as_held(path: str, value: Any) -> Any:
-    """Return a value with the type of the field at a path, lists as tuples.
-
-    Raises:
-        ValueError: the field doesn't hold it.
-    """
+    """Return a value with the type of the field at a path, lists as tuples; ``ValueError`` if it can't hold it."""
     field = config_paths()[path]
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]  # as documented
     try:
@@ -75,10 +71,9 @@ def as_held(path: str, value: Any) -> Any:
 
 
 def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return nested mappings with the value at a path replaced; missing sections are made.
+    """Return nested mappings with the value at a path replaced; ``ValueError`` if it leads through a value.
 
-    Raises:
-        ValueError: the path leads through a value that is no section.
+    Missing sections are made.
     """
     first, _, rest = path.partition(".")
     if rest:

@@ -36,15 +36,11 @@ _NUMBERS: dict[str, TypeAdapter[Any]] = {
 
 
 class Distribution(ConfigSection):
-    """How the value at a config path is searched; in YAML ``PATH: {KIND: [low, high]}`` or ``{categorical: [values]}``.
-
-    Attributes:
-        values: low and high, or all values, with the type of the field.
-    """
+    """How the value at a config path is searched: in YAML ``PATH: {KIND: [low, high]}``, or ``{categorical: […]}``."""
 
     path: str
     kind: Literal["uniform", "log_uniform", "int", "categorical"]
-    values: tuple[Any, ...]
+    values: tuple[Any, ...]  # low and high, or all values, with the type of the field
 
     @model_validator(mode="before")
     @classmethod

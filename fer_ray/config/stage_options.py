@@ -51,11 +51,7 @@ def stage(options: Callable[P, Options]) -> Callable[[Callable[[Options], Result
 
 
 def checked(options: Callable[P, Options], *args: P.args, **kwargs: P.kwargs) -> Options:
-    """Make the options of a stage.
-
-    Raises:
-        UsageError: values out of range, all together; or problems that the class's own check finds.
-    """
+    """Make the options of a stage; ``UsageError`` with all values out of range, or from the class's own check."""
     try:
         return options(*args, **kwargs)
     except ValidationError as error:

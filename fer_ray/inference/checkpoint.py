@@ -55,15 +55,11 @@ class CheckpointInfo(StoredModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in evaluation mode on the CPU, with its description.
-
-    Attributes:
-        int8: file of its int8 model, or None.
-    """
+    """A network in evaluation mode on the CPU, with its description."""
 
     model: nn.Module
     info: CheckpointInfo
-    int8: Path | None = None
+    int8: Path | None = None  # file of its int8 model
 
 
 def save_checkpoint(
@@ -143,11 +139,7 @@ def load_checkpoint(path_or_url: Path | str) -> Checkpoint:
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:
-    """Read the training state of a checkpoint.
-
-    Raises:
-        DataError: the training state is missing or damaged.
-    """
+    """Read the training state of a checkpoint; ``DataError`` if it is missing or damaged."""
     recover_folder(folder)
     file = folder / TRAINING_FILE
     if not file.is_file():

@@ -20,21 +20,13 @@ from fer_ray.storage.object_store import absolute, as_url
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one or more networks for n images. Labels and columns are in csv order (``fer_ray.emotions``).
+    """Predictions of one or more networks for n images. Labels and columns are in csv order (``fer_ray.emotions``)."""
 
-    Attributes:
-        probabilities: float32, n × 7; mean of the members' calibrated probabilities. Each row sums to 1.
-        tta_std: float32, n; standard deviation of the predicted label's probability over the views; 0 with one view.
-        views: int64, n; number of views of each image.
-        members: float32, M × n × 7; calibrated probabilities of each member.
-        uncalibrated: float32, n × 7; like ``probabilities``, with every temperature 1.
-    """
-
-    probabilities: np.ndarray
-    tta_std: np.ndarray
-    views: np.ndarray
-    members: np.ndarray
-    uncalibrated: np.ndarray
+    probabilities: np.ndarray  # float32, n × 7; mean of the members' calibrated probabilities; each row sums to 1
+    tta_std: np.ndarray  # float32, n; standard deviation of the predicted label's probability over the views
+    views: np.ndarray  # int64, n; number of views of each image
+    members: np.ndarray  # float32, M × n × 7; calibrated probabilities of each member
+    uncalibrated: np.ndarray  # float32, n × 7; like ``probabilities``, with every temperature 1
 
     @property
     def labels(self) -> np.ndarray:

@@ -117,11 +117,7 @@ class Evaluation(StoredModel):
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read ``metrics.json``.
-
-    Raises:
-        DataError: the file is damaged or of another format version.
-    """
+    """Read ``metrics.json``; ``DataError`` if it is damaged or of another format version."""
     return read_json(Evaluation, folder / METRICS_FILE, "Run `fer-ray evaluate` again.")
 
 

@@ -52,23 +52,14 @@ FACE_SCHEMA = pa.schema([*_SCHEMA, ("face", pa.int32()), *((name, pa.float32()) 
 
 
 class ReadImage(NamedTuple):
-    """What reading an input gave.
-
-    Attributes:
-        faces: pictures, uint8, size × size, each with its face, or with None where the image is taken as a face.
-        status: ``ok``, or why there are no faces.
-        error: the problem, for people.
-        reading: seconds.
-        decoding: seconds.
-        is_crop: whether an image that is taken as a face looks like the crop of one.
-    """
+    """What reading an input gave. ``faces`` are pictures, uint8, size × size, with None where the image is the face."""
 
     faces: Sequence[tuple[FoundFace | None, np.ndarray]] = ()
-    status: ImageProblem | FileProblem | Literal["ok", "no_face"] = "ok"
-    error: str | None = None
-    reading: float = 0.0
-    decoding: float = 0.0
-    is_crop: bool = True
+    status: ImageProblem | FileProblem | Literal["ok", "no_face"] = "ok"  # or why there are no faces
+    error: str | None = None  # the problem, for people
+    reading: float = 0.0  # seconds
+    decoding: float = 0.0  # seconds
+    is_crop: bool = True  # whether an image that is taken as a face looks like the crop of one
 
 
 def rows_of(names: Sequence[bytes], images: Sequence[ReadImage], numbers: np.ndarray, with_faces: bool) -> pa.Table:

@@ -32,19 +32,12 @@ _NAMED_AS_IMAGES = IMAGE_SUFFIXES | {".avif", ".heic", ".heif", ".ico", ".jfif",
 
 
 class Entry(NamedTuple):
-    """An image to score: a file, an object, or a member of a container.
+    """An image to score: a file, an object, or a member of a container."""
 
-    Attributes:
-        name: absolute path or URL; of a member, ``CONTAINER!/MEMBER``.
-        container: path or URL of the container; empty for a file of its own.
-        location: offsets and sizes in the container, in the order of its kind.
-        problem: ``STATUS: MESSAGE`` where listing found that it can't be read, else empty.
-    """
-
-    name: bytes
-    container: bytes = b""
-    location: tuple[int, ...] = ()
-    problem: str = ""
+    name: bytes  # absolute path or URL; of a member, ``CONTAINER!/MEMBER``
+    container: bytes = b""  # path or URL of the container; empty for a file of its own
+    location: tuple[int, ...] = ()  # offsets and sizes in the container, in the order of its kind
+    problem: str = ""  # ``STATUS: MESSAGE`` where listing found that it can't be read
 
 
 def is_container(file: bytes) -> bool:
@@ -158,11 +151,7 @@ _KINDS: dict[str, tuple[Callable[[IO[bytes]], Iterable[_Member]], Callable[[IO[b
 
 
 def read_entry(entry: Entry) -> bytes:
-    """Return the bytes of an entry.
-
-    Raises:
-        FileError: they can't be read, with the kind of problem.
-    """
+    """Return the bytes of an entry; ``FileError``, with the kind of problem, if they can't be read."""
     if entry.problem:
         status, _, message = entry.problem.partition(": ")
         raise FileError(cast(FileProblem, status), message)

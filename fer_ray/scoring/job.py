@@ -21,33 +21,21 @@ _IDENTITY = ("checkpoint", "tta", "detector", "preprocessing")  # determine the 
 class ScoringJob(StoredModel):
     """A scoring job, as its output stores it.
 
-    Attributes:
-        inputs: paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them.
-        checkpoints: absolute paths and URLs of their folders.
-        checkpoint: SHA-256 of the checkpoints' weights, configurations and int8 models.
-        tta: one of ``fer_ray.config.tta_names.TTA_NAMES``.
-        faces: as for ``fer_ray.images.faces.load_detector``.
-        detector: name of the detector; empty without one.
-        format: of the parts, ``parquet`` or ``csv``.
-        timeout_s: seconds for reading and decoding one input.
-        batch_size: images a forward pass, as sums of other sizes round differently; None for the device's default,
-            before the first chunk is done.
-        precision: ``float32``, ``bfloat16`` or ``int8``; perhaps ``auto`` before the first chunk is done.
-        preprocessing: version of the way from file to pixels.
+    ``batch_size`` and ``precision`` are the requested ones, perhaps None and ``auto``, until the first chunk is done.
     """
 
     format_version: Literal[3] = 3
-    inputs: list[str]
-    checkpoints: list[str]
-    checkpoint: str
-    tta: str
-    faces: str
-    detector: str
-    format: str
-    timeout_s: float
-    batch_size: int | None
-    precision: str = "auto"
-    preprocessing: str = PREPROCESSING
+    inputs: list[str]  # paths and URLs, as ``fer_ray.scoring.inputs.check_inputs`` returns them
+    checkpoints: list[str]  # absolute paths and URLs of their folders
+    checkpoint: str  # SHA-256 of the checkpoints' weights, configurations and int8 models
+    tta: str  # one of ``fer_ray.config.tta_names.TTA_NAMES``
+    faces: str  # as for ``fer_ray.images.faces.load_detector``
+    detector: str  # name of the detector; empty without one
+    format: str  # of the parts, ``parquet`` or ``csv``
+    timeout_s: float  # seconds for reading and decoding one input
+    batch_size: int | None  # images a forward pass, as sums of other sizes round differently
+    precision: str = "auto"  # or ``float32``, ``bfloat16`` or ``int8``
+    preprocessing: str = PREPROCESSING  # version of the way from file to pixels
 
     @property
     def fingerprint(self) -> str:
@@ -61,19 +49,12 @@ class ScoringJob(StoredModel):
 
 
 class Done(NamedTuple):
-    """A chunk whose part is written.
+    """A chunk whose part is written."""
 
-    Attributes:
-        totals: counts over its rows, with its seconds.
-        precision: dtype of the computation.
-        batch_size: images a forward pass.
-        halved: whether the batch size was halved because memory ran out.
-    """
-
-    totals: Totals
-    precision: str
-    batch_size: int
-    halved: bool
+    totals: Totals  # counts over its rows, with its seconds
+    precision: str  # dtype of the computation
+    batch_size: int  # images a forward pass
+    halved: bool  # whether the batch size was halved because memory ran out
 
 
 def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:

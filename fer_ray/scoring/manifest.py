@@ -33,9 +33,9 @@ _SCHEMA = pa.schema(
 
 
 class Chunk(NamedTuple):
-    """Successive inputs of a listing: the number of the first, and how many they are."""
+    """Successive inputs of a listing."""
 
-    first: int
+    first: int  # number of the first
     files: int
 
     @property
@@ -77,18 +77,11 @@ def add_listing(folder: Output, entries: Iterable[Entry]) -> int:
 
 
 class Manifest:
-    """The listings of a job; several threads may read.
-
-    Attributes:
-        listings: a chunk for each listing, with all its inputs.
-
-    Raises:
-        DataError: a listing is damaged.
-    """
+    """The listings of a job; several threads may read. ``DataError`` if one is damaged."""
 
     def __init__(self, folder: Output) -> None:
         self._folder, self._files = folder, list[tuple[str, pq.FileMetaData]]()
-        self.listings = list[Chunk]()
+        self.listings = list[Chunk]()  # a chunk for each listing, with all its inputs
         for name in listing_files(folder):
             try:
                 with folder.open(name) as opened, pq.ParquetFile(opened) as file:

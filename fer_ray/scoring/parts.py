@@ -52,11 +52,7 @@ def write_part(folder: Output, chunk: Chunk, table: pa.Table, format: str) -> No
 
 
 def read_part(folder: Output, chunk: Chunk, format: str, columns: Sequence[str] = FACE_SCHEMA.names) -> pa.Table:
-    """Return columns of a part, without those that it lacks.
-
-    Raises:
-        OSError, pyarrow.ArrowException: it can't be read.
-    """
+    """Return columns of a part, but for those that it lacks; ``OSError`` or ``ArrowException`` if it can't be read."""
     with folder.open(part_name(chunk, format)) as file:
         if format == "parquet":
             with pq.ParquetFile(file) as opened:

@@ -28,9 +28,6 @@ class TimedBatches(Generic[T, R, B]):
         finish: returns a batch's result from the results of its items; ``map`` raises what it raises.
         threads: how many work at once; may be changed at any time.
         timeout_s: seconds for one item.
-
-    Attributes:
-        open_batches: whose items are processed or which are finished at once; may be changed at any time.
     """
 
     def __init__(
@@ -41,7 +38,8 @@ class TimedBatches(Generic[T, R, B]):
         threads: int,
         timeout_s: float,
     ):
-        self.threads, self.open_batches = threads, 1 + threads
+        self.threads = threads
+        self.open_batches = 1 + threads  # that are processed or finished at once; may be changed at any time
         self._work, self._on_timeout, self._finish, self._timeout_s = work, on_timeout, finish, timeout_s
         self._changed = threading.Condition()  # its lock guards the attributes below
         self._batches = list[_Batch[T, R, B]]()  # unfinished, the oldest first

@@ -25,28 +25,18 @@ _COLUMNS = ("path", "status", "error", "label", "confidence", "face")
 
 @dataclass
 class Totals:
-    """Counts over rows.
-
-    Attributes:
-        status: inputs by status.
-        label: rows that are ok, by label.
-        confidence: rows that are ok, by ``BINS`` equal bins of confidence.
-        failures: rows of failed inputs, those that failed first: path, status, error.
-        samples: rows of this run with the highest and the lowest confidence, in descending order: path, label,
-            confidence, png (base64).
-        no_crops: inputs of this run that were taken as faces but don't look like crops of faces.
-        seconds: of this run by stage, those of all threads together.
-        began: when this run started its first chunk, seconds since the epoch.
+    """Counts over rows. ``failures`` are rows of the first failed inputs: path, status, error. ``samples`` are rows of
+    this run with the highest and the lowest confidence, in descending order: path, label, confidence, png (base64).
     """
 
-    status: Counter[str] = field(default_factory=Counter)
-    label: Counter[str] = field(default_factory=Counter)
-    confidence: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    status: Counter[str] = field(default_factory=Counter)  # inputs by status
+    label: Counter[str] = field(default_factory=Counter)  # rows that are ok, by label
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))  # rows that are ok, by equal bins
     failures: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
-    no_crops: int = 0
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    began: float = math.inf
+    no_crops: int = 0  # inputs of this run that were taken as faces but don't look like crops of faces
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # of all threads, by stage
+    began: float = math.inf  # when this run started its first chunk, seconds since the epoch
 
     @property
     def files(self) -> int:

@@ -48,11 +48,7 @@ class SearchFolder:
         write_whole(self._names, json.dumps({"study": study, "confirmation": confirmation}))
 
     def study_names(self) -> tuple[str, str | None]:
-        """Return the names of the study and of the study with new seeds, if there is one.
-
-        Raises:
-            DataError: the folder names no study.
-        """
+        """Return the names of the study and of that with new seeds, if there is one; ``DataError`` without a study."""
         try:
             names = json.loads(self._names.read_text(encoding="utf-8"))
             return names["study"], names["confirmation"]

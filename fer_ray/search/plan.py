@@ -21,7 +21,7 @@ class Allocation:
 
     concurrent: int  # trials at once
     workers: int  # processes per trial
-    resources: dict[str, float]  # resources of one process, by Ray's names
+    resources: dict[str, float]  # of one process, by Ray's names
     reason: str  # why this many trials run at once
     max_concurrent: int | None = None  # requested limit on trials at once; without one, more trials run when nodes join
 

@@ -26,11 +26,7 @@ from fer_ray.training.run_folder import Metrics
 
 @dataclass
 class RunningTrial:
-    """A trial that was drawn and isn't closed.
-
-    Attributes:
-        best: metrics of the best epoch so far by the first objective; ``by_epoch`` has that objective of each epoch.
-    """
+    """A trial that was drawn and isn't closed."""
 
     number: int  # from 0
     space: str  # name of its space; ``params`` are the values that it drew from it
@@ -39,8 +35,8 @@ class RunningTrial:
     folder: str  # name of the folder of its training run
     trial: Trial
     seconds: float = 0.0  # time of the epochs so far
-    best: Metrics | None = None
-    by_epoch: list[float] = field(default_factory=list)
+    best: Metrics | None = None  # of the best epoch so far by the first objective
+    by_epoch: list[float] = field(default_factory=list)  # the first objective after each epoch
     step: int = -1
     heard: float = 0.0  # time of the last report
 
@@ -63,9 +59,6 @@ class Study:
 
     Args:
         study: the Optuna study, whose sampler and pruner are replaced.
-
-    Attributes:
-        running: the trials that this process has drawn and not closed, by number.
     """
 
     def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace], strategy: Strategy):
@@ -78,7 +71,7 @@ class Study:
         seed = next(iter(spaces.values())).training.seed
         study.sampler = make_sampler(strategy, seed, len(trials), self.ranges_changed)
         study.pruner = make_pruner(strategy.scheduler, self._steps)
-        self.running: dict[int, RunningTrial] = {}
+        self.running: dict[int, RunningTrial] = {}  # drawn by this process and not closed, by number
         # Read once: the search's folder is locked, so no other process closes a trial.
         self._finished = {
             trial.number: read_record(trial, self.spaces) for trial in trials if trial.state.is_finished()

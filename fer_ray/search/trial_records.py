@@ -22,16 +22,11 @@ its folder's name, if that isn't its number; of a FAIL, that it doesn't count, b
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A finished trial.
-
-    Attributes:
-        values: objectives in the best epoch by the first one; of a pruned trial only the first; None without an epoch.
-        interrupted: whether it was stopped from outside. Such a trial doesn't count, and another trial continues it.
-    """
+    """A finished trial; an ``interrupted`` one was stopped from outside, doesn't count, and another continues it."""
 
     number: int
     state: str  # ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``
-    values: tuple[float, ...] | None
+    values: tuple[float, ...] | None  # objectives in the best epoch by the first; if pruned only the first; or none
     accuracy: float | None  # validation accuracy of the best epoch, as are macro_f1 and images_per_s
     macro_f1: float | None
     images_per_s: float | None  # prediction speed; None if it isn't an objective

@@ -31,13 +31,9 @@ SHARE_IT = "Put it on storage that all nodes have at the same path, or give an s
 
 @dataclass(frozen=True)
 class Output:
-    """A folder that a stage writes. It can be sent to other processes, on other machines too.
+    """A folder that a stage writes. It can be sent to other processes, on other machines too."""
 
-    Attributes:
-        path_or_url: the absolute path or the URL, without a slash at the end.
-    """
-
-    path_or_url: str
+    path_or_url: str  # the absolute path or the URL, without a slash at the end
 
     @classmethod
     def at(cls, path_or_url: "Path | str | Output") -> "Output":

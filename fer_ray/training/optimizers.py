@@ -45,15 +45,11 @@ class WeightAverage:
     The decay at step t is the smaller of ``decay`` and (1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage,
     so that early weights are soon forgotten. ``torch.optim.swa_utils.AveragedModel`` would wait for the GPU at each
     step and call an operator twice for each parameter.
-
-    Attributes:
-        model: a network with the averaged weights, in evaluation mode.
-        steps: number of updates so far.
     """
 
     def __init__(self, followed: nn.Module, decay: float):
-        self.model = copy.deepcopy(followed).eval().requires_grad_(False)
-        self.steps, self._decay = 0, decay
+        self.model = copy.deepcopy(followed).eval().requires_grad_(False)  # with the averaged weights
+        self.steps, self._decay = 0, decay  # updates so far
         pairs = list(zip(self.model.state_dict().values(), followed.state_dict().values(), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._averaged, self._current = [average for average, _ in floats], [current for _, current in floats]

@@ -45,8 +45,8 @@ def test_preparing_counts_what_is_rejected(tmp_path: Path) -> None:
 
 def test_training_on_workers_shows_its_images_and_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     before, line = scraped("ray_fer_ray_images_total", "stage"), {"epoch": 2.0, "validation_loss": 1.5}
-    with ProgressBar("training", 1140) as bar, shared_progress(bar, str) as queue:
-        sender = ProgressSender(queue, epochs=1, rows=570, workers=2)
+    with ProgressBar("training", 1140) as bar, shared_progress(bar, str) as actor:
+        sender = ProgressSender(actor, epochs=1, rows=570, workers=2)
         sender.add(285)
         sender.finish_epoch(line | {"validation_accuracy": 0.5})
         sender.flush()

@@ -1,13 +1,13 @@
-"""One progress bar for several processes: workers put their progress into a queue, which the driver reads."""
+"""One progress bar for several processes. Its actor imports only this module, so it starts without PyTorch."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray.exceptions import RayError
-from ray.util.queue import Queue
 
 from fer_ray.cluster.connect import on_this_node
 from fer_ray.cluster.metrics import count_images, gauge
@@ -16,15 +16,30 @@ from fer_ray.console.progress import ProgressBar, say
 _INTERVAL_S = 0.5
 
 
+class SharedProgress:
+    """An actor that passes on images since the beginning of a run, lines for the user, and metrics, in order."""
+
+    def __init__(self) -> None:
+        self._items = list[int | str | dict[str, float]]()
+
+    def put(self, *items: int | str | dict[str, float]) -> None:
+        self._items += items
+
+    def take(self) -> list[int | str | dict[str, float]]:
+        """Return the items since the last call."""
+        items, self._items = self._items, []
+        return items
+
+
 class ProgressSender:
-    """Sends the first worker's progress, at most twice a second: images since the beginning of the run, and metrics.
+    """Sends the first worker's progress to the actor, at most twice a second.
 
     The other workers take as many images a step, so the first one counts for all. ``epochs`` is the number of finished
     epochs, ``rows`` the images of an epoch over all workers.
     """
 
-    def __init__(self, queue: Any, epochs: int, rows: int, workers: int, clock: Callable[[], float] = time.monotonic):
-        self._queue, self._epochs, self._rows, self._workers, self._clock = queue, epochs, rows, workers, clock
+    def __init__(self, actor: Any, epochs: int, rows: int, workers: int, clock: Callable[[], float] = time.monotonic):
+        self._actor, self._epochs, self._rows, self._workers, self._clock = actor, epochs, rows, workers, clock
         self._in_epoch, self._unsent = 0, list[dict[str, float]]()
         self.flush()
 
@@ -41,37 +56,41 @@ class ProgressSender:
 
     def flush(self) -> None:
         """Send everything now."""
-        item = self._epochs * self._rows + self._in_epoch, self._unsent
-        self._queue.actor.put_nowait.remote(item)  # ``put_nowait`` would wait for the queue's process
+        self._actor.put.remote(self._epochs * self._rows + self._in_epoch, *self._unsent)
         self._unsent, self._sent = [], self._clock()
 
 
 @contextmanager
 def shared_progress(bar: ProgressBar, describe: Callable[[dict[str, float]], str]) -> Iterator[Any]:
-    """Yield a queue for a ``ProgressSender``, and for lines of text. The bar shows both until the block ends."""
+    """Yield the handle of a ``SharedProgress`` actor. The bar shows its items until the block ends."""
     options = {"num_cpus": 0, "scheduling_strategy": on_this_node(), "max_restarts": -1, "max_task_retries": -1}
-    queue: Any = Queue(actor_options=options)
-    watcher = threading.Thread(target=_watch, args=(queue, bar, describe))
+    actor, done = ray.remote(SharedProgress).options(**options).remote(), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(actor, bar, describe, done))
     watcher.start()
     try:
-        yield queue
+        yield actor
     finally:
-        queue.actor.put_nowait.remote(None)
+        done.set()
         watcher.join()
 
 
-def _watch(queue: Any, bar: ProgressBar, describe: Callable[[dict[str, float]], str]) -> None:
-    with suppress(RayError):  # the run fails with the queue's node, and ends with its own message
-        while (item := queue.get()) is not None:
+def _watch(actor: Any, bar: ProgressBar, describe: Callable[[dict[str, float]], str], done: threading.Event) -> None:
+    last = False
+    while not last:
+        last = done.wait(_INTERVAL_S)
+        try:
+            items = ray.get(actor.take.remote())
+        except RayError:  # the run fails with the actor's node, and ends with its own message
+            return
+        for item in items:
             if isinstance(item, str):
                 say(item)
-                continue
-            images, epochs = item
-            new = max(images, bar.start) - bar.done  # negative after workers restart
-            bar.advance(new)
-            count_images("train", ok=new)
-            for metrics in epochs:
-                gauge("epoch", "The last finished epoch.").set(metrics["epoch"])
-                gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(metrics["validation_accuracy"])
-                gauge("validation_loss", "Of the last epoch.").set(metrics["validation_loss"])
-                say(describe(metrics))
+            elif isinstance(item, dict):
+                gauge("epoch", "The last finished epoch.").set(item["epoch"])
+                gauge("validation_accuracy", "Of the last epoch, 0 to 1.").set(item["validation_accuracy"])
+                gauge("validation_loss", "Of the last epoch.").set(item["validation_loss"])
+                say(describe(item))
+            else:
+                new = max(item, bar.start) - bar.done  # negative after workers restart
+                bar.advance(new)
+                count_images("train", ok=new)

@@ -159,7 +159,7 @@ class _Failures(UserCallback):
         self._count += 1
         if self._count <= self._most:
             self._run.output.fetch()
-            self._progress.actor.put_nowait.remote(
+            self._progress.put.remote(
                 f"{_describe_failure(rank, failure)}. Restarting after epoch {len(self._run.history())}:"
                 f" failure {self._count} of {self._most} allowed (training.max_failures)."
             )
