@@ -13,7 +13,7 @@ import pytest
 from checkpoints_made import made_checkpoint, write_checkpoint
 
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
-from fer_ray.emotions import EMOTIONS, csv_order
+from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
 from fer_ray.evaluate import evaluate
 from fer_ray.inference.predictor import Predictor
@@ -44,14 +44,6 @@ def write(folder: Path, data: PreparedDataset, **options: Any) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("checkpoint") / "best", tiny_dataset)
-
-
-def test_csv_order() -> None:
-    assert csv_order(EMOTIONS) == list(range(7))
-    assert [ALPHABETICAL[i] for i in csv_order(ALPHABETICAL)] == list(EMOTIONS)
-    for names in (EMOTIONS[:6], (*EMOTIONS[:6], "bored"), (*EMOTIONS[:6], "angry")):
-        with pytest.raises(DataError, match="in any order"):
-            csv_order(names)
 
 
 def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) -> None:

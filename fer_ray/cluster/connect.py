@@ -142,11 +142,7 @@ class NotPickled:
 
 
 def require(count: int, each: dict[str, float], purpose: str) -> None:
-    """Check that ``count`` workers with resources such as ``{"CPU": 1, "GPU": 0.25}`` fit on the cluster's nodes.
-
-    Raises:
-        UsageError: they don't fit; the message begins with ``purpose`` and shows the arithmetic.
-    """
+    """Raise ``UsageError``, with the arithmetic, if ``count`` workers of ``{"CPU": 1, "GPU": 0.25}`` don't fit."""
     cluster, names = nodes(), [name for name, amount in each.items() if amount]
     available = room(cluster, each)
     if available >= count:

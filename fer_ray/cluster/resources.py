@@ -4,10 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fer_ray.console.text import describe_bytes
 
-Resources = Mapping[str, float]
-"""Resource by Ray's name to amount; ``memory`` is in bytes."""
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Environment variable that Ray sets in the driver of a submitted job."""
+Resources = Mapping[str, float]  # resource by Ray's name to amount; ``memory`` is in bytes
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # environment variable that Ray sets in the driver of a submitted job
 
 
 def fitting(node: Resources, each: Resources) -> int:

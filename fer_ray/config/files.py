@@ -60,9 +60,7 @@ def load_search_space(source: Path | str | None, overrides: Iterable[str] = ()) 
 def load_search_spaces(sources: Sequence[Path | str], overrides: Iterable[str] = ()) -> dict[str, SearchSpace]:
     """Read several search spaces, by name: the name of the file without suffix.
 
-    Raises:
-        UsageError: as in ``load_search_space``, or a space searches nothing, or two have one name; all problems
-            together.
+    ``UsageError`` with the problems of all: as in ``load_search_space``, nothing to search, or a name that is taken.
     """
     found, problems = dict[str, SearchSpace](), Problems()
     for source in sources:

@@ -85,11 +85,7 @@ def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration, without what a search adds, with the values at the given config paths replaced.
-
-    Raises:
-        UsageError: an unknown path, or a value outside its field's range.
-    """
+    """Return a configuration, its search left out, with values at config paths replaced; ``UsageError`` for wrong ones."""
     return validate(Config, raw_with_values(config, values), "configuration")
 
 

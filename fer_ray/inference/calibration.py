@@ -11,8 +11,7 @@ from scipy.special import log_softmax
 
 from fer_ray.storage.json_files import StoredModel
 
-BINS = 15
-"""Number of bins of equal width from 0 to 1, as in Guo et al. 2017 (arXiv 1706.04599)."""
+BINS = 15  # number of bins of equal width from 0 to 1, as in Guo et al. 2017 (arXiv 1706.04599)
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """Bounds of the temperature. The best one is 0 for a network without errors, infinite for one that knows nothing."""
 
@@ -31,11 +30,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature T that minimises the mean cross-entropy of ``softmax(logits / T)``.
 
     It is one number for all classes, so no predicted label changes (Guo et al. 2017, arXiv 1706.04599, section 4.2).
-    The loss is convex in 1 / T. The temperature is 1 without rows, or if a logit is not finite.
-
-    Args:
-        logits: float, n × K.
-        labels: int, n, 0 to K - 1.
+    The loss is convex in 1 / T. The temperature is 1 without rows, or if a logit is not finite. ``logits`` are float,
+    n × K, and ``labels`` int, n, 0 to K - 1.
     """
     if not len(labels) or not np.isfinite(logits).all():
         return 1.0

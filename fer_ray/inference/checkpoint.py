@@ -88,24 +88,16 @@ def save_checkpoint(
 
 
 def copy_checkpoint(source: Path, dest: Path) -> None:
-    """Copy a checkpoint without its training state, and atomically replace a previous ``dest``.
-
-    Raises:
-        OSError: the copy can't be written. The previous ``dest`` is kept.
-    """
+    """Copy a checkpoint without its training state, and replace ``dest``, which stays whole at an ``OSError``."""
     with whole_folder(dest, replace=True) as partial:
         for name in (WEIGHTS_FILE, INFO_FILE):
             shutil.copyfile(source / name, partial / name)
 
 
 def read_info(folder: Path, name: str = "") -> CheckpointInfo:
-    """Read the description of a checkpoint.
+    """Read the description of a checkpoint, whose ``name`` in messages is by default ``folder``.
 
-    Args:
-        name: path or URL of the checkpoint in messages; by default ``folder``.
-
-    Raises:
-        DataError: the description is missing, damaged or of another format version.
+    ``DataError`` if the description is missing, damaged or of another format version.
     """
     return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}", f"{name or folder}/{INFO_FILE}")
 

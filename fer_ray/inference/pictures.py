@@ -24,11 +24,7 @@ unloaded Pillow image. Its pixels then differ slightly from those of an array or
 
 
 def square_greys(pictures: Picture | Iterable[Picture], size: int) -> np.ndarray:
-    """Return one or several pictures as uint8, n × size × size, grey, 0 black to 255 white.
-
-    Raises:
-        DataError: pictures can't be read. The message lists all of them by number.
-    """
+    """Return pictures as uint8, n × size × size, grey, 0 black to 255 white; ``DataError`` names what can't be read."""
     if isinstance(pictures, (Path, str, bytes, Image.Image, np.ndarray)) or not isinstance(pictures, Iterable):
         pictures = [pictures]
     squares, problems = [], list[str]()

@@ -71,8 +71,7 @@ VIEWS: dict[str, Views] = {
 }
 """The views that every image gets, by the name of the test-time augmentation."""
 
-UNSURE = 0.3
-"""Difference of the two highest probabilities, 0 to 1, below which ``adaptive`` adds views."""
+UNSURE = 0.3  # difference of the two highest probabilities, 0 to 1, below which ``adaptive`` adds views
 
 
 def more_views(images_bchw: torch.Tensor) -> Iterator[torch.Tensor]:

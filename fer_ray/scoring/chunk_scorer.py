@@ -25,10 +25,8 @@ from fer_ray.scoring.timed_threads import TimedBatches
 from fer_ray.scoring.totals import Totals
 from fer_ray.storage.output import Output
 
-BATCH_SIZE = {"cpu": 64, "cuda": 512}
-"""Images a forward pass by device, unless the job says otherwise."""
-CHUNK_SECONDS = 4.0
-"""Work of a chunk, which is what a kill can cost."""
+BATCH_SIZE = {"cpu": 64, "cuda": 512}  # images a forward pass by device, unless the job says otherwise
+CHUNK_SECONDS = 4.0  # work of a chunk, which is what a kill can cost
 _MOST_THREADS = 16  # a network drive or an object store answers within 1 to 50 ms
 _DETECTED_SIDE = 640  # a photo's shorter side in pixels that is enough to find faces
 _CROP_SIDE, _CROP_ASPECT = 384, 1.3  # of face crops; most data sets have 48 to 256 pixels and a ratio up to 1.22

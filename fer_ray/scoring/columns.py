@@ -33,8 +33,7 @@ from fer_ray.images.faces import FoundFace
 from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.arrow_arrays import arrow_array
 
-NO_FAILURE = ("ok", "no_face")
-"""The statuses of inputs that did not fail."""
+NO_FAILURE = ("ok", "no_face")  # the statuses of inputs that did not fail
 PROBABILITIES = tuple(f"p_{name}" for name in EMOTIONS)
 BOX = ("face_x", "face_y", "face_width", "face_height")
 

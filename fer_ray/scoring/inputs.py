@@ -38,8 +38,7 @@ from fer_ray.scoring.containers import Entry, is_container, list_container, open
 from fer_ray.sources.table_columns import IMAGE_COLUMNS, find_column, is_text
 from fer_ray.storage.object_store import absolute, as_url, locate
 
-PATH = ("path", "file", "filename", "file_name", "url", "uri")
-"""Names of a column of paths or URLs."""
+PATH = ("path", "file", "filename", "file_name", "url", "uri")  # names of a column of paths or URLs
 _LISTS = (".txt", ".lst")
 _LINE_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
 _COMPRESSED = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
@@ -47,11 +46,9 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
-    """Return the inputs as absolute paths and URLs.
+    """Return the inputs as absolute paths and URLs; ``DataError`` if one is missing.
 
-    Raises:
-        UsageError: there is no input, or one is a URL of an unknown kind.
-        DataError: an input is missing.
+    ``UsageError`` if there is no input, or one is a URL of an unknown kind.
     """
     if not inputs:
         raise UsageError("no INPUT: name folders, images, lists, .zip or .tar files, or s3:// or gs:// prefixes.")

@@ -19,8 +19,7 @@ from fer_ray.scoring.containers import Entry
 from fer_ray.storage.output import Output
 
 PREFIX = "_manifest-"
-GROUP_ROWS = 32_768
-"""Rows of a row group, and the most inputs of a chunk."""
+GROUP_ROWS = 32_768  # rows of a row group, and the most inputs of a chunk
 
 _SCHEMA = pa.schema(
     [
@@ -53,9 +52,7 @@ def add_listing(folder: Output, entries: Iterable[Entry]) -> int:
     """Write the entries that no earlier listing has as one more listing; return their number.
 
     Memory doesn't grow with the entries of a first listing. A later one holds about 80 bytes for each known entry.
-
-    Raises:
-        DataError: an earlier listing can't be read.
+    ``DataError`` if an earlier listing can't be read.
     """
     number, new = len(listing_files(folder)), iter(entries)
     if number:

@@ -43,12 +43,9 @@ def plan(gpus_per_actor: float = 1) -> tuple[int, int, float]:
 def in_actors(
     folder: Output, job: ScoringJob, left: Sequence[Chunk], gpus_per_actor: float
 ) -> tuple[int, Generator[Done]]:
-    """Score in actors of Ray; a ``Runner``.
+    """Score in actors of Ray, each with a share of a GPU, above 0 to 1; a ``Runner``.
 
     Ray Data hands out calls, and each call takes a chunk of what is left: so fast actors get more and larger chunks.
-
-    Args:
-        gpus_per_actor: share of a GPU, above 0 to 1.
     """
     actors, threads, gpus = plan(gpus_per_actor)
     files = sum(chunk.files for chunk in left)

@@ -17,8 +17,7 @@ from fer_ray.scoring.manifest import Chunk
 from fer_ray.scoring.parts import part_name, read_part
 from fer_ray.storage.output import Output
 
-BINS = 20
-"""Number of bins of the histogram of confidence, from 0 to 1."""
+BINS = 20  # number of bins of the histogram of confidence, from 0 to 1
 _FAILURES_KEPT, _SAMPLES_KEPT = 20, 12  # samples of each kind
 _COLUMNS = ("path", "status", "error", "label", "confidence", "face")
 
@@ -96,11 +95,7 @@ def _ends(samples: list[Any]) -> list[Any]:
 
 
 def count_parts(folder: Output, chunks: Iterable[Chunk], format: str) -> Totals:
-    """Count the rows of parts, one part in memory at a time.
-
-    Raises:
-        DataError: a part is damaged or has rows of another number of inputs.
-    """
+    """Count the rows of parts, one in memory at a time; ``DataError`` if one is damaged or lacks rows."""
     totals = Totals()
     for chunk in chunks:
         file = f"{folder.path_or_url}/{part_name(chunk, format)}"

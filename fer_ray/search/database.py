@@ -14,8 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fer_ray.errors import FerRayError, UsageError
 
 T = TypeVar("T")
-SQLITE_PATIENCE_S = 60
-"""How long a write waits for other users of the study's file."""
+SQLITE_PATIENCE_S = 60  # how long a write waits for other users of the study's file
 
 
 def open_database(storage: str, action: Callable[[RDBStorage], T], create: bool = False) -> T:

@@ -66,11 +66,7 @@ def _stored(value: Any) -> Any:
 
 
 def ranges_changed(study: str, known: Mapping[str, SearchSpace], spaces: Mapping[str, SearchSpace]) -> bool:
-    """Return whether the bounds of searched ranges differ from those that a study knows.
-
-    Raises:
-        UsageError: something else differs, which one Optuna study can't represent.
-    """
+    """Return whether bounds of ranges differ from those that a study knows; ``UsageError`` if anything else does."""
     changes = [f"space {key}" for key in sorted(set(known) ^ set(spaces))]
     for key in [key for key in known if key in spaces]:
         before, after = _fixed(known[key]), _fixed(spaces[key])

@@ -36,8 +36,7 @@ class Allocation:
         return self.concurrent * self.workers
 
 
-Costs = Mapping[str, TrialCost]
-"""Cost of a process by the name of its space; empty if nothing was measured."""
+Costs = Mapping[str, TrialCost]  # cost of a process by the name of its space; empty if nothing was measured
 
 
 def allocate(

@@ -15,8 +15,7 @@ from fer_ray.config.tune_options import TuneOptions
 from fer_ray.errors import UsageError
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
 
-GP_STARTUP = 10
-"""Complete trials that Optuna's Gaussian process needs; until then it draws at random."""
+GP_STARTUP = 10  # complete trials that Optuna's Gaussian process needs; until then it draws at random
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,9 @@ DEFAULT_STRATEGY = Strategy()
 
 
 def choose_strategy(options: TuneOptions) -> Strategy:
-    """Return the requested strategy; without a scheduler, that is ``asha``, or ``none`` with several objectives.
+    """Return the requested strategy; ``UsageError`` with all problems if its parts don't go together.
 
-    Raises:
-        UsageError: its parts don't go together; with all problems.
+    Without a scheduler, that is ``asha``, or ``none`` with several objectives.
     """
     objectives, scheduler = tuple(options.objective), options.scheduler
     problems = _sampler_problems(options.sampler, len(objectives), options.search_spaces)

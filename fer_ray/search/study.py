@@ -55,11 +55,7 @@ class RunningTrial:
 
 
 class Study:
-    """Draws candidates and stores the results of trials.
-
-    Args:
-        study: the Optuna study, whose sampler and pruner are replaced.
-    """
+    """Draws candidates and stores the results of trials in an Optuna study, whose sampler and pruner it replaces."""
 
     def __init__(self, study: optuna.Study, spaces: Mapping[str, SearchSpace], strategy: Strategy):
         self.name, self.optuna = study.study_name, study

@@ -25,10 +25,8 @@ from fer_ray.errors import DataError, UsageError
 from fer_ray.storage.local import local_path, make_folder, recover_folder, whole_folder
 from fer_ray.storage.object_store import REQUESTS_AT_ONCE, as_url, locate, require_bucket
 
-WEIGHTS_FILE, INFO_FILE = "model.safetensors", "checkpoint.json"
-"""The files of a checkpoint."""
-INT8_FILE = "model.int8.onnx"
-"""The file of a checkpoint that also has an int8 model."""
+WEIGHTS_FILE, INFO_FILE = "model.safetensors", "checkpoint.json"  # the files of a checkpoint
+INT8_FILE = "model.int8.onnx"  # the file of a checkpoint that also has an int8 model
 CURRENT_FILE, INCOMPLETE_FILE = ".current", ".incomplete"
 """What ``fer_ray.storage.output`` writes beside an output's files."""
 _PROGRESS_BYTES = 16 << 20  # a smaller copy is fast
@@ -95,10 +93,8 @@ def cache_folder() -> Path:
 def stored_files(filesystem: fs.FileSystem, prefix: str) -> dict[str, fs.FileInfo]:
     """Return the files below a prefix that readers see, by their names relative to it, sorted.
 
-    Hidden files are left out, and all files of an incomplete output.
-
-    Raises:
-        OSError: the store can't be read; ``FileNotFoundError`` if a folder was replaced meanwhile.
+    Hidden files are left out, and all files of an incomplete output. ``OSError`` if the store can't be read;
+    ``FileNotFoundError`` if a folder was replaced meanwhile.
     """
     found = filesystem.get_file_info(fs.FileSelector(prefix, recursive=True, allow_not_found=True))
     infos = {info.path[len(prefix) + 1 :]: info for info in found if info.type == fs.FileType.File}

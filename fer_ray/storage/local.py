@@ -29,11 +29,7 @@ def split_url(path_or_url: Path | str) -> tuple[str, str] | None:
 
 
 def require_dataset(folder: Path, path_or_url: Path | str) -> None:
-    """Check that a folder looks like a prepared dataset, without reading it; ``path_or_url`` is its name in messages.
-
-    Raises:
-        DataError: it is missing, or has no ``dataset.json``.
-    """
+    """Raise ``DataError``, with the name ``path_or_url``, if a folder doesn't look like a prepared dataset."""
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "no such folder"
         raise DataError(f"{path_or_url}: {what}. Expected the folder of a prepared dataset. {PREPARE}")

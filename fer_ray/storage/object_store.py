@@ -31,8 +31,7 @@ def require_answer(setting: str, host: str, port: int, kind: type[FerRayError], 
         raise kind(f"{setting}: nothing answers there: {error.strerror or error}. {remedy}") from error
 
 
-REQUESTS_AT_ONCE = 24
-"""Parallel requests of one process; pyarrow keeps 25 connections to a store."""
+REQUESTS_AT_ONCE = 24  # parallel requests of one process; pyarrow keeps 25 connections to a store
 _REQUEST_S = 60.0
 _ATTEMPTS = 10  # with growing pauses, about a minute in total: a store under load answers 503 for a while
 _READS, _PAUSE_S = 5, 0.1
@@ -42,8 +41,7 @@ T = TypeVar("T")
 def as_url(path_or_url: Path | str) -> str | None:
     """Return the URL that a text or a ``Path`` of a URL names, or None for a local path.
 
-    Raises:
-        UsageError: the URL is of an unknown kind, has no bucket, has an empty part, or contains a secret.
+    ``UsageError`` if the URL is of an unknown kind, has no bucket, has an empty part, or contains a secret.
     """
     parts = split_url(path_or_url)
     if not parts:
@@ -108,11 +106,7 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
 
 
 def require_apart(output: Path | str, inputs: Iterable[Path | str]) -> None:
-    """Check that an output isn't inside an input; links and ``..`` are resolved.
-
-    Raises:
-        UsageError: the output is inside an input, or is an input; all such inputs are named.
-    """
+    """Raise a ``UsageError`` that names all inputs in which an output lies; links and ``..`` are resolved."""
 
     def resolved(path_or_url: Path | str) -> str:
         return (as_url(path_or_url) or os.path.realpath(local_path(path_or_url))).rstrip("/") + "/"
@@ -139,9 +133,7 @@ class ObjectFile(io.RawIOBase):
     """An object, open for random access; each read is one request, which is retried if it fails.
 
     pyarrow retries requests too, but not a request for a few bytes if the error response is longer than those.
-
-    Raises:
-        OSError: the object can't be read.
+    ``OSError`` if the object can't be read.
     """
 
     def __init__(self, url: str):

@@ -31,11 +31,7 @@ class TrainingData:
 
 
 def fitting_splits(dataset: PreparedDataset, memory: int, workers: int = 1) -> tuple[list[str], str]:
-    """Choose the splits that each of the workers holds in ``memory`` bytes, validation first.
-
-    Returns:
-        The names of the splits, and a line for the user that says which and why.
-    """
+    """Return the splits that each worker holds in ``memory`` bytes, validation first, and a line on why for users."""
     fitting, parts, left = list[str](), list[str](), memory
     each = " a worker" if workers > 1 else ""
     for split in ("validation", "train"):

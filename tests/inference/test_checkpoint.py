@@ -86,11 +86,6 @@ def test_damaged_checkpoints(damage: str, saved: Path) -> None:
         load_checkpoint(saved)
 
 
-def test_run_folder_instead_of_its_checkpoint(saved: Path) -> None:
-    with pytest.raises(DataError, match=f"Did you mean {saved}"):
-        load_checkpoint(saved.parent)
-
-
 def test_the_shipped_network_is_small_and_as_accurate_as_its_card_says(fer2013_zip: Path) -> None:
     file = SHIPPED_CHECKPOINT / WEIGHTS_FILE
     assert file.stat().st_size <= 12_000_000

@@ -2,16 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 
 from fer_ray.errors import UsageError
 from fer_ray.inference import device
-from fer_ray.inference.device import LAYOUT, pick_device, to_device
-
-
-def test_kernels_have_the_measured_layout() -> None:
-    convolution = to_device(nn.Conv2d(3, 4, 3), pick_device())
-    assert convolution.weight.is_contiguous(memory_format=LAYOUT)
+from fer_ray.inference.device import pick_device
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,7 @@ def measure_where_tight(request: SearchRequest, data: TrainingData, allocation: 
 def measure_costs(request: SearchRequest, data: TrainingData, allocation: Allocation) -> Costs:
     """Measure a step of each space's defaults on one node, in as many processes at once as trials will run there.
 
-    Raises:
-        UsageError: a step fails, most likely because memory is too small.
+    ``UsageError`` if a step fails, most likely because memory is too small.
     """
     say(f"Measuring a step of {', '.join(request.spaces)}.")
     rows = ray.put(data)

@@ -141,12 +141,9 @@ def adapted_tune(copies_files: bool) -> Iterator[None]:
 
 
 def run_to_its_end(tuner: ray_tune.Tuner) -> None:
-    """Run Ray Tune until its trials have ended or its stopper ends the search.
+    """Run Ray Tune until its trials have ended or its stopper ends the search; ``FerRayError`` if Ray has died.
 
     Leaves the uploaded folder of a job, which disappears when the job is stopped: Tune needs its current folder.
-
-    Raises:
-        FerRayError: Ray has died.
     """
     if is_uploaded(Path.cwd()):
         os.chdir(tempfile.gettempdir())

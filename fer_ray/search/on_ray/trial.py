@@ -35,8 +35,7 @@ from fer_ray.training.run_folder import Metrics, Report, RunFolder, Snapshot
 
 DRIVER = {"CPU": 0.001}
 """Resources of the process that a trial's workers report to, which is mostly idle; Ray Tune refuses 0."""
-_LEFT = 0.01
-"""CPUs that each worker leaves to those processes."""
+_LEFT = 0.01  # CPUs that each worker leaves to those processes
 
 
 class TrainFunction(Protocol):

@@ -9,8 +9,7 @@ import ray
 from fer_ray.dataset.store import PreparedDataset, Split, images_of, to_split
 from fer_ray.errors import DataError
 
-READ_CPUS = 0.1
-"""CPUs of a task that reads training rows. Workers must leave as much free, or the task never starts."""
+READ_CPUS = 0.1  # CPUs of a task that reads training rows. Workers must leave as much free, or the task never starts
 _TASK_GROUPS = 8
 
 
@@ -39,10 +38,7 @@ def train_dataset(dataset: PreparedDataset, workers: int) -> ray.data.Dataset:
 def drain(shard: Any, dataset: PreparedDataset, rank: int, workers: int) -> Split:
     """Read a worker's shard, from ``ray.train.get_dataset_shard``, into memory, in the order of ids.
 
-    The first workers also take one row each of the remainder.
-
-    Raises:
-        DataError: the files changed after the shards were made.
+    The first workers also take one row each of the remainder. ``DataError`` if the files changed since the sharding.
     """
     rows = dataset.labelled("train")
     tables = list(shard.iter_batches(batch_size=4096, batch_format="pyarrow"))
