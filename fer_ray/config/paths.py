@@ -85,7 +85,7 @@ def with_value(raw: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration, its search left out, with values at config paths replaced; ``UsageError`` for wrong ones."""
+    """Return a configuration, its search left out, with values at paths replaced; ``UsageError`` for wrong ones."""
     return validate(Config, raw_with_values(config, values), "configuration")
 
 
