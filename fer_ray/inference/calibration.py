@@ -46,12 +46,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[ReliabilityBin]:
-    """Group rows into ``BINS`` bins by their highest probability.
-
-    Args:
-        labels: int, n, 0 to K - 1.
-        probabilities: float, n × K. Each row sums to 1.
-    """
+    """Group rows into ``BINS`` bins by their highest probability; labels: int, n; probabilities: float, n × K."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)

@@ -128,12 +128,7 @@ def wilson_interval(right: int, rows: int) -> tuple[float, float]:
 
 
 def score_predictions(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
-    """Compute all scores.
-
-    Args:
-        labels: int, n, n > 0, csv order.
-        probabilities: float, n × K, csv order. Each row sums to 1.
-    """
+    """Compute all scores of labels, int, n > 0, and probabilities, float, n × K, rows of sum 1; both in csv order."""
     every = range(NUM_CLASSES)
     # log_loss warns where a float32 row doesn't sum to 1 in float64.
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)

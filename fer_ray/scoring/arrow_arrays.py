@@ -10,9 +10,7 @@ import pyarrow as pa
 def arrow_array(values: Sequence[Any], type: pa.DataType) -> pa.Array:
     """Return what ``pyarrow.array`` does, without importing pandas, which takes a second in a short job.
 
-    Args:
-        values: None for null, else text, bytes, numbers, or sequences of int.
-        type: string, binary, float32, int32, int64, or a list of int64.
+    ``values`` are None for null, else of the ``type``: string, binary, float32, int32, int64, or a list of int64.
     """
     valid = pa.py_buffer(np.packbits(np.array([value is not None for value in values], bool), bitorder="little"))
     if pa.types.is_list(type):

@@ -62,13 +62,10 @@ class ReadImage(NamedTuple):
 
 
 def rows_of(names: Sequence[bytes], images: Sequence[ReadImage], numbers: np.ndarray, with_faces: bool) -> pa.Table:
-    """Return the rows of inputs, one a face, as a table.
+    """Return the rows of inputs, one a face, as a table; ``with_faces`` with the columns of faces.
 
-    Args:
-        names: of the inputs.
-        images: what reading them gave.
-        numbers: float32, m × 9, of the m faces: probabilities in csv order, entropy, ``tta_std``.
-        with_faces: add the columns of faces.
+    ``images`` are what reading the inputs gave. ``numbers`` are those of all m faces, float32, m × 9: probabilities in
+    csv order, entropy, ``tta_std``.
     """
     rows = [
         (name, image, number, face)

@@ -36,13 +36,9 @@ _OF_THE_JOB = ("checkpoints", "tta", "faces", "precision", "batch_size", "inputs
 
 
 def summarise(job: ScoringJob, totals: Totals, files: int, began: float) -> dict[str, Any]:
-    """Return the contents of ``summary.json``.
+    """Return the contents of ``summary.json``, with the totals over all rows, at the end of a run.
 
-    Args:
-        job: as computed.
-        totals: over all rows.
-        files: inputs scored in this run.
-        began: when this run, which ends now, began: seconds since the epoch.
+    ``files`` are the inputs scored in this run, ``began`` is when it began: seconds since the epoch.
     """
     scored, now = totals.label.total(), time.time()
     return {
@@ -71,15 +67,9 @@ def summarise(job: ScoringJob, totals: Totals, files: int, began: float) -> dict
 def write_summary(
     folder: Output, summary: dict[str, Any], samples: list[dict[str, Any]], render: Callable[[Path], str]
 ) -> dict[str, Any]:
-    """Write ``summary.json``, the samples and the page; where nothing was scored, with the speed of the previous run.
+    """Write ``summary.json``, samples and page, and return the summary; if nothing was scored, with the previous speed.
 
-    Args:
-        summary: as ``summarise`` returned it.
-        samples: as in ``Totals``.
-        render: returns the page of a local folder that holds the other files.
-
-    Returns:
-        The contents of ``summary.json``.
+    ``render`` returns the page of a local folder that holds the other files.
     """
     if not summary["scored_in_this_run"] and folder.exists(SUMMARY_FILE):
         previous = json.loads(folder.read(SUMMARY_FILE))

@@ -24,8 +24,10 @@ _COLUMNS = ("path", "status", "error", "label", "confidence", "face")
 
 @dataclass
 class Totals:
-    """Counts over rows. ``failures`` are rows of the first failed inputs: path, status, error. ``samples`` are rows of
-    this run with the highest and the lowest confidence, in descending order: path, label, confidence, png (base64).
+    """Counts over rows.
+
+    ``failures`` are rows of the inputs that failed first: path, status, error. ``samples`` are rows of this run with
+    the highest and the lowest confidence, in descending order: path, label, confidence, png (base64).
     """
 
     status: Counter[str] = field(default_factory=Counter)  # inputs by status
@@ -49,12 +51,7 @@ class Totals:
 
     @classmethod
     def of(cls, table: pa.Table, pictures: Sequence[np.ndarray] = ()) -> "Totals":
-        """Count the rows of a part.
-
-        Args:
-            table: the rows.
-            pictures: uint8, size × size, of the rows that are ok; samples are chosen from them.
-        """
+        """Count the rows of a part, and choose samples from the pictures, uint8, size × size, of those that are ok."""
         status, label, confidence = (table[name].to_pylist() for name in ("status", "label", "confidence"))
         face = table["face"].to_pylist() if "face" in table.column_names else [None] * len(table)
         firsts = [row for row, number in enumerate(face) if not number]  # a second face is not a second input

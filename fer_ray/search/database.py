@@ -20,11 +20,8 @@ SQLITE_PATIENCE_S = 60  # how long a write waits for other users of the study's 
 def open_database(storage: str, action: Callable[[RDBStorage], T], create: bool = False) -> T:
     """Open the database at a URL and return the result of ``action``, which loads, creates or looks for a study.
 
-    Args:
-        create: whether to create the file of an SQLite database that doesn't exist.
-
-    Raises:
-        UsageError: the database can't be opened, has no such study, or already has one of this name.
+    With ``create`` the file of an SQLite database may be missing. ``UsageError`` if the database can't be opened, has
+    no such study, or already has one of this name.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = make_url(storage)

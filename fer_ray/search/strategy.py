@@ -81,15 +81,12 @@ def choose_strategy(options: TuneOptions) -> Strategy:
 def make_sampler(
     strategy: Strategy, seed: int, trials: int, ranges_changed: bool = False
 ) -> optuna.samplers.BaseSampler:
-    """Make a sampler whose draws depend only on the seed and on earlier trials.
+    """Make a sampler whose draws depend only on the seed and on the number of trials in the study so far.
 
     TPE (Bergstra et al., NeurIPS 2011) models parameters jointly, in groups because each space has its own parameters,
     and with the constant liar, which keeps concurrent trials apart. Once bounds of ranges have changed, groups would
     draw from the first bounds for ever; without groups, TPE models each parameter whose bounds changed on its own.
-
-    Args:
-        trials: number of trials in the study, so that a resumed search draws new candidates. ``qmc`` ignores it: the
-            study counts how far its sequence is.
+    ``qmc`` ignores the number of trials: the study counts how far its sequence is.
     """
     fresh = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
     with warnings.catch_warnings():

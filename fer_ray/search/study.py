@@ -83,13 +83,9 @@ class Study:
         strategy: Strategy = DEFAULT_STRATEGY,
         first: Iterable[tuple[str, Config, dict[str, Any]]] | None = None,
     ) -> "Study":
-        """Create a study.
+        """Create a study; ``UsageError`` if the storage can't be opened, or has a study of this name.
 
-        Args:
-            first: trials to enqueue: space, configuration, and user attributes; by default the defaults of each space.
-
-        Raises:
-            UsageError: the storage can't be opened, or has a study of this name.
+        ``first`` are trials to enqueue: space, configuration, user attributes; by default the defaults of each space.
         """
         directions = [StudyDirection.MAXIMIZE] * len(strategy.objectives)
         study = open_database(

@@ -54,13 +54,10 @@ class TrialCost:
 
 
 def measure_trial(config: Config, data: TrainingData, workers: int = 1) -> TrialCost:
-    """Train some steps with ``fit``, validate a batch and write checkpoints.
+    """Train some steps with ``fit`` on some of the rows, which are in memory, validate a batch and write checkpoints.
 
-    Memory is the peak of this process since its start, so call it in a new process.
-
-    Args:
-        data: all rows, in memory; some of them are used.
-        workers: number of workers of a trial, which divide its batch and its rows. Their communication isn't measured.
+    Memory is the peak of this process since its start, so call it in a new process. The ``workers`` of a trial divide
+    its batch and its rows. Their communication isn't measured.
     """
     device = pick_device()
     on_gpu = device.type == "cuda"

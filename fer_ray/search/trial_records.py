@@ -22,11 +22,11 @@ its folder's name, if that isn't its number; of a FAIL, that it doesn't count, b
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A finished trial; an ``interrupted`` one was stopped from outside, doesn't count, and another continues it."""
+    """A finished trial. One that was ``interrupted`` from outside doesn't count, and another trial continues it."""
 
     number: int
     state: str  # ``COMPLETE``, ``PRUNED`` (stopped early) or ``FAIL``
-    values: tuple[float, ...] | None  # objectives in the best epoch by the first; if pruned only the first; or none
+    values: tuple[float, ...] | None  # objectives in the best epoch by the first one; of a pruned trial only that one
     accuracy: float | None  # validation accuracy of the best epoch, as are macro_f1 and images_per_s
     macro_f1: float | None
     images_per_s: float | None  # prediction speed; None if it isn't an objective

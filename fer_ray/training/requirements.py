@@ -19,9 +19,8 @@ _LEAST_PART, _LEAST_GPU_PART = 32, 64  # images that a worker computes at once
 def training_problems(config: Config, info: DatasetInfo | None, workers: int, read: bool = True) -> list[str]:
     """Return what prevents ``workers`` workers from training the configured network on a dataset.
 
-    Args:
-        info: the dataset; None where it can't be read. Then only the rest is checked.
-        read: whether to read pretrained weights and teachers.
+    Without ``info``, where the dataset can't be read, only the rest is checked. ``read``: whether to read pretrained
+    weights and teachers.
     """
     rows = sum(info.splits["train"].labels.values()) if info and "train" in info.splits else None
     problems = batch_problems(config, rows, workers)

@@ -72,10 +72,10 @@ def test_what_a_smaller_batch_does_not_mend_is_raised(
     real = network.forward_batches
     forward(0, "cublas")
     with pytest.raises(UsageError, match=r"^out of memory: .*Memory doesn.t hold the network and one image"):
-        Predictor(shipped).predict(IMAGES)
+        Predictor(shipped, precision="float32").predict(IMAGES)
     monkeypatch.setattr(network, "forward_batches", room_for(0, OTHERS["assert"], real))
     with pytest.raises(RuntimeError, match="device-side assert"):
-        Predictor(shipped).predict(IMAGES)
+        Predictor(shipped, precision="float32").predict(IMAGES)
 
 
 def test_training_says_what_to_change(

@@ -119,9 +119,7 @@ def adapted_tune(copies_files: bool) -> Iterator[None]:
     """Turn off Ray Tune's console output, its result files and its handling of Ctrl-C while the context is open.
 
     Trials get no credentials: nodes have their own. A process that Ray's memory monitor kills fails its own trial only.
-
-    Args:
-        copies_files: whether Ray Tune copies its files, among them those of TensorBoard, while the search runs.
+    ``copies_files``: whether Ray Tune copies its files, among them those of TensorBoard, while the search runs.
     """
     switches = _SWITCHES | {"TUNE_GLOBAL_CHECKPOINT_S": "10" if copies_files else "1000000000"}
     previous = dict(os.environ)
