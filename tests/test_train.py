@@ -15,7 +15,6 @@ from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import DATASET_FILE, PreparedDataset
 from fer_ray.errors import DataError, UsageError
-from fer_ray.storage.output import open_output
 from fer_ray.train import train
 from fer_ray.training.run_folder import Metrics, RunFolder, Snapshot
 
@@ -91,14 +90,6 @@ def test_resume_without_what_it_would_go_on_from(tiny_dataset: PreparedDataset, 
     with pytest.raises(DataError, match="has 2 epochs but no last/ to resume from"):
         train(tiny_dataset.path, config(), output, resume=True)
     assert {name: (output / "checkpoint" / name).read_bytes() for name in before} == before
-
-
-def test_two_processes_do_not_train_in_one_folder(tiny_dataset: PreparedDataset, run: Path) -> None:
-    with (
-        open_output(run, resume=True),
-        pytest.raises(UsageError, match=r"another process is writing there\. Wait for its end"),
-    ):
-        train(tiny_dataset.path, config(), run, resume=True)
 
 
 def test_an_early_end_is_said(

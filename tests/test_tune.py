@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
 from prometheus_figures import scraped, wait_for
 from ray import cloudpickle
-from scripted_search import SPACE, Scripted, Search, cost_nothing
+from scripted_search import SPACE, Search
 
 from fer_ray.config.files import load_config
 from fer_ray.dataset.store import PreparedDataset
@@ -20,8 +20,7 @@ from fer_ray.errors import UsageError
 from fer_ray.inference.checkpoint import load_checkpoint
 from fer_ray.inference.predictor import Predictor
 from fer_ray.search.on_ray.trial_listener import TrialListener
-from fer_ray.storage.output import open_output
-from fer_ray.tune import TuneResult, search, tune
+from fer_ray.tune import TuneResult, tune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the folder of the tests
@@ -115,16 +114,6 @@ def test_prometheus_finds_what_the_search_has_done(ended: tuple[Search, TuneResu
     assert ended[0].images in {570 * 9, 570 * 10, 570 * 11}  # the epoch before a death may not have been heard
     assert scraped("ray_fer_ray_best_value", "objective") == {"accuracy": 0.6}
     assert sum(scraped("ray_fer_ray_trials_running").values()) == 0
-
-
-def test_nothing_is_overwritten_and_two_searches_never_share_a_folder(
-    ended: tuple[Search, TuneResult], scripted: Search
-) -> None:
-    asked = scripted.request(2)  # while the folder is free
-    with open_output(scripted.run), pytest.raises(UsageError, match="another process is writing there"):
-        search(asked, Scripted([], scripted.calls), cost_nothing)
-    with pytest.raises(UsageError, match="in use, and nothing is overwritten"):
-        ended[0].request(2)
 
 
 def test_confirm_trains_the_best_with_new_seeds(copied: Search) -> None:

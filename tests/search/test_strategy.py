@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.errors import UsageError
 from fer_ray.search.strategy import GP_STARTUP, Strategy, choose_strategy
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord, describe
@@ -70,8 +69,6 @@ def test_two_objectives(tmp_path: Path) -> None:
     best = study.best()
     assert best is not None and best.accuracy == max(record.accuracy or 0 for record in records)
     assert Study.read("s", database).records() == study.records()
-    with pytest.raises(UsageError, match="--objective accuracy,images_per_s"):
-        Study.resume("s", database, {"s": SPACE}, "data")
 
 
 def test_macro_f1_picks_its_own_epoch(tmp_path: Path) -> None:
