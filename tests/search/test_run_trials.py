@@ -1,17 +1,21 @@
-"""Ray Tune as searches run it: what its own way would do to a search."""
+"""Ray Tune as searches run it: what its own way would do to a search; and the table of running trials."""
 
+import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from made_up_search import drawn_study
 from ray import tune as ray_tune
+from rich.console import Console
 
 from fer_ray.cluster import connect
 from fer_ray.errors import FerRayError
-from fer_ray.search.on_ray.run_trials import run_to_its_end
+from fer_ray.search.on_ray.run_trials import TrialTable, run_to_its_end
 from fer_ray.search.on_ray.trial_listener import TrialListener
+from fer_ray.search.study import Study
 
 
 def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
@@ -44,3 +48,37 @@ def test_a_ray_that_died_ends_a_search_with_a_remedy(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(connect, "require_running", died)
     with pytest.raises(FerRayError, match=r"raylet on this machine died\. Finished epochs are kept: .* --resume"):
         run_to_its_end(SimpleNamespace(fit=fit))  # type: ignore[arg-type]
+
+
+def shown(trials: TrialTable, width: int, height: int = 24) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
+    console.print(trials)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def study() -> Study:
+    """One trial in its fourth epoch of ten, 60 s each, and one that has just begun."""
+    study = drawn_study({"fast": 10, "a-space-with-a-rather-long-name": 3})
+    for epoch, accuracy in enumerate([0.3, 0.5, 0.6, 0.55], start=1):
+        study.report(0, {"epoch": float(epoch), "validation_accuracy": accuracy, "seconds": 60.0})
+    return study
+
+
+def test_a_line_a_trial(study: Study) -> None:
+    trials = TrialTable(study)
+    first, second = trials.lines()
+    assert first.startswith("trial 0: epoch 4/10, 55.00%, best 60.00%, ") and first.endswith(" left, fast")
+    assert second == "trial 1: epoch 0/3, a-space-with-a-rather-long-name"
+    for width in (40, 200):
+        lines = shown(trials, width).splitlines()
+        assert len(lines) == 2 and max(map(len, lines)) <= width and "4/10, 55.00%" in lines[0]
+    study.prune(0)
+    assert trials.lines() == [second]
+
+
+def test_more_trials_than_fit_are_counted() -> None:
+    trials = TrialTable(drawn_study({"fast": 10}, 102))
+    assert shown(trials, 80, height=20).splitlines()[-1].strip() == "and 90 more"
+    assert trials.lines()[-1] == "and 86 more"
+    assert shown(TrialTable(drawn_study({"fast": 10}, 0)), 80) == ""
