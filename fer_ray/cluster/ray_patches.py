@@ -105,22 +105,49 @@ def own_gpus_for_train_workers() -> None:
     _pass_to_train({ENABLE_SHARE_CUDA_VISIBLE_DEVICES_ENV: "0", OWN_GPUS: "1"})
 
 
-def failed_starts_end_training() -> None:
-    """Let the death of a worker that starts, as with NCCL without GPUs, end a run of Ray Train.
+def failed_starts_are_failures() -> None:
+    """Free the CPUs of a worker group whose start failed, and let its retries count for ``max_failures``.
 
-    Ray Train keeps the workers of that start and tries again, for ever, because their CPUs are never free. The patch
-    can go once Ray Train frees them and has a limit for such starts alone.
+    A worker dies while it starts if it is killed, or with NCCL without GPUs. Ray Train then keeps the others, and tries
+    again for ever, because their CPUs are never free. The patch can go once it frees them and has a limit for this.
     """
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
-    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
     from ray.train.v2.api import data_parallel_trainer
 
-    class FailurePolicy(DefaultFailurePolicy):
-        def _is_retryable_error(self, error: Any) -> bool:
-            failed = isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupFailedError)
-            return not failed and DefaultFailurePolicy._is_retryable_error(self, error)
+    data_parallel_trainer.create_failure_policy = _failure_policy  # type: ignore[attr-defined, assignment]
 
-    data_parallel_trainer.create_failure_policy = FailurePolicy  # type: ignore[attr-defined, assignment]
+
+def _failure_policy(config: Any) -> Any:
+    """Return the policy; also called in the process of Ray Train's controller, which starts the workers."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
+    from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+
+    class FailurePolicy(DefaultFailurePolicy):
+        def make_decision(self, training_failed_error: Any) -> FailureDecision:
+            cause = getattr(training_failed_error, "controller_failure", None)
+            if not isinstance(cause, WorkerGroupStartupFailedError):
+                return super().make_decision(training_failed_error)
+            self._worker_group_failures += 1
+            is_last = self._worker_group_failures > config.max_failures
+            return FailureDecision.RAISE if is_last else FailureDecision.RETRY
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return _failure_policy, (config,)
+
+    real = WorkerGroup._start
+    if real.__module__ != __name__:
+
+        def start(group: Any) -> None:
+            try:
+                real(group)  # type: ignore[no-untyped-call]
+            except Exception:
+                if group.has_started():
+                    group._worker_group_state.shutdown()
+                    group._clear_state()
+                raise
+
+        setattr(WorkerGroup, "_start", start)  # noqa: B010 - for mypy
+    return FailurePolicy(config)
 
 
 def name_cluster_to_train() -> None:

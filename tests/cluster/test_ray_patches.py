@@ -20,6 +20,7 @@ from ray.train.torch import TorchConfig
 from ray.train.v2._internal import constants as train_constants
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
+from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api import data_parallel_trainer
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import ControllerError
@@ -120,14 +121,31 @@ def test_ray_train_passes_on_gpus_and_cluster(monkeypatch: pytest.MonkeyPatch) -
     assert train_constants.get_env_vars_to_propagate().items() >= ours.items()
 
 
-def test_a_failed_start_ends_training_and_resources_are_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = FailureConfig(controller_failure_limit=1)
+def test_a_failed_start_frees_its_cpus_and_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = list[bool]()
+
+    def fails(group: Any, builder: Any) -> None:
+        group._worker_group_state = SimpleNamespace(shutdown=lambda: freed.append(True))
+        raise WorkerGroupStartupFailedError
+
+    def starts(kind: Any) -> None:
+        group = kind.__new__(kind)
+        group._world_rank_to_ongoing_poll = {}
+        with pytest.raises(WorkerGroupStartupFailedError):
+            group._start()
+
+    for kind in (as_shipped := unpatched(WorkerGroup.__module__).WorkerGroup, WorkerGroup):
+        monkeypatch.setattr(kind, "_start_impl", fails)
+    starts(as_shipped)
+    config = FailureConfig(max_failures=1, controller_failure_limit=1)
     failed, late = ControllerError(WorkerGroupStartupFailedError()), ControllerError(WorkerGroupStartupTimeoutError(2))
-    assert create_failure_policy(config).make_decision(failed) is FailureDecision.RETRY
+    policy = create_failure_policy(config)
+    assert not freed and policy.make_decision(failed) is FailureDecision.RETRY
+    monkeypatch.setattr(WorkerGroup, "_start", WorkerGroup._start)
     monkeypatch.setattr(data_parallel_trainer, "create_failure_policy", None)
-    ray_patches.failed_starts_end_training()
+    ray_patches.failed_starts_are_failures()
     policy = cloudpickle.loads(cloudpickle.dumps(data_parallel_trainer.create_failure_policy(config)))
-    decisions = [policy.make_decision(error) for error in (failed, late, late)]
-    assert decisions == [FailureDecision.RAISE, FailureDecision.RETRY, FailureDecision.RAISE]
+    starts(WorkerGroup)
+    assert freed == [True]
+    decisions = [policy.make_decision(error) for error in (failed, late, failed, late)]
+    assert [one is FailureDecision.RETRY for one in decisions] == [True, True, False, False]

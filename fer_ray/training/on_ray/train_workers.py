@@ -20,7 +20,7 @@ from fer_ray.cluster.failures import Failure, FailureReader, advice
 from fer_ray.cluster.memory import available_memory, first_line, memory_errors
 from fer_ray.cluster.metrics import count_failure
 from fer_ray.cluster.node_checks import external_paths, require_seen_by_nodes
-from fer_ray.cluster.ray_patches import failed_starts_end_training, own_gpus_for_train_workers
+from fer_ray.cluster.ray_patches import failed_starts_are_failures, own_gpus_for_train_workers
 from fer_ray.cluster.resources import fitting, most_cpus, room
 from fer_ray.config.schema import Config
 from fer_ray.console.progress import ProgressBar, say
@@ -119,7 +119,7 @@ def make_trainer(
         rows: split over the workers (``ray.train.get_dataset_shard("train")``); None if they read rows themselves.
     """
     own_gpus_for_train_workers()
-    failed_starts_end_training()
+    failed_starts_are_failures()
     return TorchTrainer(
         _call_with_rank,
         train_loop_config={"work": work, "threads": threads},
