@@ -28,7 +28,6 @@ import pyarrow as pa
 
 from fer_ray.console.messages import redacted
 from fer_ray.emotions import EMOTIONS
-from fer_ray.images.decode import ImageProblem
 from fer_ray.images.faces import FoundFace
 from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.arrow_arrays import arrow_array
@@ -64,7 +63,7 @@ class ReadImage(NamedTuple):
     """
 
     faces: Sequence[tuple[FoundFace | None, np.ndarray]] = ()
-    status: ImageProblem | FileProblem | Literal["ok", "no_face"] = "ok"
+    status: FileProblem | Literal["ok", "no_face"] = "ok"
     error: str | None = None
     reading: float = 0.0
     decoding: float = 0.0

@@ -70,12 +70,12 @@ def test_where_memory_runs_out_batches_are_halved(
 ) -> None:
     forward_batches = network.forward_batches
     monkeypatch.setattr(network, "forward_batches", room_for(1, ERRORS["driver"], forward_batches))
-    statuses, _ = scored(photos, batch_size=4)
+    statuses, _ = scored(photos, batch_size=4, precision="float32")
     assert statuses == 6 * ["ok"]
     assert capsys.readouterr().err.count("Memory ran out: from now on 1 image a forward pass") == 1
     monkeypatch.setattr(network, "forward_batches", room_for(0, ERRORS["driver"], forward_batches))
     with pytest.raises(UsageError, match=r"out of memory: CUDA error: out of memory\. Memory doesn.t hold the network"):
-        score(None, [photos], photos.parent / "none")
+        score(None, [photos], photos.parent / "none", precision="float32")
     assert not (photos.parent / "none").exists()
 
 
