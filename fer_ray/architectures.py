@@ -26,23 +26,14 @@ _LESS_MEMORY = "List other architectures, use --no-speed, or compute on the CPU 
 
 @dataclass(frozen=True)
 class ArchitectureFigures:
-    """The size and speed of an architecture; without a measurement the speeds are None.
-
-    Attributes:
-        name: name of the architecture.
-        summary: one line.
-        parameters: number of parameters.
-        flops: FLOPs of a forward pass of one 48 × 48 image; a multiplication and an addition are two.
-        infer_per_s: images/s of a forward pass on this machine.
-        train_per_s: images/s of a training step on this machine, without reading and augmenting images.
-    """
+    """The size and speed of an architecture; without a measurement the speeds are None."""
 
     name: str
     summary: str
     parameters: int
-    flops: int
-    infer_per_s: float | None
-    train_per_s: float | None
+    flops: int  # of a forward pass of one 48 × 48 image; a multiplication and an addition are two
+    infer_per_s: float | None  # images/s of a forward pass on this machine
+    train_per_s: float | None  # images/s of a training step, without reading and augmenting images
 
 
 @stage(ModelsOptions)
@@ -71,8 +62,8 @@ def models(options: ModelsOptions) -> list[ArchitectureFigures]:
     return figures
 
 
-def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
-    """Return the figures as a plain-text table. ``precision`` is that of the measured speeds."""
+def describe(figures: Sequence[ArchitectureFigures], dtype: torch.dtype) -> str:
+    """Return the figures as a plain-text table; ``dtype`` is that of the measured speeds."""
     columns = ("name", "parameters", "MFLOPs", "predict/s", "train/s", "summary")
     rows = [
         (
@@ -86,12 +77,12 @@ def describe(figures: Sequence[ArchitectureFigures], precision: str) -> str:
     if figures[0].infer_per_s is not None:
         device = pick_device().type
         threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+        precision = str(dtype).removeprefix("torch.")
         note += f"\nImages/s on this machine: {device}{threads}, {precision}, batches of {_BATCH[device]}."
     return f"{Table('', columns, rows).as_text()}\n\n{note}"
 
 
 def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return images/s of forward passes and of training steps."""
     size = _BATCH[device.type]
     batch = torch.randn(size, 1, SIZE, SIZE, device=device).contiguous(memory_format=LAYOUT)
     labels = torch.randint(NUM_CLASSES, (size,), device=device)
@@ -117,6 +108,5 @@ def _speeds(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple
 
 def command(options: ModelsOptions) -> None:
     """Print the table."""
-    dtype = str(resolve_precision(options.precision, pick_device())).removeprefix("torch.")
-    print(describe(models.run(options), dtype))
+    print(describe(models.run(options), resolve_precision(options.precision, pick_device())))
     print("Each name is also that of a configuration with a search space: train --config NAME, tune --space NAME.")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray.data
 from ray.data import ExecutionResources
 
@@ -22,22 +21,19 @@ from fer_ray.config.options import PrepareOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.dataset import quality
-from fer_ray.dataset.assemble import Spool, SpooledRows, mean_and_std, relabel, take_validation
+from fer_ray.dataset.assemble import Spool, SpooledRows, relabel, take_validation
 from fer_ray.dataset.near_duplicates import SMALLEST
-from fer_ray.dataset.quality import Findings
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset
-from fer_ray.dataset.writer import write_splits
+from fer_ray.dataset.writer import write_dataset
 from fer_ray.errors import DataError, UsageError
 from fer_ray.reporting.dataset import describe_dataset, draw_dataset
-from fer_ray.sources.fer_plus import Votes, read_votes
+from fer_ray.sources.fer_plus import read_votes
 from fer_ray.sources.label_names import parse_name_options
 from fer_ray.sources.raw_rows import SOURCE_MISSING, Source
 from fer_ray.sources.recognise import open_source
-from fer_ray.sources.split_names import SPLITS
 from fer_ray.storage.inputs import local_copy
 from fer_ray.storage.output import open_output
 from fer_ray.storage.provenance import record_start
-from fer_ray.version import VERSION
 
 _IN_FLIGHT_BYTES = 512 << 20  # limit for decoded rows in Ray's object store, whatever the size of the source
 
@@ -65,7 +61,12 @@ def prepare(options: PrepareOptions) -> PrepareResult:
     with open_output(options.dest, inputs=[options.source]) as output:
         _require_unprepared(options.source)
         source = open_source(options.source, options.format, options.seed, names)
-        votes = _votes(source, options.fer_plus)
+        if options.fer_plus and source.format != "csv":
+            raise UsageError(
+                f"--fer-plus {options.fer_plus}: votes are joined by row number, and {source.name} ({source.format})"
+                " has none. Give fer2013.csv as SOURCE, or leave --fer-plus out."
+            )
+        votes = read_votes(local_copy(options.fer_plus)) if options.fer_plus else None
         for note in source.notes:
             say(note)
         with output.whole() as partial, tempfile.TemporaryFile(dir=partial) as pixels:
@@ -86,7 +87,7 @@ def prepare(options: PrepareOptions) -> PrepareResult:
                 say(note)
             notes += [quality.NEAR_RULE] if options.near_duplicates else []
             findings = quality.find(rows, spool if options.near_duplicates else None)
-            info = _write(partial, source, spool, rows, findings, dropped, [*source.notes, *notes])
+            info = write_dataset(partial, source, spool, rows, findings, dropped, [*source.notes, *notes])
             draw_dataset(partial, info, spool, rows)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -103,17 +104,6 @@ def _require_unprepared(source: Path | str) -> None:
     except (DataError, OSError):
         return
     raise DataError(f"{source}: is a prepared dataset already. Use it in `fer-ray train --dataset`.")
-
-
-def _votes(source: Source, fer_plus: Path | str | None) -> Votes | None:
-    if fer_plus is None:
-        return None
-    if source.format != "csv":
-        raise UsageError(
-            f"--fer-plus {fer_plus}: votes are joined by row number, and {source.name} ({source.format}) has none. Give"
-            " fer2013.csv as SOURCE, or leave --fer-plus out."
-        )
-    return read_votes(local_copy(fer_plus))
 
 
 def _read(source: Source, spool: Spool) -> None:
@@ -137,10 +127,9 @@ def _read(source: Source, spool: Spool) -> None:
 def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -> list[str]:
     """Take validation from train if the source has none, and return notes about missing splits."""
     notes = []
-    has = {split: len(rows.of_split(split)) > 0 for split in SPLITS}
-    if not has["train"]:
+    if not len(rows.of_split("train")):
         notes.append("No training split in the source: mean and std are those of all images.")
-    elif not has["validation"]:
+    elif not len(rows.of_split("validation")):
         moved = take_validation(rows, validation_fraction, seed) if validation_fraction else 0
         notes.append(
             f"No validation split in the source: {moved:,} training images, about {validation_fraction:.0%} of a class"
@@ -148,13 +137,12 @@ def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -
             if moved
             else "No validation split in the source, and none was made."
         )
-    if not has["test"]:
+    if not len(rows.of_split("test")):
         notes.append("No test split in the source, and none was made up: no figure from this dataset is a test figure.")
     return notes
 
 
 def _drop_leaks(source: Source, rows: SpooledRows, notes: list[str]) -> int:
-    """Drop leaked training rows, add a note, and return their number."""
     had = len(rows.of_split("train"))
     dropped = quality.drop_leaks(rows)
     if had and dropped == had:
@@ -167,33 +155,3 @@ def _drop_leaks(source: Source, rows: SpooledRows, notes: list[str]) -> int:
         " test; rejects.parquet lists them."
     )
     return dropped
-
-
-def _write(
-    folder: Path,
-    source: Source,
-    spool: Spool,
-    rows: SpooledRows,
-    findings: Findings,
-    dropped: int,
-    notes: list[str],
-) -> DatasetInfo:
-    splits, fingerprint = write_splits(folder, spool, rows, findings)
-    rejects = rows.rejects()
-    pq.write_table(rejects, folder / "rejects.parquet")
-    train = rows.of_split("train")
-    mean, std = mean_and_std(spool, train if len(train) else rows.in_order())
-    return DatasetInfo(
-        fer_ray_version=VERSION,
-        source=source.name,
-        source_format=source.format,
-        size=spool.size,
-        splits=splits,
-        mean=mean,
-        std=std,
-        rejected=len(rejects),
-        dropped_leaks=dropped,
-        soft_labels=rows.soft is not None,
-        fingerprint=fingerprint,
-        notes=notes,
-    )

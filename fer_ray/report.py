@@ -16,12 +16,11 @@ from fer_ray.config.stage_options import stage
 from fer_ray.dataset.store import DATASET_FILE
 from fer_ray.errors import DataError, FerRayError
 from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE
-from fer_ray.reporting.comparison import compare_evaluations, compare_runs
 from fer_ray.reporting.dataset import dataset_section
-from fer_ray.reporting.evaluation import evaluation_section
+from fer_ray.reporting.evaluation import compare_evaluations, evaluation_section
 from fer_ray.reporting.html import PageSection, render_page
 from fer_ray.reporting.model_card import CARD_FILE
-from fer_ray.reporting.runs import run_section
+from fer_ray.reporting.runs import compare_runs, run_section
 from fer_ray.reporting.scoring import scoring_section
 from fer_ray.reporting.search import read_search_section
 from fer_ray.scoring.summary import SUMMARY_FILE
@@ -38,38 +37,26 @@ _DAMAGED = (OSError, ValueError, LookupError, TypeError)
 """What readers of damaged JSON, YAML and Parquet raise."""
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of folder: its name, the files that identify it, and the function that shows it."""
-
-    name: str
-    files: tuple[str, ...]
-    show: Callable[[Path, str], PageSection]
-
-
-_EVALUATION = _Kind("an evaluation", (METRICS_FILE, PREDICTIONS_FILE), evaluation_section)
-_RUN = _Kind("a training run", (CONFIG_FILE, EPOCHS_FILE), run_section)
-_KINDS = (
-    _EVALUATION,
-    _Kind("a search", (NAME_FILE,), read_search_section),
-    _RUN,
-    _Kind("a scoring job", (SUMMARY_FILE,), scoring_section),
-    _Kind("a prepared dataset", (DATASET_FILE,), dataset_section),
+_EVALUATION, _RUN = "an evaluation", "a training run"
+_KINDS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], PageSection]]] = {
+    _EVALUATION: ((METRICS_FILE, PREDICTIONS_FILE), evaluation_section),
+    "a search": ((NAME_FILE,), read_search_section),
+    _RUN: ((CONFIG_FILE, EPOCHS_FILE), run_section),
+    "a scoring job": ((SUMMARY_FILE,), scoring_section),
+    "a prepared dataset": ((DATASET_FILE,), dataset_section),
+}
+"""The files that identify a folder of each kind, and the function that shows it."""
+_EXPECTED = (
+    "Expected " + ", or ".join(f"{kind} with {' and '.join(files)}" for kind, (files, _) in _KINDS.items()) + "."
 )
-_EXPECTED = "Expected " + ", or ".join(f"{kind.name} with {' and '.join(kind.files)}" for kind in _KINDS) + "."
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """The files of a report.
-
-    Attributes:
-        page: the HTML page.
-        card: the model cards; None if no folder is an evaluation.
-    """
+    """The files of a report."""
 
     page: Path | str
-    card: Path | str | None
+    card: Path | str | None  # the model cards; None if no folder is an evaluation
 
 
 @stage(ReportOptions)
@@ -93,7 +80,7 @@ def report(options: ReportOptions) -> ReportResult:
                 problems += error.problems
         if problems:
             raise DataError(problems)
-        files = [folder / CARD_FILE for folder in named if _kind_of(folder) is _EVALUATION]
+        files = [folder / CARD_FILE for folder in named if _kind_of(folder) == _EVALUATION]
         cards = "\n---\n\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
         with dest.whole() as partial:
             page = render_page(options.title, [*_comparisons(list(named)), *sections])
@@ -118,28 +105,28 @@ def _folder_section(folder: Path, path_or_url: str) -> PageSection:
         raise DataError(f"{path_or_url}: {problem}. {_EXPECTED}")
     kind = _kind_of(folder)
     if kind is None:
-        incomplete = next((kind for kind in _KINDS if (folder / kind.files[0]).is_file()), None)
-        if incomplete:
-            missing = next(file for file in incomplete.files if not (folder / file).is_file())
-            raise DataError(f"{path_or_url}: {incomplete.name}, but its {missing} is missing. Run the stage again.")
+        for kind, (files, _) in _KINDS.items():
+            if (folder / files[0]).is_file():
+                missing = next(file for file in files if not (folder / file).is_file())
+                raise DataError(f"{path_or_url}: {kind}, but its {missing} is missing. Run the stage again.")
         inside = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and _kind_of(child)]
         named = " ".join(f"{path_or_url}/{name}" for name in inside)
         hint = f" Did you mean the folders in it: {named}?" if inside else ""
         raise DataError(f"{path_or_url}: contains no output of a stage. {_EXPECTED}{hint}")
+    files, show = _KINDS[kind]
     try:
-        return kind.show(folder, path_or_url)
+        return show(folder, path_or_url)
     except _DAMAGED as error:
         raise DataError(
-            f"{path_or_url}: {kind.name} with {', '.join(kind.files)}, but a file in it is damaged:"
+            f"{path_or_url}: {kind} with {', '.join(files)}, but a file in it is damaged:"
             f" {type(error).__name__}: {error}. Run the stage again."
         ) from error
 
 
 def _comparisons(folders: Sequence[Path]) -> list[PageSection]:
-    """Compare the training runs among the folders, and the evaluations of the same split."""
     named = dict(zip(_distinct_names(folders), folders, strict=True))
-    runs = {name: folder for name, folder in named.items() if _kind_of(folder) is _RUN}
-    evaluations = {name: folder for name, folder in named.items() if _kind_of(folder) is _EVALUATION}
+    runs = {name: folder for name, folder in named.items() if _kind_of(folder) == _RUN}
+    evaluations = {name: folder for name, folder in named.items() if _kind_of(folder) == _EVALUATION}
     return [*([compare_runs(runs)] if len(runs) > 1 else []), *compare_evaluations(evaluations)]
 
 
@@ -150,6 +137,5 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
     return next((one for one in names if len(set(one)) == len(set(folders))), [])
 
 
-def _kind_of(folder: Path) -> _Kind | None:
-    """Return the kind of a folder by its files; None if unknown."""
-    return next((kind for kind in _KINDS if all((folder / file).is_file() for file in kind.files)), None)
+def _kind_of(folder: Path) -> str | None:
+    return next((kind for kind, (files, _) in _KINDS.items() if all((folder / one).is_file() for one in files)), None)

@@ -17,9 +17,8 @@ from fer_ray.config.stage_options import stage
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.console.progress import say
 from fer_ray.console.text import amount
-from fer_ray.reporting.confirmation import confirmation_sentences
 from fer_ray.reporting.html import render_page
-from fer_ray.reporting.search import search_section
+from fer_ray.reporting.search import confirmation_notes, confirmation_table, search_section
 from fer_ray.search.confirmation import SEEDS, Confirmed, best_configurations, confirmed, open_confirmation
 from fer_ray.search.database import translate_database_errors
 from fer_ray.search.folder import SearchFolder, is_begun, write_table
@@ -167,5 +166,6 @@ def _print_result(result: TuneResult, request: SearchRequest) -> None:
         counts += f"; {more} interrupted, not counted"
     print(f"best: {describe_best(result.best, request.strategy)}")
     print(f"{len(states)} trials ({counts}); checkpoint: {result.checkpoint}; configuration: {result.config_file}")
-    for sentence in confirmation_sentences(result.confirmed, request.strategy.first) if request.options.confirm else ():
-        print(sentence)
+    if found := result.confirmed:
+        first = request.strategy.first
+        print("", confirmation_table(found, first).as_text(), "", *confirmation_notes(found, first), sep="\n")

@@ -14,14 +14,13 @@ from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset, Sp
 from fer_ray.emotions import EMOTIONS
 
 
-def read_split(archive: zipfile.ZipFile, prefix: str, count: int | None = None) -> Split:
-    """Read images of FER-2013's zip, drawn at random, so with the split's shares of the emotions; None reads all."""
+def read_split(archive: zipfile.ZipFile, prefix: str) -> Split:
+    """Read the images of a split of FER-2013's zip."""
     names = sorted(name for name in archive.namelist() if Path(name).name.startswith(prefix))
-    chosen = [names[index] for index in np.random.default_rng(0).permutation(len(names))[:count]]
-    raw = [np.frombuffer(archive.read(name), np.uint8) for name in chosen]
+    raw = [np.frombuffer(archive.read(name), np.uint8) for name in names]
     images = np.stack([cv2.imdecode(image, cv2.IMREAD_GRAYSCALE) for image in raw])
-    labels = np.array([EMOTIONS.index(Path(name).parent.name) for name in chosen])
-    return Split(chosen, images, labels, np.zeros(len(chosen), bool))
+    labels = np.array([EMOTIONS.index(Path(name).parent.name) for name in names])
+    return Split(names, images, labels, np.zeros(len(names), bool))
 
 
 def write_csv(path: Path, rows: list[tuple[int, np.ndarray, str]]) -> Path:
@@ -44,13 +43,7 @@ def write_prepared(
     soft: bool = False,
 ) -> PreparedDataset:
     """A prepared dataset of 8 × 8 images, the brighter the higher their label, that hold their row's number within the
-    split, see ``numbers_in``.
-
-    Args:
-        labels: of the rows of each split, None where unlabelled.
-        group_rows: of a Parquet row group.
-        file_rows: of a Parquet file.
-        soft: with soft labels, 0.75 for the label and 0.25 for the next one.
+    split, see ``numbers_in``. Soft labels are 0.75 for the label and 0.25 for the next one.
     """
     splits, shares = {}, 0.75 * np.eye(7) + 0.25 * np.roll(np.eye(7), 1, axis=1)
     for split, values in labels.items():

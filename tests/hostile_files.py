@@ -60,10 +60,7 @@ def deep(path: Path, length: int) -> None:
         os.chdir(previous)
 
 
-SIXTEEN = cv2.imencode(".png", FACE.astype(np.uint16) * 257)[1].tobytes()
 OTHER = PICTURE.transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("RGB")
-ORIENTATION = Image.Exif()
-ORIENTATION[0x0112] = 6
 
 CONTENTS: dict[str, tuple[str, bytes]] = {
     # What gives a picture, whatever it is called.
@@ -71,25 +68,14 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
     "wrong-suffix.png": ("ok", JPEG),
     "no-suffix": ("ok", PNG),
     "upper.JPEG": ("ok", JPEG),
-    "progressive.jpg": ("ok", encoded("JPEG", progressive=True)),
-    "cmyk.jpg": ("ok", encoded("JPEG", PICTURE.convert("CMYK"))),
-    "oriented.jpg": ("ok", encoded("JPEG", exif=ORIENTATION)),
     "trailing.jpg": ("ok", JPEG + b"<!-- appended -->"),
     "junk-before-segments.jpg": ("ok", JPEG[:2] + b"\xff\xff" + JPEG[3:]),
-    "grey16.png": ("ok", SIXTEEN),
-    "alpha.png": ("ok", encoded("PNG", PICTURE.convert("RGBA"))),
-    "palette.png": ("ok", encoded("PNG", PICTURE.convert("P"))),
-    "one-bit.png": ("ok", encoded("PNG", PICTURE.convert("1"))),
     "one-pixel.png": ("ok", encoded("PNG", PICTURE.resize((1, 1)))),
     "strip.png": ("ok", encoded("PNG", PICTURE.resize((3000, 1)))),
-    "animated.gif": ("ok", encoded("GIF", save_all=True, append_images=[OTHER.convert("L")])),
     "animated.png": ("ok", encoded("PNG", save_all=True, append_images=[OTHER.convert("L")])),
     "animated.webp": ("ok", encoded("WEBP", save_all=True, append_images=[OTHER.convert("L")])),
-    "lossless.webp": ("ok", encoded("WEBP", lossless=True)),
     "pages.tiff": ("ok", encoded("TIFF", save_all=True, append_images=[OTHER.convert("L")])),
     "compressed.tiff": ("ok", encoded("TIFF", compression="tiff_lzw")),
-    "grey.bmp": ("ok", encoded("BMP")),
-    "grey.pgm": ("ok", encoded("PPM")),
     "new.avif": ("ok", encoded("AVIF", PICTURE.convert("RGB"))),
     "new.jp2": ("ok", encoded("JPEG2000")),
     # What doesn't.
@@ -110,14 +96,11 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
     "pickle.jpg": ("not_an_image", b"\x80\x04cos\nsystem\n(S'touch /tmp/owned'\ntR."),
     "photo.heic": ("not_an_image", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)),
     "half.jpg": ("truncated", JPEG[: len(JPEG) // 2]),
-    "header.jpg": ("truncated", JPEG[:20]),
     "magic.jpg": ("truncated", JPEG[:3]),
     "half.png": ("truncated", PNG[: len(PNG) // 2]),
     "header.png": ("truncated", PNG[:20]),
-    "half.webp": ("truncated", encoded("WEBP")[:-10]),
     "half.gif": ("truncated", encoded("GIF")[:-200]),
     "half.tiff": ("truncated", encoded("TIFF", compression="tiff_lzw")[:-400]),
-    "half.bmp": ("truncated", encoded("BMP")[:-400]),
     "no-frame.jpg": ("undecodable", b"\xff\xd8\xff\xda\x00\x08" + bytes(20)),
     "no-pixels.png": ("undecodable", png(0, 48)),
     "no-data.png": ("undecodable", png(48, 48)),

@@ -13,7 +13,7 @@ from fer_ray.models import architectures
 def test_every_architecture_is_listed_with_what_it_costs() -> None:
     figures = models(speed=False)
     assert [one.name for one in figures] == [one.name for one in architectures()]
-    text = describe(figures, "float32")
+    text = describe(figures, torch.float32)
     assert all(one.summary in text and one.infer_per_s is None for one in figures)
     (cnn3,) = (one for one in figures if one.name == "cnn3")
     convolutions = [(1, 32, 48), (32, 64, 24), (64, 128, 12)]  # channels in and out, side
@@ -25,7 +25,7 @@ def test_every_architecture_is_listed_with_what_it_costs() -> None:
 def test_speed_is_measured() -> None:
     (one,) = models(["lenet"])
     assert one.infer_per_s and one.train_per_s
-    assert "batches of " in describe([one], "float32")
+    assert "batches of " in describe([one], torch.float32)
 
 
 def test_wrong_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Stage prepare, end to end: what is in the dataset, what is said, and what is left when something goes wrong."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,26 +71,27 @@ def test_flaws_leaks_and_rejects_are_accounted_for(tmp_path: Path, capsys: pytes
     lighter = np.clip(images.astype(int) + 1, 0, 255)
     rows = [(number, image, "Training") for number, image in enumerate(images)]
     rows += [(0, images[0], "PublicTest"), (4, images[3], "PrivateTest"), (1, lighter[1], "PrivateTest")]
-    rows += [(9, images[0], "Training"), (1, images[0][:9], "Training")]
+    rows += [(9, images[0], "Training"), (1, images[0][:9], "Training"), (2, images[2], "Training")]
     source = write_csv(tmp_path / "x.csv", rows)
     info = prepare(source, tmp_path / "out", drop_leaks=True, near_duplicates=True).info
     train, test = info.splits["train"], info.splits["test"]
-    assert (train.rows, train.labels["angry"], train.conflicts, info.rejected, info.dropped_leaks) == (4, 0, 0, 4, 2)
+    assert (train.rows, train.labels["angry"], train.conflicts, info.rejected, info.dropped_leaks) == (5, 0, 0, 4, 2)
     assert (test.rows, test.leaked, test.near_duplicates, test.near_leaked) == (2, 0, 1, 1)
-    assert info.mean == pytest.approx(images[[1, 2, 4, 5]].mean() / 255)
+    assert info.mean == pytest.approx(images[[1, 2, 2, 4, 5]].mean() / 255)
     rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
     assert {row["path"] for row in rejects} == {str(source)}
     reasons = {int(row["id"][-2:]): row["reason"] for row in rejects}
     expected = {10: "'9'", 11: "432", 1: "validation as row-0000007", 4: "test as row-0000008"}
     assert reasons.keys() == expected.keys() and all(words in reasons[row] for row, words in expected.items())
     dataset = PreparedDataset(tmp_path / "out")
-    assert dataset.load("train").ids == [f"row-000000{number}" for number in (2, 3, 5, 6)]
+    assert dataset.load("train").ids == [f"row-{number:07}" for number in (2, 3, 5, 6, 12)]
     (near,) = [row for row in pq.read_table(dataset.files("test")).to_pylist() if row["near_duplicate_of"]]
     assert (near["near_duplicate_of"], near["flags"]) == ("row-0000002", ["near_duplicate", "near_leaked"])
     printed = capsys.readouterr()
-    assert "4 rejected, 2 of them by --drop-leaks" in printed.out and "nearly equal to a train image" in printed.out
-    assert "2 of 6 training images were left out" in printed.err
-    assert any("2 of 6 training images were left out" in note for note in info.notes)
+    assert "4 rejected, 2 of them by --drop-leaks" in printed.out
+    assert re.search(r"^nearly equal to a train image +– +0 +1 \(50\.0%\)$", printed.out, re.MULTILINE)
+    assert "2 of 7 training images were left out" in printed.err
+    assert any("2 of 7 training images were left out" in note for note in info.notes)
 
 
 def test_wrong_calls_and_sources_of_no_use_are_refused(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:

@@ -44,8 +44,4 @@ def interrupt_on_sigterm() -> None:
     Does nothing outside the main thread, as only that one receives signals.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

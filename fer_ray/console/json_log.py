@@ -1,17 +1,11 @@
 """The error stream as JSON, one object a line, for log collectors: the option ``--log-json``.
 
-=============  =========================================================================================================
-field          of an event
-=============  =========================================================================================================
-``time``       when it was written: UTC, ISO 8601, milliseconds
-``kind``       ``message``, ``progress``, ``error``, ``warning`` (Python's), or ``output`` (written by a library)
-``text``       what the error stream shows without ``--log-json``
-=============  =========================================================================================================
-
-A ``progress`` has ``description``, ``done``, ``total``, ``unit``, ``per_s``, ``seconds_left``, ``note`` and ``details``
-(of each running trial: ``trial``, ``space``, ``epoch``, ``epochs``, ``last``, ``best``, ``seconds_left``). An ``error``
-has ``error`` (its class), ``exit_code``, ``problems``, and ``traceback`` if it is unexpected. A ``warning`` has
-``category`` and ``where``. Unknown values are null. Lines that native code prints, such as a crash in C++, stay text.
+An event has ``time`` (UTC, ISO 8601), ``kind`` (``message``, ``progress``, ``error``, ``warning`` of Python, ``output``
+of a library) and ``text``, which is what the error stream shows without ``--log-json``. A ``progress`` has
+``description``, ``done``, ``total``, ``unit``, ``per_s``, ``seconds_left``, ``note`` and ``details`` (of each running
+trial: ``trial``, ``space``, ``epoch``, ``epochs``, ``last``, ``best``, ``seconds_left``). An ``error`` has ``error``
+(its class), ``exit_code``, ``problems``, and ``traceback`` if it is unexpected. A ``warning`` has ``category`` and
+``where``. Unknown values are null. Lines that native code prints, such as a crash in C++, stay text.
 """
 
 import atexit

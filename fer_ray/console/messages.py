@@ -41,7 +41,8 @@ def redacted(text: str) -> str:
     Secrets are passwords and signatures in URLs, values after ``password=`` and similar names, and the values of
     environment variables with such names (``AWS_SECRET_ACCESS_KEY``, ``PGPASSWORD``, ``…_TOKEN``).
     """
-    for value in _environment_secrets():
+    values = {value for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= _SHORTEST}
+    for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, "***")
     for secret in (*_URLS, _ASSIGNED):
         text = secret.sub(r"\g<kept>***", text)
@@ -51,8 +52,3 @@ def redacted(text: str) -> str:
 def holds_secret(url: str) -> bool:
     """Return whether a URL contains a password or a signature."""
     return any(secret.search(url) for secret in _URLS)
-
-
-def _environment_secrets() -> list[str]:
-    values = {value for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= _SHORTEST}
-    return sorted(values, key=len, reverse=True)

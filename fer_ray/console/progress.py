@@ -114,8 +114,6 @@ class ProgressBar:
 
 
 class _Bar(Progress):
-    """A progress bar with details below it."""
-
     def __init__(self, details: Details | None):
         self._details, count, note = details, "{task.fields[count]}", "{task.fields[note]}"
         super().__init__("{task.description}", BarColumn(), count, TimeRemainingColumn(), note, console=_CONSOLE)

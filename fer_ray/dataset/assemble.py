@@ -168,17 +168,6 @@ def take_validation(rows: SpooledRows, fraction: float, seed: int) -> int:
     return int(moved[group].sum())
 
 
-def mean_and_std(spool: Spool, numbers: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of the pixels of some rows, 0 to 1."""
-    counts, shades = np.zeros(256, np.int64), np.arange(256)
-    for _, images in spool.chunks(numbers):
-        counts += np.bincount(images.reshape(-1), minlength=256)
-    pixels = int(counts.sum())
-    mean = int(counts @ shades) / pixels
-    variance = int(counts @ shades**2) / pixels - mean**2
-    return mean / 255, float(np.sqrt(max(variance, 0.0))) / 255
-
-
 def relabel(source: Source, rows: SpooledRows, votes: Votes, labels: str) -> list[str]:
     """Replace the labels of a CSV's rows by those of votes, ``majority`` or ``soft``; return notes for the user.
 

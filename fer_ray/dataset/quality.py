@@ -61,7 +61,7 @@ def _first_near(rows: SpooledRows, first: np.ndarray, spool: Spool) -> np.ndarra
         for chosen, images in spool.chunks(distinct):
             hashes.append(hash_images(images))
             bar.advance(len(chosen))
-    earliest = distinct[earliest_near(np.concatenate(hashes), NEAR_DISTANCE)]
+    earliest = distinct[earliest_near(np.concatenate(hashes))]
     near = np.full(len(rows), _NONE)
     near[distinct] = np.where(earliest == distinct, _NONE, earliest)
     of_row: np.ndarray = near[first]
@@ -92,9 +92,7 @@ def split_info(rows: SpooledRows, findings: Findings, numbers: np.ndarray) -> Sp
         labels=dict(zip(EMOTIONS, counts, strict=True)),
         unlabelled=int((labels == NO_LABEL).sum()),
         duplicates=int((findings.first[numbers] != numbers).sum()),
-        leaked=flagged["leaked"],
-        conflicts=flagged["conflict"],
-        flat=flagged["flat"],
-        near_duplicates=flagged.get("near_duplicate"),
-        near_leaked=flagged.get("near_leaked"),
+        conflicts=flagged.pop("conflict"),
+        near_duplicates=flagged.pop("near_duplicate", None),
+        **flagged,
     )

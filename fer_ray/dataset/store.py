@@ -209,7 +209,6 @@ class PreparedDataset:
             self._check_columns(split)
 
     def _check_columns(self, split: str) -> None:
-        """Check that each file of a split has the columns for training, of the right types."""
         columns, problems = schema(self.info.size, self.info.soft_labels), list[str]()
         for file in self.files(split):
             with self._reading(file):

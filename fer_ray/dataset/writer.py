@@ -1,4 +1,4 @@
-"""Writing splits as Parquet files."""
+"""Writing a dataset's Parquet files."""
 
 import hashlib
 from pathlib import Path
@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from fer_ray.console.progress import ProgressBar
 from fer_ray.dataset.assemble import Spool, SpooledRows
 from fer_ray.dataset.quality import Findings, split_info
-from fer_ray.dataset.store import SplitInfo, schema
+from fer_ray.dataset.store import DatasetInfo, schema
 from fer_ray.emotions import NUM_CLASSES
-from fer_ray.sources.raw_rows import NO_LABEL
+from fer_ray.sources.raw_rows import NO_LABEL, Source
 from fer_ray.sources.split_names import SPLITS
+from fer_ray.version import VERSION
 
 _FILE_CHUNKS = 4
 GROUP_ROWS = 512
@@ -21,12 +22,14 @@ GROUP_ROWS = 512
 smaller groups mix labels better and take less memory. Below this number reading gets slower."""
 
 
-def write_splits(folder: Path, spool: Spool, rows: SpooledRows, findings: Findings) -> tuple[dict[str, SplitInfo], str]:
-    """Write all splits as Parquet, and return their contents and the fingerprint.
+def write_dataset(
+    folder: Path, source: Source, spool: Spool, rows: SpooledRows, findings: Findings, dropped: int, notes: list[str]
+) -> DatasetInfo:
+    """Write splits and rejects as Parquet, and return the contents of the dataset; ``dropped`` rejects are leaks.
 
     The fingerprint is the SHA-256 over each split's name, ids, labels, soft labels if there are any, and pixels.
     """
-    digest, splits = hashlib.sha256(), {}
+    digest, splits, shades = hashlib.sha256(), {}, {}
     columns = schema(spool.size, rows.soft is not None)
     length = spool.chunk_rows * _FILE_CHUNKS
     with ProgressBar("Writing Parquet", len(rows.in_order())) as bar:
@@ -34,11 +37,9 @@ def write_splits(folder: Path, spool: Spool, rows: SpooledRows, findings: Findin
             numbers = rows.of_split(split)
             if not len(numbers):
                 continue
-            splits[split] = split_info(rows, findings, numbers)
+            splits[split], shades[split] = split_info(rows, findings, numbers), np.zeros(256, np.int64)
             digest.update(f"{split}\n".encode())
-            for start in range(0, len(numbers), length):
-                ids = _ids(rows, numbers[start : start + length]).to_pylist()
-                digest.update("".join(f"{id}\n" for id in ids).encode())
+            digest.update("".join(f"{id}\n" for id in _ids(rows, numbers).to_pylist()).encode())
             digest.update(rows.labels[numbers].tobytes())
             if rows.soft is not None:
                 digest.update(rows.soft[numbers].tobytes())
@@ -49,10 +50,28 @@ def write_splits(folder: Path, spool: Spool, rows: SpooledRows, findings: Findin
                 with pq.ParquetWriter(file, columns, compression="none", write_statistics=["id"]) as out:
                     for chosen, images in spool.chunks(numbers[at : at + length]):
                         digest.update(images.data)
+                        shades[split] += np.bincount(images.reshape(-1), minlength=256)
                         table = pa.Table.from_arrays(_arrays(rows, findings, chosen, images), schema=columns)
                         out.write_table(table, row_group_size=GROUP_ROWS)
                         bar.advance(len(chosen))
-    return splits, digest.hexdigest()
+    rejects = rows.rejects()
+    pq.write_table(rejects, folder / "rejects.parquet")
+    pixels, counts = np.arange(256) / 255, shades.get("train", sum(shades.values()))
+    mean = np.average(pixels, weights=counts)
+    return DatasetInfo(
+        fer_ray_version=VERSION,
+        source=source.name,
+        source_format=source.format,
+        size=spool.size,
+        splits=splits,
+        mean=mean,
+        std=np.sqrt(np.average((pixels - mean) ** 2, weights=counts)),
+        rejected=len(rejects),
+        dropped_leaks=dropped,
+        soft_labels=rows.soft is not None,
+        fingerprint=digest.hexdigest(),
+        notes=notes,
+    )
 
 
 def _arrays(rows: SpooledRows, findings: Findings, numbers: np.ndarray, images: np.ndarray) -> list[pa.Array]:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from fer_ray.images.decoder_warnings import decode_noticing
+from fer_ray.images.image_files import FileError, FileProblem
 
 
 def png_of(pixels: np.ndarray) -> bytes:
@@ -27,10 +28,6 @@ def png_of(pixels: np.ndarray) -> bytes:
     Image.fromarray(pixels).save(out, "PNG", optimize=True)
     return out.getvalue()
 
-
-ImageProblem = Literal["empty", "not_an_image", "truncated", "damaged", "too_large", "undecodable"]
-"""Why bytes can't be decoded: no bytes; not an image of a known format; the end is missing; the JPEG decoder reports
-corrupt data; more pixels than allowed; anything else. Not all damage is found: a JPEG has no checksum."""
 
 MAX_PIXELS = 80_000_000
 """The limit for the pixels of an image, by its header."""
@@ -63,15 +60,8 @@ _one_large = threading.Lock()
 """Held while an image of more than ``_LARGE`` pixels is decoded: several at once could fill the memory."""
 
 
-class ImageError(Exception):
-    """An image can't be decoded; the message is for people."""
-
-    def __init__(self, kind: ImageProblem, message: str):
-        super().__init__(kind, message)
-        self.kind, self.message = kind, message
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+class ImageError(FileError):
+    """An image can't be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +228,7 @@ def _as_image_errors() -> Iterator[None]:
         raise
     except (*_PILLOW_RAISES, struct.error) as error:
         text = str(error) or type(error).__name__
-        kind: ImageProblem = "truncated" if "truncated" in text.lower() else "undecodable"
+        kind: FileProblem = "truncated" if "truncated" in text.lower() else "undecodable"
         raise ImageError(kind, text) from error
 
 

@@ -21,18 +21,12 @@ _CORRUPT = re.compile(rb"(Corrupt JPEG data|Premature end of JPEG|Inconsistent p
 
 
 class _Printed:
-    """A file that replaces the error stream.
-
-    Attributes:
-        text: the file's content, zero after the printed part.
-        end: the end of the printed part at the last look.
-    """
-
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the stream is redirected
         self._file.truncate(_BYTES)
-        self.text = mmap.mmap(self._file.fileno(), _BYTES)
-        self.text[0], self.end = 1, 0  # a decoder that starts before the redirection sees a change
+        self.text = mmap.mmap(self._file.fileno(), _BYTES)  # zero after the printed part
+        self.text[0] = 1  # a decoder that starts before the redirection sees a change
+        self.end = 0  # of the printed part at the last look
 
     def redirect(self) -> None:
         os.lseek(self._file.fileno(), 1, os.SEEK_SET)

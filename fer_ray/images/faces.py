@@ -69,7 +69,6 @@ class HaarDetector:
         self._idle = list[cv2.CascadeClassifier]()  # a cascade stores intermediate results, so each call has its own
 
     def __call__(self, picture: np.ndarray) -> list[FoundFace]:
-        """Return the faces in a grey picture, as in ``FaceDetector``."""
         picture, scale = _shrunk(picture, _LONGEST)
         file = Path(cv2.__file__).parent / "data" / _CASCADE
         cascade = self._idle.pop() if self._idle else cv2.CascadeClassifier(str(file))
@@ -108,7 +107,6 @@ class CenterFaceDetector:
         self._idle = list[tuple[tuple[int, ...], cv2.dnn.Net]]()
 
     def __call__(self, picture: np.ndarray) -> list[FoundFace]:
-        """Return the faces in a grey picture, as in ``FaceDetector``."""
         picture, scale = _shrunk(picture, _NET_LONGEST)
         height, width = picture.shape
         below, right = (max(_NET_SHORTEST - side, -side % 32) for side in (height, width))
@@ -130,7 +128,7 @@ class CenterFaceDetector:
         boxes: list[list[float]] = np.stack([x, y, widths, heights], axis=1).tolist()
         kept = np.ravel(cv2.dnn.NMSBoxes(boxes, scores.tolist(), _NET_SCORE, _NET_OVERLAP)).astype(int)
         faces = list[FoundFace]()
-        for x, y, width, height, score in ((*boxes[number], float(scores[number])) for number in kept):
+        for (x, y, width, height), score in ((boxes[number], float(scores[number])) for number in kept):
             side = _FRAME * height
             face = FoundFace(x + (width - side) / 2, y + (height - side) / 2, side, side, score)
             faces.append(face.scaled(scale))

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-FileProblem = Literal["missing", "not_a_file", "too_large", "timeout", "unreadable"]
-"""Why a file can't be read: it doesn't exist; it is a folder, pipe or device; it has more than ``MAX_BYTES``; no answer
-in time; anything else."""
+_Unread = Literal["missing", "not_a_file", "too_large", "timeout", "unreadable"]
+FileProblem = _Unread | Literal["empty", "not_an_image", "truncated", "damaged", "undecodable"]
+"""Why a file gives no image: it doesn't exist; it is a folder, pipe or device; it has too many bytes or pixels; no
+answer in time; it can't be read. It is empty; of no known format; its end is missing; the JPEG decoder reports corrupt
+data, though not all damage is found, as a JPEG has no checksum; anything else."""
 
 MAX_BYTES = 256 << 20
 """The limit for the size of an image file, in a folder or in an archive."""
 
 
 class FileError(Exception):
-    """A file can't be read; the message is for people."""
+    """A file can't be read; the kind is a ``FileProblem``, the message is for people."""
 
     def __init__(self, kind: FileProblem, message: str):
         super().__init__(kind, message)

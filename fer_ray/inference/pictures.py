@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from fer_ray.errors import DataError
-from fer_ray.images.decode import ImageError, decode, decode_pillow
+from fer_ray.images.decode import decode, decode_pillow
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.image_files import FileError, read_file
 
@@ -32,7 +32,7 @@ def square_greys(pictures: Picture | Iterable[Picture], size: int) -> np.ndarray
         for number, picture in enumerate(pictures):
             try:
                 squares.append(_square(picture, size))
-            except (FileError, ImageError, ValueError) as error:
+            except (FileError, ValueError) as error:
                 which = f"{picture}: " if isinstance(picture, (Path, str)) else ""
                 problems.append(f"image {number}: {which}{error}")
     if problems:

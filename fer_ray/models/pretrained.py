@@ -68,7 +68,6 @@ def _imagenet(architecture: Architecture) -> Weights:
 
 
 def _read(path_or_url: str) -> Weights:
-    """Read a state dict from a file or from a checkpoint folder."""
     path = local_copy(path_or_url)
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():

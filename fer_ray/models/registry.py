@@ -12,30 +12,20 @@ from fer_ray.emotions import NUM_CLASSES
 from fer_ray.errors import UsageError, did_you_mean
 from fer_ray.models.front import GreyToImageNet
 
-Builder = Callable[[ModelConfig, int, int], nn.Module]
+Builder = Callable[[ModelConfig, int, int], nn.Module]  # of the image size in pixels and the number of classes
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network by name.
-
-    Attributes:
-        name: value of the configuration's ``model.name``.
-        summary: one line for ``fer-ray models``.
-        build: makes the network from the model configuration, the image size in pixels and the number of classes.
-        stages: names of the modules of each stage, from the input to the classifier, which is a stage of its own.
-        any_size: whether one network takes images of several sizes, as progressive resizing needs.
-        torchvision: torchvision's name of the network and its ImageNet weights, if torchvision has it.
-        unused_weights: prefixes of tensor names in torchvision's weights that the network doesn't use.
-    """
+    """A network by the name that the configuration's ``model.name`` gives it."""
 
     name: str
-    summary: str
+    summary: str  # one line for ``fer-ray models``
     build: Builder
-    stages: tuple[tuple[str, ...], ...]
-    any_size: bool = True
-    torchvision: str | None = None
-    unused_weights: tuple[str, ...] = ()
+    stages: tuple[tuple[str, ...], ...]  # module names of each, from the input to the classifier, a stage of its own
+    any_size: bool = True  # whether one network takes images of several sizes, as progressive resizing needs
+    torchvision: str | None = None  # torchvision's name of the network and its ImageNet weights, if it has them
+    unused_weights: tuple[str, ...] = ()  # prefixes of tensor names in these weights that the network doesn't use
 
 
 _REGISTRY: dict[str, Architecture] = {}

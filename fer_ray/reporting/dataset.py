@@ -91,7 +91,6 @@ def draw_dataset(folder: Path, info: DatasetInfo, spool: Spool, rows: SpooledRow
 
 
 def _save_classes(file: Path, info: DatasetInfo) -> None:
-    """Write a PNG of the number of images of each class in each split, as bars."""
     canvas, axes = new_chart(0.9 + 0.2 * len(info.label_names) * (len(info.splits) + 0.6), width=7)
     axes.grid(False)
     height, classes = 0.85 / len(info.splits), np.arange(len(info.label_names))

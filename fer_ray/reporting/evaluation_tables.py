@@ -54,10 +54,9 @@ def by_tta(evaluation: Evaluation) -> Table:
         for name, one in evaluation.tta.items()
     ]
     note = (
-        "Test-time augmentation (TTA) averages the predictions for several views of an image, such as the image and its"
-        " mirror image. Brackets hold the 95% interval (Wilson). Balanced accuracy and macro-F1 are the means of recall"
-        " and F1 over the classes. NLL is the mean negative log-likelihood; ECE, the expected calibration error, is the"
-        " mean distance between confidence and accuracy over 15 bins of confidence. For both, lower is better."
+        "Test-time augmentation (TTA) averages the predictions for several views of an image. Brackets hold the 95%"
+        " interval (Wilson). Balanced accuracy and macro-F1 are the means of recall and F1 over the classes. NLL is the"
+        " mean negative log-likelihood, ECE the expected calibration error over 15 bins; for both, lower is better."
     )
     if evaluation.leaked_rows:
         note += " Copies are images with exactly the same pixels as an image of the training split."
@@ -78,11 +77,7 @@ def by_class(evaluation: Evaluation) -> Table:
         }
         for label, (name, one) in enumerate(scores.classes.items())
     ]
-    note = (
-        "Precision: of the images with this prediction, the share with this label. Recall: of the images with this"
-        " label, the share with this prediction, with its 95% interval (Wilson). F1 is their harmonic mean."
-    )
-    return Table.of(f"By class, TTA {evaluation.main_tta}", rows, note)
+    return Table.of(f"By class, TTA {evaluation.main_tta}", rows, "Brackets hold the 95% interval (Wilson).")
 
 
 def networks_and_pairs(evaluation: Evaluation) -> list[Table]:

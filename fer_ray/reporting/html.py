@@ -111,23 +111,14 @@ PageBlock = Table | Figure | Charts | Gallery | Code
 
 @dataclass(frozen=True)
 class PageSection:
-    """The contents of one folder, or a comparison of several, whose path is empty.
-
-    Attributes:
-        name: the folder's name.
-        folder_kind: such as "Training run".
-        path: the path or URL of the folder.
-        headline: the most important result in a short sentence.
-        blocks: tables, figures and so on, in order.
-        notes: warnings that a reader must know before using the numbers.
-    """
+    """The contents of one folder, or a comparison of several."""
 
     name: str
-    folder_kind: str
-    path: str
-    headline: str
+    folder_kind: str  # such as "Training run"
+    path: str  # or URL; empty for a comparison
+    headline: str  # the most important result in a short sentence
     blocks: Sequence[PageBlock]
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # warnings that a reader must know before using the numbers
 
 
 def render_page(title: str, sections: Sequence[PageSection]) -> str:

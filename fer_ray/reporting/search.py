@@ -1,15 +1,15 @@
-"""The section of a search: results, importances, pruning and failures."""
+"""The section of a search: results, importances, failures, and runs with new seeds."""
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from fer_ray.config.files import load_config
-from fer_ray.console.text import amount, duration
-from fer_ray.reporting.confirmation import confirmation_sentences, confirmation_table
+from fer_ray.console.text import amount, points
 from fer_ray.reporting.html import Charts, Code, PageBlock, PageSection, Table
 from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.reporting.trial_charts import (
@@ -20,7 +20,7 @@ from fer_ray.reporting.trial_charts import (
     slice_figures,
     trial_figure,
 )
-from fer_ray.search.confirmation import Confirmed, confirmed
+from fer_ray.search.confirmation import Confirmed, confirmed, resolution
 from fer_ray.search.folder import SearchFolder
 from fer_ray.search.parameters import parameter
 from fer_ray.search.search_metric import OBJECTIVES, SearchMetric
@@ -30,10 +30,14 @@ from fer_ray.search.trial_records import error_line, short
 MIN_TRIALS = 20
 """Complete trials of a space that importances need; with fewer, the seed of the forest decides them."""
 _BEST_FILE = "best.yaml"
+_CONFIRMED = (
+    "The search selected these configurations by the values in the second column, which are therefore optimistic. The"
+    " seeds are new and no run is selected; each run counts its best epoch, as trials do. The standard deviation (SD)"
+    " is over seeds, not over the choice of validation images, which all runs share. The runs are in confirm/."
+)
 _SLICES = (
-    "Filled marks are complete trials. Hollow marks are pruned trials, whose value is that of an early epoch. A cross"
-    " at the bottom is a failed trial, the star is the best. A sampler mostly tries values that did well, so a"
-    " value with few trials may look worse than it is."
+    "Filled marks are complete trials, hollow ones pruned trials with the value of an early epoch; the star is best."
+    " A sampler mostly tries values that did well, so a value with few trials may look worse than it is."
 )
 
 
@@ -52,7 +56,7 @@ def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequ
     """Return the section of a search by its study and the runs with new seeds."""
     results = SearchResults(study)
     blocks: list[PageBlock] = [confirmation_table(confirmed, results.objective)] if confirmed else []
-    blocks += [Charts("History", [trial_figure(results)])] if results.measured else []
+    blocks += [Charts("History", [trial_figure(results)])] if results.has_values else []
     blocks += [*_front(results), *_spaces(results), *_what_mattered(results)]
     if slices := slice_figures(results):
         blocks.append(Charts(f"{results.objective.title} by each value", slices, _SLICES))
@@ -63,7 +67,7 @@ def search_section(folder: Path, path_or_url: str, study: Study, confirmed: Sequ
     blocks += reproduce_blocks(folder, facts)
     if facts:
         blocks.append(Code(f"Best configuration ({_BEST_FILE})", best.read_text(encoding="utf-8")))
-    notes = [" ".join(confirmation_sentences(confirmed, results.objective))] if confirmed else []
+    notes = confirmation_notes(confirmed, results.objective)
     return PageSection(Path(path_or_url).name, "Search", path_or_url, _headline(results), blocks, notes)
 
 
@@ -104,22 +108,10 @@ def _trials(results: SearchResults) -> Table:
         rows.append(row + [error_line(trial.error) if trial.error else ""] * failed)
     note = (
         f"Best trials first. {first.title} is the value of the best epoch. The best trial is selected by this value, so"
-        f" its value is slightly optimistic. {_pruning(results)}"
+        " its value is slightly optimistic. Pruned trials stopped early, or were stopped by the time budget; what they"
+        " would have reached isn't known."
     )
     return Table("Trials", columns, rows, note)
-
-
-def _pruning(results: SearchResults) -> str:
-    """Say how much time pruning saved: the untrained epochs of each pruned trial at its mean seconds an epoch."""
-    pruned = [trial for trial in results.trials if trial.state == "PRUNED" and trial.by_epoch]
-    if not pruned:
-        return ""
-    spent = sum(trial.seconds or 0.0 for trial in results.trials)
-    saved = sum((trial.epochs / len(trial.by_epoch) - 1) * (trial.seconds or 0.0) for trial in pruned)
-    return (
-        "Pruned trials stopped early, or were stopped by the time budget; what they would have reached isn't known. All"
-        f" trials took {duration(spent)}; without pruning, an estimated {duration(spent + saved)}."
-    )
 
 
 def _value(objective: SearchMetric, value: float | None) -> str:
@@ -127,7 +119,6 @@ def _value(objective: SearchMetric, value: float | None) -> str:
 
 
 def _what_mattered(results: SearchResults) -> list[Charts]:
-    """Return the importances of each space's parameters; nothing without complete trials."""
     if results.study.ranges_changed:
         note = "Left out because --resume changed the ranges, and trials of other ranges can't be compared."
         return [Charts("What mattered", [], note)]
@@ -167,7 +158,6 @@ def importances(results: SearchResults, space: str) -> Mapping[str, float]:
 
 
 def _front(results: SearchResults) -> list[PageBlock]:
-    """Return the Pareto front of several objectives; nothing for one objective."""
     front = results.front
     if not front:
         return []
@@ -183,7 +173,6 @@ def _front(results: SearchResults) -> list[PageBlock]:
 
 
 def _spaces(results: SearchResults) -> list[Table]:
-    """Return the best trial of each space; nothing for one space."""
     if len(results.spaces) < 2:
         return []
     rows = []
@@ -201,3 +190,41 @@ def _spaces(results: SearchResults) -> list[Table]:
         }
         rows.append(row)
     return [Table.of("By space", rows)]
+
+
+def confirmation_table(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
+    """Compare the runs with new seeds to the values of the search.
+
+    Args:
+        confirmed: configurations, best mean first.
+        objective: the first one of the search.
+    """
+    shown = [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
+    columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
+    for one in shown:
+        columns += [f"Mean {one.label.removeprefix('validation ')}", "SD, points" if one.name == "accuracy" else "SD"]
+    rows = []
+    for found in confirmed:
+        values = found.values(objective.name)
+        ends = [objective.write(min(values)), objective.write(max(values))] if values else ["–", "–"]
+        trial = f"{found.trial.number} ({found.trial.space})"
+        cells = [trial, objective.write(found.searched(objective.name)), str(len(values)), *ends]
+        for one in shown:
+            spread = found.spread(one.name)
+            deviation = "–" if spread is None else f"{100 * spread:.2f}" if one.name == "accuracy" else f"{spread:.3f}"
+            cells += [one.write(found.mean(one.name)) if values else "–", deviation]
+        rows.append(cells)
+    return Table(f"Confirmed with new seeds: {objective.label}", columns, rows, _CONFIRMED)
+
+
+def confirmation_notes(confirmed: Sequence[Confirmed], objective: SearchMetric) -> list[str]:
+    """Say how far means must differ to be distinct, and how many runs failed; arguments as in the table."""
+    name, notes = objective.name, list[str]()
+    means = [one.mean(name) for one in confirmed if one.values(name)]
+    if len(means) > 1 and (least := resolution(confirmed, name)) is not None:
+        gap = points(least) if name == "accuracy" else f"{least:.3f}"
+        which = "some" if max(first - second for first, second in pairwise(means)) > least else "no"
+        notes.append(f"With so few seeds, means must differ by {gap} to be distinct (95%); {which} neighbours do.")
+    if failed := sum(run.state == "FAIL" for one in confirmed for run in one.runs):
+        notes.append(f"{amount(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
+    return notes

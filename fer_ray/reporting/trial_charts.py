@@ -3,14 +3,13 @@
 Colour and shape of a mark both show its space. Filled marks are complete trials, hollow ones pruned trials.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from math import nan
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from fer_ray.config.search_space import Distribution
@@ -26,33 +25,22 @@ _STATES = ("COMPLETE", "PRUNED", "FAIL")
 
 
 class SearchResults:
-    """Finished trials of a search, without interrupted ones: the trials that continue these have all their epochs.
-
-    Attributes:
-        study: the search.
-        objectives: all of them; ``objective`` is the first.
-        trials: complete, pruned and failed trials in this order, the best value of each state first.
-        complete: of these, the complete ones by number.
-        measured: the complete and pruned ones with a value, by number.
-        spaces: names of the spaces that have trials.
-        searched: each searched config path with the distribution of the first space that has it.
-        front: trials of the Pareto front, best by the first objective first; empty for one objective.
-    """
+    """Finished trials of a search, without interrupted ones: the trials that continue these have all their epochs."""
 
     def __init__(self, study: Study):
         self.study, self.objective = study, study.strategy.first
         self.objectives = [OBJECTIVES[name] for name in study.strategy.objectives]
-        found = [record for record in study.records() if not record.interrupted]
-        self.trials = sorted(found, key=lambda trial: (_STATES.index(trial.state), -(trial.value or 0.0)))
-        self.complete = [trial for trial in found if trial.state == "COMPLETE"]
-        self.measured = [trial for trial in found if trial.value is not None and trial.state != "FAIL"]
-        self.spaces = [space for space in study.spaces if any(trial.space == space for trial in found)]
-        self.searched = dict[str, Distribution]()
+        by_number = [record for record in study.records() if not record.interrupted]
+        # The best value of each state first.
+        self.trials = sorted(by_number, key=lambda trial: (_STATES.index(trial.state), -(trial.value or 0.0)))
+        self.complete = [trial for trial in by_number if trial.state == "COMPLETE"]
+        self.has_values = any(trial.value is not None and trial.state != "FAIL" for trial in by_number)
+        self.spaces = [space for space in study.spaces if any(trial.space == space for trial in by_number)]
+        self.searched = dict[str, Distribution]()  # by config path, of the first space that has it
         for space in study.spaces.values():
-            for path, distribution in space.search.items():
-                self.searched.setdefault(path, distribution)
-        numbers = set(study.pareto_front() if len(self.objectives) > 1 else ())
-        self.front = [trial for trial in self.trials if trial.number in numbers]
+            self.searched |= {path: found for path, found in space.search.items() if path not in self.searched}
+        front = set(study.pareto_front() if len(self.objectives) > 1 else ())
+        self.front = [trial for trial in self.trials if trial.number in front]  # best by the first objective first
 
 
 def label(path: str) -> str:
@@ -65,18 +53,15 @@ def trial_figure(results: SearchResults) -> Figure:
     """Draw the value of each trial by its number, with the best so far; at least one trial has a value."""
     canvas, axes = new_chart()
     _marks(axes, results, {trial.number: trial.number for trial in results.trials})
-    failed = any(trial.state == "FAIL" for trial in results.trials)
-    others = [Line2D([], [], linestyle="", marker="x", color="0.35", label="failed")] * failed
     if complete := results.complete:
         best = list(accumulate((trial.value or 0.0 for trial in complete), max))
-        axes.step([trial.number for trial in complete], best, where="post", color="0.4", linewidth=1)
-        others.append(Line2D([], [], color="0.35", label="best so far"))
+        numbers = [trial.number for trial in complete]
+        axes.step(numbers, best, where="post", color="0.4", linewidth=1, label="best so far")
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(canvas, results, others)
     what = results.objective.title
     alt = f"{what} of each trial by its number, and the best so far; the table of trials has the values."
-    return Figure(to_png(canvas), alt, f"{what} by trial; hollow marks are pruned trials")
+    return _figure(canvas, axes, alt, f"{what} by trial; hollow marks are pruned trials")
 
 
 def front_figure(results: SearchResults) -> Figure:
@@ -93,13 +78,12 @@ def front_figure(results: SearchResults) -> Figure:
     axes.set_xlabel(second.label)
     axes.xaxis.set_major_formatter(second.write)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    _legend(canvas, results)
     alt = f"Complete trials by {second.label} and {first.label}; the table below has those of the front."
     caption = (
         f"The {len(x)} ringed trials are the front: no other is better in one objective and as good in the rest."
         + f" The chart doesn't show {others}." * bool(others)
     )
-    return Figure(to_png(canvas), alt, caption)
+    return _figure(canvas, axes, alt, caption)
 
 
 def slice_figures(results: SearchResults) -> list[Figure]:
@@ -107,7 +91,7 @@ def slice_figures(results: SearchResults) -> list[Figure]:
     return [
         _slice(results, path, distribution.kind)
         for path, distribution in results.searched.items()
-        if results.measured and len({trial.params.get(path) for trial in results.trials} - {None}) > 1
+        if results.has_values and len({trial.params.get(path) for trial in results.trials} - {None}) > 1
     ]
 
 
@@ -145,9 +129,8 @@ def _slice(results: SearchResults, path: str, kind: str) -> Figure:
     if best and best.value is not None and best.number in x:
         axes.plot(x[best.number], best.value, "*", color="black", markersize=12, markerfacecolor="white", zorder=5)
     axes.set_xlabel(label(path))
-    _legend(canvas, results)
     alt = f"{results.objective.title} of the trials by {path}; the table of trials has the values."
-    return Figure(to_png(canvas), alt, path)
+    return _figure(canvas, axes, alt, path)
 
 
 def _marks(axes: Axes, results: SearchResults, x: Mapping[int, float]) -> None:
@@ -155,30 +138,22 @@ def _marks(axes: Axes, results: SearchResults, x: Mapping[int, float]) -> None:
     axes.set_ylabel(results.objective.label)
     axes.yaxis.set_major_formatter(results.objective.write)
     shown = [trial for trial in results.trials if trial.number in x]
-    for space in results.spaces:
-        colour, marker = _style(results, space)
+    for number, space in enumerate(results.spaces):
+        # Seven colours and eight shapes meet only once in 56 spaces.
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         style: dict[str, Any] = {"color": colour, "markeredgewidth": 0.8, "markersize": 5 if len(shown) <= 100 else 3.5}
         for state, fill, alpha, order in (("PRUNED", "none", 0.6, 2), ("COMPLETE", colour, 0.85, 3)):
             some = [trial for trial in shown if (trial.state, trial.space) == (state, space)]
             points = [x[trial.number] for trial in some], [trial.value or nan for trial in some]
             axes.plot(*points, marker, markerfacecolor=fill, alpha=alpha, zorder=order, **style)
-    failed = [x[trial.number] for trial in shown if trial.state == "FAIL"]
-    at_edge = axes.get_xaxis_transform()
-    axes.plot(failed, [0.02] * len(failed), "x", color="0.35", markersize=5, transform=at_edge, zorder=3)
+        if len(results.spaces) > 1:
+            axes.lines[-1].set_label(space)
+    if failed := [x[trial.number] for trial in shown if trial.state == "FAIL"]:
+        style = {"color": "0.35", "markersize": 5, "transform": axes.get_xaxis_transform()}
+        axes.plot(failed, [0.02] * len(failed), "x", zorder=3, label="failed", **style)
 
 
-def _style(results: SearchResults, space: str) -> tuple[str, str]:
-    """Return colour and marker of a space. Seven colours and eight shapes meet only once in 56 spaces."""
-    number = results.spaces.index(space)
-    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-
-
-def _legend(canvas: Canvas, results: SearchResults, others: Sequence[Line2D] = ()) -> None:
-    """Name the spaces, if there are several, and what else is drawn."""
-    handles = []
-    for space in results.spaces if len(results.spaces) > 1 else ():
-        colour, marker = _style(results, space)
-        handles.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=space, markersize=5))
-    if handles or others:
-        handles += others
-        canvas.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=1.2)
+def _figure(canvas: Canvas, axes: Axes, alt: str, caption: str) -> Figure:
+    if axes.get_legend_handles_labels()[1]:
+        canvas.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=1.2)
+    return Figure(to_png(canvas), alt, caption)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from fer_ray.images.decode import ImageError, decode, resize
+from fer_ray.images.decode import decode, resize
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.faces import crop, load_detector
 from fer_ray.images.image_files import FileError
@@ -151,7 +151,7 @@ class ChunkScorer:
             data = read_entry(entry)
             read = time.perf_counter()
             image = self._crops(data)
-        except (FileError, ImageError) as error:
+        except FileError as error:
             image = ReadImage(status=error.kind, error=error.message)
         except Exception as error:  # any fault of a reader, decoder or detector concerns this row alone
             status: Literal["unreadable", "undecodable"] = "unreadable" if read is None else "undecodable"

@@ -28,7 +28,6 @@ import pyarrow as pa
 
 from fer_ray.console.messages import redacted
 from fer_ray.emotions import EMOTIONS
-from fer_ray.images.decode import ImageProblem
 from fer_ray.images.faces import FoundFace
 from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.arrow_arrays import arrow_array
@@ -54,7 +53,7 @@ class ReadImage(NamedTuple):
     """What reading an input gave. ``faces`` are pictures, uint8, size × size, with None where the image is the face."""
 
     faces: Sequence[tuple[FoundFace | None, np.ndarray]] = ()
-    status: ImageProblem | FileProblem | Literal["ok", "no_face"] = "ok"  # or why there are no faces
+    status: FileProblem | Literal["ok", "no_face"] = "ok"  # or why there are no faces
     error: str | None = None  # the problem, for people
     reading: float = 0.0  # seconds
     decoding: float = 0.0  # seconds

@@ -8,6 +8,7 @@ CSV inside a .zip or compressed by gzip is read by one task as a stream.
 
 import codecs
 import contextlib
+import csv
 import functools
 import gzip
 import io
@@ -17,14 +18,13 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 
 from fer_ray.errors import DataError, Problems
 from fer_ray.images.decode import resize
@@ -33,7 +33,7 @@ from fer_ray.sources.image_trees import IMAGE_SUFFIXES, is_archive, is_ignored
 from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.split_names import SPLITS
-from fer_ray.sources.table_columns import LABEL_COLUMNS, SPLIT_COLUMNS, find_columns, splits_of_tables
+from fer_ray.sources.table_columns import LABEL_COLUMNS, SPLIT_COLUMNS, TableLayout, find_columns, set_splits
 
 _TASK_BYTES = 8 << 20
 _PROBE_BYTES = 1 << 20
@@ -41,6 +41,7 @@ _HEADER_BYTES = 4096
 _BUFFER_BYTES = 1 << 20  # a line of FER-2013 is longer than the default
 _LINE_BYTES = 64 << 20  # a longer line is cut, so that a file without line ends doesn't fill the memory
 _BATCH_ROWS = 2048
+csv.field_size_limit(4 * _LINE_BYTES)  # a quoted image of 224 × 224 is longer than the default
 _OFFICIAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _NOT_CSV = IMAGE_SUFFIXES | {".parquet"}
 _GZIP = b"\x1f\x8b"
@@ -76,17 +77,14 @@ class CsvFile:
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == _GZIP else file
 
 
-@dataclass(frozen=True)
-class _Layout:
+@dataclass
+class _Layout(TableLayout):
     """The columns of a file, by their names in lower case, and what all its rows have in common."""
 
     file: CsvFile
     names: list[str]
     delimiter: str
     side: int  # of the square images, in pixels
-    label: str | None
-    split_column: str | None
-    split: str = ""  # of all rows, in a file without a column of splits
 
 
 def find_csv(path: Path) -> list[CsvFile]:
@@ -134,11 +132,7 @@ def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Sour
         with problems.collect():
             layouts.append(_layout(file))
     problems.stop()
-    tables = [
-        (str(PurePosixPath(layout.file.name).with_suffix("")), layout.label, layout.split_column) for layout in layouts
-    ]
-    splits, notes = splits_of_tables(path, tables, options, path.is_file() and files[0].member is None)
-    layouts = [replace(layout, split=split) for layout, split in zip(layouts, splits, strict=True)]
+    notes = set_splits(path, layouts, options, path.is_file() and files[0].member is None)
     layouts.sort(key=lambda layout: SPLITS.index(layout.split))
     if unread := [file.name for file in found if file not in files]:
         notes.append(f"Read: {layouts[0].file.name}. Not read, though they hold images too: {', '.join(unread)}.")
@@ -178,23 +172,24 @@ def _header(start: bytes) -> tuple[list[str], str] | None:
 def _layout(file: CsvFile) -> _Layout:
     try:
         with file.open() as stream:
-            names, delimiter = _header(stream.readline(_LINE_BYTES)[:_HEADER_BYTES]) or ([], "")
-            lines = [line for lines in _read_lines(stream, _PROBE_BYTES) for line in lines]
+            names, delimiter = _header(stream.readline(_LINE_BYTES)[:_HEADER_BYTES]) or ([], ",")
+            rows = [_cells(line, delimiter) for line in _lines(stream, _PROBE_BYTES)]
     except _UNPACKING_ERRORS as error:
         raise DataError(f"{file}: can't be read: {error}.") from error
     if doubled := [name for name in ("pixels", *LABEL_COLUMNS, *SPLIT_COLUMNS) if names.count(name) > 1]:
         raise DataError(f"{file}: several columns are called {' and '.join(doubled)}. Leave one of each in the file.")
-    columns, _ = _split_fields(lines, names, delimiter)
-    counts = Counter(len(cell.split()) for cell in columns["pixels"])
+    columns = dict(zip(names, zip(*(cells for cells in rows if len(cells) == len(names)), strict=True), strict=False))
+    counts = Counter(len(cell.split()) for cell in columns.get("pixels", ()))
     squares = {count: times for count, times in counts.items() if count and isqrt(count) ** 2 == count}
     if not squares:
         what = f"{next(iter(counts))} pixel values in the first row" if counts else "no data rows"
         raise DataError(f"{file}: {what}. Expected rows of {', '.join(names)}, with a square image such as 48 × 48.")
     side = isqrt(max(squares, key=lambda count: squares[count]))
     label, split = find_columns(
-        names, "pixels", str(file), lambda unread: {name: set(map(_text, columns[name])) - {""} for name in unread}
+        names, "pixels", str(file), lambda unread: {name: {*columns[name]} - {""} for name in unread}
     )
-    return _Layout(file, names, delimiter, side, label, split)
+    name = str(PurePosixPath(file.name).with_suffix(""))
+    return _Layout(file, names, delimiter, side, name=name, label=label, split_column=split)
 
 
 def _ranges(number: int, file: CsvFile) -> Iterator[pa.Table]:
@@ -208,90 +203,48 @@ def _ranges(number: int, file: CsvFile) -> Iterator[pa.Table]:
 
 def _read(layouts: list[_Layout], ranges: pa.Table, size: int) -> Iterator[pa.Table]:
     for one in ranges.to_pylist():
-        layout = layouts[one["file"]]
+        layout, rows = layouts[one["file"]], RowBuilder(size)
         try:
             with layout.file.open() as stream:
                 stream.seek(max(one["start"] - 1, 0))
                 stream.readline(_LINE_BYTES)  # the header, or the end of a line that begins in the previous range
-                for lines in _read_lines(stream, one["end"] - stream.tell()):
-                    yield _parse_rows(lines, layout, size)
+                for number, line in enumerate(_lines(stream, one["end"] - stream.tell()), start=1):
+                    _add_row(rows, line, layout, size)
+                    if number % _BATCH_ROWS == 0:
+                        yield rows.table()
         except _UNPACKING_ERRORS as error:
-            rows = RowBuilder(size)
             rows.reject(None, str(layout.file), f"from here on the file can't be unpacked: {error}")
-            yield rows.table()
+        yield rows.table()
 
 
-def _read_lines(stream: IO[bytes], length: int) -> Iterator[list[bytes]]:
-    """Yield the lines that begin in the next ``length`` bytes, without blank ones, up to ``_BATCH_ROWS`` at once."""
-    lines = list[bytes]()
+def _lines(stream: IO[bytes], length: int) -> Iterator[bytes]:
+    """Yield the lines that begin in the next ``length`` bytes, without blank ones."""
+    while length > 0 and (line := stream.readline(_LINE_BYTES)):
+        length -= len(line)
+        if not line.isspace():
+            yield line.rstrip(b"\r\n")
+
+
+def _cells(line: bytes, delimiter: str) -> list[str]:
+    text = line.decode("utf-8", "backslashreplace").replace("\r", " ")
+    if '"' in text:
+        return [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))]
+    return [cell.strip() for cell in text.split(delimiter)]  # much faster
+
+
+def _add_row(rows: RowBuilder, line: bytes, layout: _Layout, size: int) -> None:
+    file, cells = str(layout.file), _cells(line, layout.delimiter)
+    of = dict(zip(layout.names, cells, strict=False))
     try:
-        while length > 0 and (line := stream.readline(_LINE_BYTES)):
-            length -= len(line)
-            if not line.isspace():
-                lines.append(line.rstrip(b"\r\n"))
-            if len(lines) == _BATCH_ROWS:
-                yield lines
-                lines = []
-    except _UNPACKING_ERRORS:
-        yield lines
-        raise
-    if lines:
-        yield lines
-
-
-def _split_fields(
-    lines: list[bytes], names: Sequence[str], delimiter: str, quote: str | bool = '"'
-) -> tuple[dict[str, list[bytes]], dict[int, str]]:
-    """Return the columns of the valid lines, and by position the reasons why other lines are invalid."""
-    invalid = dict[int, str]()
-
-    def reject(row: csv.InvalidRow) -> str:
-        invalid[row.number - 1] = f"{row.actual_columns} column(s), {row.expected_columns} expected"
-        return "skip"
-
-    # An invalid row has to be UTF-8, or its handler isn't called.
-    text = b"\n".join(lines).replace(b"\r", b" ").decode("utf-8", "replace").encode()
-    if not text:
-        return {name: [] for name in names}, invalid
-    numbers = [str(number) for number in range(len(names))]  # the file's own names may not be unique
-    table = csv.read_csv(
-        pa.BufferReader(text),
-        csv.ReadOptions(use_threads=False, column_names=numbers, block_size=len(text) + 1),
-        csv.ParseOptions(delimiter=delimiter, quote_char=quote, invalid_row_handler=reject),
-        csv.ConvertOptions(column_types=dict.fromkeys(numbers, pa.binary()), strings_can_be_null=False),
-    )
-    if quote and len(table) + len(invalid) != len(lines):  # an open quotation mark has swallowed the next lines
-        return _split_fields(lines, names, delimiter, quote=False)
-    return dict(zip(names, (column.to_pylist() for column in table.columns), strict=True)), invalid
-
-
-def _text(cell: bytes) -> str:
-    return _unquoted(cell).decode("utf-8", "backslashreplace")
-
-
-def _unquoted(cell: bytes) -> bytes:
-    """Return a cell without blanks and quotation marks around it."""
-    cell = cell.strip()
-    return cell[1:-1] if len(cell) > 1 and cell[:1] == cell[-1:] == b'"' else cell
-
-
-def _parse_rows(lines: list[bytes], layout: _Layout, size: int) -> pa.Table:
-    columns, invalid = _split_fields(lines, layout.names, layout.delimiter)
-    valid = zip(*columns.values(), strict=True)
-    rows, file = RowBuilder(size), str(layout.file)
-    for position in range(len(lines)):
-        try:
-            if position in invalid:
-                raise ValueError(invalid[position])
-            of = dict(zip(columns, next(valid), strict=True))
-            split = _text(of[layout.split_column]) if layout.split_column else layout.split
-            label = _text(of[layout.label]) if layout.label else None
-            pixels = _pixels(_unquoted(of["pixels"]), layout.side)
-        except ValueError as error:
-            rows.reject(None, file, str(error))
-        else:
-            rows.add(None, file, split, label, resize(pixels, size), layout.side, layout.side)
-    return rows.table()
+        if len(cells) != len(layout.names):
+            raise ValueError(f"{len(cells)} column(s), {len(layout.names)} expected")
+        pixels = _pixels(of["pixels"].encode(), layout.side)
+    except ValueError as error:
+        rows.reject(None, file, str(error))
+    else:
+        split = of[layout.split_column] if layout.split_column else layout.split
+        label = of[layout.label] if layout.label else None
+        rows.add(None, file, split, label, resize(pixels, size), layout.side, layout.side)
 
 
 def _pixels(text: bytes, side: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Its rows are in the order of ``fer2013.csv`` and are joined by it. Columns are f
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
 """The choices of the voters: the seven emotions in csv order, then those that give a row no label."""
 
 REMEDY = "Use FER+'s fer2013new.csv with the fer2013.csv that it belongs to."
+_VOTES = re.compile("[0-9]{1,9}")
 _MOST_LISTED = 3  # problems of a file; the rest is counted
 
 
@@ -79,23 +81,17 @@ def read_votes(path: Path) -> Votes:
     usage = names.index("usage") if "usage" in names else None
     counts, splits, problems = [], [], []
     for number, line in enumerate(lines[1:], start=1):
-        try:
-            if len(line) != len(names):
-                raise ValueError(f"{len(line)} column(s), {len(names)} expected")
-            counts.append([_votes(line[column]) for column in columns])
+        cells = [line[column].strip() for column in columns] if len(line) == len(names) else []
+        if not cells:
+            problems.append(f"{path}: data row {number}: {len(line)} column(s), {len(names)} expected.")
+        elif wrong := [cell for cell in cells if not _VOTES.fullmatch(cell)]:
+            problems.append(f"{path}: data row {number}: votes '{wrong[0]}', expected a whole number from 0.")
+        else:
+            counts.append([int(cell) for cell in cells])
             splits.append("" if usage is None else line[usage])
-        except ValueError as error:
-            problems.append(f"{path}: data row {number}: {error}.")
     if problems:
         more = [f"{path}: and {len(problems) - _MOST_LISTED:,} more such data row(s). {REMEDY}"]
         raise DataError(problems[:_MOST_LISTED] + more * (len(problems) > _MOST_LISTED))
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     meanings = read_splits(set(splits))
     return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])
-
-
-def _votes(text: str) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"votes '{text}', expected a whole number from 0")
-    return int(text)

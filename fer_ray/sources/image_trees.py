@@ -22,7 +22,7 @@ import pyarrow as pa
 from fer_ray.console.text import amount
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError
-from fer_ray.images.decode import ImageError, decode
+from fer_ray.images.decode import decode
 from fer_ray.images.decoder_warnings import quiet_decoders
 from fer_ray.images.image_files import FileError, list_files, path_text, read_file
 from fer_ray.sources.label_names import NameOptions, is_number, label_key
@@ -119,10 +119,14 @@ def open_tree(tree: Tree, options: NameOptions) -> Source:
         notes.append(f"Not read: {amount(len(unread), 'file')} such as {unread[0]}. Unpack it, or give it as SOURCE.")
     if dict(Counter(image["split"] for image in images)) == _RESPLIT:
         notes.append("28,821 and 7,066 images: not the official split, so figures don't compare with published ones.")
+    types = {"file": pa.binary(), "location": pa.list_(pa.int64())}
+    schema = pa.schema({name: types.get(name, pa.string()) for name in images[0]})
     return Source(
         format=tree.format,
         name=name,
-        manifest=[_manifest(images[at : at + _TASK_FILES]) for at in range(0, len(images), _TASK_FILES)],
+        manifest=[
+            pa.Table.from_pylist(images[at : at + _TASK_FILES], schema) for at in range(0, len(images), _TASK_FILES)
+        ],
         read=functools.partial(_read, path),
         total=len(images),
         notes=notes,
@@ -224,11 +228,6 @@ def _set_official(images: list[TreeFile]) -> list[str]:
     ] * bool(moved)
 
 
-def _manifest(images: list[TreeFile]) -> pa.Table:
-    types = {"file": pa.binary(), "location": pa.list_(pa.int64())}
-    return pa.Table.from_pylist(images, schema=pa.schema({name: types.get(name, pa.string()) for name in images[0]}))
-
-
 def _read(root: Path, files: pa.Table, size: int) -> Iterator[pa.Table]:
     rows, of_root = RowBuilder(size), path_text(os.fsencode(root))
     with quiet_decoders(), nullcontext() if root.is_dir() else root.open("rb") as archive:
@@ -238,7 +237,7 @@ def _read(root: Path, files: pa.Table, size: int) -> Iterator[pa.Table]:
                 if file["problem"]:
                     raise ValueError(file["problem"])
                 image = decode(read_member(archive, file["location"]) if archive else read_file(file["file"]), size)
-            except (ValueError, ImageError, FileError) as error:
+            except (ValueError, FileError) as error:
                 rows.reject(id, path, str(error))
             else:
                 rows.add(id, path, file["split"], file["label"], image.pixels, image.width, image.height)

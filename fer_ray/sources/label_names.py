@@ -118,11 +118,9 @@ def is_number(text: str) -> bool:
 
 
 def _similar(name: str) -> str | None:
-    """Return the emotion whose spelling is similar to a word of a name."""
-    for word in re.findall(r"[^\W\d_]+", name):
-        if close := difflib.get_close_matches(word, [*EMOTIONS, *SYNONYMS], 1, _SIMILAR):
-            return SYNONYMS.get(close[0], close[0])
-    return None
+    """Return the emotion whose spelling is similar to a name."""
+    close = difflib.get_close_matches(name, [*EMOTIONS, *SYNONYMS], 1, _SIMILAR)
+    return SYNONYMS.get(close[0], close[0]) if close else None
 
 
 def label_meanings(
@@ -225,7 +223,6 @@ def _require_no_lost_class(
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    """List unknown labels with their rows, the most frequent first."""
     often = sorted(counts, key=lambda key: (-counts[key], key))
     more = f" and {len(often) - _MOST_LISTED:,} more" if len(often) > _MOST_LISTED else ""
     return ", ".join(f"{key} {counts[key]:,}" for key in often[:_MOST_LISTED]) + more

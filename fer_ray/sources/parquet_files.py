@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source
 from fer_ray.sources.table_columns import (
     IMAGE_COLUMNS,
+    TableLayout,
     find_column,
     find_columns,
     holds_bytes,
     is_text,
-    splits_of_tables,
+    set_splits,
 )
 
 _MAGIC = b"PAR1"
@@ -43,28 +44,14 @@ _BATCH_ROWS = 256  # in memory at once, as images may be large files
 _ERRORS = (OSError, pa.ArrowException)
 
 
-@dataclass(frozen=True)
-class _Layout:
+@dataclass
+class _Layout(TableLayout):
     """The columns of a file, and what all its rows have in common."""
 
     file: bytes
     path: str  # relative to the source
     image: str
-    label: str | None
-    split_column: str | None
     names: tuple[str, ...] | None  # of labels by number
-    split: str = ""  # of all rows, in a file without a column of splits
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns to read."""
-        return [name for name in (self.image, self.label, self.split_column) if name]
-
-    @property
-    def table(self) -> str:
-        """The path without what numbers the files of a split."""
-        path = Path(self.path)
-        return str(path.parent / _SHARD.sub("", path.stem))
 
 
 def find_parquet(listed: Iterable[bytes]) -> list[bytes]:
@@ -107,10 +94,8 @@ def open_parquet(path: Path, files: list[bytes], options: NameOptions) -> Source
     problems.stop()
     if not total:
         raise DataError(f"{path}: its Parquet files have no rows. Expected rows with an image and a label.")
-    tables = [(layout.table, layout.label, layout.split_column) for layout in layouts]
-    splits, notes = splits_of_tables(path, tables, options, path.is_file())
-    named = _with_names(layouts, str(path))
-    layouts = [replace(layout, split=split) for layout, split in zip(named, splits, strict=True)]
+    notes = set_splits(path, layouts, options, path.is_file())
+    _set_names(layouts, str(path))
     return Source(
         format="parquet",
         name=path_text(os.fsencode(path)),
@@ -149,10 +134,12 @@ def _layout(root: Path, file: bytes, opened: pq.ParquetFile) -> _Layout:
     ]:
         raise DataError([f"{name}: {problem}. Convert it." for problem in wrong])
     path = path_text(file[len(os.fsencode(root)) :].lstrip(b"/")) or root.name
-    return _Layout(file, path, image, label, split_column, _class_names(schema, label))
+    table = str(Path(path).parent / _SHARD.sub("", Path(path).stem))  # without what numbers the files of a split
+    names = _class_names(schema, label)
+    return _Layout(file, path, image, names, name=table, label=label, split_column=split_column)
 
 
-def _with_names(layouts: list[_Layout], source: str) -> list[_Layout]:
+def _set_names(layouts: list[_Layout], source: str) -> None:
     """Give the label names of the files that have some to the files without."""
     named = {layout.names for layout in layouts if layout.names}
     without = [layout.path for layout in layouts if layout.label and not layout.names]
@@ -161,7 +148,8 @@ def _with_names(layouts: list[_Layout], source: str) -> list[_Layout]:
             f"{source}: its files have different names of label numbers, and {without[0]} has none. Store its labels as"
             " names."
         )
-    return [replace(layout, names=layout.names or next(iter(named), None)) for layout in layouts]
+    for layout in layouts:
+        layout.names = layout.names or next(iter(named), None)
 
 
 def _is_label_type(type: pa.DataType) -> bool:
@@ -192,9 +180,10 @@ def _ranges(number: int, metadata: pq.FileMetaData) -> list[pa.Table]:
 def _read(layouts: list[_Layout], groups: pa.Table, size: int) -> Iterator[pa.Table]:
     for group in groups.to_pylist():
         layout, done = layouts[group["file"]], 0
+        columns = [name for name in (layout.image, layout.label, layout.split_column) if name]
         try:
             with pq.ParquetFile(os.fsdecode(layout.file)) as opened:
-                for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group["group"]], columns=layout.columns):
+                for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group["group"]], columns=columns):
                     yield _read_batch(batch, group["first"] + done, layout, size)
                     done += len(batch)
         except _ERRORS as error:

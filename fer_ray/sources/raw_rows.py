@@ -15,10 +15,7 @@ from fer_ray.sources.label_names import NumberOrder, label_key
 NO_LABEL = -1
 
 SOURCE_MISSING = "not on the machine of a Ray worker"
-"""The reason in the only row of a source that a worker can't see.
-
-An exception in a worker would reach the driver as text with a traceback.
-"""
+"""The reason in the only row of a source that a worker can't see. An exception would reach the user as a traceback."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,11 @@ class RowBuilder:
         self._rows.append((id, path, reason, None, None, 0, 0, self._no_image))
 
     def table(self) -> pa.Table:
-        """Return the rows, with ``raw_schema``."""
+        """Return the rows since the last call, with ``raw_schema``."""
         if not self._rows:
             return self._schema.empty_table()
         *columns, images = zip(*self._rows, strict=True)
+        self._rows = []
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=False)]
         arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(images)), len(self._no_image)))
         return pa.Table.from_arrays(arrays, schema=self._schema)

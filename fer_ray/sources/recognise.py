@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -65,7 +66,6 @@ def open_source(source: Path | str, format: str = "auto", seed: int = 0, options
 
 
 def _read_here(source: Path | str, read: _Read, parts: pa.Table, size: int) -> Iterator[pa.Table]:
-    """Read a part of a source on the machine of a Ray worker."""
     path = _fetched(source)
     if path.exists():
         yield from read(parts, size)
@@ -128,12 +128,10 @@ def _require_source(path: Path) -> None:
 
 
 def _synthetic(text: str, seed: int) -> Source:
-    name, colon, number = text.partition(":")
-    if name != "synthetic":
-        raise UsageError(f"{text}: --format synthetic needs `synthetic` or `synthetic:N` as the source.")
-    if colon and not (number.isascii() and number.isdigit() and 1 <= int(number) <= 10_000_000):
-        raise UsageError(f"{text}: after `synthetic:` a number of faces is needed, 1 to 10,000,000.")
-    count = int(number) if colon else _SYNTHETIC_COUNT
+    match = re.fullmatch(r"synthetic(?::([0-9]{1,8}))?", text)
+    count = int(match[1] or _SYNTHETIC_COUNT) if match else 0
+    if not 1 <= count <= 10_000_000:
+        raise UsageError(f"{text}: expected `synthetic`, or `synthetic:N` with a number of faces from 1 to 10,000,000.")
     starts = range(0, count, _SYNTHETIC_TASK)
     return Source(
         format="synthetic",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -85,14 +86,22 @@ def _no_labels(file: str, found: str) -> str:
     )
 
 
-def splits_of_tables(
-    root: Path, tables: Sequence[tuple[str, str | None, str | None]], options: NameOptions, is_table: bool
-) -> tuple[list[str], list[str]]:
-    """Return the split of each table's rows that have none in a column, by the tables' names, and notes for the user.
+@dataclass(kw_only=True)
+class TableLayout:
+    """What all rows of a table have in common."""
+
+    name: str  # path below the source, without what doesn't name the split
+    label: str | None  # column of labels
+    split_column: str | None
+    split: str = ""  # of all rows, in a table without a column of splits
+
+
+def set_splits(root: Path, tables: Sequence[TableLayout], options: NameOptions, is_table: bool) -> list[str]:
+    """Set the split of each table's rows that have none in a column, by the tables' names; return notes for the user.
 
     Args:
         root: the source.
-        tables: path below the source, without what doesn't name the split; column of labels; column of splits.
+        tables: the tables in it.
         options: what the user says about names.
         is_table: whether the source is a table, not the folder or .zip of some.
 
@@ -100,7 +109,7 @@ def splits_of_tables(
         DataError: of several tables one has a name that means no split; or the rows of one are for training, and it has
             no labels.
     """
-    trees = {path: TreePath(PurePosixPath(path).parts, len(PurePosixPath(path).parts)) for path, _, _ in tables}
+    trees = {table.name: TreePath(parts := PurePosixPath(table.name).parts, len(parts)) for table in tables}
     of_trees, notes = splits_of_paths(set(trees.values()), options.splits, str(root))
     if len(trees) > 1 and (unclear := next((path for path, tree in trees.items() if not of_trees[tree]), None)):
         raise DataError(
@@ -108,10 +117,11 @@ def splits_of_tables(
             f" --splits '{PurePosixPath(unclear).name}=SPLIT' ({', '.join(SPLITS)}), or give one file as SOURCE."
         )
     default, root_notes = split_of_root(root, options.splits, is_table)
-    splits = [of_trees[trees[path]] or default or ("train" if label else "test") for path, label, _ in tables]
-    unlabelled = [(path, split) for (path, label, _), split in zip(tables, splits, strict=True) if label is None]
-    if wrong := [path for path, split in unlabelled if split == "train"]:
+    for table in tables:
+        table.split = of_trees[trees[table.name]] or default or ("train" if table.label else "test")
+    unlabelled = [table for table in tables if table.label is None]
+    if wrong := [table.name for table in unlabelled if table.split == "train"]:
         raise DataError(_no_labels(str(root), f"the rows of {wrong[0]} are for training"))
     if unlabelled:
-        notes.append(f"{unlabelled[0][0]} has no column of labels, so its rows are unlabelled.")
-    return splits, notes + (root_notes if None in of_trees.values() else [])
+        notes.append(f"{unlabelled[0].name} has no column of labels, so its rows are unlabelled.")
+    return notes + (root_notes if None in of_trees.values() else [])

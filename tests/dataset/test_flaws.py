@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_ray.dataset.assemble import Spool, SpooledRows, take_validation
-from fer_ray.dataset.quality import drop_leaks, find
+from fer_ray.dataset.quality import find
 from fer_ray.emotions import NUM_CLASSES
 from fer_ray.sources.label_names import NameOptions
 from fer_ray.sources.raw_rows import RowBuilder, Source
@@ -81,29 +81,6 @@ def test_near_copies_are_told_from_exact_ones(collect: Collect) -> None:
     near = {name: np.flatnonzero(found.flags[name]).tolist() for name in ("near_duplicate", "near_leaked", "leaked")}
     assert near == {"near_duplicate": [0, 6], "near_leaked": [0, 4], "leaked": [3]}
     assert found.near.tolist() == [1, -1, -1, -1, 1, -1, 5, -1, -1, -1]
-
-
-def test_dropping_leaks_names_the_twin_and_leaves_the_later_row(collect: Collect) -> None:
-    a, b, c = FACES[:3]
-    rows, spool = collect(
-        [
-            ("test", 0, a),
-            ("train", 0, a),
-            ("train", 3, a),
-            ("train", 0, b),
-            ("train", 0, b),  # a copy within train stays
-            ("validation", None, c),
-            ("test", 0, c),
-            ("train", 0, c),
-        ]
-    )
-    assert drop_leaks(rows) == 3
-    dropped = {row["id"]: row["reason"].rpartition("is in ")[2] for row in rows.rejects().to_pylist()}
-    assert dropped == {"1": "test as 0", "2": "test as 0", "7": "validation as 5"}
-    found, left = find(rows, spool), rows.in_order()
-    assert not found.flags["leaked"][left].any() and not found.flags["conflict"][left].any()
-    assert found.first[left].tolist() == [3, 3, 5, 0, 5]
-    assert drop_leaks(rows) == 0
 
 
 def test_validation_is_a_stratified_share_of_train_with_copies_together(collect: Collect) -> None:

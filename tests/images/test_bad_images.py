@@ -99,6 +99,15 @@ def test_a_tree_of_odd_files(tmp_path: Path) -> None:
     }
 
 
+def names(root: Path) -> list[str]:
+    return [os.fsdecode(path).removeprefix(f"{root}/") for path in image_files.list_files([root])]
+
+
+def test_files_of_a_folder_come_before_those_of_the_folders_in_it(tmp_path: Path) -> None:
+    files = ("b/2.jpg", "b/a/9.jpg", "b/1.jpg", "z.jpg", "a/x.jpg", ".hidden/y.jpg", "a/.hidden")
+    assert names(write(tmp_path, dict.fromkeys(files, b""))) == ["z.jpg", "a/x.jpg", "b/1.jpg", "b/2.jpg", "b/a/9.jpg"]
+
+
 def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
@@ -111,6 +120,7 @@ def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, mon
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError) as caught:
         open_source(source)
+    assert names(source) == ["fear", "happy/a.png", "sad"]  # reading them says why
     assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
         [f"{tmp_path}/fear", "can't be listed"],
         [f"{tmp_path}/sad", "can't be listed"],

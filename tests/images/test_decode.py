@@ -33,16 +33,8 @@ KINDS = {
     "cmyk jpeg": encoded(PICTURE.convert("CMYK"), "JPEG", quality=98),
     "grey jpeg": encoded(PICTURE.convert("L"), "JPEG", quality=98),
     "png": encoded(PICTURE, "PNG"),
-    "grey png": encoded(PICTURE.convert("L"), "PNG"),
-    "opaque rgba png": encoded(PICTURE.convert("RGBA"), "PNG"),
-    "palette png": encoded(PICTURE.quantize(256), "PNG"),
-    "16-bit rgb png": cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
     "bmp": encoded(PICTURE, "BMP"),
-    "gif": encoded(PICTURE, "GIF"),
-    "tiff": encoded(PICTURE, "TIFF"),
-    "cmyk tiff": encoded(PICTURE.convert("CMYK"), "TIFF"),
     "webp": encoded(PICTURE, "WEBP", lossless=True),
-    "ppm": encoded(PICTURE, "PPM"),
 }
 
 

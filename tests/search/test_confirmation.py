@@ -8,7 +8,7 @@ import pytest
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.config.search_space import SearchSpace
-from fer_ray.reporting.confirmation import confirmation_sentences, confirmation_table
+from fer_ray.reporting.search import confirmation_notes, confirmation_table
 from fer_ray.search.confirmation import (
     Confirmed,
     best_configurations,
@@ -99,10 +99,6 @@ def made(number: int, searched: float, values: Sequence[float | None]) -> Confir
     return Confirmed(trial(number, searched), [trial(seed, value) for seed, value in enumerate(values, start=1)])
 
 
-def sentences(*confirmed: Confirmed, objective: str = "accuracy") -> str:
-    return " ".join(confirmation_sentences(confirmed, OBJECTIVES[objective]))
-
-
 def test_what_the_seeds_can_tell_apart() -> None:
     """By hand: a pooled spread of 0.01 with 6 degrees of freedom, t = 2.447, times the root of 2/3."""
     groups = [made(number, 0.6, (mean - 0.01, mean, mean + 0.01)) for number, mean in enumerate([0.5, 0.6, 0.7])]
@@ -111,23 +107,17 @@ def test_what_the_seeds_can_tell_apart() -> None:
     assert resolution([made(0, 0.6, [0.5]), made(1, 0.6, [0.5])], "accuracy") is None
 
 
-def test_how_right_the_search_was() -> None:
-    text = sentences(made(2, 0.658, [0.65, 0.66, 0.655]), made(7, 0.66, [0.64, 0.65, 0.63]))
-    assert "Trial 7 had 66.00% in the search and has 64.00% on average over 3 new seeds" in text
-    assert "2 points too high" in text and "did not hold: it was trials 7, 2" in text
-    assert "means must differ by 1.8 points to be distinct (95%); no neighbours do." in text
-    text = sentences(made(7, 0.66, [0.668, 0.67, 0.669]), made(2, 0.64, [0.639, 0.641, 0.64]))
-    assert "0.9 points too low" in text and "The order of the search held (trials 7, 2)." in text
-    assert "; some neighbours do." in text
-    text = sentences(made(7, 0.70, [0.68, 0.69, 0.67]), made(2, 0.69, [0.67, 0.68, 0.66]), objective="macro_f1")
-    assert "Trial 7 had 0.600 in the search and has 0.580" in text and "0.020 too high" in text
-    assert "%" not in text.replace("(95%", "") and "point" not in text
+def test_how_certain_the_means_are() -> None:
+    far, near = made(2, 0.658, [0.65, 0.66, 0.655]), made(7, 0.66, [0.64, 0.65, 0.63])
+    (note,) = confirmation_notes([far, near], OBJECTIVES["accuracy"])
+    assert note.endswith("means must differ by 1.8 points to be distinct (95%); no neighbours do.")
+    (note,) = confirmation_notes([far, made(7, 0.66, [0.63, 0.635, 0.625])], OBJECTIVES["macro_f1"])
+    assert "differ by 0.0" in note and note.endswith("; some neighbours do.")
 
 
 def test_failed_runs_are_left_out_of_the_means() -> None:
     confirmed = [made(7, 0.66, [0.64, 0.65, None]), made(2, 0.6, [None, None])]
-    assert sentences(*confirmed).startswith("Trial 7 had 66.00%")
-    assert sentences(*confirmed).endswith("3 runs failed and are left out.")
+    assert confirmation_notes(confirmed, OBJECTIVES["accuracy"]) == ["3 runs failed and are left out."]
     table = confirmation_table(confirmed, OBJECTIVES["accuracy"])
     assert list(table.rows[0])[:7] == ["7 (fast)", "66.00%", "2", "64.00%", "65.00%", "64.50%", "0.71"]
     assert list(table.rows[1])[:4] == ["2 (fast)", "60.00%", "0", "–"]
