@@ -114,7 +114,7 @@ def _train_here(config: Config, data: PreparedDataset, run: RunFolder, bar: Prog
     say(line)
     if note := batch_note(config, 1, pick_device().type == "cuda"):
         say(note)
-    with memory_errors(advice(config.training)), BackgroundReport(run.record) as record:
+    with memory_errors(advice(config.training)), BackgroundReport(run) as record:
         fit(config, TrainingData.load(data, in_memory), report, bar.advance, run.resumable())
 
 

@@ -78,33 +78,37 @@ def _on_cpu(state: Any) -> Any:
 
 
 class BackgroundReport:
-    """Calls a report with copies of snapshots in a thread, while training continues. A ``Report`` and context manager.
+    """Records epochs in a thread, while training continues. A ``Report`` and a context manager.
 
-    It reports one epoch at a time, and one every ``SECONDS`` at most. Of the epochs that end meanwhile, it reports only
-    the last one; at the latest on exit, which waits for it. An error of the report is raised at a later epoch or on
+    It starts to write every ``SECONDS`` at most, and when it is idle. Of the epochs that end meanwhile, it writes only
+    the best one and the last one; at the latest on exit, which waits for it. An error is raised at a later epoch or on
     exit.
     """
 
     SECONDS = 2.0
 
-    def __init__(self, report: Report):
-        self._report, self._pool = report, ThreadPoolExecutor(1, "report")
+    def __init__(self, run: "RunFolder"):
+        self._run, self._pool = run, ThreadPoolExecutor(1, "report")
         self._busy: Future[None] | None = None
-        self._waiting: tuple[Metrics, Snapshot] | None = None
+        self._waiting: list[tuple[Metrics, Snapshot]] = []
         self._started = -math.inf
 
     def __call__(self, metrics: Metrics, snapshot: Snapshot) -> None:
         with snapshot.stopwatch.span("checkpoint"):
-            self._waiting = metrics, snapshot.copy()
+            best = best_epoch(snapshot.history, self._run.metric)["epoch"]
+            self._waiting = [one for one in self._waiting if one[0]["epoch"] == best] + [(metrics, snapshot.copy())]
             is_busy = self._busy is not None and not self._busy.done()
             if not is_busy and time.monotonic() - self._started >= self.SECONDS:
                 self._start()
 
     def _start(self) -> None:
         self._finish()
-        if self._waiting:
-            self._started = time.monotonic()
-            self._busy, self._waiting = self._pool.submit(self._report, *self._waiting), None
+        self._started = time.monotonic()
+        self._busy, self._waiting = self._pool.submit(self._write, self._waiting), []
+
+    def _write(self, epochs: list[tuple[Metrics, Snapshot]]) -> None:
+        for metrics, snapshot in epochs:
+            self._run.record(metrics, snapshot)
 
     def _finish(self) -> None:
         busy, self._busy = self._busy, None
@@ -138,7 +142,7 @@ class RunFolder:
     """
 
     def __init__(self, output: Output | Path, metric: str = "validation_accuracy"):
-        self.output, self._metric = Output.at(output), metric
+        self.output, self.metric = Output.at(output), metric
 
     @property
     def path(self) -> Path:
@@ -237,7 +241,7 @@ class RunFolder:
 
     def _update(self, history: Sequence[Metrics]) -> None:
         """Bring the best epoch and the metrics up to date with ``last``."""
-        if best_epoch(history, self._metric)["epoch"] == history[-1]["epoch"]:
+        if best_epoch(history, self.metric)["epoch"] == history[-1]["epoch"]:
             copy_checkpoint(self.last, self.best)
             self.output.save(self.best.name)
         self._write(METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history))

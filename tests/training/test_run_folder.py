@@ -17,7 +17,7 @@ from fer_ray.inference.checkpoint import load_checkpoint, read_info
 from fer_ray.storage.output import open_output
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import BackgroundReport, Metrics, RunFolder, Snapshot, has_epoch
+from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot, has_epoch
 
 
 def config(epochs: int) -> Config:
@@ -105,39 +105,54 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
     assert not run.path.exists()
 
 
-def test_a_report_in_the_background_delays_no_epoch_and_ends_with_the_last_one(
+def test_epochs_written_in_the_background_delay_none_and_keep_the_best_and_the_last(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, reported, is_released = RunFolder(tmp_path / "run"), list[float](), threading.Event()
-    run.begin(config(6))
+    written, is_released = list[float](), threading.Event()
 
-    def record(metrics: Metrics, snapshot: Snapshot) -> None:
+    def record(run: RunFolder, metrics: Metrics, snapshot: Snapshot) -> None:
         assert is_released.wait(30)
-        run.record(metrics, snapshot)
-        reported.append(metrics["epoch"])
+        real(run, metrics, snapshot)
+        written.append(metrics["epoch"])
 
+    def fit_to(report: Report) -> None:
+        def scripted(metrics: Metrics, snapshot: Snapshot) -> None:
+            metrics["validation_accuracy"] = [0.2, 0.3, 0.9, 0.4, 0.5, 0.6][snapshot.history.index(metrics)]
+            report(metrics, snapshot)
+
+        fit(config(6), data, scripted)
+
+    run, plain = (RunFolder(tmp_path / name) for name in ("run", "plain"))
+    fit_to(plain.record)
+    real = RunFolder.record
+    monkeypatch.setattr(RunFolder, "record", record)
     monkeypatch.setattr(BackgroundReport, "SECONDS", 0)
-    with BackgroundReport(record) as report:
-        fit(config(6), data, report)
-        assert not reported  # six epochs were trained while the first one was being written
+    run.begin(config(6))
+    with BackgroundReport(run) as report:
+        fit_to(report)
+        assert not written  # six epochs were trained while the first one was being written
         is_released.set()
-    assert reported == [1, 6]
-    fit(config(6), data, (plain := RunFolder(tmp_path / "plain")).record)
-    for folder in ("best", "last"):
-        written, expected = (load_checkpoint(getattr(each, folder)) for each in (run, plain))
-        assert written.info.epoch == expected.info.epoch and written.info.temperature == expected.info.temperature
-        torch.testing.assert_close(written.model.state_dict(), expected.model.state_dict(), rtol=0, atol=0)
-    assert [line["epoch"] for line in run.history()] == [1, 2, 3, 4, 5, 6]
+    assert written == [1, 3, 6] and [line["epoch"] for line in run.history()] == [1, 2, 3, 4, 5, 6]
+    for folder, epoch in (("best", 3), ("last", 6)):
+        ours, expected = (load_checkpoint(getattr(each, folder)) for each in (run, plain))
+        assert ours.info.epoch == expected.info.epoch == epoch and ours.info.temperature == expected.info.temperature
+        torch.testing.assert_close(ours.model.state_dict(), expected.model.state_dict(), rtol=0, atol=0)
 
 
-def test_an_error_in_the_background_ends_training(data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_background_ends_training(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     epochs = list[float]()
 
-    def record(metrics: Metrics, snapshot: Snapshot) -> None:
+    def record(run: RunFolder, metrics: Metrics, snapshot: Snapshot) -> None:
         raise FerRayError("no space")
 
+    monkeypatch.setattr(RunFolder, "record", record)
     monkeypatch.setattr(BackgroundReport, "SECONDS", 0)
-    with pytest.raises(FerRayError, match="no space"), BackgroundReport(record) as background:
+    with (
+        pytest.raises(FerRayError, match="no space"),
+        BackgroundReport(RunFolder(tmp_path / "run")) as background,
+    ):
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:
             epochs.append(metrics["epoch"])

@@ -214,7 +214,7 @@ def _train_worker(
             record(metrics, snapshot)
             sender.finish_epoch(metrics)
 
-        with BackgroundReport(run.record) as record:
+        with BackgroundReport(run) as record:
             fit(config, _rows_of_worker(0, data, workers, in_memory), report, sender.add, run.resumable())
         sender.flush()
 
