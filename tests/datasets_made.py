@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,6 +34,11 @@ def hashes(folder: Path) -> dict[str, str]:
     """All files but the provenance, which names the time of the start."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "provenance.json")
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def dataset_info(splits: dict[str, SplitInfo], **fields: Any) -> DatasetInfo:
+    made = {"fer_ray_version": "0", "source": "made", "source_format": "made", "size": 8, "mean": 0.5, "std": 0.3}
+    return DatasetInfo(splits=splits, **made | fields)
 
 
 def write_prepared(
@@ -67,17 +73,8 @@ def write_prepared(
             pq.write_table(table, folder / split / f"part-{at // file_rows:05}.parquet", row_group_size=group_rows)
         counts = {name: list(values).count(label) for label, name in enumerate(EMOTIONS)}
         splits[split] = SplitInfo(rows=len(rows), labels=counts, unlabelled=list(values).count(None))
-    info = DatasetInfo(
-        fer_ray_version="0",
-        source="made",
-        source_format="made",
-        size=8,
-        splits=splits,
-        mean=0.5,
-        std=0.3,
-        soft_labels=soft,
-        fingerprint=hashlib.sha256(str(folder).encode()).hexdigest(),
-    )
+    fingerprint = hashlib.sha256(str(folder).encode()).hexdigest()
+    info = dataset_info(splits, soft_labels=soft, fingerprint=fingerprint)
     (folder / DATASET_FILE).write_text(info.model_dump_json())
     return PreparedDataset(folder)
 

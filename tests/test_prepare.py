@@ -1,7 +1,6 @@
 """Stage prepare, end to end: what is in the dataset, what is said, and what is left when something goes wrong."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -38,8 +37,7 @@ def test_real_images_give_the_counts_of_fer2013(
     assert (train.flat, validation.flat) == (11, 1)
     assert list(info.splits) == ["train", "validation"] and any("No test split" in note for note in info.notes)
     printed = capsys.readouterr()
-    (leaked,) = [line for line in printed.out.splitlines() if line.startswith("exact copies of a train image")]
-    assert "28,709" in printed.out and "280" in leaked and "No test split" in printed.err
+    assert "28,709" in printed.out and "No test split" in printed.err
     split = PreparedDataset(tmp_path / "fer").load("validation")
     assert split.leaked.sum() == 280
     with zipfile.ZipFile(fer2013_zip) as archive:
@@ -89,7 +87,6 @@ def test_flaws_leaks_and_rejects_are_accounted_for(tmp_path: Path, capsys: pytes
     assert (near["near_duplicate_of"], near["flags"]) == ("row-0000002", ["near_duplicate", "near_leaked"])
     printed = capsys.readouterr()
     assert "4 rejected, 2 of them by --drop-leaks" in printed.out
-    assert re.search(r"^nearly equal to a train image +– +0 +1 \(50\.0%\)$", printed.out, re.MULTILINE)
     assert "2 of 7 training images were left out" in printed.err
     assert any("2 of 7 training images were left out" in note for note in info.notes)
 

@@ -29,23 +29,19 @@ def folders(tiny_dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFact
     config = load_config(None, ["model.name=cnn3", "optimizer.name=adam", "training.epochs=1"])
     run = train(tiny_dataset.path, config, root / "run")
     evaluate(run.checkpoint, tiny_dataset.path, root / "evaluation", tta=["none"])
+    search = {"search": {"optimizer.learning_rate": {"log_uniform": [0.001, 0.1]}}}
+    spaces = {name: SearchSpace.model_validate({"model": {"name": name}} | search) for name in ("fast", "cnn3")}
+    errors = [Scripted([], f"Traceback (most recent call last):\n{HOSTILE} diverged")]
+    write_search(root / "search", spaces, [Scripted([0.6, 0.71]), Scripted([0.4], "prune"), *errors])
     (root / HOSTILE).touch()
     score(run.checkpoint, [tiny_dataset.path / "classes.png", root / HOSTILE], root / "scores", max_error_rate=0.5)
     return {
         "run": root / "run",
         "evaluation": root / "evaluation",
-        "search": write_search_folder(root / "search"),
+        "search": root / "search",
         "scores": root / "scores",
         "dataset": tiny_dataset.path,
     }
-
-
-def write_search_folder(folder: Path) -> Path:
-    search = {"search": {"optimizer.learning_rate": {"log_uniform": [0.001, 0.1]}}}
-    spaces = {name: SearchSpace.model_validate({"model": {"name": name}} | search) for name in ("fast", "cnn3")}
-    errors = [Scripted([], f"Traceback (most recent call last):\n{HOSTILE} diverged")]
-    write_search(folder, spaces, [Scripted([0.6, 0.71]), Scripted([0.4], "prune"), *errors])
-    return folder
 
 
 def test_every_kind_on_one_page(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -72,7 +68,6 @@ def test_runs_are_compared_the_best_first(folders: dict[str, Path], tmp_path: Pa
     assert "to 100.00% validation accuracy; the best is b/run." in text and "datasets" not in text
     rows = re.findall(r'<tr><th scope="row">([^<]*/run)</th><td[^>]*>cnn3', text)
     assert rows == ["b/run", name]
-    assert f"Validation accuracy by epoch of {name}, b/run" in text
     info = better / "checkpoint" / "checkpoint.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"dataset_fingerprint": "another"}))
     text = report([folders["run"], better], tmp_path / "apart").page.read_text("utf-8")
@@ -90,12 +85,10 @@ def test_evaluations_of_the_same_images_are_compared(folders: dict[str, Path], t
     column = rows.schema.get_field_index("predicted")
     pq.write_table(rows.set_column(column, "predicted", wrong), other / "predictions.parquet")
     right = sum(map(int.__eq__, rows["predicted"].to_pylist(), rows["label"].to_pylist()))
-    assert right > 0
     metrics = json.loads((elsewhere / "metrics.json").read_text()) | {"dataset_fingerprint": "another"}
     (elsewhere / "metrics.json").write_text(json.dumps(metrics))
     result = report([folders["evaluation"], other, elsewhere], tmp_path / "out")
     text = result.page.read_text("utf-8")
-    assert "2 evaluations of test all at" in text or "2 evaluations of test from" in text
     assert 'evaluation and other</th><td class="number">' in text
     assert f'<td class="number">{right}</td><td class="number">0</td>' in text
     card = (folders["evaluation"] / "model_card.md").read_text("utf-8")

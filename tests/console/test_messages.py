@@ -10,12 +10,10 @@ from fer_ray.errors import DataError
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql://me:secret@db.example:5432/s", "postgresql://me:***@db.example:5432/s"),
         ("mysql+pymysql://me:s/e@c:ret@db/s", "mysql+pymysql://me:***@db/s"),
         ("--storage=postgresql://:secret@db/s", "--storage=postgresql://:***@db/s"),
         ("postgresql://db/s?user=me&password=secret&ssl=1", "postgresql://db/s?user=me&password=***&ssl=1"),
         ("s3:/AKIA:se/c+ret@bucket/key", "s3:/AKIA:***@bucket/key"),
-        ("gs://secret@bucket/key", "gs://***@bucket/key"),
         ("https://secret@mlflow.example", "https://***@mlflow.example"),
         ("s3://b/k?access_key=AKIA&secret_key=secret&region=eu", "s3://b/k?access_key=***&secret_key=***&region=eu"),
         (

@@ -27,8 +27,6 @@ def test_labels_without_a_row_are_said_and_a_single_label_is_refused(
 ) -> None:
     write_prepared(tmp_path / "some", {"train": [0, 1, 2, 4, 5, 6], "validation": [0]}).check_trainable()
     assert "train has no image of happy, so" in capsys.readouterr().err
-    write_prepared(tmp_path / "all", {"train": list(range(7)), "validation": [0]}).check_trainable()
-    assert "no image of" not in capsys.readouterr().err
     dataset = write_prepared(tmp_path / "one", {"train": [3, 3, None], "validation": [0, 1, 2]})
     with pytest.raises(DataError, match="training needs at least two"):
         dataset.check_trainable()
@@ -39,7 +37,6 @@ def test_labels_without_a_row_are_said_and_a_single_label_is_refused(
     [
         (1, 1050 * 220, {"train", "validation"}),
         (1, 1049 * 220, {"validation"}),
-        (1, 104 * 220, set()),
         (4, 264 * 220, {"train", "validation"}),
         (4, 263 * 220, {"validation"}),
     ],
@@ -50,7 +47,6 @@ def test_splits_that_fit_are_read_into_memory(
     found, line = fitting_splits(dataset, memory, workers)
     assert set(found) == fitting
     assert line.count("in memory") == len(fitting) and line.count("memory-mapped") == 2 - len(fitting)
-    assert ("train 945 rows × 220 bytes = 203 KiB" in line) == (workers == 1)
 
 
 def test_mapped_rows_equal_those_in_memory_and_leave_no_file(dataset: PreparedDataset, tmp_path: Path) -> None:

@@ -19,16 +19,9 @@ from fer_ray.sources.recognise import open_source
 
 def hostile_zip(path: Path) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in (
-            "happy/good.png",
-            "../../happy/up.png",
-            "/tmp/happy/absolute.png",
-            "C:\\happy\\drive.png",
-            "sad\\windows.png",
-            "happy/encrypted.png",
-            "happy/crc.png",
-            "happy/twice.png",
-        ):
+        outside = ("../../happy/up.png", "/tmp/happy/absolute.png", "C:\\happy\\drive.png")
+        inside = ("happy/good.png", "sad\\windows.png", "happy/encrypted.png", "happy/crc.png", "happy/twice.png")
+        for name in (*outside, *inside):
             archive.writestr(name, encoded(FACE))
         archive.writestr("happy/twice.png", picture(7))
         archive.writestr("happy/bomb.png", bytes(image_files.MAX_BYTES + 1))
@@ -99,13 +92,10 @@ def test_a_tree_of_odd_files(tmp_path: Path) -> None:
     }
 
 
-def names(root: Path) -> list[str]:
-    return [os.fsdecode(path).removeprefix(f"{root}/") for path in image_files.list_files([root])]
-
-
 def test_files_of_a_folder_come_before_those_of_the_folders_in_it(tmp_path: Path) -> None:
     files = ("b/2.jpg", "b/a/9.jpg", "b/1.jpg", "z.jpg", "a/x.jpg", ".hidden/y.jpg", "a/.hidden")
-    assert names(write(tmp_path, dict.fromkeys(files, b""))) == ["z.jpg", "a/x.jpg", "b/1.jpg", "b/2.jpg", "b/a/9.jpg"]
+    found = [os.fsdecode(path) for path in image_files.list_files([write(tmp_path, dict.fromkeys(files, b""))])]
+    assert found == [f"{tmp_path}/{name}" for name in ("z.jpg", "a/x.jpg", "b/1.jpg", "b/2.jpg", "b/a/9.jpg")]
 
 
 def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +110,6 @@ def test_folders_that_cannot_be_listed_are_named_all_at_once(tmp_path: Path, mon
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError) as caught:
         open_source(source)
-    assert names(source) == ["fear", "happy/a.png", "sad"]  # reading them says why
     assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
         [f"{tmp_path}/fear", "can't be listed"],
         [f"{tmp_path}/sad", "can't be listed"],
@@ -147,7 +136,7 @@ def parquet(columns: dict[str, Any]) -> bytes:
 FACES = {"image": [encoded(FACE), picture(7), picture(8), picture(9)], "label": [3, 4, 5, 6]}
 REFUSED_PARQUET = {
     "cut off": (parquet(FACES)[:-50], "not readable as Parquet"),
-    "no image": (parquet({"picture": FACES["image"], "label": FACES["label"]}), "picture, label is called image"),
+    "no image": (parquet({"picture": FACES["image"]}), "picture is called image"),
     "numbers for images": (parquet({"image": [1], "label": [2]}), "column image is int64, expected bytes"),
     "lists for labels": (parquet({"image": [b"x"], "label": [[1]]}), "column label is list"),
     "no rows": (parquet({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), "no rows"),

@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 import numpy as np
+from datasets_made import dataset_info
 
 from fer_ray.config.files import load_config
-from fer_ray.dataset.store import DatasetInfo, SplitInfo
+from fer_ray.dataset.store import SplitInfo
 from fer_ray.emotions import EMOTIONS
 from fer_ray.inference.calibration import reliability_bins
 from fer_ray.inference.checkpoint import CheckpointInfo
@@ -26,22 +27,8 @@ SURE = Paired(only_first_right=0, only_second_right=8, mcnemar_p=0.0078)
 
 def trained(fingerprint: str = "own", *overrides: str) -> CheckpointInfo:
     config = load_config(None, overrides)
-    return CheckpointInfo(
-        config=config, mean=0.5, std=0.25, size=48, epoch=1, metrics={}, dataset_fingerprint=fingerprint
-    )
-
-
-def measure(labels: np.ndarray, probabilities: np.ndarray, leaked: np.ndarray, fewest: np.ndarray | None) -> TtaScores:
-    official = score_predictions(labels, probabilities)
-    return TtaScores(
-        official=official,
-        without_leaked=None if leaked.all() else score_predictions(labels[~leaked], probabilities[~leaked]),
-        images_per_s=1000 if fewest is None else 500,
-        views=1 if fewest is None else 2,
-        ece_uncalibrated=official.ece,
-        reliability=reliability_bins(labels, probabilities),
-        against_fewest=None if fewest is None else compare(labels, probabilities.argmax(axis=1), fewest),
-    )
+    fixed: dict[str, Any] = {"mean": 0.5, "std": 0.25, "size": 48, "epoch": 1, "metrics": {}}
+    return CheckpointInfo(config=config, dataset_fingerprint=fingerprint, **fixed)
 
 
 def card_of(
@@ -63,7 +50,16 @@ def card_of(
     for name, predicted in tta.items():
         right = np.broadcast_to(confidence, len(labels))[:, None]
         probabilities = np.where(np.eye(7)[predicted] == 1, right, (1 - right) / 6)
-        measured[name] = measure(labels, probabilities, copies, None if name == first else tta[first])
+        official = score_predictions(labels, probabilities)
+        measured[name] = TtaScores(
+            official=official,
+            without_leaked=None if copies.all() else score_predictions(labels[~copies], probabilities[~copies]),
+            images_per_s=1000 if name == first else 500,
+            views=1 if name == first else 2,
+            ece_uncalibrated=official.ece,
+            reliability=reliability_bins(labels, probabilities),
+            against_fewest=None if name == first else compare(labels, predicted, tta[first]),
+        )
     fields = {"checkpoint": "c", "architecture": "cnn3", "parameters": 1, "epoch": 2, "temperature": 1.0}
     networks = [Member(**fields | {"accuracy": 0.9, "nll": 1.0} | one) for one in members]  # type: ignore[arg-type]
     pair = {"first": 0, "second": 1, "disagreement": 0.1, **UNSURE.model_dump()}
@@ -82,27 +78,16 @@ def card_of(
         main_tta=list(tta)[-1],
         tta=measured,
     )
-    dataset = DatasetInfo(
-        fer_ray_version="1",
-        source="faces.zip",
-        source_format="zip",
-        size=48,
-        splits=splits,
-        mean=0.5,
-        std=0.25,
-        fingerprint="own",
-    )
+    dataset = dataset_info(splits, fingerprint="own")
     return model_card(evaluation, dataset, [info or trained()] * len(networks), "a|b", this_start())
 
 
-def findings(*args: Any, **options: Any) -> dict[str, list[str]]:
-    """Return the sentences of a card by heading; arguments as of ``card_of``."""
-    sections = re.findall(r"^### (\w+)\n\n(.*?)\n\n(?=#)", card_of(*args, **options), re.MULTILINE | re.DOTALL)
-    return {heading: [line[2:] for line in text.splitlines() if line.startswith("- ")] for heading, text in sections}
-
-
 def text_of(*args: Any, **options: Any) -> str:
-    return "\n".join(f"{heading}: {line}" for heading, lines in findings(*args, **options).items() for line in lines)
+    """Return the findings of a card, each after its heading; arguments as of ``card_of``."""
+    sections = re.findall(r"^### (\w+)\n\n(.*?)\n\n(?=#)", card_of(*args, **options), re.MULTILINE | re.DOTALL)
+    return "\n".join(
+        f"{heading}: {line}" for heading, text in sections for line in re.findall("^- (.*)", text, re.MULTILINE)
+    )
 
 
 def mistaken(*mistakes: tuple[int, int, int]) -> np.ndarray:
@@ -117,13 +102,10 @@ FEAR_MISSED = {"none": mistaken((FEAR, SAD, 20))}
 
 
 def test_a_perfect_classifier_and_one_at_chance() -> None:
-    found = findings(LABELS, {"none": LABELS})
-    assert list(found) == ["Strengths", "Weaknesses", "Opportunities", "Threats"]
-    accuracy, classes, calibration, copies = found["Strengths"]
-    assert "100.0% of 140 images" in accuracy and "95% interval 97.3% to 100.0%" in accuracy
+    accuracy, classes, calibration, copies = text_of(LABELS, {"none": LABELS}).splitlines()
+    assert "Strengths: 100.0% of 140 images" in accuracy and "95% interval 97.3% to 100.0%" in accuracy
     assert "for 7 of 7 classes: angry (1.00), " in classes and "differs from accuracy by 1 point" in calibration
     assert "None of the 140 images is an exact copy" in copies
-    assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
     predicted = np.random.default_rng(0).integers(0, 7, 140)
     text = text_of(LABELS, {"none": predicted}, confidence=0.9)
     assert f"Weaknesses: {(predicted == LABELS).mean():.1%} of 140 images" in text and "would reach 14.3%, so" in text
@@ -133,8 +115,8 @@ def test_a_perfect_classifier_and_one_at_chance() -> None:
 def test_a_handful_of_images_says_nothing_about_classes_calibration_and_views() -> None:
     labels = np.repeat(np.arange(7), 2)
     predicted = np.where(np.arange(14) < 5, HAPPY, labels)
-    found = findings(labels, {"none": labels, "flip": predicted}, confidence=0.8)
-    assert found["Weaknesses"] == found["Opportunities"] == found["Threats"] == []
+    few = text_of(labels, {"none": labels, "flip": predicted}, confidence=0.8)
+    assert all(line.startswith("Strengths: ") for line in few.splitlines())
     many = text_of(np.tile(labels, 100), {"none": np.tile(predicted, 100)}, confidence=0.8)
     assert "not reliable: its mean, 80.0%" in many and "Most images of" in many
 
@@ -170,12 +152,10 @@ def test_rare_classes_and_class_weights_only_where_there_are_none() -> None:
 
 def test_fer2013() -> None:
     rows = {"train": (3995, 436, 4097, 7215, 4830, 3171, 4965), "validation": (467, 56, 496, 895, 653, 415, 607)}
-    splits = {
-        name: SplitInfo(
-            rows=sum(counts), labels=dict(zip(EMOTIONS, counts, strict=True)), conflicts=15, near_leaked=359
-        )
-        for name, counts in rows.items()
-    }
+    splits = {}
+    for name, counts in rows.items():
+        labels = dict(zip(EMOTIONS, counts, strict=True))
+        splits[name] = SplitInfo(rows=sum(counts), labels=labels, conflicts=15, near_leaked=359)
     text = text_of(LABELS, FEAR_MISSED, split="validation", splits=splits)
     assert "(Goodfellow et al. 2013, arXiv 1307.0414). An accuracy near or above that measures agreement" in text
     assert "Some images of train occur with different labels, of which at most one can be right: 15." in text
@@ -208,5 +188,5 @@ def test_a_card_is_markdown_and_tells_the_training_dataset_from_the_evaluated_on
         assert card.startswith("# Model card: cnn3 for facial expressions (a\\|b)\n\n## Model details\n")
         training = card.split("\n## Training data\n")[1].split("\n## ")[0]
         assert said in training and "\n\n    model:\n" in training
-        assert "Source: faces.zip (zip)" in card and "| all images | 700 | 140 |" in card
+        assert "Source: made (made)" in card and "| all images | 700 | 140 |" in card
         assert "\n\n\n" not in card

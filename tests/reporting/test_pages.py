@@ -11,17 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer_ray.reporting.charts import new_chart, to_png
-from fer_ray.reporting.html import (
-    Charts,
-    Code,
-    Figure,
-    Gallery,
-    GalleryFace,
-    PageBlock,
-    PageSection,
-    Table,
-    render_page,
-)
+from fer_ray.reporting.html import Charts, Code, Figure, Gallery, GalleryFace, PageSection, Table, render_page
 
 HOSTILE = "<script>alert('x')</script><img src=http://example.com/x.png onerror=y>\"&.jpg"
 LONG = "a-name-without-any-blank-" * 6
@@ -63,7 +53,7 @@ class Tags(HTMLParser):
 def page_of(text: str, png: bytes = b"png") -> str:
     """Return a page with every kind of block, in which all texts are the same."""
     wide = Table(text, [text] * 8, [[text, *(["12.34% (10.1–14.2%)"] * 7)]] * 40, note=text)
-    blocks: list[PageBlock] = [
+    blocks = [
         wide,
         Table(text, (), [(text, text)]),
         Charts(text, [Figure(png, text, text)] * 3, text),

@@ -53,17 +53,13 @@ def test_a_search_of_two_spaces_with_trials_of_every_kind() -> None:
 @pytest.mark.parametrize(
     ("script", "headline"),
     [
-        ([Scripted([], "broke"), Scripted([], "broke")], "2 trials (2 FAIL); none is complete."),
-        (
-            [Scripted([0.7, 0.6], "interrupt")],
-            "No trials, 1 interrupted, to be resumed; none is complete. The best epoch is in trial 0, fast, with 70.00%"
-            " validation accuracy. This trial was stopped after epoch 2 of 10.",
-        ),
+        ([Scripted([], "broke"), Scripted([], "broke")], "2 trials (2 FAIL); none is complete"),
+        ([Scripted([0.7, 0.6], "interrupt")], "The best epoch is in trial 0, fast, with 70.00% validation accuracy"),
     ],
 )
 def test_a_search_without_a_complete_trial(script: list[Scripted], headline: str) -> None:
     shown = section(FAST, script)
-    assert shown.headline == headline
+    assert headline in shown.headline
     assert not {"History", "Validation accuracy by each value"} & charts(shown).keys()
 
 
@@ -88,13 +84,13 @@ def test_importances_are_those_of_each_space_that_has_enough_trials() -> None:
     assert len(charts(search_section(Path("nowhere"), "s", study, []))["What mattered"]) == len(enough)
 
 
-@pytest.mark.parametrize("objectives", [("accuracy", "images_per_s"), ("accuracy", "images_per_s", "macro_f1")])
-def test_several_objectives_show_the_front(objectives: tuple[str, ...]) -> None:
+def test_several_objectives_show_the_front() -> None:
     """Trial 0 beats trial 1 in both; 0 and 2 are each best in one."""
     script = [Scripted([0.7], images_per_s=900), Scripted([0.5], images_per_s=800), Scripted([0.6], images_per_s=1400)]
-    shown = section(FAST, script, *objectives)
+    shown = section(FAST, script, "accuracy", "images_per_s")
     front = [tuple(row[:3]) for row in tables(shown)["Trials of the front"].rows]
-    assert front[:2] == [("0", "70.00%", "900"), ("2", "60.00%", "1,400")]
+    assert front == [("0", "70.00%", "900"), ("2", "60.00%", "1,400")]
     (caption,) = charts(shown)["Pareto front"]
-    assert f"The {len(front)} ringed trials are the front" in caption
-    assert ("The chart doesn't show validation macro-F1" in caption) == (len(objectives) == 3)
+    assert "The 2 ringed trials are the front" in caption
+    (caption,) = charts(section(FAST, script, "accuracy", "images_per_s", "macro_f1"))["Pareto front"]
+    assert "doesn't show validation macro-F1" in caption

@@ -21,6 +21,9 @@ def shade(split: str, number: int) -> int:
     return 70 * SPLITS.index(split) + 3 * number
 
 
+MEANING = {shade(split, row): (split, label) for split in SPLITS for row, label in enumerate(LABELS)}
+
+
 def numbered(order: tuple[str, ...], first: int, form: str = "{}") -> list[str]:
     """Return the number of each emotion, csv order, in another order."""
     return [form.format(order.index(name) + first) for name in EMOTIONS]
@@ -64,14 +67,14 @@ def hub(folder: Path, splits: tuple[str, ...], labels: list[str]) -> Path:
 MAKERS: list[Callable[[Path, tuple[str, ...], list[str]], Path]] = [tree, archive, csv, hub]
 
 
-def parquet(path: Path, names: list[str] | None = None, group_rows: int | None = None, **columns: Any) -> Path:
+def parquet(path: Path, names: list[str] | None = None, **columns: Any) -> Path:
     """Write a table as the library `datasets` does, with the names of its label numbers."""
     table = pa.table(columns)
     if names:
         meta = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(meta)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=group_rows)
+    pq.write_table(table, path)
     return path
 
 

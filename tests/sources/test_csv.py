@@ -14,18 +14,13 @@ from fer_ray.sources.recognise import open_source
 
 RNG = np.random.default_rng(0)
 FACE_TEXT = " ".join(map(str, FACE.reshape(-1)))
-
-
 BAD_LINES = {
     "too few pixels": (f"3,{pixels_text(9, 2303)},Training", "2303 pixel values, 2304 expected"),
-    "no pixels": ("3,,Training", "0 pixel values"),
     "above 255": (f"3,{pixels_text(256)},Training", "256, expected 0 to 255"),
     "beyond 64 bits": (f"3,{pixels_text(2**64 + 1)},Training", "expected 0 to 255"),
-    "NaN": (f"3,{pixels_text(9)[:-1]}NaN,Training", "'NaN'"),
     "decimals": (f"3,{pixels_text(9)}.5,Training", "'9.5'"),
     "label 7": (f"7,{FACE_TEXT},Training", "emotion '7', expected 0 to 6"),
     "column missing": (f"3,{FACE_TEXT}", "2 column(s), 3 expected"),
-    "column too many": (f"3,{FACE_TEXT},Training,x", "4 column(s)"),
     "header again": ("emotion,pixels,Usage", "'pixels'"),
     "open quotation mark": (f'3,"{FACE_TEXT},Training', "2 column(s), 3 expected"),
     "NUL bytes": (f"3,{pixels_text(9, 2303)}\0 9,Training", "'9\\x00'"),
@@ -76,7 +71,6 @@ def test_csv_files_of_any_make_are_read_right(kind: str, tmp_path: Path) -> None
 
 
 UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
-    "old Mac line ends": ("x.csv", lambda text: text.replace(b"\n", b"\r"), "no data rows"),
     "UTF-16": ("x.csv", lambda text: text.decode().encode("utf-16"), "first line is"),
     "empty": ("x.csv", lambda text: b"", "an empty file"),
     "header only": ("x.csv", lambda text: b"emotion,pixels,Usage\r\n", "no data rows"),
@@ -85,7 +79,6 @@ UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "a .tar.gz": ("fer2013.tar.gz", lambda text: gzip.compress(bytes(512) + text), "tar xzf"),
     "gzip cut off": ("fer2013.csv.gz", lambda text: gzip.compress(text)[:-20], "can't be read"),
     ".zip cut off": ("x.zip", lambda text: zipped({"fer2013.csv": text})[:-30], "its end is missing"),
-    ".zip with a damaged list": ("x.zip", lambda text: zipped({"a.csv": text}).replace(b"PK\1\2", b"PK\1\1"), "again"),
     ".zip with no name": ("x.zip", lambda text: zipped({"ä.csv": text}).replace(b"\xc3\xa4", b"\xff\xff"), "again"),
 }
 
@@ -117,10 +110,8 @@ def test_several_csv_files_in_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"side by side are a, test, train, valid, and a means no split"):
         open_source(tmp_path)
     (tmp_path / "a.csv").unlink()
-    write(tmp_path, {"a.zip": zipped({"a.csv": b"1"})})
     rows, _ = rows_of(tmp_path)
     assert [(row["split"], row["label"]) for row in rows] == [("train", 3), ("validation", 3), ("test", 3)]
-    assert any("Not read: a.zip" in note for note in open_source(tmp_path).notes)
     write(tmp_path, {"fer2013.csv": PLAIN.encode()})
     assert any("Read: fer2013.csv. Not read, though" in note for note in open_source(tmp_path).notes)
 

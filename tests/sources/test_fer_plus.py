@@ -83,7 +83,6 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
         ([line("Training", "9,0")] * 8, HEADER, r"(?s)row 1: 4 column\(s\), 12 expected.*5 more"),
         ([line("Training", "-1,0,0,0,0,0,0,0,0,0")] * 8, HEADER, "votes '-1'"),
         ([], HEADER.replace("fear", "dread").replace("NF", "none"), "no column of votes for fear, nf"),
-        ([], "", "no column of votes"),
     ],
 )
 def test_a_file_that_holds_no_votes_is_refused(lines: list[str], header: str, words: str, tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ def test_an_evaluation_beside_a_validation_is_the_test() -> None:
 
 
 UNKNOWN = {
-    "a word in another language": (emotions_in("train", "Validierung", "test"), "Validierung", None),
-    "deeper": (emotions_in("data/train", "data/check"), "check", None),
+    "one among known ones": (emotions_in("data/train", "data/check"), "check", None),
     "none is known": (emotions_in("learn", "check"), "check", "learn=train,check=test"),
     "below the labels": (
         {f"{name}/{split}/x.png": picture(9) for name in EMOTIONS for split in ("learn", "check", "exam")},
@@ -79,10 +78,8 @@ def test_tables_one_of_which_may_be_for_training_are_refused(names: tuple[str, .
     ("names", "split"),
     [
         (["part-00000-a1", "part-00001-b2"], "train"),
-        (["0000", "0001"], "train"),
         (["data/a", "data/a1"], "train"),
         (["val/0000", "val/0001"], "validation"),
-        (["fer_20240101_test", "fer_20240102_test"], "test"),
         (["test-00000-of-00002", "test-00001-of-00002-0a1b"], "test"),
     ],
 )
@@ -139,17 +136,15 @@ def test_the_root_gives_the_split_where_nothing_deeper_does(root: str, tmp_path:
     assert meaning(folder) == {8: ("train", 3)}
 
 
-RESPLITS = {
-    "test images in train": [("Training", "train"), ("PrivateTest", "train"), ("PublicTest", "test")],
-    "training images in test": [("Training", "train"), ("Training", "test"), ("PublicTest", "test")],
-    "swapped": [("Training", "train"), ("PrivateTest", "val"), ("PublicTest", "test")],
-}
-
-
-@pytest.mark.parametrize("kind", RESPLITS)
-def test_folders_decide_over_official_names_in_a_new_split(kind: str, tmp_path: Path) -> None:
-    files = {f"{folder}/happy/{split}_1{folder}.png": picture(1) for split, folder in RESPLITS[kind]}
-    source = write(tmp_path / "in", files)
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["train/happy/Training_1.png", "test/happy/Training_2.png", "test/happy/PublicTest_3.png"],
+        ["train/happy/Training_1.png", "val/happy/PrivateTest_2.png", "test/happy/PublicTest_3.png"],  # swapped
+    ],
+)
+def test_folders_decide_over_official_names_in_a_new_split(paths: list[str], tmp_path: Path) -> None:
+    source = write(tmp_path / "in", dict.fromkeys(paths, picture(1)))
     assert any("the folders decide" in note for note in open_source(source).notes)
     expected = {"train": "train", "val": "validation", "test": "test"}
     assert all(row["split"] == expected[row["id"].split("/")[0]] for row in rows_of(source)[0])

@@ -217,20 +217,18 @@ def test_free_and_in_use(place: str, tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("before", ["absent", "empty", "with the lock of a failed call"])
+@pytest.mark.parametrize("existed", [False, True])
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
-def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, before: str, kind: type[BaseException]) -> None:
+def test_a_start_that_fails_leaves_the_output_as_it_was(place: str, existed: bool, kind: type[BaseException]) -> None:
     output = Output.at(place)
-    if before != "absent" and not output.is_remote:
-        output.path.mkdir()
-        if before.startswith("with"):
-            (output.path / LOCK_FILE).touch()
-    existed = output.path.exists()
+    if existed:
+        output.path.mkdir(parents=True)
+        (output.path / LOCK_FILE).touch()  # of a failed call
     with pytest.raises(kind), open_output(place):
         output.write("below/config.yaml", b"")
         output.write(".partial", b"")
         raise kind
-    assert output.names() == output.folders() == [] and output.path.exists() == existed
+    assert output.names() == output.folders() == [] and output.path.exists() == (existed and not output.is_remote)
     with pytest.raises(kind), open_output(place, is_resumable=lambda output: True):
         output.write("epoch", b"")
         raise kind
@@ -278,10 +276,7 @@ def test_a_folder_downloaded_by_other_means(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_wrong_urls(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def require_usable(path_or_url: str) -> None:
-        Output.at(path_or_url).require_usable()
-
-    for call in (local_copy, require_usable):
+    for call in (local_copy, lambda path_or_url: Output.at(path_or_url).require_usable()):
         with pytest.raises(DataError, match="s3://absent/x: there is no bucket 'absent'"):
             call("s3://absent/x")
         with pytest.raises(UsageError, match=f"s3://{BUCKET}//x: has an empty part"):

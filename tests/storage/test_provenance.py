@@ -13,17 +13,10 @@ from fer_ray.errors import DataError
 from fer_ray.storage.provenance import command_line, read_provenance, record_start
 
 
-@pytest.mark.parametrize(
-    ("arguments", "typed"),
-    [
-        (["/venv/bin/python3", "/venv/bin/fer-ray", "train", "--output", "my run"], "fer-ray train --output 'my run'"),
-        (["/usr/bin/python", "-m", "fer_ray.tune", "--trials", "4"], "python -m fer_ray.tune --trials 4"),
-        (["/usr/bin/python3", "search.py"], "python3 search.py"),
-        (["python"], "python"),
-    ],
-)
-def test_a_command_reads_as_typed(arguments: list[str], typed: str) -> None:
-    assert command_line(arguments) == typed
+def test_a_command_reads_as_typed() -> None:
+    command = ["/venv/bin/python3", "/venv/bin/fer-ray", "train", "--output", "my run"]
+    assert command_line(command) == "fer-ray train --output 'my run'"
+    assert command_line(["/usr/bin/python3", "search.py"]) == "python3 search.py"
 
 
 def test_the_file_names_command_versions_machine_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

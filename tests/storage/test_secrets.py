@@ -36,7 +36,6 @@ CALLS = {
     "a path to score": f"score s3:/me:{SECRET}@bucket/photos --output out",
     "a signed page to score": f"score https://bucket.s3.amazonaws.com/face.jpg?{QUERY} --output out",
     "resumed scores": f"score photos --resume --output s3://b/k?access_key=me&secret_key={SECRET}",
-    "a prepared dataset": f"prepare synthetic:100 s3{USER}bucket/data",
     "a run": f"train --dataset data --output s3{USER}bucket/run",
     "pretrained weights": f"{_TRAIN} --set model.pretrained=https{USER}host/x.safetensors",
     "a configuration": f"{_TRAIN} --config https{USER}host/x.yaml",
@@ -49,11 +48,9 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("log", [[], ["--log-json"]], ids=["text", "json"])
 @pytest.mark.parametrize("name", CALLS)
 def test_errors_name_no_secret(
     name: str,
-    log: list[str],
     tiny_dataset: PreparedDataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -65,7 +62,7 @@ def test_errors_name_no_secret(
     (tmp_path / "space.yaml").write_text("model: {name: cnn3}\nsearch: {model.dropout: {uniform: [0.0, 0.5]}}\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        main([*CALLS[name].split(), *log])
+        main(CALLS[name].split())
     assert end.value.code in (2, 3)
     printed = capfd.readouterr()
     assert printed.err and not any(leak.decode() in printed.err + printed.out for leak in LEAKS)
@@ -142,4 +139,3 @@ def test_whole_stages(tiny_dataset: PreparedDataset, tmp_path: Path, request: py
     assert provenance is not None and f"sqlite:///file:{tmp_path / 'trials.db'}?uri=true&password=***" in (
         provenance.starts[0].command
     )
-    assert (tmp_path / "trials.db").is_file() and (run / "best").is_dir()
