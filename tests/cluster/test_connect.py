@@ -1,5 +1,6 @@
 """Starting Ray."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,10 @@ from fer_ray.cluster import connect
 from fer_ray.console.interrupts import deferred_interrupt, interrupt_on_sigterm
 from fer_ray.errors import UsageError
 
-TIMEOUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+TIMEOUT = Exception(
+    "The current node timed out during startup. This could happen because some raylet failed to startup."
+)
+CONNECTION = ConnectionError("no such cluster")
 
 
 @pytest.fixture
@@ -31,21 +35,17 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     return waiting
 
 
-def test_a_start_that_took_too_long_is_tried_again(
-    failures: list[Exception], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("errors", "left"), [([TIMEOUT] * 2, None), ([TIMEOUT] * 4, 1), ([CONNECTION] * 4, 3)], ids=["2", "4", "other"]
+)
+def test_only_a_start_that_took_too_long_is_tried_again_and_only_twice(
+    errors: list[Exception], left: int | None, failures: list[Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failures += [Exception(TIMEOUT), Exception(TIMEOUT)]
-    connect.start_ray()
-    assert not failures
-    assert capsys.readouterr().err.count("Ray did not start in time; trying again.") == 2
-
-
-@pytest.mark.parametrize(("error", "left"), [(ConnectionError("no such cluster"), 3), (Exception(TIMEOUT), 1)])
-def test_other_errors_and_a_third_failure_are_raised(failures: list[Exception], error: Exception, left: int) -> None:
-    failures += [error] * 4
-    with pytest.raises(type(error), match=str(error)[:20]):
+    failures += errors
+    with pytest.raises(type(errors[0]), match=str(errors[0])[:20]) if left else contextlib.nullcontext():
         connect.start_ray()
-    assert len(failures) == left
+    assert len(failures) == (left or 0)
+    assert capsys.readouterr().err.count("trying again") == (0 if errors[0] is CONNECTION else 2)
 
 
 @pytest.fixture

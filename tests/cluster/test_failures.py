@@ -9,18 +9,12 @@ from fer_ray.cluster.failures import Failure, FailureReader
 
 def test_out_of_memory_says_what_to_change() -> None:
     error = OutOfMemoryError("Task was killed due to the node running low on memory.\nMore lines")
-    expected = "out of memory: Task was killed due to the node running low on memory. Lower training.batch_size"
     failure = FailureReader(2).read(error)
-    assert failure.text.startswith(expected) and failure.kind == "out_of_memory"
+    assert failure.kind == "out_of_memory" and "Lower training.batch_size" in failure.text
     assert "(--max-concurrent, now 2)." in failure.text and "\n" not in failure.text
     assert "--max-concurrent" not in FailureReader(1).read(error).text
     assert "(--gpus-per-trial, now 0.25)" in FailureReader(2, 0.25).read(error).text
-
-
-def test_other_errors_stay_as_they_are() -> None:
-    reader = FailureReader(2)
-    assert reader.read(ValueError("wrong\nlines")) == Failure("wrong\nlines", "error")
-    assert reader.read(KeyError()) == Failure("KeyError", "error")
+    assert FailureReader(2).read(ValueError("wrong\nlines")) == Failure("wrong\nlines", "error")
 
 
 def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,3 @@ NODES = [{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
 def test_room_on_nodes(each: dict[str, float], on_each: list[int]) -> None:
     assert [fitting(node, each) for node in NODES] == on_each
     assert room(NODES, each) == sum(on_each)
-
-
-def test_parts_of_a_gpu_are_of_one_gpu() -> None:
-    for gpus, part, count in [(8, 0.4, 16), (8, 0.6, 8), (3, 1 / 3, 9), (1, 0.01, 100)]:
-        assert fitting({"GPU": gpus}, {"GPU": part}) == count
-        assert room([{"GPU": 1.0}] * gpus, {"GPU": part}) == count

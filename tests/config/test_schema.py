@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from fer_ray.config.files import SHIPPED, load_config, load_search_space, to_yaml
+from fer_ray.config.files import SHIPPED, load_config, to_yaml
 from fer_ray.config.schema import Config
 from fer_ray.errors import UsageError
 from fer_ray.models import architectures
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
-    config = load_config(None, ["model.name=cnn3", "optimizer.learning_rate=1e-3", "training.patience=4"])
+    lists = ["schedule.step_at=[0.8]", "loss.teachers=runs/a/checkpoint"]
+    config = load_config(None, ["optimizer.learning_rate=1e-3", "loss.class_multipliers.disgust=2", *lists])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load_config(tmp_path / "config.yaml") == config
     assert config.optimizer.learning_rate == 0.001
+    assert config.schedule.step_at == (0.8,) and config.loss.teachers == ("runs/a/checkpoint",)
+    assert (config.loss.class_multipliers.disgust, config.loss.class_multipliers.angry) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -24,9 +27,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("training.epochs", "must read path.to.field=value"),
         ("model.dropuot=0.2", r"model\.dropuot.*Did you mean 'dropout'\?"),
         ("model.name.x=3", "valid string"),
-        ("training.precision=half", "training.precision = 'half'"),
         ("augment.flip=.nan", "augment.flip = nan"),
-        ("training.epochs=0", "greater than or equal to 1"),
         ("schedule.step_at.2=0.5", r"schedule\.step_at.*needs a list, such as"),
         ("training=5", "is a section"),
     ],
@@ -66,20 +67,7 @@ def test_a_shipped_configuration_goes_by_its_name(tmp_path: Path, monkeypatch: p
     assert load_config("fast").model.name == "cnn3"
 
 
-def test_lists_and_nested_sections_by_path() -> None:
-    overrides = ["schedule.step_at=[0.8]", "loss.class_multipliers.disgust=2", "loss.teachers=runs/a/checkpoint"]
-    config = load_config(None, overrides)
-    assert config.schedule.step_at == (0.8,) and config.loss.teachers == ("runs/a/checkpoint",)
-    assert (config.loss.class_multipliers.disgust, config.loss.class_multipliers.angry) == (2, 1)
-
-
 def test_every_architecture_has_a_search_space() -> None:
     assert list(SHIPPED) == [architecture.name for architecture in architectures()]
+    assert all(load_config(name).model.name == name for name in SHIPPED)
     assert load_config("fast") == Config()  # the defaults are its recipe
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_search_spaces(name: str) -> None:
-    space = load_search_space(name)
-    assert space.model.name == name and not space.problems()
-    assert {"optimizer.learning_rate", "model.dropout", "loss.class_weight_power", "augment.shift"} <= set(space.search)

@@ -25,13 +25,9 @@ search:
     [
         "{uniform: [1, 0]}",
         "{log_uniform: [0, 1]}",
-        "{int: [1]}",
         "{int: [0.5, 2]}",
-        "{gauss: [0, 1]}",
-        "3",
         "{uniform: [0, 1], int: [0, 1]}",
         "{uniform: [0, .inf]}",
-        "{uniform: [.nan, 1]}",
         "{categorical: []}",
         "{categorical: [0.1, 0.1]}",
         "{choice: {0.1: , 0.2: }}",
@@ -50,12 +46,10 @@ def test_bad_distribution(distribution: str, tmp_path: Path) -> None:
         ("loss.class_weights", "[null, [1, 5, 1, 1, 1, 1, 1]]", (None, (1.0, 5.0, *[1.0] * 5))),
         ("schedule.step_at", "[[0.5, 0.75], [0.3], []]", ((0.5, 0.75), (0.3,), ())),
         ("loss.teachers", "[[], a, [a, b]]", ((), ("a",), ("a", "b"))),
-        ("optimizer.clip_norm", "[null, 1, 2.5]", (None, 1.0, 2.5)),
         ("optimizer.learning_rate", "[1e-1, 1, '1e-3']", (0.1, 1.0, 0.001)),
         ("training.batch_size", "[128.0, '64']", (128, 64)),
         ("training.patience", "[null, 2.0]", (None, 2)),
         ("loss.soft_labels", "[0, yes, ]", (False, True)),
-        ("loss.class_multipliers.disgust", "[1, 2]", (1.0, 2.0)),
     ],
 )
 def test_values_take_the_type_of_their_field(path: str, written: str, held: Any, tmp_path: Path) -> None:
@@ -83,29 +77,22 @@ def test_values_take_the_type_of_their_field(path: str, written: str, held: Any,
 
 
 @pytest.mark.parametrize(
-    ("override", "searched", "held"),
+    ("override", "path", "held"),
     [
-        ("model.dropout=0.9", "model.dropout", {"model.dropout": 0.9}),  # outside of what was searched
-        ("loss.class_multipliers.disgust=3", "loss.class_multipliers.disgust", {"loss.class_multipliers.disgust": 3.0}),
-        ("schedule.step_at=[0.2, 0.4]", "schedule.step_at", {"schedule.step_at": (0.2, 0.4)}),
-        ("model={dropout: 0.2}", "model.dropout", {"model.dropout": 0.2}),
-        ("optimizer.name=adam", "optimizer.name", {"optimizer.name": "adam"}),
-        ("training.epochs=3", "", {"training.epochs": 3}),
+        ("model.dropout=0.9", "model.dropout", 0.9),  # outside of what was searched
+        ("schedule.step_at=[0.2, 0.4]", "schedule.step_at", (0.2, 0.4)),
+        ("model={dropout: 0.2}", "model.dropout", 0.2),
+        ("training.epochs=3", "training.epochs", 3),  # which is not searched
     ],
 )
 def test_what_is_set_is_not_searched(
-    override: str, searched: str, held: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    override: str, path: str, held: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "s.yaml").write_text(SPACE)
     before, space = load_search_space(tmp_path / "s.yaml"), load_search_space(tmp_path / "s.yaml", [override])
-    gone = set(searched.split(", ")) - {""}
-    assert set(before.search) - set(space.search) == gone
-    assert {path: value_at(space, path) for path in held} == held
-    said = capfd.readouterr().err
-    assert (
-        ("in every trial, as --set says; it is not searched" in said) == bool(gone) == (override.split("=")[0] in said)
-    )
-    assert all(not set(values) & gone for values in space.candidates())
+    assert set(space.search) == set(before.search) - {path} and value_at(space, path) == held
+    assert ("in every trial, as --set says" in capfd.readouterr().err) == (path in before.search)
+    assert all(path not in values for values in space.candidates())
 
 
 def test_training_leaves_the_search_out(tmp_path: Path) -> None:

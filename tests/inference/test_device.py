@@ -11,10 +11,8 @@ from fer_ray.inference.device import pick_device
 @pytest.mark.parametrize(
     ("capability", "built", "runs"),
     [
-        ((7, 5), "sm_75 sm_80", True),
         ((8, 9), "sm_75 sm_80", True),
         ((6, 1), "sm_75 sm_80", False),
-        ((9, 0), "sm_75 sm_80", False),
         ((8, 0), "sm_86", False),
         ((12, 1), "sm_80 compute_90", True),
         ((9, 0), "sm_90a", True),

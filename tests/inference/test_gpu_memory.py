@@ -1,6 +1,5 @@
 """Memory that runs out while a network trains or predicts, and what a process gives back."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,11 @@ from out_of_memory import ERRORS, OTHERS, room_for
 
 from fer_ray.cluster.memory import is_out_of_memory
 from fer_ray.config.files import load_config
-from fer_ray.config.search_space import SearchSpace
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import UsageError
 from fer_ray.inference import device, network
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.predictor import Predictor
-from fer_ray.search.on_ray import trial
-from fer_ray.search.plan import Allocation
-from fer_ray.search.strategy import DEFAULT_STRATEGY
-from fer_ray.storage.output import Output
 from fer_ray.train import train
 from fer_ray.training import loop
 from fer_ray.weights import SHIPPED_CHECKPOINT
@@ -31,17 +25,6 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (21, 48, 48), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def shipped() -> Checkpoint:
     return load_checkpoint(SHIPPED_CHECKPOINT)
-
-
-@pytest.fixture
-def forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
-    """Return what lets a pass have so many images at most, beyond which memory runs out with an error of that kind."""
-
-    def limit(images: int, kind: str) -> None:
-        monkeypatch.setattr(network, "forward_batches", room_for(images, ERRORS[kind], real))
-
-    real = network.forward_batches
-    return limit
 
 
 @pytest.mark.parametrize("kind", [*ERRORS, *(f"not {kind}" for kind in OTHERS)])
@@ -55,25 +38,19 @@ def test_memory_that_ran_out_is_told_from_its_error(kind: str) -> None:
 
 @pytest.mark.parametrize(("room", "left"), [(16, 16), (7, 4), (1, 1)])
 def test_prediction_goes_on_with_fewer_images_a_pass(
-    room: int, left: int, shipped: Checkpoint, forward: Callable[[int, str], None], capsys: pytest.CaptureFixture[str]
+    room: int, left: int, shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictor = Predictor(shipped, precision="float32", batch_size=16)
     expected = predictor.predict(IMAGES)
-    forward(room, "driver")
+    monkeypatch.setattr(network, "forward_batches", room_for(room, ERRORS["driver"], network.forward_batches))
     for _ in range(2):  # the second time it knows
         np.testing.assert_allclose(predictor.predict(IMAGES).probabilities, expected.probabilities, atol=1e-5)
     assert predictor.batch_size == left
     assert capsys.readouterr().err.count(f"with a batch of 16 images; batches of {left} follow.") == (room < 16)
 
 
-def test_what_a_smaller_batch_does_not_mend_is_raised(
-    shipped: Checkpoint, forward: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = network.forward_batches
-    forward(0, "cublas")
-    with pytest.raises(UsageError, match=r"^out of memory: .*Memory doesn.t hold the network and one image"):
-        Predictor(shipped, precision="float32").predict(IMAGES)
-    monkeypatch.setattr(network, "forward_batches", room_for(0, OTHERS["assert"], real))
+def test_what_a_smaller_batch_does_not_mend_is_raised(shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "forward_batches", room_for(0, OTHERS["assert"], network.forward_batches))
     with pytest.raises(RuntimeError, match="device-side assert"):
         Predictor(shipped, precision="float32").predict(IMAGES)
 
@@ -89,22 +66,6 @@ def test_training_says_what_to_change(
     with pytest.raises(UsageError, match=r"out of memory: .*training.batch_size, now 96, .*training.accumulate, now 2"):
         train(tiny_dataset.path, small, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_trial_reports_it_so_that_it_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reported = list[dict[str, str]]()
-    monkeypatch.setattr(trial.ray_tune, "report", reported.append)
-    monkeypatch.setattr(trial.connect, "hide_unrequested_gpus", lambda: None)
-    place = Output.at(tmp_path)
-
-    def full(*arguments: object, resume_from: object) -> None:
-        raise ERRORS["nccl"]()
-
-    own = Allocation(1, 1, {"CPU": torch.get_num_threads()}, "as requested")
-    params = {"space": "s", "folder": "0"}
-    trial.run_trial(params, None, trial.TrialWork(full, place, place, {"s": SearchSpace()}, DEFAULT_STRATEGY, own))
-    (line,) = reported
-    assert line["error"].startswith("out of memory: ") and "Lower training.batch_size, now 128" in line["error"]
 
 
 @pytest.mark.parametrize(

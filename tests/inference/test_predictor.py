@@ -110,9 +110,6 @@ def test_wrong_calls() -> None:
     for images in (IMAGES.astype(np.float32), IMAGES[:, :40], IMAGES[0]):
         with pytest.raises(UsageError, match="uint8, n × 48 × 48"):
             predictor.predict(images)
-    for nothing in (None, 5, [None]):
-        with pytest.raises(DataError, match=r"image 0: .* of shape \(\): expected a path"):
-            predictor.predict(nothing)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="none, flip"):
         Predictor(made_checkpoint(), tta="twelve_crop")
     with pytest.raises(UsageError, match="auto, float32 or bfloat16"):
@@ -123,7 +120,6 @@ def test_all_wrong_members_are_named_at_once(tmp_path: Path) -> None:
     good = write_checkpoint(tmp_path / "good", MEMBERS[0])
     small = write_checkpoint(tmp_path / "small", made_checkpoint(size=24))
     bored = write_checkpoint(tmp_path / "bored", made_checkpoint(label_names=(*EMOTIONS[:6], "bored")))
-    assert [one.info.epoch for one in load_members([good], 48)] == [1]
     with pytest.raises(DataError) as error:
         load_members([small, good, tmp_path / "none", bored], 48)
     of_size, missing, labels = error.value.problems

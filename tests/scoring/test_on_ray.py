@@ -13,7 +13,6 @@ from fer_ray.scoring import on_ray
     ("nodes", "part", "planned"),
     [
         ([{"CPU": 64, "GPU": 8}], 0.4, (16, 4, 0.4)),
-        ([{"CPU": 16, "GPU": 1}, {"CPU": 16, "GPU": 1}], 0.6, (2, 16, 0.6)),
         ([{"CPU": 2, "GPU": 1}], 0.25, (2, 1, 0.25)),  # CPUs for two of four
         ([{"CPU": 8, "GPU": 2}, {"CPU": 32}], 1, (2, 4, 1)),
         ([{"CPU": 8}, {"CPU": 4}], 1, (12, 1, 0)),

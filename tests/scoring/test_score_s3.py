@@ -18,7 +18,6 @@ import fer_ray
 from fer_ray.errors import DataError
 from fer_ray.images.image_files import FileError
 from fer_ray.inference.predictor import Predictor
-from fer_ray.score import score
 from fer_ray.scoring.containers import read_entry
 from fer_ray.scoring.inputs import check_inputs, list_entries
 from fer_ray.sources.synthetic import synthetic_faces
@@ -120,5 +119,3 @@ def test_checkpoints_by_url(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
     assert there.probabilities.tolist() == here.probabilities.tolist()
     with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: not a checkpoint"):
         fer_ray.load(f"s3://{BUCKET}/nowhere")
-    with pytest.raises(DataError, match=f"s3://{BUCKET}/nowhere: not a checkpoint"):
-        score(f"s3://{BUCKET}/nowhere", [f"s3://{BUCKET}/photos"], tmp_path / "out")

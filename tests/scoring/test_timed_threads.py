@@ -9,14 +9,6 @@ import pytest
 from fer_ray.scoring.timed_threads import TimedBatches
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_results_are_in_order(threads: int) -> None:
-    timed = TimedBatches(lambda number: number * number, lambda number: -1, sum, threads, 60)
-    for counts in ([], [0], [1], [20], [5, 0, 7, 1, 30]):
-        expected = [sum(number * number for number in range(count)) for count in counts]
-        assert timed.map([range(count) for count in counts]) == expected
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_takes_too_long_is_given_up_and_the_rest_goes_on(threads: int) -> None:
     released = threading.Event()

@@ -62,9 +62,6 @@ def refused(
         ("model.name: {categorical: [fast, cnn3]}", "a --space file for each"),
         ("model.dropout: {uniform: [0, 1.5]}", "model.dropout = 1.5: Input should be less than 1"),
         ("model.dropout: {uniform: [0.3, 0.6]}", "model.dropout = 0.1: the default"),
-        ("training.epochs: {uniform: [20, 30]}", "valid integer"),
-        ("model.dropout: {uniform: [0, 1]}\n  model.dropout: {uniform: [0, 0.5]}", "is repeated"),
-        ("optimizer.name: {categorical: [sgd, rmsprop]}", "optimizer.name = 'rmsprop'"),
         (
             "loss.effective_number: {categorical: [null, 0.99]}\n  loss.class_weight_power: {uniform: [0, 1]}",
             "exclude each other",
@@ -82,7 +79,6 @@ LOST = "sqlite:////x/runtime_resources/working_dir_files/_ray_pkg_0/study.db"
 @pytest.mark.parametrize(
     ("arguments", "searches", "said"),
     [
-        ("--sampler bayes", [GOOD], "'bayes' is not one of"),
         ("--sampler cmaes", ["search: {training.batch_size: {categorical: [64, 128]}}"], "training.batch_size"),
         ("--sampler qmc", [GOOD, GOOD], "2 spaces are searched"),
         ("--sampler cmaes --objective accuracy,macro_f1", [GOOD], "supports one objective"),
@@ -90,7 +86,6 @@ LOST = "sqlite:////x/runtime_resources/working_dir_files/_ray_pkg_0/study.db"
         ("--objective images_per_s,accuracy", [GOOD], "Put accuracy or macro_f1 first"),
         ("--objective accuracy,accuracy", [GOOD], "Name each once"),
         ("--objective accuracy,macro_f1 --scheduler asha", [GOOD], "is weaker"),
-        ("--workers-per-trial 0", [GOOD], "--workers-per-trial 0: must be at least 1"),
         ("--workers-per-trial 65", [GOOD], "training.batch_size 128 / 65 workers / 1 = 1.97"),
         ("--cpus-per-trial 0", [GOOD], "--cpus-per-trial 0: each of 1 worker"),
         ("--cpus-per-trial 3 --workers-per-trial 2", [GOOD], "a multiple of 2"),
@@ -119,15 +114,8 @@ def test_all_at_once(refused: Refuse, tmp_path: Path) -> None:
     error = refused(
         f"--space missing.yaml --space {tmp_path}/s1.yaml --time-budget soon", wrong, "", dataset=tmp_path / "nothing"
     )
-    for part in [
-        "model.dropuot",
-        "training.epochs = 0",
-        "s1.yaml: nothing to search",
-        "second space named 's1'",
-        "missing.yaml: no such file",
-        "nothing: no such folder",
-        "--time-budget soon",
-    ]:
+    options = ["missing.yaml: no such file", "nothing: no such folder", "--time-budget soon"]
+    for part in [*options, "model.dropuot", "s1.yaml: nothing to search", "second space named 's1'"]:
         assert part in error
     error = refused("--objective images_per_s --scheduler asha --storage sqlite://", "model: {name: cnn4}\n" + GOOD)
     for part in ["Did you mean 'cnn3'", "Put accuracy", "is in memory"]:

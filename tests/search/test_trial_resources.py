@@ -38,7 +38,6 @@ def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDatase
     (tmp_path / "s.yaml").write_text(SPACE)
     said: list[tuple[dict[str, Any], str]] = [
         ({"max_concurrent": 3}, r"3 × \(1 CPU\) requested, room for 2. 1 node\(s\), with 2 CPUs"),
-        ({"cpus_per_trial": 4}, r"1 × \(4 CPUs\) requested, room for 0. 1 node\(s\), with 2 CPUs"),
         ({"gpus_per_trial": 1}, r"1 × \(1 CPU, 1 GPU\) requested, room for 0. 1 node\(s\), with 2 CPUs and 0 GPU"),
         ({"workers_per_trial": 4}, r"workers of 1 trial at once: 4 × \(1 CPU\) requested, room for 2"),
     ]
@@ -51,7 +50,6 @@ def test_a_request_that_does_not_fit_writes_nothing(tiny_dataset: PreparedDatase
 @pytest.mark.parametrize(
     ("node", "resources", "measured"),
     [
-        ({"CPU": 2, "memory": 9 << 30}, {"CPU": 1}, False),
         ({"CPU": 4, "memory": 9 << 30}, {"CPU": 1}, True),
         ({"CPU": 4, "memory": 9 << 30}, {"CPU": 2}, False),
         ({"CPU": 2, "GPU": 1, "memory": 90 << 30}, {"CPU": 1, "GPU": 1}, False),

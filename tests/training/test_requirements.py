@@ -16,10 +16,9 @@ def info(size: int) -> DatasetInfo:
     return DatasetInfo.model_validate(told | {"size": size, "splits": {"train": train}, "mean": 0.5, "std": 0.25})
 
 
-@pytest.mark.parametrize("name", ["conv_bn", "lenet", "convnext_tiny"])
-def test_images_too_small_for_a_network_are_refused(name: str) -> None:
-    (problem,) = training_problems(load_config(name), info(8), workers=1)
-    assert problem.startswith(f"model.name = '{name}': needs larger images than 8 × 8 pixels. Prepare the dataset with")
+def test_images_too_small_for_a_network_are_refused() -> None:
+    (problem,) = training_problems(load_config("lenet"), info(8), workers=1)
+    assert problem.startswith("model.name = 'lenet': needs larger images than 8 × 8 pixels")
 
 
 def test_all_problems_are_returned_at_once(tmp_path: Path) -> None:
@@ -39,8 +38,6 @@ def test_all_problems_are_returned_at_once(tmp_path: Path) -> None:
     ("workers", "accumulate", "on_gpu", "why"),
     [
         (1, 1, True, None),
-        (2, 1, True, None),
-        (4, 1, False, None),
         (4, 1, True, "32 images at once: a GPU"),
         (2, 3, False, "21.3333 images at once: batch norm"),
         (8, 1, True, "16 images at once: batch norm"),

@@ -1,5 +1,6 @@
 """What a training step costs beside arithmetic: operators, host synchronisations, and calls to the progress actor."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,20 +50,10 @@ def test_a_step_is_few_operators_and_waits_for_none(
     assert not SYNCHRONISES & {operator._overloadpacket._qualified_op_name.split("::")[1] for operator in called}
 
 
-class Sent:
-    """Stands in for the handle of the progress actor: ``put.remote`` records what is sent."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.put = self
-
-    def remote(self, *items: Any) -> None:
-        self.calls.append(items)
-
-
 def test_progress_is_sent_at_most_twice_a_second() -> None:
     """Ten seconds of steps of 1 ms, an epoch each 0.1 s."""
-    now, actor = 0.0, Sent()
+    now, calls = 0.0, list[tuple[Any, ...]]()
+    actor = SimpleNamespace(put=SimpleNamespace(remote=lambda *items: calls.append(items)))
     sender = ProgressSender(actor, epochs=1, rows=2000, workers=2, clock=lambda: now)
     for step in range(1, 10_001):
         now = step / 1000
@@ -70,7 +61,7 @@ def test_progress_is_sent_at_most_twice_a_second() -> None:
         if step % 100 == 0:
             sender.finish_epoch({"epoch": 1 + step / 100})
     sender.flush()
-    assert len(actor.calls) <= 3 * 10
-    images = [images for images, *_ in actor.calls]
+    assert len(calls) <= 3 * 10
+    images = [images for images, *_ in calls]
     assert images[0] == 2000 and images == sorted(images) and images[-1] == 101 * 2000
-    assert [line["epoch"] for _, *epochs in actor.calls for line in epochs] == list(range(2, 102))
+    assert [line["epoch"] for _, *epochs in calls for line in epochs] == list(range(2, 102))
