@@ -8,8 +8,9 @@ The model card tells of what is shipped, so it comes from an evaluation of that:
     fer-ray report RUN runs/evaluation --output runs/page
     cp runs/page/model_card.md fer_ray/weights
 
-The int8 model comes from ``fer-ray export fer_ray/weights --int8 --dataset fer-data --output DIR --into-checkpoint``, and
-its table in the card from a second evaluation, with ``--precision int8``.
+The int8 model, whose table in the card comes from a second evaluation with ``--precision int8``:
+
+    fer-ray export fer_ray/weights --int8 --dataset fer-data --output DIR --into-checkpoint
 """
 
 import argparse
