@@ -58,7 +58,14 @@ class ChunkScorer:
         self._folder, self._job = folder, job
         self._manifest = Manifest(folder)
         self._detect = load_detector(job.faces)
-        self._predictor = Predictor(job.checkpoints, job.tta, job.precision)
+        self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
+        torch.set_num_threads(1)  # before ONNX Runtime takes the number over
+        cv2.setNumThreads(1)
+        try:
+            self._predictor = Predictor(job.checkpoints, job.tta, job.precision)
+        except Exception:
+            self._reset_threads()
+            raise
         device = self._predictor.device.type
         self._first_batch_size = job.batch_size or BATCH_SIZE[device]
         self._predictor.batch_size = self._first_batch_size
@@ -69,9 +76,6 @@ class ChunkScorer:
         self._batches = TimedBatches(self._read_image, self._timed_out, self._predict, threads, job.timeout_s)
         self._set_threads(threads)
         self._per_s = 0.0
-        self._threads_before = torch.get_num_threads(), cv2.getNumThreads()
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
 
     def score_next(self, take: Callable[[int, int], Chunk | None]) -> Done | None:
         """Score a chunk and write its part.
@@ -110,6 +114,9 @@ class ChunkScorer:
     def stop(self) -> None:
         """End the threads, but for those that wait for a file, and set PyTorch's and OpenCV's number as it was."""
         self._batches.stop()
+        self._reset_threads()
+
+    def _reset_threads(self) -> None:
         torch.set_num_threads(self._threads_before[0])
         cv2.setNumThreads(self._threads_before[1])
 
