@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -43,7 +44,7 @@ PIXELS, PROBABILITIES = "pixels", "probabilities"
 EVAL_BATCH, GPU_EVAL_BATCH = 128, 1024
 """Batch sizes of validation and evaluation. On a CPU larger batches don't fit the caches and are slower."""
 _SPEED_SECONDS = 0.5
-_TRIED_IMAGES, _TRIES, _LEAST_GAIN = 64, 5, 1.2
+_TRIED_IMAGES, _LEAST_GAIN = 64, 1.2
 _MOST_AUTO_LOSS = 0.003  # of accuracy on validation images, up to which ``auto`` takes int8
 LESS_MEMORY = (
     "Memory doesn't hold the network and one image. End other programs that use this memory, name fewer checkpoints or"
@@ -236,17 +237,11 @@ def _is_int8_faster(checkpoint: Checkpoint, dtype: str) -> bool:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        networks = {name: Network(checkpoint, name, _TRIED_IMAGES) for name in ("int8", dtype)}
+        networks = [Network(checkpoint, precision, _TRIED_IMAGES) for precision in ("int8", dtype)]
         images = random_images(_TRIED_IMAGES, checkpoint.info.size)
-        seconds: dict[str, list[float]] = {name: [] for name in networks}
-        for _ in range(1 + _TRIES):
-            for name, network in networks.items():
-                began = time.perf_counter()
-                network.logits(images)
-                seconds[name].append(time.perf_counter() - began)
+        int8, other = (seconds_of(partial(network.logits, images)) for network in networks)
     finally:
         torch.set_num_threads(threads)
-    int8, other = (min(tries[1:]) for tries in seconds.values())  # the first is a warm-up
     return _LEAST_GAIN * int8 < other
 
 
