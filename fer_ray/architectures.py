@@ -40,8 +40,7 @@ class ArchitectureFigures:
 def models(options: ModelsOptions) -> list[ArchitectureFigures]:
     """Count parameters and FLOPs of architectures on 48 × 48 images, and measure their speed.
 
-    Raises:
-        UsageError: an architecture is unknown, or memory runs out.
+    ``UsageError`` if an architecture is unknown, or memory runs out.
     """
     device = pick_device()
     dtype = resolve_precision(options.precision, device)

@@ -42,11 +42,7 @@ def label_of(name: str) -> int | None:
 
 
 def csv_order(names: Sequence[str]) -> list[int]:
-    """Return the index of each csv label's name in a checkpoint's label names.
-
-    Raises:
-        DataError: the names are not the seven emotions, each once.
-    """
+    """Return the index of each csv label's name in a checkpoint's label names; ``DataError`` for other names."""
     labels = [label_of(name) for name in names]
     if sorted(labels, key=str) != list(range(NUM_CLASSES)):
         raise DataError(

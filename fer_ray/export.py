@@ -38,20 +38,12 @@ _MOST_INT8_LOSS = 0.005
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """A model's predictions beside those of its checkpoint in float32.
+    """A model's predictions beside those of its checkpoint in float32."""
 
-    Attributes:
-        images: number of images.
-        difference: largest difference of a probability.
-        agreement: share of images with the same label.
-        accuracy: of the model; None without a dataset.
-        checkpoint_accuracy: of the checkpoint; None without a dataset.
-    """
-
-    images: int
-    difference: float
-    agreement: float
-    accuracy: float | None
+    images: int  # number of images
+    difference: float  # largest difference of a probability
+    agreement: float  # share of images with the same label
+    accuracy: float | None  # of the model; None without a dataset
     checkpoint_accuracy: float | None
 
     def describe(self, name: str) -> str:
@@ -64,15 +56,10 @@ class ModelCheck:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Exported models.
+    """Exported models."""
 
-    Attributes:
-        path: path or URL of the output folder.
-        checks: of each model, by file name.
-    """
-
-    path: Path | str
-    checks: dict[str, ModelCheck]
+    path: Path | str  # path or URL of the output folder
+    checks: dict[str, ModelCheck]  # of each model, by file name
 
 
 @stage(ExportOptions)

@@ -28,9 +28,7 @@ def connect(dashboard: bool = False) -> None:
 
     Does nothing if this process is connected already. The output of workers goes to Ray's log folder only. A Ray
     started here has a dashboard, on loopback, where asked for: Ray Train reads the state of actors from it.
-
-    Raises:
-        UsageError: ``RAY_ADDRESS`` is not an address, or the cluster there refuses the connection.
+    ``UsageError`` if ``RAY_ADDRESS`` is not an address, or the cluster there refuses the connection.
     """
     if ray.is_initialized():
         return

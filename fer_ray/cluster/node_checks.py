@@ -25,10 +25,7 @@ def require_seen_by_nodes(inputs: Iterable[Path | str], output: Path | str | Non
     """Check that all nodes that can run work see the same inputs, and the files written to the output.
 
     URLs are not checked, nor is a cluster of one node. Files are compared by size and first bytes. Folders of inputs
-    must exist; that of the output need not.
-
-    Raises:
-        UsageError: a path is missing or different on a node; the message names every such node and path.
+    must exist; that of the output need not. ``UsageError`` names every path that is missing or different on a node.
     """
     here = ray.get_runtime_context().get_node_id()
     others = {

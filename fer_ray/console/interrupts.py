@@ -12,8 +12,7 @@ from typing import Any
 def deferred_interrupt(notice: str) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C or SIGTERM sets instead of raising; a second raises ``KeyboardInterrupt``.
 
-    Args:
-        notice: printed at the first signal.
+    ``notice`` is printed at the first signal.
     """
     from fer_ray.console.progress import say  # here, as rich takes a while to import
 

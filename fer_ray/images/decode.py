@@ -100,13 +100,10 @@ def decode(data: bytes, size: int | None = None, shorter_side: int | None = None
 
 
 def decode_pillow(image: Image.Image, size: int | None = None) -> DecodedImage:
-    """Convert a Pillow image to grey by the rules of ``decode``; the current frame counts.
+    """Convert a Pillow image to grey by the rules of ``decode``, errors included; the current frame counts.
 
     A JPEG that Pillow hasn't loaded yet is decoded from its file. A large JPEG that is loaded already gives slightly
     other pixels, because it isn't shrunk while decoding.
-
-    Raises:
-        ImageError: the image can't be converted.
     """
     if isinstance(image, ImageFile.ImageFile) and image.tile:  # not loaded yet
         if image.fp is None or image.fp.closed:
@@ -272,9 +269,7 @@ def _check_pixels(width: int, height: int) -> None:
 def _to_grey(image: Image.Image) -> np.ndarray:
     """Return a Pillow image of any mode as upright grey pixels, uint8, rows × columns, transparent pixels white.
 
-    Raises:
-        ValueError: samples without a defined white, as in ``decode``.
-        OSError: the image can't be loaded; Pillow raises other exceptions too.
+    ``ValueError`` for samples without a defined white, as in ``decode``; Pillow raises other exceptions too.
     """
     upright = ImageOps.exif_transpose(image)
     tiff_tags = getattr(image, "tag_v2", {})

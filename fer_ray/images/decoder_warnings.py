@@ -84,10 +84,7 @@ def _redirect() -> _Printed | None:
 def decode_noticing(decode: Callable[[bytes, int], T], data: bytes, flags: int) -> tuple[T, str | None]:
     """Decode a JPEG, and return the result and, within ``quiet_decoders``, libjpeg's warning about damage.
 
-    Args:
-        decode: the decoder; it prints at most one line.
-        data: its first argument.
-        flags: its second argument.
+    ``decode``, a decoder that prints at most one line, is called with the other arguments.
     """
     printed = _printed
     if not printed:

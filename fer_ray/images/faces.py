@@ -47,13 +47,9 @@ class FoundFace(NamedTuple):
 
 
 class FaceDetector(Protocol):
-    """Detects faces. Several threads call it at once.
+    """Detects faces; several threads call it at once. ``--resume`` refuses a detector of another ``name``."""
 
-    Attributes:
-        name: identifies everything that determines its output, version included; ``--resume`` refuses another name.
-    """
-
-    name: str
+    name: str  # identifies everything that determines its output, version included
 
     def __call__(self, picture: np.ndarray) -> Sequence[FoundFace]:
         """Return the faces in a grey picture (uint8, H × W), in descending order of the score."""
@@ -88,10 +84,9 @@ class HaarDetector:
 
 
 class CenterFaceDetector:
-    """CenterFace (Xu et al. 2019, arXiv 1911.03599). Boxes are square, framed as FER-2013's; the score is 0.5 to 1.
+    """CenterFace (Xu et al. 2019, arXiv 1911.03599); ``UsageError`` if its model is not installed.
 
-    Raises:
-        UsageError: its model is not installed.
+    Boxes are square, framed as FER-2013's; the score is 0.5 to 1.
     """
 
     def __init__(self) -> None:
@@ -190,11 +185,7 @@ def load_detector(faces: str) -> FaceDetector | None:
 
 
 def crop(picture: np.ndarray, face: FoundFace) -> np.ndarray:
-    """Return a face's part of a picture, H × W, clipped to the picture.
-
-    Raises:
-        ValueError: the box lies outside the picture.
-    """
+    """Return a face's part of a picture, H × W, clipped to it; ``ValueError`` if the box lies outside."""
     height, width = picture.shape
     left, top = max(0, round(face.x)), max(0, round(face.y))
     right, bottom = min(width, round(face.x + face.width)), min(height, round(face.y + face.height))

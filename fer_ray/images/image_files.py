@@ -46,11 +46,7 @@ def is_regular(path: Path) -> bool:
 
 
 def read_file(path: bytes) -> bytes:
-    """Return the content of an ordinary file; a pipe is refused without waiting for its writer.
-
-    Raises:
-        FileError: the file can't be read.
-    """
+    """Return the content of an ordinary file; ``FileError`` if it can't be read, or at once if it is a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with io.FileIO(descriptor) as file:

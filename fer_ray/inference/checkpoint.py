@@ -65,16 +65,9 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo, training: dict[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint, and atomically replace the previous one in ``folder``.
+    """Write a checkpoint, and atomically replace the previous one in ``folder``, which an ``OSError`` leaves as it was.
 
-    Args:
-        folder: the checkpoint folder.
-        weights: the network's state dict.
-        info: its description.
-        training: state to resume from, tensors and plain values; None for a checkpoint that only predicts.
-
-    Raises:
-        OSError: the checkpoint can't be written. The previous one is kept.
+    ``training`` is the state to resume from, tensors and plain values; None for a checkpoint that only predicts.
     """
     with whole_folder(folder, replace=True) as partial:
         # Written by Python, because safetensors and torch would wrap an OSError in errors of their own.
@@ -95,10 +88,7 @@ def copy_checkpoint(source: Path, dest: Path) -> None:
 
 
 def read_info(folder: Path, name: str = "") -> CheckpointInfo:
-    """Read the description of a checkpoint, whose ``name`` in messages is by default ``folder``.
-
-    ``DataError`` if the description is missing, damaged or of another format version.
-    """
+    """Read a checkpoint's description; ``DataError`` if it is missing or wrong, with ``name`` or the folder."""
     return read_json(CheckpointInfo, folder / INFO_FILE, f"Train it again. {_REMEDY}", f"{name or folder}/{INFO_FILE}")
 
 

@@ -27,12 +27,9 @@ _MOST_TRIMMED, _MOST_MAPPED = 2**31 - 1, 2**25  # the largest values that mallop
 
 
 def pick_device() -> torch.device:
-    """Return the current CUDA device if there is one, else the CPU.
+    """Return the current CUDA device if there is one, else the CPU; ``UsageError`` if PyTorch has no kernels for it.
 
     The driver of a Ray job that requested no GPU uses none: Ray assigns the GPUs to other processes.
-
-    Raises:
-        UsageError: PyTorch has no kernels for the GPU.
     """
     _hide_gpus_of_others()
     if not torch.cuda.is_available():

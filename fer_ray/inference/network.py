@@ -31,10 +31,7 @@ from fer_ray.version import VERSION
 def normalize(images_bhw: torch.Tensor, mean: float, std: float) -> torch.Tensor:
     """Turn uint8 images, B × H × W, into normalised float32 images, B × 1 × H × W.
 
-    Args:
-        images_bhw: 0 black to 255 white.
-        mean: mean of the training pixels, 0 to 1.
-        std: standard deviation of the training pixels.
+    ``mean`` and ``std`` are those of the training pixels, 0 to 1.
     """
     return images_bhw.unsqueeze(1).float().mul_(1 / (255 * std)).sub_(mean / std)
 
@@ -69,11 +66,7 @@ def forward_batches(
 
 
 class OnnxModel:
-    """An ONNX model that ONNX Runtime computes on the CPU, with as many threads as PyTorch.
-
-    Attributes:
-        metadata: texts that were written into the file.
-    """
+    """An ONNX model that ONNX Runtime computes on the CPU, with as many threads as PyTorch, and its ``metadata``."""
 
     def __init__(self, file: Path):
         import onnxruntime  # here, as most processes don't need it

@@ -60,12 +60,8 @@ def write_onnx(checkpoint: Checkpoint, file: Path) -> None:
 def write_int8(model: Path, images: np.ndarray, file: Path) -> None:
     """Quantize an ONNX model to int8 weights, a scale a channel, and uint8 activations whose ranges images determine.
 
-    Weights use 7 bits, because CPUs without VNNI instructions would overflow with 8.
-
-    Args:
-        model: a file that ``write_onnx`` wrote.
-        images: some hundred training images, uint8, n × size × size.
-        file: the file to write.
+    Weights use 7 bits, because CPUs without VNNI instructions would overflow with 8. ``model`` is a file of
+    ``write_onnx``; some hundred training images, uint8, n × size × size, suffice.
     """
     simplified = file.with_suffix(".simplified")
     quant_pre_process(str(model), str(simplified), skip_symbolic_shape=True)

@@ -168,11 +168,7 @@ def measure_members(
 ) -> list[Member]:
     """Measure each member on its own, and how much accuracy the ensemble loses without it.
 
-    Args:
-        names: the members' folders, by path or URL.
-        members: the checkpoints, in the order of ``predictions.members``.
-        labels: int, n, n > 0, csv order.
-        predictions: the predictions of the n images.
+    ``names`` are the members' folders, by path or URL. ``labels`` are those of the n > 0 images, int, csv order.
     """
     together, measured = predictions.labels, []
     for number, (name, member) in enumerate(zip(names, members, strict=True)):

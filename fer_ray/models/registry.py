@@ -51,11 +51,7 @@ def architectures() -> list[Architecture]:
 
 
 def find(name: str) -> Architecture:
-    """Return an architecture.
-
-    Raises:
-        UsageError: the name is unknown. The message suggests similar names.
-    """
+    """Return an architecture; ``UsageError``, with similar names, if the name is unknown."""
     if name not in _REGISTRY:
         near = did_you_mean(name, _REGISTRY)
         raise UsageError(f"model.name = '{name}': no such architecture.{near} Known: {', '.join(sorted(_REGISTRY))}.")
@@ -65,8 +61,7 @@ def find(name: str) -> Architecture:
 def first_size(config: Config) -> float:
     """Return the side of the first epoch's images as a fraction of the full side. Resolves the automatic choice.
 
-    Raises:
-        UsageError: the architecture is unknown, or needs images of one size but ``schedule.first_size`` is below 1.
+    ``UsageError`` if the architecture is unknown, or needs one size but ``schedule.first_size`` is below 1.
     """
     any_size, enlarged = find(config.model.name).any_size, config.model.input_size is not None
     requested = config.schedule.first_size
@@ -87,8 +82,7 @@ def can_grow(config: Config) -> bool:
 def has_imagenet_stem(config: ModelConfig) -> bool:
     """Return whether a network has torchvision's first layers, for RGB images.
 
-    Raises:
-        UsageError: the architecture is unknown, or has no ImageNet stem but ``stem`` requests one.
+    ``UsageError`` if the architecture is unknown, or has no ImageNet stem but ``stem`` requests one.
     """
     ours = find(config.name).torchvision is None
     if ours and config.stem == "imagenet":
@@ -99,10 +93,8 @@ def has_imagenet_stem(config: ModelConfig) -> bool:
 def build(config: ModelConfig, size: int, num_classes: int = NUM_CLASSES) -> nn.Module:
     """Make a network with random weights from torch's global generator. ``initialize`` loads pretrained weights.
 
-    The network maps a normalised grey batch, float, B × 1 × size × size, to logits, B × num_classes.
-
-    Raises:
-        UsageError: the architecture is unknown, or doesn't support the stem or the input size.
+    The network maps a normalised grey batch, float, B × 1 × size × size, to logits, B × num_classes. ``UsageError`` if
+    the architecture is unknown, or doesn't support the stem or the input size.
     """
     architecture, side = find(config.name), config.input_size or size
     if side < size:
@@ -125,10 +117,7 @@ def without_front(model: nn.Module) -> nn.Module:
 def stages(name: str, model: nn.Module) -> list[list[nn.Module]]:
     """Return the stages of a network from ``build``, from the input to the classifier, which is a stage of its own.
 
-    Every parameter is in exactly one stage.
-
-    Raises:
-        UsageError: the architecture is unknown.
+    Every parameter is in exactly one stage. ``UsageError`` if the architecture is unknown.
     """
     body = without_front(model)
     return [[body.get_submodule(path) for path in stage] for stage in find(name).stages]

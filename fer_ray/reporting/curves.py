@@ -28,9 +28,7 @@ _CURVES = {
 def save_curves(history: Sequence[Metrics], path: Path) -> None:
     """Write a PNG of loss, accuracy, macro-F1 and learning rate by epoch, with the best validation accuracy marked.
 
-    Args:
-        history: one entry for each line of ``metrics.jsonl``, at least one.
-        path: the PNG to write.
+    ``history`` has one entry, or more, for each line of ``metrics.jsonl``.
     """
     canvas = Canvas(figsize=(13.5, 3.8), layout="constrained")
     for axes, title in zip(canvas.subplots(1, len(_CURVES)), _CURVES, strict=True):

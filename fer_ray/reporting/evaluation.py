@@ -40,13 +40,8 @@ def write_evaluation(
 ) -> None:
     """Write all files of an evaluation at once: a killed process leaves none of them.
 
-    Args:
-        output: absent or empty.
-        evaluation: contents of ``metrics.json``.
-        rows: images and labels that were measured.
-        predictions: for ``rows``, with the main test-time augmentation.
-        card: the model card.
-        start: the command that runs, for ``provenance.json``.
+    The output is absent or empty. The predictions are for ``rows``, with the main test-time augmentation. ``start`` is
+    the command that runs.
     """
     measured, title = evaluation.main, f"{evaluation.split}, TTA {evaluation.main_tta}"
     with output.whole() as partial:
@@ -126,14 +121,9 @@ def _save_confusion(counts: np.ndarray, title: str, path: Path) -> None:
 
 
 def evaluation_section(folder: Path, path_or_url: str) -> PageSection:
-    """Show an evaluation.
+    """Show an evaluation, whose files are in ``folder``; ``DataError`` if one is damaged.
 
-    Args:
-        folder: where its files are.
-        path_or_url: of the folder, for the page; or of the folder that ``folder`` will become.
-
-    Raises:
-        DataError: a file is damaged.
+    ``path_or_url`` is that of the folder, for the page; or of the folder that ``folder`` will become.
     """
     evaluation = read_evaluation(folder)
     facts = {
@@ -181,8 +171,7 @@ def _galleries(file: Path) -> list[Gallery]:
 def compare_evaluations(folders: Mapping[str, Path]) -> list[PageSection]:
     """Compare evaluations of the same split of the same dataset, in one section for each split that has several.
 
-    Args:
-        folders: name on the page to folder.
+    ``folders`` maps names on the page to folders.
     """
     groups: dict[tuple[str, str], dict[str, Evaluation]] = {}
     for name, folder in folders.items():

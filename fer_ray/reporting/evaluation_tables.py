@@ -104,12 +104,9 @@ def networks_and_pairs(evaluation: Evaluation) -> list[Table]:
 
 
 def pairs_table(of: str, names: Sequence[str], pairs: Sequence[Pair]) -> Table:
-    """Show how classifiers differ, pair by pair.
+    """Show how classifiers differ, pair by pair, as ``compare_members`` returns them.
 
-    Args:
-        of: what the classifiers are, such as ``networks``.
-        names: their names, in the order of the indices in ``pairs``.
-        pairs: from ``compare_members``.
+    ``of`` says what they are, such as ``networks``; ``names`` are in the order of the indices in ``pairs``.
     """
     rows = [
         {

@@ -32,12 +32,7 @@ def model_card(
 ) -> str:
     """Return the model card of an evaluation as Markdown.
 
-    Args:
-        evaluation: the metrics.
-        dataset: the dataset that was evaluated.
-        members: how each network was trained, in order.
-        name: name of the evaluation.
-        start: the command that measured it.
+    ``dataset`` was evaluated, ``members`` say how each network was trained, ``start`` is the command that measured.
     """
     who = [f"Network {number}" for number in range(1, len(members) + 1)] if len(members) > 1 else ["The network"]
     recipes: dict[str, str] = {}

@@ -11,14 +11,9 @@ _CAPTION = "How to reproduce"
 
 
 def reproduce_blocks(folder: Path, facts: Mapping[str, str]) -> list[PageBlock]:
-    """Return the commands that wrote a folder, and a table of the environment.
+    """Return the commands that wrote a folder, and a table of the environment; ``DataError`` for damaged provenance.
 
-    Args:
-        folder: the output of a stage.
-        facts: other settings that the results depend on, such as ``{"Seed": "0"}``.
-
-    Raises:
-        DataError: its ``provenance.json`` is damaged.
+    ``facts`` are other settings that the results depend on, such as ``{"Seed": "0"}``.
     """
     provenance = read_provenance(folder)
     if provenance is None:

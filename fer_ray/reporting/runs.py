@@ -68,11 +68,7 @@ def _profile_tables(run: RunFolder, can_grow: bool) -> list[Table]:
 
 
 def compare_runs(folders: Mapping[str, Path]) -> PageSection:
-    """Compare training runs, the best first.
-
-    Args:
-        folders: name on the page to folder, at least two.
-    """
+    """Compare training runs, the best first; ``folders`` maps names on the page to folders, at least two."""
     histories = {name: read_history(folder) for name, folder in folders.items()}
     best = {name: best_epoch(history) for name, history in histories.items()}
     names = sorted(best, key=lambda name: -best[name]["validation_accuracy"])
@@ -110,11 +106,7 @@ def compare_runs(folders: Mapping[str, Path]) -> PageSection:
 
 
 def read_history(folder: Path) -> list[Metrics]:
-    """Read the epochs of a run.
-
-    Raises:
-        DataError: no epoch has finished.
-    """
+    """Read the epochs of a run; ``DataError`` if none has finished."""
     history = RunFolder(folder).history()
     if not history:
         raise DataError(f"{folder}: no epoch has finished. Wait for the first epoch, or train again.")

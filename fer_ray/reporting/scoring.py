@@ -13,11 +13,7 @@ from fer_ray.scoring.summary import FORMAT_VERSION, SAMPLES_FILE, SUMMARY_FILE, 
 
 
 def scoring_section(folder: Path, path_or_url: str) -> PageSection:
-    """Return the section about a scoring job; arguments as in ``evaluation_section``.
-
-    Raises:
-        DataError: its ``summary.json`` has another format version.
-    """
+    """Show a scoring job; arguments as in ``evaluation_section``; ``DataError`` for another format version."""
     summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     if summary.get("format_version") != FORMAT_VERSION:
         raise DataError(

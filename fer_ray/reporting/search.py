@@ -44,9 +44,7 @@ _SLICES = (
 def read_search_section(folder: Path, path_or_url: str) -> PageSection:
     """Return the section of a search by its folder; arguments as in ``evaluation_section``.
 
-    Raises:
-        DataError: the folder names no study.
-        UsageError: the database of the study can't be opened.
+    ``DataError`` if the folder names no study, ``UsageError`` if the database of the study can't be opened.
     """
     study, runs = SearchFolder(folder).read_studies()
     return search_section(folder, path_or_url, study, confirmed(study, runs))
@@ -193,12 +191,7 @@ def _spaces(results: SearchResults) -> list[Table]:
 
 
 def confirmation_table(confirmed: Sequence[Confirmed], objective: SearchMetric) -> Table:
-    """Compare the runs with new seeds to the values of the search.
-
-    Args:
-        confirmed: configurations, best mean first.
-        objective: the first one of the search.
-    """
+    """Compare the runs with new seeds, best mean first, to the values of the search, whose first metric is given."""
     shown = [objective, *(OBJECTIVES[name] for name in ("accuracy", "macro_f1") if name != objective.name)]
     columns = ["Trial", "In the search", "Seeds", "Lowest", "Highest"]
     for one in shown:

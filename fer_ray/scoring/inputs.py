@@ -46,9 +46,9 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
-    """Return the inputs as absolute paths and URLs; ``DataError`` if one is missing.
+    """Return the inputs as absolute paths and URLs.
 
-    ``UsageError`` if there is no input, or one is a URL of an unknown kind.
+    ``DataError`` if one is missing; ``UsageError`` if there is none, or one is a URL of an unknown kind.
     """
     if not inputs:
         raise UsageError("no INPUT: name folders, images, lists, .zip or .tar files, or s3:// or gs:// prefixes.")
@@ -59,15 +59,10 @@ def check_inputs(inputs: Sequence[Path | str]) -> list[str]:
 
 
 def list_entries(inputs: Sequence[str], on_skipped: Callable[[], None], output: str = "") -> Iterator[Entry]:
-    """Yield the images of the inputs, in their order.
+    """Yield the images of the inputs, as ``check_inputs`` returns them, in their order; ``DataError`` for a bad list.
 
-    Args:
-        inputs: as ``check_inputs`` returns them.
-        on_skipped: called for each member of a container whose name isn't an image's.
-        output: absolute path or URL of the job's output.
-
-    Raises:
-        DataError: a list can't be read.
+    ``on_skipped`` is called for each member of a container whose name isn't an image's. ``output`` is the absolute path
+    or URL of the job's output.
     """
     for entry in chain.from_iterable(map(_entries, inputs)):
         if entry is None:

@@ -60,9 +60,7 @@ class Done(NamedTuple):
 def resumed_job(folder: Output, request: ScoringJob) -> ScoringJob | None:
     """Return the job to resume; None where it was killed before its first listing was complete.
 
-    Raises:
-        UsageError: the output belongs to another job or stage.
-        DataError: its job file is damaged.
+    ``UsageError`` if the output belongs to another job or stage, ``DataError`` if its job file is damaged.
     """
     output = folder.path_or_url
     if not folder.exists(JOB_FILE):

@@ -65,17 +65,9 @@ Runner = Callable[[Output, ScoringJob, Sequence[Chunk]], tuple[int, Generator[Do
 
 
 def score_left(folder: Output, job: ScoringJob, left: Sequence[Chunk], run: Runner, totals: Totals) -> ScoringJob:
-    """Score what is left of a job; return the job as computed.
+    """Score the inputs without rows by ``run``, add their rows to ``totals``, and return the job as computed.
 
-    Args:
-        folder: the output, with its manifest.
-        job: as it was so far.
-        left: inputs without rows.
-        run: scores them.
-        totals: of the rows written so far, to which those of this run are added.
-
-    Raises:
-        FerRayError: a worker rejected the job, rows can't be written, or Ray died.
+    ``FerRayError`` if a worker rejected the job, rows can't be written, or Ray died.
     """
     threads, written = run(folder, job, left)
     all_files = totals.files + sum(chunk.files for chunk in left)

@@ -60,11 +60,7 @@ class Votes:
 
 
 def read_votes(path: Path) -> Votes:
-    """Read a file of votes.
-
-    Raises:
-        DataError: the file is missing, isn't such a CSV, or has values that aren't votes; all problems at once.
-    """
+    """Read a file of votes; ``DataError`` with all problems if it is missing, no such CSV, or holds other values."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {what}. {REMEDY}")

@@ -60,12 +60,10 @@ class Tree:
 
 
 def list_tree(path: Path) -> Tree:
-    """List a folder or .zip. Links are followed, except to a folder that contains them.
+    """List a folder or .zip; ``DataError`` if the .zip is damaged, or a folder can't be listed.
 
-    The paths leave out a single root folder that has the .zip's own name.
-
-    Raises:
-        DataError: the .zip is damaged, or a folder can't be listed.
+    Links are followed, except to a folder that contains them. The paths leave out a single root folder that has the
+    .zip's own name.
     """
     if path.is_file():
         try:
@@ -99,8 +97,7 @@ def is_archive(path: str) -> bool:
 def open_tree(tree: Tree, options: NameOptions) -> Source:
     """Return the images of a folder or .zip as a source.
 
-    Raises:
-        DataError: no image is in a folder named after a label, or labels or splits are unclear.
+    ``DataError`` if no image is in a folder named after a label, or labels or splits are unclear.
     """
     path, files, name = tree.path, tree.files, path_text(os.fsencode(tree.path))
     folders = {file["path"]: PurePosixPath(file["path"]).parts[:-1] for file in files if not is_ignored(file["path"])}

@@ -45,11 +45,7 @@ class NameOptions:
         return label_of(words[0] if len(words) == 1 else key)  # as in 3_happy and train_happy
 
     def require_used(self, source: str) -> None:
-        """Check that every option has matched something.
-
-        Raises:
-            UsageError: some have not, all at once.
-        """
+        """Raise ``UsageError`` that names every option that has matched nothing."""
         unused = [pattern for pattern in self.splits.patterns if pattern not in self.splits.used]
         problems = Problems()
         problems.add(*(f"--labels {key}: {source} has no such label." for key in self.labels if key not in self.used))
@@ -60,13 +56,10 @@ class NameOptions:
 
 
 def parse_name_options(labels: str | None, splits: str | None, allow_unknown: bool = False) -> NameOptions:
-    """Parse the values of ``--labels`` and ``--splits``.
+    """Parse the values of ``--labels`` and ``--splits``; ``UsageError`` with all problems if one has another form.
 
     Labels are names in the order of their numbers, ``surprise,fear,…``, or pairs ``LABEL=EMOTION``; splits are pairs
     ``NAME=SPLIT``; all comma-separated.
-
-    Raises:
-        UsageError: a value has another form; all problems at once.
     """
     problems: list[str] = []
     order: tuple[str, ...] = ()
@@ -128,11 +121,7 @@ def label_meanings(
 ) -> tuple[dict[str, int | str], list[str]]:
     """Decide what the labels of a source mean.
 
-    Args:
-        counts: rows by split and ``label_key``.
-        options: from the user.
-        source: its name, for messages.
-        number_order: of label numbers where the options give no order.
+    ``counts`` are rows by split and ``label_key``; ``number_order`` is that of label numbers if the options give none.
 
     Returns:
         By key the label (0 to 6, csv order), or the reason why rows have none; and notes for the user.

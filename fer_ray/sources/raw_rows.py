@@ -22,15 +22,13 @@ SOURCE_MISSING = "not on the machine of a Ray worker"
 class Source:
     """A recognised source.
 
-    Attributes:
-        manifest: a table a task, in source order, that lists what the task reads.
-        read: reads a table of the manifest into tables of raw rows with ``raw_schema(size)``, in order; runs in any
-            process that sees the same paths.
+    ``read`` reads a table of the manifest into tables of raw rows with ``raw_schema(size)``, in order, in any process
+    that sees the same paths.
     """
 
     format: str  # folder, zip, csv, parquet or synthetic
     name: str  # the path or URL, or the synthetic recipe
-    manifest: list[pa.Table]
+    manifest: list[pa.Table]  # one a task, in source order, of what the task reads
     read: Callable[..., Iterator[pa.Table]]
     total: int | None = None  # rows, if known before reading
     notes: list[str] = field(default_factory=list)  # what a user of the data must know

@@ -80,8 +80,7 @@ def read_splits(names: Iterable[str], patterns: SplitPatterns = NO_PATTERNS) -> 
 def split_meanings(counts: Mapping[str, int], patterns: SplitPatterns, source: str) -> dict[str, str | None]:
     """Return the split that each value of a column of splits means, None where it means none; from rows by value.
 
-    Raises:
-        DataError: many rows have a value that means none.
+    ``DataError`` if many rows have a value that means none.
     """
     meanings = read_splits(counts, patterns)
     total = sum(counts.values())

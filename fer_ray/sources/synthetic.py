@@ -43,12 +43,7 @@ _EXPRESSIONS = {
 
 
 def synthetic_faces(count: int, seed: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw faces.
-
-    Args:
-        count: of the faces.
-        seed: of the random numbers, 0 or more.
-        start: number of the first face.
+    """Draw ``count`` faces from number ``start`` on, by a seed of 0 or more.
 
     Returns:
         Images, uint8, count × 48 × 48, and labels, int64, count, csv order, each equally likely.

@@ -46,13 +46,9 @@ def is_text(type: pa.DataType) -> bool:
 def find_columns(
     names: Sequence[str], image: str, file: str, read_texts: Callable[[list[str]], Mapping[str, Collection[str]]]
 ) -> tuple[str | None, str | None]:
-    """Return the columns of labels and of splits, None without one.
+    """Return the columns of labels and of splits, None without one, of a table with a column of images.
 
-    Args:
-        names: of all columns.
-        image: name of the column of images.
-        file: name of the file, for messages.
-        read_texts: returns some distinct texts of each of some columns.
+    ``read_texts`` returns some distinct texts of each of some columns.
 
     Raises:
         DataError: several columns may hold the labels, or a column by another name may hold the labels or splits.
@@ -99,11 +95,7 @@ class TableLayout:
 def set_splits(root: Path, tables: Sequence[TableLayout], options: NameOptions, is_table: bool) -> list[str]:
     """Set the split of each table's rows that have none in a column, by the tables' names; return notes for the user.
 
-    Args:
-        root: the source.
-        tables: the tables in it.
-        options: what the user says about names.
-        is_table: whether the source is a table, not the folder or .zip of some.
+    ``is_table`` says that the source is a table itself, not the folder or .zip of some.
 
     Raises:
         DataError: of several tables one has a name that means no split; or the rows of one are for training, and it has

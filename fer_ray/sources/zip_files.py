@@ -26,10 +26,8 @@ class Member(NamedTuple):
 def list_members(file: IO[bytes]) -> list[Member]:
     """List the files in an open, seekable .zip.
 
-    Backslashes in names, which some Windows programs write, count as slashes.
-
-    Raises:
-        zipfile.BadZipFile, OSError, ValueError, NotImplementedError: the .zip is damaged.
+    Backslashes in names, which some Windows programs write, count as slashes. A damaged .zip raises ``BadZipFile``,
+    ``OSError``, ``ValueError`` or ``NotImplementedError``.
     """
     with zipfile.ZipFile(file) as archive:
         infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
@@ -57,11 +55,7 @@ def _problem(info: zipfile.ZipInfo, path: str, is_doubled: bool) -> str:
 
 
 def read_member(file: IO[bytes], location: Location) -> bytes:
-    """Return a member's bytes.
-
-    Raises:
-        FileError: they can't be read.
-    """
+    """Return a member's bytes; ``FileError`` if they can't be read."""
     offset, packed, length, method, crc = location
     file.seek(offset)
     header = file.read(_LOCAL_HEADER)

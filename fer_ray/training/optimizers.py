@@ -13,16 +13,12 @@ from fer_ray.config.schema import OptimizerConfig
 def make_optimizer(
     stages: Sequence[nn.Module], config: OptimizerConfig, unfreezes: bool = False
 ) -> torch.optim.Optimizer:
-    """Make the configured optimizer.
+    """Make the configured optimizer over the stages of a network, from input to output.
 
     Weight decay applies to weight matrices and kernels, not to biases and norms. Each parameter group has a ``scale``
     by which the learning rate is to be multiplied: ``layer_decay`` to the power of the number of stages between the
-    group and the output (Clark et al., arXiv 2003.10555, and BEiT, arXiv 2106.08254).
-
-    Args:
-        stages: the parts of the network from input to output. Each parameter is in exactly one of them.
-        unfreezes: whether stages start to train at different epochs. Then each stage has groups of its own, because
-            fused SGD refuses a group in which only some parameters have a momentum buffer.
+    group and the output (Clark et al., arXiv 2003.10555, and BEiT, arXiv 2106.08254). Where the network ``unfreezes``
+    stage by stage, each has groups of its own: fused SGD refuses a group in which only some parameters have momentum.
     """
     groups: dict[tuple[int, float, float], dict[str, Any]] = {}
     for number, stage in enumerate(stages):

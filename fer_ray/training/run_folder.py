@@ -135,10 +135,7 @@ class RunFolder:
         output: the folder. Another process that uses a URL calls ``output.fetch`` first.
         metric: the metric that the best epoch maximises.
 
-    Attributes:
-        path: the folder on this machine.
-        best: checkpoint folder of the best epoch, without training state.
-        last: checkpoint folder of the last epoch, from which ``fit`` resumes.
+    Checkpoint folders are ``best``, of the best epoch without training state, and ``last``, from which ``fit`` resumes.
     """
 
     def __init__(self, output: Output | Path, metric: str = "validation_accuracy"):
@@ -200,10 +197,8 @@ class RunFolder:
     def record(self, metrics: Metrics, snapshot: Snapshot) -> None:
         """Write the state after an epoch; a ``Report`` for ``fit``.
 
-        Wherever a kill interrupts it, a resumed run lists each epoch once and keeps the best one.
-
-        Raises:
-            FerRayError: a file can't be written. The previous epoch's state is kept.
+        Wherever a kill interrupts it, a resumed run lists each epoch once and keeps the best one. ``FerRayError`` if a
+        file can't be written: the previous epoch's state is kept.
         """
         with self.writing():
             with snapshot.stopwatch.span("checkpoint"):
@@ -215,9 +210,7 @@ class RunFolder:
     def catch_up(self) -> list[Metrics]:
         """Finish a ``record`` that a kill interrupted, and return the metrics of each epoch so far.
 
-        Raises:
-            DataError: ``last/`` is damaged, or missing although there are epochs.
-            FerRayError: a file can't be written.
+        ``DataError`` if ``last/`` is damaged, or missing although there are epochs; ``FerRayError`` if writing fails.
         """
         remove_leftovers(self.best)
         remove_leftovers(self.last)
