@@ -68,9 +68,7 @@ def train(options: TrainOptions) -> TrainResult:
     config = options.settings or saved
     assert config is not None, "without --resume there are settings"
     if saved not in (None, config):
-        raise UsageError(
-            f"{options.output}: trained with another configuration, see its {CONFIG_FILE}. Resume with that one."
-        )
+        raise UsageError(f"{options.output}: trained with another configuration, see {CONFIG_FILE}. Resume with that.")
     data = PreparedDataset(options.dataset)
     data.check_trainable()
     here = workers == 1 and gpus_per_worker is None

@@ -41,9 +41,7 @@ class AugmentConfig(ConfigSection):
     contrast: float = Field(0.0, ge=0, lt=1, description="Largest change of contrast, up or down, as a share.")
     brightness: float = Field(0.0, ge=0, le=2, description="Largest change of brightness, in SDs of the pixels.")
     cutout: float = Field(0.0, ge=0, lt=1, description="Side of a grey square somewhere, as a share of the side.")
-    mixup: float = Field(
-        0.0, ge=0, le=10, description="Blend pairs of images; alpha of the Beta distribution of shares."
-    )
+    mixup: float = Field(0.0, ge=0, le=10, description="Blend pairs of images; alpha of the shares' Beta distribution.")
     cutmix: float = Field(0.0, ge=0, le=10, description="Paste a box of one image into another; alpha as for mixup.")
 
 
@@ -54,9 +52,7 @@ class OptimizerConfig(ConfigSection):
     learning_rate: float = Field(0.1, gt=0, le=10, description="Peak learning rate at the configured batch size.")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="L2 penalty on weight matrices; decoupled in `adamw`.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of `sgd`, beta1 of `adam` and `adamw`.")
-    layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Learning rate of each stage, as a share of the next one's."
-    )
+    layer_decay: float = Field(1.0, gt=0, le=1, description="Learning rate of a stage, as a share of the next one's.")
     clip_norm: float | None = Field(None, gt=0, description="Most norm of all gradients together; null: no clipping.")
 
 
@@ -82,9 +78,7 @@ class ScheduleConfig(ConfigSection):
         le=1,
         description="Share of the full side in the first epoch; null: 0.667 if the network takes any size, else 1.",
     )
-    full_size_from: float = Field(
-        0.67, gt=0, le=1, description="Share of epochs after which images have the full side."
-    )
+    full_size_from: float = Field(0.67, gt=0, le=1, description="Share of epochs after which images have full size.")
 
     @model_validator(mode="after")
     def _frozen_first(self) -> Self:
@@ -115,16 +109,12 @@ class LossConfig(ConfigSection):
     effective_number: float | None = Field(None, gt=0, lt=1, description="Or by effective number: beta, such as 0.999.")
     class_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Or by these weights, in csv order.")
     class_multipliers: ClassMultipliers = Field(default_factory=ClassMultipliers)
-    focal_gamma: float = Field(
-        0.0, ge=0, le=10, description="Focal loss: power of (1 - the label's probability); 0: off."
-    )
+    focal_gamma: float = Field(0.0, ge=0, le=10, description="Focal loss: power of (1 - label's probability); 0: off.")
     soft_labels: bool = Field(False, description="Train on shares of FER+ votes, which the dataset must hold.")
     teachers: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = Field(
         (), description="Checkpoint folders, for distillation from the mean of their calibrated probabilities."
     )
-    distill_weight: float = Field(
-        0.9, gt=0, le=1, description="Share of the teachers in the loss; the rest is labels'."
-    )
+    distill_weight: float = Field(0.9, gt=0, le=1, description="Share of teachers in the loss; the rest is labels'.")
 
     @field_validator("class_weights")
     @classmethod
@@ -149,9 +139,7 @@ class TrainingConfig(ConfigSection):
     accumulate: int = Field(1, ge=1, le=1024, description="Parts of a batch, computed in turn to save memory.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of the average of weights that is saved; 0: off.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, shuffling, augmentation and dropout.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="`auto`: bfloat16 if it is fast here."
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="`auto`: bfloat16 if fast here.")
     compile: bool = Field(
         False, description="Compile the network by torch.compile, on a GPU with CUDA graphs; needs a C++ compiler."
     )

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -87,9 +86,7 @@ class ProgressBar:
         """Return finished units per second since this bar began."""
         return (self.done - self.start) / max(time.monotonic() - self._began, 1e-9)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         if self._bar:
             self._bar.stop()
         elif kind is None and self._last_done != self.done:

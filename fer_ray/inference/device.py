@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -41,31 +40,17 @@ def pick_device() -> torch.device:
 @functools.cache
 def _set_up_gpu() -> None:
     """Let cuDNN choose its fastest convolutions, and compute float32 as float32 instead of TF32's 10 bits."""
-    capability, built = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
-    if torch.version.cuda and not _has_kernels(capability, built):
+    try:
+        torch.zeros(1, device="cuda").add_(1)
+    except RuntimeError as error:
+        if "no kernel image" not in str(error):
+            raise
         raise UsageError(
-            f"{torch.cuda.get_device_name()}: compute capability {'.'.join(map(str, capability))}, but this PyTorch"
-            f" {torch.__version__} was built for {', '.join(built)}. Hide this GPU (CUDA_VISIBLE_DEVICES=) or install a"
-            " PyTorch built for it."
-        )
+            f"{torch.cuda.get_device_name()}: PyTorch {torch.__version__} was built for"
+            f" {', '.join(torch.cuda.get_arch_list())}. Hide this GPU (CUDA_VISIBLE_DEVICES=) or install one for it."
+        ) from error
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def _has_kernels(capability: tuple[int, int], built: Sequence[str]) -> bool:
-    """Return whether a GPU can run kernels built for architectures such as ``sm_80`` or ``compute_90``.
-
-    Machine code (``sm``) runs on its own major version from its minor version on, intermediate code (``compute``) on
-    its version and all later ones: CUDA C++ Programming Guide, compute capabilities.
-    """
-    for name in built:
-        kind, _, number = name.partition("_")
-        digits = number.rstrip("af")  # sm_90a and sm_100f: kernels of one version or one family
-        major, minor = int(digits[:-1]), int(digits[-1])
-        is_own = number == digits or capability == (major, minor)
-        if is_own and (capability[0] == major or kind == "compute") and capability >= (major, minor):
-            return True
-    return False
 
 
 @functools.cache

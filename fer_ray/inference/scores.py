@@ -78,9 +78,7 @@ class Member(StoredModel):
     nll: float
     share: float | None = Field(None, description="Accuracy of all minus accuracy of all but this one; null if alone.")
     against_all: Paired | None = Field(None, description="This checkpoint and the ensemble; null if alone.")
-    against_others: Paired | None = Field(
-        None, description="The ensemble with and without this checkpoint; null if alone."
-    )
+    against_others: Paired | None = Field(None, description="The ensemble with and without this one; null if alone.")
 
 
 class Pair(Paired):

@@ -72,9 +72,7 @@ def parse_name_options(labels: str | None, splits: str | None, allow_unknown: bo
         order = tuple(name.strip().lower() for name in labels.split(","))
         known = [label for name in order if (label := label_of(name)) is not None]
         if len(known) < 2 or len(set(known)) < len(known):
-            problems.append(
-                f"--labels {labels}: expected each emotion once, in the order of its numbers: surprise,fear,…"
-            )
+            problems.append(f"--labels {labels}: expected each emotion once, in the order of numbers: surprise,fear,…")
         wrong = [f"{name} ({emotion}?)" for name in order if label_of(name) is None and (emotion := _similar(name))]
         if wrong:
             problems.append(f"--labels: unknown emotion {', '.join(wrong)}. Correct the spelling.")

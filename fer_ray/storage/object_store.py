@@ -48,9 +48,7 @@ def as_url(path_or_url: Path | str) -> str | None:
         return None
     scheme, rest = parts
     if scheme not in ("s3", "gs"):
-        raise UsageError(
-            f"{path_or_url}: unknown kind of URL. Give a local path, or a URL that begins with s3:// or gs://."
-        )
+        raise UsageError(f"{path_or_url}: unknown kind of URL. Give a path, or a URL that begins with s3:// or gs://.")
     url = f"{scheme}://{rest}"
     if "@" in rest.split("/")[0] or holds_secret(url):
         raise UsageError(
@@ -92,9 +90,7 @@ def _open(scheme: str, bucket: str) -> fs.FileSystem:
         try:
             region = fs.resolve_s3_region(bucket)
         except OSError as error:
-            raise DataError(
-                f"s3://{bucket}: {error}. Check the bucket's name and the network, or set AWS_REGION."
-            ) from error
+            raise DataError(f"s3://{bucket}: {error}. Check its name and the network, or set AWS_REGION.") from error
     return fs.S3FileSystem(
         region=region,
         endpoint_override=server or None,

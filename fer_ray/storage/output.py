@@ -266,9 +266,7 @@ def _locked(output: Output) -> Iterator[None]:
                 f"{output.path_or_url}: another process is writing there. Wait for its end or stop it, then --resume."
             ) from None
         except OSError as error:
-            raise UsageError(
-                f"{lock}: can't be locked: {error.strerror}. Choose an output where you may write."
-            ) from error
+            raise UsageError(f"{lock}: can't be locked: {error.strerror}. Choose an output you may write.") from error
         yield
 
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from fer_ray.config.schema import ScheduleConfig
 
 
-def learning_rate_factor(
-    config: ScheduleConfig, step: int, total_steps: int, accuracies: Sequence[float] = ()
-) -> float:
+def learning_rate_factor(config: ScheduleConfig, step: int, steps: int, accuracies: Sequence[float] = ()) -> float:
     """Return the learning rate at a step as a fraction of the peak rate, 0 to 1.
 
     ``one_cycle`` rises linearly over the warm-up and falls linearly to 0 (Smith & Topin, arXiv 1708.07120). ``cosine``
@@ -16,19 +14,19 @@ def learning_rate_factor(
     ``decay`` each time.
 
     Args:
-        step: 0 to ``total_steps`` - 1, the steps of the whole run.
+        step: 0 to ``steps`` - 1, the steps of the whole run.
         accuracies: validation accuracy of each finished epoch, for ``plateau``.
     """
     if config.name == "step":
-        return config.decay ** sum(step >= share * total_steps for share in config.step_at)
+        return config.decay ** sum(step >= share * steps for share in config.step_at)
     if config.name == "plateau":
         return config.decay ** _plateaus(accuracies, config.plateau_patience)
     if config.name == "constant":
         return 1.0
-    warmup_steps = config.warmup * total_steps
+    warmup_steps = config.warmup * steps
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    left = (total_steps - step) / (total_steps - warmup_steps)
+    left = (steps - step) / (steps - warmup_steps)
     return left if config.name == "one_cycle" else (1 - math.cos(math.pi * left)) / 2
 
 

@@ -123,9 +123,7 @@ def make_trainer(
     return TorchTrainer(
         _call_with_rank,
         train_loop_config={"work": work, "threads": threads},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=resources.get("GPU", 0) > 0, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources),
         run_config=RunConfig(
             name="train",
             **ray_storage(notes),
