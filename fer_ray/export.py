@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
     main(["export", *sys.argv[1:]])
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from fer_ray.config.stage_options import stage
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import FerRayError
-from fer_ray.inference.checkpoint import Checkpoint
 from fer_ray.inference.network import EVAL_BATCH, OnnxModel, digest, random_images
 from fer_ray.inference.onnx_files import OPSET, write_int8, write_metadata, write_onnx
 from fer_ray.inference.predictor import Predictor, load_members
@@ -76,20 +76,24 @@ def export(options: ExportOptions) -> ExportResult:
     """
     data = None if options.dataset is None else PreparedDataset(options.dataset)
     (checkpoint,) = load_members([options.checkpoint], data.info.size if data else None)
-    reference = _Reference(checkpoint, data, options.int8)
+    images, labels = random_images(_RANDOM_IMAGES, checkpoint.info.size), None
+    if data:
+        validation = data.load("validation")
+        images, labels = validation.images, validation.labels
+    expected = Predictor(checkpoint, precision="float32").predict(images).probabilities
+    check = functools.partial(_check, images=images, labels=labels, expected=expected)
     with open_output(options.output, inputs=[options.checkpoint]) as output, output.whole() as folder:
         write_onnx(checkpoint, folder / ONNX_FILE)
-        checks = {ONNX_FILE: reference.check(folder / ONNX_FILE)}
-        if options.int8:
-            write_int8(folder / ONNX_FILE, reference.calibration, folder / INT8_FILE)
-            checks[INT8_FILE] = reference.check(folder / INT8_FILE)
+        checks = {ONNX_FILE: check(folder / ONNX_FILE)}
+        if options.int8 and data:
+            train = data.load("train")
+            chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_IMAGES]
+            write_int8(folder / ONNX_FILE, train.images[np.sort(chosen)], folder / INT8_FILE)
+            checks[INT8_FILE] = check(folder / INT8_FILE)
         _require_close(checks)
-        described = {
-            "labels": ",".join(EMOTIONS),
-            "weights": digest(local_copy(options.checkpoint) / WEIGHTS_FILE),
-        }
-        for name, check in checks.items():
-            write_metadata(folder / name, described | {field: str(value) for field, value in asdict(check).items()})
+        described = {"labels": ",".join(EMOTIONS), "weights": digest(local_copy(options.checkpoint) / WEIGHTS_FILE)}
+        for name, found in checks.items():
+            write_metadata(folder / name, described | {field: str(value) for field, value in asdict(found).items()})
         text = load_template("export.md.j2").render(checks=checks, info=checkpoint.info, labels=EMOTIONS, opset=OPSET)
         (folder / "README.md").write_text(text, encoding="utf-8")
         record_start(folder)
@@ -98,32 +102,18 @@ def export(options: ExportOptions) -> ExportResult:
     return ExportResult(output.file(), checks)
 
 
-class _Reference:
-    """The checkpoint's predictions in float32 for the images of the check, and the images of the calibration."""
-
-    def __init__(self, checkpoint: Checkpoint, data: PreparedDataset | None, calibrated: bool):
-        self.images, self.labels = random_images(_RANDOM_IMAGES, checkpoint.info.size), None
-        if data:
-            validation = data.load("validation")
-            self.images, self.labels = validation.images, validation.labels
-            if calibrated:
-                train = data.load("train")
-                chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION_IMAGES]
-                self.calibration = train.images[np.sort(chosen)]
-        self.probabilities = Predictor(checkpoint, precision="float32").predict(self.images).probabilities
-
-    def check(self, file: Path) -> ModelCheck:
-        """Compare a model with the checkpoint."""
-        model, batches = OnnxModel(file), range(0, len(self.images), EVAL_BATCH)
-        found = np.concatenate([model.probabilities(self.images[first : first + EVAL_BATCH]) for first in batches])
-        own, expected = found.argmax(axis=1), self.probabilities.argmax(axis=1)
-        return ModelCheck(
-            images=len(self.images),
-            difference=float(np.abs(found - self.probabilities).max()),
-            agreement=float((own == expected).mean()),
-            accuracy=None if self.labels is None else float((own == self.labels).mean()),
-            checkpoint_accuracy=None if self.labels is None else float((expected == self.labels).mean()),
-        )
+def _check(file: Path, images: np.ndarray, labels: np.ndarray | None, expected: np.ndarray) -> ModelCheck:
+    """Compare a model's predictions of images with the probabilities that the checkpoint gives them in float32."""
+    model, batches = OnnxModel(file), range(0, len(images), EVAL_BATCH)
+    found = np.concatenate([model.probabilities(images[first : first + EVAL_BATCH]) for first in batches])
+    own, reference = found.argmax(axis=1), expected.argmax(axis=1)
+    return ModelCheck(
+        images=len(images),
+        difference=float(np.abs(found - expected).max()),
+        agreement=float((own == reference).mean()),
+        accuracy=None if labels is None else float((own == labels).mean()),
+        checkpoint_accuracy=None if labels is None else float((reference == labels).mean()),
+    )
 
 
 def _require_close(checks: dict[str, ModelCheck]) -> None:

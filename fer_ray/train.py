@@ -29,17 +29,9 @@ from fer_ray.training.loop import fit
 from fer_ray.training.profile import RunProfile, bottleneck
 from fer_ray.training.requirements import batch_note, training_problems
 from fer_ray.training.rows import TrainingData, fitting_splits
-from fer_ray.training.run_folder import (
-    CONFIG_FILE,
-    CURVES_FILE,
-    BackgroundReport,
-    Metrics,
-    RunFolder,
-    Snapshot,
-    best_epoch,
-    describe_epoch,
-    has_epoch,
-)
+from fer_ray.training.run_folder import BackgroundReport, Metrics, RunFolder, Snapshot, best_epoch, describe_epoch
+
+CURVES_FILE = "curves.png"
 
 
 @dataclass(frozen=True)
@@ -68,14 +60,14 @@ def train(options: TrainOptions) -> TrainResult:
     config = options.settings or saved
     assert config is not None, "without --resume there are settings"
     if saved not in (None, config):
-        raise UsageError(f"{options.output}: trained with another configuration, see {CONFIG_FILE}. Resume with that.")
+        raise UsageError(f"{options.output}: trained with another configuration, see config.yaml. Resume with that.")
     data = PreparedDataset(options.dataset)
     data.check_trainable()
     here = workers == 1 and gpus_per_worker is None
     # fit reads weights and teachers itself; several workers are checked before they start.
     if problems := training_problems(config, data.info, workers, read=not (here or resume)):
         raise UsageError(problems)
-    with open_output(options.output, resume, [options.dataset], has_epoch) as dest:
+    with open_output(options.output, resume, [options.dataset], lambda new: RunFolder(new).resumable()) as dest:
         dest.fetch()
         run = RunFolder(dest)
         last = run.resumable()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,21 +20,15 @@ FACES = synthetic_faces(60, seed=1)[0]
 
 
 def made_checkpoint(
-    name: str = "fast",
-    seed: int = 0,
-    temperature: float = 1.0,
-    label_names: Sequence[str] = EMOTIONS,
-    mean: float = 0.5,
-    std: float = 0.25,
-    size: int = 48,
-    fingerprint: str = "",
+    name: str = "fast", seed: int = 0, label_names: Sequence[str] = EMOTIONS, size: int = 48, **fields: Any
 ) -> Checkpoint:
     """A network that predicts various labels for drawn faces on every machine: each logit has mean 0, all have SD 1."""
+    of = {"mean": 0.5, "std": 0.25, "epoch": seed, "metrics": {}, "dataset_fingerprint": ""} | fields
     torch.manual_seed(seed)
     config = Config(model=ModelConfig(name=name))
     model = build(config.model, size).eval()
     *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
-    faces = F.interpolate(normalize(torch.from_numpy(FACES), mean, std), size=(size, size), mode="area")
+    faces = F.interpolate(normalize(torch.from_numpy(FACES), of["mean"], of["std"]), size=(size, size), mode="area")
     features = list[torch.Tensor]()
     hook = last.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     with torch.no_grad():
@@ -45,18 +40,7 @@ def made_checkpoint(
         order = [EMOTIONS.index(label) if label in EMOTIONS else 0 for label in label_names]
         last.weight.copy_(scale * last.weight[order])
         last.bias.copy_(scale * last.bias[order])
-    info = CheckpointInfo(
-        config=config,
-        label_names=tuple(label_names),
-        mean=mean,
-        std=std,
-        size=size,
-        epoch=seed,
-        metrics={},
-        temperature=temperature,
-        dataset_fingerprint=fingerprint,
-    )
-    return Checkpoint(model, info)
+    return Checkpoint(model, CheckpointInfo(config=config, label_names=tuple(label_names), size=size, **of))
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

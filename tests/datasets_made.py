@@ -41,13 +41,7 @@ def dataset_info(splits: dict[str, SplitInfo], **fields: Any) -> DatasetInfo:
     return DatasetInfo(splits=splits, **made | fields)
 
 
-def write_prepared(
-    folder: Path,
-    labels: Mapping[str, Sequence[int | None]],
-    group_rows: int = 16,
-    file_rows: int = 64,
-    soft: bool = False,
-) -> PreparedDataset:
+def write_prepared(folder: Path, labels: Mapping[str, Sequence[int | None]], soft: bool = False) -> PreparedDataset:
     """A prepared dataset of 8 × 8 images, the brighter the higher their label, that hold their row's number within the
     split, see ``numbers_in``. Soft labels are 0.75 for the label and 0.25 for the next one.
     """
@@ -68,9 +62,9 @@ def write_prepared(
             }
             for number, label in enumerate(values)
         ]
-        for at in range(0, len(rows), file_rows):
-            table = pa.Table.from_pylist(rows[at : at + file_rows], schema(8, soft))
-            pq.write_table(table, folder / split / f"part-{at // file_rows:05}.parquet", row_group_size=group_rows)
+        for at in range(0, len(rows), 64):
+            table = pa.Table.from_pylist(rows[at : at + 64], schema(8, soft))
+            pq.write_table(table, folder / split / f"part-{at // 64:05}.parquet", row_group_size=16)
         counts = {name: list(values).count(label) for label, name in enumerate(EMOTIONS)}
         splits[split] = SplitInfo(rows=len(rows), labels=counts, unlabelled=list(values).count(None))
     fingerprint = hashlib.sha256(str(folder).encode()).hexdigest()

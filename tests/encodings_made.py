@@ -71,10 +71,7 @@ ENCODINGS: dict[str, tuple[bytes, np.ndarray]] = {
     "PNG, 16 bits": (encoded(_DEEP), _DEEP),
     "PNG, 16 bits as 8": (encoded(_DEEP), GREY),
     "PNG, 1 bit": (encoded(Image.fromarray(GREY > 120)), GREY > 120),
-    "GIF, two frames": (
-        encoded(GREY, "GIF", save_all=True, append_images=[Image.new("L", (48, 48))]),
-        GREY,
-    ),
+    "GIF, two frames": (encoded(GREY, "GIF", save_all=True, append_images=[Image.new("L", (48, 48))]), GREY),
     "WebP, turned by EXIF": (encoded(_LYING, "WEBP", lossless=True, exif=_TURN), COLOUR),
     "TIFF, CMYK": (encoded(_INKED, "TIFF"), np.asarray(_INKED.convert("RGB"))),
     "TIFF, 8 bits, least is white": (tiff(255 - GREY, white=0), GREY),

@@ -1,6 +1,5 @@
 """Files of every broken and hostile kind, each with the status that scoring must give it."""
 
-import io
 import os
 import socket
 import struct
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from inputs import encoded
 from PIL import Image
 
 from fer_ray.sources.synthetic import synthetic_faces
@@ -18,12 +18,7 @@ FACE = synthetic_faces(1, seed=0)[0][0]
 JPEG = cv2.imencode(".jpg", FACE)[1].tobytes()
 PNG = cv2.imencode(".png", FACE)[1].tobytes()
 PICTURE = Image.fromarray(FACE)
-
-
-def encoded(format: str, image: Image.Image = PICTURE, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format, **options)
-    return stream.getvalue()
+BMP = encoded(PICTURE, "BMP")
 
 
 def png(width: int, height: int, depth: int = 8, colour: int = 0, body: bytes = b"") -> bytes:
@@ -70,14 +65,14 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
     "upper.JPEG": ("ok", JPEG),
     "trailing.jpg": ("ok", JPEG + b"<!-- appended -->"),
     "junk-before-segments.jpg": ("ok", JPEG[:2] + b"\xff\xff" + JPEG[3:]),
-    "one-pixel.png": ("ok", encoded("PNG", PICTURE.resize((1, 1)))),
-    "strip.png": ("ok", encoded("PNG", PICTURE.resize((3000, 1)))),
-    "animated.png": ("ok", encoded("PNG", save_all=True, append_images=[OTHER.convert("L")])),
-    "animated.webp": ("ok", encoded("WEBP", save_all=True, append_images=[OTHER.convert("L")])),
-    "pages.tiff": ("ok", encoded("TIFF", save_all=True, append_images=[OTHER.convert("L")])),
-    "compressed.tiff": ("ok", encoded("TIFF", compression="tiff_lzw")),
-    "new.avif": ("ok", encoded("AVIF", PICTURE.convert("RGB"))),
-    "new.jp2": ("ok", encoded("JPEG2000")),
+    "one-pixel.png": ("ok", encoded(PICTURE.resize((1, 1)), "PNG")),
+    "strip.png": ("ok", encoded(PICTURE.resize((3000, 1)), "PNG")),
+    "animated.png": ("ok", encoded(PICTURE, "PNG", save_all=True, append_images=[OTHER.convert("L")])),
+    "animated.webp": ("ok", encoded(PICTURE, "WEBP", save_all=True, append_images=[OTHER.convert("L")])),
+    "pages.tiff": ("ok", encoded(PICTURE, "TIFF", save_all=True, append_images=[OTHER.convert("L")])),
+    "compressed.tiff": ("ok", encoded(PICTURE, "TIFF", compression="tiff_lzw")),
+    "new.avif": ("ok", encoded(PICTURE.convert("RGB"), "AVIF")),
+    "new.jp2": ("ok", encoded(PICTURE, "JPEG2000")),
     # What doesn't.
     "empty.jpg": ("empty", b""),
     "one-byte.jpg": ("not_an_image", b"\xff"),
@@ -99,17 +94,17 @@ CONTENTS: dict[str, tuple[str, bytes]] = {
     "magic.jpg": ("truncated", JPEG[:3]),
     "half.png": ("truncated", PNG[: len(PNG) // 2]),
     "header.png": ("truncated", PNG[:20]),
-    "half.gif": ("truncated", encoded("GIF")[:-200]),
-    "half.tiff": ("truncated", encoded("TIFF", compression="tiff_lzw")[:-400]),
+    "half.gif": ("truncated", encoded(PICTURE, "GIF")[:-200]),
+    "half.tiff": ("truncated", encoded(PICTURE, "TIFF", compression="tiff_lzw")[:-400]),
     "no-frame.jpg": ("undecodable", b"\xff\xd8\xff\xda\x00\x08" + bytes(20)),
     "no-pixels.png": ("undecodable", png(0, 48)),
     "no-data.png": ("undecodable", png(48, 48)),
     "bad-filter.png": ("undecodable", png(8, 8, body=zlib.compress(b"\x09" * 72))),
-    "floats.tiff": ("undecodable", encoded("TIFF", Image.fromarray(FACE.astype(np.float32)))),
+    "floats.tiff": ("undecodable", encoded(Image.fromarray(FACE.astype(np.float32)), "TIFF")),
     "bomb.png": ("too_large", png(60_000, 60_000)),
     "bomb-100-megapixels.png": ("too_large", png(10_000, 10_000, body=zlib.compress(bytes(10_001 * 10_000)))),
-    "bomb.gif": ("too_large", b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + encoded("GIF")[10:]),
-    "bomb.bmp": ("too_large", encoded("BMP")[:18] + struct.pack("<ii", 100_000, 100_000) + encoded("BMP")[26:]),
+    "bomb.gif": ("too_large", b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + encoded(PICTURE, "GIF")[10:]),
+    "bomb.bmp": ("too_large", BMP[:18] + struct.pack("<ii", 100_000, 100_000) + BMP[26:]),
     # Names.
     "new\nline.jpg": ("ok", JPEG),
     "quote\"and'.jpg": ("ok", JPEG),

@@ -23,13 +23,10 @@ class Scripted:
 
 
 def write_search(
-    folder: Path | None,
-    spaces: dict[str, SearchSpace],
-    script: Sequence[Scripted],
-    objectives: Sequence[str] = ("accuracy",),
+    folder: Path | None, spaces: dict[str, SearchSpace], script: Sequence[Scripted], *objectives: str
 ) -> Study:
     """Write a search with these trials, without a folder in memory; ``interrupt`` ends a trial as Ctrl-C does."""
-    strategy, database = Strategy(tuple(objectives), sampler="random", scheduler="none"), "sqlite:///:memory:"
+    strategy, database = Strategy(objectives or ("accuracy",), "random", "none"), "sqlite:///:memory:"
     if folder:
         folder.mkdir()
         search = SearchFolder(folder)
@@ -53,12 +50,9 @@ def write_search(
 
 def drawn_study(epochs: dict[str, int], trials: int | None = None) -> Study:
     """Return a study in memory over spaces with so many epochs; it has drawn so many trials, one of each by default."""
-    spaces = {
-        name: SearchSpace.model_validate(
-            {"training": {"epochs": count}, "search": {"model.dropout": {"uniform": [0, 0.6]}}}
-        )
-        for name, count in epochs.items()
-    }
+    spaces, search = dict[str, SearchSpace](), {"model.dropout": {"uniform": [0, 0.6]}}
+    for name, count in epochs.items():
+        spaces[name] = SearchSpace.model_validate({"training": {"epochs": count}, "search": search})
     study = Study.create("s", "sqlite:///:memory:", spaces, "data", Strategy(sampler="random", scheduler="none"))
     for _ in range(len(epochs) if trials is None else trials):
         study.ask()

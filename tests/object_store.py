@@ -21,19 +21,12 @@ _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.<
 
 @dataclass
 class Faults:
-    """How many requests the server refuses or delays.
+    """How many requests the server refuses or delays."""
 
-    Attributes:
-        busy_every: one of so many requests is answered by 503; 0 for none.
-        slow_every: one of so many requests is delayed; 0 for none.
-        writes_left: number of requests that change something before all of them are denied; None for no limit.
-        answered: number of requests that were refused (busy), delayed (slow) and passed on (well).
-    """
-
-    busy_every: int = 0
-    slow_every: int = 0
-    writes_left: int | None = None
-    answered: Counter[str] = field(default_factory=Counter)
+    busy_every: int = 0  # one of so many requests is answered by 503; 0 for none
+    slow_every: int = 0  # one of so many requests is delayed; 0 for none
+    writes_left: int | None = None  # requests that change something before all of them are denied; None for no limit
+    answered: Counter[str] = field(default_factory=Counter)  # requests, by busy (refused), slow (delayed) and well
     _requests: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,17 +57,11 @@ class Faults:
 
 @dataclass(frozen=True)
 class Store:
-    """A running server.
+    """A running server."""
 
-    Attributes:
-        endpoint: its URL.
-        filesystem: reads and writes without the faults.
-        faults: may be changed while the server runs.
-    """
-
-    endpoint: str
-    filesystem: fs.FileSystem
-    faults: Faults
+    endpoint: str  # its URL
+    filesystem: fs.FileSystem  # reads and writes without the faults
+    faults: Faults  # may be changed while the server runs
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""

@@ -67,16 +67,9 @@ class Scripted:
 
 def made_snapshot(config: Config, data: TrainingData, history: list[Metrics]) -> Snapshot:
     """Return the state of a run with new weights after the epochs of a history."""
-    info, metrics = data.info, history[-1]
-    description = CheckpointInfo(
-        config=config,
-        mean=info.mean,
-        std=info.std,
-        size=info.size,
-        epoch=int(metrics["epoch"]),
-        metrics=metrics,
-        dataset_fingerprint=info.fingerprint,
-    )
+    info, fingerprint = data.info, data.info.fingerprint
+    fields = info.model_dump(include={"mean", "std", "size"}) | {"epoch": int(history[-1]["epoch"])}
+    description = CheckpointInfo(config=config, metrics=history[-1], dataset_fingerprint=fingerprint, **fields)
     weights = models.build(config.model, info.size).state_dict()
     circumstances = {"device": "cpu", "precision": "float32", "workers": 1, "mapped": False}
     stopwatch, validated = Stopwatch(torch.device("cpu")), (np.empty((0, 7)), np.empty(0, int))

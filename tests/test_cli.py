@@ -13,6 +13,8 @@ from fer_ray.cli import main
 from fer_ray.config.options import STAGES
 from fer_ray.dataset.store import PreparedDataset
 
+Captured = pytest.CaptureFixture[str]
+
 
 def exit_code(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as end:
@@ -54,9 +56,8 @@ WRONG = {
 @pytest.mark.slow
 def test_help_and_wrong_calls_import_nothing_heavy(tmp_path: Path) -> None:
     """For every stage, as ``python -m fer_ray.STAGE`` and as ``fer-ray STAGE``."""
-    calls = [[stage, option] for stage in STAGES for option in ("--help", "--misspelt")] + [
-        call.split() for call in WRONG
-    ]
+    calls = [[stage, option] for stage in STAGES for option in ("--help", "--misspelt")]
+    calls += map(str.split, WRONG)
     command = [sys.executable, "-c", LIGHT, json.dumps(calls)]
     environment = os.environ | {"PYTHONPATH": str(Path(fer_ray.__file__).parents[1])}
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
@@ -70,9 +71,7 @@ def test_help_and_wrong_calls_import_nothing_heavy(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_shell_completes_stages_and_options(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setenv("_FER_RAY_COMPLETE", "complete_bash")
     for words, expected in {"fer-ray ev": "evaluate", "fer-ray tune --work": "--workers-per-trial"}.items():
         monkeypatch.setenv("COMP_WORDS", words)
@@ -81,31 +80,26 @@ def test_the_shell_completes_stages_and_options(
         assert capsys.readouterr().out.split() == [expected]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "expected"),
-    [
-        ("train --dataset data --output run --set model.name=resnet", 2, "resnet18"),
-        ("evaluate data --dataset data --output run", 3, "not a checkpoint"),
-        ("train --dataset ftp://bucket/data --output run", 2, "ftp://"),
-        ("train --dataset data --output run --resume", 2, "a run to resume"),
-        ("train --dataset data --output run --config data", 2, "is a folder"),
-        ("train --dataset data --output run --workers 99", 2, "gives parts below 2 images"),
-        ("train --dataset data --output run --gpus-per-worker 0.5", 2, "--gpus-per-worker 0.5: must be 0 or 1."),
-        ("train --dataset data --output /dev/null/run", 2, "the folder can't be made"),
-    ],
-)
+WRONG_FILES = {
+    "train --dataset data --output run --set model.name=resnet": (2, "resnet18"),
+    "evaluate data --dataset data --output run": (3, "not a checkpoint"),
+    "train --dataset ftp://bucket/data --output run": (2, "ftp://"),
+    "train --dataset data --output run --resume": (2, "a run to resume"),
+    "train --dataset data --output run --config data": (2, "is a folder"),
+    "train --dataset data --output run --workers 99": (2, "gives parts below 2 images"),
+    "train --dataset data --output run --gpus-per-worker 0.5": (2, "--gpus-per-worker 0.5: must be 0 or 1."),
+    "train --dataset data --output /dev/null/run": (2, "the folder can't be made"),
+}
+
+
+@pytest.mark.parametrize("call", WRONG_FILES)
 def test_wrong_calls(
-    arguments: str,
-    code: int,
-    expected: str,
-    tiny_dataset: PreparedDataset,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    call: str, tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
+    code, expected = WRONG_FILES[call]
     (tmp_path / "data").symlink_to(tiny_dataset.path)
     monkeypatch.chdir(tmp_path)
-    assert exit_code(arguments.split()) == code
+    assert exit_code(call.split()) == code
     assert expected in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 

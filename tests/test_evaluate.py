@@ -37,7 +37,7 @@ FIELDS = {
 
 def write(folder: Path, data: PreparedDataset, **options: Any) -> Path:
     """Write an untrained checkpoint for a dataset; see ``made_checkpoint``."""
-    fit = {"mean": data.info.mean, "std": data.info.std, "size": data.info.size, "fingerprint": data.info.fingerprint}
+    fit = data.info.model_dump(include={"mean", "std", "size"}) | {"dataset_fingerprint": data.info.fingerprint}
     return write_checkpoint(folder, made_checkpoint("cnn3", **fit | options))
 
 
@@ -59,9 +59,7 @@ def test_files(checkpoint: Path, tiny_dataset: PreparedDataset, tmp_path: Path) 
     measured = raw["tta"]["flip"]
     assert (measured["views"], len(measured["reliability"])) == (2, 15)
     parts = raw, raw["members"][0], measured, measured["official"], measured["reliability"][0]
-    assert [" ".join(part) for part in parts] == [
-        FIELDS[part] for part in ("evaluation", "member", "tta", "scores", "bin")
-    ]
+    assert list(map(" ".join, parts)) == [FIELDS[part] for part in ("evaluation", "member", "tta", "scores", "bin")]
 
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
     probabilities = [f"p_{name}" for name in EMOTIONS]

@@ -22,6 +22,7 @@ from fer_ray.models import architectures
 from fer_ray.prepare import prepare
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
+Exported = tuple[Path, Path]  # a checkpoint and the folder of its export
 FACES = np.random.default_rng(0).integers(0, 256, (9, 48, 48), dtype=np.uint8)
 
 
@@ -33,7 +34,7 @@ def dataset(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Prep
 
 
 @pytest.fixture(scope="module")
-def exported(dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def exported(dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Return a checkpoint with an int8 model, and the folder of the export."""
     folder = tmp_path_factory.mktemp("export")
     shutil.copytree(SHIPPED_CHECKPOINT, folder / "checkpoint")
@@ -49,7 +50,7 @@ def run(file: Path, images: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def test_other_programs_get_the_checkpoints_probabilities(exported: tuple[Path, Path]) -> None:
+def test_other_programs_get_the_checkpoints_probabilities(exported: Exported) -> None:
     checkpoint, folder = exported
     expected = Predictor(checkpoint, precision="float32").predict(FACES).probabilities
     assert np.abs(run(folder / ONNX_FILE, FACES) - expected).max() < 1e-5
@@ -60,9 +61,7 @@ def test_other_programs_get_the_checkpoints_probabilities(exported: tuple[Path, 
     assert (folder / INT8_FILE).stat().st_size < 1_200_000
 
 
-def test_int8_predicts_as_other_programs_do(
-    exported: tuple[Path, Path], dataset: PreparedDataset, tmp_path: Path
-) -> None:
+def test_int8_gives_what_others_compute(exported: Exported, dataset: PreparedDataset, tmp_path: Path) -> None:
     checkpoint, folder = exported
     predictor = Predictor(checkpoint, precision="int8")
     found = predictor.predict(FACES)
@@ -75,18 +74,11 @@ def test_int8_predicts_as_other_programs_do(
     assert (evaluated.precision, evaluated.device) == ("int8", "cpu")
 
 
-@pytest.mark.parametrize(
-    ("int8_is_faster", "loss", "chosen"), [(True, 0.0, "int8"), (False, 0.0, ""), (True, 0.01, "")]
-)
+@pytest.mark.parametrize(("is_faster", "loss", "chosen"), [(True, 0.0, "int8"), (False, 0.0, ""), (True, 0.01, "")])
 def test_auto_is_the_fastest_precision_that_is_as_good(
-    int8_is_faster: bool,
-    loss: float,
-    chosen: str,
-    exported: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    is_faster: bool, loss: float, chosen: str, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_is_int8_faster", lambda *_: int8_is_faster)
+    monkeypatch.setattr(network, "_is_int8_faster", lambda *_: is_faster)
     monkeypatch.setattr(network, "_int8_loss", lambda _: loss)
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     plain = network.choose_precision([made_checkpoint()], "auto")
@@ -94,14 +86,14 @@ def test_auto_is_the_fastest_precision_that_is_as_good(
     assert network.choose_precision([load_checkpoint(exported[0]), made_checkpoint()], "auto") == plain
 
 
-def test_speeds_are_measured_once(exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speeds_are_measured_once(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     chosen = Predictor(exported[0]).precision
     monkeypatch.setattr(network, "random_images", None)
     assert Predictor(exported[0]).precision == chosen
 
 
-def test_an_int8_model_of_other_weights_is_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_int8_model_of_other_weights_is_refused(exported: Exported, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(exported[0])
     changed = {name: tensor + 1 for name, tensor in checkpoint.model.state_dict().items()}
     save_checkpoint(tmp_path / "c", changed, checkpoint.info)
@@ -128,8 +120,7 @@ def test_wrong_calls(arguments: str, problem: str, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["fast", *(pytest.param(one.name, marks=pytest.mark.slow) for one in architectures() if one.name != "fast")],
+    "name", ["fast", *(pytest.param(one.name, marks=pytest.mark.slow) for one in architectures() if one.name != "fast")]
 )
 def test_every_architecture_exports_its_labels_in_csv_order(name: str, tmp_path: Path) -> None:
     checkpoint = made_checkpoint(name, label_names=sorted(EMOTIONS))

@@ -25,9 +25,7 @@ from fer_ray.sources.synthetic import synthetic_faces
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_real_images_give_the_counts_of_fer2013(
-    fer2013_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_real_images_count_as_fer2013(fer2013_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info = prepare(fer2013_zip, tmp_path / "fer").info
     train, validation = info.splits["train"], info.splits["validation"]
     assert list(train.labels.values()) == [3995, 436, 4097, 7215, 4830, 3171, 4965]
@@ -110,9 +108,7 @@ def test_wrong_calls_and_sources_of_no_use_are_refused(tiny_dataset: PreparedDat
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 
 
-def test_an_error_in_a_worker_reaches_the_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_in_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_csv(tmp_path / "x.csv", [(0, np.zeros((48, 48), int), "Training")])
     opened = fer_ray.prepare.open_source(source)
 
@@ -156,9 +152,7 @@ prepare(source, dest, size=24)
 
 
 @pytest.mark.slow
-def test_killed_at_any_point_and_run_again_it_ends_with_the_same_dataset(
-    tiny_dataset: PreparedDataset, tmp_path: Path
-) -> None:
+def test_killed_at_any_point_a_rerun_gives_the_same_dataset(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     dest, partial = tmp_path / "out", tmp_path / ".out.partial"
     for moment, (target, calls) in KILLED_AT.items():

@@ -150,9 +150,7 @@ def test_ray_gives_the_same_rows_and_restarts_nothing(
     assert (again.summary["scored_in_this_run"], again.summary["stages"]) == (FILES, job.summary["stages"])
 
 
-def test_resume_scores_what_is_missing_and_nothing_else(
-    result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
+def test_resume_scores_what_is_missing(result: ScoreResult, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """As after a kill before a part was whole; a file that is gone since the listing keeps its row."""
     copied = Path(shutil.copytree(str(result.path), tmp_path / "out"))
     lost, kept = sorted(copied.glob("part-*"))[1:3]
@@ -180,9 +178,7 @@ def test_resume_scores_what_is_missing_and_nothing_else(
         score(checkpoint, [images], copied, resume=True, max_error_rate=1)
 
 
-def test_resume_finds_new_files_and_keeps_finished_rows(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_finds_new_files(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, output = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     (folder / "b.jpg").write_bytes(b"")
@@ -226,9 +222,7 @@ def test_several_checkpoints_predict_together(checkpoint: Path, other: Path, ima
     np.testing.assert_allclose(rows["confidence"].to_numpy(), expected.confidence, atol=TOLERANCE)
 
 
-def test_without_an_output_rows_are_printed(
-    images: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_printed_rows(images: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     names = [str(images / name) for name in ("00.jpg", "empty.jpg")]
     with pytest.raises(DataError, match=r"1 of 2 inputs failed.*All rows are printed above"):
         score(None, names)
@@ -280,9 +274,7 @@ def test_where_a_job_runs(
         assert score(None, [tmp_path], ray=ray).summary["files"] == inputs
 
 
-def test_resume_refuses_too_many_failures_and_another_job(
-    result: ScoreResult, checkpoint: Path, other: Path, images: Path, tmp_path: Path
-) -> None:
+def test_what_resume_refuses(result: ScoreResult, checkpoint: Path, other: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{FAILED} of {FILES} inputs failed, .* allows 1.00%.*--resume"):
         score(checkpoint, [images], result.path, resume=True)
     with pytest.raises(UsageError, match="another tta: the output was scored with flip, the request is none"):
@@ -317,9 +309,7 @@ def test_wrong_calls(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     assert not out.exists() and not (images / "labels").exists()
 
 
-def test_a_fault_of_an_actor_is_a_plain_error(
-    ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
+def test_faults_of_actors_are_plain_errors(ray_cluster: None, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """An actor finds out that the weights are damaged; the call can then be mended and made again."""
     damaged = Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"nothing")
@@ -343,9 +333,7 @@ class Slow:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_job_of_one_process_is_resumed_to_the_same_bits(
-    kill: signal.Signals, checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
+def test_a_killed_job_resumes_alike(kill: signal.Signals, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW_DETECTOR)
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
 

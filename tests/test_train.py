@@ -83,9 +83,7 @@ def test_resume_without_what_it_would_go_on_from(tiny_dataset: PreparedDataset, 
     assert {name: (output / "checkpoint" / name).read_bytes() for name in before} == before
 
 
-def test_an_early_end_is_said(
-    tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_early_ends_are_said(tiny_dataset: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["model.name=lenet", "optimizer.learning_rate=1e-9", "training.epochs=9", "training.patience=1"]
     arguments = ["--dataset", str(tiny_dataset.path), "--output", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as end:
@@ -116,9 +114,7 @@ def test_a_run_that_diverges_at_once_leaves_its_folder_free(tiny_dataset: Prepar
     assert not (tmp_path / "run").exists()
 
 
-def test_rows_that_do_not_fit_in_memory_are_mapped_and_train_the_same_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_do_not_fit_are_mapped_and_train_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FER_RAY_CACHE", str(tmp_path / "cache"))
     labels = [None if row % 10 == 3 else row // 100 for row in range(700)]
     dataset = write_prepared(tmp_path / "data", {"train": labels, "validation": labels[::10]}, soft=True)

@@ -160,9 +160,7 @@ def test_ctrl_c_before_any_trial_ends_leaves_the_best_epoch_and_what_to_resume(s
     assert len(scripted.states()) == 4
 
 
-def test_time_that_ends_before_any_trial_leaves_the_best_epoch(
-    scripted: Search, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_time_budget_that_ends_first_leaves_the_best_epoch(scripted: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     def time_is_over(self: TrialListener) -> bool:
         trials = scripted.study().trials
         return bool(trials) and len(trials[0].intermediate_values) == 2

@@ -154,10 +154,8 @@ def resolve_faces(faces: str) -> str:
 def load_detector(faces: str) -> FaceDetector | None:
     """Return the face detector that ``--faces`` names; None for ``none``.
 
-    ``MODULE:FACTORY`` names a function without arguments that returns a ``FaceDetector``.
-
-    Raises:
-        UsageError: the value is unknown, the model is not installed, or the factory gives no detector.
+    ``MODULE:FACTORY`` names a function without arguments that returns a ``FaceDetector``. ``UsageError`` if the name is
+    unknown, the model is not installed, or the factory gives no detector.
     """
     if faces == NO_FACES:
         return None

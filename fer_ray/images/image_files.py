@@ -70,11 +70,8 @@ def list_files(inputs: Sequence[Path], unlistable: Callable[[OSError], None] | N
 
     Everything that is not a folder counts, whatever its name: images, other files, dangling links, pipes. Names that
     begin with a dot are left out. Links to folders are followed, but for those that lead to a folder above themselves.
-
-    Args:
-        inputs: folders, and files, which are yielded themselves.
-        unlistable: called for each folder that can't be listed; without it such a folder is yielded itself, so that
-            reading it says why.
+    Inputs that are files are yielded themselves. ``unlistable`` is called for each folder that can't be listed; without
+    it such a folder is yielded itself, so that reading it says why.
     """
     for path in map(os.fsencode, inputs):
         if not Path(os.fsdecode(path)).is_dir():

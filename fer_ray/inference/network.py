@@ -175,11 +175,8 @@ def choose_precision(checkpoints: Sequence[Checkpoint], precision: str) -> str:
     """Return the precision in which all checkpoints predict; ``auto`` is the fastest of the device.
 
     On a CPU, ``auto`` is int8 if every checkpoint has an int8 model that loses at most ``_MOST_AUTO_LOSS`` of accuracy
-    and is faster here, which is measured once for each machine and kept in the folder of local copies.
-
-    Raises:
-        UsageError: the precision is unknown.
-        DataError: an int8 model was not made from the checkpoint's weights.
+    and is faster here, which is measured once for each machine and kept in the folder of local copies. ``UsageError``
+    if the precision is unknown, ``DataError`` if an int8 model was not made from the checkpoint's weights.
     """
     if precision == "int8":
         return precision

@@ -17,8 +17,7 @@ from fer_ray.inference.predictor import Predictions
 from fer_ray.storage.json_files import StoredModel, read_json
 
 FORMAT_VERSION = 4
-METRICS_FILE, PREDICTIONS_FILE, SAMPLES_FILE = "metrics.json", "predictions.parquet", "samples.parquet"
-CONFUSION_FILE, RELIABILITY_FILE = "confusion.png", "reliability.png"
+METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.parquet"
 
 
 class ClassScores(StoredModel):

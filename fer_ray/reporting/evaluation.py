@@ -14,16 +14,7 @@ from fer_ray.emotions import EMOTIONS, NUM_CLASSES
 from fer_ray.images.decode import png_of
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error
 from fer_ray.inference.predictor import Predictions
-from fer_ray.inference.scores import (
-    CONFUSION_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    RELIABILITY_FILE,
-    SAMPLES_FILE,
-    Evaluation,
-    compare_members,
-    read_evaluation,
-)
+from fer_ray.inference.scores import METRICS_FILE, PREDICTIONS_FILE, Evaluation, compare_members, read_evaluation
 from fer_ray.reporting import evaluation_tables as tables
 from fer_ray.reporting.charts import FILE_DPI, new_chart
 from fer_ray.reporting.html import Gallery, GalleryFace, PageBlock, PageSection, Table, read_figure, render_page
@@ -32,6 +23,7 @@ from fer_ray.reporting.reproduce import reproduce_blocks
 from fer_ray.storage.output import Output
 from fer_ray.storage.provenance import Start, record_start
 
+CONFUSION_FILE, RELIABILITY_FILE, SAMPLES_FILE = "confusion.png", "reliability.png", "samples.parquet"
 _MISTAKES = 24  # in samples.parquet
 
 

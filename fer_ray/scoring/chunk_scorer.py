@@ -81,10 +81,8 @@ class ChunkScorer:
         """Score a chunk and write its part.
 
         A chunk is about ``CHUNK_SECONDS`` of work and, but for the last one, a multiple of the batch size: so batches
-        have the same inputs, and rows the same numbers, whatever is killed and whoever scores them.
-
-        Args:
-            take: returns a chunk of about so many inputs, a multiple of the second number; None when none are left.
+        have the same inputs, and rows the same numbers, whatever is killed and whoever scores them. ``take`` returns a
+        chunk of about so many inputs, a multiple of the second number; None when none are left.
         """
         batch_size = self._predictor.batch_size
         least = batch_size * (self._least_threads if not (self._per_s or self._on_gpu) else 1)  # all threads warm up

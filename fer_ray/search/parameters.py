@@ -55,9 +55,7 @@ def parameter(path: str, key: str, spaces: Mapping[str, SearchSpace]) -> str:
 
 
 def _restored(stored: Any, distribution: Distribution) -> Any:
-    if distribution.kind != "categorical":
-        return stored
-    return next(value for value in distribution.values if _stored(value) == stored)
+    return next((value for value in distribution.values if _stored(value) == stored), stored)
 
 
 def _stored(value: Any) -> Any:

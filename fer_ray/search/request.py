@@ -45,9 +45,7 @@ class SearchRequest:
 def check_request(options: TuneOptions) -> SearchRequest:
     """Check what the options alone don't tell: dataset, output, database, and the spaces with the dataset.
 
-    Raises:
-        UsageError: an invalid argument or space; the message lists all problems, including those of the dataset.
-        DataError: only the dataset is invalid.
+    ``UsageError`` with all problems, those of the dataset included; ``DataError`` if only the dataset is invalid.
     """
     problems = Problems()
     prepared, run, strategy = None, None, DEFAULT_STRATEGY

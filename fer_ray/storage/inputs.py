@@ -40,11 +40,7 @@ def local_copy(path_or_url: Path | str, leave_out: Sequence[str] = ()) -> Path:
 
     A copy is whole, made again if the objects have changed, and shared by all processes of the machine. Hidden files
     are left out, and files and folders whose names match ``leave_out``, such as ``part-*``. If nothing is at the URL,
-    the path doesn't exist.
-
-    Raises:
-        UsageError: the URL is of an unknown kind.
-        DataError: the object store can't be reached or read.
+    the path doesn't exist. ``UsageError`` for a URL of an unknown kind, ``DataError`` if the store can't be read.
     """
     url = as_url(path_or_url)
     if not url:

@@ -15,11 +15,7 @@ class Augmentation:
     The geometric changes are one affine map with bilinear interpolation. Pixels from outside the image are 0, the
     dataset's mean grey after ``normalize``. Magnitudes are uniform within the configured limits.
 
-    Args:
-        rows: number of images of an epoch.
-        generator: a generator on the images' device.
-        full_size: side of the images.
-        size: side of the augmented images; None for ``full_size``.
+    An epoch has so many ``rows``, on the generator's device. ``size`` is the side of augmented images, else full.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ from fer_ray.storage.local import make_folder, recover_folder, remove_leftovers,
 from fer_ray.storage.output import Output
 from fer_ray.training.profile import PROFILE_FILE, RunProfile, Stopwatch
 
-CONFIG_FILE, METRICS_FILE, CURVES_FILE = "config.yaml", "metrics.jsonl", "curves.png"
+CONFIG_FILE, METRICS_FILE = "config.yaml", "metrics.jsonl"
 
 Metrics = dict[str, float]
 """An epoch's metrics by name, as in ``metrics.jsonl``."""
@@ -128,11 +128,8 @@ class RunFolder:
 
     ``last/`` is written first. After a kill ``catch_up`` brings the other files up to date with it.
 
-    Args:
-        output: the folder. Another process that uses a URL calls ``output.fetch`` first.
-        metric: the metric that the best epoch maximises.
-
-    Checkpoint folders are ``best``, of the best epoch without training state, and ``last``, from which ``fit`` resumes.
+    Checkpoint folders are ``best``, of the epoch that maximises ``metric``, without training state, and ``last``, from
+    which ``fit`` resumes. Another process that uses a URL calls ``output.fetch`` first.
     """
 
     def __init__(self, output: Output | Path, metric: str = "validation_accuracy"):
@@ -253,11 +250,6 @@ class RunFolder:
         """Read ``profile.json``, None if there is none; ``DataError`` if it is damaged or of another version."""
         file = self.path / PROFILE_FILE
         return read_json(RunProfile, file, "Remove it; the run is usable without it.") if file.is_file() else None
-
-
-def has_epoch(output: Output) -> bool:
-    """Return whether a run has finished an epoch, from which it can be resumed."""
-    return RunFolder(output).resumable() is not None
 
 
 def best_epoch(history: Sequence[Metrics], metric: str = "validation_accuracy") -> Metrics:

@@ -7,15 +7,11 @@ from fer_ray.config.schema import ScheduleConfig
 
 
 def learning_rate_factor(config: ScheduleConfig, step: int, steps: int, accuracies: Sequence[float] = ()) -> float:
-    """Return the learning rate at a step as a fraction of the peak rate, 0 to 1.
+    """Return the learning rate at a step, from 0, of the whole run as a fraction of the peak rate, 0 to 1.
 
     ``one_cycle`` rises linearly over the warm-up and falls linearly to 0 (Smith & Topin, arXiv 1708.07120). ``cosine``
     falls along half a cosine (Loshchilov & Hutter, arXiv 1608.03983). ``step`` and ``plateau`` multiply the rate by
-    ``decay`` each time.
-
-    Args:
-        step: 0 to ``steps`` - 1, the steps of the whole run.
-        accuracies: validation accuracy of each finished epoch, for ``plateau``.
+    ``decay`` each time. ``accuracies`` are the validation accuracies of the finished epochs, for ``plateau``.
     """
     if config.name == "step":
         return config.decay ** sum(step >= share * steps for share in config.step_at)

@@ -2,26 +2,21 @@
 
 from pathlib import Path
 
-import cv2
 import pytest
+from inputs import picture, write
 from prometheus_figures import scraped, wait_for
 
 from fer_ray.console.progress import ProgressBar
 from fer_ray.prepare import prepare
 from fer_ray.score import score
-from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.training.on_ray.shared_progress import ProgressSender, shared_progress
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def test_scoring_counts_as_its_summary_does(tmp_path: Path) -> None:
-    photos, labels = tmp_path / "photos", ("stage", "status")
-    photos.mkdir()
-    for number, face in enumerate(synthetic_faces(90, seed=0)[0]):
-        (photos / f"{number:03}.png").write_bytes(cv2.imencode(".png", face)[1].tobytes())
-    (photos / "empty.jpg").touch()
-    (photos / "note.jpg").write_text("no image")
+    faces, labels = {f"{number:03}.png": picture(number) for number in range(90)}, ("stage", "status")
+    photos = write(tmp_path / "photos", faces | {"empty.jpg": b"", "note.jpg": b"no image"})
     before = scraped("ray_fer_ray_images_total", *labels)
     result = score(None, [photos], tmp_path / "labels", tta="none", max_error_rate=1, ray=True)
     by_status = result.summary["by_status"]
@@ -31,12 +26,10 @@ def test_scoring_counts_as_its_summary_does(tmp_path: Path) -> None:
 
 
 def test_preparing_counts_what_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "source" / "train" / "happy").mkdir(parents=True)
-    for number, face in enumerate(synthetic_faces(20, seed=0)[0]):
-        file = tmp_path / "source" / "train" / "happy" / f"{number}.png"
-        file.write_bytes(cv2.imencode(".png", face)[1].tobytes() if number else b"no image")
+    faces = {f"train/happy/{number}.png": picture(number) if number else b"no image" for number in range(20)}
+    source = write(tmp_path / "source", faces)
     before = scraped("ray_fer_ray_images_total", "stage", "status")
-    info = prepare(tmp_path / "source", tmp_path / "data", validation_fraction=0).info
+    info = prepare(source, tmp_path / "data", validation_fraction=0).info
     assert info.rejected == 1
     expected = {("prepare", "ok"): info.splits["train"].rows, ("prepare", "rejected"): info.rejected}
     wait_for(lambda: scraped("ray_fer_ray_images_total", "stage", "status") - before, expected)

@@ -1,10 +1,12 @@
-"""Starting Ray."""
+"""Starting Ray, and what its nodes see: paths below /proc/self are others in another process."""
 
 import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,13 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from fer_ray.cluster import connect
+from fer_ray.cluster.node_checks import _compare, external_paths
+from fer_ray.config.files import load_config
+from fer_ray.config.schema import Config
 from fer_ray.console.interrupts import deferred_interrupt, interrupt_on_sigterm
 from fer_ray.errors import UsageError
 
-TIMEOUT = Exception(
-    "The current node timed out during startup. This could happen because some raylet failed to startup."
-)
+TIMEOUT = Exception("The current node timed out during startup. This could happen because some raylet failed.")
 CONNECTION = ConnectionError("no such cluster")
 
 
@@ -55,9 +58,7 @@ def not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_cluster_that_lets_nobody_in(
-    failures: list[Exception], not_connected: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_cluster(failures: list[Exception], not_connected: None, monkeypatch: pytest.MonkeyPatch) -> None:
     failures += [AuthenticationError("No token was found. More of Ray's words."), ConnectionError("Failed to connect")]
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(connect, "_require_answer", lambda address: None)
@@ -96,9 +97,7 @@ def test_sigterm_interrupts_once_ray_has_started(failures: list[Exception], hand
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_interrupt_is_noted_and_the_second_raised(
-    number: signal.Signals, handlers: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_first_and_second_interrupt(number: signal.Signals, handlers: None, capsys: pytest.CaptureFixture[str]) -> None:
     interrupt_on_sigterm()
     with deferred_interrupt("Stopping.") as interrupted:
         os.kill(os.getpid(), number)
@@ -106,3 +105,33 @@ def test_the_first_interrupt_is_noted_and_the_second_raised(
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_what_a_node_does_not_see_is_told(ray_cluster: None, tmp_path: Path) -> None:
+    node = {ray.get_runtime_context().get_node_id(): "10.0.0.2"}
+    (tmp_path / "file").write_text("same")
+    _compare(dict.fromkeys([str(tmp_path), str(tmp_path / "file"), str(tmp_path / "absent*")], ""), node)
+    with (tmp_path / "file").open() as file:
+        os.dup2(file.fileno(), 987)
+    try:
+        paths = {str(tmp_path): "", "/proc/self/fd/987": "/data/run", "/proc/self/cmdline": "/proc/self/cmdline"}
+        with pytest.raises(UsageError) as failure:
+            _compare(paths, node)
+    finally:
+        os.close(987)
+    absent, other = failure.value.problems
+    assert absent.startswith("/data/run: missing on node 10.0.0.2. Put it on storage that all nodes have")
+    assert other.startswith("/proc/self/cmdline: different on node 10.0.0.2.")
+
+
+def test_a_node_that_does_not_answer_is_named(ray_cluster: None, capfd: pytest.CaptureFixture[str]) -> None:
+    _compare({"/": "/"}, {"e" * 56: "10.0.0.3"})
+    assert "Node 10.0.0.3 doesn't answer" in capfd.readouterr().err
+
+
+def test_places_that_a_configuration_names() -> None:
+    assert external_paths(Config()) == []
+    named = ["loss.teachers=[runs/a, s3://b/c]", "model.pretrained=weights.pt", "model.name=resnet18"]
+    assert external_paths(load_config(None, named)) == ["runs/a", "s3://b/c", "weights.pt"]
+    assert external_paths(load_config(None, ["model.name=resnet18", "model.pretrained=imagenet"])) == []

@@ -1,9 +1,14 @@
-"""Amounts of memory as users write and read them."""
+"""Amounts of memory and other resources, what fits on nodes, and what a user is told where memory ran out."""
 
 from pathlib import Path
 
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from fer_ray.cluster import failures
+from fer_ray.cluster.failures import Failure, FailureReader
 from fer_ray.cluster.memory import available_memory, killed_for_memory
-from fer_ray.cluster.resources import describe_resources
+from fer_ray.cluster.resources import describe_resources, fitting, room
 from fer_ray.console.text import describe_bytes
 
 
@@ -28,3 +33,41 @@ def test_the_kernel_counts_what_it_killed(tmp_path: Path) -> None:
     (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 3\noom_kill_x 9\n")
     assert killed_for_memory(tmp_path / "vmstat") == 3
     assert killed_for_memory(tmp_path / "none") == 0
+
+
+def test_out_of_memory_says_what_to_change() -> None:
+    error = OutOfMemoryError("Task was killed due to the node running low on memory.\nMore lines")
+    failure = FailureReader(2).read(error)
+    assert failure.kind == "out_of_memory" and "Lower training.batch_size" in failure.text
+    assert "(--max-concurrent, now 2)." in failure.text and "\n" not in failure.text
+    assert "--max-concurrent" not in FailureReader(1).read(error).text
+    assert "(--gpus-per-trial, now 0.25)" in FailureReader(2, 0.25).read(error).text
+    assert FailureReader(2).read(ValueError("wrong\nlines")) == Failure("wrong\nlines", "error")
+
+
+def test_the_kernel_is_asked_whether_it_killed_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([3, 3, 4, 4])
+    monkeypatch.setattr(failures, "killed_for_memory", lambda: next(counts))
+    reader = FailureReader(1)
+    lost, killed = reader.read(ActorDiedError()), reader.read(ActorDiedError())
+    assert lost == Failure(f"its process or node was lost\n{ActorDiedError()}", "lost")
+    assert killed.text.startswith("out of memory: The actor died") and killed.kind == "out_of_memory"
+    assert reader.read(ActorDiedError()) == lost
+
+
+NODES = [{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
+
+
+@pytest.mark.parametrize(
+    ("each", "on_each"),
+    [
+        ({"CPU": 1}, [4, 2]),
+        ({"CPU": 1, "memory": 2e9}, [2, 0]),
+        ({"CPU": 1, "GPU": 0.25}, [0, 2]),
+        ({"GPU": 0.1}, [0, 10]),  # though 10 × 0.1 is a little above 1
+        ({"CPU": 1, "GPU": 0}, [4, 2]),
+    ],
+)
+def test_room_on_nodes(each: dict[str, float], on_each: list[int]) -> None:
+    assert [fitting(node, each) for node in NODES] == on_each
+    assert room(NODES, each) == sum(on_each)

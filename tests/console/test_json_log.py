@@ -94,9 +94,7 @@ def test_errors(arguments: str, code: int, kind: str, problems: list[str], capsy
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_unexpected_error(
-    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unexpected_errors(as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def break_down(*arguments: object) -> None:
         raise RuntimeError("mysql://me:secret@db went away")
 

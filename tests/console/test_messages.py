@@ -27,9 +27,7 @@ def test_urls_with_secrets(url: str, shown: str) -> None:
     assert redacted(f"{url} can't be reached") == f"{shown} can't be reached"
     assert holds_secret(url) and not holds_secret("postgresql://db/s")
     assert redacted(shown) == shown
-    assert redacted("host=db password=secret AWS_SECRET_ACCESS_KEY=se") == (
-        "host=db password=*** AWS_SECRET_ACCESS_KEY=***"
-    )
+    assert redacted("a password=secret AWS_SECRET_ACCESS_KEY=se") == "a password=*** AWS_SECRET_ACCESS_KEY=***"
 
 
 @pytest.mark.parametrize(

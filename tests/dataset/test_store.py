@@ -22,9 +22,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedDataset:
     return write_prepared(tmp_path / "data", {"train": LABELS, "validation": LABELS[::10]}, soft=True)
 
 
-def test_labels_without_a_row_are_said_and_a_single_label_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_labels_are_said_and_a_single_one_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_prepared(tmp_path / "some", {"train": [0, 1, 2, 4, 5, 6], "validation": [0]}).check_trainable()
     assert "train has no image of happy, so" in capsys.readouterr().err
     dataset = write_prepared(tmp_path / "one", {"train": [3, 3, None], "validation": [0, 1, 2]})
@@ -41,9 +39,7 @@ def test_labels_without_a_row_are_said_and_a_single_label_is_refused(
         (4, 263 * 220, {"validation"}),
     ],
 )
-def test_splits_that_fit_are_read_into_memory(
-    dataset: PreparedDataset, workers: int, memory: int, fitting: set[str]
-) -> None:
+def test_splits_that_fit_are_in_memory(dataset: PreparedDataset, workers: int, memory: int, fitting: set[str]) -> None:
     found, line = fitting_splits(dataset, memory, workers)
     assert set(found) == fitting
     assert line.count("in memory") == len(fitting) and line.count("memory-mapped") == 2 - len(fitting)

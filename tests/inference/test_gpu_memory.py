@@ -1,4 +1,4 @@
-"""Memory that runs out while a network trains or predicts, and what a process gives back."""
+"""What a device is prepared for, memory that runs out on it, and what a process gives back."""
 
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,7 @@ def test_what_a_smaller_batch_does_not_mend_is_raised(shipped: Checkpoint, monke
         Predictor(shipped, precision="float32").predict(IMAGES)
 
 
-def test_training_says_what_to_change(
-    tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_names_remedy(tiny_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise ERRORS["cudnn"]()
 
@@ -77,9 +75,7 @@ def test_training_says_what_to_change(
         ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "CUDA_VISIBLE_DEVICES": "1"}, "1"),  # --entrypoint-num-gpus 1
     ],
 )
-def test_a_job_that_asked_for_no_gpu_sees_none(
-    environment: dict[str, str | None], sees: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_a_job_sees(environment: dict[str, str | None], sees: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for name, value in environment.items():
         monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name)
@@ -91,9 +87,7 @@ def test_a_job_that_asked_for_no_gpu_sees_none(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_predicts_as_the_cpu_does_within_a_part_of_its_memory(
-    shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_predicts_as_a_cpu_in_a_part_of_its_memory(shipped: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu = Predictor(shipped, precision="float32", batch_size=1 << 17)
     device.limit_gpu_memory(0.01)
     predictions = on_gpu.predict(np.repeat(IMAGES, 7000, axis=0))
@@ -101,3 +95,25 @@ def test_a_gpu_predicts_as_the_cpu_does_within_a_part_of_its_memory(
     monkeypatch.setattr(network, "pick_device", lambda: torch.device("cpu"))
     expected = Predictor(shipped, precision="float32").predict(IMAGES)
     np.testing.assert_allclose(predictions.probabilities[::7000], expected.probabilities, atol=1e-3)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_gpu_without_kernels_is_refused_by_name(runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(*size: int, device: str) -> Any:
+        if not runs:
+            raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device")
+        return torch.ones(1)
+
+    told = {"is_available": True, "current_device": 0, "get_device_name": "NVIDIA Model 7", "get_arch_list": ["sm_90"]}
+    for name, value in told.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    monkeypatch.setattr(device, "_set_up_gpu", device._set_up_gpu.__wrapped__)
+    if runs:
+        assert device.pick_device().type == "cuda"
+        assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
+    else:
+        with pytest.raises(UsageError, match=r"NVIDIA Model 7.* sm_90.*(CUDA_VISIBLE_DEVICES=)"):
+            device.pick_device()
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -14,8 +14,7 @@ from PIL import Image, UnidentifiedImageError
 import fer_ray
 from fer_ray.errors import DataError
 from fer_ray.images.decode import decode
-from fer_ray.inference.pictures import Picture, square_greys
-from fer_ray.inference.predictor import Predictor
+from fer_ray.inference.predictor import Picture, Predictor, square_greys
 from fer_ray.sources.synthetic import synthetic_faces
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
@@ -42,9 +41,7 @@ def predictor() -> Predictor:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_an_encoding_means_one_thing_as_path_bytes_pillow_image_and_array(
-    encoding: str, tmp_path: Path, predictor: Predictor
-) -> None:
+def test_an_encoding_means_the_same_in_whatever_kind(encoding: str, tmp_path: Path, predictor: Predictor) -> None:
     data, array = ENCODINGS[encoding]
     file = tmp_path / "face"
     file.write_bytes(data)

@@ -23,8 +23,8 @@ from fer_ray.inference.tta import UNSURE
 
 IMAGES = FACES[:9]
 MEMBERS = [
-    made_checkpoint("fast", 1, 2.0),
-    made_checkpoint("cnn3", 2, 0.5, sorted(EMOTIONS), 0.4),
+    made_checkpoint("fast", 1, temperature=2.0),
+    made_checkpoint("cnn3", 2, sorted(EMOTIONS), temperature=0.5, mean=0.4),
     made_checkpoint("fast", 3),
 ]
 

@@ -63,21 +63,10 @@ def card_of(
     fields = {"checkpoint": "c", "architecture": "cnn3", "parameters": 1, "epoch": 2, "temperature": 1.0}
     networks = [Member(**fields | {"accuracy": 0.9, "nll": 1.0} | one) for one in members]  # type: ignore[arg-type]
     pair = {"first": 0, "second": 1, "disagreement": 0.1, **UNSURE.model_dump()}
-    evaluation = Evaluation(
-        fer_ray_version="1",
-        members=networks,
-        pairs=[pair] if len(networks) > 1 else [],  # type: ignore[list-item]
-        dataset="fer-data",
-        dataset_fingerprint="own",
-        split=split,
-        rows=len(labels),
-        leaked_rows=int(copies.sum()),
-        label_names=list(EMOTIONS),
-        device="cpu",
-        precision="float32",
-        main_tta=list(tta)[-1],
-        tta=measured,
-    )
+    fixed = {"fer_ray_version": "1", "dataset": "fer-data", "dataset_fingerprint": "own", "device": "cpu"}
+    rows = {"split": split, "rows": len(labels), "leaked_rows": int(copies.sum()), "label_names": list(EMOTIONS)}
+    found = {"members": networks, "pairs": [pair] * (len(networks) > 1), "main_tta": list(tta)[-1], "tta": measured}
+    evaluation = Evaluation.model_validate({"precision": "float32"} | fixed | rows | found)
     dataset = dataset_info(splits, fingerprint="own")
     return model_card(evaluation, dataset, [info or trained()] * len(networks), "a|b", this_start())
 

@@ -20,7 +20,7 @@ FAST = {"fast": SPACES["fast"]}
 
 
 def section(spaces: dict[str, SearchSpace], script: list[Scripted], *objectives: str) -> PageSection:
-    return search_section(Path("nowhere"), "s", write_search(None, spaces, script, objectives or ("accuracy",)), [])
+    return search_section(Path("nowhere"), "s", write_search(None, spaces, script, *objectives), [])
 
 
 def tables(section: PageSection) -> dict[str, Table]:

@@ -1,14 +1,15 @@
-"""Inputs that vanish, hang or break a decoder, faces in photos, the size of chunks, and too little memory."""
+"""Inputs that vanish, hang or break a decoder, faces in photos, too little memory, and the threads that do it all."""
 
-import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hostile_files import JPEG, PNG
+from hostile_files import JPEG
 from matplotlib import cbook
 from out_of_memory import ERRORS, room_for
 
@@ -20,6 +21,7 @@ from fer_ray.inference.predictor import Predictor
 from fer_ray.score import score
 from fer_ray.scoring import chunk_scorer
 from fer_ray.scoring.containers import Entry, read_entry
+from fer_ray.scoring.timed_threads import TimedBatches
 from fer_ray.weights import SHIPPED_CHECKPOINT
 
 
@@ -65,9 +67,7 @@ def test_what_vanishes_hangs_or_breaks_the_decoder_is_a_row(photos: Path, monkey
     assert (errors[3], errors[5]) == ("not read and decoded within 0.5 s", "MemoryError: no room")
 
 
-def test_where_memory_runs_out_batches_are_halved(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_halved_batches(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     forward_batches = network.forward_batches
     monkeypatch.setattr(network, "forward_batches", room_for(1, ERRORS["driver"], forward_batches))
     statuses, _ = scored(photos, batch_size=4, precision="float32")
@@ -79,21 +79,7 @@ def test_where_memory_runs_out_batches_are_halved(
     assert not (photos.parent / "none").exists()
 
 
-def test_chunks_are_seconds_of_work_and_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(50):
-        (photos / f"{number:03d}.png").write_bytes(PNG)
-    monkeypatch.setattr(chunk_scorer, "CHUNK_SECONDS", 1e9)
-    score(None, [photos], tmp_path / "out", batch_size=8)
-    parts = ["part-000000000-000000015.parquet", "part-000000016-000000049.parquet"]
-    assert sorted(path.name for path in (tmp_path / "out").glob("part-*")) == parts
-
-
-def test_faces_are_found_and_labelled(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faces_in_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     photo = Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     pixels = decode(photo.read_bytes()).pixels
     folder, output = tmp_path / "photos", tmp_path / "out"
@@ -128,3 +114,39 @@ def test_faces_are_found_and_labelled(
     assert lines[5].endswith("face 0: {2:.0f} × {3:.0f} at {0:.0f}, {1:.0f}".format(*box))
     with pytest.raises(UsageError, match=r"another detector: .* scored with haarcascade.*the request is none"):
         score(None, [folder, photo, folder / "b.png"], output, resume=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_takes_too_long_is_given_up_and_the_rest_goes_on(threads: int) -> None:
+    released = threading.Event()
+
+    def work(number: int) -> str:
+        if number in (1, 2, 7):
+            released.wait(30)
+        return "done"
+
+    timed = TimedBatches(work, lambda number: f"{number} late", list, threads, 0.3)
+    results = timed.map([range(4), range(4, 8), range(8, 9)])
+    assert results == [["done", "1 late", "2 late", "done"], ["done", "done", "done", "7 late"], ["done"]]
+    released.set()
+    time.sleep(0.1)
+    assert results[0][1] == "1 late"  # what comes of it later is left out
+    assert timed.map([[3, 4]]) == [["done", "done"]]
+
+
+def test_a_late_one_does_not_end_what_another_call_does() -> None:
+    timed = TimedBatches(lambda seconds: time.sleep(seconds) or "done", lambda seconds: "late", list, 2, 0.2)
+    with ThreadPoolExecutor(2) as pool:
+        slow, quick = pool.submit(timed.map, [[0.5, 0.0]]), pool.submit(timed.map, [[0.0] * 5])
+    assert (slow.result(), quick.result()) == ([["late", "done"]], [["done"] * 5])
+
+
+def test_finishing_a_batch_has_all_the_time_it_needs_and_may_raise() -> None:
+    def finish(batch: list[int]) -> int:
+        time.sleep(0.3)
+        return 1 // batch[0]
+
+    timed = TimedBatches(lambda number: number, lambda number: -1, finish, 2, 0.1)
+    with pytest.raises(ZeroDivisionError):
+        timed.map([[1], [0], [1]])
+    assert timed.map([[1, 2]]) == [1]

@@ -143,9 +143,7 @@ MADE: list[tuple[str, Callable[[Path], Path], list[str], int]] = [
 
 
 @pytest.mark.parametrize(("kind", "make", "expected", "others"), MADE)
-def test_containers_are_listed_and_read_by_place(
-    kind: str, make: Callable[[Path], Path], expected: list[str], others: int, tmp_path: Path
-) -> None:
+def test_containers(kind: str, make: Callable[[Path], Path], expected: list[str], others: int, tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()  # which hides nothing that is named
     file = make(tmp_path / ".hidden" / f"shard.{kind}")
     assert names(file.parent, file.parent) == [file.name]  # below a folder it is a file among others

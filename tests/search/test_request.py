@@ -25,9 +25,8 @@ def test_durations() -> None:
 
 
 def test_every_shipped_space_can_be_searched(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
-    assert list(check_request(TuneOptions(tiny_dataset.path, list(SHIPPED), tmp_path / "run", 1)).spaces) == list(
-        SHIPPED
-    )
+    options = TuneOptions(tiny_dataset.path, list(SHIPPED), tmp_path / "run", 1)
+    assert list(check_request(options).spaces) == list(SHIPPED)
 
 
 Refuse = Callable[..., str]

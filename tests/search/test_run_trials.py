@@ -1,7 +1,10 @@
-"""Ray Tune as searches run it: what its own way would do to a search; and the table of running trials."""
+"""Ray Tune as searches run it: what its own way would do, running trials as a table, and trials of several workers."""
 
 import io
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,15 +15,14 @@ from ray import tune as ray_tune
 from rich.console import Console
 
 from fer_ray.cluster import connect
+from fer_ray.dataset.store import PreparedDataset
 from fer_ray.errors import FerRayError
 from fer_ray.search.on_ray.run_trials import TrialTable, run_to_its_end
 from fer_ray.search.on_ray.trial_listener import TrialListener
 from fer_ray.search.study import Study
 
 
-def test_a_search_ends_well_though_the_uploaded_folder_of_its_job_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_ends_well_without_its_uploaded_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uploaded = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
     uploaded.mkdir(parents=True)
     monkeypatch.chdir(uploaded)
@@ -82,3 +84,26 @@ def test_more_trials_than_fit_are_counted() -> None:
     assert shown(trials, 80, height=20).splitlines()[-1].strip() == "and 90 more"
     assert trials.lines()[-1] == "and 86 more"
     assert shown(TrialTable(drawn_study({"fast": 10}, 0)), 80) == ""
+
+
+@pytest.mark.heavy
+def test_ended_trials_leave_nothing_behind(tiny_dataset: PreparedDataset, tmp_path: Path) -> None:
+    """In a cluster of its own, as Ray Train looks for what a dead trial left by Ray's dashboard."""
+    run = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / "search_on_workers.py", tiny_dataset.path, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    complete, pruned, failed, interrupted = found["trials"]
+    assert (complete["state"], complete["epochs"], complete["value"]) == ("COMPLETE", 9, complete["model.dropout"])
+    assert (pruned["state"], pruned["epochs"], pruned["value"]) == ("PRUNED", 1, pruned["model.dropout"])
+    assert (failed["state"], failed["epochs"]) == ("FAIL", 0)
+    assert failed["error"].startswith("out of memory: Unable to allocate 3.2 GiB. Lower training.batch_size")
+    assert (interrupted["state"], interrupted["epochs"]) == ("FAIL", 0)
+    assert "interrupted" in interrupted["error"]
+    assert found["left"] == []
+    assert "1 trial of 2 workers at once" in run.stderr and "Traceback" not in run.stderr

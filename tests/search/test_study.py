@@ -147,9 +147,7 @@ def test_interrupted_trials_fail_do_not_count_and_are_continued(storage: str) ->
     assert (record.continues, record.by_epoch, record.seconds) == (1, [0.4, 0.5], 3.0)
 
 
-def test_a_kill_while_a_trial_is_interrupted_neither_loses_nor_doubles_it(
-    storage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_during_an_interrupt_neither_loses_nor_doubles_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study.create("s", storage, {"a": SPACE}, "data")
     lost = study.ask()
 

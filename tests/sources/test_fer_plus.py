@@ -47,9 +47,7 @@ def line(usage: str, votes: str = "9,0,0,0,0,0,0,0,0,0") -> str:
     return f"{usage},x.png,{votes}"
 
 
-def test_shares_replace_labels_and_a_majority_gives_one(
-    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_votes_replace_labels(ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, votes = write_faces(tmp_path, bad=1), write_votes(tmp_path)
     info = prepare(source, tmp_path / "out", fer_plus=votes, fer_plus_labels="soft").info
     said = capsys.readouterr().err
@@ -57,9 +55,7 @@ def test_shares_replace_labels_and_a_majority_gives_one(
     assert "3 of 3 differ from the label in" in said and any("FER+" in note for note in info.notes)
     assert info.soft_labels and info.splits["train"].unlabelled == 4
     dataset = PreparedDataset(tmp_path / "out")
-    rows = {
-        int(row["id"][-1]) - 1: row for split in info.splits for row in read_table(dataset.files(split)).to_pylist()
-    }
+    rows = {int(row["id"][-1]) - 1: row for name in info.splits for row in read_table(dataset.files(name)).to_pylist()}
     assert sorted(rows) == [0, *range(2, 8)]  # a rejected row keeps its place
     for number, row in rows.items():
         _, label, shares = VOTES[number]

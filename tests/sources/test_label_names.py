@@ -29,9 +29,7 @@ HABITS: dict[str, tuple[tuple[str, ...], list[str], str | None]] = {
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("habit", HABITS)
-def test_a_habit_means_the_same_in_every_format(
-    habit: str, make: Callable[[Path, tuple[str, ...], list[str]], Path], tmp_path: Path
-) -> None:
+def test_habits_by_format(habit: str, make: Callable[[Path, tuple[str, ...], list[str]], Path], tmp_path: Path) -> None:
     splits, labels, option = HABITS[habit]
     if not any(splits) and make in MAKERS[2:]:
         splits = SPLITS  # a table has no folders
@@ -98,9 +96,7 @@ def test_a_wrong_option_is_a_wrong_call(labels: str | None, splits: str | None, 
 
 @pytest.mark.parametrize("name", ["Happi", "7"])
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_class_lost_to_an_unknown_name_is_refused(
-    make: Callable[[Path, tuple[str, ...], list[str]], Path], name: str, tmp_path: Path
-) -> None:
+def test_lost_classes(make: Callable[[Path, tuple[str, ...], list[str]], Path], name: str, tmp_path: Path) -> None:
     labels = [name if emotion == "happy" else emotion for emotion in EMOTIONS]
     source = make(tmp_path, ("train", "val", "test"), labels)
     words = f"train has no row of happy.*{name.lower()} 3.*=(happy|EMOTION)'.*--allow-unknown"

@@ -157,9 +157,7 @@ def test_folders_decide_over_official_names_in_a_new_split(paths: list[str], tmp
         ("img_train_1.jpg", "img_val_1.jpg", "1_public_eval_2.jpg"),
     ],
 )
-def test_file_names_give_the_split_where_no_folder_does_and_all_have_one(
-    names: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_file_names_give_the_split_where_no_folder_does(names: tuple[str, ...], tmp_path: Path) -> None:
     source = write(tmp_path / "in", {f"{emotion}/{name}": picture(9) for emotion in EMOTIONS for name in names})
     assert all(row["split"] == SPLITS[names.index(row["id"].split("/")[1])] for row in rows_of(source)[0])
     write(source, {"happy/another.jpg": picture(9)})
@@ -176,9 +174,7 @@ def test_file_names_give_the_split_where_no_folder_does_and_all_have_one(
         ("train/{name}/{person}/x.png", ("test",)),
     ],
 )
-def test_a_person_called_like_a_split_is_noted_and_changes_nothing(
-    form: str, persons: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_person_called_like_a_split_is_only_noted(form: str, persons: tuple[str, ...], tmp_path: Path) -> None:
     names = [form.format(name=name, person=person) for name in EMOTIONS for person in persons]
     source = write(tmp_path, dict.fromkeys(names, picture(9)))
     assert splits_in(source) == {"train"}

@@ -47,9 +47,7 @@ def test_it_learns(run: RunFolder) -> None:
     assert history[-1]["validation_accuracy"] > 0.5
 
 
-def test_the_checkpoint_predicts_what_validation_measured_and_is_calibrated(
-    run: RunFolder, tiny_data: TrainingData
-) -> None:
+def test_a_checkpoint_is_what_validation_measured_and_calibrated(run: RunFolder, tiny_data: TrainingData) -> None:
     best = max(run.history(), key=lambda line: line["validation_accuracy"])
     loaded, images, labels = load_checkpoint(run.best), tiny_data.validation.images, tiny_data.validation.labels
     plain = Checkpoint(loaded.model, loaded.info.model_copy(update={"temperature": 1.0}))
@@ -110,9 +108,7 @@ def test_a_compiled_network_trains_alike(tiny_data: TrainingData, monkeypatch: p
 
 
 @pytest.mark.parametrize(("power", "low", "high"), [(0, 0.0, 0.3), (1, 0.3, 0.7)])
-def test_class_weights_level_the_classes(
-    power: float, low: float, high: float, tiny_data: TrainingData, tmp_path: Path
-) -> None:
+def test_weights_level_classes(power: float, low: float, high: float, tiny_data: TrainingData, tmp_path: Path) -> None:
     """On noise with labels of 9 to 1, a network can learn only how common a class is; weights level that."""
     size = tiny_data.info.size
     images = np.random.default_rng(0).integers(0, 256, (400, size, size), dtype=np.uint8)

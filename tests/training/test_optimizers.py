@@ -48,9 +48,7 @@ class _KilledError(Exception):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_run_killed_after_each_epoch_ends_bit_for_bit_as_a_whole_one(
-    way: str, data: TrainingData, tmp_path: Path
-) -> None:
+def test_a_run_killed_after_each_epoch_equals_a_whole_one(way: str, data: TrainingData, tmp_path: Path) -> None:
     settings, seen = config(*WAYS[way]), list[int]()
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     fit(settings, data, whole.record, seen.append)
@@ -137,9 +135,7 @@ def test_stages_are_unfrozen_with_all_that_is_in_them(data: TrainingData) -> Non
         (23, 11, 5, [7, 8, 8]),
     ],
 )
-def test_no_part_is_below_two_images(
-    rows: int, batch: int, accumulate: int, steps: list[int], data: TrainingData
-) -> None:
+def test_each_part_has_two_images(rows: int, batch: int, accumulate: int, steps: list[int], data: TrainingData) -> None:
     seen, some = list[int](), TrainingData(data.train.take(np.arange(rows)), data.validation, data.info)
     options = [f"training.batch_size={batch}", f"training.accumulate={accumulate}", "training.epochs=1"]
     fit(config(*options), some, lambda metrics, snapshot: None, seen.append)

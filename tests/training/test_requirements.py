@@ -1,19 +1,24 @@
-"""What is refused before training starts."""
+"""What is refused before training starts, and where the time of a run goes."""
 
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from datasets_made import dataset_info
 
 from fer_ray.config.files import load_config
 from fer_ray.dataset.store import DatasetInfo, SplitInfo
 from fer_ray.emotions import EMOTIONS
+from fer_ray.training.profile import PHASES, RunProfile, Stopwatch, bottleneck
 from fer_ray.training.requirements import batch_note, training_problems
 
 
 def info(size: int) -> DatasetInfo:
     train = SplitInfo(rows=70, labels=dict.fromkeys(EMOTIONS, 10))
-    told = dict.fromkeys(("fer_ray_version", "source", "source_format", "fingerprint"), "")
-    return DatasetInfo.model_validate(told | {"size": size, "splits": {"train": train}, "mean": 0.5, "std": 0.25})
+    return dataset_info({"train": train}, size=size, fingerprint="f")
 
 
 def test_images_too_small_for_a_network_are_refused() -> None:
@@ -53,3 +58,40 @@ def test_a_compiled_network_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CXX", "no-such-compiler")
     (problem,) = training_problems(load_config("cnn3", ["training.compile=true"]), info(48), workers=1)
     assert problem.startswith("training.compile = True: needs a C++ compiler, and no-such-compiler is not here.")
+
+
+def test_the_phases_of_an_epoch_add_up_to_its_time_and_to_earlier_epochs() -> None:
+    watch = Stopwatch(torch.device("cpu"), {"backward": 100.0})
+    began = time.perf_counter()
+
+    def batches() -> Iterator[int]:
+        for number in range(5):
+            time.sleep(0.02)
+            yield number
+
+    for _ in watch.steps(batches()):
+        with watch.phase("forward"):
+            time.sleep(0.01)
+        time.sleep(0.004)
+    with watch.span("validation"):
+        time.sleep(0.03)
+    total = time.perf_counter() - began
+    assert sum(watch.seconds.values()) == pytest.approx(100 + total, abs=0.02 * total)
+    assert watch.seconds["data"] >= 0.1 and watch.seconds["forward"] >= 0.05
+    assert watch.seconds["validation"] >= 0.03 and watch.seconds["other"] >= 0.02
+
+
+@pytest.mark.parametrize(
+    ("seconds", "circumstances", "line"),
+    [
+        ({"data": 6, "forward": 2, "backward": 2}, {"mapped": True}, r"data \(60%\).*more memory"),
+        ({"data": 4, "forward": 3, "backward": 3}, {}, r"forward and backward \(60%\).*smaller.* or a GPU"),
+        ({"forward": 3, "backward": 3}, {"device": "cuda", "fast_bfloat16": True}, r"with bfloat16 .* or more GPUs"),
+        ({"validation": 9, "forward": 1}, {}, r"validation \(90%\)\. Faster with a smaller validation split"),
+    ],
+)
+def test_the_bottleneck_and_its_remedy(seconds: dict[str, float], circumstances: dict[str, object], line: str) -> None:
+    plain = {"device": "cpu", "precision": "float32", "workers": 1, "mapped": False, "seconds": seconds}
+    profile = RunProfile.model_validate(plain | circumstances)
+    assert re.search(line, bottleneck(profile, can_grow=True))
+    assert list(profile.shares()) == list(PHASES) and sum(profile.shares().values()) == pytest.approx(1)

@@ -17,7 +17,7 @@ from fer_ray.inference.checkpoint import load_checkpoint, read_info
 from fer_ray.storage.output import open_output
 from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
-from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot, has_epoch
+from fer_ray.training.run_folder import BackgroundReport, Metrics, Report, RunFolder, Snapshot
 
 
 def config(epochs: int) -> Config:
@@ -35,9 +35,7 @@ class KilledError(BaseException):
 
 
 @pytest.mark.parametrize("moment", range(1, 9))
-def test_a_kill_between_any_two_renames_loses_no_epoch(
-    moment: int, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_between_renames(moment: int, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
     run.begin(config(2))
     renames, real = 0, Path.rename
@@ -63,9 +61,7 @@ def test_a_kill_between_any_two_renames_loses_no_epoch(
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "training.pt", ".metrics.jsonl.partial"])
-def test_a_full_disk_stops_with_what_is_whole(
-    file: str, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_none(file: str, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
     run.begin(config(3))
     real = Path.write_bytes
@@ -96,7 +92,7 @@ def test_a_full_disk_in_the_first_epoch(data: TrainingData, tmp_path: Path, monk
 
     with (
         pytest.raises(FerRayError, match=r"No space left.*nothing to resume.*start again"),
-        open_output(run.output, is_resumable=has_epoch),
+        open_output(run.output, is_resumable=lambda new: RunFolder(new).resumable()),
         run.writing(),
     ):
         run.begin(config(1))
@@ -139,9 +135,7 @@ def test_epochs_written_in_the_background_delay_none_and_keep_the_best_and_the_l
         torch.testing.assert_close(ours.model.state_dict(), expected.model.state_dict(), rtol=0, atol=0)
 
 
-def test_an_error_in_the_background_ends_training(
-    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_background_error_ends_training(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     epochs = list[float]()
 
     def record(run: RunFolder, metrics: Metrics, snapshot: Snapshot) -> None:
@@ -149,10 +143,7 @@ def test_an_error_in_the_background_ends_training(
 
     monkeypatch.setattr(RunFolder, "record", record)
     monkeypatch.setattr(BackgroundReport, "SECONDS", 0)
-    with (
-        pytest.raises(FerRayError, match="no space"),
-        BackgroundReport(RunFolder(tmp_path / "run")) as background,
-    ):
+    with pytest.raises(FerRayError, match="no space"), BackgroundReport(RunFolder(tmp_path / "run")) as background:
 
         def report(metrics: Metrics, snapshot: Snapshot) -> None:
             epochs.append(metrics["epoch"])

@@ -37,9 +37,7 @@ class Operators(TorchDispatchMode):
     ],
     ids=["recipe", "recipe in bfloat16", "every augmentation"],
 )
-def test_a_step_is_few_operators_and_waits_for_none(
-    overrides: list[str], most: int, precision: str, tiny_data: TrainingData
-) -> None:
+def test_a_step_is_few_operators(overrides: list[str], most: int, precision: str, tiny_data: TrainingData) -> None:
     rows, ends = tiny_data.train.take(np.arange(24)), list[int]()
     options = ["training.epochs=1", "training.batch_size=8", f"training.precision={precision}", *overrides]
     with Operators() as operators:

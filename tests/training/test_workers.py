@@ -168,12 +168,7 @@ def test_memory_that_runs_out_in_a_worker_is_not_tried_again(
     ],
 )
 def test_workers_have_a_gpu_each_where_there_are_as_many(
-    nodes: list[dict[str, float]],
-    workers: int,
-    gpus: dict[str, float],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    nodes: Any, workers: int, gpus: Any, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(connect, "nodes", lambda: nodes)
     assert train_workers._gpus(workers) == gpus and said in capsys.readouterr().err

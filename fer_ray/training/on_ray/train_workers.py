@@ -113,10 +113,8 @@ def make_trainer(
 ) -> TorchTrainer:
     """Return a trainer that calls ``work`` with its rank in each of several workers of Ray Train.
 
-    Args:
-        notes: folder for the files of Ray Train.
-        max_failures: how often the workers restart after one was lost.
-        rows: split over the workers (``ray.train.get_dataset_shard("train")``); None if they read rows themselves.
+    ``notes`` is for the files of Ray Train. The workers restart ``max_failures`` times after one was lost. ``rows`` are
+    split over them (``ray.train.get_dataset_shard("train")``); None if they read rows themselves.
     """
     own_gpus_for_train_workers()
     failed_starts_are_failures()
