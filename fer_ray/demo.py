@@ -45,7 +45,7 @@ class DemoSize:
 
 
 def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> Path:
-    """Run commands that prepare, tune, train, evaluate, score, export and report on drawn faces, and print them.
+    """Run commands that prepare, tune, train, evaluate, score, export, audit and report on drawn faces, and print them.
 
     Args:
         output: the folder to write; absent or empty.
@@ -74,34 +74,38 @@ def _commands(root: Path, size: DemoSize) -> Iterator[tuple[str, list[object]]]:
     names = ("dataset", "search", "run", "evaluation", "scores", "photos")
     dataset, search, run, evaluation, scores, photos = (root / name for name in names)
     checkpoint, data = run / "checkpoint", ["--dataset", dataset]
-    title = f"1/8 Draw {size.faces:,} faces and prepare them as a dataset"
+    title = f"1/9 Draw {size.faces:,} faces and prepare them as a dataset"
     yield title, ["prepare", f"synthetic:{size.faces}", dataset, "--size", size.image_size]
 
     spaces = [word for name in _SPACES for word in ("--space", name)]
     changes = ["--set", _BATCH, "--set", f"training.epochs={size.trial_epochs}"]
-    title = f"2/8 Search: {size.trials} trials of {' and '.join(_SPACES)}"
+    title = f"2/9 Search: {size.trials} trials of {' and '.join(_SPACES)}"
     yield title, ["tune", *data, *spaces, *changes, "--trials", size.trials, "--output", search]
 
     best = ["--config", search / "best.yaml", "--set", f"training.epochs={size.epochs}"]
-    yield "3/8 Train the best one longer", ["train", *data, *best, "--output", run]
+    yield "3/9 Train the best one longer", ["train", *data, *best, "--output", run]
 
-    title = "4/8 Evaluate it on the test split, with and without mirrored views"
+    title = "4/9 Evaluate it on the test split, with and without mirrored views"
     yield title, ["evaluate", checkpoint, *data, "--output", evaluation]
 
     broken = _write_photos(photos, size.photos)
     rate = math.ceil(100 * broken / (size.photos + broken)) / 100
-    title = f"5/8 Label a folder of {size.photos} photos and {broken} broken files"
+    title = f"5/9 Label a folder of {size.photos} photos and {broken} broken files"
     yield title, ["score", checkpoint, photos, "--output", scores, "--max-error-rate", rate]
 
     # Drawn faces teach nothing about real ones, so this network is not the trained one.
-    title = "6/8 Find and label the face in a photo, with the network that comes with fer_ray"
+    title = "6/9 Find and label the face in a photo, with the network that comes with fer_ray"
     yield title, ["score", cbook.get_sample_data(_PORTRAIT, asfileobj=False), "--faces", "detect"]
 
-    title = "7/8 Write the trained network for programs without PyTorch"
+    title = "7/9 Write the trained network for programs without PyTorch"
     yield title, ["export", checkpoint, "--output", root / "onnx"]
 
+    title = "8/9 Look for labels that are likely wrong"
+    quick = ["--set", f"training.epochs={size.trial_epochs}", "--folds", 2, "--output", root / "audit"]
+    yield title, ["audit", *data, "--config", search / "best.yaml", *quick]
+
     folders = [run, evaluation, search, scores, dataset]
-    yield "8/8 Show all results on one page", ["report", *folders, "--output", root / "report", "--title", "Demo"]
+    yield "9/9 Show all results on one page", ["report", *folders, "--output", root / "report", "--title", "Demo"]
 
 
 def _write_photos(folder: Path, count: int) -> int:

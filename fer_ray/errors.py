@@ -70,3 +70,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or an empty string if none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def first_ones(problems: list[str], rest: str) -> list[str]:
+    """Return the first three of many like problems; ``rest`` counts the others, where it has ``{}``."""
+    more = len(problems) - 3
+    return problems[:3] + [rest.format(f"{more:,}")] * (more > 0)

@@ -22,6 +22,7 @@ from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.dataset import quality
 from fer_ray.dataset.assemble import Spool, SpooledRows, relabel, take_validation
+from fer_ray.dataset.corrections import correct, read_corrections
 from fer_ray.dataset.near_duplicates import SMALLEST
 from fer_ray.dataset.store import DATASET_FILE, DatasetInfo, PreparedDataset
 from fer_ray.dataset.writer import write_dataset
@@ -67,6 +68,7 @@ def prepare(options: PrepareOptions) -> PrepareResult:
                 " has none. Give fer2013.csv as SOURCE, or leave --fer-plus out."
             )
         votes = read_votes(local_copy(options.fer_plus)) if options.fer_plus else None
+        corrections = read_corrections(local_copy(options.corrections)) if options.corrections else None
         for note in source.notes:
             say(note)
         with output.whole() as partial, tempfile.TemporaryFile(dir=partial) as pixels:
@@ -83,11 +85,15 @@ def prepare(options: PrepareOptions) -> PrepareResult:
                 notes += relabel(source, rows, votes, options.fer_plus_labels)
             dropped = _drop_leaks(source, rows, notes) if options.drop_leaks else 0
             notes += _complete_splits(rows, options.validation_fraction, options.seed)
+            corrected = dict[str, int]()
+            if corrections is not None:  # after the splits, so that validation is that of the audited dataset
+                corrected, more = correct(rows, corrections, options.corrected_splits)
+                notes += more
             for note in notes:
                 say(note)
             notes += [quality.NEAR_RULE] if options.near_duplicates else []
             findings = quality.find(rows, spool if options.near_duplicates else None)
-            info = write_dataset(partial, source, spool, rows, findings, dropped, [*source.notes, *notes])
+            info = write_dataset(partial, source, spool, rows, findings, dropped, corrected, [*source.notes, *notes])
             draw_dataset(partial, info, spool, rows)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")

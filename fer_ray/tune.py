@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
     main(["tune", *sys.argv[1:]])
 
-import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,11 @@ from fer_ray.cluster.connect import nodes
 from fer_ray.config.stage_options import stage
 from fer_ray.config.tune_options import TuneOptions
 from fer_ray.console.progress import say
-from fer_ray.console.text import amount
 from fer_ray.reporting.html import render_page
 from fer_ray.reporting.search import confirmation_notes, confirmation_table, search_section
 from fer_ray.search.confirmation import SEEDS, Confirmed, best_configurations, confirmed, open_confirmation
 from fer_ray.search.database import translate_database_errors
-from fer_ray.search.folder import SearchFolder, is_begun, write_table
+from fer_ray.search.folder import SearchFolder, is_begun, open_study, write_table
 from fer_ray.search.on_ray.preflight import Measure, allocate_cluster, measure_costs, measure_where_tight, preflight
 from fer_ray.search.on_ray.run_trials import run_trials
 from fer_ray.search.on_ray.trial import TrainFunction
@@ -71,7 +69,7 @@ def search(request: SearchRequest, train: TrainFunction, measure: Measure = meas
         folder = SearchFolder(output)
         storage = request.options.storage or folder.database
         with translate_database_errors(storage):
-            study = _open_study(request, folder, storage)
+            study = open_study(request, folder, storage)
             record_start(folder.path)
             folder.keep_best(study)
             try:
@@ -101,20 +99,6 @@ def search(request: SearchRequest, train: TrainFunction, measure: Measure = meas
         return TuneResult(best, *made, study.records(), found)
 
 
-def _open_study(request: SearchRequest, folder: SearchFolder, storage: str) -> Study:
-    fingerprint = request.dataset.info.fingerprint
-    if not request.options.resume:
-        name = f"{folder.path.name}-{uuid.uuid4().hex[:8]}"  # which no other study in the database has
-        study = Study.create(name, storage, request.spaces, fingerprint, request.strategy)
-        folder.begin(name)
-        return study
-    name, _ = folder.study_names()
-    study = Study.resume(name, storage, request.spaces, fingerprint, request.strategy)
-    if interrupted := study.interrupt_running():
-        say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be resumed.")
-    return study
-
-
 def _confirm(
     request: SearchRequest, data: TrainingData, study: Study, folder: SearchFolder, storage: str, train: TrainFunction
 ) -> list[Confirmed]:
@@ -130,7 +114,7 @@ def _confirm(
         if left := trials - runs.counted():
             allocation = allocate_cluster(request, left, {})
             say(f"Confirming trials {', '.join(runs.spaces)} with {SEEDS} new seeds each.")
-            run_trials(runs, trials, data, train, allocation, folder, folder.confirm, folder.save)
+            run_trials(runs, trials, data, train, allocation, folder, folder.confirm, folder.save, title="confirming")
     finally:
         for record in runs.records():
             if record.state == "COMPLETE":

@@ -18,7 +18,7 @@ def test_demo(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(file) == str(tmp_path / "fer-demo" / "report" / "report.html")
     commands = [line.split()[1] for line in lines if line.startswith("    fer-ray ")]
-    assert commands == ["prepare", "tune", "train", "evaluate", "score", "score", "export", "report"]
+    assert commands == ["prepare", "tune", "train", "evaluate", "score", "score", "export", "audit", "report"]
     assert any("grace_hopper.jpg" in line and "ok" in line for line in lines)
     page = file.read_text(encoding="utf-8")
     for kind in ("Training run", "Evaluation", "Search", "Scoring job", "Dataset"):

@@ -57,20 +57,22 @@ def load_search_space(source: Path | str | None, overrides: Iterable[str] = ()) 
     return space
 
 
-def load_search_spaces(sources: Sequence[Path | str], overrides: Iterable[str] = ()) -> dict[str, SearchSpace]:
-    """Read several search spaces, by name: the name of the file without suffix.
+def load_search_spaces(
+    sources: Sequence[SearchSpace | Path | str], overrides: Iterable[str] = ()
+) -> dict[str, SearchSpace]:
+    """Read several search spaces, by name: of the file without suffix, or of the architecture of a ``SearchSpace``.
 
     ``UsageError`` with the problems of all: as in ``load_search_space``, nothing to search, or a name that is taken.
     """
     found, problems = dict[str, SearchSpace](), Problems()
     for source in sources:
-        name = Path(source).stem
+        name = source.model.name if isinstance(source, SearchSpace) else Path(source).stem
         if name in found:
-            problems.add(f"--space {source}: a second space named '{name}'. Rename one of the files.")
+            problems.add(f"--space {name}: a second space named '{name}'. Rename one of the files.")
         with problems.collect():
-            found[name] = load_search_space(source, overrides)
+            found[name] = source if isinstance(source, SearchSpace) else load_search_space(source, overrides)
             if not found[name].search:
-                problems.add(f"{source}: nothing to search. Add a `search:` section, such as {_EXAMPLE}.")
+                problems.add(f"{name}: nothing to search. Add a `search:` section, such as {_EXAMPLE}.")
     problems.stop()
     return found
 

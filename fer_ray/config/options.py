@@ -16,7 +16,9 @@ from pydantic.dataclasses import dataclass
 from typer import Argument, Option
 
 from fer_ray.config.files import load_config
+from fer_ray.config.paths import with_values
 from fer_ray.config.schema import Config
+from fer_ray.config.search_space import SearchSpace
 from fer_ray.config.stage_options import LATER, WHY_ONE_GPU, Count, Dataset, PathOrUrl, dataset_problems, split_names
 from fer_ray.config.tta_names import TTA_NAMES, Tta
 from fer_ray.config.tune_options import TuneOptions
@@ -80,6 +82,17 @@ class PrepareOptions:
     splits: Annotated[
         str | None, Option(help="Splits by names of folders, files or rows: learning=train,check*=test.")
     ] = None
+    corrections: Annotated[
+        PathOrUrl | None,
+        Option(
+            help="corrections.csv of `fer-ray audit`: its labels replace those of train, rows with keep = no are left"
+            " out. Or audit.parquet: labels stay, and loss.soft_labels trains on the mean of label and probabilities."
+        ),
+    ] = None
+    corrected_splits: Annotated[
+        Annotated[Sequence[Literal["train", "validation", "test"]], BeforeValidator(split_names)],
+        Option(help="Splits that --corrections may change, separated by commas. Figures on a changed one differ."),
+    ] = ("train",)
     allow_unknown: Annotated[
         bool, Option("--allow-unknown", help="Leave out unknown labels even if an emotion has no other row.")
     ] = False
@@ -278,6 +291,52 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, config=LATER)
+class AuditOptions:
+    """Find labels that are likely wrong, by networks that were trained without these images.
+
+    Several networks are trained, each on the labelled images of train without one part (fold). Copies and
+    near-duplicates of an image are in one fold. Each image of train and validation is then predicted by the network
+    that saw neither it nor a copy.
+    audit.parquet ranks all labels, audit.html shows the most suspicious ones, and corrections.csv proposes changes for
+    `fer-ray prepare --corrections`: edit it first.
+    """
+
+    dataset: Dataset
+    output: Annotated[PathOrUrl, Option(help="Folder of the audit; new, or an interrupted one with --resume.")]
+    _: KW_ONLY
+    config: Annotated[Path | str, Option(help="YAML file, or the name of a shipped configuration.")] = "fast"
+    folds: Annotated[int, Range(ge=2, le=50), Option(help="Number of folds and networks, 2 to 50.")] = 5
+    overrides: Annotated[Sequence[str], Option("--set", metavar="PATH=VALUE", help="Override a config value.")] = ()
+    max_concurrent: Annotated[Count | None, Option(help="Networks at once; default: one per GPU or core.")] = None
+    resume: Annotated[bool, Option("--resume", help="Resume an interrupted audit.")] = False
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False
+
+    @functools.cached_property
+    def search(self) -> TuneOptions:
+        """The trainings as a search over the seed: the n-th seed trains without the n-th fold."""
+        config = with_values(load_config(self.config, self.overrides), {"training.patience": None})
+        if config.loss.teachers:
+            raise UsageError("loss.teachers: teachers may have seen the labels that are audited. Leave them out.")
+        seeds = list(range(config.training.seed, config.training.seed + self.folds))
+        search = {"training.seed": {"categorical": seeds}}
+        return TuneOptions(
+            self.dataset,
+            [SearchSpace.model_validate(config.model_dump() | {"search": search})],
+            self.output,
+            self.folds,
+            max_concurrent=self.max_concurrent,
+            resume=self.resume,
+            sampler="random",
+            scheduler="none",
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ = self.search
+        return self
+
+
+@dataclass(frozen=True, config=LATER)
 class ReportOptions:
     """Show runs, searches, evaluations and scoring jobs on a page."""
 
@@ -313,6 +372,7 @@ STAGES: dict[str, type[Any]] = {
     "evaluate": EvaluateOptions,
     "score": ScoreOptions,
     "export": ExportOptions,
+    "audit": AuditOptions,
     "report": ReportOptions,
     "models": ModelsOptions,
     "demo": DemoOptions,

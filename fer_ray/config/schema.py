@@ -110,7 +110,7 @@ class LossConfig(ConfigSection):
     class_weights: tuple[PositiveFloat, ...] | None = Field(None, description="Or by these weights, in csv order.")
     class_multipliers: ClassMultipliers = Field(default_factory=ClassMultipliers)
     focal_gamma: float = Field(0.0, ge=0, le=10, description="Focal loss: power of (1 - label's probability); 0: off.")
-    soft_labels: bool = Field(False, description="Train on shares of FER+ votes, which the dataset must hold.")
+    soft_labels: bool = Field(False, description="Train on the soft labels of the dataset: of FER+ or an audit.")
     teachers: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = Field(
         (), description="Checkpoint folders, for distillation from the mean of their calibrated probabilities."
     )

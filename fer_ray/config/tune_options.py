@@ -31,7 +31,9 @@ class TuneOptions:
 
     dataset: Dataset
     spaces: Annotated[
-        Sequence[PathOrUrl], Range(min_length=1), Option("--space", help="YAML file or shipped name; repeatable.")
+        Sequence[SearchSpace | PathOrUrl],
+        Range(min_length=1),
+        Option("--space", help="YAML file or shipped name; repeatable."),
     ]
     output: Annotated[PathOrUrl, Option(help="Folder of the search; new, or an earlier one with --resume.")]
     trials: Annotated[Count, Option(help="Number of finished trials in the study at the end.")]

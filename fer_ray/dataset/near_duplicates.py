@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import combinations, pairwise
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 NEAR_DISTANCE = 6
 """The largest number of differing bits of near-duplicates."""
@@ -45,6 +47,15 @@ def earliest_near(hashes: np.ndarray) -> np.ndarray:
         np.minimum.at(earliest, left, first[right])
         np.minimum.at(earliest, right, first[left])
     return earliest[group]
+
+
+def near_groups(hashes: np.ndarray) -> np.ndarray:
+    """Return a group's number for each hash, uint64, n, int32, n. Near-duplicates, also in a chain, share a group."""
+    distinct, position = np.unique(hashes, return_inverse=True)
+    left, right = (np.concatenate([[], *ends]) for ends in zip(*_near_pairs(distinct), strict=True))
+    links = coo_array((np.ones(len(left)), (left, right)), (len(distinct), len(distinct)))
+    groups: np.ndarray = connected_components(links, directed=False)[1][position]
+    return groups
 
 
 def _near_pairs(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -17,8 +17,8 @@ Columns of every split, its rows in source order:
                                                      and another label; ``near_duplicate``: a near-duplicate, not a
                                                      copy, of an earlier row; ``near_leaked``: a validation or test
                                                      image that is a near-duplicate, not a copy, of one in train
-``soft_label``         fixed_size_list<float>, null  only with ``--fer-plus-labels soft``: the share of votes for
-                                                     each emotion, csv order, sum 1
+``soft_label``         fixed_size_list<float>, null  the share of each emotion, csv order, sum 1: of the votes with
+                                                     ``--fer-plus-labels soft``; or by an audit's probabilities
 =====================  ============================  =============================================================
 
 ``fer_ray.dataset.near_duplicates`` defines near-duplicates.
@@ -88,7 +88,8 @@ class DatasetInfo(BaseModel):
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
     rejected: int = Field(0, description="Rows or files in rejects.parquet.")
     dropped_leaks: int = Field(0, description="Of these, training rows left out by --drop-leaks.")
-    soft_labels: bool = Field(False, description="Whether rows have shares of FER+ votes in ``soft_label``.")
+    corrected: dict[str, int] = Field({}, description="Rows changed or left out by --corrections, by split.")
+    soft_labels: bool = Field(False, description="Whether rows have a ``soft_label``.")
     fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")
 

@@ -4,16 +4,22 @@ import io
 import json
 import os
 import shutil
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.engine import URL
 
 from fer_ray.config.files import to_yaml
+from fer_ray.config.schema import Config
+from fer_ray.console.progress import say
 from fer_ray.console.text import amount
 from fer_ray.errors import DataError, UsageError
 from fer_ray.inference.checkpoint import load_checkpoint
+from fer_ray.search.request import SearchRequest
 from fer_ray.search.study import Study
 from fer_ray.search.trial_records import TrialRecord, error_line
 from fer_ray.storage.local import recover_folder, whole_folder, write_whole
@@ -145,6 +151,26 @@ class SearchFolder:
             self.trials.clear()
         self.ray.clear()
         return best
+
+
+def open_study(
+    request: SearchRequest,
+    folder: SearchFolder,
+    storage: str,
+    first: Iterable[tuple[str, Config, dict[str, Any]]] | None = None,
+) -> Study:
+    """Create the study of a search, with ``first`` as in ``Study.create``, or open it to be resumed."""
+    fingerprint = request.dataset.info.fingerprint
+    if not request.options.resume:
+        name = f"{folder.path.name}-{uuid.uuid4().hex[:8]}"  # which no other study in the database has
+        study = Study.create(name, storage, request.spaces, fingerprint, request.strategy, first)
+        folder.begin(name)
+        return study
+    name, _ = folder.study_names()
+    study = Study.resume(name, storage, request.spaces, fingerprint, request.strategy)
+    if interrupted := study.interrupt_running():
+        say(f"{amount(interrupted, 'trial')} of the previous call, interrupted, will be resumed.")
+    return study
 
 
 def is_begun(output: Output) -> bool:

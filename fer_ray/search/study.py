@@ -102,9 +102,10 @@ class Study:
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([OBJECTIVES[name].label for name in strategy.objectives])
         _write_spaces(study, spaces)
+        created = cls(study, spaces, strategy)
         for key, config, own in first or [(key, space.defaults, {}) for key, space in spaces.items()]:
-            study.enqueue_trial(parameters_of(config, key, spaces), user_attrs=own)
-        return cls(study, spaces, strategy)
+            created.enqueue(key, config, own)
+        return created
 
     @classmethod
     def read(cls, name: str, storage: str) -> "Study":
@@ -147,6 +148,10 @@ class Study:
                 " a new search."
             )
         return cls(study, {key: spaces[key] for key in known}, strategy)
+
+    def enqueue(self, key: str, config: Config, attributes: Mapping[str, Any]) -> None:
+        """Let a configuration of the space of this name be the next trial, with these user attributes."""
+        self.optuna.enqueue_trial(parameters_of(config, key, self.spaces), user_attrs=dict(attributes))
 
     def ask(self) -> RunningTrial:
         """Draw the next trial."""

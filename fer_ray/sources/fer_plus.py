@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
-from fer_ray.errors import DataError
+from fer_ray.errors import DataError, first_ones
 from fer_ray.sources.raw_rows import NO_LABEL
 from fer_ray.sources.split_names import read_splits
 
@@ -22,7 +22,6 @@ VOTED = (*EMOTIONS, "contempt", "unknown", "nf")
 
 REMEDY = "Use FER+'s fer2013new.csv with the fer2013.csv that it belongs to."
 _VOTES = re.compile("[0-9]{1,9}")
-_MOST_LISTED = 3  # problems of a file; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def read_votes(path: Path) -> Votes:
             counts.append([int(cell) for cell in cells])
             splits.append("" if usage is None else line[usage])
     if problems:
-        more = [f"{path}: and {len(problems) - _MOST_LISTED:,} more such data row(s). {REMEDY}"]
-        raise DataError(problems[:_MOST_LISTED] + more * (len(problems) > _MOST_LISTED))
+        raise DataError(first_ones(problems, f"{path}: and {{}} more such data row(s). {REMEDY}"))
     array = np.array(counts, np.int64).reshape(len(counts), len(VOTED))
     meanings = read_splits(set(splits))
     return Votes(path, array, None if usage is None else [meanings[split] or split for split in splits])

@@ -44,7 +44,8 @@ def training_problems(config: Config, info: DatasetInfo | None, workers: int, re
     if config.loss.soft_labels and not info.soft_labels:
         problems.append(
             "loss.soft_labels = True: the dataset has no soft labels. Prepare it from fer2013.csv with --fer-plus"
-            " fer2013new.csv --fer-plus-labels soft, or leave loss.soft_labels False."
+            " fer2013new.csv --fer-plus-labels soft, or with --corrections audit.parquet, or leave loss.soft_labels"
+            " False."
         )
     if read and config.loss.teachers:
         try:

@@ -55,6 +55,7 @@ def run_trials(
     on_closed: Callable[[], None],
     seconds: float | None = None,
     loggers: Sequence[str] = (),
+    title: str = "searching",
 ) -> None:
     """Run trials until the study has the requested number, the time budget is used up or Ctrl-C is pressed.
 
@@ -66,6 +67,7 @@ def run_trials(
         on_closed: called after a trial was closed in the study.
         seconds: time budget from now on.
         loggers: ``tensorboard`` and ``mlflow``.
+        title: of the progress bar.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the running trials were closed.
@@ -73,7 +75,7 @@ def run_trials(
     """
     deadline = time.monotonic() + (math.inf if seconds is None else seconds)
     with (
-        ProgressBar("searching", trials, "trials", study.counted(), TrialTable(study)) as bar,
+        ProgressBar(title, trials, "trials", study.counted(), TrialTable(study)) as bar,
         deferred_interrupt("Stopping the running trials.") as interrupted,
         adapted_tune(copies_files="tensorboard" in loggers),
     ):
