@@ -47,16 +47,8 @@ class DemoSize:
 def demo(output: Path | str = DemoOptions.output, *, size: DemoSize | None = None) -> Path:
     """Run commands that prepare, tune, train, evaluate, score, export, audit and report on drawn faces, and print them.
 
-    Args:
-        output: the folder to write; absent or empty.
-        size: how much to do; None for about a minute on two cores.
-
-    Returns:
-        The page of all results.
-
-    Raises:
-        UsageError: the output folder is in use.
-        SystemExit: a command fails; it has printed why.
+    Returns the page of all results. ``UsageError`` if the output folder is in use, ``SystemExit`` if a command fails,
+    which has printed why.
     """
     began, page = time.monotonic(), local_path(output) / "report" / "report.html"
     with open_output(local_path(output)):

@@ -83,17 +83,15 @@ def prepare(options: PrepareOptions) -> PrepareResult:
                 raise DataError(f"{source.name}: none of its {len(rejects):,} row(s) can be used. The first: {first}.")
             if votes:
                 notes += relabel(source, rows, votes, options.fer_plus_labels)
-            dropped = _drop_leaks(source, rows, notes) if options.drop_leaks else 0
+            notes += [_drop_leaks(source, rows)] if options.drop_leaks else []
             notes += _complete_splits(rows, options.validation_fraction, options.seed)
-            corrected = dict[str, int]()
             if corrections is not None:  # after the splits, so that validation is that of the audited dataset
-                corrected, more = correct(rows, corrections, options.corrected_splits)
-                notes += more
+                notes.append(correct(rows, corrections, options.corrected_splits))
             for note in notes:
                 say(note)
             notes += [quality.NEAR_RULE] if options.near_duplicates else []
             findings = quality.find(rows, spool if options.near_duplicates else None)
-            info = write_dataset(partial, source, spool, rows, findings, dropped, corrected, [*source.notes, *notes])
+            info = write_dataset(partial, source, spool, rows, findings, [*source.notes, *notes])
             draw_dataset(partial, info, spool, rows)
             # Last, so that what a kill leaves isn't a dataset.
             (partial / DATASET_FILE).write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -148,7 +146,7 @@ def _complete_splits(rows: SpooledRows, validation_fraction: float, seed: int) -
     return notes
 
 
-def _drop_leaks(source: Source, rows: SpooledRows, notes: list[str]) -> int:
+def _drop_leaks(source: Source, rows: SpooledRows) -> str:
     had = len(rows.of_split("train"))
     dropped = quality.drop_leaks(rows)
     if had and dropped == had:
@@ -156,8 +154,7 @@ def _drop_leaks(source: Source, rows: SpooledRows, notes: list[str]) -> int:
             f"{source.name}: --drop-leaks would leave no training row: all {had:,} are also in validation or test."
             " Prepare without it."
         )
-    notes.append(
+    return (
         f"{dropped:,} of {had:,} training images were left out (--drop-leaks) because they are also in validation or"
         " test; rejects.parquet lists them."
     )
-    return dropped

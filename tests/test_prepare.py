@@ -71,7 +71,7 @@ def test_flaws_leaks_and_rejects_are_accounted_for(tmp_path: Path, capsys: pytes
     source = write_csv(tmp_path / "x.csv", rows)
     info = prepare(source, tmp_path / "out", drop_leaks=True, near_duplicates=True).info
     train, test = info.splits["train"], info.splits["test"]
-    assert (train.rows, train.labels["angry"], train.conflicts, info.rejected, info.dropped_leaks) == (5, 0, 0, 4, 2)
+    assert (train.rows, train.labels["angry"], train.conflicts, info.rejected, info.left_out) == (5, 0, 0, 4, 2)
     assert (test.rows, test.leaked, test.near_duplicates, test.near_leaked) == (2, 0, 1, 1)
     assert info.mean == pytest.approx(images[[1, 2, 2, 4, 5]].mean() / 255)
     rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
@@ -84,7 +84,7 @@ def test_flaws_leaks_and_rejects_are_accounted_for(tmp_path: Path, capsys: pytes
     (near,) = [row for row in pq.read_table(dataset.files("test")).to_pylist() if row["near_duplicate_of"]]
     assert (near["near_duplicate_of"], near["flags"]) == ("row-0000002", ["near_duplicate", "near_leaked"])
     printed = capsys.readouterr()
-    assert "4 rejected, 2 of them by --drop-leaks" in printed.out
+    assert "4 rejected, 2 of them left out by request" in printed.out
     assert "2 of 7 training images were left out" in printed.err
     assert any("2 of 7 training images were left out" in note for note in info.notes)
 

@@ -22,12 +22,9 @@ _EXAMPLE = "model.dropout: {uniform: [0.0, 0.6]}"
 def load_config(source: Path | str | None, overrides: Iterable[str] = ()) -> Config:
     """Read a training configuration, without the ``search:`` section of its file.
 
-    Args:
-        source: the name of a shipped configuration, a YAML file by path or URL, or None for the defaults.
-        overrides: ``path.to.field=value`` strings; values are read as YAML.
-
-    Raises:
-        UsageError: the file is missing or not YAML, or has unknown keys or values out of range; all problems together.
+    ``source`` is the name of a shipped configuration, a YAML file by path or URL, or None for the defaults.
+    ``overrides`` are ``path.to.field=value`` strings, whose values are read as YAML. ``UsageError`` if the file is
+    missing or not YAML, or has unknown keys or values out of range; all problems together.
     """
     raw, _, problems = _read(source, overrides)
     raw.pop("search", None)

@@ -294,11 +294,9 @@ class ExportOptions:
 class AuditOptions:
     """Find labels that are likely wrong, by networks that were trained without these images.
 
-    Several networks are trained, each on the labelled images of train without one part (fold). Copies and
-    near-duplicates of an image are in one fold. Each image of train and validation is then predicted by the network
-    that saw neither it nor a copy.
-    audit.parquet ranks all labels, audit.html shows the most suspicious ones, and corrections.csv proposes changes for
-    `fer-ray prepare --corrections`: edit it first.
+    Each network trains on the images of train without a part (fold), and judges the labels of that fold in train and
+    validation. Copies and near-duplicates are in one fold. audit.parquet ranks all labels, audit.html shows the most
+    suspicious ones, and corrections.csv proposes changes for `fer-ray prepare --corrections`: edit it first.
     """
 
     dataset: Dataset

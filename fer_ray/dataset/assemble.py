@@ -5,7 +5,7 @@ The pixels are in a file beside the dataset, so memory holds only some hundred b
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
@@ -45,15 +45,10 @@ class Spool:
         self._tables.append(rows.take(np.arange(len(rows))))
 
     def rows(self, source: Source, options: NameOptions) -> tuple["SpooledRows", list[str]]:
-        """Decide the splits and labels of the rows, once all are added.
+        """Decide the splits and labels of the rows, once all are added; return the rows, and notes for the user.
 
-        Rows with an unknown split or label become rejects.
-
-        Returns:
-            The rows, and notes for the user.
-
-        Raises:
-            DataError: splits or labels that would make a wrong dataset (``fer_ray.sources.label_names``).
+        Rows with an unknown split or label become rejects. ``DataError`` if the splits or labels would make a wrong
+        dataset (``fer_ray.sources.label_names``).
         """
         self.file.flush()
         table = pa.concat_tables(self._tables).combine_chunks()
@@ -95,6 +90,7 @@ class SpooledRows:
     sizes: np.ndarray  # int32, 2 × n, width and height before resizing
     groups: np.ndarray  # int32, equal where the pixels are equal
     flat: np.ndarray  # bool, whether the image has one colour
+    corrected: dict[str, int] = field(default_factory=dict)  # number of rows that corrections changed, by split
     soft: np.ndarray | None = None  # float32, n × 7, shares of votes, csv order, NaN without votes; None without FER+
 
     def __len__(self) -> int:
@@ -171,8 +167,7 @@ def take_validation(rows: SpooledRows, fraction: float, seed: int) -> int:
 def relabel(source: Source, rows: SpooledRows, votes: Votes, labels: str) -> list[str]:
     """Replace the labels of a CSV's rows by those of votes, ``majority`` or ``soft``; return notes for the user.
 
-    Raises:
-        DataError: the numbers of rows or the splits differ.
+    ``DataError`` if the numbers of rows or the splits differ.
     """
     if len(rows) != len(votes.counts):
         raise DataError(

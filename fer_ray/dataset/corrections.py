@@ -26,9 +26,8 @@ _REMEDY = "Use the corrections.csv or audit.parquet of an audit of the same sour
 def read_corrections(path: Path) -> pd.DataFrame:
     """Read ``corrections.csv`` or ``audit.parquet``; ``DataError`` if the file is neither of them or can't be read.
 
-    Returns:
-        ``id``; ``before`` and ``after``, labels in csv order, ``NO_LABEL`` where the row is left out, NaN where the
-        file has no emotion's name; ``keep``; of an audit, whose ``after`` is ``before``, the probabilities too.
+    Labels ``before`` and ``after`` are in csv order: ``NO_LABEL`` where the row is left out, NaN where the file has no
+    emotion's name. Of an audit they are equal, and there are probabilities.
     """
     try:
         if path.suffix == ".parquet":
@@ -42,19 +41,12 @@ def read_corrections(path: Path) -> pd.DataFrame:
     return frame.assign(before=before, after=after.mask(keep == "no", NO_LABEL), keep=keep)
 
 
-def correct(rows: SpooledRows, corrections: pd.DataFrame, splits: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Change labels, leave rows out, or set soft labels; return the rows changed by split, and notes for the user.
+def correct(rows: SpooledRows, corrections: pd.DataFrame, splits: Sequence[str]) -> str:
+    """Change labels, leave rows out, or set soft labels; return a note for the user.
 
-    The soft label of a row with probabilities is the mean of these and of its label (soft bootstrapping, Reed et al.
-    2014, arXiv 1412.6596, with equal weights).
-
-    Args:
-        rows: all rows, with their final splits.
-        corrections: as ``read_corrections`` returns them, of rows of any split.
-        splits: names of the splits that may change.
-
-    Raises:
-        DataError: a correction is invalid, or its row is missing or has another label; the first ones are listed.
+    The rows have their final splits, of which only ``splits`` change. The soft label of a row with probabilities is the
+    mean of these and of its label (soft bootstrapping, Reed et al. 2014, arXiv 1412.6596, with equal weights).
+    ``DataError`` if a correction is invalid, or its row is missing or has another label.
     """
     ids, before, after = corrections["id"], corrections["before"], corrections["after"]
     at = pc.fill_null(pc.index_in(pa.array(ids, pa.string()), rows.ids.combine_chunks()), -1).to_numpy()
@@ -74,7 +66,7 @@ def correct(rows: SpooledRows, corrections: pd.DataFrame, splits: Sequence[str])
     numbers, labels = at[chosen], after[chosen].to_numpy(np.int8)
     left_out = numbers[labels == NO_LABEL]
     of_split = np.bincount(rows.splits[numbers], minlength=len(SPLITS)).tolist()
-    changed = {split: count for split, count in zip(SPLITS, of_split, strict=True) if count}
+    rows.corrected = {split: count for split, count in zip(SPLITS, of_split, strict=True) if count}
     if is_soft and rows.soft is None:
         rows.soft = _shares(rows.labels)
     if rows.soft is not None:
@@ -83,13 +75,13 @@ def correct(rows: SpooledRows, corrections: pd.DataFrame, splits: Sequence[str])
             rows.soft[numbers] = (rows.soft[numbers] + corrections.loc[chosen, PROBABILITIES].to_numpy()) / 2
     rows.labels[numbers[labels != NO_LABEL]] = labels[labels != NO_LABEL]
     rows.splits[left_out], rows.reasons[left_out] = NO_SPLIT, "left out by --corrections"
-    done = " and ".join(f"{count:,} of {split}" for split, count in changed.items()) or "none"
+    done = " and ".join(f"{count:,} of {split}" for split, count in rows.corrected.items()) or "none"
     note = (
         f"--corrections changed {'the soft labels of ' * is_soft}{done} rows and left out {len(left_out):,} of these."
     )
     if skipped := int((~allowed).sum()):
         note += f" {skipped:,} rows stayed as they were, because they are not in {' or '.join(splits)}."
-    return changed, [note]
+    return note
 
 
 def _shares(labels: np.ndarray) -> np.ndarray:

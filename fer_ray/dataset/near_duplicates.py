@@ -36,11 +36,7 @@ def hash_images(images: np.ndarray) -> np.ndarray:
 
 
 def earliest_near(hashes: np.ndarray) -> np.ndarray:
-    """Return for each hash, uint64, n, the position of the first one that differs in at most ``NEAR_DISTANCE`` bits.
-
-    Returns:
-        int64, n; a hash without an earlier near one has its own position.
-    """
+    """Return for each hash, uint64, n, the position, int64, of the first one within ``NEAR_DISTANCE``, or its own."""
     distinct, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     earliest = first.copy()
     for left, right in _near_pairs(distinct):

@@ -87,7 +87,7 @@ class DatasetInfo(BaseModel):
     mean: float = Field(description="Mean of the training pixels, 0 to 1.")
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
     rejected: int = Field(0, description="Rows or files in rejects.parquet.")
-    dropped_leaks: int = Field(0, description="Of these, training rows left out by --drop-leaks.")
+    left_out: int = Field(0, description="Of these, rows left out by --drop-leaks or --corrections.")
     corrected: dict[str, int] = Field({}, description="Rows changed or left out by --corrections, by split.")
     soft_labels: bool = Field(False, description="Whether rows have a ``soft_label``.")
     fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
@@ -147,14 +147,9 @@ def schema(size: int, soft_labels: bool = False) -> pa.Schema:
 
 
 class PreparedDataset:
-    """A folder that ``prepare`` wrote, by path or URL; each machine reads its own copy of a URL.
+    """A folder that ``prepare`` wrote, by path or URL; each machine reads its own copy of a URL, at ``path``.
 
-    Attributes:
-        path_or_url: the path or URL.
-        path: of the folder on this machine.
-
-    Raises:
-        DataError: the folder is missing, isn't a prepared dataset, or has another format version.
+    ``DataError`` if the folder is missing, isn't a prepared dataset, or has another format version.
     """
 
     def __init__(self, path_or_url: Path | str):
@@ -166,11 +161,7 @@ class PreparedDataset:
         self.__dict__.update(state | {"path": local_copy(state["path_or_url"])})
 
     def files(self, split: str) -> list[Path]:
-        """Return the Parquet files of a split, in order.
-
-        Raises:
-            UsageError: the dataset has no such split.
-        """
+        """Return the Parquet files of a split, in order; ``UsageError`` if the dataset has no such split."""
         if split not in self.info.splits:
             has = ", ".join(name for name in SPLITS if name in self.info.splits)
             raise UsageError(f"split '{split}': not in {self.path_or_url}, which has {has}. Choose one of these.")
@@ -183,9 +174,7 @@ class PreparedDataset:
     def check_trainable(self) -> None:
         """Check that a network can be trained and validated on the labelled rows; print the labels without a row.
 
-        Raises:
-            DataError: train or validation has no labelled row, train has a single label, or a file has other columns
-                than ``schema``.
+        ``DataError`` if train or validation has no labelled row, train has a single label, or a file lacks columns.
         """
         remedies = {
             "train": "Prepare a source with labelled training images.",
@@ -226,16 +215,9 @@ class PreparedDataset:
     def load(self, split: str, mapped: bool = False, rank: int = 0, workers: int = 1) -> Split:
         """Read the labelled rows of a split, or every ``workers``-th of them from row ``rank`` on.
 
-        Args:
-            split: its name.
-            mapped: memory-map the images from a temporary file in the cache folder. The file has no name, so the system
-                removes it when the process ends or drops the images.
-            rank: of a worker.
-            workers: that share the rows, so that together they have each row once.
-
-        Raises:
-            DataError: a file can't be read, or has other rows or columns than ``dataset.json`` says.
-            UsageError: the images can't be written to the cache folder.
+        With ``mapped`` the images are memory-mapped from a file in the cache folder. The file has no name, so the
+        system removes it when the process ends or drops the images. ``DataError`` if a file can't be read or has other
+        rows or columns than ``dataset.json`` says, ``UsageError`` if the cache folder can't be written.
         """
         self._check_columns(split)
         groups, expected = list(self.row_groups(split)), self.labelled(split)
@@ -267,11 +249,7 @@ class PreparedDataset:
                 yield file, group, rows if is_labelled else len(self.read_group(file, group, ["label"]))
 
     def read_group(self, file: Path, group: int, columns: list[str]) -> pa.Table:
-        """Read some columns, ``label`` among them, of the labelled rows of a row group.
-
-        Raises:
-            DataError: the file can't be read.
-        """
+        """Read some columns, ``label`` among them, of the labelled rows of a row group."""
         with self._reading(file), pq.ParquetFile(file) as parquet:
             return _labelled(parquet.read_row_group(group, columns=columns, use_threads=False))
 
@@ -307,14 +285,9 @@ def images_of(pixels: pa.ChunkedArray, size: int) -> np.ndarray:
 
 
 def to_split(table: pa.Table, images: np.ndarray) -> Split:
-    """Return labelled rows as arrays.
+    """Return labelled rows as arrays; ``DataError`` if a label isn't 0 to 6.
 
-    Args:
-        table: with ``DatasetInfo.training_columns``; ``pixels`` isn't read.
-        images: of the same rows.
-
-    Raises:
-        DataError: a label isn't 0 to 6.
+    ``table`` has ``DatasetInfo.training_columns``, of which ``pixels`` isn't read; ``images`` are those of its rows.
     """
     labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= NUM_CLASSES)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_ray.console.progress import ProgressBar
@@ -23,19 +24,11 @@ smaller groups mix labels better and take less memory. Below this number reading
 
 
 def write_dataset(
-    folder: Path,
-    source: Source,
-    spool: Spool,
-    rows: SpooledRows,
-    findings: Findings,
-    dropped: int,
-    corrected: dict[str, int],
-    notes: list[str],
+    folder: Path, source: Source, spool: Spool, rows: SpooledRows, findings: Findings, notes: list[str]
 ) -> DatasetInfo:
     """Write splits and rejects as Parquet, and return the contents of the dataset.
 
     The fingerprint is the SHA-256 over each split's name, ids, labels, soft labels if there are any, and pixels.
-    ``dropped`` rejects are leaks. ``corrected`` counts the rows of each split that corrections changed.
     """
     digest, splits, shades = hashlib.sha256(), {}, {}
     columns = schema(spool.size, rows.soft is not None)
@@ -75,8 +68,8 @@ def write_dataset(
         mean=mean,
         std=np.sqrt(np.average((pixels - mean) ** 2, weights=counts)),
         rejected=len(rejects),
-        dropped_leaks=dropped,
-        corrected=corrected,
+        left_out=pc.sum(pc.starts_with(rejects["reason"], "left out")).as_py() or 0,
+        corrected=rows.corrected,
         soft_labels=rows.soft is not None,
         fingerprint=digest.hexdigest(),
         notes=notes,

@@ -30,12 +30,8 @@ def label_quality(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) 
 
     ``LIKELY_WRONG`` is a row whose probability of another label is at least as high as the mean that rows of that label
     have for it. Any other row is ``AMBIGUOUS`` below ``AMBIGUOUS_MARGIN``. Intervals are percentiles over rows that are
-    drawn anew; an error that the networks share is not in them.
-
-    Args:
-        labels: int, n, 0 to K - 1.
-        probabilities: float, n × K, calibrated.
-        seed: of the drawn rows.
+    drawn anew, by ``seed``; an error that the networks share is not in them. ``labels`` are int, n, 0 to K - 1, and
+    ``probabilities`` float, n × K, calibrated.
     """
     score = get_label_quality_scores(labels, probabilities, method="normalized_margin")
     highest = np.sort(probabilities, axis=1)[:, -2:]

@@ -25,14 +25,10 @@ def describe_audit(frame: pd.DataFrame) -> str:
 def audit_section(
     images: np.ndarray, frame: pd.DataFrame, quality: LabelQuality, folder: Path, path_or_url: str
 ) -> PageSection:
-    """Show an audit.
+    """Show an audit in ``folder``, which has its ``provenance.json``.
 
-    Args:
-        images: of the audited rows, uint8, n × size × size.
-        frame: their columns in ``audit.parquet``, and ``first_rank``, the lowest rank of an image's copies.
-        quality: of their labels.
-        folder: of the audit, with its ``provenance.json``.
-        path_or_url: of the folder, for the page.
+    ``images`` are those of the audited rows, uint8, n × size × size. ``frame`` has their columns in ``audit.parquet``,
+    and ``first_rank``, the lowest rank of an image's copies.
     """
     probabilities, labels = frame[PROBABILITIES].to_numpy(), frame["label"].to_numpy()
     wrong, ambiguous = frame[frame["kind"] == LIKELY_WRONG].sort_values("rank"), frame[frame["kind"] == AMBIGUOUS]

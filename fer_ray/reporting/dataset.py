@@ -26,8 +26,8 @@ _SAMPLES = 10  # of each class, in samples.png
 
 def describe_dataset(path_or_url: str, info: DatasetInfo) -> str:
     """Describe a dataset as plain text; ``path_or_url`` is where it is."""
-    dropped = f", {info.dropped_leaks:,} of them by --drop-leaks" if info.dropped_leaks else ""
-    rejected = f"{info.rejected:,} rejected{dropped} (reasons in rejects.parquet)"
+    left_out = f", {info.left_out:,} of them left out by request" if info.left_out else ""
+    rejected = f"{info.rejected:,} rejected{left_out} (reasons in rejects.parquet)"
     return f"{split_table(info).as_text()}\n\n{rejected}\nDataset: {path_or_url}"
 
 

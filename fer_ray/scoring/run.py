@@ -20,12 +20,9 @@ _LEAST = 8  # a chunk is no smaller than an eighth of what its worker wants
 
 
 class LeftInputs:
-    """What is left of a job, handed out in chunks.
+    """What is left of a job, the inputs without rows, handed out in chunks to ``workers`` calls of a scorer at once.
 
-    Args:
-        chunks: inputs without rows.
-        workers: calls of a scorer at once.
-        calls: to ``take`` that there will be, by different callers; None for as many as it takes.
+    There will be so many ``calls`` to ``take``, by different callers; None for as many as it takes.
     """
 
     def __init__(self, chunks: Sequence[Chunk], workers: int = 1, calls: int | None = None) -> None:
@@ -34,12 +31,10 @@ class LeftInputs:
         self._taken = dict[int, Chunk | None]()
 
     def take(self, files: int, multiple: int, caller: int | None = None) -> Chunk | None:
-        """Return the next chunk; None when none is left.
+        """Return the next chunk, of so many ``files`` if possible; None when none is left.
 
-        Args:
-            files: how many inputs it should have.
-            multiple: it has a multiple of so many, but for the end of a listing or of what was left.
-            caller: one that asks again, after its process has died, gets the same chunk again.
+        It has a ``multiple`` of inputs, but for the end of a listing or of what was left. A caller that asks again,
+        after its process has died, gets the same chunk again.
         """
         if caller is not None and caller in self._taken:
             return self._taken[caller]

@@ -73,9 +73,7 @@ class SearchFolder:
     def read_studies(self) -> tuple[Study, Study | None]:
         """Open the study and the study with new seeds, to read their results.
 
-        Raises:
-            DataError: the folder names no study.
-            UsageError: the database isn't in the folder, and ``FER_RAY_STORAGE`` doesn't name it.
+        ``DataError`` if the folder names no study, ``UsageError`` if neither it nor ``FER_RAY_STORAGE`` has a database.
         """
         storage = self.database
         if not (self.path / DATABASE_FILE).is_file() and not (storage := os.environ.get(STORAGE_VARIABLE, "")):
@@ -116,14 +114,9 @@ class SearchFolder:
         run.output.forget()
 
     def finish(self, study: Study) -> TrialRecord:
-        """Check that ``best/`` is the best trial's, and remove what only a running search needs.
+        """Check that ``best/`` is the best trial's, remove what only a running search needs, and return that trial.
 
-        Returns:
-            The best trial; if none is complete, one that was stopped early.
-
-        Raises:
-            UsageError: all trials failed, or none had time for an epoch.
-            DataError: the weights of the best trial are missing.
+        ``UsageError`` if all trials failed or none had time for an epoch, ``DataError`` if its weights are missing.
         """
         best = study.best()
         if best is None:

@@ -51,16 +51,10 @@ def allocate(
 ) -> Allocation:
     """Divide the resources of a cluster among trials that run at once.
 
-    Args:
-        nodes: resource name to amount, for each node.
-        trials: number of trials left to run.
-        max_concurrent: trials at once. None for one per GPU, or one per CPU core without GPUs, as far as they fit:
-            small convolutions gain little from a second thread, so many trials with one thread finish earlier.
-        workers: processes that train a trial together.
-        cpus: of all processes of a trial; None to choose.
-        gpus: of all processes of a trial; None for one per process if a trial finds that many, else 0.
-        memory: bytes of memory of one process; 0 if unknown.
-        gpu_fraction: fraction of a GPU's memory that one process takes; 0 if unknown.
+    Without ``max_concurrent``, that is one per GPU, or one per CPU core without GPUs, as far as they fit: small
+    convolutions gain little from a second thread, so many trials with one thread finish earlier. ``cpus`` and ``gpus``
+    are those of all ``workers`` of a trial; by default each has a GPU if a trial finds that many, else none. ``memory``
+    in bytes and ``gpu_fraction`` of a GPU's memory are what one process takes; 0 if unknown.
     """
     process: dict[str, float] = {"CPU": 1 if cpus is None else cpus / workers}
     with_gpu = room(nodes, {**process, "GPU": 1})

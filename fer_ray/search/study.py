@@ -124,9 +124,7 @@ class Study:
     ) -> "Study":
         """Open a study to add trials. Sampler, scheduler and the bounds of ranges may differ from earlier calls.
 
-        Raises:
-            UsageError: the storage can't be opened or has no such study; other objectives or other spaces.
-            DataError: it searched on another dataset.
+        ``UsageError`` for a missing study, other objectives or spaces, ``DataError`` for another dataset.
         """
         study = _load(name, storage)
         attributes = study.user_attrs

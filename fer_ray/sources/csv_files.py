@@ -89,10 +89,7 @@ class _Layout(TableLayout):
 
 def find_csv(path: Path) -> list[CsvFile]:
     """Return the files with a ``pixels`` column: the file itself, those directly in a folder, or the members of a .zip,
-    whatever their names.
-
-    Raises:
-        DataError: a file that is named .csv can't be read.
+    whatever their names; ``DataError`` if a file that is named .csv can't be read.
     """
     found, is_zip = [], path.is_file() and zipfile.is_zipfile(path)
     with zipfile.ZipFile(path) if is_zip else contextlib.nullcontext() as archive:
@@ -119,11 +116,8 @@ def open_csv(path: Path, found: Sequence[CsvFile], options: NameOptions) -> Sour
 
     ``fer2013.csv`` or ``icml_face_data.csv`` is read alone, and a note names the files beside it. ``Usage`` gives the
     split of each row; without it the file's name does, then the name of the folder or .zip. Otherwise rows with labels
-    are for training and rows without for the test.
-
-    Raises:
-        DataError: several files don't have names of splits; or a file isn't a readable CSV, has no rows, no square
-            image, or a column that may hold labels under another name.
+    are for training and rows without for the test. ``DataError`` if several files don't have names of splits; or a file
+    isn't a readable CSV, has no rows, no square image, or a column that may hold labels under another name.
     """
     official = [[file for file in found if PurePosixPath(file.name).name.lower() == name] for name in _OFFICIAL_NAMES]
     files = next((files for files in official if len(files) == 1), found)

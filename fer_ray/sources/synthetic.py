@@ -45,8 +45,7 @@ _EXPRESSIONS = {
 def synthetic_faces(count: int, seed: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Draw ``count`` faces from number ``start`` on, by a seed of 0 or more.
 
-    Returns:
-        Images, uint8, count × 48 × 48, and labels, int64, count, csv order, each equally likely.
+    Images are uint8, count × 48 × 48, and labels int64, count, csv order, each equally likely.
     """
     images = np.empty((count, SIZE, SIZE), np.uint8)
     labels = np.empty(count, np.int64)

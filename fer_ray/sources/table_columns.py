@@ -48,10 +48,8 @@ def find_columns(
 ) -> tuple[str | None, str | None]:
     """Return the columns of labels and of splits, None without one, of a table with a column of images.
 
-    ``read_texts`` returns some distinct texts of each of some columns.
-
-    Raises:
-        DataError: several columns may hold the labels, or a column by another name may hold the labels or splits.
+    ``read_texts`` returns some distinct texts of each of some columns. ``DataError`` if several columns may hold the
+    labels, or a column by another name may hold the labels or splits.
     """
     by_name = {name.strip().lower(): name for name in names}
     labels = [by_name[name] for name in LABEL_COLUMNS if name in by_name]
@@ -95,11 +93,8 @@ class TableLayout:
 def set_splits(root: Path, tables: Sequence[TableLayout], options: NameOptions, is_table: bool) -> list[str]:
     """Set the split of each table's rows that have none in a column, by the tables' names; return notes for the user.
 
-    ``is_table`` says that the source is a table itself, not the folder or .zip of some.
-
-    Raises:
-        DataError: of several tables one has a name that means no split; or the rows of one are for training, and it has
-            no labels.
+    ``is_table`` says that the source is a table itself, not the folder or .zip of some. ``DataError`` if of several
+    tables one has a name that means no split, or the rows of one are for training and it has no labels.
     """
     trees = {table.name: TreePath(parts := PurePosixPath(table.name).parts, len(parts)) for table in tables}
     of_trees, notes = splits_of_paths(set(trees.values()), options.splits, str(root))

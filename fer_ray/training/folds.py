@@ -21,10 +21,8 @@ def make_folds(rows: Split, folds: int, seed: int) -> np.ndarray:
     """Return the fold of each row, int64, n, 0 to ``folds`` - 1.
 
     Folds have about the same share of each label (``StratifiedGroupKFold``). Copies and near-duplicates
-    (``fer_ray.dataset.near_duplicates``) are in one fold, as are all images of one flat colour.
-
-    Raises:
-        UsageError: images are too small to find near-duplicates, or a label has too few different images.
+    (``fer_ray.dataset.near_duplicates``) are in one fold, as are all images of one flat colour. ``UsageError`` if
+    images are too small to find near-duplicates, or a label has too few different images.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # here, as trials import this module and need no folds
 
@@ -50,15 +48,10 @@ def make_folds(rows: Split, folds: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FoldTraining:
-    """Trains on the rows of all folds but one, on which it validates, as ``fit`` does. The seed tells the fold.
+    """Trains on the rows of all folds but one, on which it validates, as ``fit`` does. The seed tells the fold."""
 
-    Attributes:
-        folds: fold of each row of the training split, int64, n; the validation split isn't used.
-        first_seed: seed of the network without fold 0; the next seed is that of fold 1.
-    """
-
-    folds: np.ndarray
-    first_seed: int
+    folds: np.ndarray  # int64, n, of each row of the training split; the validation split isn't used
+    first_seed: int  # of the network without fold 0; the next seed is that of fold 1
 
     def __call__(self, config: Config, data: TrainingData, report: Report, *, resume_from: Path | None) -> None:
         """Train; arguments and errors as of ``fit``."""

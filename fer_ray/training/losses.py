@@ -29,13 +29,8 @@ def class_weights(counts: np.ndarray, config: LossConfig) -> np.ndarray:
 
     The weights are inverse frequencies to the power ``class_weight_power``; or effective numbers, (1 - beta) /
     (1 - beta ** n) for n samples (Cui et al., arXiv 1901.05555, where they sum to K); or ``class_weights``. Each weight
-    is then multiplied by its entry of ``class_multipliers``.
-
-    Args:
-        counts: K; training images of each class, or the sums of their soft labels.
-
-    Returns:
-        float32, K. A class without images has weight 0.
+    is then multiplied by its entry of ``class_multipliers``. A class without images has weight 0. ``counts``, K, are
+    the training images of each class, or the sums of their soft labels.
     """
     present = counts > 0
     weights = np.zeros(len(counts), np.float64)
@@ -92,10 +87,8 @@ class Teachers:
     """Checkpoints whose mean calibrated probabilities are soft targets (Hinton et al., arXiv 1503.02531).
 
     Teachers predict on the augmented images. Predictions stored once for the plain images would train a worse student
-    (Beyer et al., arXiv 2106.05237).
-
-    Raises:
-        UsageError: a checkpoint is named twice, can't be read, or expects images of another size.
+    (Beyer et al., arXiv 2106.05237). ``UsageError`` if a checkpoint is named twice, can't be read, or expects images of
+    another size.
     """
 
     def __init__(self, folders: Sequence[str], info: DatasetInfo, device: torch.device, dtype: torch.dtype):

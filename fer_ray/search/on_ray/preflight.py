@@ -28,8 +28,7 @@ Measure = Callable[[SearchRequest, TrainingData, Allocation], Costs]
 def preflight(request: SearchRequest, data: TrainingData, trials: int, measure: Measure) -> tuple[Allocation, Costs]:
     """Plan a search of so many trials by their cost; ``measure`` is ``measure_costs`` or ``measure_where_tight``.
 
-    Raises:
-        UsageError: the trials don't fit the cluster; the message shows the arithmetic.
+    ``UsageError``, with the arithmetic, if the trials don't fit the cluster.
     """
     allocation = allocate_cluster(request, trials, {})
     named = {place for space in request.spaces.values() for place in external_paths(space.defaults)}

@@ -57,21 +57,11 @@ def run_trials(
     loggers: Sequence[str] = (),
     title: str = "searching",
 ) -> None:
-    """Run trials until the study has the requested number, the time budget is used up or Ctrl-C is pressed.
+    """Run trials until the study has ``trials`` finished ones, ``seconds`` are used up or Ctrl-C is pressed.
 
-    Args:
-        trials: number of finished trials in the study at the end.
-        train: trains a configuration, as ``fit`` does.
-        folder: folder of the search.
-        runs: folder in which each trial has a training run.
-        on_closed: called after a trial was closed in the study.
-        seconds: time budget from now on.
-        loggers: ``tensorboard`` and ``mlflow``.
-        title: of the progress bar.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; the running trials were closed.
-        FerRayError: Ray has died; a resumed search continues the running trials.
+    ``runs`` is the folder in which each trial has a training run. ``on_closed`` is called after a trial was closed in
+    the study. ``title`` is that of the progress bar. At ``KeyboardInterrupt`` the running trials were closed; at
+    ``FerRayError`` Ray has died, and a resumed search continues them.
     """
     deadline = time.monotonic() + (math.inf if seconds is None else seconds)
     with (

@@ -62,11 +62,8 @@ def run_trial(params: dict[str, Any], data: Any, work: TrialWork) -> None:
     """Train a candidate in this process, or on workers, and report each epoch and an error to Ray Tune.
 
     Errors of Ray's, such as a lost worker, are raised: Ray Tune then restarts the trial. Any other error would come
-    again. It is reported, and the process stays usable for the next trial.
-
-    Args:
-        params: what the searcher has suggested.
-        data: all rows; for workers a reference to them, in a list, because Ray would send the rows themselves.
+    again. It is reported, and the process stays usable for the next trial. ``data`` are all rows; for workers it is a
+    reference to them, in a list, because Ray would send the rows themselves.
     """
     connect.hide_unrequested_gpus()
     values = {path: value for path, value in params.items() if "." in path}
