@@ -110,7 +110,8 @@ def _train_folds(request: SearchRequest, train: Split, folds: np.ndarray, folder
             study.enqueue(key, wanted[name], {FOLDER: name})
         if left := count - len(complete):
             data = TrainingData(train, train, request.dataset.info)
-            allocation, _ = preflight(request, data, left, measure_where_tight)
+            # As for all networks: with fewer, each would have more threads, and other results in the last bits.
+            allocation, _ = preflight(request, data, count, measure_where_tight)
             say(summary(allocation).replace("trial", "network"))
             fit_fold, trials, save = FoldTraining(folds, seed), study.counted() + left, folder.save
             run_trials(study, trials, data, fit_fold, allocation, folder, folder.trials, save, title="training")

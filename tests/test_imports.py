@@ -12,7 +12,7 @@ from fer_ray.dataset.store import PreparedDataset
 
 PACKAGE = Path(__file__).parents[1] / "fer_ray"
 FILES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
-STAGES = ("prepare", "train", "tune", "evaluate", "score", "export", "report", "architectures", "demo")
+STAGES = ("prepare", "train", "tune", "evaluate", "score", "export", "audit", "report", "architectures", "demo")
 # From the lowest to the highest; each may import itself and those before it.
 LAYERS = ["console", "errors", "version", "emotions", "storage", "config", "cluster", "images", "sources", "dataset"]
 LAYERS += ["models", "inference", "training", "search", "scoring", "reporting", "weights", "stages", "__init__", "cli"]

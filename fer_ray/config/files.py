@@ -65,11 +65,11 @@ def load_search_spaces(
     for source in sources:
         name = source.model.name if isinstance(source, SearchSpace) else Path(source).stem
         if name in found:
-            problems.add(f"--space {name}: a second space named '{name}'. Rename one of the files.")
+            problems.add(f"--space {source}: a second space named '{name}'. Rename one of the files.")
         with problems.collect():
             found[name] = source if isinstance(source, SearchSpace) else load_search_space(source, overrides)
             if not found[name].search:
-                problems.add(f"{name}: nothing to search. Add a `search:` section, such as {_EXAMPLE}.")
+                problems.add(f"{source}: nothing to search. Add a `search:` section, such as {_EXAMPLE}.")
     problems.stop()
     return found
 

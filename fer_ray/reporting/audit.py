@@ -94,4 +94,6 @@ def _gallery(caption: str, held: pd.DataFrame, images: np.ndarray) -> Gallery:
         first, second = np.argsort(probabilities)[:-3:-1]
         name = EMOTIONS[first] if first != label else f"{EMOTIONS[first]} or {EMOTIONS[second]}"
         faces.append(GalleryFace(png_of(images[row]), EMOTIONS[int(label)], name, probabilities[first]))
-    return Gallery(f"{caption}: {len(held):,}", faces, "In red what the network says, with the highest probability.")
+    return Gallery(
+        f"{caption}: {len(held):,}", faces, f"At most {_SHOWN}. In red the network's label, with its probability."
+    )
