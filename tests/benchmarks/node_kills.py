@@ -1,12 +1,12 @@
 """Lose nodes of a cluster at random moments, and check that the result is what was requested.
 
-    python tests/benchmarks/node_kills.py --kinds search training scoring head --kills 10
+    python tests/benchmarks/node_kills.py --kinds search training audit scoring head --kills 10
 
 The cluster is several nodes on this machine (``ray_nodes``) whose head has no CPUs; all nodes see the output. While a
-search, a training run or a scoring job works, every process of a random node is killed (SIGKILL), and a new node joins.
-The work has to continue by itself. ``head``: the head is lost and everything with it; the driver has to end by itself,
-and its work is resumed on a new cluster. The checks are those of ``search_kills``, ``resume_kills`` and
-``score_kills``.
+search, a training run, an audit or a scoring job works, every process of a random node is killed (SIGKILL), and a new
+node joins. The work has to continue by itself. ``head``: the head is lost and everything with it; the driver has to end
+by itself, and its work is resumed on a new cluster. The checks are those of ``search_kills``, ``resume_kills``,
+``audit_kills`` and ``score_kills``.
 """
 
 import random
@@ -20,6 +20,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
+from audit_kills import Audit
 from common import PATIENCE_S, Work, history, named, options, stage
 from ray_nodes import Node, Nodes, running_nodes
 from resume_kills import WORKER, Training
@@ -67,6 +68,7 @@ def kinds(folder: Path, dataset: Path) -> dict[str, Kind]:
         "training": Kind(
             ComparedTraining(dataset, folder / "undisturbed-training", ["model.name=lenet"], 2, EPOCHS), WORKER, 2, 40
         ),
+        "audit": Kind(Audit(dataset, folder / "undisturbed-audit", 60), TRIAL, 2, 20),
         "scoring": Kind(Scoring(folder / "images", folder / "undisturbed-scoring"), ACTOR, 3, 15),
     }
 
@@ -168,7 +170,7 @@ def lose_heads(works: dict[str, Kind], folder: Path, kills: int) -> None:
 
 def main() -> None:
     parser = options(__doc__)
-    names = ["search", "training", "scoring"]
+    names = ["search", "training", "audit", "scoring"]
     parser.add_argument("--kills", type=int, default=10, help="of each kind")
     parser.add_argument("--kinds", nargs="+", choices=[*names, "head"], default=[*names, "head"])
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
