@@ -46,8 +46,8 @@ def _set_up_gpu() -> None:
         if "no kernel image" not in str(error):
             raise
         raise UsageError(
-            f"{torch.cuda.get_device_name()}: PyTorch {torch.__version__} was built for"
-            f" {', '.join(torch.cuda.get_arch_list())}. Hide this GPU (CUDA_VISIBLE_DEVICES=) or install one for it."
+            f"{torch.cuda.get_device_name()}: this PyTorch ({torch.__version__}) was built for"
+            f" {', '.join(torch.cuda.get_arch_list())}. Hide this GPU (CUDA_VISIBLE_DEVICES=) or take another PyTorch."
         ) from error
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -86,7 +86,7 @@ def _save_reliability(bins: Sequence[ReliabilityBin], title: str, path: Path) ->
     above.plot([0, 1], [0, 1], "--", color="tab:red", linewidth=1, label="confidence = accuracy")
     above.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
     above.set_title(f"{title}: ECE {expected_calibration_error(bins):.3f}", fontsize=10)
-    above.legend(frameon=False, fontsize=8, loc="upper left")
+    above.legend(frameon=False, fontsize=8, loc="best")
     bars = below.bar(middles, [one.rows for one in bins], width, color="tab:gray")
     below.bar_label(bars, [f"{one.rows:,}" if one.rows else "" for one in bins], fontsize=6)
     below.set(xlabel="confidence (highest probability)", ylabel="images")

@@ -119,7 +119,8 @@ class BackgroundReport:
 
     def __exit__(self, *raised: object) -> None:
         with self._pool:
-            self._start()
+            if self._waiting:
+                self._start()
             self._finish()
 
 
