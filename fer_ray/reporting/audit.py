@@ -90,10 +90,10 @@ def _tables(frame: pd.DataFrame, quality: LabelQuality) -> list[PageBlock]:
 
 def _gallery(caption: str, held: pd.DataFrame, images: np.ndarray) -> Gallery:
     faces = []
-    for row, label, *probabilities in held[["label", *PROBABILITIES]].head(_SHOWN).itertuples():
+    for row, label, kind, *probabilities in held[["label", "kind", *PROBABILITIES]].head(_SHOWN).itertuples():
         first, second = np.argsort(probabilities)[:-3:-1]
-        name = EMOTIONS[first] if first != label else f"{EMOTIONS[first]} or {EMOTIONS[second]}"
-        faces.append(GalleryFace(png_of(images[row]), EMOTIONS[int(label)], name, probabilities[first]))
-    return Gallery(
-        f"{caption}: {len(held):,}", faces, f"At most {_SHOWN}. In red the network's label, with its probability."
-    )
+        name = f"{EMOTIONS[first]} or {EMOTIONS[second]}" if kind == AMBIGUOUS else EMOTIONS[first]
+        true = None if name == EMOTIONS[label] else EMOTIONS[label]
+        faces.append(GalleryFace(png_of(images[row]), true, name, probabilities[first]))
+    note = f"At most {_SHOWN}. The network's label with its probability, in red where the image has another."
+    return Gallery(f"{caption}: {len(held):,}", faces, note)
