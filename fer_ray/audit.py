@@ -38,7 +38,7 @@ from fer_ray.reporting.audit import audit_section, describe_audit
 from fer_ray.reporting.html import render_page
 from fer_ray.search.confirmation import with_seed
 from fer_ray.search.database import translate_database_errors
-from fer_ray.search.folder import DATABASE_FILE, NAME_FILE, SearchFolder, open_study
+from fer_ray.search.folder import SearchFolder, open_study
 from fer_ray.search.on_ray.preflight import measure_costs, measure_where_tight, preflight
 from fer_ray.search.on_ray.run_trials import run_trials
 from fer_ray.search.plan import summary
@@ -75,14 +75,12 @@ def audit(options: AuditOptions) -> AuditResult:
     with open_output(request.run, options.resume, is_resumable=lambda output: output.folders()) as output:
         output.fetch()
         folder = SearchFolder(output)
+        train, rows, folds = _folds(request)
+        runs = _train_folds(request, train, folds[: len(train)], folder)
         if not output.exists(AUDIT_FILE):
-            train, rows, folds = _folds(request)
-            record_start(folder.path)
-            runs = _train_folds(request, train, folds[: len(train)], folder)
             _write(rows, len(train), folds, _out_of_fold(rows, folds, runs), folder)
         for done in (folder.trials, folder.ray):
             done.clear()
-        output.remove(DATABASE_FILE, NAME_FILE)
         with output.open(AUDIT_FILE) as file:
             return AuditResult(output.file(), pd.read_parquet(file))
 
@@ -109,6 +107,7 @@ def _train_folds(request: SearchRequest, train: Split, folds: np.ndarray, folder
         for name in sorted(wanted.keys() - complete - study.folders_in_use()):  # failed in an earlier call
             study.enqueue(key, wanted[name], {FOLDER: name})
         if left := count - len(complete):
+            record_start(folder.path)
             data = TrainingData(train, train, request.dataset.info)
             # As for all networks: with fewer, each would have more threads, and other results in the last bits.
             allocation, _ = preflight(request, data, count, measure_where_tight)

@@ -125,10 +125,7 @@ def _notes(members: Sequence[Checkpoint], data: PreparedDataset, split: str) -> 
             notes.append("The temperature was fitted on the same images: calibration may be worse on new images.")
     if split == "train" and any(own):
         notes.append("These are results on training images.")
-    if corrected := data.info.corrected:
-        counts = ", ".join(f"{count:,} of {name}" for name, count in corrected.items())
-        differ = "so these figures differ from those on the original labels" if split in corrected else "not this split"
-        notes.append(f"Corrections changed labels or left out rows: {counts}; {differ}.")
+    notes += [note for note in data.info.notes if note.startswith("--corrections")]
     if data.info.source_format == "synthetic":
         notes.append("The images are drawn faces: these results say nothing about real faces.")
     if not all(fitted):

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from fer_ray import audit as stage
 from fer_ray.audit import AuditResult, audit
 from fer_ray.cli import main
+from fer_ray.dataset.near_duplicates import near_groups
 from fer_ray.dataset.store import PreparedDataset
 from fer_ray.emotions import EMOTIONS
 from fer_ray.errors import DataError, UsageError
@@ -60,7 +61,7 @@ def test_changed_labels_are_ranked_first(audited: AuditResult, flipped: Path) ->
 def test_the_page_and_the_corrections_show_what_is_likely_wrong(audited: AuditResult, tmp_path: Path) -> None:
     folder, frame = Path(audited.path), audited.table.set_index("id")
     assert {file.name for file in folder.iterdir()} == {
-        "audit.parquet", "audit.html", "corrections.csv", "provenance.json", ".lock"
+        "audit.parquet", "audit.html", "corrections.csv", "provenance.json", "study.db", "study.json", ".lock"
     }  # fmt: skip
     wrong = frame[frame["kind"] == "likely_wrong"].sort_values("rank")
     lines = pd.read_csv(folder / "corrections.csv").set_index("id")
@@ -69,7 +70,7 @@ def test_the_page_and_the_corrections_show_what_is_likely_wrong(audited: AuditRe
     page = (folder / "audit.html").read_text()
     assert page.count("<img") >= len(wrong) and "Noise matrix" in page
     assert f"{len(wrong)} of 641 labels are likely wrong" in page
-    with pytest.raises(DataError, match="has another label in the source"):  # which the audited dataset corrected
+    with pytest.raises(DataError, match="the source has another label"):  # which the audited dataset corrected
         prepare("synthetic:712", tmp_path / "again", size=24, corrections=folder / "audit.parquet")
 
 
@@ -84,6 +85,8 @@ def test_copies_are_in_one_fold_and_none_trains_its_own_network(tiny_dataset: Pr
     assert np.bincount(folds).tolist() == pytest.approx([226] * 3, abs=8)
     counts = [np.bincount(train.labels[folds[:570] == fold]) for fold in range(3)]
     assert np.ptp(counts, axis=0).max() <= 8
+    assert near_groups(np.array([0, 2**64 - 1, 3], np.uint64)).tolist() == [0, 1, 0]
+    assert near_groups(np.array([0, 2**64 - 1], np.uint64)).tolist() == [0, 1]  # no pair to compare
     few = train.take(np.flatnonzero((train.labels != 1) | (np.arange(570) < 99)))
     with pytest.raises(UsageError, match=r"--folds 40: each needs an image of every label.* disgust \d"):
         make_folds(few, 40, seed=0)
@@ -118,6 +121,8 @@ def test_a_failed_audit_continues_to_the_same_result(
     assert len(re.findall("trial . COMPLETE", capsys.readouterr().err)) == 1
     assert result.table.equals(audited.table)
     assert audit(flipped, tmp_path / "audit", **call, resume=True).table.equals(result.table)
+    with pytest.raises(UsageError, match=r"in lenet: training.seed"):
+        audit(flipped, tmp_path / "audit", **call | {"folds": 3}, resume=True)
 
 
 def test_the_plan_is_printed_and_nothing_is_written(
@@ -129,7 +134,10 @@ def test_the_plan_is_printed_and_nothing_is_written(
     assert stopped.value.code == 0 and not (tmp_path / "new").exists()
     out = capsys.readouterr().out
     assert "3 networks of lenet" in out and "images by fold: [2" in out and "time: " in out
-    for wrong, message in ((["--folds", "1"], "--folds 1: must be"), (["--set", "loss.teachers=x"], "loss.teachers")):
+    for wrong, message in (
+        (["--folds", "1"], "--folds 1: must be"),
+        (["--set", "model.pretrained=x"], "loss.teachers"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             main([*arguments, *wrong])
         assert stopped.value.code == 2 and message in capsys.readouterr().err

@@ -102,6 +102,9 @@ def test_an_int8_model_of_other_weights_is_refused(exported: Exported, tmp_path:
     shutil.copy(exported[0] / INT8_FILE, tmp_path / "c")
     with pytest.raises(DataError, match="not of the weights beside it"):
         Predictor(tmp_path / "c")
+    (tmp_path / "c" / INT8_FILE).write_bytes(b"junk")
+    with pytest.raises(DataError, match="not a readable ONNX model"):
+        Predictor(tmp_path / "c", precision="int8")
 
 
 @pytest.mark.parametrize(

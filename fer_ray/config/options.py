@@ -85,12 +85,12 @@ class PrepareOptions:
     corrections: Annotated[
         PathOrUrl | None,
         Option(
-            help="corrections.csv of `fer-ray audit`: its labels replace those of train, rows with keep = no are left"
-            " out. Or audit.parquet: labels stay, and loss.soft_labels trains on the mean of label and probabilities."
+            help="corrections.csv of `fer-ray audit`: its labels replace those of train, images with keep = no are"
+            " left out. Or audit.parquet: for loss.soft_labels, the means of label and probabilities."
         ),
     ] = None
     corrected_splits: Annotated[
-        Annotated[Sequence[Literal["train", "validation", "test"]], BeforeValidator(split_names)],
+        Annotated[Sequence[Literal["train", "validation", "test"]], BeforeValidator(split_names), Range(min_length=1)],
         Option(help="Splits that --corrections may change, separated by commas. Figures on a changed one differ."),
     ] = ("train",)
     allow_unknown: Annotated[
@@ -101,6 +101,8 @@ class PrepareOptions:
     def _check(self) -> Self:
         if self.fer_plus_labels != "majority" and self.fer_plus is None:
             raise UsageError(f"--fer-plus-labels {self.fer_plus_labels}: needs --fer-plus FILE.")
+        if tuple(self.corrected_splits) != ("train",) and self.corrections is None:
+            raise UsageError(f"--corrected-splits {','.join(self.corrected_splits)}: needs --corrections FILE.")
         return self
 
 
@@ -296,7 +298,8 @@ class AuditOptions:
 
     Each network trains on the images of train without a part (fold), and judges the labels of that fold in train and
     validation. Copies and near-duplicates are in one fold. audit.parquet ranks all labels, audit.html shows the most
-    suspicious ones, and corrections.csv proposes changes for `fer-ray prepare --corrections`: edit it first.
+    suspicious ones, and corrections.csv proposes changes for `fer-ray prepare --corrections`. Edit it first: a removed
+    line keeps its label, and keep = no leaves the image out of the dataset.
     """
 
     dataset: Dataset
@@ -313,8 +316,11 @@ class AuditOptions:
     def search(self) -> TuneOptions:
         """The trainings as a search over the seed: the n-th seed trains without the n-th fold."""
         config = with_values(load_config(self.config, self.overrides), {"training.patience": None})
-        if config.loss.teachers:
-            raise UsageError("loss.teachers: teachers may have seen the labels that are audited. Leave them out.")
+        if config.loss.teachers or config.model.pretrained not in (None, "imagenet"):
+            raise UsageError(
+                f"loss.teachers = {config.loss.teachers}, model.pretrained = {config.model.pretrained}: these networks"
+                " may have seen the labels that are audited. Leave them out."
+            )
         seeds = list(range(config.training.seed, config.training.seed + self.folds))
         search = {"training.seed": {"categorical": seeds}}
         return TuneOptions(

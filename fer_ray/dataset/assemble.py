@@ -5,7 +5,7 @@ The pixels are in a file beside the dataset, so memory holds only some hundred b
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
@@ -90,7 +90,6 @@ class SpooledRows:
     sizes: np.ndarray  # int32, 2 × n, width and height before resizing
     groups: np.ndarray  # int32, equal where the pixels are equal
     flat: np.ndarray  # bool, whether the image has one colour
-    corrected: dict[str, int] = field(default_factory=dict)  # number of rows that corrections changed, by split
     soft: np.ndarray | None = None  # float32, n × 7, shares of votes, csv order, NaN without votes; None without FER+
 
     def __len__(self) -> int:

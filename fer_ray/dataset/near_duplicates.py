@@ -48,10 +48,9 @@ def earliest_near(hashes: np.ndarray) -> np.ndarray:
 def near_groups(hashes: np.ndarray) -> np.ndarray:
     """Return a group's number for each hash, uint64, n, int32, n. Near-duplicates, also in a chain, share a group."""
     distinct, position = np.unique(hashes, return_inverse=True)
-    left, right = (np.concatenate([[], *ends]) for ends in zip(*_near_pairs(distinct), strict=True))
+    left, right = np.concatenate([np.empty((2, 0), np.int64), *map(np.stack, _near_pairs(distinct))], axis=1)
     links = coo_array((np.ones(len(left)), (left, right)), (len(distinct), len(distinct)))
-    groups: np.ndarray = connected_components(links, directed=False)[1][position]
-    return groups
+    return np.asarray(connected_components(links, directed=False)[1][position])
 
 
 def _near_pairs(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -88,7 +88,6 @@ class DatasetInfo(BaseModel):
     std: float = Field(description="Standard deviation of the training pixels, 0 to 1.")
     rejected: int = Field(0, description="Rows or files in rejects.parquet.")
     left_out: int = Field(0, description="Of these, rows left out by --drop-leaks or --corrections.")
-    corrected: dict[str, int] = Field({}, description="Rows changed or left out by --corrections, by split.")
     soft_labels: bool = Field(False, description="Whether rows have a ``soft_label``.")
     fingerprint: str = Field(description="SHA-256 over ids, labels, soft labels and pixels of all splits.")
     notes: list[str] = Field(default=[], description="What a reader of the figures must know.")

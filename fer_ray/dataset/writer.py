@@ -69,7 +69,6 @@ def write_dataset(
         std=np.sqrt(np.average((pixels - mean) ** 2, weights=counts)),
         rejected=len(rejects),
         left_out=pc.sum(pc.starts_with(rejects["reason"], "left out")).as_py() or 0,
-        corrected=rows.corrected,
         soft_labels=rows.soft is not None,
         fingerprint=digest.hexdigest(),
         notes=notes,

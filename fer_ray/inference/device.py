@@ -91,7 +91,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of convolutions and matrix products for ``auto``, ``float32`` or ``bfloat16``."""
     if precision not in ("auto", "float32", "bfloat16"):
-        raise UsageError(f"precision = '{precision}': choose auto, float32 or bfloat16.")
+        raise UsageError(f"precision = '{precision}': choose auto, float32, bfloat16, or for predictions int8.")
     if precision == "float32" or (precision == "auto" and not has_fast_bfloat16(device)):
         return torch.float32
     return torch.bfloat16

@@ -37,15 +37,13 @@ def label_quality(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) 
     highest = np.sort(probabilities, axis=1)[:, -2:]
     is_wrong = find_label_issues(labels, probabilities, filter_by="confident_learning", n_jobs=1)
     is_ambiguous = highest[:, 1] - highest[:, 0] < AMBIGUOUS_MARGIN
-    rank = np.empty(len(labels), np.int64)
-    rank[np.argsort(score, kind="stable")] = np.arange(1, len(labels) + 1)
     rng, shares = np.random.default_rng(seed), []
     for _ in range(_RESAMPLES):
         drawn = rng.integers(len(labels), size=len(labels))
         shares.append(wrong_shares(compute_confident_joint(labels[drawn], probabilities[drawn])))
     return LabelQuality(
         score=score,
-        rank=rank,
+        rank=score.argsort(kind="stable").argsort() + 1,
         proposed=probabilities.argmax(axis=1),
         kind=np.select([is_wrong, is_ambiguous], [LIKELY_WRONG, AMBIGUOUS], PLAUSIBLE),
         joint=compute_confident_joint(labels, probabilities),

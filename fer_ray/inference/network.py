@@ -73,7 +73,10 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no class of their own
+            raise DataError(f"{file}: not a readable ONNX model. Remove it, or export it again.") from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:

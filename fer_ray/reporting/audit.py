@@ -48,7 +48,9 @@ def audit_section(
         [
             f"Networks that saw neither an image nor a copy of it predicted it. They agree with"
             f" {(frame['proposed'] == labels).mean():.1%} of the labels; their calibration error (ECE) is {ece:.3f}."
-            " Where they are wrong themselves, a right label is called likely wrong: look before you correct.",
+            " Where they are wrong themselves, a right label is called likely wrong: look before you correct. Then edit"
+            " corrections.csv: a removed line keeps its label, keep = no leaves the image out. `fer-ray prepare"
+            " --corrections` takes it.",
             "Intervals (95%) say how far an estimate depends on which images the dataset happens to hold. An error that"
             " all networks share is not in them.",
         ],

@@ -14,8 +14,6 @@ from fer_ray.training.loop import fit
 from fer_ray.training.rows import TrainingData
 from fer_ray.training.run_folder import Report
 
-_CHUNK = 4096
-
 
 def make_folds(rows: Split, folds: int, seed: int) -> np.ndarray:
     """Return the fold of each row, int64, n, 0 to ``folds`` - 1.
@@ -28,8 +26,7 @@ def make_folds(rows: Split, folds: int, seed: int) -> np.ndarray:
 
     if (size := rows.images.shape[-1]) < SMALLEST:
         raise UsageError(f"images of {size} pixels: near-duplicates need {SMALLEST} or more. Prepare larger ones.")
-    chunks = [rows.images[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
-    hashes = np.concatenate([hash_images(images) for images in chunks])
+    hashes = np.concatenate([hash_images(rows.images[at : at + 4096]) for at in range(0, len(rows), 4096)])
     hashes[rows.images.min((1, 2)) == rows.images.max((1, 2))] = 0  # a flat image has no frequencies
     groups = near_groups(hashes)
     different = np.bincount(np.unique(np.stack([groups, rows.labels]), axis=1)[1], minlength=len(EMOTIONS))
@@ -37,7 +34,7 @@ def make_folds(rows: Split, folds: int, seed: int) -> np.ndarray:
     if few:
         raise UsageError(
             f"--folds {folds}: each needs an image of every label, and different images are few: {', '.join(few)}."
-            " Lower --folds, or leave these labels out of the dataset."
+            " Lower --folds, to 2 at least, or add images of these labels."
         )
     fold_of = np.empty(len(rows), np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

@@ -17,7 +17,7 @@ from common import kill_runs, named, options, resume, stage
 from search_kills import KINDS, TRIAL
 
 EPOCHS, FOLDS = 8, 3
-FILES = {"audit.parquet", "audit.html", "corrections.csv", "provenance.json", ".lock"}
+FILES = {"audit.parquet", "audit.html", "corrections.csv", "provenance.json", "study.db", "study.json", ".lock"}
 
 
 @dataclass

@@ -39,10 +39,10 @@ def test_labels_change_and_rows_are_left_out(source: Path, tmp_path: Path) -> No
         ["happy", "sad"],
         ["surprise"],
     )
-    assert (info.corrected, info.rejected) == ({"train": 2}, 1)
+    assert (info.rejected, info.left_out) == (1, 1)
     assert info.notes[-1] == (
-        "--corrections changed 2 of train rows and left out 1 of these. 3 rows stayed as they were, because they are"
-        " not in train."
+        "--corrections changed the labels of 1 train rows, left out 1 train rows. 3 lines are not of train, and were"
+        " not used."
     )
     rejects = pq.read_table(one / "rejects.parquet").to_pylist()
     assert [(row["id"], row["reason"]) for row in rejects] == [(ids[1], "left out by --corrections")]
@@ -51,7 +51,10 @@ def test_labels_change_and_rows_are_left_out(source: Path, tmp_path: Path) -> No
         prepare(source, tmp_path / "two", corrections=tmp_path / "absent.csv", corrected_splits=asked)
     info = prepare(source, two := tmp_path / "two", corrections=file, corrected_splits=asked).info
     assert names(two, "validation") == ["sad"] and "test" not in info.splits
-    assert info.corrected == {"train": 2, "validation": 2, "test": 1}
+    assert info.notes[-1].endswith(
+        "left out 1 train rows, left out 1 validation rows, left out 1 test rows. Figures on"
+        " validation or test rows that changed differ from those on the original labels."
+    )
     assert info.fingerprint != PreparedDataset(one).info.fingerprint != PreparedDataset(plain).info.fingerprint
 
 
@@ -67,19 +70,22 @@ def test_an_audit_gives_soft_labels(source: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(own.labels, train.labels)
     np.testing.assert_allclose(own.soft_labels[0], [0.55, 0.05, 0.05, 0.05, 0.2, 0.05, 0.05], rtol=1e-6)
     np.testing.assert_array_equal(other.soft_labels, np.eye(7)[other.labels])
-    assert info.soft_labels and info.corrected == {"train": 3}
+    assert info.soft_labels and info.notes[-1] == "--corrections changed the soft labels of 3 train rows."
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,label,new\n", "wrong.csv: can't be read as corrections: .*'proposed', 'keep'"),
-        (HEAD + "row-0000001,angry,furious,yes\n", "'row-0000001' label and proposed must be of angry, "),
-        (HEAD + "row-0000001,angry,sad,maybe\n", "'row-0000001' keep must be yes or no"),
-        (HEAD + "row-0000001,angry,sad\n", "'row-0000001' keep must be yes or no"),
-        (HEAD + "row-0000001,angry,sad,yes\n" * 2, "'row-0000001' is named twice"),
-        (HEAD + "row-9,angry,sad,yes\n", "'row-9' is unknown"),
-        (HEAD + "row-0000001,sad,happy,yes\n", "'row-0000001' has another label in the source"),
+        ("id,label,new\n", "wrong.csv: can't be read as corrections: it has no column proposed, keep"),
+        (
+            HEAD + "row-0000001,angry,furious,yes\n",
+            "row-0000001,angry,furious,yes: label and proposed must be of angry, ",
+        ),
+        (HEAD + "row-0000001,angry,sad,maybe\n", "maybe: keep must be yes or no"),
+        (HEAD + "row-0000001,angry,sad,\n", "row-0000001,angry,sad,: keep must be yes or no"),
+        (HEAD + "row-0000001,angry,sad,yes\n" * 2, "row-0000001,angry,sad,yes: this id has an earlier line"),
+        (HEAD + "row-9,angry,sad,yes\n", "row-9,angry,sad,yes: the source has no such id. Use the"),
+        ("ID;Label; Proposed;KEEP\n\n;;;\nrow-0000001;sad;happy;yes\n", "sad,happy,yes: the source has another label"),
         (HEAD + "".join(f"row-{n},sad,happy,yes\n" for n in range(9, 14)), "and 2 more such line"),
         ("\udcff", "can't be read"),
     ],
