@@ -112,7 +112,7 @@ def test_wrong_calls() -> None:
             predictor.predict(images)
     with pytest.raises(UsageError, match="none, flip"):
         Predictor(made_checkpoint(), tta="twelve_crop")
-    with pytest.raises(UsageError, match="auto, float32 or bfloat16"):
+    with pytest.raises(UsageError, match="auto, float32, bfloat16"):
         Predictor(made_checkpoint(), precision="half")
 
 
