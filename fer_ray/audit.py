@@ -28,9 +28,9 @@ from fer_ray.config.options import AuditOptions
 from fer_ray.config.stage_options import stage
 from fer_ray.console.progress import ProgressBar, say
 from fer_ray.console.text import amount, duration
-from fer_ray.dataset.corrections import COLUMNS, PROBABILITIES
+from fer_ray.dataset.corrections import COLUMNS
 from fer_ray.dataset.store import Split
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, PROBABILITY_COLUMNS
 from fer_ray.errors import UsageError
 from fer_ray.inference.label_quality import LIKELY_WRONG, label_quality
 from fer_ray.inference.predictor import Predictor
@@ -152,7 +152,7 @@ def _write(rows: Split, train: int, folds: np.ndarray, probabilities: np.ndarray
             "split": np.where(np.arange(len(rows)) < train, "train", "validation"),
             "label": rows.labels.astype(np.int8),
             "proposed": quality.proposed.astype(np.int8),
-            **dict(zip(PROBABILITIES, probabilities.T, strict=True)),
+            **dict(zip(PROBABILITY_COLUMNS, probabilities.T, strict=True)),
             "score": quality.score.astype(np.float32),
             "rank": quality.rank,
             "kind": quality.kind,

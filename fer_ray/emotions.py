@@ -12,6 +12,7 @@ EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surpri
 """Label names; the index of a name is its label."""
 
 NUM_CLASSES = len(EMOTIONS)
+PROBABILITY_COLUMNS = [f"p_{name}" for name in EMOTIONS]  # of tables with probabilities
 
 SYNONYMS = {
     "anger": "angry",

@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fer_ray.dataset.assemble import NO_SPLIT, SpooledRows
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES, label_of
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES, PROBABILITY_COLUMNS, label_of
 from fer_ray.errors import DataError, first_ones
 from fer_ray.sources.raw_rows import NO_LABEL
 from fer_ray.sources.split_names import SPLITS
 
 COLUMNS = ["id", "label", "proposed", "keep"]
-PROBABILITIES = [f"p_{name}" for name in EMOTIONS]
 _REMEDY = "Use the corrections.csv or audit.parquet of an audit of the same source, prepared with the same options."
 
 
@@ -33,7 +32,7 @@ def read_corrections(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix.lower() == ".parquet":
-            audit = pd.read_parquet(path, columns=["id", "label", *PROBABILITIES])
+            audit = pd.read_parquet(path, columns=["id", "label", *PROBABILITY_COLUMNS])
             return audit.assign(before=audit["label"], after=audit["label"], keep="yes", line=audit["id"])
         form: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8-sig"}
         frame = pd.read_csv(path, sep=None, engine="python", **form).rename(columns=lambda name: name.strip().lower())
@@ -81,7 +80,7 @@ def correct(rows: SpooledRows, corrections: pd.DataFrame, splits: Sequence[str])
         rows.soft = _shares(rows.labels)
     if rows.soft is not None:
         own = _shares(labels)
-        rows.soft[numbers] = (own + corrections.loc[chosen, PROBABILITIES].to_numpy()) / 2 if is_soft else own
+        rows.soft[numbers] = (own + corrections.loc[chosen, PROBABILITY_COLUMNS].to_numpy()) / 2 if is_soft else own
     rows.labels[numbers[~left_out]] = labels[~left_out]
     rows.splits[numbers[left_out]], rows.reasons[numbers[left_out]] = NO_SPLIT, "left out by --corrections"
     note = f"--corrections {', '.join(done) or 'changed nothing'}."

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_ray.dataset.corrections import PROBABILITIES
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, PROBABILITY_COLUMNS
 from fer_ray.images.decode import png_of
 from fer_ray.inference.calibration import expected_calibration_error, reliability_bins
 from fer_ray.inference.label_quality import AMBIGUOUS, AMBIGUOUS_MARGIN, LIKELY_WRONG, LabelQuality, wrong_shares
@@ -30,12 +29,13 @@ def audit_section(
     ``images`` are those of the audited rows, uint8, n × size × size. ``frame`` has their columns in ``audit.parquet``,
     and ``first_rank``, the lowest rank of an image's copies.
     """
-    probabilities, labels = frame[PROBABILITIES].to_numpy(), frame["label"].to_numpy()
+    probabilities, labels = frame[PROBABILITY_COLUMNS].to_numpy(), frame["label"].to_numpy()
     wrong, ambiguous = frame[frame["kind"] == LIKELY_WRONG].sort_values("rank"), frame[frame["kind"] == AMBIGUOUS]
     copies = frame[frame["conflict"]].sort_values(["first_rank", "rank"])
     shown = {"Copies of one image under several labels": copies}
     shown |= {f"Labelled {name}, likely wrong": wrong[wrong["label"] == label] for label, name in enumerate(EMOTIONS)}
-    shown["Ambiguous"] = ambiguous.assign(second=np.sort(ambiguous[PROBABILITIES])[:, -2]).sort_values("second")[::-1]
+    second = np.sort(ambiguous[PROBABILITY_COLUMNS])[:, -2]
+    shown["Ambiguous"] = ambiguous.assign(second=second).sort_values("second")[::-1]
     galleries = [_gallery(name, held, images) for name, held in shown.items() if len(held)]
     ece = expected_calibration_error(reliability_bins(labels, probabilities))
     return PageSection(
@@ -92,7 +92,7 @@ def _tables(frame: pd.DataFrame, quality: LabelQuality) -> list[PageBlock]:
 
 def _gallery(caption: str, held: pd.DataFrame, images: np.ndarray) -> Gallery:
     faces = []
-    for row, label, kind, *probabilities in held[["label", "kind", *PROBABILITIES]].head(_SHOWN).itertuples():
+    for row, label, kind, *probabilities in held[["label", "kind", *PROBABILITY_COLUMNS]].head(_SHOWN).itertuples():
         first, second = np.argsort(probabilities)[:-3:-1]
         name = f"{EMOTIONS[first]} or {EMOTIONS[second]}" if kind == AMBIGUOUS else EMOTIONS[first]
         true = None if name == EMOTIONS[label] else EMOTIONS[label]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from fer_ray.dataset.store import Split
-from fer_ray.emotions import EMOTIONS, NUM_CLASSES
+from fer_ray.emotions import EMOTIONS, NUM_CLASSES, PROBABILITY_COLUMNS
 from fer_ray.images.decode import png_of
 from fer_ray.inference.calibration import ReliabilityBin, expected_calibration_error
 from fer_ray.inference.predictor import Predictions
@@ -54,7 +54,7 @@ def _table(rows: Split, predictions: Predictions) -> pa.Table:
         "label": rows.labels.astype(np.int8),
         "predicted": predictions.labels.astype(np.int8),
         "confidence": predictions.confidence,
-        **{f"p_{name}": predictions.probabilities[:, label] for label, name in enumerate(EMOTIONS)},
+        **dict(zip(PROBABILITY_COLUMNS, predictions.probabilities.T, strict=True)),
         "tta_std": predictions.tta_std,
         "leaked": rows.leaked,
     }

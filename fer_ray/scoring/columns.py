@@ -27,16 +27,15 @@ import numpy as np
 import pyarrow as pa
 
 from fer_ray.console.messages import redacted
-from fer_ray.emotions import EMOTIONS
+from fer_ray.emotions import EMOTIONS, PROBABILITY_COLUMNS
 from fer_ray.images.faces import FoundFace
 from fer_ray.images.image_files import FileProblem, path_text
 from fer_ray.scoring.arrow_arrays import arrow_array
 
 NO_FAILURE = ("ok", "no_face")  # the statuses of inputs that did not fail
-PROBABILITIES = tuple(f"p_{name}" for name in EMOTIONS)
 BOX = ("face_x", "face_y", "face_width", "face_height")
 
-_FLOATS = ("confidence", *PROBABILITIES, "entropy", "tta_std")
+_FLOATS = ("confidence", *PROBABILITY_COLUMNS, "entropy", "tta_std")
 _SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from common import kill_runs, named, options, resume, stage
+from common import kill_options, kill_runs, named, resume, stage
 from search_kills import KINDS, TRIAL
 
 EPOCHS, FOLDS = 8, 3
@@ -50,12 +50,9 @@ class Audit:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = kill_options(__doc__, KINDS, 5)
     parser.add_argument("--dataset", type=Path, required=True, help="a prepared dataset; some hundred rows do")
-    parser.add_argument("--kills", type=int, default=5, help="of each kind")
     parser.add_argument("--longest", type=float, default=8, help="seconds of training before a kill, at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,15 @@ DRIVER, RAYLET = "the driver", "/raylet/raylet"
 def options(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help is a script's docstring."""
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def kill_options(doc: str | None, kinds: Iterable[str], kills: int = 20) -> argparse.ArgumentParser:
+    """Return a parser with the options of all benchmarks that kill; ``kills`` is a default."""
+    parser, names = options(doc), list(kinds)
+    parser.add_argument("--kills", type=int, default=kills, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=names, default=names)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    return parser
 
 
 def machine() -> str:

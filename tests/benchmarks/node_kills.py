@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit_kills import Audit
-from common import PATIENCE_S, Work, history, named, options, stage
+from common import PATIENCE_S, Work, history, kill_options, named, stage
 from ray_nodes import Node, Nodes, running_nodes
 from resume_kills import WORKER, Training
 from score_images import write_faces
@@ -169,11 +169,8 @@ def lose_heads(works: dict[str, Kind], folder: Path, kills: int) -> None:
 
 
 def main() -> None:
-    parser = options(__doc__)
     names = ["search", "training", "audit", "scoring"]
-    parser.add_argument("--kills", type=int, default=10, help="of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=[*names, "head"], default=[*names, "head"])
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser = kill_options(__doc__, [*names, "head"], 10)
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no node outlives this

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import DRIVER, history, kill_runs, named, names, options, resume, stage
+from common import DRIVER, history, kill_options, kill_runs, named, names, resume, stage
 
 from fer_ray.inference.checkpoint import load_checkpoint
 
@@ -67,12 +67,9 @@ class Training:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = kill_options(__doc__, KINDS)
     parser.add_argument("--dataset", type=Path, required=True, help="a prepared dataset; some hundred rows do")
     parser.add_argument("--model", default="cnn3")
-    parser.add_argument("--kills", type=int, default=20, help="of each kind")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     settings = [f"model.name={arguments.model}", "training.batch_size=64", "optimizer.name=adam"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from common import DRIVER, RAYLET, kill_runs, named, names, options, resume, stage
+from common import DRIVER, RAYLET, kill_options, kill_runs, named, names, resume, stage
 from score_images import write_faces
 
 ACTOR = "_ScoringActor"
@@ -57,12 +57,9 @@ def _rows(output: Path) -> pa.Table:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="of each kind")
+    parser = kill_options(__doc__, KINDS)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--longest", type=float, default=15, help="seconds of work before a kill, at most")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:

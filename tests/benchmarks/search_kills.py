@@ -16,7 +16,7 @@ from pathlib import Path
 
 import optuna
 import pyarrow.parquet as pq
-from common import DRIVER, RAYLET, kill_runs, named, options, resume, stage
+from common import DRIVER, RAYLET, kill_options, kill_runs, named, resume, stage
 
 from fer_ray.inference.checkpoint import load_checkpoint
 
@@ -97,13 +97,10 @@ def trials_of(run: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = kill_options(__doc__, KINDS)
     parser.add_argument("--dataset", type=Path, required=True, help="a prepared dataset; some hundred rows do")
-    parser.add_argument("--kills", type=int, default=20, help="of each kind")
     parser.add_argument("--trials", type=int, default=12, help="of each search")
     parser.add_argument("--longest", type=float, default=4, help="seconds of training before a kill, at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
