@@ -5,7 +5,7 @@ that is trained on corrected labels can be measured there.
 
 ``audit.parquet`` has a row for each labelled image of train and validation, in the dataset's order: ``id``; ``split``;
 ``label`` and ``proposed``, the most probable label, int8, csv order; ``p_angry`` to ``p_neutral``, calibrated
-probabilities; ``score``, ``rank`` and ``kind`` as in ``fer_ray.inference.label_quality``; ``conflict``, whether a copy
+probabilities; ``rank`` and ``kind`` as in ``fer_ray.inference.label_quality``; ``conflict``, whether a copy
 has another label; ``fold``.
 """
 
@@ -153,7 +153,6 @@ def _write(rows: Split, train: int, folds: np.ndarray, probabilities: np.ndarray
             "label": rows.labels.astype(np.int8),
             "proposed": quality.proposed.astype(np.int8),
             **dict(zip(PROBABILITY_COLUMNS, probabilities.T, strict=True)),
-            "score": quality.score.astype(np.float32),
             "rank": quality.rank,
             "kind": quality.kind,
             "fold": folds.astype(np.int8),

@@ -71,7 +71,7 @@ def score(options: ScoreOptions) -> ScoreResult:
         request = _request(options, paths_or_urls, models)
         if not checkpoints:
             say("No CHECKPOINT named: labelling with the network that comes with fer_ray.")
-        job, totals, files = _score(folder, request, options, on_end)
+        job, totals, files = _score(folder, request, options)
         summary = summarise(job, totals, files, began)
         if options.output is None or totals.files <= _FEW:
             print_rows(folder, options.format, as_csv=options.output is None and not sys.stdout.isatty())
@@ -132,9 +132,7 @@ def _request(options: ScoreOptions, inputs: list[str], checkpoints: list[str]) -
     )
 
 
-def _score(
-    folder: Output, request: ScoringJob, options: ScoreOptions, on_end: ExitStack
-) -> tuple[ScoringJob, Totals, int]:
+def _score(folder: Output, request: ScoringJob, options: ScoreOptions) -> tuple[ScoringJob, Totals, int]:
     """Score new inputs and what is left; return the job as computed, the counts, and the number of inputs scored."""
     resumed = resumed_job(folder, request) if options.resume else None
     listing_s = _list_new(folder, request, resumed is not None, options.output is None)
@@ -147,28 +145,23 @@ def _score(
     left = unwritten_chunks(Manifest(folder).listings, written)
     files, job = sum(chunk.files for chunk in left), resumed or request
     if left:
-        job = score_left(folder, job, left, _runner(folder, request, options, files, on_end), totals)
+        job = score_left(folder, job, left, _runner(folder, request, options, files), totals)
     totals.seconds["listing"] = listing_s
     return job, totals, files
 
 
-def _runner(folder: Output, request: ScoringJob, options: ScoreOptions, files: int, on_end: ExitStack) -> Runner:
-    """Return what scores the chunks, on Ray or in this process; ``on_end`` ends the Ray that is started here."""
+def _runner(folder: Output, request: ScoringJob, options: ScoreOptions, files: int) -> Runner:
+    """Return what scores the chunks, on Ray or in this process."""
     uses_ray = options.ray
     if uses_ray is None:
         uses_ray = bool(os.environ.get("RAY_ADDRESS")) or _has_gpus() or files >= RAY_FROM
     if not uses_ray:
         return in_this_process
-    import ray
-
     from fer_ray.cluster.connect import connect
     from fer_ray.cluster.node_checks import require_seen_by_nodes
     from fer_ray.scoring.on_ray import in_actors
 
-    is_others = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
     connect()
-    if not is_others:
-        on_end.callback(ray.shutdown)  # not in a thread: Ray ends a process that uses it meanwhile
     require_seen_by_nodes([*request.inputs, *request.checkpoints], folder.path_or_url)
     return partial(in_actors, gpus_per_actor=options.gpus_per_actor)
 

@@ -1,8 +1,10 @@
 """Connect to Ray, or start it on this machine, and check requests against what the cluster has."""
 
+import atexit
 import logging
 import os
 import sys
+import threading
 from typing import Any
 
 import ray
@@ -19,7 +21,8 @@ from fer_ray.storage.output import Output
 
 LOCAL = "local"
 """The address with which ``ray.init`` starts a new Ray. Without an address it joins the last one started here."""
-_STARTS = 3
+_STARTS, _PATIENCE_S = 3, 5
+_ITERATOR = "iter_threaded"  # Ray Data's name of its threads that iterate over batches
 _VITAL = ("raylet", "gcs_server")
 
 
@@ -93,11 +96,20 @@ def start_ray(address: str = LOCAL, **options: Any) -> None:
                 raise
             say("Ray did not start in time; trying again.")
             ray.shutdown()
+    atexit.register(_end_ray)
     interrupt_on_sigterm()  # Ray's own handler would abort without a message
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the stages show their own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # pages of Ray's own frames
+
+
+def _end_ray() -> None:
+    """Wait for the threads that Ray Data left, as Ray exits with 1 if they use it later; then leave Ray."""
+    for thread in threading.enumerate():
+        if thread.name == _ITERATOR:
+            thread.join(_PATIENCE_S)
+    ray.shutdown()
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from cleanlab.count import compute_confident_joint
 from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 
 LIKELY_WRONG, AMBIGUOUS, PLAUSIBLE = "likely_wrong", "ambiguous", "plausible"
 AMBIGUOUS_MARGIN = 0.1
@@ -17,8 +16,7 @@ _RESAMPLES = 200
 class LabelQuality:
     """The quality of the labels of n rows. Labels are in csv order, K of them."""
 
-    score: np.ndarray  # float64, n, 0 to 1: half of 1 + the label's probability - the highest of the others
-    rank: np.ndarray  # int64, n, from 1, the most suspicious label
+    rank: np.ndarray  # int64, n, from 1, the label of lowest probability
     proposed: np.ndarray  # int64, n, the most probable label
     kind: np.ndarray  # str, n: ``LIKELY_WRONG``, ``AMBIGUOUS`` or ``PLAUSIBLE``
     joint: np.ndarray  # float64, K × K, estimated number of rows by label (row) and true label (column)
@@ -33,7 +31,6 @@ def label_quality(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) 
     drawn anew, by ``seed``; an error that the networks share is not in them. ``labels`` are int, n, 0 to K - 1, and
     ``probabilities`` float, n × K, calibrated.
     """
-    score = get_label_quality_scores(labels, probabilities, method="normalized_margin")
     highest = np.sort(probabilities, axis=1)[:, -2:]
     is_wrong = find_label_issues(labels, probabilities, filter_by="confident_learning", n_jobs=1)
     is_ambiguous = highest[:, 1] - highest[:, 0] < AMBIGUOUS_MARGIN
@@ -42,8 +39,7 @@ def label_quality(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) 
         drawn = rng.integers(len(labels), size=len(labels))
         shares.append(wrong_shares(compute_confident_joint(labels[drawn], probabilities[drawn])))
     return LabelQuality(
-        score=score,
-        rank=score.argsort(kind="stable").argsort() + 1,
+        rank=probabilities[np.arange(len(labels)), labels].argsort(kind="stable").argsort() + 1,
         proposed=probabilities.argmax(axis=1),
         kind=np.select([is_wrong, is_ambiguous], [LIKELY_WRONG, AMBIGUOUS], PLAUSIBLE),
         joint=compute_confident_joint(labels, probabilities),
