@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,26 @@ def test_a_closed_cluster(failures: list[Exception], not_connected: None, monkey
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(UsageError, match=r"^RAY_AUTH_MODE=token: .*was found\. Put the cluster's token into"):
         connect.connect()
+
+
+LEFT_WHILE_ITERATING = """
+import sys, threading, time, ray
+from fer_ray.cluster.connect import connect
+connect()
+batches = iter(ray.data.range(8, override_num_blocks=8).iter_batches(batch_size=None, prefetch_batches=0))
+next(batches)
+(name,) = {thread.name for thread in threading.enumerate()} & {"iter_threaded"}
+see = lambda: (time.sleep(1), print(ray.is_initialized(), flush=True))
+threading.Thread(name=name, daemon=True, target=see).start()
+sys.exit(3)
+"""
+
+
+def test_ray_stays_until_the_threads_of_ray_data_have_ended() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", LEFT_WHILE_ITERATING]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ran.returncode, ran.stdout) == (3, "True\n"), ran.stderr
 
 
 def test_an_address_without_a_cluster(not_connected: None, monkeypatch: pytest.MonkeyPatch) -> None:
