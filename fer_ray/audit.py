@@ -111,13 +111,13 @@ def _train_folds(request: SearchRequest, train: Split, folds: np.ndarray, folder
             data = TrainingData(train, train, request.dataset.info)
             # As for all networks: with fewer, each would have more threads, and other results in the last bits.
             allocation, _ = preflight(request, data, count, measure_where_tight)
-            say(summary(allocation).replace("trial", "network"))
+            say(summary(allocation))
             fit_fold, trials, save = FoldTraining(folds, seed), study.counted() + left, folder.save
             run_trials(study, trials, data, fit_fold, allocation, folder, folder.trials, save, title="training")
     ended = {record.folder: record for record in study.records()}
     if failed := [record for record in ended.values() if record.state != "COMPLETE"]:
         raise UsageError(
-            f"{folder.output.path_or_url}: {len(failed)} of {amount(count, 'network')} failed. The first error:"
+            f"{folder.output.path_or_url}: {len(failed)} of {amount(count, 'trial')} failed. The first error:"
             f" {error_line(failed[0].error).rstrip('.')}. Fix the cause, then continue with --resume."
         )
     return [RunFolder(folder.trials.within(name)) for name in wanted]
@@ -188,7 +188,7 @@ def _describe_plan(request: SearchRequest) -> str:
     whole = costs[key].trial_seconds(space, space.training.epochs, data.info, 1)
     rounds, one = math.ceil(count / allocation.concurrent), whole * (1 - 1 / count)
     return (
-        f"{amount(count, 'network')} of {key}, {amount(space.training.epochs, 'epoch')} each; images by fold:"
-        f" {np.bincount(folds).tolist()}\n{summary(allocation).replace('trial', 'network')}\ntime:"
+        f"{amount(count, 'trial')} of {key}, {amount(space.training.epochs, 'epoch')} each; images by fold:"
+        f" {np.bincount(folds).tolist()}\n{summary(allocation)}\ntime:"
         f" {duration(rounds * one)} = {rounds} × {duration(one)}; one network on all of train takes {duration(whole)}"
     )

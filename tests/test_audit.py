@@ -108,7 +108,7 @@ def test_a_failed_audit_continues_to_the_same_result(
             super().__call__(config, data, failing, resume_from=resume_from)
 
     call = {"config": "lenet", "folds": 2, "overrides": SETTINGS}
-    with monkeypatch.context() as patch, pytest.raises(UsageError, match=r"1 of 2 networks failed.*no space left"):
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match=r"1 of 2 trials failed.*no space left"):
         patch.setattr(stage, "FoldTraining", Failing)
         audit(flipped, tmp_path / "audit", **call)
     with pytest.raises(UsageError, match="the output is in use"):
@@ -132,7 +132,7 @@ def test_the_plan_is_printed_and_nothing_is_written(
         main([*arguments, "--folds", "3", "--dry-run"])
     assert stopped.value.code == 0 and not (tmp_path / "new").exists()
     out = capsys.readouterr().out
-    assert "3 networks of lenet" in out and "images by fold: [2" in out and "time: " in out
+    assert "3 trials of lenet" in out and "images by fold: [2" in out and "time: " in out
     for wrong, message in (
         (["--folds", "1"], "--folds 1: must be"),
         (["--set", "model.pretrained=x"], "loss.teachers"),

@@ -26,8 +26,9 @@ def load_config(source: Path | str | None, overrides: Iterable[str] = ()) -> Con
     ``overrides`` are ``path.to.field=value`` strings, whose values are read as YAML. ``UsageError`` if the file is
     missing or not YAML, or has unknown keys or values out of range; all problems together.
     """
-    raw, _, problems = _read(source, overrides)
-    raw.pop("search", None)
+    raw, changed, problems = _read(source, overrides)
+    if not any(path.startswith("search") for path in changed):
+        raw.pop("search", None)
     with problems.collect():
         config = validate(Config, raw, _label(source))
     problems.stop()

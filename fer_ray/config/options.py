@@ -296,7 +296,7 @@ class ExportOptions:
 class AuditOptions:
     """Find labels that are likely wrong, by networks that were trained without these images.
 
-    Each network trains on the images of train without a part (fold), and judges the labels of that fold in train and
+    Each trial trains a network on train without a part (fold), which judges the labels of that fold in train and
     validation. Copies and near-duplicates are in one fold. audit.parquet ranks all labels, audit.html shows the most
     suspicious ones, and corrections.csv proposes changes for `fer-ray prepare --corrections`. Edit it first: a removed
     line keeps its label, and keep = no leaves the image out of the dataset.
@@ -306,9 +306,9 @@ class AuditOptions:
     output: Annotated[PathOrUrl, Option(help="Folder of the audit; new, or an interrupted one with --resume.")]
     _: KW_ONLY
     config: Annotated[Path | str, Option(help="YAML file, or the name of a shipped configuration.")] = "fast"
-    folds: Annotated[int, Range(ge=2, le=50), Option(help="Number of folds and networks, 2 to 50.")] = 5
+    folds: Annotated[int, Range(ge=2, le=50), Option(help="Number of folds and trials, 2 to 50.")] = 5
     overrides: Annotated[Sequence[str], Option("--set", metavar="PATH=VALUE", help="Override a config value.")] = ()
-    max_concurrent: Annotated[Count | None, Option(help="Networks at once; default: one per GPU or core.")] = None
+    max_concurrent: Annotated[Count | None, Option(help="Trials at once; default: one per GPU or core.")] = None
     resume: Annotated[bool, Option("--resume", help="Resume an interrupted audit.")] = False
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False
 

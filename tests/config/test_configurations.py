@@ -120,6 +120,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     ("override", "said"),
     [
         ("training.epochs", "must read path.to.field=value"),
+        ("search.training.epochs={int: [1, 2]}", "search: unknown key"),
         ("model.dropuot=0.2", r"model\.dropuot.*Did you mean 'dropout'\?"),
         ("model.name.x=3", "valid string"),
         ("augment.flip=.nan", "augment.flip = nan"),
