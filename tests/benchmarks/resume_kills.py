@@ -80,7 +80,7 @@ def main() -> None:
             work = Training(arguments.dataset, Path(folder) / f"plain-{kind}", settings, workers)
             began = time.monotonic()
             subprocess.run(work.command(work.plain), check=True, capture_output=True)
-            longest = (time.monotonic() - began) / (1 if victim == DRIVER else 2)
+            longest = (time.monotonic() - began) / (1 if workers == 1 else 2)
             kill_runs(work, kind, victim, arguments.kills, Path(folder), longest)
 
 
