@@ -21,7 +21,8 @@ from fer_ray.storage.output import Output
 
 LOCAL = "local"
 """The address with which ``ray.init`` starts a new Ray. Without an address it joins the last one started here."""
-_STARTS, _PATIENCE_S = 3, 5
+_STARTS = 3
+_PATIENCE_S = 5  # with a thread that Ray Data left; it may wait for a block that never comes
 _ITERATOR = "iter_threaded"  # Ray Data's name of its threads that iterate over batches
 _VITAL = ("raylet", "gcs_server")
 

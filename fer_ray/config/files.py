@@ -86,7 +86,7 @@ def space_from_yaml(text: str, source: str) -> SearchSpace:
 
 
 def _read(source: Path | str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any], Problems]:
-    """Return the sections of a file after the overrides, the overrides as nested mappings, and their problems."""
+    """Return the sections of a file after the overrides, the overrides by path, and their problems."""
     raw: dict[str, Any] = {} if source is None else _read_yaml(source)
     changed, problems = dict[str, Any](), Problems()
     for override in overrides:

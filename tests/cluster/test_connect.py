@@ -83,6 +83,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.slow
 def test_ray_stays_until_the_threads_of_ray_data_have_ended() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", LEFT_WHILE_ITERATING]
